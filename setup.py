@@ -1,0 +1,53 @@
+"""Packaging. The folders of the repository are installed under one import name, `attunet`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOMS = {"attunet": "toolkit", "attunet.launch": "launch", "attunet.export": "export", "attunet.benchmarks": "benchmarks"}
+HERE = Path(__file__).parent
+
+
+def packages() -> list[str]:
+    inner = [f"{name}.{inside}" for name, folder in ROOMS.items() for inside in find_packages(str(HERE / folder))]
+    return [*ROOMS, *inner]
+
+
+setup(
+    name="attunet",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "toolkit/__init__.py").read_text()).group(1),
+    description="U-Net and Attention U-Net for slices of medical volumes: from a folder of scans to an evaluated ONNX file",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir=ROOMS,
+    packages=packages(),
+    package_data={"attunet.launch": ["presets/*.toml", "configs/*.yaml", "slurm/*"]},
+    install_requires=[
+        "numpy>=2.0",  # arrays
+        "scipy>=1.14",  # distances and components in the metrics and in post-processing
+        "nibabel>=5.3",  # NIfTI as its authors read it
+        "click>=8.1",  # the command line
+        # inference; the GPU build has the CPU provider too, and exists for Linux on x86-64 alone
+        "onnxruntime-gpu>=1.27; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "onnxruntime>=1.27; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    ],
+    extras_require={
+        "train": [
+            "torch>=2.10,<2.14",  # the networks
+            "accelerate>=1.10",  # one process or many, mixed precision
+            "safetensors>=0.5",  # checkpoints without pickle
+            "onnx>=1.21",  # the artefact; below 1.21 external data can leave its folder
+            "onnxscript>=0.5",  # torch's exporter needs it
+            "wandb>=0.19",  # tracker, where it is asked for
+            "matplotlib>=3.9",  # pictures
+        ],
+        "dicom": ["pydicom>=3.0.2"],  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
+        "openvino": ["openvino>=2025.0"],  # a second CPU runtime
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "build", "scipy-stubs", "types-setuptools"],
+    },
+    entry_points={"console_scripts": ["attunet = attunet.launch.cli:main"]},
+)

@@ -1,0 +1,55 @@
+"""What the label values mean: names, the values in the user's files, colours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attunet.errors import InputError
+
+IGNORE_LABEL = 255  # in a store's label.npy: a pixel that no loss and no metric counts
+
+# Distinguishable on grey and for the common colour-vision deficiencies (Okabe & Ito 2008); background is black.
+PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes in index order, background first; the store, the networks and the metrics speak of indices.
+
+    values: the label value of each class in the user's own files, and in the predictions that are written.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.names) <= IGNORE_LABEL:
+            raise InputError(f"classes: between 2 and {IGNORE_LABEL} with the background are supported, got {len(self.names)}")
+        if len(set(self.names)) != len(self.names) or len(set(self.values)) != len(self.values):
+            raise InputError(f"classes: names and values must be unique, got {dict(zip(self.names, self.values, strict=True))}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        return self.names[1:]
+
+    @property
+    def colors(self) -> tuple[str, ...]:
+        """One `#rrggbb` per class; they repeat after eight foreground classes."""
+        wheel = PALETTE[1:]
+        return (PALETTE[0], *(wheel[i % len(wheel)] for i in range(len(self.names) - 1)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {"index": i, "name": n, "value": v, "color": c}
+            for i, (n, v, c) in enumerate(zip(self.names, self.values, self.colors, strict=True))
+        ]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[dict[str, Any]]) -> "Classes":
+        return cls(names=tuple(str(r["name"]) for r in rows), values=tuple(int(r["value"]) for r in rows))
+
+
+CHAOS_MR = Classes(("background", "liver", "right kidney", "left kidney", "spleen"), (0, 1, 2, 3, 4))

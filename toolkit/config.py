@@ -1,0 +1,232 @@
+"""The configuration of a data set and a training: frozen dataclasses, read from TOML, every field checked and documented here.
+
+`auto` values are settled by `prepare` (for `[data]`) and by the start of a training, and are written out in the run's `config.toml`.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a field accepts; `check` returns the value in its final type or raises InputError with the rule in words."""
+
+    kind: type
+    text: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    length: int | None = None  # a list of so many numbers
+    auto: bool = False
+
+    @property
+    def words(self) -> str:
+        noun = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[self.kind]
+        if self.choices:
+            noun = "one of " + ", ".join(self.choices)
+        if self.length:
+            noun = f"a list of {self.length} numbers"
+        if self.low is not None and self.high is not None:
+            noun += f" from {self.low:g} to {self.high:g}"
+        elif self.low is not None:
+            noun += f" of at least {self.low:g}"
+        return noun + (' or "auto"' if self.auto else "")
+
+    def check(self, name: str, value: Any) -> Any:
+        if self.auto and value == "auto":
+            return value
+        if self.length:
+            if isinstance(value, list | tuple) and len(value) == self.length:
+                return tuple(dataclasses.replace(self, length=None).check(name, v) for v in value)
+        elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if self._inside(value):
+                return float(value)
+        elif type(value) is self.kind and self._inside(value) and (not self.choices or value in self.choices):
+            return value
+        raise InputError(f"{name}: must be {self.words}, got {value!r}")
+
+    def _inside(self, value: Any) -> bool:
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def _field(default: Any, kind: type, text: str, **rule: Any) -> Any:
+    return field(default=default, metadata={"rule": Rule(kind, text, **rule)})
+
+
+def _chance(default: float, what: str) -> Any:
+    return _field(default, float, f"Probability per sample of {what}.", low=0, high=1)
+
+
+def _span(default: tuple[float, float], text: str, low: float, high: float) -> Any:
+    return _field(default, float, text, length=2, low=low, high=high)
+
+
+class Section:
+    """A section of the configuration: checks every field when it is made."""
+
+    def __post_init__(self) -> None:
+        section = type(self).__name__.removesuffix("Config").lower()
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, f.name, f.metadata["rule"].check(f"{section}.{f.name}", getattr(self, f.name)))
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    spacing_mm: Any = _field("auto", float, "In-plane pixel size in mm after resampling; auto: the median.", low=0.01, high=100, auto=True)
+    size: Any = _field(
+        "auto",
+        int,
+        "Side of the square training window, a multiple of 16; auto: holds every label.",
+        low=32,
+        high=4096,
+        auto=True,
+    )
+    normalization: Any = _field("auto", str, "Intensity scaling; auto looks at the source.", choices=("zscore", "ct", "none"), auto=True)
+    clip_percentiles: tuple[float, float] = _span((0.5, 99.5), "Percentiles that intensities are clipped at (zscore).", 0, 100)
+    window: tuple[float, float] = _span((-160.0, 240.0), "Lower and upper intensity of the window (ct), in HU.", -1e6, 1e6)
+    context_slices: int = _field(1, int, "Neighbouring slices given as channels: 1, 3 or 5.", low=1, high=5)
+    slice_axis: Any = _field("auto", int, "Slice axis after orientation; auto: the coarsest.", low=0, high=2, auto=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size != "auto" and self.size % 16:
+            raise InputError(f"data.size: must be a multiple of 16, got {self.size}")
+        if self.context_slices % 2 == 0:
+            raise InputError(f"data.context_slices: must be odd, got {self.context_slices}")
+        for name in ("clip_percentiles", "window"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise InputError(f"data.{name}: the first number must be below the second, got {[low, high]}")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    name: str = _field("attention_unet", str, "The network.", choices=("unet", "attention_unet"))
+    base_width: int = _field(32, int, "Channels of the first level; each level below doubles them.", low=4, high=128)
+    depth: int = _field(4, int, "Number of down-samplings.", low=1, high=4)
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Section):
+    enabled: bool = _field(True, bool, "Whether training samples are augmented.")
+    spatial_probability: float = _chance(0.8, "rotation, scale and shift together")
+    rotation_degrees: float = _field(20.0, float, "Largest rotation either way.", low=0, high=180)
+    scale: tuple[float, float] = _span((0.8, 1.25), "Range of the magnification.", 0.1, 10)
+    shift_fraction: float = _field(0.08, float, "Largest shift either way, as a share of the side.", low=0, high=1)
+    elastic_probability: float = _chance(0.3, "an elastic deformation")
+    elastic_magnitude: float = _field(0.03, float, "Deviation of the coarse displacement, as a share of the side.", low=0, high=0.2)
+    brightness_probability: float = _chance(0.3, "a brightness shift")
+    brightness: float = _field(0.3, float, "Largest shift either way, in standard deviations.", low=0, high=10)
+    contrast_probability: float = _chance(0.3, "a change of contrast")
+    contrast: tuple[float, float] = _span((0.7, 1.4), "Range of the factor on the deviation from the slice's mean.", 0.01, 100)
+    gamma_probability: float = _chance(0.3, "a gamma curve on the slice's own range")
+    gamma: tuple[float, float] = _span((0.7, 1.5), "Range of the exponent.", 0.01, 100)
+    bias_field_probability: float = _chance(0.3, "a smooth multiplicative field (coil sensitivity)")
+    bias_field: float = _field(0.3, float, "Standard deviation of the field's logarithm at its coarse nodes.", low=0, high=3)
+    noise_probability: float = _chance(0.15, "Gaussian noise")
+    noise: tuple[float, float] = _span((0.0, 0.15), "Range of its standard deviation, in standard deviations of the volume.", 0, 10)
+    low_resolution_probability: float = _chance(0.15, "a lower resolution, sampled down and up again")
+    low_resolution: tuple[float, float] = _span((1.0, 2.0), "Range of the down-sampling factor.", 1, 8)
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section):
+    epochs: float = _field(60.0, float, "Passes over the training slices.", low=0.01, high=1e6)
+    batch_size: int = _field(8, int, "Slices per step over all processes (the global batch).", low=1, high=65536)
+    optimizer: str = _field("adamw", str, "The optimizer.", choices=("adamw", "adam"))
+    lr: float = _field(2e-3, float, "Peak learning rate.", low=0, high=10)
+    weight_decay: float = _field(1e-2, float, "Decoupled weight decay on convolution weights (adamw).", low=0, high=10)
+    schedule: str = _field("one_cycle", str, "Learning rate after warm-up.", choices=("one_cycle", "poly", "constant"))
+    warmup_fraction: float = _field(0.1, float, "Share of the steps in which the rate rises to its peak.", low=0, high=1)
+    grad_clip_norm: float = _field(12.0, float, "Gradient norm is clipped to this; 0 leaves it.", low=0, high=1e9)
+    ema_decay: float = _field(0.99, float, "Decay per step of the averaged weights, which are the ones exported.", low=0, high=1)
+    dice_weight: float = _field(1.0, float, "Weight of the Dice loss.", low=0, high=1e3)
+    cross_entropy_weight: float = _field(1.0, float, "Weight of the cross entropy.", low=0, high=1e3)
+    class_weights: str = _field("none", str, "Weights in the cross entropy.", choices=("none", "inverse_frequency"))
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
+    seed: int = _field(0, int, "Seed of weights, sample order and augmentation.", low=0, high=2**31 - 1)
+    mixed_precision: Any = _field("auto", str, "Arithmetic; auto: bf16 where fast.", choices=("no", "bf16", "fp16"), auto=True)
+    channels_last: bool = _field(True, bool, "Memory layout of activations.")
+    compile: bool = _field(False, bool, "torch.compile the network.")
+    tracker: str = _field("none", str, "Where figures go besides metrics.jsonl.", choices=("none", "wandb"))
+    project: str = _field("attunet", str, "Project name at the tracker.")
+    log_every: int = _field(10, int, "Steps between lines in metrics.jsonl.", low=1, high=10**6)
+    validate_every_epochs: Any = _field("auto", float, "Epochs between validations; auto: ten in a run.", low=0.01, high=1e6, auto=True)
+    checkpoint_every_minutes: float = _field(5.0, float, "Minutes between checkpoints.", low=0, high=1e6)
+    checkpoint_every_steps: int = _field(0, int, "Steps between checkpoints; 0: by time alone.", low=0, high=10**9)
+    device: str = _field("auto", str, "Device of a training in one process.", choices=("cpu", "cuda"), auto=True)
+
+
+@dataclass(frozen=True)
+class Config:
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        return {s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for s, values in dataclasses.asdict(self).items()}
+
+    def to_toml(self) -> str:
+        # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+        sections = ("\n".join([f"[{s}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]) for s, values in self.to_json().items())
+        return "\n\n".join(sections) + "\n"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str = "config") -> "Config":
+        sections = {f.name: f.type for f in dataclasses.fields(cls)}
+        made = {}
+        for name, values in data.items():
+            if name not in sections or not isinstance(values, Mapping):
+                raise InputError(f"{where}: sections are {', '.join(f'[{s}]' for s in sections)}, got {name!r}")
+            section: Any = sections[name]
+            known = [f.name for f in dataclasses.fields(section)]
+            if unknown := sorted(set(values) - set(known)):
+                raise InputError(f"{where}: [{name}] has no field {unknown[0]!r}; it has {', '.join(known)}")
+            try:
+                made[name] = section(**values)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+        return cls(**made)
+
+
+def load_config(path: Path | None, settings: Iterable[str] = ()) -> Config:
+    """The configuration in a TOML file (or the defaults), with `section.field=value` settings applied over it.
+
+    Raises InputError naming the file, the field, the rule and the value.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as TOML: {error}") from None
+    config = Config.from_json(data, str(path))
+    for setting in settings:
+        config = _with_setting(config, setting)
+    return config
+
+
+def _with_setting(config: Config, setting: str) -> Config:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot):
+        raise InputError(f"--set: must be section.field=value, got {setting!r}")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    data = config.to_json()
+    data.setdefault(section, {})[key] = value
+    return Config.from_json(data, "--set")

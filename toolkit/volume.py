@@ -1,0 +1,34 @@
+"""A scan in memory, as its file defines it, before anything is done to it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image volume on its native grid.
+
+    data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for an image.
+    affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
+    unit: what spacings are measured in; "pixel" means that the file has no physical spacing.
+    header: what the writer needs to give a prediction the same codes (a nibabel header), or None.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    unit: Literal["mm", "pixel"] = "mm"
+    header: Any = None
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along the array's three spatial axes, in `unit`."""
+        x, y, z = (float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Spatial shape `(X, Y, Z)`."""
+        x, y, z = self.data.shape[1:]
+        return x, y, z
