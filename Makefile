@@ -1,4 +1,41 @@
-types:
+# make demo, make test: each makes .venv if it is missing, installs into it, and goes on. make PYTHON=python3.12 ... chooses the Python.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+DEMO_OUT ?= demo
+DEMO_ARGS ?=
+
+.PHONY: setup demo test lint types soak clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit("attunet runs on Python 3.11 and 3.12, and $(PYTHON) is %d.%d: try make PYTHON=python3.12 $(MAKECMDGOALS)" % v \
+	  if v not in ((3, 11), (3, 12)) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+# Both networks trained, exported, evaluated and drawn. DEMO_ARGS="--data DIR" for your own cases.
+demo: $(INSTALLED)
+	$(BIN)/attunet demo --out $(DEMO_OUT) $(DEMO_ARGS)
+
+test: lint types
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The folders are installed under one import name; mypy sees that name through a folder of links.
+types: $(INSTALLED)
 	@rm -rf build/types && mkdir -p build/types/attunet
 	@ln -s $(CURDIR)/toolkit/* $(CURDIR)/launch $(CURDIR)/export $(CURDIR)/benchmarks build/types/attunet/
-	MYPYPATH=build/types .venv/bin/mypy -p attunet
+	MYPYPATH=build/types $(BIN)/mypy -p attunet
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

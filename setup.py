@@ -44,10 +44,14 @@ setup(
             "onnxscript>=0.5",  # torch's exporter needs it
             "wandb>=0.19",  # tracker, where it is asked for
             "matplotlib>=3.9",  # pictures
+            "tqdm>=4.66",  # progress bar
         ],
         "dicom": ["pydicom>=3.0.2"],  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "build", "scipy-stubs", "types-setuptools"],
+        "dev": [
+            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "build", "scipy-stubs", "types-setuptools"],
+            "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
+        ],
     },
     entry_points={"console_scripts": ["attunet = attunet.launch.cli:main"]},
 )

@@ -145,7 +145,7 @@ def case_metrics(
 def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray) -> np.ndarray:
     """The CHAOS challenge's score from 0 to 100 per class: the mean of four metrics, each in points above a threshold.
 
-    Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021), section 3.3. Dice below 0.8, RAVD above 5 %,
+    Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021). Dice below 0.8, RAVD above 5 %,
     ASSD above 15 mm and MSSD above 60 mm give no points. An undefined Dice gives NaN, an undefined RAVD beside a Dice no points.
     """
     dice, ravd_percent, assd_mm, mssd_mm = (np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm))

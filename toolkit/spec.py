@@ -1,5 +1,6 @@
 """The preprocessing of a data set as data: decided once by `prepare`, then stored with the store, the run and the artefact."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -45,4 +46,41 @@ class PreprocessSpec:
         if set(data) != names:
             raise InputError(f"preprocessing: expected the fields {sorted(names)}, got {sorted(data)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        for name, (holds, rule) in _RULES.items():
+            if not holds(values[name]):
+                raise InputError(f"preprocessing.{name}: must be {rule}, got {str(values[name])[:80]!r}")
         return cls(**values)
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _span(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_number(v, low, high) for v in value) and value[0] < value[1]
+
+
+def _orientation(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and sorted(min(c, _OPPOSITE.get(c, c)) for c in value) == ["A", "I", "L"])
+
+
+def _size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_whole(v, 16, 65536) and v % 16 == 0 for v in value)
+
+
+_OPPOSITE = {"R": "L", "P": "A", "S": "I"}
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "orientation": (_orientation, "three axis codes such as LPS, or null"),
+    "slice_axis": (lambda v: _whole(v, 0, 2), "0, 1 or 2"),
+    "spacing_mm": (lambda v: v is None or _number(v, 1e-3, 1e3), "a number from 0.001 to 1000, or null"),
+    "size": (_size, "two multiples of 16"),
+    "normalization": (lambda v: v in ("zscore", "ct", "none"), "zscore, ct or none"),
+    "clip_percentiles": (lambda v: _span(v, 0, 100), "two rising numbers from 0 to 100"),
+    "window": (lambda v: _span(v, -1e9, 1e9), "two rising numbers"),
+    "context_slices": (lambda v: _whole(v, 1, 99) and v % 2 == 1, "an odd number from 1 to 99"),
+    "num_channels": (lambda v: _whole(v, 1, 256), "an integer from 1 to 256"),
+}

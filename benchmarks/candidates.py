@@ -1,0 +1,136 @@
+"""The models of one evaluation, loaded: runs with PyTorch, artefacts with every provider asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.export.components import keep_largest_components
+from attunet.export.runtime import Segmenter
+from attunet.predict_volume import Network
+from attunet.spec import PreprocessSpec
+
+Attention = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One model on one backend, ready to run.
+
+    network: slices to logits, from and to the host. timed_call: makes a call that is one pass with input and output where the
+    backend wants them, to time the network alone. finish: what is done to the class indices (X, Y, Z) of a volume at the end.
+    attention: logits and the gates' maps, where the backend gives them. window: (H, W) of the slices that are timed.
+    training_hashes: SHA-256 of the images that the weights have seen. options: what the backend says it really runs with.
+    """
+
+    name: str
+    path: Path
+    backend: str
+    provider: str
+    precision: str
+    num_parameters: int
+    file_mb: float
+    spec: PreprocessSpec
+    classes: Classes
+    training_hashes: frozenset[str]
+    network: Network
+    timed_call: Callable[[np.ndarray], Callable[[], object]]
+    options: dict[str, Any]
+    window: tuple[int, int]
+    finish: Callable[[np.ndarray], np.ndarray] | None = None
+    attention: Attention | None = None
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call it."""
+        precision = "" if self.precision == "fp32" else f" {self.precision}"
+        return f"{self.name} ({self.backend} {self.provider}{precision})"
+
+    def random_slices(self, batch_size: int) -> np.ndarray:
+        """Input float32 (N, C, H, W) for timing."""
+        shape = (batch_size, self.spec.in_channels, *self.window)
+        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def load_candidates(models: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu") -> list[Candidate]:
+    """Every run once on `device`, every artefact once per provider, in the order given.
+
+    Raises InputError for a path that is neither, for a provider that does not load, and when no model is given.
+    """
+    if not models:
+        raise InputError("evaluate: at least one model (a run or an .onnx) is needed")
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"--device: must be cpu or cuda, got {device!r}")
+    candidates: list[Candidate] = []
+    for path in dict.fromkeys(models):
+        if path.is_dir():
+            candidates.append(_from_run(path, device))
+        elif path.suffix == ".onnx":
+            candidates.extend(_from_artefact(path, provider) for provider in dict.fromkeys(providers))
+        else:
+            raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){'' if path.exists() else '; there is no such file'}")
+    return _with_unique_names(candidates)
+
+
+def _from_run(path: Path, device: str) -> Candidate:
+    try:
+        from attunet.benchmarks.torch_network import TorchNetwork
+        from attunet.training.run import load_run
+    except ModuleNotFoundError as error:
+        raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
+    run = load_run(path)
+    network = TorchNetwork(run.network, device)
+    return Candidate(
+        name=run.name,
+        path=path,
+        backend="pytorch",
+        provider=device,
+        precision="fp32",
+        num_parameters=run.num_parameters,
+        file_mb=network.weights_mb,
+        spec=run.spec,
+        classes=run.classes,
+        training_hashes=frozenset(run.training_cases.values()),
+        network=network,
+        timed_call=network.timed_call,
+        options=network.options,
+        window=run.spec.size,
+        attention=network.attention,
+    )
+
+
+def _from_artefact(path: Path, provider: str) -> Candidate:
+    segmenter = Segmenter(path, provider=provider)
+    about = segmenter.metadata
+    return Candidate(
+        name=about.name,
+        path=path,
+        backend="openvino" if provider == "openvino" else "onnxruntime",
+        provider=provider,
+        precision=about.precision,
+        num_parameters=about.num_parameters,
+        file_mb=path.stat().st_size / 1e6,
+        spec=segmenter.spec,
+        classes=segmenter.classes,
+        training_hashes=frozenset(about.training_cases.values()),
+        network=segmenter.logits,
+        timed_call=lambda slices: lambda: segmenter.logits(slices),
+        options=dict(segmenter.backend.options),
+        window=(about.height or about.spec.size[0], about.width or about.spec.size[1]),
+        finish=(lambda indices: keep_largest_components(indices, len(about.classes))) if about.largest_component else None,
+    )
+
+
+def _with_unique_names(candidates: list[Candidate]) -> list[Candidate]:
+    """Two files may carry one name (the folds of a cross-validation, say): the later ones get a number."""
+    seen: dict[str, list[Path]] = {}
+    unique = []
+    for candidate in candidates:
+        files = seen.setdefault(candidate.label, [])
+        files.append(candidate.path)
+        unique.append(candidate if len(files) == 1 else replace(candidate, name=f"{candidate.name} #{len(files)}"))
+    return unique

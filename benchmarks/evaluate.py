@@ -1,0 +1,209 @@
+"""`attunet evaluate`: accuracy and speed of any mix of runs and artefacts, side by side on the same cases.
+
+Cases come from the source files, checked against the store's hashes, and are judged on their native grid: what a user would give
+and get. Two times are told apart: the network alone at a fixed batch, and a volume from file to file.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.candidates import Candidate, load_candidates
+from attunet.benchmarks.memory import peak_memory_mb
+from attunet.benchmarks.results_table import markdown
+from attunet.benchmarks.scores import CaseResult, compare, score_row
+from attunet.benchmarks.timing import Timings, time_interleaved
+from attunet.environment import environment
+from attunet.errors import InputError
+from attunet.metrics import case_metrics, confusion
+from attunet.predict_volume import predict_prepared
+from attunet.preprocess import preprocess
+from attunet.readers import read_volume
+from attunet.store import Case, Store, open_store
+from attunet.writers import write_labels
+
+SCHEMA = 1
+BATCH_SIZES = (1, 8)
+
+Report = Callable[[str], object]
+
+
+def evaluate(
+    store: Path,
+    models: Sequence[Path],
+    out: Path,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    device: str = "cpu",
+    fold: int | None = None,
+    source: Path | None = None,
+    latency_seconds: float = 5.0,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Judges every model on the labelled cases of a store (with `fold`: on those that the fold leaves out) and times it.
+
+    Writes results.json, results.md and plots/ in `out`, replacing those of an earlier evaluation, and returns the results.
+    latency_seconds: time for each model and batch size. source: where the source files are now, if they moved.
+    Raises InputError for what does not fit together, RunError when a model or a provider fails at work.
+    """
+    opened = open_store(store)
+    cases = _cases(opened, fold)
+    candidates = load_candidates(models, providers=providers, device=device)
+    for candidate in candidates:
+        _check_fit(candidate, opened)
+    _make_folder(out)
+    judged = _judge(candidates, opened, cases, source, report)
+    timings = _time(candidates, latency_seconds, report)
+    rows = [_row(c, score_row(results, opened.classes), timed) for c, results, timed in zip(candidates, judged, timings, strict=True)]
+    labels = [c.label for c in candidates]
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "environment": environment(),
+        "store": {"name": opened.name, "fold": fold, "cases": [c.name for c in cases], "classes": opened.classes.to_json()},
+        "models": rows,
+        "comparisons": [compare(judged[0], other, (labels[0], label)) for other, label in zip(judged[1:], labels[1:], strict=True)],
+    }
+    results = without_nan(results)
+    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / "results.md").write_text(markdown(results), encoding="utf-8")
+    _draw(results, candidates, judged, opened, out / "plots", source, report)
+    return results
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null; NumPy's numbers become Python's."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _cases(store: Store, fold: int | None) -> list[Case]:
+    labelled = [c for c in store.cases if c.labelled]
+    if fold is not None:
+        held_out = set(store.split(fold)[1])
+        labelled = [c for c in labelled if c.name in held_out]
+    if not labelled:
+        raise InputError(f"{store.path}: no labelled case to evaluate" + ("" if fold is None else f" in fold {fold}"))
+    return labelled
+
+
+def _check_fit(candidate: Candidate, store: Store) -> None:
+    if candidate.classes.names != store.classes.names:
+        raise InputError(f"{candidate.path}: its classes {list(candidate.classes.names)} are not the store's {list(store.classes.names)}")
+    if candidate.spec.num_channels != store.spec.num_channels:
+        raise InputError(
+            f"{candidate.path}: takes {candidate.spec.num_channels} channels, the store's cases have {store.spec.num_channels}"
+        )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        (out / "plots").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from None
+
+
+def _seen_patients(candidate: Candidate, store: Store) -> set[str]:
+    return {c.patient for c in store.cases if c.image_sha256 in candidate.training_hashes}
+
+
+def _judge(
+    candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None, report: Report
+) -> list[list[CaseResult]]:
+    """Every case through every model, models in turn: one list of case results per model."""
+    judged: list[list[CaseResult]] = [[] for _ in candidates]
+    seen = [_seen_patients(c, store) for c in candidates]
+    for number, case in enumerate(cases):
+        volume, truth = store.read_source(case.name, source)
+        assert truth is not None, case.name
+        first: np.ndarray | None = None
+        for candidate, patients, results in zip(candidates, seen, judged, strict=True):
+            if number == 0:
+                predict_from_file(candidate, store, case, source)  # warm: not timed
+            prediction, milliseconds = predict_from_file(candidate, store, case, source)
+            first = prediction if first is None else first
+            metrics = case_metrics(prediction, truth, volume.spacing, len(store.classes))
+            agreement = confusion(prediction, first, len(store.classes))
+            results.append(CaseResult(case.name, case.patient, case.patient in patients, metrics, agreement, milliseconds))
+            report(_progress(candidate, results[-1], number + 1, len(cases)))
+    return judged
+
+
+def _progress(candidate: Candidate, result: CaseResult, number: int, total: int) -> str:
+    seen = ", seen in training" if result.seen else ""
+    milliseconds = sum(result.milliseconds.values())
+    return f"[{number}/{total}] {result.case}: {candidate.label}: Dice {np.nanmean(result.metrics.dice):.3f}, {milliseconds:.0f} ms{seen}"
+
+
+class _TimedNetwork:
+    """A network that adds up how long it took."""
+
+    def __init__(self, network: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.network, self.seconds = network, 0.0
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        start = time.perf_counter()
+        logits = self.network(slices)
+        self.seconds += time.perf_counter() - start
+        return logits
+
+
+def predict_from_file(candidate: Candidate, store: Store, case: Case, source: Path | None) -> tuple[np.ndarray, dict[str, float]]:
+    """Class indices (X, Y, Z) on the native grid, and the milliseconds of each part of the way from file to file."""
+    network = _TimedNetwork(candidate.network)
+    with tempfile.TemporaryDirectory() as folder:
+        marks = [time.perf_counter()]
+        volume = read_volume((source or store.source_root) / case.image_files[0])
+        marks.append(time.perf_counter())
+        prepared = preprocess(volume, candidate.spec)
+        marks.append(time.perf_counter())
+        indices = predict_prepared(network, prepared, candidate.spec)
+        indices = candidate.finish(indices) if candidate.finish else indices
+        marks.append(time.perf_counter())
+        write_labels(Path(folder) / "prediction.nii.gz", indices, candidate.classes, volume)
+        marks.append(time.perf_counter())
+    read, prepare, predict, write = (float(v) for v in np.diff(marks))
+    seconds = {"read": read, "prepare": prepare, "network": network.seconds, "finish": predict - network.seconds, "write": write}
+    return indices, {part: 1000 * value for part, value in seconds.items()}
+
+
+def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> list[list[Timings]]:
+    """The network alone at each batch size, models in turn: one list of timings per model."""
+    timed: list[list[Timings]] = [[] for _ in candidates]
+    for batch_size in BATCH_SIZES:
+        report(f"timing {len(candidates)} models at batch {batch_size}, {seconds:g} s each")
+        calls = [c.timed_call(c.random_slices(batch_size)) for c in candidates]
+        for timings, runs in zip(timed, time_interleaved(calls, seconds=seconds), strict=True):
+            timings.append(Timings(batch_size, runs))
+    return timed
+
+
+def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings]) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "file": candidate.path.name,
+        "file_mb": candidate.file_mb,
+        "backend": candidate.backend,
+        "provider": candidate.provider,
+        "provider_options": candidate.options,
+        "precision": candidate.precision,
+        "num_parameters": candidate.num_parameters,
+        **scores,
+        "latency_ms": {
+            "slice_shape": [candidate.spec.in_channels, *candidate.window],
+            "batch": {str(t.batch_size): t.latency_ms() for t in timings},
+        },
+        "throughput_slices_per_s": {"batch": {str(t.batch_size): t.slices_per_s for t in timings}},
+        "peak_memory_mb": peak_memory_mb(
+            candidate.path, provider=candidate.provider, device=candidate.provider, batch_size=BATCH_SIZES[-1]
+        ),
+    }

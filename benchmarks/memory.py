@@ -1,0 +1,71 @@
+"""How much memory a process needs that loads one model alone and runs it: measured in a process of its own.
+
+`python -m attunet.benchmarks.memory MODEL` prints one JSON line. On the CPU it is the peak of resident memory, libraries included;
+on a GPU it is how much more memory of the device is in use than before (allocators keep what they took).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from attunet.benchmarks.candidates import load_candidates
+from attunet.environment import gpu_memory_used_mb
+from attunet.errors import InputError, RunError
+
+TIMEOUT_S = 600
+
+
+def peak_memory_mb(model: Path, *, provider: str, device: str, batch_size: int = 8) -> float | None:
+    """Starts the process and reads its answer; None where the system does not tell. Raises RunError when the process fails."""
+    command = [sys.executable, "-m", "attunet.benchmarks.memory", str(model), "--provider", provider, "--device", device]
+    try:
+        done = subprocess.run([*command, "--batch-size", str(batch_size)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{model}: measuring its memory took longer than {TIMEOUT_S} s") from None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        raise RunError(f"{model}: measuring its memory failed: {last}") from None
+    peak = json.loads(done.stdout.splitlines()[-1])["peak_memory_mb"]
+    return None if peak is None else float(peak)
+
+
+def _measure(model: Path, provider: str, device: str, batch_size: int) -> float | None:
+    on_gpu = device == "cuda" if model.is_dir() else provider in ("cuda", "tensorrt")
+    before = gpu_memory_used_mb() if on_gpu else None
+    candidate = load_candidates([model], providers=(provider,), device=device)[0]
+    slices = candidate.random_slices(batch_size)
+    for _ in range(3):
+        candidate.network(slices)
+    if not on_gpu:
+        return _peak_resident_mb()
+    after = gpu_memory_used_mb()
+    return None if before is None or after is None else after - before
+
+
+def _peak_resident_mb() -> float | None:
+    # not getrusage: its maximum survives exec, so a child of a large process would look large
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=8)
+    arguments = parser.parse_args()
+    try:
+        peak = _measure(arguments.model, arguments.provider, arguments.device, arguments.batch_size)
+    except InputError as error:
+        sys.exit(str(error))
+    print(json.dumps({"peak_memory_mb": peak}))
+
+
+if __name__ == "__main__":
+    main()

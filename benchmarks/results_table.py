@@ -1,0 +1,155 @@
+"""results.json as a page to read, and as a table for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Results = dict[str, Any]
+
+
+def summary_table(results: Results) -> str:
+    """Dice and latency of every model as aligned plain text, one row a model."""
+    header, rows = _summary(results)
+    return _aligned([header, *rows])
+
+
+def markdown(results: Results) -> str:
+    """The whole evaluation as one Markdown page."""
+    store = results["store"]
+    which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out"
+    header, rows = _summary(results)
+    parts = [
+        "# Evaluation",
+        f"Store `{store['name']}`, {which}: {', '.join(store['cases'])}. Dice per case in 3D on the native grid, mean over the foreground "
+        "classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over patients (from five on).",
+        _table(header, rows),
+        *_notes(results),
+        "## Per class",
+        _table(*_per_class(results)),
+        "## Per case",
+        _table(*_per_case(results)),
+        "## Comparison with the first model",
+        *_comparisons(results),
+        "## The network alone",
+        "Milliseconds of one pass over a batch of slices of the training window's size, models in turn; input and output where the backend wants them.",
+        _table(*_latency(results)),
+        "## A volume from file to file",
+        "Milliseconds, mean over the cases; the files are in the system's cache.",
+        _table(*_volume(results)),
+        "## Where it was measured",
+        *_environment(results["environment"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def model_label(row: dict[str, Any]) -> str:
+    precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
+    return f"{row['name']} ({row['backend']} {row['provider']}{precision})"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
+    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
+    rows = []
+    for row in results["models"]:
+        batch, interval = row["latency_ms"]["batch"]["1"], row["dice"]["ci95"]
+        rows.append(
+            [
+                model_label(row),
+                number(row["dice"]["mean"]),
+                "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+                number(row["hd95_mm"]["mean"], 1),
+                number(row["assd_mm"]["mean"], 2),
+                number(batch["p50"], 1),
+                number(batch["p99"], 1),
+                number(row["throughput_slices_per_s"]["batch"]["8"], 1),
+                number(row["peak_memory_mb"], 0),
+                number(row["file_mb"], 1),
+            ]
+        )
+    return header, rows
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    for row in results["models"]:
+        if seen := row["seen_cases"]:
+            what = "nothing is left for its mean" if row["dice"]["mean"] is None else "they are not in its means"
+            notes.append(f"{model_label(row)} was trained on {', '.join(seen)} or on their patients: {what}.")
+    return notes
+
+
+def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
+    header = ["model", "class", "Dice", "HD95 mm", "ASSD mm", "MSSD mm", "RAVD %", "surface Dice", "precision", "recall", "CHAOS score"]
+    scores = (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2), ("mssd_mm", 1), ("ravd_percent", 1), ("surface_dice", 3))
+    rows = []
+    for row in results["models"]:
+        for name in row["dice"]["per_class"]:
+            figures = [number(row[score]["per_class"][name], digits) for score, digits in scores]
+            counts = [number(row["precision_per_class"][name]), number(row["recall_per_class"][name])]
+            rows.append([model_label(row), name, *figures, *counts, number(row["chaos_score"]["per_class"][name], 1)])
+    return header, rows
+
+
+def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
+    classes = [c["name"] for c in results["store"]["classes"][1:]]
+    rows = []
+    for case in results["store"]["cases"]:
+        for row in results["models"]:
+            dice = row["dice"]["per_case"][case]
+            defined = [v for v in dice.values() if v is not None]
+            mean = sum(defined) / len(defined) if defined else None
+            seen = "seen" if case in row["seen_cases"] else ""
+            rows.append([case, model_label(row), number(mean), *(number(dice[c]) for c in classes), seen])
+    return ["case", "model", "mean Dice", *classes, "training"], rows
+
+
+def _comparisons(results: Results) -> list[str]:
+    lines = []
+    for c in results["comparisons"]:
+        agreement = c["agreement"]
+        equal = "–" if agreement["equal_voxels"] is None else f"{100 * agreement['equal_voxels']:.3f} %"
+        lines.append(f"- {c['words']} Their label maps agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels are equal.")
+    return ["\n".join(lines)] if lines else ["There is one model alone."]
+
+
+def _latency(results: Results) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for row in results["models"]:
+        for batch, latency in row["latency_ms"]["batch"].items():
+            figures = [number(latency[p], 2) for p in ("p50", "p95", "p99")]
+            throughput = number(row["throughput_slices_per_s"]["batch"][batch], 1)
+            shape = " × ".join(str(n) for n in row["latency_ms"]["slice_shape"])
+            rows.append([model_label(row), shape, batch, *figures, str(latency["runs"]), throughput])
+    return ["model", "slice", "batch", "p50", "p95", "p99", "runs", "slices/s"], rows
+
+
+def _volume(results: Results) -> tuple[list[str], list[list[str]]]:
+    parts = list(results["models"][0]["volume_ms"])
+    rows = [[model_label(row), *(number(row["volume_ms"][part], 0) for part in parts)] for row in results["models"]]
+    return ["model", *parts], rows
+
+
+def _environment(about: dict[str, Any]) -> list[str]:
+    cpu, gpus = about["cpu"], about["gpus"]
+    devices = [f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")]
+    devices += [f"{gpu['name']}, driver {gpu['driver']}" for gpu in gpus]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return [f"{'; '.join(devices)}. Python {about['python']}, {versions}. Commit {about['commit'] or 'unknown'}."]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    safe = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
+    lines = ["| " + " | ".join(row) + " |" for row in safe]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, rest = row[0].ljust(widths[0]), [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([first, *rest]))
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""How long calls take, measured so that a machine that drifts hurts all of them alike."""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WARM_UP_RUNS = 20
+TURNS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Timings:
+    """Seconds of each timed run of one call that handles `batch_size` slices."""
+
+    batch_size: int
+    seconds: np.ndarray
+
+    def latency_ms(self) -> dict[str, float]:
+        p50, p95, p99 = (float(v) for v in np.percentile(1000 * self.seconds, (50, 95, 99)))
+        return {"p50": p50, "p95": p95, "p99": p99, "runs": len(self.seconds)}
+
+    @property
+    def slices_per_s(self) -> float:
+        return float(self.batch_size * len(self.seconds) / self.seconds.sum())
+
+
+def time_interleaved(
+    calls: Sequence[Callable[[], object]], *, seconds: float, min_runs: int = 3, max_runs: int | None = None
+) -> list[np.ndarray]:
+    """Seconds of every timed run of each call.
+
+    The calls take turns, and each turn begins with a run that is not timed: it brings the caches back and lets the threads of the
+    call before come to rest. Every call gets about `seconds` in all, untimed runs included, and `min_runs` timed ones at least.
+    """
+    timed: list[list[float]] = [[] for _ in calls]
+    spent = [0.0] * len(calls)
+    for call in calls:
+        _warm_up(call, seconds / 5)
+    while waiting := [i for i in range(len(calls)) if _goes_on(len(timed[i]), spent[i], seconds, min_runs, max_runs)]:
+        for i in waiting:
+            most = None if max_runs is None else max_runs - len(timed[i])
+            began = time.perf_counter()
+            timed[i].extend(_turn(calls[i], seconds / TURNS, most))
+            spent[i] += time.perf_counter() - began
+    return [np.array(runs) for runs in timed]
+
+
+def _goes_on(runs: int, spent: float, seconds: float, min_runs: int, max_runs: int | None) -> bool:
+    if max_runs is not None and runs >= max_runs:
+        return False
+    return runs < min_runs or spent < seconds
+
+
+def _warm_up(call: Callable[[], object], seconds: float) -> None:
+    began = time.perf_counter()
+    for run in range(WARM_UP_RUNS):
+        call()
+        if run and time.perf_counter() - began > seconds:
+            return
+
+
+def _turn(call: Callable[[], object], seconds: float, most: int | None) -> list[float]:
+    runs: list[float] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        began = time.perf_counter()
+        call()
+        while not runs or (time.perf_counter() - began < seconds and (most is None or len(runs) < most)):
+            start = time.perf_counter()
+            call()
+            runs.append(time.perf_counter() - start)
+    finally:
+        if collecting:
+            gc.enable()
+    return runs

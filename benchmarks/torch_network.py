@@ -1,0 +1,55 @@
+"""A trained run as a network of arrays, on a device; imported only where a run is evaluated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from attunet.errors import InputError
+
+
+class TorchNetwork:
+    """Slices float32 (N, C, H, W) to logits float32 (N, K, H, W) with PyTorch in fp32, channels last, in inference mode."""
+
+    def __init__(self, network: torch.nn.Module, device: str) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device: cuda was asked for and torch finds no CUDA device")
+        self.device = torch.device(device)
+        self.network = network.to(device=self.device, memory_format=torch.channels_last).eval()
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self.network(self._tensor(slices)).float().cpu().numpy()
+
+    def timed_call(self, slices: np.ndarray) -> Callable[[], object]:
+        """One pass with input and output on the device, finished when the call returns."""
+        tensor = self._tensor(slices)
+
+        def call() -> None:
+            with torch.inference_mode():
+                self.network(tensor)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return call
+
+    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Logits (N, K, H, W) and the map of every gate (N, h, w), the deepest first; no maps from a network without gates."""
+        with torch.inference_mode():
+            logits, maps = self.network(self._tensor(slices), return_attention=True)
+        return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What really ran."""
+        if self.device.type == "cuda":
+            return {"memory_format": "channels_last", "tf32_convolutions": torch.backends.cudnn.allow_tf32}
+        return {"memory_format": "channels_last", "threads": torch.get_num_threads()}
+
+    @property
+    def weights_mb(self) -> float:
+        return sum(t.nbytes for t in self.network.state_dict().values()) / 1e6
+
+    def _tensor(self, slices: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(slices)).to(device=self.device, memory_format=torch.channels_last)

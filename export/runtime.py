@@ -1,0 +1,116 @@
+"""The runtime: one artefact in, label maps out. It needs numpy, scipy, nibabel and onnxruntime, and nothing of the training stack."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.export.artefact import load_artefact
+from attunet.export.backends import Backend, open_backend
+from attunet.export.components import keep_largest_components
+from attunet.predict_volume import predict_volume
+from attunet.readers import read_volume
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A volume as it was read, and its class indices uint8 `(X, Y, Z)` on the same grid."""
+
+    volume: Volume
+    indices: np.ndarray
+
+
+class Segmenter:
+    """Loads an artefact once and predicts as often as is wanted, from any number of threads.
+
+    provider: `cpu`, `cuda`, `tensorrt` or `openvino`; one that is not there, or runs only part of the graph, is an error.
+    num_threads: of the CPU providers; the library's own choice by default. cuda_graph: for many batches of one shape on cuda.
+    Raises InputError with the reason for a file that is no whole artefact of this version or older, before anything is loaded.
+    """
+
+    def __init__(self, path: Path | str, *, provider: str = "cpu", num_threads: int | None = None, cuda_graph: bool = False) -> None:
+        self.path = Path(path)
+        self.provider = provider
+        self.metadata, data = load_artefact(self.path)
+        try:
+            self.backend: Backend = open_backend(data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        return self.metadata.spec
+
+    @property
+    def classes(self) -> Classes:
+        return self.metadata.classes
+
+    def logits(self, slices: np.ndarray) -> np.ndarray:
+        """Prepared slices float32 `(N, in_channels, H, W)` -> logits float32 `(N, K, H, W)`; the `network` of `predict_volume`."""
+        return self.run(("logits",), slices)[0]
+
+    def labels(self, slices: np.ndarray) -> np.ndarray:
+        """Prepared slices float32 `(N, in_channels, H, W)` -> class indices uint8 `(N, H, W)`."""
+        return self.run(("labels",), slices)[0]
+
+    def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
+        """The named outputs of the graph, for slices as `logits` takes them. InputError for outputs or shapes it does not have."""
+        if missing := [name for name in outputs if name not in self.metadata.outputs]:
+            raise InputError(
+                f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
+            )
+        self._check_shape(slices.shape)
+        return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        height, width, channels = self.metadata.height, self.metadata.width, self.spec.in_channels
+        if len(shape) == 4 and shape[0] > 0 and shape[1] == channels and 0 not in shape:
+            fits = [n == fixed if fixed else n % 16 == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)]
+            if all(fits):
+                return
+        sides = " and ".join(f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width)))
+        raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
+
+    def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Memory beyond the volume holds one batch."""
+        indices = predict_volume(self.logits, volume, self.spec, batch_size=batch_size)
+        return keep_largest_components(indices, len(self.classes)) if self.metadata.largest_component else indices
+
+    def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.
+
+        orientation: where each axis runs to, as nibabel's axis codes. The default is what `nibabel.as_closest_canonical` gives; DICOM's
+        slices stacked upwards are "LPS". With a wrong one left and right are exchanged.
+        """
+        channels = data[None] if data.ndim == 3 else data
+        if channels.ndim != 4 or 0 in channels.shape:
+            raise InputError(f"data: must be an array (X, Y, Z) or (C, X, Y, Z), got the shape {data.shape}")
+        return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
+
+    def predict_file(self, path: Path | str) -> Prediction:
+        """Reads and segments a file; `attunet.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
+        volume = read_volume(Path(path))
+        try:
+            return Prediction(volume, self.predict_volume(volume))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _affine(spacing: tuple[float, float, float], orientation: str) -> np.ndarray:
+    """Voxel to mm in RAS+ for axes that run to `orientation`, without an origin."""
+    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    codes = [axes.get(code) for code in orientation]
+    if None in codes or sorted(c[0] for c in codes if c) != [0, 1, 2]:
+        raise InputError(f"orientation: must be three axis codes such as RAS or LPS, got {orientation!r}")
+    if len(spacing) != 3 or not all(np.isfinite(v) and v > 0 for v in spacing):
+        raise InputError(f"spacing: must be three positive numbers in mm, got {tuple(spacing)}")
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, (code, size) in enumerate(zip(codes, spacing, strict=True)):
+        assert code is not None
+        affine[code[0], column] = code[1] * size
+    return affine

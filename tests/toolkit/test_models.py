@@ -1,0 +1,113 @@
+"""One suite that every network inherits."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from attunet.errors import InputError
+from attunet.models import UNet, build_model
+
+
+def make(name: str, *, in_channels: int = 1, num_classes: int = 5, base_width: int = 4, depth: int = 4, seed: int = 0) -> UNet:
+    torch.manual_seed(seed)
+    return build_model(name, in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
+
+
+class NetworkSuite:
+    name: str
+    num_gates: int
+
+    @pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 48), (80, 16)])
+    def test_logits_keep_the_size_of_the_input(self, height: int, width: int) -> None:
+        logits = make(self.name)(torch.randn(2, 1, height, width))
+        assert logits.shape == (2, 5, height, width)
+
+    @pytest.mark.parametrize(("in_channels", "num_classes"), [(1, 2), (3, 5), (5, 1)])
+    def test_any_number_of_channels_and_classes(self, in_channels: int, num_classes: int) -> None:
+        network = make(self.name, in_channels=in_channels, num_classes=num_classes)
+        assert network(torch.randn(2, in_channels, 16, 32)).shape == (2, num_classes, 16, 32)
+
+    @pytest.mark.parametrize("depth", [1, 3])
+    def test_depth_sets_the_multiple_of_the_size(self, depth: int) -> None:
+        multiple = 2**depth
+        assert make(self.name, depth=depth)(torch.randn(2, 1, multiple, 3 * multiple)).shape == (2, 5, multiple, 3 * multiple)
+
+    @pytest.mark.parametrize("shape", [(2, 1, 24, 32), (2, 1, 32, 40)])
+    def test_a_size_that_does_not_fit_is_one_line(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(InputError) as error:
+            make(self.name)(torch.randn(shape))
+        assert "multiples of 16" in str(error.value)
+        assert f"{shape[2]} x {shape[3]}" in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_every_parameter_gets_a_gradient(self) -> None:
+        network = make(self.name)
+        network(torch.randn(2, 1, 32, 32)).square().mean().backward()
+        without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert without == []
+
+    def test_attention_maps_lie_between_0_and_1_deepest_first(self) -> None:
+        logits, attention = make(self.name)(torch.randn(2, 1, 32, 48), return_attention=True)
+        assert logits.shape == (2, 5, 32, 48)
+        assert [tuple(alpha.shape) for alpha in attention] == [(2, 1, 4, 6), (2, 1, 8, 12), (2, 1, 16, 24), (2, 1, 32, 48)][
+            : self.num_gates
+        ]
+        assert all(((alpha > 0) & (alpha < 1)).all() for alpha in attention)
+
+    def test_asking_for_attention_does_not_change_the_logits(self) -> None:
+        network, x = make(self.name).eval(), torch.randn(1, 1, 32, 32)
+        assert torch.equal(network(x), network(x, return_attention=True)[0])
+
+    def test_shared_weights_of_one_seed_are_those_of_the_plain_network(self) -> None:
+        ours, plain = make(self.name, seed=3).state_dict(), make("unet", seed=3).state_dict()
+        assert set(plain) <= set(ours)
+        assert all(torch.equal(ours[key], plain[key]) for key in plain)
+        assert all(key.startswith("gates.") for key in set(ours) - set(plain))
+
+    def test_memory_layout_does_not_change_the_logits(self) -> None:
+        network, x = make(self.name).eval(), torch.randn(2, 1, 32, 32)
+        expected: Tensor = network(x)
+        got = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+    def test_learns_a_bright_square(self) -> None:
+        network = make(self.name, num_classes=2, depth=2)
+        x = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        target = torch.zeros(4, 32, 32, dtype=torch.long)
+        target[:, 8:20, 8:24] = 1
+        x[:, 0] += 2.0 * target
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(40):
+            loss = torch.nn.functional.cross_entropy(network(x), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        agreement = (network(x).argmax(1) == target).float().mean()
+        assert agreement > 0.97
+
+
+class TestUNet(NetworkSuite):
+    name = "unet"
+    num_gates = 0
+
+
+class TestAttentionUNet(NetworkSuite):
+    name = "attention_unet"
+    num_gates = 4
+
+    def test_gates_start_open(self) -> None:
+        _, attention = make(self.name)(torch.randn(2, 1, 32, 32), return_attention=True)
+        assert all(alpha.median() > 0.7 for alpha in attention)
+
+    def test_a_checkpoint_does_not_know_the_backend(self) -> None:
+        network, x = make(self.name).eval(), torch.randn(1, 1, 32, 32)
+        other = make(self.name, seed=1).eval()
+        for gate in other.gates:
+            gate.backend = "reference"
+        other.load_state_dict(network.state_dict())
+        torch.testing.assert_close(other(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_name_is_one_line() -> None:
+    with pytest.raises(InputError, match="must be one of unet, attention_unet, got 'vnet'"):
+        make("vnet")

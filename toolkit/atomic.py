@@ -1,0 +1,82 @@
+"""Files and folders that are either whole or not there."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attunet.errors import InputError
+
+MANIFEST = "manifest.json"
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
+    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
+    """Writes a folder with its files and a manifest of their SHA-256; `path` appears at the very end, replacing an older one.
+
+    Each file is synced, then the manifest, then the folder; the rename is made durable by syncing the parent.
+    """
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, write in files.items():
+        write(partial / name)
+        _sync(partial / name)
+    hashes = {name: sha256(partial / name) for name in files}
+    manifest = partial / MANIFEST
+    manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
+    _sync(manifest)
+    _sync(partial)
+    if path.exists():
+        replaced = path.with_name(path.name + ".replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.rename(path, replaced)
+        os.rename(partial, path)
+        shutil.rmtree(replaced)
+    else:
+        os.rename(partial, path)
+    _sync(path.parent)
+
+
+def verify_folder(path: Path) -> None:
+    """Raises InputError when a file of a folder written by `write_folder` is missing or was changed."""
+    manifest = path / MANIFEST
+    try:
+        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+        for name, expected in hashes.items():
+            if sha256(path / name) != expected:
+                raise InputError(f"{path / name}: its SHA-256 is not the one in {MANIFEST}: the file is damaged")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: incomplete: {type(error).__name__}: {error}") from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,172 @@
+"""Array geometry: orientation, in-plane resampling, windows. One resize function serves images, labels and logits."""
+
+from functools import lru_cache
+
+import nibabel as nib
+import numpy as np
+import scipy.sparse
+
+from attunet.classes import IGNORE_LABEL
+
+Transform = tuple[tuple[int, int], ...]  # per array axis: the oriented axis it becomes, and +1 or -1
+
+
+def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transform:
+    """How the axes of an array with this affine are permuted and flipped to reach `orientation` (None: they stay).
+
+    An oblique affine counts as the nearest axes, as `nibabel.io_orientation` defines them.
+    """
+    if orientation is None:
+        return ((0, 1), (1, 1), (2, 1))
+    from_here = nib.orientations.io_orientation(affine)
+    change = nib.orientations.ornt_transform(from_here, nib.orientations.axcodes2ornt(orientation))
+    return tuple((int(axis), int(flip)) for axis, flip in change)
+
+
+def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
+    """A view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
+    first = array.ndim - 3
+    flipped = _flipped(array, transform)
+    order = np.argsort([axis for axis, _ in transform])
+    return flipped.transpose(*range(first), *(first + order))
+
+
+def unorient(array: np.ndarray, transform: Transform) -> np.ndarray:
+    """The inverse of `orient`: a view (..., X, Y, Z) on the native axes."""
+    first = array.ndim - 3
+    moved = array.transpose(*range(first), *(first + axis for axis, _ in transform))
+    return _flipped(moved, transform)
+
+
+def _flipped(array: np.ndarray, transform: Transform) -> np.ndarray:
+    x, y, z = (slice(None, None, flip) for _, flip in transform)
+    return array[..., x, y, z]
+
+
+def oriented_spacing(spacing: tuple[float, float, float], transform: Transform) -> tuple[float, float, float]:
+    """Voxel size along the oriented axes."""
+    result = [0.0, 0.0, 0.0]
+    for value, (axis, _) in zip(spacing, transform, strict=True):
+        result[axis] = value
+    return result[0], result[1], result[2]
+
+
+def to_slices(array: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
+    """A view of (..., X, Y, Z) as slices (Z', ..., rows, columns): rows run along the later of the two in-plane axes."""
+    oriented = orient(array, transform)
+    first = array.ndim - 3
+    plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
+    return oriented.transpose(first + slice_axis, *range(first), *(first + axis for axis in plane))
+
+
+def from_slices(slices: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
+    """The inverse of `to_slices`: a view (..., X, Y, Z) on the native axes."""
+    first = slices.ndim - 3
+    plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
+    position = {slice_axis: 0, plane[0]: slices.ndim - 2, plane[1]: slices.ndim - 1}
+    oriented = slices.transpose(*range(1, first + 1), *(position[axis] for axis in range(3)))
+    return unorient(oriented, transform)
+
+
+@lru_cache(maxsize=64)
+def _triangle_filter(n_in: int, n_out: int) -> scipy.sparse.csr_matrix:
+    """The `(n_out, n_in)` matrix of linear interpolation, widened by the reduction so that down-sampling does not alias.
+
+    Half-pixel centres: both grids cover the same field of view. Rows sum to 1, at the edges too.
+    """
+    support = max(1.0, n_in / n_out)
+    centre = (np.arange(n_out) + 0.5) * n_in / n_out - 0.5
+    first = np.floor(centre - support).astype(int) + 1
+    columns = first[:, None] + np.arange(int(np.ceil(2 * support)) + 1)
+    weights = np.maximum(0.0, 1 - np.abs(columns - centre[:, None]) / support)
+    weights[(columns < 0) | (columns >= n_in)] = 0
+    weights /= weights.sum(1, keepdims=True)
+    rows = np.broadcast_to(np.arange(n_out)[:, None], columns.shape)
+    kept = weights > 0
+    matrix = scipy.sparse.csr_matrix((weights[kept], (rows[kept], columns[kept])), shape=(n_out, n_in))
+    return matrix.astype(np.float32)
+
+
+def resize_linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize the last two axes to `shape` with a separable triangle filter: two (sparse) matrix products per plane.
+
+    array: (..., H, W) numbers, finite; returns (..., *shape) float32.
+    """
+    height, width = array.shape[-2:]
+    planes = np.asarray(array, dtype=np.float32).reshape(-1, height, width)
+    if (height, width) == tuple(shape):
+        return planes.reshape(array.shape).copy()
+    down, across = _triangle_filter(height, shape[0]), _triangle_filter(width, shape[1])
+    result = np.empty((len(planes), *shape), dtype=np.float32)
+    for plane, out in zip(planes, result, strict=True):
+        out[...] = (across @ (down @ plane).T).T
+    return result.reshape(*array.shape[:-2], *shape)
+
+
+def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> np.ndarray:
+    """Resize class indices (..., H, W) uint8: the class with most of each new pixel's area wins, so none is invented.
+
+    `IGNORE_LABEL` takes part like a class of its own and wins where it dominates. Ties go to the lower class.
+    """
+    if labels.shape[-2:] == tuple(shape):
+        return labels.astype(np.uint8)
+    present = [c for c in (*range(num_classes), IGNORE_LABEL) if (labels == c).any()]
+    best = np.full((*labels.shape[:-2], *shape), -1.0, dtype=np.float32)
+    result = np.zeros(best.shape, dtype=np.uint8)
+    for label in present:
+        share = resize_linear(labels == label, shape)
+        wins = share > best
+        best[wins] = share[wins]
+        result[wins] = label
+    return result
+
+
+def centre_offset(inner: int, outer: int) -> int:
+    """Where an axis of length `inner` starts in a window of length `outer` around the same centre; negative where it is cropped."""
+    return (outer - inner) // 2
+
+
+def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
+    """A new array (..., *shape) that has `array` (..., H, W) at `offset` (which may be negative: cropped) and `fill` elsewhere.
+
+    fill: a number, or an array that broadcasts against (..., *shape), such as one value per channel `(C, 1, 1)`.
+    """
+    result = np.empty((*array.shape[:-2], *shape), dtype=array.dtype)
+    result[...] = fill
+    (rows, from_rows), (columns, from_columns) = (
+        _overlap(start, length, room) for start, length, room in zip(offset, array.shape[-2:], shape, strict=True)
+    )
+    result[..., rows, columns] = array[..., from_rows, from_columns]
+    return result
+
+
+def _overlap(start: int, length: int, room: int) -> tuple[slice, slice]:
+    """Where an axis that begins at `start` lies within `room`: the part of the room, and the same part of the axis."""
+    low = max(start, 0)
+    high = max(min(start + length, room), low)
+    return slice(low, high), slice(low - start, high - start)
+
+
+def fit_window(array: np.ndarray, shape: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
+    """Crop or pad the last two axes around their centre to `shape`."""
+    return place(array, shape, window_offset(array.shape, shape), fill)
+
+
+def window_offset(array_shape: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int]:
+    """The offset at which `fit_window` places an array (..., H, W) in a window of `shape`."""
+    return centre_offset(array_shape[-2], shape[0]), centre_offset(array_shape[-1], shape[1])
+
+
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def pad_to_multiple(array: np.ndarray, multiple: int, fill: float | np.ndarray) -> np.ndarray:
+    """Pad the last two axes around their centre to the next multiple; never crops."""
+    height, width = array.shape[-2:]
+    return fit_window(array, (round_up(height, multiple), round_up(width, multiple)), fill)
+
+
+def resampled_length(n: int, spacing: float, target: float | None) -> int:
+    """Pixels that `n` pixels of `spacing` become at `target` (None: they stay), at least 1."""
+    return n if target is None else max(1, round(n * spacing / target))

@@ -1,0 +1,52 @@
+"""The Attention U-Net (Oktay et al. 2018): the U-Net with a gate on every skip."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from attunet.models.unet import UNet
+from attunet.ops import attention_gate
+
+
+class AttentionGate(nn.Module):
+    """Owns the parameters of one gate; `attunet.ops.attention_gate` computes it. Hidden width is half of the skip's."""
+
+    def __init__(self, channels: int, gating_channels: int, *, backend: str = "auto") -> None:
+        super().__init__()
+        hidden = max(1, channels // 2)
+        self.backend = backend
+        self.weight_x = nn.Parameter(_uniform(hidden, channels))
+        self.weight_g = nn.Parameter(_uniform(hidden, gating_channels))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.psi_weight = nn.Parameter(_uniform(hidden))
+        # sigmoid(2) = 0.88: gates start open, so that training begins as a plain U-Net and learns where to close.
+        # Started at 0, every skip is halved at first, and after the same time the network is slightly worse.
+        self.psi_bias = nn.Parameter(torch.full((1,), 2.0))
+
+    def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, C, H, W), g (N, G, H, W) -> concat(alpha * x, g) (N, C + G, H, W) and alpha (N, 1, H, W)."""
+        return attention_gate(
+            x, g, self.weight_x, self.weight_g, self.bias, self.psi_weight, self.psi_bias, backend=self.backend, return_alpha=True
+        )
+
+
+def _uniform(*shape: int) -> Tensor:
+    """What torch draws for a 1x1 convolution: uniform within 1 / sqrt(fan in), the last dimension."""
+    bound = 1 / math.sqrt(shape[-1])
+    return torch.empty(shape).uniform_(-bound, bound)
+
+
+class AttentionUNet(UNet):
+    """x (N, in_channels, H, W) -> logits (N, num_classes, H, W). Differs from `UNet` by the gates alone.
+
+    The gates are made last: with one seed both networks start from the same encoder and decoder weights.
+    """
+
+    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, gate_backend: str = "auto") -> None:
+        super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
+        self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
+
+    def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        joined, alpha = self.gates[level](skip, g)
+        return joined, alpha

@@ -1,0 +1,74 @@
+"""The U-Net (Ronneberger et al. 2015) with batch norm, padded convolutions and transposed-convolution up-sampling."""
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from attunet.errors import InputError
+
+
+class DoubleConv(nn.Sequential):
+    """(N, C_in, H, W) -> (N, C_out, H, W): twice 3x3 convolution, batch norm, ReLU; batch norm has the bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UNet(nn.Module):
+    """x (N, in_channels, H, W) -> logits (N, num_classes, H, W); H and W are multiples of 2**depth.
+
+    Level 0 is the finest; level l has base_width * 2**l channels, the bottleneck is level `depth`.
+    """
+
+    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4) -> None:
+        super().__init__()
+        self.depth = depth
+        self.widths = [base_width * 2**level for level in range(depth + 1)]
+        self.encoder = nn.ModuleList(
+            DoubleConv(before, after) for before, after in zip([in_channels, *self.widths], self.widths, strict=False)
+        )
+        self.upsample = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in self.widths[:-1])
+        self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in self.widths[:-1])
+        self.head = nn.Conv2d(base_width, num_classes, 1)
+
+    @overload
+    def forward(self, x: Tensor, return_attention: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_attention: Literal[True]) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        """With `return_attention` also the maps alpha (N, 1, h, w) of the gates, deepest level first; an empty tuple without gates."""
+        self._check_size(x)
+        skips = []
+        for block in self.encoder[:-1]:
+            x = block(x)
+            skips.append(x)
+            x = nn.functional.max_pool2d(x, 2)
+        x = self.encoder[-1](x)
+        attention = []
+        for level in reversed(range(self.depth)):
+            x, alpha = self.join(level, skips[level], self.upsample[level](x))
+            x = self.decoder[level](x)
+            if alpha is not None:
+                attention.append(alpha)
+        logits = self.head(x)
+        return (logits, tuple(attention)) if return_attention else logits
+
+    def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        """skip, g (N, C, H, W) -> (N, 2C, H, W), and the attention map where there is a gate."""
+        return torch.cat((skip, g), dim=1), None
+
+    def _check_size(self, x: Tensor) -> None:
+        multiple = 2**self.depth
+        height, width = x.shape[-2:]
+        if height % multiple or width % multiple:
+            raise InputError(f"input: height and width must be multiples of {multiple}, got {height} x {width}")

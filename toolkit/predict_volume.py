@@ -1,0 +1,37 @@
+"""A volume through a network, slice by slice: one piece of code for PyTorch, every ONNX provider, validation and deployment."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from attunet.errors import RunError
+from attunet.preprocess import Prepared, assemble, gather_context, preprocess, restore
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+
+# float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+def predict_volume(network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8) -> np.ndarray:
+    """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+    network: any function from slices to logits, with height and width multiples of 16 as it gets them.
+    Beyond the prepared volume, memory holds one batch at a time. Raises what `preprocess` raises, and RunError for logits that are not finite.
+    """
+    return predict_prepared(network, preprocess(volume, spec), spec, batch_size=batch_size)
+
+
+def predict_prepared(network: Network, prepared: Prepared, spec: PreprocessSpec, *, batch_size: int = 8) -> np.ndarray:
+    """The second half of `predict_volume`, for a volume that `preprocess` has prepared already."""
+    grid = prepared.grid
+    slices = np.empty((grid.num_slices, *grid.plane_shape), dtype=np.uint8)
+    for start in range(0, grid.num_slices, batch_size):
+        chosen = np.arange(start, min(start + batch_size, grid.num_slices))
+        batch = gather_context(prepared.slices, chosen, spec.context_slices)
+        logits = np.asarray(network(batch))
+        assert logits.ndim == 4 and logits.shape[0] == len(chosen) and logits.shape[2:] == batch.shape[2:], logits.shape
+        if not np.isfinite(logits).all():
+            raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
+        slices[chosen] = restore(logits, grid)
+    return assemble(slices, grid)

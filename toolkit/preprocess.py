@@ -1,0 +1,201 @@
+"""From a volume to network input, and from logits back to labels on the volume's own grid: one code path for training and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.geometry import (
+    Transform,
+    fit_window,
+    from_slices,
+    orientation_transform,
+    oriented_spacing,
+    place,
+    resampled_length,
+    resize_labels,
+    resize_linear,
+    round_up,
+    to_slices,
+    window_offset,
+)
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+
+MULTIPLE = 16  # deepest network: four down-samplings
+MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The way back from prepared slices to the native grid.
+
+    native_shape: `(X, Y, Z)`; transform and slice_axis: how it was cut into slices; plane_shape: `(rows, columns)` of a native slice;
+    resampled_shape: the same after resampling; window: the padded (or cropped) slice; offset: where the resampled slice starts in it.
+    """
+
+    native_shape: tuple[int, int, int]
+    transform: Transform
+    slice_axis: int
+    plane_shape: tuple[int, int]
+    resampled_shape: tuple[int, int]
+    window: tuple[int, int]
+    offset: tuple[int, int]
+
+    @property
+    def num_slices(self) -> int:
+        return int(np.prod(self.native_shape)) // (self.plane_shape[0] * self.plane_shape[1])
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What one channel was clipped at and scaled with: `(clip(x, low, high) - shift) / scale`."""
+
+    low: float
+    high: float
+    shift: float
+    scale: float
+
+    @property
+    def pad_value(self) -> float:
+        """What padding is filled with: the lower clip bound, which is air."""
+        return (self.low - self.shift) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """slices: float32 `(Z, num_channels, H, W)`; pad_value and statistics: one per channel."""
+
+    slices: np.ndarray
+    grid: Grid
+    pad_value: tuple[float, ...]
+    statistics: tuple[ChannelStatistics, ...]
+
+
+def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
+    """The grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16, nothing cropped."""
+    transform = orientation_transform(volume.affine, spec.orientation)
+    shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
+    for length, (axis, _) in zip(volume.shape, transform, strict=True):
+        shape[axis] = length
+    columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
+    plane = (shape[rows], shape[columns])
+    resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))
+    if max(resampled) > MAX_SIDE:
+        raise InputError(
+            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
+            f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
+        )
+    window = (round_up(resampled[0], MULTIPLE), round_up(resampled[1], MULTIPLE))
+    return Grid(
+        native_shape=volume.shape,
+        transform=transform,
+        slice_axis=spec.slice_axis,
+        plane_shape=plane,
+        resampled_shape=(resampled[0], resampled[1]),
+        window=window,
+        offset=window_offset(resampled, window),
+    )
+
+
+def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
+    """Intensity scaling of one channel (any shape) by the rule that `spec.normalization` names; every voxel must be finite."""
+    if np.issubdtype(channel.dtype, np.floating) and (bad := int(channel.size - np.isfinite(channel).sum())):
+        raise InputError(f"volume: voxels must be finite numbers, {bad} of {channel.size} are NaN or infinite")
+    if spec.normalization == "ct":
+        low, high = spec.window
+        return ChannelStatistics(low, high, shift=(low + high) / 2, scale=(high - low) / 2)
+    if spec.normalization == "none":
+        integer = np.issubdtype(channel.dtype, np.integer)
+        scale = float(np.iinfo(channel.dtype).max) - float(np.iinfo(channel.dtype).min) if integer else 1.0
+        return ChannelStatistics(float(channel.min()), float(channel.max()), shift=0.0, scale=scale)
+    low, high = (float(v) for v in np.percentile(channel, spec.clip_percentiles))
+    clipped = np.clip(channel, low, high).astype(np.float64)
+    deviation = float(clipped.std())
+    return ChannelStatistics(low, high, shift=float(clipped.mean()), scale=deviation if deviation > 0 else 1.0)
+
+
+def normalize(channel: np.ndarray, statistics: ChannelStatistics) -> np.ndarray:
+    """Clip and scale; float32 of the same shape."""
+    scaled = np.clip(channel, statistics.low, statistics.high).astype(np.float32)
+    scaled -= np.float32(statistics.shift)
+    scaled /= np.float32(statistics.scale)
+    return scaled
+
+
+def _resampled(volume: Volume, spec: PreprocessSpec) -> tuple[list[np.ndarray], list[ChannelStatistics], Grid]:
+    """Per channel the normalised slices `(Z, h, w)` at the target spacing, and the grid; what training and prediction share."""
+    if volume.data.shape[0] != spec.num_channels:
+        raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
+    grid = make_grid(volume, spec)
+    channels, statistics = [], []
+    for channel in volume.data:
+        # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
+        slices = np.ascontiguousarray(to_slices(channel, grid.transform, grid.slice_axis))
+        statistics.append(channel_statistics(slices, spec))
+        channels.append(resize_linear(normalize(slices, statistics[-1]), grid.resampled_shape))
+    return channels, statistics, grid
+
+
+def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None) -> Prepared:
+    channels, statistics, grid = _resampled(volume, spec)
+    if window is not None:
+        grid = Grid(**{**vars(grid), "window": window, "offset": window_offset(grid.resampled_shape, window)})
+    slices = np.empty((grid.num_slices, spec.num_channels, *grid.window), dtype=np.float32)
+    for index, (channel, values) in enumerate(zip(channels, statistics, strict=True)):
+        slices[:, index] = fit_window(channel, grid.window, values.pad_value)
+    return Prepared(slices, grid, tuple(v.pad_value for v in statistics), tuple(statistics))
+
+
+def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
+    """Network input of a whole volume: oriented, normalised, resampled in plane, padded to multiples of 16, never cropped.
+
+    Returns slices float32 `(Z, num_channels, H, W)`; neighbouring slices are gathered by `gather_context`.
+    Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+    """
+    return _windowed(volume, spec, None)
+
+
+def prepare_training_slices(volume: Volume, spec: PreprocessSpec) -> Prepared:
+    """As `preprocess`, but cropped or padded around the centre to the training window `spec.size`."""
+    return _windowed(volume, spec, spec.size)
+
+
+def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
+    """Class indices `(X, Y, Z)` as slices uint8 `(Z, h, w)` of the resampled, not yet windowed, shape."""
+    return resize_labels(np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes)
+
+
+def prepare_training_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
+    """Class indices `(X, Y, Z)` as slices uint8 `(Z, H, W)` that match the slices prepared with the same grid; padding is background."""
+    return place(resample_labels(labels, grid, num_classes), grid.window, grid.offset, 0)
+
+
+def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:
+    """Slices with their neighbours as channels: `(Z, C, H, W)` -> `(n, context_slices * C, H, W)`, slice-major, clamped at the ends."""
+    chosen = np.asarray(indices, dtype=np.intp)
+    reach = context_slices // 2
+    if reach == 0:
+        return slices[chosen]
+    shifted = [slices[np.clip(chosen + offset, 0, len(slices) - 1)] for offset in range(-reach, reach + 1)]
+    return np.concatenate(shifted, axis=1)
+
+
+def restore_scores(scores: np.ndarray, grid: Grid) -> np.ndarray:
+    """Scores `(n, K, H, W)` on prepared slices, interpolated to float32 `(n, K, rows, columns)` of the native slices."""
+    inside = place(scores, grid.resampled_shape, (-grid.offset[0], -grid.offset[1]), 0)
+    return resize_linear(inside, grid.plane_shape)
+
+
+def restore(logits: np.ndarray, grid: Grid) -> np.ndarray:
+    """Logits `(n, K, H, W)` on prepared slices to class indices uint8 `(n, rows, columns)` of the native slices.
+
+    Logits are interpolated before the argmax, so borders are as fine as the native grid.
+    """
+    return restore_scores(logits, grid).argmax(axis=1).astype(np.uint8)
+
+
+def assemble(slices: np.ndarray, grid: Grid) -> np.ndarray:
+    """Native slices `(Z, ..., rows, columns)` put together as an array (..., X, Y, Z) on the native axes."""
+    return np.ascontiguousarray(from_slices(slices, grid.transform, grid.slice_axis))

@@ -1,0 +1,48 @@
+"""Accelerate, set up for this toolkit: device, arithmetic, processes."""
+
+import torch
+import torch.distributed as distributed
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from attunet.config import RunConfig
+from attunet.errors import InputError
+
+
+def make_accelerator(run: RunConfig) -> Accelerator:
+    """The accelerator of this process, with `run.mixed_precision` settled; also sets the backends where that helps speed."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device: cuda was asked for, but this machine has no CUDA device that PyTorch can use")
+    on_cpu = run.device == "cpu" or not torch.cuda.is_available()
+    precision = run.mixed_precision
+    if precision == "auto":
+        precision = _fast_precision(on_cpu)
+    if precision == "fp16" and on_cpu:
+        raise InputError("run.mixed_precision: fp16 needs a GPU; on the CPU use bf16 or no")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    # The loss is made of sums over all processes, and batch-norm buffers are averaged by the loop: no broadcast before each step.
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+    return Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False)
+
+
+def _fast_precision(on_cpu: bool) -> str:
+    if not on_cpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no"
+
+
+class HostFlag:
+    """Agreement of all processes on a number of the host, each step, without touching the device: the largest one counts."""
+
+    def __init__(self) -> None:
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        self._group = distributed.new_group(backend="gloo") if several else None
+
+    def largest(self, value: int) -> int:
+        if self._group is None:
+            return value
+        shared = torch.tensor(value)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
+        return int(shared)

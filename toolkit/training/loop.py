@@ -1,0 +1,194 @@
+"""One training, from the store to the last checkpoint; the same code in one process and in many."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from attunet.atomic import write_text
+from attunet.config import Config
+from attunet.environment import environment
+from attunet.errors import InputError
+from attunet.loader import ResidentLoader
+from attunet.models import build_model
+from attunet.store import Store, open_store
+from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint
+from attunet.training.device import HostFlag, make_accelerator
+from attunet.training.identity import check_same_training, identity
+from attunet.training.journal import Journal
+from attunet.training.run import load_initial_weights
+from attunet.training.run_folder import RunFolder
+from attunet.training.signals import Stopped, StopSignals
+from attunet.training.step import Trainee
+from attunet.training.validation import validate, validate_native
+
+Resume = Literal["never", "require", "auto"]
+VALIDATIONS_PER_RUN = 10
+
+
+def train(
+    store_path: Path,
+    run_path: Path,
+    config: Config,
+    *,
+    fold: int | Literal["all"],
+    resume: Resume = "never",
+    init: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Trains one network on the cases that `fold` leaves in, and validates on those it leaves out.
+
+    resume: "never" refuses a folder that has a training; "require" continues one and is an error without; "auto" does either.
+    init: a run or a checkpoint folder whose weights are the start (fine-tuning).
+    Raises InputError for a wrong call, RunError when training fails, Stopped (128 + signal) after SIGTERM or SIGINT.
+    """
+    store = open_store(store_path)
+    training, held_out = store.split(fold)
+    if not training:
+        raise InputError(f"{store_path}: fold {fold} leaves no labelled case to train on")
+    config = dataclasses.replace(config, data=store.data_config)
+    accelerator = make_accelerator(config.run)
+    main = accelerator.is_main_process
+    facts = identity(store, training, held_out, fold, config)
+    with ExitStack() as stack:
+        folder = RunFolder(run_path)
+        if main:
+            stack.enter_context(folder)
+        accelerator.wait_for_everyone()
+        start = _find_start(folder, resume, report if main else lambda text: None)
+        if start is not None:
+            check_same_training(start, facts)
+            if start.state["finished"]:
+                if main:
+                    report(f"{run_path}: this training is finished ({start.state['step']} steps)")
+                return
+        trainee = _make_trainee(store, training, config, accelerator, None if start else init)
+        first_step = _restore(trainee, start) if start is not None else 0
+        if main:
+            _describe_run(folder, config, accelerator, first_step)
+        per_epoch = trainee.loader.num_samples / trainee.batch_size
+        journal = stack.enter_context(Journal(folder, config, report, main=main, steps_per_epoch=per_epoch))
+        best = start.state["best"] if start is not None else None
+        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, facts, config.run, main=main, best=best))
+        journal.say(_headline(trainee, len(training), len(held_out), first_step))
+        stop = stack.enter_context(StopSignals())
+        _run_steps(trainee, store, held_out, first_step, journal, checkpoints, stop)
+
+
+def _run_steps(
+    trainee: Trainee, store: Store, held_out: list[str], first_step: int, journal: Journal, checkpoints: Checkpoints, stop: StopSignals
+) -> None:
+    config, total, accelerator = trainee.config, trainee.total_steps, trainee.accelerator
+    validate_every = _validation_interval(trainee) if held_out else total + 1
+    agreed = HostFlag()
+    journal.start_bar(first_step, total)
+    logged_at, logged_step = time.monotonic(), first_step
+    for done in range(first_step + 1, total + 1):
+        trainee.step(done - 1)
+        journal.advance()
+        if done % config.run.log_every == 0 or done == total:
+            losses = trainee.read_losses()  # waits for the device
+            now = time.monotonic()
+            rate = (done - logged_step) * trainee.batch_size / (now - logged_at)
+            logged_at, logged_step = now, done
+            journal.log("train", done, **dataclasses.asdict(losses), slices_per_s=rate)
+        if held_out and (done % validate_every == 0 or done == total):
+            result = validate(trainee.average.network, store, held_out, accelerator, config.optim)
+            journal.log("validation", done, **result)
+            journal.say(f"step {done}/{total}: validation loss {result['loss']:.4f}, Dice {_in_words(result['dice'])}")
+            checkpoints.save_if_best(trainee, done, result["dice"]["mean"])
+            logged_at, logged_step = time.monotonic(), done
+        if signal := agreed.largest(stop.received):
+            checkpoints.save(trainee, done)
+            checkpoints.finish()
+            journal.say(f"stopped after step {done} of {total}; the checkpoint is written, continue with --resume")
+            raise Stopped(signal)
+        if done < total and checkpoints.due(done):
+            checkpoints.save(trainee, done)
+    if held_out:
+        _validate_native(trainee, store, held_out, journal)
+    checkpoints.save(trainee, total)
+    checkpoints.finish()
+
+
+def _validate_native(trainee: Trainee, store: Store, held_out: list[str], journal: Journal) -> None:
+    """The last validation: what a user would get, from the source files on the native grid."""
+    try:
+        dice = validate_native(trainee.average.network, store, held_out, trainee.accelerator)
+    except InputError as error:
+        journal.say(f"warning: no last validation on the native grid: {error}")
+        return
+    journal.log("native", trainee.total_steps, dice=dice)
+    journal.say(f"on the native grid of the {len(held_out)} cases left out: Dice {_in_words(dice)}")
+
+
+def _find_start(folder: RunFolder, resume: Resume, report: Callable[[str], None]) -> Checkpoint | None:
+    start = newest_checkpoint(folder.checkpoints, report=report)
+    if start is None and resume == "require":
+        raise InputError(f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)")
+    if start is not None and resume == "never":
+        raise InputError(f"{folder.path}: has a training (step {start.state['step']}); continue it with --resume or name another folder")
+    return start
+
+
+def _make_trainee(store: Store, training: list[str], config: Config, accelerator: Accelerator, init: Path | None) -> Trainee:
+    set_seed(config.run.seed)
+    model = config.model
+    num_classes = len(store.classes)
+    network = build_model(
+        model.name, in_channels=store.spec.in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth
+    )
+    if init is not None:
+        load_initial_weights(network, init)
+    return Trainee(network, ResidentLoader(store, training, accelerator.device), num_classes, config, accelerator)
+
+
+def _restore(trainee: Trainee, start: Checkpoint) -> int:
+    trainee.network.load_state_dict(start.tensors["model"])
+    trainee.average.network.load_state_dict(start.tensors["average"])
+    load_optimizer(trainee.optimizer, trainee.network, start.tensors["optimizer"])
+    if trainee.accelerator.scaler is not None and start.state["scaler"]:
+        trainee.accelerator.scaler.load_state_dict(start.state["scaler"])
+    return int(start.state["step"])
+
+
+def _describe_run(folder: RunFolder, config: Config, accelerator: Accelerator, first_step: int) -> None:
+    write_text(folder.path / "config.toml", config.to_toml())
+    facts = environment() | {
+        "num_processes": accelerator.num_processes,
+        "mixed_precision": str(accelerator.mixed_precision),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+    write_text(folder.path / "environment.json", json.dumps(facts, indent=1))
+    folder.forget_after(first_step)
+
+
+def _headline(trainee: Trainee, num_training: int, num_held_out: int, first_step: int) -> str:
+    model, accelerator, (height, width) = trainee.config.model, trainee.accelerator, trainee.loader.size
+    parameters = sum(p.numel() for p in trainee.network.parameters())
+    begin = f"resuming at step {first_step}" if first_step else "training"
+    return (
+        f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on {num_training} cases "
+        f"({trainee.loader.num_samples} slices), {num_held_out} left out; {trainee.total_steps} steps of {trainee.batch_size} slices, "
+        f"{accelerator.device.type} {accelerator.mixed_precision}, {accelerator.num_processes} process(es)"
+    )
+
+
+def _validation_interval(trainee: Trainee) -> int:
+    epochs = trainee.config.run.validate_every_epochs
+    if epochs == "auto":
+        return max(1, -(-trainee.total_steps // VALIDATIONS_PER_RUN))
+    return max(1, round(epochs * trainee.loader.num_samples / trainee.batch_size))
+
+
+def _in_words(dice: dict[str, Any]) -> str:
+    organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
+    return f"{dice['mean'] or 0:.4f} ({organs})"

@@ -1,0 +1,136 @@
+"""What one training step touches, and the step itself."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from accelerate import Accelerator
+from torch import nn
+
+from attunet.augment import Augmenter
+from attunet.config import Config, OptimConfig
+from attunet.errors import InputError, RunError
+from attunet.loader import ResidentLoader
+from attunet.losses import add_over_processes, loss_from_sums, segmentation_sums
+from attunet.sampler import draw
+from attunet.training.averaging import AveragedNetwork
+from attunet.training.schedule import learning_rate
+
+
+@dataclass
+class LoggedLosses:
+    """Means since the last line of the log; `lr` is the last step's."""
+
+    loss: float
+    dice_loss: float
+    cross_entropy: float
+    grad_norm: float
+    lr: float
+
+
+class Trainee:
+    """Network, average, optimizer and data of one process. Nothing in `step` waits for the device; `read_losses` does."""
+
+    def __init__(self, network: nn.Module, loader: ResidentLoader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
+        self.config, self.accelerator, self.loader = config, accelerator, loader
+        optim, device = config.optim, accelerator.device
+        self.batch_size, self.seed = optim.batch_size, config.run.seed
+        if self.batch_size < accelerator.num_processes:
+            raise InputError(
+                f"optim.batch_size: must be at least the number of processes ({accelerator.num_processes}), got {self.batch_size}"
+            )
+        self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
+        self.class_weights = _class_weights(optim, loader, num_classes, device)
+        network = network.to(device)
+        if config.run.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.average = AveragedNetwork(network, optim.ema_decay)
+        self.optimizer = _make_optimizer(network, optim)
+        if config.run.compile:
+            torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway
+            network.compile()
+        self._model, self._stepper = accelerator.prepare(network, self.optimizer)
+        self._model.train()
+        self._buffers = [b for b in network.buffers() if b.is_floating_point()]
+        self.augmenter = Augmenter(config.augment, loader.size, device)
+        self._sums = torch.zeros(4, device=device)
+        self._steps_summed = 0
+        self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def step(self, number: int) -> None:
+        """Step `number` (from 0): this process's share of the global batch, forward, backward, update, average."""
+        epochs, samples = draw(self.seed, number, self.batch_size, self.loader.num_samples)
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        images, labels = self.loader.batch(samples[mine])
+        images, labels = self.augmenter(images, labels, seed=self.seed, epochs=epochs[mine], samples=samples[mine])
+        if self.config.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
+        logits = self._model(images)
+        sums = add_over_processes(segmentation_sums(logits, labels, self.class_weights))
+        optim = self.config.optim
+        loss = loss_from_sums(sums, dice_weight=optim.dice_weight, cross_entropy_weight=optim.cross_entropy_weight)
+        self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), optim.grad_clip_norm or math.inf)
+        self._update(number, loss.total.detach(), norm)
+        self._average_buffers()
+        self.average.update(number)
+        self._sums += torch.stack([loss.total, loss.dice, loss.cross_entropy, norm]).detach()
+        self._steps_summed += 1
+
+    def _update(self, number: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        scaling = self.accelerator.scaler is not None  # fp16: gradients overflow now and then by design, the scaler skips those
+        bad = ~torch.isfinite(loss) if scaling else ~(torch.isfinite(loss) & torch.isfinite(norm))
+        self._first_bad_step = torch.where(bad & (self._first_bad_step < 0), number, self._first_bad_step)
+        if not scaling:
+            # The fused optimizer leaves weights and moments alone where found_inf is 1: the skip happens on the device.
+            self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
+        self._stepper.step()
+        self._stepper.zero_grad()
+
+    def _average_buffers(self) -> None:
+        """Every process keeps the same batch-norm statistics, so that a checkpoint of one is the checkpoint of all."""
+        if self.accelerator.num_processes > 1 and self._buffers:
+            flat = torch.cat([b.flatten() for b in self._buffers])
+            distributed.all_reduce(flat)
+            flat /= self.accelerator.num_processes
+            for buffer, mean in zip(self._buffers, flat.split([b.numel() for b in self._buffers]), strict=True):
+                buffer.copy_(mean.view_as(buffer))
+
+    def read_losses(self) -> LoggedLosses:
+        """Means since the last call; waits for the device. Raises RunError when a step's loss or gradient was not finite."""
+        self.check_finite()
+        mean = (self._sums / max(1, self._steps_summed)).tolist()
+        self._sums.zero_()
+        self._steps_summed = 0
+        loss, dice, cross_entropy, norm = mean
+        return LoggedLosses(loss, dice, cross_entropy, norm, self.optimizer.param_groups[0]["lr"])
+
+    def check_finite(self) -> None:
+        step = int(self._first_bad_step)
+        if step >= 0:
+            _, samples = draw(self.seed, step, self.batch_size, self.loader.num_samples)
+            names = ", ".join(self.loader.describe(int(s)) for s in np.unique(samples))
+            raise RunError(f"step {step}: loss or gradient is not finite; its slices: {names}. The last checkpoint is from before it")
+
+
+def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    parameters = list(network.parameters())
+    if optim.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=optim.lr, fused=True)
+    # Biases and batch-norm scales are not decayed: they have one dimension.
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
+
+
+def _class_weights(optim: OptimConfig, loader: ResidentLoader, num_classes: int, device: torch.device) -> torch.Tensor | None:
+    if optim.class_weights == "none":
+        return None
+    return 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(device)

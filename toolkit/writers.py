@@ -1,0 +1,42 @@
+"""Label maps to files."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.volume import Volume
+
+
+def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: Volume) -> None:
+    """Class indices `(X, Y, Z)` as a NIfTI label map with the classes' own values, on the grid and with the codes of `like`.
+
+    Written beside the target and renamed when whole. Raises InputError where the path has no NIfTI suffix or cannot be written.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: the name must end in .nii or .nii.gz")
+    assert indices.shape == like.shape, (indices.shape, like.shape)
+    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else ".nii"
+    partial = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}.partial{suffix}")
+    try:
+        nib.save(_label_image(indices, classes, like), partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _label_image(indices: np.ndarray, classes: Classes, like: Volume) -> nib.Nifti1Image:
+    values = np.array(classes.values)
+    values = values.astype(np.min_scalar_type(int(values.min())) if values.min() < 0 else np.uint8 if values.max() < 256 else np.int32)
+    image = nib.Nifti1Image(values[indices], like.affine)
+    if isinstance(like.header, nib.Nifti1Header):
+        image.header.set_xyzt_units(*like.header.get_xyzt_units())
+        image.set_qform(like.header.get_qform(coded=False) if like.header["qform_code"] else None, int(like.header["qform_code"]))
+        image.set_sform(like.header.get_sform(coded=False) if like.header["sform_code"] else None, int(like.header["sform_code"]))
+    return image
