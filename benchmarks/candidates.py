@@ -9,6 +9,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.export.backends import DeviceBackend
 from attunet.export.components import keep_largest_components
 from attunet.export.runtime import Segmenter
 from attunet.predict_volume import Network
@@ -56,9 +57,12 @@ class Candidate:
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def load_candidates(models: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu") -> list[Candidate]:
+def load_candidates(
+    models: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu", num_threads: int | None = None
+) -> list[Candidate]:
     """Every run once on `device`, every artefact once per provider, in the order given.
 
+    num_threads: of the CPU backends, the library's own choice by default; PyTorch's is the whole process's.
     Raises InputError for a path that is neither, for a provider that does not load, and when no model is given.
     """
     if not models:
@@ -68,22 +72,22 @@ def load_candidates(models: Sequence[Path], *, providers: Sequence[str] = ("cpu"
     candidates: list[Candidate] = []
     for path in dict.fromkeys(models):
         if path.is_dir():
-            candidates.append(_from_run(path, device))
+            candidates.append(_from_run(path, device, num_threads))
         elif path.suffix == ".onnx":
-            candidates.extend(_from_artefact(path, provider) for provider in dict.fromkeys(providers))
+            candidates.extend(_from_artefact(path, provider, num_threads) for provider in dict.fromkeys(providers))
         else:
             raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){'' if path.exists() else '; there is no such file'}")
     return _with_unique_names(candidates)
 
 
-def _from_run(path: Path, device: str) -> Candidate:
+def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
     try:
         from attunet.benchmarks.torch_network import TorchNetwork
         from attunet.training.run import load_run
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
     run = load_run(path)
-    network = TorchNetwork(run.network, device)
+    network = TorchNetwork(run.network, device, num_threads=num_threads)
     return Candidate(
         name=run.name,
         path=path,
@@ -103,8 +107,8 @@ def _from_run(path: Path, device: str) -> Candidate:
     )
 
 
-def _from_artefact(path: Path, provider: str) -> Candidate:
-    segmenter = Segmenter(path, provider=provider)
+def _from_artefact(path: Path, provider: str, num_threads: int | None) -> Candidate:
+    segmenter = Segmenter(path, provider=provider, num_threads=num_threads)
     about = segmenter.metadata
     return Candidate(
         name=about.name,
@@ -118,11 +122,17 @@ def _from_artefact(path: Path, provider: str) -> Candidate:
         classes=segmenter.classes,
         training_hashes=frozenset(about.training_cases.values()),
         network=segmenter.logits,
-        timed_call=lambda slices: lambda: segmenter.logits(slices),
+        timed_call=lambda slices: _timed_call(segmenter, slices),
         options=dict(segmenter.backend.options),
         window=(about.height or about.spec.size[0], about.width or about.spec.size[1]),
         finish=(lambda indices: keep_largest_components(indices, len(about.classes))) if about.largest_component else None,
     )
+
+
+def _timed_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object]:
+    if isinstance(segmenter.backend, DeviceBackend):
+        return segmenter.backend.bound_call(("logits",), slices)
+    return lambda: segmenter.logits(slices)
 
 
 def _with_unique_names(candidates: list[Candidate]) -> list[Candidate]:

@@ -5,27 +5,24 @@ and get. Two times are told apart: the network alone at a fixed batch, and a vol
 """
 
 import json
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attunet.atomic import write_text
 from attunet.benchmarks.candidates import Candidate, load_candidates
+from attunet.benchmarks.evaluation_plots import draw_evaluation
+from attunet.benchmarks.from_file import predict_from_file
 from attunet.benchmarks.memory import peak_memory_mb
 from attunet.benchmarks.results_table import markdown
 from attunet.benchmarks.scores import CaseResult, compare, score_row
 from attunet.benchmarks.timing import Timings, time_interleaved
 from attunet.environment import environment
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.metrics import case_metrics, confusion
-from attunet.predict_volume import predict_prepared
-from attunet.preprocess import preprocess
-from attunet.readers import read_volume
 from attunet.store import Case, Store, open_store
-from attunet.writers import write_labels
 
 SCHEMA = 1
 BATCH_SIZES = (1, 8)
@@ -56,10 +53,14 @@ def evaluate(
     candidates = load_candidates(models, providers=providers, device=device)
     for candidate in candidates:
         _check_fit(candidate, opened)
-    _make_folder(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: must be a folder, or nothing yet")
     judged = _judge(candidates, opened, cases, source, report)
+    _make_folder(out)
     timings = _time(candidates, latency_seconds, report)
-    rows = [_row(c, score_row(results, opened.classes), timed) for c, results, timed in zip(candidates, judged, timings, strict=True)]
+    rows = [
+        _row(c, score_row(results, opened.classes), timed, report) for c, results, timed in zip(candidates, judged, timings, strict=True)
+    ]
     labels = [c.label for c in candidates]
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -69,9 +70,9 @@ def evaluate(
         "comparisons": [compare(judged[0], other, (labels[0], label)) for other, label in zip(judged[1:], labels[1:], strict=True)],
     }
     results = without_nan(results)
-    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "results.md").write_text(markdown(results), encoding="utf-8")
-    _draw(results, candidates, judged, opened, out / "plots", source, report)
+    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(out / "results.md", markdown(results))
+    draw_evaluation(out / "plots", results, candidates, opened, source=source, report=report)
     return results
 
 
@@ -108,6 +109,9 @@ def _check_fit(candidate: Candidate, store: Store) -> None:
 def _make_folder(out: Path) -> None:
     try:
         (out / "plots").mkdir(parents=True, exist_ok=True)
+        if (out / "results.json").exists():
+            for picture in (out / "plots").glob("*.png"):
+                picture.unlink()
     except OSError as error:
         raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from None
 
@@ -144,38 +148,6 @@ def _progress(candidate: Candidate, result: CaseResult, number: int, total: int)
     return f"[{number}/{total}] {result.case}: {candidate.label}: Dice {np.nanmean(result.metrics.dice):.3f}, {milliseconds:.0f} ms{seen}"
 
 
-class _TimedNetwork:
-    """A network that adds up how long it took."""
-
-    def __init__(self, network: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.network, self.seconds = network, 0.0
-
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
-        start = time.perf_counter()
-        logits = self.network(slices)
-        self.seconds += time.perf_counter() - start
-        return logits
-
-
-def predict_from_file(candidate: Candidate, store: Store, case: Case, source: Path | None) -> tuple[np.ndarray, dict[str, float]]:
-    """Class indices (X, Y, Z) on the native grid, and the milliseconds of each part of the way from file to file."""
-    network = _TimedNetwork(candidate.network)
-    with tempfile.TemporaryDirectory() as folder:
-        marks = [time.perf_counter()]
-        volume = read_volume((source or store.source_root) / case.image_files[0])
-        marks.append(time.perf_counter())
-        prepared = preprocess(volume, candidate.spec)
-        marks.append(time.perf_counter())
-        indices = predict_prepared(network, prepared, candidate.spec)
-        indices = candidate.finish(indices) if candidate.finish else indices
-        marks.append(time.perf_counter())
-        write_labels(Path(folder) / "prediction.nii.gz", indices, candidate.classes, volume)
-        marks.append(time.perf_counter())
-    read, prepare, predict, write = (float(v) for v in np.diff(marks))
-    seconds = {"read": read, "prepare": prepare, "network": network.seconds, "finish": predict - network.seconds, "write": write}
-    return indices, {part: 1000 * value for part, value in seconds.items()}
-
-
 def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> list[list[Timings]]:
     """The network alone at each batch size, models in turn: one list of timings per model."""
     timed: list[list[Timings]] = [[] for _ in candidates]
@@ -187,7 +159,15 @@ def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> li
     return timed
 
 
-def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings]) -> dict[str, Any]:
+def _memory(candidate: Candidate, report: Report) -> float | None:
+    try:
+        return peak_memory_mb(candidate.path, provider=candidate.provider, device=candidate.provider, batch_size=BATCH_SIZES[-1])
+    except RunError as error:  # the other figures are worth keeping
+        report(f"no figure for memory: {error}")
+        return None
+
+
+def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings], report: Report) -> dict[str, Any]:
     return {
         "name": candidate.name,
         "file": candidate.path.name,

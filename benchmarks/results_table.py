@@ -9,7 +9,7 @@ Results = dict[str, Any]
 def summary_table(results: Results) -> str:
     """Dice and latency of every model as aligned plain text, one row a model."""
     header, rows = _summary(results)
-    return _aligned([header, *rows])
+    return aligned([header, *rows])
 
 
 def markdown(results: Results) -> str:
@@ -30,7 +30,8 @@ def markdown(results: Results) -> str:
         "## Comparison with the first model",
         *_comparisons(results),
         "## The network alone",
-        "Milliseconds of one pass over a batch of slices of the training window's size, models in turn; input and output where the backend wants them.",
+        "Milliseconds of one pass over a batch of slices of the training window's size, models in turn; input and output lie where the "
+        "backend wants them.",
         _table(*_latency(results)),
         "## A volume from file to file",
         "Milliseconds, mean over the cases; the files are in the system's cache.",
@@ -73,11 +74,16 @@ def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _notes(results: Results) -> list[str]:
-    notes = []
+    """What the models have seen in training, said once for models that have seen the same."""
+    models: dict[tuple[str, ...], list[str]] = {}
     for row in results["models"]:
-        if seen := row["seen_cases"]:
-            what = "nothing is left for its mean" if row["dice"]["mean"] is None else "they are not in its means"
-            notes.append(f"{model_label(row)} was trained on {', '.join(seen)} or on their patients: {what}.")
+        models.setdefault(tuple(row["seen_cases"]), []).append(model_label(row))
+    notes = []
+    for seen, labels in models.items():
+        if seen:
+            left = set(results["store"]["cases"]) - set(seen)
+            what = "they are not in its means" if left else "nothing is left for its mean"
+            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {what}.")
     return notes
 
 
@@ -146,7 +152,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells in columns: the first one to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -12,11 +12,14 @@ from attunet.errors import InputError
 class TorchNetwork:
     """Slices float32 (N, C, H, W) to logits float32 (N, K, H, W) with PyTorch in fp32, channels last, in inference mode."""
 
-    def __init__(self, network: torch.nn.Module, device: str) -> None:
+    def __init__(self, network: torch.nn.Module, device: str, *, num_threads: int | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device: cuda was asked for and torch finds no CUDA device")
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
         self.device = torch.device(device)
-        self.network = network.to(device=self.device, memory_format=torch.channels_last).eval()
+        network = network.to(self.device).eval()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -166,9 +166,7 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _check_schema(values: dict[str, Any], where: str) -> None:
-    schema = values.get("schema")
-    if not is_count(schema) or schema < 1:
-        raise InputError(f"{where}: the metadata's schema must be an integer from 1, got {shown(schema)}")
+    schema = Fields(values, where).get("schema", lambda v: is_count(v) and v > 0, "an integer of at least 1")
     if schema > SCHEMA:
         raise InputError(f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed")
 

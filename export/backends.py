@@ -1,11 +1,11 @@
-"""Who computes the graph: ONNX Runtime on a CPU, on a GPU, through TensorRT, or the openvino package. Never another one than was asked for."""
+"""Who computes the graph: ONNX Runtime on a CPU, a GPU or TensorRT, or the openvino package; never another one than was asked for."""
 
 import contextlib
 import ctypes
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +19,15 @@ INPUT = "slices"
 SILENT = 4  # of ONNX Runtime's log levels: fatal errors alone; what matters is raised
 
 
+Shapes = dict[str, tuple[Any, ...]]  # of a graph's inputs or outputs by name; an axis of any length is a text or -1
+
+
 class Backend(Protocol):
     """One loaded graph. `options` are what was really asked of the library, for the environment of a result."""
 
     options: dict[str, Any]
+    inputs: Shapes
+    outputs: Shapes
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs for float32 slices (N, C, H, W); may be called from several threads."""
@@ -38,11 +43,26 @@ def open_backend(data: bytes, artefact: Artefact, provider: str, *, num_threads:
         raise InputError(f"cuda_graph: needs the provider cuda, got {provider}")
     if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
+    backend: Backend
     if provider == "openvino":
-        return OpenVinoBackend(data, num_threads)
-    if provider == "cpu":
-        return SessionBackend(data, num_threads)
-    return DeviceBackend(data, provider, artefact.precision, cuda_graph)
+        backend = OpenVinoBackend(data, num_threads)
+    elif provider == "cpu":
+        backend = SessionBackend(data, num_threads)
+    else:
+        backend = DeviceBackend(data, provider, artefact.precision, cuda_graph)
+    _check_graph(backend, artefact)
+    return backend
+
+
+def _check_graph(backend: Backend, artefact: Artefact) -> None:
+    """InputError where the graph takes or gives something else than the metadata say."""
+    channels, classes = (shape[1:2] for shape in (backend.inputs.get(INPUT, ()), backend.outputs.get("logits", ())))
+    missing = set(artefact.outputs) - set(backend.outputs)
+    if missing or list(backend.inputs) != [INPUT] or channels != (artefact.spec.in_channels,) or classes != (len(artefact.classes),):
+        raise InputError(
+            f"the graph does not fit its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {INPUT} with "
+            f"{artefact.spec.in_channels} channels, logits with {len(artefact.classes)}, and the outputs {', '.join(artefact.outputs)}"
+        )
 
 
 class SessionBackend:
@@ -54,6 +74,7 @@ class SessionBackend:
         # Threads that spin after a run would take the cores from whatever prepares and writes the other volumes.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options, ["CPUExecutionProvider"])
+        self.inputs, self.outputs = _shapes(self._session)
         self.options: dict[str, Any] = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
@@ -84,31 +105,47 @@ class DeviceBackend:
 
     def _bind(self, session: Any, provider: str, device: str, cuda_graph: bool) -> None:
         self._session, self._provider, self._device, self._cuda_graph = session, provider, device, cuda_graph
+        self.inputs, self.outputs = _shapes(session)
         self._lock = threading.Lock()
         self._bindings: dict[tuple[Any, ...], tuple[Any, Any, list[Any]]] = {}
         self._captured: tuple[Any, ...] | None = None
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
-        import onnxruntime
-
         with self._lock:
             try:
-                key = (tuple(outputs), slices.shape)
-                if key not in self._bindings:
-                    if len(self._bindings) >= self.MAX_SHAPES:
-                        oldest = next(k for k in self._bindings if k != self._captured)
-                        del self._bindings[oldest]
-                    self._bindings[key] = self._new_binding(outputs, slices)
-                binding, buffer, results = self._bindings[key]
+                binding, buffer, results, run_options = self._bound(outputs, slices)
                 buffer.update_inplace(slices)
-                run_options = onnxruntime.RunOptions()
-                if self._cuda_graph:
-                    self._captured = self._captured or key
-                    run_options.add_run_config_entry("gpu_graph_id", "0" if key == self._captured else "-1")
                 self._session.run_with_iobinding(binding, run_options)
                 return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
             except Exception as error:
                 raise _failure(self._provider, error) from error
+
+    def bound_call(self, outputs: Sequence[str], slices: np.ndarray) -> Callable[[], None]:
+        """A call that runs these slices again with input and outputs on the device, and is finished when it returns: the graph alone."""
+        self.run(outputs, slices)
+        binding, _, _, run_options = self._bound(outputs, slices)
+
+        def call() -> None:
+            with self._lock:
+                self._session.run_with_iobinding(binding, run_options)
+
+        return call
+
+    def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any], Any]:
+        """The binding for slices of this shape, its input buffer, its output buffers, and the options to run it with."""
+        import onnxruntime
+
+        key = (tuple(outputs), slices.shape)
+        if key not in self._bindings:
+            if len(self._bindings) >= self.MAX_SHAPES:
+                oldest = next(k for k in self._bindings if k != self._captured)
+                del self._bindings[oldest]
+            self._bindings[key] = self._new_binding(outputs, slices)
+        run_options = onnxruntime.RunOptions()
+        if self._cuda_graph:
+            self._captured = self._captured or key
+            run_options.add_run_config_entry("gpu_graph_id", "0" if key == self._captured else "-1")
+        return *self._bindings[key], run_options
 
     def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any]]:
         """Binds the input's buffer, and the outputs' where their shapes follow from the input's (labels and scores do)."""
@@ -117,14 +154,13 @@ class DeviceBackend:
         binding = self._session.io_binding()
         buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(slices), self._device, 0)
         binding.bind_ortvalue_input(INPUT, buffer)
-        shapes = {o.name: o.shape for o in self._session.get_outputs()}
         results = []
         for name in outputs:
             if name.startswith("attention_"):
                 binding.bind_output(name, self._device)
                 continue
             n, (h, w) = slices.shape[0], slices.shape[2:]
-            shape, dtype = ((n, h, w), np.uint8) if name == "labels" else ((n, shapes[name][1], h, w), np.float32)
+            shape, dtype = ((n, h, w), np.uint8) if name == "labels" else ((n, self.outputs[name][1], h, w), np.float32)
             results.append(onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device, 0))
             binding.bind_ortvalue_output(name, results[-1])
         return binding, buffer, results if len(results) == len(outputs) else []
@@ -144,6 +180,10 @@ class OpenVinoBackend:
             self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
         except Exception as error:
             raise InputError(f"openvino cannot load this graph: {_one_line(error)}") from error
+        self.inputs, self.outputs = (
+            {port.get_any_name(): tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape()) for port in ports}
+            for ports in (self._model.inputs, self._model.outputs)
+        )
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         try:
@@ -211,6 +251,11 @@ def _open_session(data: bytes, options: Any, providers: list[Any]) -> Any:
                 f"provider: {name} did not load or can run only part of this graph; is there a device? {_one_line(error)}"
             ) from error
         raise InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load this graph: {_one_line(error)}") from error
+
+
+def _shapes(session: Any) -> tuple[Shapes, Shapes]:
+    inputs, outputs = ({value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs()))
+    return inputs, outputs
 
 
 def _failure(provider: str, error: Exception) -> RunError:

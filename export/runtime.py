@@ -10,7 +10,9 @@ from attunet.errors import InputError
 from attunet.export.artefact import load_artefact
 from attunet.export.backends import Backend, open_backend
 from attunet.export.components import keep_largest_components
-from attunet.predict_volume import predict_volume
+from attunet.geometry import fit_window
+from attunet.predict_volume import Network, predict_prepared
+from attunet.preprocess import Prepared, preprocess
 from attunet.readers import read_volume
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
@@ -76,9 +78,33 @@ class Segmenter:
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Memory beyond the volume holds one batch."""
-        indices = predict_volume(self.logits, volume, self.spec, batch_size=batch_size)
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Memory beyond the volume holds one batch.
+
+        An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
+        """
+        return self.predict_prepared(preprocess(volume, self.spec), batch_size=batch_size)
+
+    def predict_prepared(self, prepared: Prepared, *, batch_size: int = 8) -> np.ndarray:
+        """The second half of `predict_volume`, for a volume that `attunet.preprocess.preprocess` has prepared already."""
+        indices = predict_prepared(self._fitted(prepared), prepared, self.spec, batch_size=batch_size)
         return keep_largest_components(indices, len(self.classes)) if self.metadata.largest_component else indices
+
+    def _fitted(self, prepared: Prepared) -> Network:
+        """`logits`, with slices padded to the artefact's fixed height and width if it has them."""
+        height, width = prepared.slices.shape[2:]
+        size = (self.metadata.height or height, self.metadata.width or width)
+        if (height, width) == size:
+            return self.logits
+        if height > size[0] or width > size[1]:
+            raise InputError(
+                f"{self.path}: takes slices of {size[0]} × {size[1]}, those of the volume have {height} × {width} after resampling"
+            )
+        air = np.array(prepared.pad_value * self.spec.context_slices, dtype=np.float32)[:, None, None]
+
+        def network(slices: np.ndarray) -> np.ndarray:
+            return fit_window(self.logits(fit_window(slices, size, air)), (height, width), 0)
+
+        return network
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.
@@ -93,7 +119,7 @@ class Segmenter:
 
     def predict_file(self, path: Path | str) -> Prediction:
         """Reads and segments a file; `attunet.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
-        volume = read_volume(Path(path))
+        volume = read_volume(path, channels=self.spec.num_channels)
         try:
             return Prediction(volume, self.predict_volume(volume))
         except InputError as error:

@@ -5,6 +5,8 @@ deformation, and sampled on the case's own, sometimes oblique, grid. Brightness 
 vessels and muscles are as bright as organs. So a network has to learn where an organ lies and what it looks like, and neither is enough.
 """
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +35,19 @@ class PhantomCase:
     affine: np.ndarray
 
 
-def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1, report: Callable[[str], None] = lambda line: None) -> None:
-    """Write `cases` pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz` into the new or empty folder `out`; the same bytes each time.
+def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1, report: Callable[[str], object] = lambda line: None) -> None:
+    """Write `cases` pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz` into the new folder `out`; the same bytes each time.
 
-    reduce: divides the pixels in plane (and multiplies their size), for quick tests. Raises InputError if `out` holds anything.
+    Built in `out.partial` and renamed when whole. reduce: divides the pixels in plane (and multiplies their size), for quick tests.
+    Raises InputError if `out` holds anything.
     """
     if cases < 1:
         raise InputError(f"phantom: the number of cases must be at least 1, got {cases}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: must be a new or an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     for index in range(cases):
         case = generate_case(seed, index, reduce=reduce)
         for array, name in ((case.image, "src"), (case.labels, "mask")):
@@ -50,8 +55,9 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1, repo
             image.header.set_xyzt_units("mm")
             image.set_sform(case.affine, code=1)
             image.set_qform(case.affine, code=1)
-            nib.save(image, out / f"{index + 1:02d}-T2SPIR-{name}.nii.gz")
+            nib.save(image, partial / f"{index + 1:02d}-T2SPIR-{name}.nii.gz")
         report(f"{index + 1:02d}-T2SPIR: {' x '.join(map(str, case.image.shape))} voxels")
+    os.replace(partial, out)
 
 
 def generate_case(seed: int, index: int, *, reduce: int = 1) -> PhantomCase:
@@ -203,8 +209,8 @@ def _paint_organs(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random
 
 def _paint_spleen(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator) -> None:
     """A crescent behind the stomach, on the left."""
-    size = rng.uniform(0.85, 1.25)
-    place = body.at(rng.uniform(0.74, 0.84), rng.uniform(-0.4, -0.2), rng.uniform(20, 45))
+    size = rng.uniform(0.92, 1.3)
+    place = body.at(rng.uniform(0.72, 0.82), rng.uniform(-0.4, -0.2), rng.uniform(20, 45))
     turn = _rotation((rng.uniform(-15, 15), rng.uniform(-10, 10), rng.uniform(10, 35)))
     hollow_box, hollow = canvas.ellipsoid(place - turn @ (size * 30, 0, 0), (size * 24, size * 44, size * 60), turn)
     free = cavity.copy()
@@ -245,14 +251,14 @@ def _paint_kidney(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random
     place = body.at(side * rng.uniform(0.4, 0.52), rng.uniform(-0.56, -0.4), rng.uniform(-50, -15))
     size = rng.uniform(0.88, 1.12)
     turn = _rotation((rng.uniform(-15, 5), side * rng.uniform(0, 18), side * rng.uniform(10, 45)))
-    box, level = canvas.ellipsoid(place, (size * 26, size * 24, size * rng.uniform(48, 58)), turn)
+    box, level = canvas.ellipsoid(place, (size * 28, size * 26, size * rng.uniform(50, 60)), turn)
     brightness = rng.uniform(0.45, 1.0)
     canvas.paint(box, (level < rng.uniform(1.15, 1.5)) & cavity[box], rng.uniform(0.05, 0.15), texture=0.3)  # the fat around it
     inside = (level < 1) & cavity[box]
     canvas.paint(box, inside, brightness, label=label, texture=0.06)
     pyramids = inside & (level < 0.55) & (canvas.grain[box] > 0.3)
     canvas.image[box][pyramids] *= rng.uniform(0.55, 0.9)
-    hilum = place - turn @ (side * size * 22.0, 0, 0)
+    hilum = place - turn @ (side * size * 24.0, 0, 0)
     canvas.blob(hilum, (size * 13, size * 8, size * 15), rng.uniform(0.1, 0.6), turn=turn)
 
 

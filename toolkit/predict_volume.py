@@ -17,7 +17,8 @@ def predict_volume(network: Network, volume: Volume, spec: PreprocessSpec, *, ba
     """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
     network: any function from slices to logits, with height and width multiples of 16 as it gets them.
-    Beyond the prepared volume, memory holds one batch at a time. Raises what `preprocess` raises, and RunError for logits that are not finite.
+    Beyond the prepared volume, memory holds one batch at a time.
+    Raises what `preprocess` raises, and RunError for logits that are not finite.
     """
     return predict_prepared(network, preprocess(volume, spec), spec, batch_size=batch_size)
 
@@ -30,7 +31,7 @@ def predict_prepared(network: Network, prepared: Prepared, spec: PreprocessSpec,
         chosen = np.arange(start, min(start + batch_size, grid.num_slices))
         batch = gather_context(prepared.slices, chosen, spec.context_slices)
         logits = np.asarray(network(batch))
-        assert logits.ndim == 4 and logits.shape[0] == len(chosen) and logits.shape[2:] == batch.shape[2:], logits.shape
+        assert logits.shape == (len(batch), logits.shape[1], *batch.shape[2:]), (logits.shape, batch.shape)
         if not np.isfinite(logits).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
         slices[chosen] = restore(logits, grid)

@@ -1,7 +1,7 @@
 """From a volume to network input, and from logits back to labels on the volume's own grid: one code path for training and prediction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -141,7 +141,7 @@ def _resampled(volume: Volume, spec: PreprocessSpec) -> tuple[list[np.ndarray], 
 def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None) -> Prepared:
     channels, statistics, grid = _resampled(volume, spec)
     if window is not None:
-        grid = Grid(**{**vars(grid), "window": window, "offset": window_offset(grid.resampled_shape, window)})
+        grid = replace(grid, window=window, offset=window_offset(grid.resampled_shape, window))
     slices = np.empty((grid.num_slices, spec.num_channels, *grid.window), dtype=np.float32)
     for index, (channel, values) in enumerate(zip(channels, statistics, strict=True)):
         slices[:, index] = fit_window(channel, grid.window, values.pad_value)

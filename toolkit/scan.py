@@ -1,14 +1,17 @@
 """The first look at every case of a source: facts that settle the preprocessing and that the checks judge. Nothing is written."""
 
 import hashlib
+import itertools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from attunet.cases import CaseFiles
+from attunet.codings import label_values
 from attunet.errors import InputError
 from attunet.geometry import orient, orientation_transform, oriented_spacing
-from attunet.layouts import CaseFiles, label_values
 from attunet.source_files import content_hash, joined_hash, read_image, read_labels
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
@@ -18,11 +21,13 @@ ORIENTATION = "LPS"
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What one case's files hold, as plain numbers that go to JSON and back.
+    """What one case's files hold, as plain numbers.
 
     oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing);
     half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
-    label_values: value -> voxels, None without a mask; grid_distance: between image and mask, in voxels; content_sha256: of the voxels.
+    label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
+    grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
+    steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
     """
 
     case: str
@@ -37,7 +42,9 @@ class CaseFacts:
     dtype: str
     intensity: tuple[dict[str, Any], ...]
     content_sha256: str
+    steepest_jump: float
     label_values: dict[int, int] | None
+    label_centres: dict[int, tuple[float, float, float]]
     half_extent: tuple[float, float, float] | None
     grid_distance: float
 
@@ -47,7 +54,7 @@ class CaseFacts:
 
     @property
     def joined_image_sha256(self) -> str:
-        return joined_hash(list(self.image_sha256))
+        return joined_hash(self.image_sha256)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,19 +65,21 @@ def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], str | None]:
     return tuple(content_hash(p) for p in files.images), None if files.label is None else content_hash(files.label)
 
 
-def scan_case(files: CaseFiles) -> CaseFacts:
+def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
     """Read a case's files once. Raises InputError with the file for what cannot be read or does not fit together."""
     image_hashes, label_hash = case_hashes(files)
-    volume = read_image(files.images)
+    volume = read_image(files.images, frames=frames)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
-    values, extent, distance = None, None, 0.0
     spacing = oriented_spacing(volume.spacing, transform)
+    values, centres, extent, distance = None, {}, None, 0.0
     if files.label is not None:
         labels, distance = read_labels(files.label, volume, files.images[0])
         values = label_values(labels)
         if len(values) > MAX_LABEL_VALUES:
             raise InputError(f"{files.label}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
-        extent = _half_extent(orient(labels != 0, transform), spacing)
+        along_axes = orient(labels, transform)
+        extent = _half_extent(along_axes != 0, spacing)
+        centres = _centres(along_axes, values, spacing)
     oriented = np.ascontiguousarray(orient(volume.data, transform))
     return CaseFacts(
         case=files.case,
@@ -85,7 +94,9 @@ def scan_case(files: CaseFiles) -> CaseFacts:
         dtype=volume.data.dtype.name,
         intensity=tuple(_intensity(channel) for channel in oriented),
         content_sha256=_voxel_hash(oriented),
+        steepest_jump=_steepest_jump(oriented[0], spacing),
         label_values=values,
+        label_centres=centres,
         half_extent=extent,
         grid_distance=distance,
     )
@@ -103,6 +114,21 @@ def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) ->
     return reach[0], reach[1], reach[2]
 
 
+def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]) -> dict[int, tuple[float, float, float]]:
+    """The centre of mass of every value but 0, from the image centre; one plane at a time, so that many values cost no more than few."""
+    known = np.array(list(values))
+    sums = np.zeros((3, len(known)))
+    y, z = np.indices(labels.shape[1:])
+    for x, plane in enumerate(labels):
+        index = np.searchsorted(known, plane).ravel()
+        sums[0] += x * np.bincount(index, minlength=len(known))
+        sums[1] += np.bincount(index, weights=y.ravel(), minlength=len(known))
+        sums[2] += np.bincount(index, weights=z.ravel(), minlength=len(known))
+    middle = (np.array(labels.shape)[:, None] - 1) / 2
+    centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
+    return {value: (float(cx), float(cy), float(cz)) for value, (cx, cy, cz) in zip(values, centres.T, strict=True) if value != 0}
+
+
 def _intensity(channel: np.ndarray) -> dict[str, Any]:
     percentiles = np.percentile(channel, PERCENTILES)
     return {
@@ -112,6 +138,17 @@ def _intensity(channel: np.ndarray) -> dict[str, Any]:
         "std": float(channel.std(dtype=np.float64)),
         "percentiles": {f"{p:g}": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)},
     }
+
+
+def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """How much the most different neighbours among the slices differ, over what is usual in this volume; 1 for a few slices."""
+    axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
+    slices = np.moveaxis(channel, axis, 0)
+    if len(slices) < 5:
+        return 1.0
+    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
+    usual = float(np.median(differences))
+    return max(differences) / usual if usual > 0 else 1.0
 
 
 def _voxel_hash(oriented: np.ndarray) -> str:

@@ -38,7 +38,9 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise InputError(f'{path}: "schema" must be {SCHEMA}, got {data.get("schema") if isinstance(data, dict) else type(data).__name__!r}')
+        raise InputError(
+            f'{path}: "schema" must be {SCHEMA}, got {data.get("schema") if isinstance(data, dict) else type(data).__name__!r}'
+        )
     folds, test, seed = data.get("folds"), data.get("test", []), data.get("seed", 0)
     if not isinstance(folds, list) or not all(_is_names(f) and f for f in folds):
         raise InputError(f'{path}: "folds" must be a list of lists of patients, none of them empty')

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.config import DataConfig
+from attunet.codings import to_indices
+from attunet.config import Config, DataConfig
 from attunet.errors import InputError
-from attunet.layouts import to_indices
 from attunet.source_files import content_hash, read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.splits import Splits, read_splits
@@ -114,7 +114,7 @@ class Store:
             if content_hash(path) != file["sha256"]:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
-        volume = read_image(images)
+        volume = read_image(images, frames=bool(self.manifest.get("frames")))
         if case.label_file is None:
             return volume, None
         labels, _ = read_labels(root / case.label_file, volume, images[0])
@@ -127,13 +127,12 @@ def open_store(path: Path | str) -> Store:
     manifest = read_manifest(path)
     try:
         cases = tuple(_case(entry, path) for entry in manifest["cases"])
-        data = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["data_config"].items()}
         return Store(
             path=path,
             manifest=manifest,
             spec=PreprocessSpec.from_json(manifest["spec"]),
             classes=Classes.from_json(manifest["classes"]),
-            data_config=DataConfig(**data),
+            data_config=Config.from_json({"data": manifest["data_config"]}, str(path / MANIFEST)).data,
             cases=cases,
             splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
         )

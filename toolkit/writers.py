@@ -1,11 +1,11 @@
 """Label maps to files."""
 
-import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from attunet.atomic import write_file
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.volume import Volume
@@ -20,15 +20,10 @@ def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: 
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: the name must end in .nii or .nii.gz")
     assert indices.shape == like.shape, (indices.shape, like.shape)
-    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else ".nii"
-    partial = path.with_name(f".{path.name.removesuffix(suffix)}.{os.getpid()}.partial{suffix}")
     try:
-        nib.save(_label_image(indices, classes, like), partial)
-        os.replace(partial, path)
+        write_file(path, lambda temporary: nib.save(_label_image(indices, classes, like), temporary))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _label_image(indices: np.ndarray, classes: Classes, like: Volume) -> nib.Nifti1Image:

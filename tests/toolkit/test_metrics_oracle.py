@@ -1,8 +1,9 @@
 """MONAI as an oracle for the metrics, on random masks and on real ones."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -12,7 +13,8 @@ from attunet.metrics import case_metrics, confusion, dice_from_confusion
 monai_metrics = pytest.importorskip("monai.metrics", reason="MONAI, the oracle, is not installed")
 torch = pytest.importorskip("torch", reason="MONAI needs torch")
 
-REAL = Path(__file__).parents[2].parent / "shared/data/chaos/labelled"
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:monai")
+
 TOLERANCE_MM = 2.0
 
 
@@ -52,20 +54,14 @@ def test_random_masks_agree_with_monai(seed: int) -> None:
     compare_with_monai(blobs(seed, shape), blobs(seed + 100, shape), (1.4, 1.7, 8.0), 3)
 
 
-def real_masks() -> Iterator[tuple[str, np.ndarray, tuple[float, ...]]]:
-    import nibabel
-
-    for path in sorted(REAL.glob("*-mask.nii.gz")):
-        image = nibabel.load(path)
-        yield path.name, np.asarray(image.dataobj).astype(np.uint8), tuple(float(v) for v in image.header.get_zooms()[:3])
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real cases are not beside the clone")
-def test_real_masks_agree_with_monai() -> None:
-    """Each real mask against a crude prediction: shifted, eroded by smoothing, with a piece missing and a far island."""
-    for name, truth, spacing in list(real_masks())[:3]:
+def test_real_masks_agree_with_monai(real_cases: Path) -> None:
+    """Real masks against a crude prediction: shifted, with a piece missing and a far island."""
+    for path in sorted((real_cases / "labelled").glob("*-mask.nii.gz"))[:3]:
+        image: Any = nib.load(path)
+        truth = np.asarray(image.dataobj).astype(np.uint8)
+        spacing = tuple(float(v) for v in image.header.get_zooms()[:3])
         prediction = np.roll(truth, (3, -2, 1), axis=(0, 1, 2))
         prediction[:, :, : truth.shape[2] // 3] = 0
         prediction[5:8, 5:8, 3] = 1
-        assert len(np.unique(truth)) == 5, name
+        assert len(np.unique(truth)) == 5, path.name
         compare_with_monai(prediction, truth, spacing, 5)

@@ -9,22 +9,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK_VALUES = 2**18  # numbers of x and g in a block: a megabyte in float32, about the second-level cache of a core
+threshold_backward = torch.ops.aten.threshold_backward.default
+
+BLOCK_BYTES = 2**21  # of x and g in a block: what the second-level caches of a few cores hold
 
 
 def forward(
     x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The tensors of `attention_gate`; returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
-    out = empty_like_layout(x, x.shape[1] + g.shape[1])
-    alpha = x.new_empty((x.shape[0], 1, *x.shape[2:]))
     channels = x.shape[1]
+    out = empty_like_layout(x, channels + g.shape[1])
+    alpha = x.new_empty((x.shape[0], 1, *x.shape[2:]))
     with torch.autocast("cpu", enabled=False):
-        weights = [p.to(x.dtype) for p in (weight_x.T, weight_g.T, bias, psi_weight, psi_bias)]
+        w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in (weight_x, weight_g, bias, psi_weight, psi_bias))
+        ones = x.new_ones((1, channels))
         for rows_x, rows_g, rows_out, rows_alpha in pixel_blocks(x, g, out, alpha):
-            _, block_alpha = _gate(rows_x, rows_g, *weights)
+            _, block_alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
             rows_alpha.copy_(block_alpha)
-            torch.mul(rows_x, block_alpha, out=rows_out[:, :channels])
+            torch.mul(rows_x, _outer(block_alpha, ones, like=rows_x), out=rows_out[:, :channels])
             rows_out[:, channels:].copy_(rows_g)
     return out, alpha
 
@@ -47,13 +50,14 @@ def backward(
     sums = [torch.zeros_like(p, dtype=torch.promote_types(x.dtype, torch.float32)) for p in parameters]
     with torch.autocast("cpu", enabled=False):
         w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in parameters)
+        ones = x.new_ones((1, channels))
         for rows_x, rows_g, rows_out, rows_alpha, rows_grad_x, rows_grad_g in pixel_blocks(x, g, grad_out, grad_alpha, grad_x, grad_g):
-            hidden, alpha = _gate(rows_x, rows_g, w_x.T, w_g.T, b, psi, b_psi)
+            hidden, alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
             grad_gated, grad_copied = rows_out[:, :channels], rows_out[:, channels:]
-            grad_logit = ((grad_gated * rows_x).sum(1, keepdim=True) + rows_alpha) * alpha * (1 - alpha)
-            grad_hidden = (grad_logit * psi).mul_(hidden > 0)
-            rows_grad_x.copy_(torch.addmm(grad_gated * alpha, grad_hidden, w_x))
-            rows_grad_g.copy_(torch.addmm(grad_copied, grad_hidden, w_g))
+            grad_logit = ((grad_gated * rows_x) @ ones.T).add_(rows_alpha) * alpha * (1 - alpha)
+            grad_hidden = threshold_backward(_outer(grad_logit, psi[None, :], like=hidden), hidden, 0)
+            torch.mul(grad_gated, _outer(alpha, ones, like=rows_x), out=rows_grad_x).addmm_(grad_hidden, w_x)
+            rows_grad_g.copy_(grad_copied).addmm_(grad_hidden, w_g)
             products = (grad_hidden.T @ rows_x, grad_hidden.T @ rows_g, grad_hidden.sum(0), (grad_logit.T @ hidden)[0], grad_logit.sum(0))
             for total, product in zip(sums, products, strict=True):
                 total += product
@@ -61,9 +65,20 @@ def backward(
 
 
 def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Tensor, psi_bias: Tensor) -> tuple[Tensor, Tensor]:
-    """x (P, C), g (P, G), w_x (C, F), w_g (G, F) -> hidden (P, F) after ReLU, alpha (P, 1)."""
-    hidden = torch.addmm(bias, x, w_x).addmm_(g, w_g).relu_()
-    return hidden, torch.addmm(psi_bias, hidden, psi[:, None]).sigmoid_()
+    """x (P, C), g (P, G), w_x (F, C), w_g (F, G) -> hidden (P, F) after ReLU, alpha (P, 1)."""
+    hidden = torch.addmm(bias, x, w_x.T) if _is_row_major(x) else torch.addmm(bias[:, None], w_x, x.T).T
+    hidden.addmm_(g, w_g.T).relu_()
+    return hidden, (hidden @ psi[:, None]).add_(psi_bias).sigmoid_()
+
+
+def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
+    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices: broadcasting 16-bit rows is slow."""
+    return column @ row if _is_row_major(like) else (row.T @ column.T).T
+
+
+def _is_row_major(rows: Tensor) -> bool:
+    """An NCHW block is a transposed view, and reading one order while writing the other is slow."""
+    return rows.stride(1) == 1
 
 
 def empty_like_layout(x: Tensor, channels: int) -> Tensor:
@@ -82,7 +97,8 @@ def pixel_blocks(*tensors: Tensor) -> Iterator[list[Tensor]]:
         images = [[t.permute(0, 2, 3, 1).flatten(0, 2) for t in tensors]]
     else:
         images = [[t[n].flatten(1).T for t in tensors] for n in range(tensors[0].shape[0])]
-    size = max(64, BLOCK_VALUES // (tensors[0].shape[1] + tensors[1].shape[1]))
+    x, g = tensors[:2]
+    size = max(64, BLOCK_BYTES // (x.element_size() * (x.shape[1] + g.shape[1])))
     for image in images:
         for start in range(0, image[0].shape[0], size):
             yield [rows[start : start + size] for rows in image]

@@ -1,5 +1,9 @@
 """Accelerate, set up for this toolkit: device, arithmetic, processes."""
 
+import ctypes
+import sys
+import warnings
+
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
@@ -19,12 +23,27 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         precision = _fast_precision(on_cpu)
     if precision == "fp16" and on_cpu:
         raise InputError("run.mixed_precision: fp16 needs a GPU; on the CPU use bf16 or no")
+    if on_cpu:
+        keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     # The loss is made of sums over all processes, and batch-norm buffers are averaged by the loop: no broadcast before each step.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor is not in torch 2.10
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
     return Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False)
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed blocks instead of giving them back; True where that worked.
+
+    Each step on the CPU frees and asks again for the same hundreds of megabytes, and every page given back is a page fault
+    later: 0.22 s a step instead of 0.25 for the 16-wide network at 192², batch 8, on two cores.
+    """
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return False
+    trim_threshold, max_mmaps = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(max_mmaps, 0))
 
 
 def _fast_precision(on_cpu: bool) -> str:

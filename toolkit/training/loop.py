@@ -18,13 +18,14 @@ from attunet.environment import environment
 from attunet.errors import InputError
 from attunet.loader import ResidentLoader
 from attunet.models import build_model
+from attunet.pictures.curves import draw_curves
 from attunet.store import Store, open_store
 from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint
 from attunet.training.device import HostFlag, make_accelerator
 from attunet.training.identity import check_same_training, identity
 from attunet.training.journal import Journal
 from attunet.training.run import load_initial_weights
-from attunet.training.run_folder import RunFolder
+from attunet.training.run_folder import RunFolder, read_metrics
 from attunet.training.signals import Stopped, StopSignals
 from attunet.training.step import Trainee
 from attunet.training.validation import validate, validate_native
@@ -80,6 +81,8 @@ def train(
         journal.say(_headline(trainee, len(training), len(held_out), first_step))
         stop = stack.enter_context(StopSignals())
         _run_steps(trainee, store, held_out, first_step, journal, checkpoints, stop)
+        if main:
+            draw_curves(run_path / "plots" / "training.png", {run_path.name: read_metrics(run_path)}, title=run_path.name)
 
 
 def _run_steps(

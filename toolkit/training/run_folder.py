@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +43,10 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         (self.path / LOCK).unlink(missing_ok=True)
+        if error is not None:  # a call that was refused leaves no empty folder behind
+            for folder in (self.checkpoints, self.path / "plots", self.path):
+                with suppress(OSError):
+                    folder.rmdir()
 
     def log(self, event: str, **figures: Any) -> None:
         """Appends one line to `metrics.jsonl` and shows that the run is alive."""

@@ -1,0 +1,153 @@
+"""Many volumes through one model: reading, the network and writing overlap; finished cases are skipped and broken ones survived."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError, RunError
+from attunet.preprocess import Prepared, preprocess
+from attunet.readers import read_volume
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+from attunet.writers import write_labels
+
+AHEAD = 2  # volumes read before the network wants them, and written after it is done: what bounds the memory
+CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
+
+Report = Callable[[str], object]
+
+
+class Model(Protocol):
+    """What a cohort needs of a model; `attunet.export.runtime.Segmenter` is one."""
+
+    @property
+    def spec(self) -> PreprocessSpec: ...
+
+    @property
+    def classes(self) -> Classes: ...
+
+    def predict_prepared(self, prepared: Prepared) -> np.ndarray:
+        """Class indices uint8 (X, Y, Z) on the volume's own grid."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A volume to read and the label map to write."""
+
+    read: Path
+    write: Path
+
+
+@dataclass
+class Outcome:
+    """failed: the file and the reason. minutes: from the first read to the last write."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    minutes: float = 0.0
+
+    def __str__(self) -> str:
+        rate = f" ({self.done / self.minutes:.1f} a minute)" if self.done and self.minutes else ""
+        return f"{self.done} segmented{rate}, {self.skipped} finished before, {len(self.failed)} failed"
+
+
+def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """This process's number and how many share the work, from `accelerate launch`, a SLURM array or SLURM tasks; (0, 1) alone."""
+    for number, count, first in (
+        ("RANK", "WORLD_SIZE", None),
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+        ("SLURM_PROCID", "SLURM_NTASKS", None),
+    ):
+        if number not in environment or count not in environment:
+            continue
+        try:
+            index, total = int(environment[number]) - int(environment.get(first, 0) if first else 0), int(environment[count])
+        except ValueError:
+            raise InputError(f"{number}, {count}: must be integers, got {environment[number]!r} and {environment[count]!r}") from None
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1")) if first else 1
+        index //= max(step, 1)
+        if not 0 <= index < total:
+            raise InputError(f"{number}: must be below {count}, got {index} of {total}")
+        return index, total
+    return 0, 1
+
+
+def predict_cohort(
+    model: Model,
+    jobs: Sequence[Job],
+    *,
+    shard: tuple[int, int] = (0, 1),
+    also: Callable[[Volume, Prepared, Path], None] | None = None,
+    report: Report = print,
+) -> Outcome:
+    """Segments every job of this shard whose label map is not there yet; a case that fails is kept in the outcome and does not stop others.
+
+    shard: (number, count); of the jobs, which all processes must get in the same order, every count-th belongs to this one.
+    also: called for each case with the volume, its prepared form and the label map's path, before that is written (attention maps, say).
+    A label map appears when it is whole, so that a run which was killed goes on where it was.
+    """
+    number, count = shard
+    mine = list(jobs)[number::count]
+    waiting = deque(job for job in mine if not job.write.exists())
+    outcome = Outcome(skipped=len(mine) - len(waiting))
+    total, start = len(waiting), time.monotonic()
+    reads: deque[tuple[Job, Future[tuple[Volume, Prepared]]]] = deque()
+    writes: deque[tuple[Job, Future[None]]] = deque()
+
+    def finish_write() -> None:
+        job, future = writes.popleft()
+        try:
+            future.result()
+        except CASE_ERRORS as error:
+            _fail(outcome, job, error, report)
+        else:
+            outcome.done += 1
+            report(f"{outcome.done + len(outcome.failed)}/{total} {job.write}")
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        while waiting or reads:
+            while waiting and len(reads) < AHEAD:
+                reads.append((waiting[0], reader.submit(_read, waiting.popleft(), model.spec)))
+            job, future = reads.popleft()
+            try:
+                volume, prepared = future.result()
+                indices = model.predict_prepared(prepared)
+                if also is not None:
+                    job.write.parent.mkdir(parents=True, exist_ok=True)
+                    also(volume, prepared, job.write)
+            except CASE_ERRORS as error:
+                _fail(outcome, job, error, report)
+                continue
+            if len(writes) >= AHEAD:
+                finish_write()
+            writes.append((job, writer.submit(_write, job, indices, model.classes, volume)))
+        while writes:
+            finish_write()
+    outcome.minutes = (time.monotonic() - start) / 60
+    return outcome
+
+
+def _read(job: Job, spec: PreprocessSpec) -> tuple[Volume, Prepared]:
+    volume = read_volume(job.read, channels=spec.num_channels)
+    return volume, preprocess(volume, spec)
+
+
+def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> None:
+    job.write.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(job.write, indices, classes, volume)
+
+
+def _fail(outcome: Outcome, job: Job, error: Exception, report: Report) -> None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    reason = text if str(job.read) in text or str(job.write) in text else f"{job.read}: {text}"
+    outcome.failed.append((job.read, reason))
+    report(f"error: {reason}")

@@ -1,0 +1,57 @@
+"""How a command ends: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped. An error is one line."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from attunet.errors import InputError, RunError
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
+EXTRA_OF = {"pydicom": "dicom", "openvino": "openvino"} | dict.fromkeys(
+    ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
+)
+
+
+def debug_option(command: Callable[..., object]) -> Callable[..., object]:
+    """`--debug`: an error shows where in the code it arose. `run_command` looks for it."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(command)
+
+
+def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Runs a click command and returns the exit code; errors that users can act on are printed as one line unless `--debug` is given."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        told = _in_words(error)
+        if told is None or "--debug" in arguments:
+            raise
+        code, line = told
+        if line:
+            print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return code if isinstance(code, int) else DONE
+
+
+def _in_words(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and line for an error, or None for one that is a bug."""
+    match error:
+        case InputError():
+            return WRONG, str(error)
+        case RunError():
+            return FAILED, str(error)
+        case click.ClickException():
+            hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+            return WRONG, error.format_message().rstrip(".") + hint
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+        case BrokenPipeError():  # `attunet inspect ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE, ""
+        case OSError():
+            return FAILED, f"{error.filename or 'system'}: {error.strerror or error}"
+        case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in EXTRA_OF:
+            return WRONG, f"this needs {package}, which is not installed: pip install 'attunet[{EXTRA_OF[package]}]'"
+    return None

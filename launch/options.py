@@ -1,0 +1,55 @@
+"""What several commands share: presets, settings, folds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from attunet.config import Config, load_config
+from attunet.errors import InputError
+
+PRESETS = Path(__file__).parent / "presets"
+PATH = click.Path(path_type=Path)
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_config(name: str | None, settings: tuple[str, ...] = ()) -> Config:
+    """The configuration of a preset or a TOML file (None: the defaults), with `section.field=value` settings over it."""
+    path = None
+    if name is not None:
+        preset = PRESETS / f"{name}.toml"
+        path = preset if name in preset_names() else Path(name)
+        if not path.exists():
+            raise InputError(f"--config: must be a TOML file or one of the presets {', '.join(preset_names())}, got {name!r}")
+    return load_config(path, settings)
+
+
+def config_options(command: Callable[..., object]) -> Callable[..., object]:
+    """`--config` and `--set`."""
+    command = click.option(
+        "--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field over the config; may be repeated."
+    )(command)
+    return click.option("--config", "config_name", metavar="FILE|PRESET", help=f"A TOML file, or one of: {', '.join(preset_names())}.")(
+        command
+    )
+
+
+class Fold(click.ParamType):
+    """A fold's number, or `all`: train on every labelled case."""
+
+    name = "K|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
+        if value == "all":
+            return "all"
+        try:
+            number = int(value)
+        except ValueError:
+            number = -1
+        if number < 0:
+            self.fail(f"must be a fold's number or all, got {value!r}", param, ctx)
+        return number

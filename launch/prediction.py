@@ -1,0 +1,145 @@
+"""`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from attunet.atomic import write_file
+from attunet.cases import regular_files
+from attunet.classes import Classes
+from attunet.errors import InputError, RunError
+from attunet.export.runtime import Segmenter
+from attunet.geometry import resize_linear
+from attunet.predict_volume import predict_volume
+from attunet.preprocess import assemble, gather_context, preprocess, restore_scores
+from attunet.readers import is_readable, read_volume
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+from attunet.writers import write_labels
+
+# slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
+AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+NIFTI = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model, ready for volumes. predict: a volume to class indices uint8 `(X, Y, Z)` on its own grid."""
+
+    spec: PreprocessSpec
+    classes: Classes
+    predict: Callable[[Volume], np.ndarray]
+    attention: AttentionMaps | None
+
+
+def predict(
+    model: Path,
+    source: Path,
+    output: Path,
+    *,
+    attention: bool = False,
+    provider: str = "cpu",
+    device: str = "cpu",
+    report: Callable[[str], object] = print,
+) -> None:
+    """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
+
+    attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
+    In a folder, a file that cannot be read is told and does not stop the others; RunError at the end says how many there were.
+    """
+    jobs = _jobs(source, output)
+    predictor = load_predictor(model, provider=provider, device=device)
+    if attention and predictor.attention is None:
+        raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+    failed = 0
+    for read, write in jobs:
+        try:
+            volume = read_volume(read)
+            indices = predictor.predict(volume)
+        except InputError as error:
+            message = str(error) if str(read) in str(error) else f"{read}: {error}"
+            if source.is_file():
+                raise InputError(message) from None
+            report(f"error: {message}")
+            failed += 1
+            continue
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(write, indices, predictor.classes, volume)
+        if attention:
+            _write_attention(predictor, volume, write)
+        report(f"{write}: {_in_words(indices, predictor.classes, volume)}")
+    if failed:
+        raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
+
+
+def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -> Predictor:
+    """A run (a folder) with PyTorch, an artefact with ONNX Runtime or OpenVINO."""
+    if not model.exists():
+        raise InputError(f"{model}: no such run or artefact")
+    if model.is_dir():
+        from attunet.benchmarks.torch_network import TorchNetwork
+        from attunet.training.run import load_run
+
+        run = load_run(model)
+        network = TorchNetwork(run.network, device)
+        gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
+        return Predictor(run.spec, run.classes, lambda volume: predict_volume(network, volume, run.spec), gates)
+    segmenter = Segmenter(model, provider=provider)
+    names = segmenter.metadata.attention_outputs
+    maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
+    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_volume, maps)
+
+
+def attention_volumes(maps: AttentionMaps, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
+    """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
+    prepared = preprocess(volume, spec)
+    gates: list[list[np.ndarray]] = []
+    for start in range(0, prepared.grid.num_slices, batch_size):
+        chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
+        found = maps(gather_context(prepared.slices, chosen, spec.context_slices))
+        gates = gates or [[] for _ in found]
+        for parts, part in zip(gates, found, strict=True):
+            parts.append(restore_scores(resize_linear(part[:, None], prepared.grid.window), prepared.grid)[:, 0])
+    return [assemble(np.concatenate(parts), prepared.grid) for parts in gates]
+
+
+def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Which file goes where; label maps of a source (`-mask`) are not taken for images."""
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if source.is_file():
+        if not output.name.endswith(NIFTI):
+            raise InputError(f"{output}: the label map's name must end in .nii or .nii.gz")
+        if output.exists() and output.samefile(source):
+            raise InputError(f"{output}: would overwrite the input")
+        return [(source, output)]
+    if output.is_file() or output.resolve() == source.resolve():
+        raise InputError(f"{output}: must be another folder than the input's")
+    images = [path for path in regular_files(source) if is_readable(path) and not _plain_name(path).lower().endswith("-mask")]
+    if not images:
+        raise InputError(f"{source}: the folder has no volume ({', '.join(NIFTI)})")
+    return [(path, output / path.relative_to(source).with_name(f"{_plain_name(path)}.nii.gz")) for path in images]
+
+
+def _plain_name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _write_attention(predictor: Predictor, volume: Volume, write: Path) -> None:
+    assert predictor.attention is not None
+    for number, values in enumerate(attention_volumes(predictor.attention, volume, predictor.spec), 1):
+        header = volume.header.copy() if isinstance(volume.header, nib.Nifti1Header) else nib.Nifti1Header()
+        header.set_data_dtype(np.float32)
+        image = nib.Nifti1Image(values, volume.affine, header)
+        write_file(write.with_name(f"{_plain_name(write)}-attention-{number}.nii.gz"), lambda path, image=image: nib.save(image, path))
+
+
+def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
+    """What was found, in ml where the volume has a physical size."""
+    voxel = float(np.prod(volume.spacing)) / 1000 if volume.unit == "mm" else 1.0
+    unit = "ml" if volume.unit == "mm" else "voxels"
+    counts = np.bincount(indices.ravel(), minlength=len(classes))
+    return ", ".join(f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True))

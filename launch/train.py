@@ -1,0 +1,82 @@
+"""One training: `attunet train`, and the script that `accelerate launch -m attunet.launch.train` starts, on one process or many."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from attunet.config import Config, DataConfig
+from attunet.errors import InputError
+from attunet.launch.exit_codes import debug_option, run_command
+from attunet.launch.options import PATH, Fold, config_options, read_config
+
+
+@click.command("train", short_help="Train one network.")
+@click.argument("store", type=PATH)
+@click.argument("run", type=PATH)
+@click.option("--model", type=click.Choice(["unet", "attention_unet"]), help="The network; over model.name of the config.")
+@click.option("--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case.")
+@config_options
+@click.option(
+    "--resume",
+    type=click.Choice(["require", "auto"]),
+    is_flag=False,
+    flag_value="require",
+    default=None,
+    help="Continue RUN, which must have begun; --resume=auto starts or continues.",
+)
+@click.option("--init", type=PATH, metavar="RUN|CHECKPOINT", help="Start from these weights (fine-tuning).")
+@debug_option
+def train_command(
+    store: Path,
+    run: Path,
+    model: str | None,
+    fold: int | Literal["all"],
+    config_name: str | None,
+    settings: tuple[str, ...],
+    resume: Literal["require", "auto"] | None,
+    init: Path | None,
+) -> None:
+    """Train one network on STORE, in the folder RUN.
+
+    The [data] section comes from the store. The same command on many processes:
+    accelerate launch --config_file launch/configs/multi_gpu.yaml -m attunet.launch.train STORE RUN ...
+    """
+    config = training_config(config_name, settings, model)
+    if os.environ.get("RANK", "0") == "0" and config_name is not None:
+        from attunet.store import open_store
+
+        for line in differences(config.data, open_store(store).data_config):
+            click.echo(line)
+    from attunet.training import train
+
+    train(store, run, config, fold=fold, resume=resume or "never", init=init)
+
+
+def training_config(config_name: str | None, settings: tuple[str, ...], model: str | None) -> Config:
+    """The configuration that the options name; `[data]` cannot be set here."""
+    for setting in settings:
+        if setting.strip().startswith("data."):
+            raise InputError(f"--set: [data] is settled when the store is made (attunet prepare --set ...), got {setting!r}")
+    config = read_config(config_name, settings)
+    if model is not None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+    return config
+
+
+def differences(asked: DataConfig, prepared: DataConfig) -> list[str]:
+    """One line per field of `[data]` where a config asks for something else than the store has."""
+    default: dict[str, Any] = dataclasses.asdict(DataConfig())
+    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(prepared)
+    return [
+        f"note: data.{field} is {there[field]} in the store; the config's {value} is not used"
+        for field, value in wanted.items()
+        if value not in (default[field], there[field])
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(train_command, "python -m attunet.launch.train"))

@@ -1,0 +1,25 @@
+"""Calls are timed in turns, and each turn warms up before it counts."""
+
+import itertools
+
+from attunet.benchmarks.timing import Timings, time_interleaved
+
+
+def test_calls_take_turns_and_all_get_enough_runs() -> None:
+    order: list[str] = []
+    timed = time_interleaved([lambda: order.append("a"), lambda: order.append("b")], seconds=0.02, min_runs=5)
+    assert all(len(runs) >= 5 for runs in timed)
+    switches = sum(one != other for one, other in itertools.pairwise(order))
+    assert switches > 4  # a machine that slows down half way slows both
+    assert order.count("a") > len(timed[0])  # warm-up and the first run of each turn do not count
+
+
+def test_no_more_runs_than_asked_for() -> None:
+    timed = time_interleaved([lambda: None] * 3, seconds=5, max_runs=50)
+    assert [len(runs) for runs in timed] == [50, 50, 50]
+
+
+def test_percentiles_and_throughput_of_known_times() -> None:
+    timings = Timings(4, time_interleaved([lambda: None], seconds=0.001)[0] * 0 + 0.01)
+    assert timings.latency_ms()["p50"] == timings.latency_ms()["p99"] == 10
+    assert round(timings.slices_per_s) == 400

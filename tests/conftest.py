@@ -1,0 +1,147 @@
+"""Small cases with known anatomy, a source of them, a store of that, and the real cases where they are at hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.prepare import prepare
+from attunet.store import Store
+
+REAL_CASES = Path(__file__).parents[2] / "shared/data/chaos"
+SHAPE = (48, 40, 6)
+SPACING = (2.0, 2.0, 8.0)
+
+WriteCase = Callable[..., tuple[Path, Path]]
+
+
+def small_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """An int16 image and its labels 0-4, axes LAS as in the real cases: the liver and the right kidney lie on the patient's right."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    grid += rng.normal(0, 0.03, (3, 1, 1, 1))
+    labels = np.zeros(shape, dtype=np.uint8)
+    # first axis to the patient's left, second to anterior
+    organs = {1: (-0.4, 0.2, 0, 0.30), 2: (-0.35, -0.4, 0, 0.15), 3: (0.35, -0.4, 0, 0.15), 4: (0.5, 0.1, 0, 0.18)}
+    image = 300.0 * (grid[0] ** 2 + grid[1] ** 2 < 0.8)
+    for value, (x, y, z, radius) in organs.items():
+        inside = (grid[0] - x) ** 2 + (grid[1] - y) ** 2 + 0.1 * (grid[2] - z) ** 2 < radius**2
+        labels[inside] = value
+        image[inside] = 400 + 150 * value
+    image += rng.normal(0, 15, shape)
+    return np.clip(image, 0, None).astype(np.int16), labels
+
+
+def las_affine(spacing: tuple[float, float, float] = SPACING) -> np.ndarray:
+    affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = (40, -35, -20)
+    return affine
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_case() -> WriteCase:
+    """`write_case(folder, name, seed=0, ...)` writes NAME-src.nii.gz and NAME-mask.nii.gz; returns both paths."""
+
+    def write(
+        folder: Path,
+        name: str,
+        *,
+        seed: int = 0,
+        values: tuple[int, ...] = (0, 1, 2, 3, 4),
+        spacing: tuple[float, float, float] = SPACING,
+        shape: tuple[int, int, int] = SHAPE,
+    ) -> tuple[Path, Path]:
+        image, labels = small_case(seed, shape)
+        affine = las_affine(spacing)
+        coded = np.array(values, dtype=np.int16)[labels]
+        return save_nifti(folder / f"{name}-src.nii.gz", image, affine), save_nifti(folder / f"{name}-mask.nii.gz", coded, affine)
+
+    return write
+
+
+def write_dicom_series(folder: Path, data: np.ndarray, affine: np.ndarray, **elements: object) -> list[Path]:
+    """`(X, Y, Z)` integers as one DICOM file per slice, named in the order of Z; `elements` are set in every header."""
+    dataset_of = pytest.importorskip("pydicom").dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    pixel_mm = np.linalg.norm(lps[:3, :2], axis=0)
+    paths = []
+    for index in range(data.shape[2]):
+        dataset = dataset_of.Dataset()
+        dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", f"1.2.826.0.1.{index + 1}"
+        dataset.SeriesInstanceUID, dataset.Modality = "1.2.826.0.1.99", "MR"
+        dataset.Columns, dataset.Rows = data.shape[:2]
+        dataset.PixelSpacing = [f"{pixel_mm[1]:.9g}", f"{pixel_mm[0]:.9g}"]
+        dataset.ImageOrientationPatient = [f"{v:.9g}" for v in (lps[:3, :2] / pixel_mm).T.ravel()]
+        dataset.ImagePositionPatient = [f"{v:.9g}" for v in (lps @ (0, 0, index, 1))[:3]]
+        dataset.BitsAllocated = dataset.BitsStored = 8 * data.dtype.itemsize
+        dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(data.dtype.kind == "i")
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.PixelData = np.ascontiguousarray(data[:, :, index].T).tobytes()
+        for name, value in elements.items():
+            setattr(dataset, name, value)
+        dataset.file_meta = dataset_of.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        paths.append(folder / f"IMG-0004-{index + 1:05d}.dcm")
+        dataset.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., list[Path]]:
+    return write_dicom_series
+
+
+@pytest.fixture(scope="session")
+def write_chaos_case() -> Callable[..., None]:
+    """`write_chaos_case(root, number, data, labels, affine, folder="T2SPIR")`: DICOM and PNG as in the official CHAOS archive."""
+    images = pytest.importorskip("PIL.Image")
+
+    def write(root: Path, number: int, data: np.ndarray, labels: np.ndarray, affine: np.ndarray, folder: str = "T2SPIR") -> None:
+        case = root / "Train_Sets/MR" / str(number) / folder
+        names = [path.stem for path in write_dicom_series(case / "DICOM_anon", data, affine)]
+        (case / "Ground").mkdir()
+        greys = np.array([0, 63, 126, 189, 252], dtype=np.uint8)[labels]
+        for index, name in enumerate(names):
+            images.fromarray(np.ascontiguousarray(greys[:, :, index].T)).save(case / "Ground" / f"{name}.png")
+
+    return write
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_case: WriteCase) -> Path:
+    """Four small labelled cases, of four patients, in a folder of this test's own."""
+    folder = tmp_path / "source"
+    for number in range(1, 5):
+        write_case(folder, f"{number:02d}-T2SPIR", seed=number)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) -> Store:
+    """A store of four small cases with three folds, to read from; its source lies beside it in `source`."""
+    folder = tmp_path_factory.mktemp("small")
+    for number in range(1, 5):
+        write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number)
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, report=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def real_cases() -> Path:
+    """The folder with `labelled/` and `unlabelled/` CHAOS cases; the test is skipped where it is absent."""
+    if not REAL_CASES.is_dir():
+        pytest.skip(f"the real CHAOS cases are not at {REAL_CASES}")
+    return REAL_CASES

@@ -1,0 +1,69 @@
+"""A small network as a graph and as an artefact, made once for the tests of the room."""
+
+from pathlib import Path
+
+import pytest
+
+from attunet.classes import CHAOS_MR
+from attunet.export.artefact import Artefact, write_artefact
+from attunet.spec import PreprocessSpec
+
+OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "attention_2", "attention_3")
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A width-4 attention U-Net with batch-norm statistics of its own, as a training leaves it."""
+    torch = pytest.importorskip("torch")
+    from attunet.models import build_model
+
+    torch.manual_seed(0)
+    network = build_model("attention_unet", in_channels=1, num_classes=5, base_width=4)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    slices = torch.randn(4, 1, 64, 64)
+    with torch.no_grad():
+        network(slices)
+        network.eval()
+        network.head.bias -= network(slices).mean(dim=(0, 2, 3))  # every class is predicted somewhere
+    return network
+
+
+@pytest.fixture(scope="session")
+def graph(network) -> bytes:
+    """Its serialised graph with every output there is."""
+    from attunet.export.graph import export_graph
+
+    return export_graph(network, 1, OUTPUTS).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def metadata() -> Artefact:
+    spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(64, 64))
+    return Artefact(name="small", precision="fp32", spec=spec, classes=CHAOS_MR, num_parameters=7, outputs=OUTPUTS, fold=0)
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory, graph, metadata) -> Path:
+    path = tmp_path_factory.mktemp("artefact") / "small.onnx"
+    path.write_bytes(write_artefact(graph, metadata))
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, small_store) -> Path:
+    """A short training on the small store with fold 0 left out."""
+    pytest.importorskip("torch")
+    from attunet.config import AugmentConfig, Config, ModelConfig, OptimConfig, RunConfig
+    from attunet.training import train
+
+    config = Config(
+        model=ModelConfig(base_width=8),
+        augment=AugmentConfig(enabled=False),
+        optim=OptimConfig(epochs=40.0, batch_size=4, lr=1e-2, ema_decay=0.9),
+        run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),
+    )
+    path = tmp_path_factory.mktemp("runs") / "small-run"
+    train(small_store.path, path, config, fold=0, report=lambda line: None)
+    return path

@@ -1,0 +1,107 @@
+"""docs/artefact.md is enough to write a client: one written from its text alone gets the runtime's label maps."""
+
+import base64
+import dataclasses
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import onnxruntime
+import pytest
+
+from attunet.export.artefact import KEY, write_artefact
+from attunet.export.golden import make_golden
+from attunet.export.runtime import Segmenter
+from attunet.volume import Volume
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "artefact.md").read_text(encoding="utf-8")
+
+
+def _filter(n_in: int, n_out: int) -> np.ndarray:
+    s = max(1, n_in / n_out)
+    c = (np.arange(n_out) + 0.5) * n_in / n_out - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(n_in)[None] - c[:, None]) / s)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _resize(planes: np.ndarray, shape) -> np.ndarray:
+    return _filter(planes.shape[-2], shape[0]) @ planes @ _filter(planes.shape[-1], shape[1]).T
+
+
+class Client:
+    """The steps of the document, by its numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map[KEY])
+        assert self.about["schema"] <= 1
+
+    def label_map(self, data: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        rules = self.about["preprocessing"]
+        here = nib.orientations.io_orientation(affine)
+        there = nib.orientations.axcodes2ornt(rules["orientation"])
+        change = nib.orientations.ornt_transform(here, there)
+        oriented = np.stack([nib.orientations.apply_orientation(channel, change) for channel in data])  # 1
+        spacing = np.empty(3)
+        spacing[change[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
+        columns, rows = (axis for axis in range(3) if axis != rules["slice_axis"])
+        slices = oriented.transpose(1 + rules["slice_axis"], 0, 1 + rows, 1 + columns).astype(float)  # 2
+        air = []
+        for c in range(slices.shape[1]):  # 3
+            low, high = np.percentile(slices[:, c], rules["clip_percentiles"])
+            clipped = np.clip(slices[:, c], low, high)
+            slices[:, c] = (clipped - clipped.mean()) / clipped.std()
+            air.append((low - clipped.mean()) / clipped.std())
+        native = slices.shape[2:]
+        small = [max(1, round(n * spacing[axis] / rules["spacing_mm"])) for n, axis in zip(native, (rows, columns), strict=True)]
+        resized = _resize(slices, small)  # 4
+        padded = [-(-n // 16) * 16 for n in small]
+        top, left = ((p - n) // 2 for p, n in zip(padded, small, strict=True))
+        inside = (..., slice(top, top + small[0]), slice(left, left + small[1]))
+        window = np.tile(np.array(air)[:, None, None], (len(slices), 1, *padded))
+        window[inside] = resized  # 5
+        reach = rules["context_slices"] // 2
+        order = [np.clip(np.arange(len(window)) + k, 0, len(window) - 1) for k in range(-reach, reach + 1)]
+        given = np.concatenate([window[o] for o in order], axis=1).astype(np.float32)  # 6
+        logits = self.session.run(["logits"], {self.about["input"]["name"]: given})[0]
+        indices = _resize(logits[inside].astype(float), native).argmax(axis=1)  # 1, 2, 3
+        position = {rules["slice_axis"]: 0, rows: 1, columns: 2}
+        back = nib.orientations.ornt_transform(there, here)
+        volume = nib.orientations.apply_orientation(indices.transpose([position[a] for a in range(3)]), back)  # 4
+        return np.array([c["value"] for c in self.about["classes"]])[volume]  # 6
+
+
+@pytest.mark.parametrize("changes", [{}, {"slice_axis": 1, "spacing_mm": 2.2, "orientation": "RSP"}])
+def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, graph, metadata, changes):
+    path = tmp_path / "model.onnx"
+    spec = dataclasses.replace(metadata.spec, **changes)
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec)))
+    segmenter = Segmenter(path)
+    random = np.random.default_rng(3)
+    data = random.normal(100, 30, (1, 37, 52, 21)).astype(np.float32)
+    affine = nib.affines.from_matvec(np.array([[0, -1.9, 0.2], [1.4, 0, 0], [0, 0.1, 3.0]]), [1, 2, 3])
+    values = np.array(segmenter.classes.values)
+    expected = values[segmenter.predict_volume(Volume(data, affine))]
+    got = Client(path).label_map(data, affine)
+    assert len(np.unique(expected)) > 2
+    assert (got != expected).mean() < 1e-3, "rounding may decide a pixel where two classes are equal"
+
+
+def test_golden_arrays_are_read_as_documented(tmp_path, graph, metadata, artefact):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, golden=make_golden(Segmenter(artefact)))))
+    client = Client(path)
+    golden = client.about["golden"]
+    slices, logits = (
+        np.frombuffer(base64.b64decode(golden[name]["float32_base64"]), "<f4").reshape(golden[name]["shape"])
+        for name in ("slices", "logits")
+    )
+    found = client.session.run(["logits"], {"slices": slices})[0][:, :, :: golden["stride"], :: golden["stride"]]
+    assert np.abs(found - logits).max() <= golden["tolerance"] * np.abs(logits).max()
+
+
+def test_every_field_is_documented(artefact):
+    about = Client(artefact).about
+    for name in (*about, *about["preprocessing"], *about["training"], *about["postprocessing"], *about["input"]):
+        assert f"`{name}`" in DOCUMENT or f'"{name}"' in DOCUMENT, name

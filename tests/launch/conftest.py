@@ -1,0 +1,52 @@
+"""The command as a user calls it, and a small trained run with its artefact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+from attunet.store import Store
+
+QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Attunet = Callable[..., Done]
+
+
+@pytest.fixture
+def attunet(capfd: pytest.CaptureFixture[str]) -> Attunet:
+    """`attunet("prepare", source, store)` runs the command in this process."""
+
+    def call(*arguments: object) -> Done:
+        capfd.readouterr()
+        code = run_command(cli, "attunet", [str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return Done(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An attention U-Net, trained for a moment on the small store."""
+    path = tmp_path_factory.mktemp("trained") / "small"
+    assert run_command(cli, "attunet", ["train", str(small_store.path), str(path), "--fold", "0", *QUICK]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def artefact(run: Path) -> Path:
+    """That run, exported with the maps of its gates."""
+    path = run.parent / "small.onnx"
+    assert run_command(cli, "attunet", ["export", str(run), str(path), "--attention"]) == 0
+    return path

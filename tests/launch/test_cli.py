@@ -1,0 +1,146 @@
+"""What a user sees of the command when the call or the input is wrong: one line, the right exit code, nothing written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from attunet.config import load_config
+from attunet.errors import RunError
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+from attunet.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_command_has_help(attunet) -> None:
+    top = attunet("--help")
+    assert top.code == 0
+    for name in ("demo", "phantom", "prepare", "inspect", "train", "export", "evaluate", "predict"):
+        assert re.search(rf"^  {name} ", top.out, re.MULTILINE)
+        assert attunet(name, "--help").code == 0
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = "import sys; from attunet.launch.cli import main; sys.argv = ['attunet', '--help']; main(); print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("nonsense", "No such command 'nonsense'"),
+        ("prepare source", "Missing argument 'STORE'"),
+        ("prepare nowhere out", "nowhere: no such folder"),
+        ("prepare source out --config nowhere.toml", "presets chaos, chaos-cpu, demo, reference, got 'nowhere.toml'"),
+        ("prepare source out --set data.size=100", "data.size: must be a multiple of 16, got 100"),
+        ("prepare source out --set data.sise=96", "has no field 'sise'"),
+        ("prepare source out --folds 1", "--folds"),
+        ("inspect nowhere", "nowhere: no such file or folder"),
+        ("inspect empty", "empty: the folder has no files"),
+        ("train empty out --fold 0", "empty: is no store"),
+        ("train STORE out", "Missing option '--fold'"),
+        ("train STORE out --fold 9", "fold: must be 0 to 2 or all"),
+        ("train STORE out --fold -1", "must be a fold's number or all"),
+        ("train STORE out --fold 0 --resume --set run.mixed_precision=no", "--resume needs a checkpoint"),
+        ("train STORE out --fold 0 --set data.size=96", "[data] is settled when the store is made"),
+        ("train STORE out --fold 0 --set optim.lr=fast", "optim.lr: must be a number"),
+        ("train STORE out --fold 0 --init empty --set run.mixed_precision=no", "empty"),
+        ("export empty out.onnx", "empty: is not a run"),
+        ("evaluate STORE empty --out out", "empty: is not a run"),
+        ("evaluate STORE nowhere.onnx --out out", "nowhere.onnx"),
+        ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.nii.gz: no such file or folder"),
+        ("demo --out full", "full: must be a new or an empty folder"),
+        ("phantom full", "full: must be a new or an empty folder"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_leaves_nothing(
+    attunet, source: Path, small_store: Store, monkeypatch: pytest.MonkeyPatch, call: str, words: str
+) -> None:
+    monkeypatch.chdir(source.parent)
+    Path("empty").mkdir()
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("precious")
+    before = {path for path in Path().rglob("*")}
+    done = attunet(*(small_store.path if word == "STORE" else word for word in call.split()))
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert words in done.err
+    assert {path for path in Path().rglob("*")} == before
+
+
+def outcome(raised: BaseException, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    @click.command()
+    @click.option("--debug", is_flag=True, expose_value=False)
+    def command() -> None:
+        raise raised
+
+    code = run_command(command, "command", arguments)
+    return code, capsys.readouterr().err
+
+
+def test_exit_codes_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(RunError("loss is not finite at step 3"), capsys) == (1, "error: loss is not finite at step 3\n")
+    assert outcome(OSError(28, "No space left on device", "run/file"), capsys) == (1, "error: run/file: No space left on device\n")
+    assert outcome(PermissionError(13, "Permission denied", "out"), capsys) == (1, "error: out: Permission denied\n")
+    assert outcome(KeyboardInterrupt(), capsys) == (130, "\nerror: interrupted\n")
+
+
+def test_a_bug_and_debug_keep_their_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError):
+        outcome(KeyError("bug"), capsys)
+    with pytest.raises(RunError):
+        outcome(RunError("shown in full"), capsys, "--debug")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(attunet, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = attunet("phantom", tmp_path / "out", "--cases", 1)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+
+
+def test_a_closed_pipe_is_no_traceback(source: Path) -> None:
+    command = f"{sys.executable} -m attunet.launch.cli inspect {source} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_presets_and_settings_reach_the_store(attunet, source: Path, tmp_path: Path) -> None:
+    done = attunet("prepare", source, tmp_path / "store", "--config", "demo", "--set", "data.size=64", "--folds", 2)
+    assert done.code == 0
+    told = attunet("inspect", tmp_path / "store").out
+    assert "64 × 64 pixels at" in told
+    assert "fold 1" in told
+    assert "fold 2" not in told
+
+
+def test_inspect_says_what_is_there_and_what_is_wrong(attunet, source: Path, run: Path, artefact: Path) -> None:
+    (source / "04-T2SPIR-mask.nii.gz").unlink()
+    (source / "03-T2SPIR-src.nii.gz").write_bytes((source / "03-T2SPIR-src.nii.gz").read_bytes()[:500])
+    told = attunet("inspect", source)
+    assert told.code == 0
+    assert "4 cases of 4 patients" in told.out
+    assert "liver, right kidney, left kidney, spleen" in told.out
+    assert re.search(r"^error: .*03-T2SPIR-src.nii.gz", told.out, re.MULTILINE)
+    assert "warning: 04-T2SPIR: has no mask" in told.out
+    assert "finished" in attunet("inspect", run).out
+    assert "attention_1" in attunet("inspect", artefact).out
+    assert "48 × 40 × 6 voxels" in attunet("inspect", source / "01-T2SPIR-src.nii.gz").out
+
+
+def test_the_run_has_the_configuration_that_was_asked_for(run: Path) -> None:
+    config = load_config(run / "config.toml")
+    assert (config.model.base_width, config.model.depth, config.optim.epochs) == (4, 2, 2)
+
+
+def test_help_of_the_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"attunet {name}" in text for name in cli.commands)

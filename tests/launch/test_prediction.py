@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.store import Store
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray, *, codes: tuple[int, int]) -> Path:
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=codes[0])
+    image.set_sform(affine, code=codes[1])
+    path.parent.mkdir(exist_ok=True)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture
+def scan(small_store: Store, tmp_path: Path) -> Path:
+    """A case of the small store, as an oblique file with codes of its own."""
+    volume, _ = small_store.read_source("01-T2SPIR")
+    angle = np.radians(5)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = volume.affine.copy()
+    affine[:3, :3] = turn @ affine[:3, :3]
+    return write(tmp_path / "scans" / "scan.nii.gz", volume.data[0], affine, codes=(2, 4))
+
+
+@pytest.mark.parametrize("kind", ["run", "artefact"])
+def test_the_label_map_lies_on_the_inputs_grid(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "labels.nii.gz"
+    done = attunet("predict", request.getfixturevalue(kind), scan, out)
+    assert done.code == 0, done.err
+    assert "liver" in done.out
+    given, made = nib.load(scan), nib.load(out)
+    assert made.shape == given.shape
+    np.testing.assert_allclose(made.affine, given.affine, atol=1e-6)
+    assert (made.header["qform_code"], made.header["sform_code"]) == (2, 4)
+    assert made.get_data_dtype() == np.uint8
+    assert set(np.unique(made.dataobj)) <= {0, 1, 2, 3, 4}
+
+
+def test_run_and_artefact_segment_alike(attunet, run: Path, artefact: Path, scan: Path, tmp_path: Path) -> None:
+    assert attunet("predict", run, scan, tmp_path / "a.nii.gz").code == 0
+    assert attunet("predict", artefact, scan, tmp_path / "b.nii.gz").code == 0
+    a, b = (np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj) for name in "ab")
+    assert (a == b).mean() > 0.999
+
+
+@pytest.mark.parametrize("kind", ["run", "artefact"])
+def test_attention_writes_a_map_per_gate_on_the_same_grid(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+    assert attunet("predict", request.getfixturevalue(kind), scan, tmp_path / "labels.nii", "--attention").code == 0
+    given = nib.load(scan)
+    maps = sorted(tmp_path.glob("labels-attention-*.nii.gz"))
+    assert len(maps) == 2  # one per down-sampling of the network
+    for path in maps:
+        made = nib.load(path)
+        values = made.get_fdata()
+        assert made.shape == given.shape
+        np.testing.assert_allclose(made.affine, given.affine, atol=1e-6)
+        assert 0 <= values.min() <= values.max() <= 1
+        assert values.std() > 0
+
+
+def test_a_folder_goes_through_and_a_bad_file_does_not_stop_it(attunet, run: Path, scan: Path, tmp_path: Path) -> None:
+    folder = scan.parent
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "other-src.nii.gz").write_bytes(scan.read_bytes())
+    (folder / "deeper" / "other-mask.nii.gz").write_bytes(scan.read_bytes())
+    (folder / "broken.nii.gz").write_bytes(scan.read_bytes()[:400])
+    (folder / "notes.txt").write_text("no volume")
+    done = attunet("predict", run, folder, tmp_path / "out")
+    assert done.code == 1
+    assert "1 of 3 volumes" in done.err
+    assert "broken.nii.gz" in done.out
+    made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.nii.gz"))
+    assert made == ["deeper/other-src.nii.gz", "scan.nii.gz"]
+
+
+def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
+    before = scan.read_bytes()
+    for output in (scan, scan.parent / ".." / "scans" / "scan.nii.gz"):
+        done = attunet("predict", run, scan, output)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+    assert attunet("predict", run, scan.parent, scan.parent).code == 2
+    assert scan.read_bytes() == before

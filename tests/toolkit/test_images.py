@@ -1,0 +1,96 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.errors import InputError
+from attunet.readers import read_label_array, read_volume
+
+Image = pytest.importorskip("PIL.Image")
+RNG = np.random.default_rng(0)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.TIFF"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_grey_pictures_are_volumes_of_one_slice(tmp_path: Path, name: str, kind: type) -> None:
+    pixels = RNG.integers(0, np.iinfo(kind).max, (7, 5)).astype(kind)
+    volume = read_volume(save(tmp_path / name, pixels))
+    np.testing.assert_array_equal(volume.data[0, :, :, 0], pixels.T)
+    assert volume.data.dtype in (kind, np.int32)
+    assert (volume.unit, volume.spacing) == ("pixel", (1, 1, 1))
+
+
+def test_colour_is_three_channels_and_alpha_is_dropped(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 255, (7, 5, 4)).astype(np.uint8)
+    for bands in (3, 4):
+        volume = read_volume(save(tmp_path / f"{bands}.png", pixels[:, :, :bands]))
+        np.testing.assert_array_equal(volume.data[..., 0], pixels[:, :, :3].transpose(2, 1, 0))
+
+
+def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:
+    pages = RNG.integers(0, 255, (4, 7, 5)).astype(np.uint8)
+    images = [Image.fromarray(page) for page in pages]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:], compression="tiff_lzw")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").data[0], pages.transpose(2, 1, 0))
+    images[0].save(tmp_path / "b.tif", save_all=True, append_images=[images[1].resize((9, 9))])
+    with pytest.raises(InputError, match="every page must have the same size"):
+        read_volume(tmp_path / "b.tif")
+
+
+def test_label_images_are_indices(tmp_path: Path) -> None:
+    labels = RNG.integers(0, 4, (7, 5)).astype(np.uint8)
+    palette = Image.fromarray(labels).convert("P")
+    palette.putdata(labels.ravel().tolist())
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    palette.save(tmp_path / "palette.png")
+    save(tmp_path / "grey.png", labels)
+    save(tmp_path / "rgb.png", np.repeat(labels[:, :, None], 3, axis=2))
+    Image.fromarray(labels > 0).save(tmp_path / "binary.png")
+    for name in ("palette", "grey", "rgb"):
+        np.testing.assert_array_equal(read_label_array(tmp_path / f"{name}.png")[0][:, :, 0], labels.T)
+    np.testing.assert_array_equal(read_label_array(tmp_path / "binary.png")[0][:, :, 0], labels.T > 0)
+    save(tmp_path / "colours.png", RNG.integers(0, 255, (7, 5, 3)).astype(np.uint8))
+    with pytest.raises(InputError, match="must be grey or have a palette"):
+        read_label_array(tmp_path / "colours.png")
+
+
+def png_of(width: int, height: int, body: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (100_000, 100_000), (30_000, 30_000), (12_000, 12_000)])
+def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(tmp_path: Path, width: int, height: int) -> None:
+    resource = pytest.importorskip("resource")
+    (tmp_path / "bomb.png").write_bytes(png_of(width, height, zlib.compress(bytes(10_000))))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"bomb\.png: (at most|is cut short|cannot be read)"):
+        read_volume(tmp_path / "bomb.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_damaged_and_unsupported_pictures_are_one_line(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", RNG.integers(0, 255, (70, 50)).astype(np.uint8))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read as PNG or TIFF"):
+        read_volume(path)
+    save(tmp_path / "b.tif", RNG.integers(0, 255, (70, 50)).astype(np.uint8), compression="jpeg")
+    with pytest.raises(InputError, match=r"TIFF compression must be one of raw, .* got jpeg"):
+        read_volume(tmp_path / "b.tif")
+    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.jpg")
+    (tmp_path / "c.jpg").rename(tmp_path / "c.png")
+    with pytest.raises(InputError, match="cannot be read as PNG or TIFF"):
+        read_volume(tmp_path / "c.png")
+    Image.new("CMYK", (5, 5)).save(tmp_path / "d.tif")
+    with pytest.raises(InputError, match="must be grey, palette or RGB, got Pillow's mode CMYK"):
+        read_volume(tmp_path / "d.tif")

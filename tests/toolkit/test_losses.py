@@ -1,0 +1,48 @@
+"""The loss of sums equals the loss of the field's own implementations, and adds over parts of a batch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from attunet.losses import SMOOTH, loss_from_sums, segmentation_sums
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(6, 5, 16, 24, generator=GENERATOR, dtype=torch.float32)
+LABELS = torch.randint(0, 5, (6, 16, 24), generator=GENERATOR, dtype=torch.uint8)
+
+
+def total(sums: torch.Tensor) -> torch.Tensor:
+    return loss_from_sums(sums, dice_weight=1.0, cross_entropy_weight=1.0).total
+
+
+def test_cross_entropy_equals_torch() -> None:
+    weights = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0])
+    loss = loss_from_sums(segmentation_sums(LOGITS, LABELS, weights), dice_weight=0.0, cross_entropy_weight=1.0)
+    torch.testing.assert_close(loss.total, F.cross_entropy(LOGITS, LABELS.long(), weights))
+
+
+def test_dice_equals_monai() -> None:
+    losses = pytest.importorskip("monai.losses", reason="MONAI is the oracle here and is not installed")
+    oracle = losses.DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    loss = loss_from_sums(segmentation_sums(LOGITS, LABELS), dice_weight=1.0, cross_entropy_weight=0.0)
+    torch.testing.assert_close(loss.total, oracle(LOGITS, LABELS[:, None].long()))
+
+
+def test_sums_of_parts_give_the_loss_and_gradient_of_the_whole() -> None:
+    whole, parts = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
+    total(segmentation_sums(whole, LABELS)).backward()
+    total(segmentation_sums(parts[:1], LABELS[:1]) + segmentation_sums(parts[1:], LABELS[1:])).backward()
+    torch.testing.assert_close(parts.grad, whole.grad)
+
+
+def test_ignored_pixels_change_nothing() -> None:
+    ignored = LABELS.clone()
+    ignored[:, :8] = 255
+    changed = LOGITS.clone()
+    changed[:, :, :8] += 100 * torch.randn(changed[:, :, :8].shape, generator=GENERATOR)
+    torch.testing.assert_close(segmentation_sums(changed, ignored), segmentation_sums(LOGITS[:, :, 8:], LABELS[:, 8:]))
+
+
+def test_a_perfect_prediction_has_no_loss() -> None:
+    perfect = 50.0 * F.one_hot(LABELS.long(), 5).permute(0, 3, 1, 2)
+    assert total(segmentation_sums(perfect, LABELS)).item() < 1e-4

@@ -1,0 +1,70 @@
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.errors import RunError
+from attunet.predict_volume import predict_volume
+from attunet.spec import PreprocessSpec
+from attunet.volume import Volume
+
+SPEC = PreprocessSpec("LPS", 2, spacing_mm=1.7, size=(32, 32))
+OTHERS = [
+    np.array(list(zip(axes, flips, strict=True)))
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+
+
+def network(slices: np.ndarray) -> np.ndarray:
+    """Three classes from brightness and place, so that any mix-up of sides or slices shows."""
+    rows, columns = np.mgrid[: slices.shape[2], : slices.shape[3]] / 32
+    bright = slices.mean(axis=1)
+    return np.stack([0 * bright, bright + rows - 0.8, 1.5 * bright - columns], axis=1).astype(np.float32)
+
+
+def scan(seed: int = 0) -> nib.Nifti1Image:
+    data = np.random.default_rng(seed).gamma(2, 100, (21, 26, 5)).astype(np.float32)
+    oblique = np.array([[-1.4, 0.2, 0, 10], [0.2, 1.5, 0.1, -4], [0, -0.1, 6, 3], [0, 0, 0, 1.0]])
+    return nib.Nifti1Image(data, oblique)
+
+
+def volume_of(image: nib.Nifti1Image) -> Volume:
+    return Volume(np.asarray(image.dataobj)[None], image.affine)
+
+
+def test_the_same_scan_stored_in_any_of_48_ways_gets_the_same_labels() -> None:
+    image = scan()
+    labels = predict_volume(network, volume_of(image), SPEC)
+    assert labels.shape == image.shape
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) == {0, 1, 2}
+    as_image = nib.Nifti1Image(labels, image.affine)
+    for other in OTHERS:
+        found = predict_volume(network, volume_of(image.as_reoriented(other)), SPEC)
+        np.testing.assert_array_equal(found, np.asarray(as_image.as_reoriented(other).dataobj))
+
+
+def test_batches_do_not_change_the_result() -> None:
+    spec = PreprocessSpec("LPS", 2, spacing_mm=1.7, size=(32, 32), context_slices=3)
+    expected = predict_volume(network, volume_of(scan()), spec, batch_size=5)
+    for batch_size in (1, 2, 64):
+        np.testing.assert_array_equal(predict_volume(network, volume_of(scan()), spec, batch_size=batch_size), expected)
+
+
+def test_the_network_sees_whole_slices_in_multiples_of_16() -> None:
+    shapes = []
+
+    def spy(slices: np.ndarray) -> np.ndarray:
+        shapes.append(slices.shape)
+        assert slices.dtype == np.float32
+        return network(slices)
+
+    predict_volume(spy, Volume(np.zeros((1, 90, 70, 5), np.int16), np.diag([1.7, 1.7, 5, 1])), SPEC, batch_size=4)
+    assert shapes == [(4, 1, 80, 96), (1, 1, 80, 96)]
+
+
+def test_logits_that_are_not_finite_are_an_error() -> None:
+    with pytest.raises(RunError, match="logits must be finite, those of slices 0 to 4"):
+        predict_volume(lambda slices: np.full((len(slices), 2, *slices.shape[2:]), np.nan), volume_of(scan()), SPEC)

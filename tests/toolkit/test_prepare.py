@@ -1,0 +1,293 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.layouts import find_cases
+from attunet.over_cases import FEWEST_FOR_PROCESSES, over_cases
+from attunet.prepare import prepare
+from attunet.scan import scan_case
+from attunet.store import Store
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def rewrite(path: Path, data: np.ndarray) -> None:
+    nib.save(nib.Nifti1Image(data, nib.load(path).affine), path)
+
+
+def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: Path) -> None:
+    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    entry = store.manifest["cases"][1]
+    for file in (*entry["image_files"], entry["label_file"]):
+        assert hashlib.sha256((source / file["file"]).read_bytes()).hexdigest() == file["sha256"]
+    assert store.manifest["schema"] == 1
+    assert entry["native_shape"] == [48, 40, 6]
+    assert entry["spacing"] == pytest.approx([2, 2, 8])
+    labels = np.asarray(nib.load(source / "02-T2SPIR-mask.nii.gz").dataobj)
+    assert entry["voxels_per_class"] == np.bincount(labels.ravel().astype(int), minlength=5).tolist()
+    image = np.asarray(nib.load(source / "02-T2SPIR-src.nii.gz").dataobj)
+    used = entry["intensity"][0]["used"]
+    low, high = np.percentile(image, (0.5, 99.5))
+    assert (used["low"], used["high"]) == pytest.approx((low, high))
+    assert (used["shift"], used["scale"]) == pytest.approx((np.clip(image, low, high).mean(), np.clip(image, low, high).std()))
+
+
+def test_spacing_is_the_median_and_the_window_holds_every_label(tmp_path: Path, write_case) -> None:
+    spacings = [1.0, 1.5, 2.5]
+    for number, spacing in enumerate(spacings):
+        write_case(tmp_path / "source", f"{number}-T2", seed=number, shape=(160, 150, 3), spacing=(spacing, spacing, 6.0))
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    assert store.spec.spacing_mm == 1.5
+    assert store.spec.slice_axis == 2
+    assert store.data_config.size == store.spec.size[0]
+    assert store.spec.size[0] % 32 == 0
+    assert store.manifest["findings"] == []
+    assert all(free_border(store, case.name) >= 4 for case in store.cases)
+    smaller = prepare(tmp_path / "source", tmp_path / "smaller", DataConfig(size=store.spec.size[0] - 32), report=quiet)
+    assert min(free_border(smaller, case.name) for case in smaller.cases) < 8
+
+
+def free_border(store: Store, case: str) -> int:
+    """Pixels between the labels and the edge of the window."""
+    rows, columns = (np.flatnonzero(store.label(case).any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    height, width = store.spec.size
+    return int(min(rows[0], columns[0], height - 1 - rows[-1], width - 1 - columns[-1]))
+
+
+def test_the_window_is_never_larger_than_the_images_need(tmp_path: Path, write_case) -> None:
+    _, mask = write_case(tmp_path / "source", "1-T2", shape=(60, 50, 3))
+    rewrite(mask, np.ones((60, 50, 3), np.uint8))
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).spec.size == (64, 64)
+
+
+def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(tmp_path: Path, write_case) -> None:
+    write_case(tmp_path / "source", "1-T2", shape=(100, 100, 3), spacing=(1.0, 1.0, 5.0))
+    lines: list[str] = []
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=64), report=lines.append)
+    (finding,) = store.manifest["findings"]
+    assert (finding["case"], finding["rule"], finding["level"]) == ("1-T2", "window-cuts-labels", "warning")
+    labels = np.asarray(nib.load(tmp_path / "source/1-T2-mask.nii.gz").dataobj)
+    assert finding["figure"] == pytest.approx(1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6)
+    assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in lines)
+
+
+def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, write_case) -> None:
+    for number in range(2):
+        write_case(tmp_path / "source", f"{number}-T2", seed=number, shape=(30, 6, 40), spacing=(2.0, 9.0, 2.0))
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    assert (store.spec.slice_axis, store.cases[0].num_slices) == (1, 6)
+
+
+@pytest.mark.parametrize("values", [(0, 63, 126, 189, 252), (0, 80, 160, 240, 255)])
+def test_grey_values_read_as_the_same_organs(tmp_path: Path, write_case, values: tuple[int, ...]) -> None:
+    write_case(tmp_path / "plain", "1-T2")
+    write_case(tmp_path / "grey", "1-T2", values=values)
+    plain = prepare(tmp_path / "plain", tmp_path / "a", DataConfig(), report=quiet)
+    grey = prepare(tmp_path / "grey", tmp_path / "b", DataConfig(), report=quiet)
+    np.testing.assert_array_equal(plain.label("1-T2"), grey.label("1-T2"))
+    np.testing.assert_array_equal(plain.read_source("1-T2")[1], grey.read_source("1-T2")[1])
+    assert grey.classes.values == values  # what predictions are written with
+
+
+def test_unlabelled_cases_are_kept_apart(source: Path, tmp_path: Path) -> None:
+    (source / "03-T2SPIR-mask.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"03-T2SPIR-src\.nii\.gz: has no mask \(1 of 4 images have none"):
+        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig(), allow_unlabelled=True, report=quiet)
+    assert [c.name for c in store.cases if not c.labelled] == ["03-T2SPIR"]
+    assert not (store.path / "cases/03-T2SPIR/label.npy").exists()
+    assert store.image("03-T2SPIR").shape[0] == 6
+    assert store.read_source("03-T2SPIR")[1] is None
+    assert "03-T2SPIR" not in store.split("all")[0]
+    assert store.num_folds == 3
+    with pytest.raises(InputError, match="has no labels"):
+        store.label("03-T2SPIR")
+
+
+def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(source: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    before = {p: p.stat().st_mtime_ns for p in store.path.rglob("*")}
+    assert prepare(source, tmp_path / "store", DataConfig(), report=lines.append).manifest == store.manifest
+    assert "nothing to do" in lines[-1]
+    with pytest.raises(InputError, match="exists and was made of other files or settings"):
+        prepare(source, tmp_path / "store", DataConfig(size=64), report=quiet)
+    image = np.asarray(nib.load(source / "01-T2SPIR-src.nii.gz").dataobj)
+    rewrite(source / "01-T2SPIR-src.nii.gz", image + 1)
+    with pytest.raises(InputError, match="exists and was made of other files or settings"):
+        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    assert {p: p.stat().st_mtime_ns for p in store.path.rglob("*")} == before
+
+
+def test_a_users_own_folds_are_taken(source: Path, tmp_path: Path) -> None:
+    splits = tmp_path / "mine.json"
+    splits.write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01", "02"], ["03"]], "test": ["04"]}))
+    store = prepare(source, tmp_path / "store", DataConfig(), splits_file=splits, report=quiet)
+    assert store.split(1) == (["01-T2SPIR", "02-T2SPIR"], ["03-T2SPIR"])
+    splits.write_text(json.dumps({"schema": 1, "folds": [["01", "02"], ["03"]], "test": ["05"]}))
+    with pytest.raises(InputError, match="'04' is not listed"):
+        prepare(source, tmp_path / "other", DataConfig(), splits_file=splits, report=quiet)
+
+
+def breakages() -> dict[str, object]:
+    def shape(source: Path) -> None:
+        rewrite(source / "03-T2SPIR-mask.nii.gz", np.zeros((48, 40, 5), np.uint8))
+
+    def unknown(source: Path) -> None:
+        rewrite(source / "03-T2SPIR-mask.nii.gz", np.full((48, 40, 6), 9, np.uint8))
+
+    def nan(source: Path) -> None:
+        rewrite(source / "03-T2SPIR-src.nii.gz", np.full((48, 40, 6), np.nan, np.float32))
+
+    def truncated(source: Path) -> None:
+        path = source / "03-T2SPIR-src.nii.gz"
+        os.truncate(path, path.stat().st_size // 2)
+
+    return {
+        "mask must have the image's shape": shape,
+        "got 9": unknown,
+        "must be finite": nan,
+        "cannot be read as NIfTI": truncated,
+        "has no mask": lambda source: (source / "03-T2SPIR-mask.nii.gz").unlink(),
+        "has no image": lambda source: (source / "03-T2SPIR-src.nii.gz").unlink(),
+    }
+
+
+@pytest.mark.parametrize("rule", breakages())
+def test_one_bad_file_is_one_line_and_nothing_is_written(source: Path, tmp_path: Path, rule: str) -> None:
+    breakages()[rule](source)  # type: ignore[operator]
+    before = fingerprint(tmp_path)
+    with pytest.raises(InputError, match=rule) as caught:
+        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    assert "03-T2SPIR" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert fingerprint(tmp_path) == before
+    assert not (tmp_path / "store.partial").exists()
+
+
+def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, write_case) -> None:
+    write_case(source, "05-T2SPIR", spacing=(9.0, 9.0, 10.0))
+    for arguments, rule in (({"folds": 1}, "folds: must be at least 2"), ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels")):
+        with pytest.raises(InputError, match=rule):
+            prepare(source, tmp_path / "store", **{"config": DataConfig(), "report": quiet, **arguments})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no such folder"):
+        prepare(tmp_path / "absent", tmp_path / "store", DataConfig(), report=quiet)
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from attunet import shards
+from attunet.config import DataConfig
+from attunet.prepare import prepare
+
+calls, real = 0, np.save
+
+def save(file, array, **options):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        file.write_bytes(b"half of an array")
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(file, array, **options)
+
+shards.np.save = save
+prepare(sys.argv[1], sys.argv[2], DataConfig())
+"""
+
+
+@pytest.mark.parametrize("kill_at", [1, 4, 8])
+def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(source: Path, tmp_path: Path, kill_at: int) -> None:
+    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig(), report=quiet).path)
+    target = tmp_path / "store"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(target), str(kill_at)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not target.exists()
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "store.partial").rglob("case.json")}
+    assert len(finished) == (kill_at - 1) // 2
+    lines: list[str] = []
+    prepare(source, target, DataConfig(), report=lines.append)
+    assert fingerprint(target) == expected
+    assert not (tmp_path / "store.partial").exists()
+    assert all((target / p.relative_to(tmp_path / "store.partial")).stat().st_mtime_ns == t for p, t in finished.items())
+    assert any(f"{len(finished)} of 4 cases are there already" in line for line in lines) == bool(finished)
+
+
+def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "6"], capture_output=True, check=False)
+    for path in source.glob("01-*"):
+        path.unlink()
+    config = DataConfig(size=96)
+    store = prepare(source, tmp_path / "store", config, report=quiet)
+    expected = prepare(source, tmp_path / "fresh/store", config, report=quiet)
+    assert fingerprint(store.path) == fingerprint(expected.path)
+
+
+MANY = """
+import sys
+from attunet.config import DataConfig
+from attunet.prepare import prepare
+if __name__ == "__main__":
+    prepare(sys.argv[1], sys.argv[2], DataConfig())
+"""
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_store_and_die_with_their_parent(tmp_path: Path, write_case, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(FEWEST_FOR_PROCESSES + 4):
+        write_case(tmp_path / "source", f"{number:02d}-T2", seed=number, shape=(140, 120, 8))
+    script = tmp_path / "many.py"
+    script.write_text(MANY)
+    target = tmp_path / "store"
+    running = subprocess.Popen([sys.executable, str(script), str(tmp_path / "source"), str(target)], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("store.partial/cases/*/case.json")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert not target.exists()
+    assert list(tmp_path.glob("store.partial/cases/*/case.json"))
+    with pytest.raises(ProcessLookupError):  # noqa: PT012
+        while time.monotonic() < deadline:
+            os.killpg(running.pid, 0)
+            time.sleep(0.05)
+    prepare(tmp_path / "source", target, DataConfig(), report=quiet)
+    monkeypatch.setattr("attunet.over_cases.FEWEST_FOR_PROCESSES", 10**6)
+    inline = prepare(tmp_path / "source", tmp_path / "inline/store", DataConfig(), report=quiet)
+    assert fingerprint(target) == fingerprint(inline.path)
+
+
+def test_the_first_error_in_the_order_of_the_cases_is_reported(tmp_path: Path, write_case) -> None:
+    for number in range(FEWEST_FOR_PROCESSES):
+        image, _ = write_case(tmp_path, f"{number:02d}-T2")
+        if number in (5, 8):
+            os.truncate(image, 100)
+    with pytest.raises(InputError, match="05-T2-src"):
+        list(over_cases(scan_case, find_cases(tmp_path).cases))
+
+
+def test_hounsfield_units_are_recognised(tmp_path: Path, write_case) -> None:
+    image, _ = write_case(tmp_path / "source", "1-CT")
+    rewrite(image, np.asarray(nib.load(image).dataobj) - 1024)
+    store: Store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    assert store.spec.normalization == "ct"
+    assert float(store.image("1-CT").min()) == -1

@@ -1,0 +1,131 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.classes import CHAOS_MR
+from attunet.errors import InputError
+from attunet.splits import deal_folds
+from attunet.store import Store, open_store
+
+
+@pytest.fixture
+def copied(small_store: Store, tmp_path: Path) -> Path:
+    shutil.copytree(small_store.path, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def test_a_store_opens_with_everything_that_training_needs(small_store: Store) -> None:
+    store = open_store(small_store.path)
+    assert store.name == "store"
+    assert store.classes == CHAOS_MR
+    assert [c.name for c in store.cases] == ["01-T2SPIR", "02-T2SPIR", "03-T2SPIR", "04-T2SPIR"]
+    case = store.cases[0]
+    assert (case.patient, case.labelled, case.num_slices, case.native_shape) == ("01", True, 6, (48, 40, 6))
+    assert case.spacing == pytest.approx((2, 2, 8))
+    image, label = store.image(case.name), store.label(case.name)
+    assert (image.dtype, image.shape) == (np.float16, (6, 1, *store.spec.size))
+    assert (label.dtype, label.shape) == (np.uint8, (6, *store.spec.size))
+    assert set(np.unique(label)) == {0, 1, 2, 3, 4}
+    assert not image.flags.writeable
+    assert "auto" not in vars(store.data_config).values()
+
+
+def test_every_labelled_case_is_left_out_by_one_fold(small_store: Store) -> None:
+    everything = {c.name for c in small_store.cases}
+    left_out = []
+    for fold in range(small_store.num_folds):
+        train, held_out = small_store.split(fold)
+        assert set(train) | set(held_out) == everything
+        assert not set(train) & set(held_out)
+        left_out += held_out
+    assert sorted(left_out) == sorted(everything)
+    assert small_store.split("all") == (sorted(everything), [])
+    for fold in (-1, 3, "0", True):
+        with pytest.raises(InputError, match="fold: must be 0 to 2 or all"):
+            small_store.split(fold)  # type: ignore[arg-type]
+
+
+def test_folds_do_not_move_when_patients_join() -> None:
+    patients = [f"{n:02d}" for n in range(30)]
+    before = deal_folds(patients, 5, seed=0)
+    assert before == deal_folds(reversed(patients), 5, seed=0)
+    assert before != deal_folds(patients, 5, seed=1)
+    assert {len(f) for f in before.folds} == {6}
+    assert [p for f in deal_folds(["a", "b"], 5, seed=0).folds for p in f] in (["a", "b"], ["b", "a"])
+
+
+def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> None:
+    (copied / "splits.json").write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01"], ["02", "03"]], "test": ["04"]}))
+    store = open_store(copied)
+    assert store.split(0) == (["02-T2SPIR", "03-T2SPIR"], ["01-T2SPIR"])
+    assert store.split("all") == (["01-T2SPIR", "02-T2SPIR", "03-T2SPIR"], ["04-T2SPIR"])
+
+
+@pytest.mark.parametrize(
+    ("splits", "rule"),
+    [
+        ({"folds": []}, '"schema" must be 1'),
+        ({"schema": 1, "folds": [["01"], ["01", "02", "03", "04"]]}, "'01' is listed twice"),
+        ({"schema": 1, "folds": [["01"], ["02", "03"]]}, "'04' is not listed"),
+        ({"schema": 1, "folds": [["01", "02"], ["03", "04", "05"]]}, "'05' is not a labelled patient"),
+        ({"schema": 1, "folds": [["01"], []]}, "none of them empty"),
+    ],
+)
+def test_splits_that_do_not_fit_are_one_line(copied: Path, splits: dict, rule: str) -> None:
+    (copied / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(InputError, match=rule):
+        open_store(copied)
+
+
+def test_the_users_own_files_come_back_as_they_were(small_store: Store, tmp_path: Path) -> None:
+    volume, labels = small_store.read_source("02-T2SPIR")
+    assert volume.data.shape == (1, 48, 40, 6)
+    assert labels is not None
+    assert labels.shape == volume.shape
+    moved = tmp_path / "moved"
+    shutil.copytree(small_store.source_root, moved)
+    np.testing.assert_array_equal(small_store.read_source("02-T2SPIR", moved)[1], labels)
+    shutil.copy(moved / "03-T2SPIR-src.nii.gz", moved / "02-T2SPIR-src.nii.gz")
+    with pytest.raises(InputError, match=r"02-T2SPIR-src\.nii\.gz: is not the file that .* was made of"):
+        small_store.read_source("02-T2SPIR", moved)
+    (moved / "02-T2SPIR-src.nii.gz").unlink()
+    with pytest.raises(InputError, match="no such file; where the source has moved"):
+        small_store.read_source("02-T2SPIR", moved)
+
+
+def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: is no store"):
+        open_store(tmp_path / "absent")
+    with pytest.raises(InputError, match="is no store"):
+        open_store(tmp_path)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    for change, rule in (
+        ({"schema": 2}, "the store's version must be 1, got 2; prepare it again"),
+        ({"cases": [{**manifest["cases"][0], "case": "../../etc"}]}, "must be a plain file name"),
+        ({"cases": None}, "is damaged"),
+        ({"spec": {"size": [1, 2]}}, "preprocessing: expected the fields"),
+    ):
+        (copied / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(InputError, match=rule):
+            open_store(copied)
+    (copied / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        open_store(copied)
+
+
+def test_a_damaged_array_is_one_line_and_never_unpickled(copied: Path) -> None:
+    store, path = open_store(copied), copied / "cases/01-T2SPIR/image.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"image\.npy: cannot be read"):
+        store.image("01-T2SPIR")
+    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(InputError, match=r"image\.npy: cannot be read"):
+        store.image("01-T2SPIR")
+    np.save(path, np.zeros((6, 1, 3, 3), np.float16))
+    with pytest.raises(InputError, match="must be float16 of shape"):
+        store.image("01-T2SPIR")
+    with pytest.raises(InputError, match="has no case 'x'"):
+        store.image("x")

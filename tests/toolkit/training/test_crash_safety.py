@@ -1,0 +1,159 @@
+"""Nothing short of losing the disk costs more than the steps since the last checkpoint."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError
+from attunet.store import Store
+from attunet.training import load_run
+from attunet.training.checkpoint import newest_checkpoint
+
+PROGRAM = Path(__file__).with_name("kill_and_resume.py")
+CONFIG = """
+[model]
+base_width = 4
+depth = 2
+[optim]
+epochs = 2
+batch_size = 4
+[run]
+log_every = 2
+checkpoint_every_steps = 2
+validate_every_epochs = 1
+"""
+TENSORS = ("model", "average", "optimizer")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def run_program(store: Store, folder: Path, config: Path, boundaries: list[int]) -> list[dict]:
+    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), *map(str, boundaries)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    last = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return {name: (last / f"{name}.safetensors").read_bytes() for name in TENSORS}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference")
+    assert run_program(small_store, folder, config, [0]) == [{"boundary": 0, "codes": [0]}]
+    return folder / "0"
+
+
+def check_boundaries(store: Store, config: Path, uninterrupted: Path, folder: Path, boundaries: list[int]) -> int:
+    """Kills at each boundary; returns how many of the trainings were really killed."""
+    killed = 0
+    for row in run_program(store, folder, config, boundaries):
+        assert row["codes"][-1] == 0, row
+        killed += row["codes"][0] == -signal.SIGKILL
+        assert tensors(folder / str(row["boundary"])) == tensors(uninterrupted), row
+    return killed
+
+
+@pytest.mark.slow
+def test_killed_while_writing_and_resumed_gives_the_same_weights(
+    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    # The first writes are config.toml and environment.json; then come checkpoints of eight boundaries each.
+    boundaries = [3, 6, 9, 12, 14, 17, 21, 26]
+    assert check_boundaries(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
+
+
+@pytest.mark.soak
+def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    assert check_boundaries(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 40
+
+
+def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "attunet.launch.train", str(store.path), str(run), "--fold", "0", "--config", str(config), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_stopped_by_sigterm_it_can_be_resumed(small_store: Store, config: Path, tmp_path: Path) -> None:
+    run, longer = tmp_path / "run", ["--set", "optim.epochs=2000", "--set", "run.checkpoint_every_steps=0"]
+    process = start_training(small_store, run, config, *longer)
+    wait_for_steps(run, process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "continue with --resume" in output
+    stopped_at = load_run(run).step
+    assert 0 < stopped_at < 2000
+    assert not (run / "run.lock").exists()
+    process = start_training(small_store, run, config, *longer, "--resume")
+    while f"resuming at step {stopped_at}" not in (line := process.stdout.readline()):  # type: ignore[union-attr]
+        assert line, "ended without resuming"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(small_store: Store, config: Path, tmp_path: Path) -> None:
+    run, longer = tmp_path / "run", ["--set", "optim.epochs=2000"]
+    first = start_training(small_store, run, config, *longer)
+    wait_for_steps(run, first)
+    second = start_training(small_store, run, config, *longer, "--resume=auto")
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 2
+    assert f"in use by process {first.pid}" in output
+    first.kill()
+    first.wait()
+    assert (run / "run.lock").exists()
+    third = start_training(small_store, run, config, *longer, "--resume=auto")
+    while "slices" not in (line := third.stdout.readline()):  # type: ignore[union-attr]
+        assert line, "a dead process's lock kept the run closed"
+    third.kill()
+    third.wait()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
+def test_a_damaged_checkpoint_is_passed_over_aloud(uninterrupted: Path, tmp_path: Path, file: str, damage: str) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(uninterrupted / "checkpoints", folder)
+    newest, before = sorted(folder.glob("step-*"), reverse=True)[:2]
+    path = newest / file
+    content = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+    else:
+        path.unlink()
+    said: list[str] = []
+    found = newest_checkpoint(folder, report=said.append)
+    assert found is not None
+    assert found.path == before
+    assert len(said) == 1
+    assert newest.name in said[0]
+    shutil.rmtree(before)
+    with pytest.raises(InputError, match="no checkpoint can be read"):
+        newest_checkpoint(folder, report=said.append)
+
+
+def test_two_newest_and_the_best_are_kept(uninterrupted: Path) -> None:
+    names = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
+    assert names == ["best", "step-0000000008", "step-0000000009"]

@@ -1,0 +1,133 @@
+"""Training as a user meets it: it learns, it says what is wrong, and it keeps what it promised."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attunet.config import Config, load_config
+from attunet.errors import InputError, RunError
+from attunet.loader import ResidentLoader
+from attunet.models import build_model
+from attunet.store import Store, open_store
+from attunet.training import load_run, train
+from attunet.training.device import make_accelerator
+from attunet.training.run_folder import read_metrics
+from attunet.training.schedule import learning_rate
+from attunet.training.step import Trainee
+
+SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
+
+
+def config(*settings: str) -> Config:
+    return load_config(None, [*SMALL, *settings])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["unet", "attention_unet"])
+def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
+    settings = ["augment.enabled=false", "optim.batch_size=6", "optim.lr=1e-2"]
+    made = config(*settings, f"model.name={model}", "optim.epochs=250", "optim.ema_decay=0.9")
+    torch.manual_seed(0)
+    network = build_model(model, in_channels=1, num_classes=5, base_width=8, depth=2)
+    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"))
+    assert loader.num_samples == 6
+    trainee = Trainee(network, loader, 5, made, make_accelerator(made.run))
+    for step in range(trainee.total_steps):
+        trainee.step(step)
+    images, labels = loader.batch(np.arange(6))
+    with torch.inference_mode():
+        found = trainee.average.network(images).argmax(1)
+    for organ in range(1, 5):
+        overlap = 2 * ((found == organ) & (labels == organ)).sum() / ((found == organ).sum() + (labels == organ).sum())
+        assert overlap > 0.99, f"organ {organ}"
+
+
+def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made = config("optim.epochs=2", "run.log_every=2")
+    train(small_store.path, run, made, fold=1, report=lambda text: None)
+    loaded = load_run(run)
+    training, held_out = small_store.split(1)
+    assert (list(loaded.training_cases), loaded.held_out, loaded.fold, loaded.finished) == (training, held_out, 1, True)
+    assert loaded.training_cases == {c.name: c.image_sha256 for c in small_store.cases if c.name in training}
+    assert not loaded.network.training
+    rows = read_metrics(run)
+    assert {row["event"] for row in rows} == {"train", "validation", "native"}
+    assert set(rows[-1]["dice"]["per_case"]) == set(held_out)
+    assert load_config(run / "config.toml") == dataclasses.replace(made, data=small_store.data_config)
+    assert json.loads((run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
+
+
+def test_a_finished_run_is_refused_continued_or_left(small_store: Store, tmp_path: Path) -> None:
+    run, said = tmp_path / "run", []
+    with pytest.raises(InputError, match="there is none"):
+        train(small_store.path, run, config(), fold=0, resume="require")
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, report=lambda text: None)
+    with pytest.raises(InputError, match="continue it with --resume"):
+        train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require", report=said.append)
+    assert "finished" in said[0]
+    with pytest.raises(InputError, match=r"optim\.lr was 0\.002 when this run began and is now 0\.001"):
+        train(small_store.path, run, config("optim.epochs=0.5", "optim.lr=1e-3"), fold=0, resume="auto")
+    with pytest.raises(InputError, match="another fold"):
+        train(small_store.path, run, config("optim.epochs=0.5"), fold=1, resume="auto")
+
+
+def test_fine_tuning_starts_from_the_given_weights(small_store: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(small_store.path, first, config("optim.epochs=1"), fold=0, report=lambda text: None)
+    still = config("optim.epochs=0.2", "optim.lr=0", "optim.weight_decay=0")
+    train(small_store.path, second, still, fold=0, init=first, report=lambda text: None)
+    for name, value in load_run(first).network.named_parameters():
+        torch.testing.assert_close(load_run(second).network.get_parameter(name), value, atol=0, rtol=0)
+    with pytest.raises(InputError, match="another network"):
+        train(small_store.path, tmp_path / "third", config("model.name=unet"), fold=0, init=first)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    step = Trainee.step
+
+    def poisoned(self: Trainee, number: int) -> None:
+        if number == 3:
+            self.class_weights = torch.full((5,), torch.inf)
+        step(self, number)
+
+    monkeypatch.setattr(Trainee, "step", poisoned)
+    made = config("optim.epochs=4", "run.checkpoint_every_steps=1", "run.log_every=100")
+    with pytest.raises(RunError, match=r"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\]"):
+        train(small_store.path, run, made, fold=0, report=lambda text: None)
+    loaded = load_run(run)
+    assert loaded.step == 3  # the three good steps; nothing of the bad one
+    assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
+
+
+def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fold: must be 0 to 2 or all"):
+        train(small_store.path, tmp_path / "run", config(), fold=7)
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        train(small_store.path, tmp_path / "run", config("run.mixed_precision=fp16"), fold=0)
+    with pytest.raises(InputError):
+        open_store(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_schedules_rise_and_fall_as_they_say() -> None:
+    def rates(schedule: str) -> list[float]:
+        optim = config(f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1").optim
+        return [learning_rate(step, 100, optim) for step in range(100)]
+
+    for schedule in ("one_cycle", "poly", "constant"):
+        rising = rates(schedule)[:10]
+        assert rising == sorted(rising)
+        assert rates(schedule)[10] == 1
+    assert rates("one_cycle")[55] == pytest.approx(0.5)
+    assert rates("poly")[55] == pytest.approx(0.5**0.9)
+    assert rates("constant")[99] == 1
+    assert rates("one_cycle")[99] < 0.001

@@ -1,0 +1,102 @@
+"""PNG and TIFF, through Pillow (the extra `images`): pictures and stacks without physical spacing."""
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.nifti import MAX_VOXELS, one_line
+from attunet.volume import Volume
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+LARGEST_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
+GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
+TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+
+# What Pillow raises on files that are damaged or made to harm.
+FILE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    NotImplementedError,
+    RecursionError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read_picture(path: Path, *, labels: bool = False) -> Volume:
+    """`(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
+
+    An alpha channel is dropped. With `labels`, a palette gives its indices and colour must be grey in disguise.
+    Raises InputError for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of different size.
+    """
+    from_file = _pillow(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
+            with from_file.open(path, formats=["PNG", "TIFF"]) as image:
+                _check_size(path, image)
+                pages = [_page(path, image, index, labels) for index in range(_num_pages(image))]
+    except InputError:
+        raise
+    except (*FILE_ERRORS, from_file.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as PNG or TIFF: {one_line(error)}") from None
+    if len({page.shape for page in pages}) != 1:
+        raise InputError(f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}")
+    stack = np.stack(pages, axis=-1)  # (rows, columns, C, Z)
+    return Volume(np.ascontiguousarray(stack.transpose(2, 1, 0, 3)), np.eye(4), unit="pixel")
+
+
+def _pillow(path: Path) -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError(f"{path}: PNG and TIFF need Pillow, which is not installed: pip install 'attunet[images]'") from None
+    return Image
+
+
+def _num_pages(image: Any) -> int:
+    return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+
+
+def _check_size(path: Path, image: Any) -> None:
+    width, height = image.size
+    values, present = width * height * len(image.getbands()) * _num_pages(image), path.stat().st_size
+    if values > MAX_VOXELS:
+        raise InputError(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
+    if values // 8 > present * LARGEST_RATIO:
+        raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes")
+    if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:
+        raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}")
+
+
+def _page(path: Path, image: Any, index: int, labels: bool) -> np.ndarray:
+    """One page as `(rows, columns, C)`."""
+    if index:
+        image.seek(index)
+        _check_size(path, image)
+    mode = image.mode
+    if mode == "P" and not labels:
+        image = image.convert("RGB")
+    elif mode in ("LA", "PA", "RGBA"):
+        image = image.convert({"LA": "L", "PA": "RGB", "RGBA": "RGB"}[mode])
+    elif mode not in (*GREY_MODES, "P", "RGB"):
+        raise InputError(f"{path}: must be grey, palette or RGB, got Pillow's mode {mode}")
+    array = np.asarray(image)
+    array = array.astype(np.uint8) if array.dtype == bool else np.asarray(array, dtype=array.dtype.newbyteorder("="))
+    array = array.reshape(*array.shape[:2], -1)
+    if labels and array.shape[2] == 3:
+        if (array != array[:, :, :1]).any():
+            raise InputError(f"{path}: a label image must be grey or have a palette, got colours")
+        array = array[:, :, :1]
+    return array

@@ -1,0 +1,141 @@
+"""What `auto` means for a data set: preprocessing and label coding, decided from the facts of all its cases."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attunet.cases import Source
+from attunet.classes import IGNORE_LABEL, Classes
+from attunet.codings import classes_of_values
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.geometry import resampled_length, round_up
+from attunet.preprocess import MAX_SIDE
+from attunet.scan import ORIENTATION, CaseFacts
+from attunet.spec import PreprocessSpec
+
+MARGIN_PIXELS = 8  # around the labelled extent, either side
+SIZE_STEP = 32
+NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
+CT_AIR = -500.0  # scans whose darkest voxels lie below it are in Hounsfield units
+LARGEST_HALF = 65504.0  # the largest float16
+
+
+@dataclass(frozen=True)
+class Settled:
+    """config: `[data]` with every `auto` replaced; mappings: per labelled case, label value -> class index."""
+
+    spec: PreprocessSpec
+    config: DataConfig
+    classes: Classes
+    mappings: dict[str, dict[int, int]]
+
+
+def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Settled:
+    """Decide everything that the preparation of each case needs. Raises InputError where the cases do not fit together."""
+    first = facts[0]
+    for other in facts[1:]:
+        if (other.num_channels, other.unit) != (first.num_channels, first.unit):
+            raise InputError(
+                f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in {other.unit} "
+                f"beside {first.num_channels} in {first.unit} ({first.case})"
+            )
+    classes, mappings = _settle_classes(source, facts)
+    slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
+    plane = [axis for axis in range(3) if axis != slice_axis]
+    spacing = _settle_spacing(facts, config, plane)
+    size = config.size if config.size != "auto" else _smallest_size(facts, plane, spacing)
+    normalization = config.normalization
+    if normalization == "auto":
+        normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
+    _check_bounds(facts, plane, spacing, normalization)
+    spec = PreprocessSpec(
+        orientation=ORIENTATION if first.unit == "mm" else None,
+        slice_axis=slice_axis,
+        spacing_mm=spacing,
+        size=(size, size),
+        normalization=normalization,
+        clip_percentiles=config.clip_percentiles,
+        window=config.window,
+        context_slices=config.context_slices,
+        num_channels=first.num_channels,
+    )
+    settled = dataclasses.replace(
+        config,
+        spacing_mm="auto" if spacing is None else spacing,  # without physical spacing there is nothing to settle
+        size=size,
+        normalization=normalization,
+        slice_axis=slice_axis,
+    )
+    return Settled(spec, settled, classes, mappings)
+
+
+def _settle_classes(source: Source, facts: Sequence[CaseFacts]) -> tuple[Classes, dict[str, dict[int, int]]]:
+    """The coding that all masks share, and each mask's values as class indices. A mask may lack classes.
+
+    Where copies of a data set are mixed, the first coding; without any, one made of the values of all masks.
+    """
+    labels = {c.case: c.label or c.case for c in source.cases}
+    values = {f.case: f.label_values for f in facts if f.label_values is not None}
+    if not source.codings:
+        if not values:
+            raise InputError(f"{source.root}: without masks the classes cannot be known; name them with --classes")
+        everything = {v for found in values.values() for v in found} - {source.ignored}
+        classes = classes_of_values([v for v in everything if v is not None], source.root)
+        codings = dict.fromkeys(values, classes)
+    else:
+        codings = {case: source.coding(found, labels[case]) for case, found in values.items()}
+        telling = {codings[case] for case, found in values.items() if len(found) > 1}
+        classes = telling.pop() if len(telling) == 1 else source.codings[0]
+    return classes, {case: {v: _index(source, codings[case], v) for v in found} for case, found in values.items()}
+
+
+def _index(source: Source, coding: Classes, value: int) -> int:
+    canonical = source.canonical(value)
+    return IGNORE_LABEL if canonical == source.ignored else coding.values.index(canonical)
+
+
+def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
+    spacing = [statistics.median(f.oriented_spacing[axis] for f in facts) for axis in range(3)]
+    if facts[0].unit == "pixel" or spacing[2] * NEARLY_EQUAL >= max(spacing):
+        return 2
+    return spacing.index(max(spacing))
+
+
+def _settle_spacing(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> float | None:
+    if config.spacing_mm != "auto":
+        if facts[0].unit != "mm":
+            raise InputError(f"data.spacing_mm: must be auto for files without physical spacing, got {config.spacing_mm}")
+        return float(config.spacing_mm)
+    if facts[0].unit != "mm":
+        return None
+    return float(f"{statistics.median(f.oriented_spacing[axis] for f in facts for axis in plane):.4g}")
+
+
+def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None) -> int:
+    """The smallest multiple of 32 that holds every label, measured around the image centre, with a margin; at most the whole images."""
+    needed = whole = 1
+    for fact in facts:
+        for axis in plane:
+            native, pixel = fact.oriented_shape[axis], fact.oriented_spacing[axis]
+            length = resampled_length(native, pixel, spacing)
+            whole = max(whole, length)
+            if fact.half_extent is not None:
+                # One pixel more, for resampling and for the centre of an odd length.
+                reach = math.ceil(fact.half_extent[axis] / pixel * length / native) + 1
+                needed = max(needed, min(length, 2 * (reach + MARGIN_PIXELS)))
+    labelled = any(fact.half_extent is not None for fact in facts)
+    return round_up(needed if labelled else whole, SIZE_STEP)
+
+
+def _check_bounds(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None, normalization: str) -> None:
+    """What would fail in the middle of the work fails before anything is written."""
+    for fact in facts:
+        lengths = [resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spacing) for axis in plane]
+        if max(lengths) > MAX_SIDE:
+            raise InputError(f"{fact.case}: at most {MAX_SIDE} pixels a side after resampling are supported, got {max(lengths)}")
+        largest = max(max(abs(c["min"]), abs(c["max"])) for c in fact.intensity)
+        if normalization == "none" and fact.dtype.startswith("float") and largest > LARGEST_HALF:
+            raise InputError(f"{fact.case}: data.normalization none needs values within ±{LARGEST_HALF:g}, got {largest:g}")
