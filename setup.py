@@ -47,9 +47,12 @@ setup(
             "tqdm>=4.66",  # progress bar
         ],
         "dicom": ["pydicom>=3.0.2"],  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
+        "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
         "dev": [
-            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "build", "scipy-stubs", "types-setuptools"],
+            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools"],
+            "setuptools>=77",  # a test builds the wheel without isolation
+            *["pydicom>=3.0.2", "pillow>=11"],  # tests write DICOM and PNG sources
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
         ],
     },

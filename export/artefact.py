@@ -32,7 +32,7 @@ class Golden:
     """A generated input and what the artefact made of it when it was written, on the CPU.
 
     slices: `(1, in_channels, h, w)` float32. logits: `(1, K, h / stride, w / stride)` float32, every `stride`-th row and column.
-    tolerance: largest |difference| allowed, as a share of the largest |logit|.
+    tolerance: root mean square of the difference allowed, as a share of the logits' own.
     """
 
     slices: np.ndarray

@@ -45,7 +45,7 @@ def open_backend(data: bytes, artefact: Artefact, provider: str, *, num_threads:
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
     backend: Backend
     if provider == "openvino":
-        backend = OpenVinoBackend(data, num_threads)
+        backend = OpenVinoBackend(data, artefact.precision, num_threads)
     elif provider == "cpu":
         backend = SessionBackend(data, num_threads)
     else:
@@ -169,21 +169,20 @@ class DeviceBackend:
 class OpenVinoBackend:
     """The openvino package on the CPU, an extra; an infer request is made for every call, so calls may overlap."""
 
-    def __init__(self, data: bytes, num_threads: int | None) -> None:
+    def __init__(self, data: bytes, precision: str, num_threads: int | None) -> None:
         try:
             import openvino
         except ImportError as error:
             raise RunError(f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}") from None
         self.options = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
+        if precision != "fp16":
+            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # its own choice is bf16 where the CPU has it
         try:
             core = openvino.Core()
             self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
         except Exception as error:
             raise InputError(f"openvino cannot load this graph: {_one_line(error)}") from error
-        self.inputs, self.outputs = (
-            {port.get_any_name(): tuple(d.get_length() if d.is_static else -1 for d in port.get_partial_shape()) for port in ports}
-            for ports in (self._model.inputs, self._model.outputs)
-        )
+        self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         try:
@@ -256,6 +255,16 @@ def _open_session(data: bytes, options: Any, providers: list[Any]) -> Any:
 def _shapes(session: Any) -> tuple[Shapes, Shapes]:
     inputs, outputs = ({value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs()))
     return inputs, outputs
+
+
+def _port_shapes(ports: Any) -> Shapes:
+    """openvino keeps several names for a port behind a cast; the one that the file gives it has no `graph_` added."""
+    shapes = {}
+    for port in ports:
+        shape = tuple(axis.get_length() if axis.is_static else -1 for axis in port.get_partial_shape())
+        names = sorted(port.get_names(), key=lambda name: (name.startswith("graph_"), name))
+        shapes[names[0]] = shape
+    return shapes
 
 
 def _failure(provider: str, error: Exception) -> RunError:

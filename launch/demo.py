@@ -9,13 +9,15 @@ from typing import Any
 from attunet.atomic import write_text
 from attunet.config import Config
 from attunet.errors import InputError
+from attunet.launch.case_sheet import draw_cases
+from attunet.store import open_store
 
 MODELS = ("unet", "attention_unet")
 FOLDS, FOLD = 3, 0
 PHANTOM_SEED = 0
 LATENCY_SECONDS = 2.0
 
-Report = Callable[[str], object]
+Report = Callable[[str], None]
 
 
 def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config, report: Report = print) -> dict[str, Any]:
@@ -83,15 +85,6 @@ def _with_model(config: Config, name: str) -> Config:
 
 
 def _draw_data(store: Path, picture: Path) -> None:
-    """Every case of the store on one page, with its labels."""
-    from attunet.pictures.contact_sheet import draw_contact_sheet, tile
-    from attunet.pictures.view import view_of
-    from attunet.store import open_store
-
     opened = open_store(store)
-    tiles = []
-    for case in opened.cases[:16]:
-        volume, labels = opened.read_source(case.name)
-        view = view_of(volume, slice_axis=opened.spec.slice_axis, oriented=opened.spec.orientation is not None)
-        tiles.append(tile(case.name, volume, view, labels))
-    draw_contact_sheet(picture, tiles, opened.classes, title=f"{opened.name}: {len(opened.cases)} cases")
+    cases = ((case.name, *opened.read_source(case.name)) for case in opened.cases)
+    draw_cases(picture, cases, opened.classes, slice_axis=opened.spec.slice_axis, title=f"{len(opened.cases)} cases")

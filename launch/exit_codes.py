@@ -10,7 +10,7 @@ import click
 from attunet.errors import InputError, RunError
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
-EXTRA_OF = {"pydicom": "dicom", "openvino": "openvino"} | dict.fromkeys(
+EXTRA_OF = {"pydicom": "dicom", "PIL": "images", "openvino": "openvino"} | dict.fromkeys(
     ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
 )
 

@@ -1,45 +1,73 @@
 """`attunet inspect`: what a path holds, in plain lines, and what looks wrong with it."""
 
-import statistics
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from attunet.cases import CaseFiles, Source
+from attunet.checks import check_cases
+from attunet.classes import Classes
+from attunet.codings import parse_classes, to_indices
+from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.launch.case_sheet import draw_cases
+from attunet.layouts import find_cases
+from attunet.scan import CaseFacts, scan_case
+from attunet.settle import Settled, settle
+from attunet.source_files import read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.store import MANIFEST, Store, open_store
+from attunet.volume import Volume
 
-FAR_FROM_MEDIAN = 3.0  # a case whose figure is that many times the median, or a third of it, is named
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read, as for `prepare`; picture: where a sheet of all cases goes."""
+
+    layout: str = "auto"
+    classes: str | None = None
+    case_pattern: str | None = None
+    picture: Path | None = None
+
+    def find(self, path: Path) -> Source:
+        classes = parse_classes(self.classes) if self.classes else None
+        return find_cases(path, self.layout, classes=classes, case_pattern=self.case_pattern)
 
 
-def describe(path: Path) -> Iterator[str]:
+def describe(path: Path, options: SourceOptions) -> Iterator[str]:
     """Lines about a source, a store, a run, an artefact or one volume. Raises InputError for a path that is none of these."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         if (path / MANIFEST).is_file():
-            return _store(path)
-        return _run(path) if (path / "checkpoints").is_dir() else _source(path)
+            return _store(path, options.picture)
+        return _run(path) if (path / "checkpoints").is_dir() else _source(path, options)
     return _artefact(path) if path.suffix == ".onnx" else _volume(path)
 
 
-def _store(path: Path) -> Iterator[str]:
+def _store(path: Path, picture: Path | None) -> Iterator[str]:
     store = open_store(path)
     spec, labelled = store.spec, [c for c in store.cases if c.labelled]
     yield f"{path}: a store of {len(store.cases)} cases ({len(labelled)} labelled), {sum(c.num_slices for c in store.cases)} slices"
     yield f"  source    {store.source_root}{'' if store.source_root.exists() else ' (not there now: name it with --source)'}"
-    yield f"  classes   {', '.join(f'{v} {n}' for n, v in zip(store.classes.names, store.classes.values, strict=True))}"
+    yield f"  classes   {_classes_in_words(store.classes)}"
     yield f"  slices    {_spec_in_words(spec)}"
     for fold in range(store.num_folds):
         training, held_out = store.split(fold)
         yield f"  fold {fold}    {len(training)} cases to train on, left out: {', '.join(held_out)}"
     for case in store.cases:
         mark = "" if case.labelled else ", no labels"
-        yield f"  {case.name}: {' × '.join(map(str, case.native_shape))} voxels of {_mm(case.spacing)} mm{mark}"
+        yield f"  {case.name}: {' × '.join(map(str, case.native_shape))} voxels of {_mm(case.spacing)}{mark}"
     for finding in store.manifest.get("findings", []):
         yield f"{finding['level']}: {finding['case'] + ': ' if finding['case'] else ''}{finding['text']} [{finding['rule']}]"
-    yield from _odd_ones("spacing", {c.name: c.spacing[0] for c in store.cases})
     yield from _damage(store)
+    if picture is not None:
+        cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
+        draw_cases(picture, cases, store.classes, slice_axis=spec.slice_axis, title=f"{store.name}: {len(store.cases)} cases")
+        yield f"picture: {picture}"
 
 
 def _damage(store: Store) -> Iterator[str]:
@@ -79,7 +107,7 @@ def _artefact(path: Path) -> Iterator[str]:
     about = read_artefact(path)
     seen = about.dice_at_export
     yield f"{path}: an artefact, {about.name}, {about.precision}, {about.num_parameters:,} parameters, {path.stat().st_size / 1e6:.1f} MB"
-    yield f"  classes   {', '.join(f'{v} {n}' for n, v in zip(about.classes.names, about.classes.values, strict=True))}"
+    yield f"  classes   {_classes_in_words(about.classes)}"
     yield f"  slices    {_spec_in_words(about.spec)}"
     yield f"  outputs   {', '.join(about.outputs)}"
     yield f"  trained   {', '.join(about.training_cases)} (fold {about.fold}, {about.step} steps)"
@@ -90,42 +118,54 @@ def _artefact(path: Path) -> Iterator[str]:
         yield f"  licence   {about.license}"
 
 
-def _source(path: Path) -> Iterator[str]:
+def _source(path: Path, options: SourceOptions) -> Iterator[str]:
     """Reads every case; a case that cannot be read is a line, not the end."""
-    from attunet.codings import choose_coding
-    from attunet.layouts import find_cases
-    from attunet.scan import scan_case
-
-    source = find_cases(path)
-    patients = {case.patient for case in source.cases}
+    source = options.find(path)
+    patients = {case.patient: case.case for case in source.cases}
     yield f"{path}: a source, layout {source.layout} ({source.reason}): {len(source.cases)} cases of {len(patients)} patients"
-    spacings, volumes = {}, {}
+    yield from (f"  {note}" for note in source.notes)
+    good: dict[CaseFiles, CaseFacts] = {}
     for case in source.cases:
         try:
-            facts = scan_case(case)
-            values = facts.label_values
-            coding = choose_coding(values, source.codings, case.label or path) if values is not None else None
+            good[case] = scan_case(case, frames=source.frames)
         except InputError as error:
             yield f"error: {error}"
             continue
-        low, high = facts.intensity[0]["min"], facts.intensity[0]["max"]
-        size = f"{' × '.join(map(str, facts.native_shape))} voxels of {_mm(facts.spacing)} {facts.unit}"
-        labels = "no mask"
-        if values is not None and coding is not None:
-            voxel = facts.spacing[0] * facts.spacing[1] * facts.spacing[2] / 1000
-            volumes[case.case] = voxel * sum(count for value, count in values.items() if value != coding.values[0])
-            present = [name for name, value in zip(coding.foreground, coding.values[1:], strict=True) if value in values]
-            labels = ", ".join(present) or "an empty mask"
-        yield f"  {case.case}: {size}, intensities {low:g} to {high:g}; {labels}"
-        spacings[case.case] = facts.spacing[0]
-        if values is None:
-            yield f"warning: {case.case}: has no mask; it can be predicted, not trained on"
-        elif coding is not None and (absent := [n for n, v in zip(coding.names, coding.values, strict=True) if v not in values]):
-            yield f"warning: {case.case}: its mask has no {', '.join(absent)}"
-        if low == high:
-            yield f"warning: {case.case}: every voxel has the value {low:g}"
-    yield from _odd_ones("spacing", spacings)
-    yield from _odd_ones("labelled volume", volumes)
+        yield f"  {_facts_in_words(good[case])}"
+    if not good:
+        return
+    facts = list(good.values())
+    yield from (f"warning: {f.case}: has no mask; it can be predicted, not trained on" for f in facts if f.label_values is None)
+    try:
+        settled = settle(dataclasses.replace(source, cases=tuple(good)), facts, DataConfig())
+    except InputError as error:
+        yield f"error: {error}"
+        return
+    yield f"  classes   {_classes_in_words(settled.classes)}"
+    yield f"  slices    {_spec_in_words(settled.spec)}, as prepare would choose"
+    for finding in check_cases(facts, {case.case: case.patient for case in good}, settled.mappings, settled.classes):
+        yield finding.line()
+    if options.picture is not None:
+        cases, title = _read(good, settled, source.frames), f"{path.name}: {len(good)} cases"
+        draw_cases(options.picture, cases, settled.classes, slice_axis=settled.spec.slice_axis, title=title)
+        yield f"picture: {options.picture}"
+
+
+def _read(good: dict[CaseFiles, CaseFacts], settled: Settled, frames: bool) -> Iterator[tuple[str, Volume, np.ndarray | None]]:
+    for case, facts in good.items():
+        volume = read_image(case.images, frames=frames)
+        labels = None
+        if case.label is not None and facts.case in settled.mappings:
+            values, _ = read_labels(case.label, volume, case.images[0])
+            labels = to_indices(values, settled.mappings[facts.case], case.label)
+        yield case.case, volume, labels
+
+
+def _facts_in_words(facts: CaseFacts) -> str:
+    low, high = facts.intensity[0]["min"], facts.intensity[0]["max"]
+    labels = "no mask" if facts.label_values is None else f"label values {', '.join(map(str, facts.label_values))}"
+    size = f"{' × '.join(map(str, facts.native_shape))} voxels of {_mm(facts.spacing)} {facts.unit}"
+    return f"{facts.case}: {size}, intensities {low:g} to {high:g}, {labels}"
 
 
 def _volume(path: Path) -> Iterator[str]:
@@ -137,14 +177,8 @@ def _volume(path: Path) -> Iterator[str]:
     yield f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean {volume.data.mean():.4g}"
 
 
-def _odd_ones(what: str, figures: dict[str, float]) -> Iterator[str]:
-    """Cases whose figure is far from the others'."""
-    if len(figures) < 3:
-        return
-    middle = statistics.median(figures.values())
-    for case, value in figures.items():
-        if middle > 0 and not middle / FAR_FROM_MEDIAN <= value <= middle * FAR_FROM_MEDIAN:
-            yield f"warning: {case}: its {what} of {value:.4g} is far from the median, {middle:.4g}"
+def _classes_in_words(classes: Classes) -> str:
+    return ", ".join(f"{value} {name}" for name, value in zip(classes.names, classes.values, strict=True))
 
 
 def _spec_in_words(spec: PreprocessSpec) -> str:

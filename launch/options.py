@@ -38,6 +38,17 @@ def config_options(command: Callable[..., object]) -> Callable[..., object]:
     )
 
 
+def source_options(command: Callable[..., object]) -> Callable[..., object]:
+    """How a source is read."""
+    for option in (
+        click.option("--case-pattern", metavar="REGEX", help="Its first group, found in a case's name, is the patient."),
+        click.option("--classes", metavar="NAME=VALUE,...", help="Names of the label values; ignore=V is a value that nothing counts."),
+        click.option("--layout", default="auto", show_default=True, help="How files make cases; auto looks, and says what it took."),
+    ):
+        command = option(command)
+    return command
+
+
 class Fold(click.ParamType):
     """A fold's number, or `all`: train on every labelled case."""
 

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from attunet.atomic import write_file
-from attunet.cases import regular_files
+from attunet.cases import files_in, regular_files
 from attunet.classes import Classes
+from attunet.dicom import is_dicom
 from attunet.errors import InputError, RunError
 from attunet.export.runtime import Segmenter
 from attunet.geometry import resize_linear
 from attunet.predict_volume import predict_volume
 from attunet.preprocess import assemble, gather_context, preprocess, restore_scores
-from attunet.readers import is_readable, read_volume
+from attunet.readers import is_readable, read_volume, stem_of
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
 from attunet.writers import write_labels
@@ -57,7 +59,7 @@ def predict(
     failed = 0
     for read, write in jobs:
         try:
-            volume = read_volume(read)
+            volume = read_volume(read, channels=predictor.spec.num_channels)
             indices = predictor.predict(volume)
         except InputError as error:
             message = str(error) if str(read) in str(error) else f"{read}: {error}"
@@ -107,10 +109,10 @@ def attention_volumes(maps: AttentionMaps, volume: Volume, spec: PreprocessSpec,
 
 
 def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Which file goes where; label maps of a source (`-mask`) are not taken for images."""
+    """Which volume goes where: a file, a folder that is one DICOM series, or every volume below a folder but label maps (`-mask`)."""
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
-    if source.is_file():
+    if source.is_file() or any(_is_slice(path) for path in files_in(source)):
         if not output.name.endswith(NIFTI):
             raise InputError(f"{output}: the label map's name must end in .nii or .nii.gz")
         if output.exists() and output.samefile(source):
@@ -118,14 +120,18 @@ def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         return [(source, output)]
     if output.is_file() or output.resolve() == source.resolve():
         raise InputError(f"{output}: must be another folder than the input's")
-    images = [path for path in regular_files(source) if is_readable(path) and not _plain_name(path).lower().endswith("-mask")]
+    volumes = dict.fromkeys(
+        path.parent if _is_slice(path) else path for path in regular_files(source) if _is_slice(path) or is_readable(path)
+    )
+    images = [path for path in volumes if not stem_of(path).lower().endswith("-mask")]
     if not images:
-        raise InputError(f"{source}: the folder has no volume ({', '.join(NIFTI)})")
-    return [(path, output / path.relative_to(source).with_name(f"{_plain_name(path)}.nii.gz")) for path in images]
+        raise InputError(f"{source}: the folder has no volume (NIfTI, DICOM, PNG or TIFF)")
+    return [(path, output / path.relative_to(source).with_name(f"{stem_of(path)}.nii.gz")) for path in images]
 
 
-def _plain_name(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+def _is_slice(path: Path) -> bool:
+    """Whether a file is a part of a DICOM series, which is a folder."""
+    return path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path))
 
 
 def _write_attention(predictor: Predictor, volume: Volume, write: Path) -> None:
@@ -134,7 +140,7 @@ def _write_attention(predictor: Predictor, volume: Volume, write: Path) -> None:
         header = volume.header.copy() if isinstance(volume.header, nib.Nifti1Header) else nib.Nifti1Header()
         header.set_data_dtype(np.float32)
         image = nib.Nifti1Image(values, volume.affine, header)
-        write_file(write.with_name(f"{_plain_name(write)}-attention-{number}.nii.gz"), lambda path, image=image: nib.save(image, path))
+        write_file(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), partial(nib.save, image))
 
 
 def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:

@@ -9,7 +9,7 @@ from attunet.classes import Classes
 from attunet.codings import choose_coding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseFiles:
     """images: one file per channel, one with all channels, or the folder of a DICOM series; label: None where the case has none."""
 

@@ -147,7 +147,7 @@ class OptimConfig(Section):
     warmup_fraction: float = _field(0.1, float, "Share of the steps in which the rate rises to its peak.", low=0, high=1)
     grad_clip_norm: float = _field(12.0, float, "Gradient norm is clipped to this; 0 leaves it.", low=0, high=1e9)
     ema_decay: float = _field(0.99, float, "Decay per step of the averaged weights, which are the ones exported.", low=0, high=1)
-    dice_weight: float = _field(1.0, float, "Weight of the Dice loss.", low=0, high=1e3)
+    dice_weight: float = _field(1.0, float, "Weight of the logarithmic Dice loss.", low=0, high=1e3)
     cross_entropy_weight: float = _field(1.0, float, "Weight of the cross entropy.", low=0, high=1e3)
     class_weights: str = _field("none", str, "Weights in the cross entropy.", choices=("none", "inverse_frequency"))
 

@@ -1,5 +1,6 @@
 """One DICOM series of uncompressed slices, through pydicom (the extra `dicom`). Nothing of a header but geometry is kept."""
 
+import re
 import struct
 import warnings
 from collections.abc import Iterable
@@ -107,20 +108,20 @@ def _read_slice(path: Path) -> _Slice:
         raw = path.read_bytes()  # so that no element can ask for more than there is
         syntax = _transfer_syntax(raw)
         if syntax not in (IMPLICIT, EXPLICIT, BIG_ENDIAN):
-            raise InputError(f"{path}: must be uncompressed, got the transfer syntax {syntax!r}")
+            raise InputError(f"{path}: must be uncompressed, got the transfer syntax {syntax or 'of a damaged header'}")
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")  # warnings quote the header, and with it a patient
             return _slice(path, pydicom.dcmread(BytesIO(raw)), ">" if syntax == BIG_ENDIAN else "<")
     except InputError:
         raise
-    except (*FILE_ERRORS, pydicom.errors.InvalidDicomError) as error:
+    except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         # Only the kind of error: its text may quote the header, and with it a patient.
         raise InputError(f"{path}: cannot be read as DICOM: {type(error).__name__}") from None
 
 
 def _transfer_syntax(raw: bytes) -> str:
-    """From the file's meta group, before anything else is parsed: pydicom would inflate a deflated file without a bound."""
-    at, found = 132, ""
+    """A UID or nothing, from the meta group alone: pydicom would inflate a deflated file without a bound."""
+    at, found = 132, b""
     while at + 8 <= len(raw) and raw[at : at + 2] == b"\x02\x00":
         element, kind, length = raw[at + 2 : at + 4], raw[at + 4 : at + 6], int.from_bytes(raw[at + 6 : at + 8], "little")
         at += 8
@@ -128,9 +129,9 @@ def _transfer_syntax(raw: bytes) -> str:
             length = int.from_bytes(raw[at : at + 4], "little")
             at += 4
         if element == b"\x10\x00":
-            found = raw[at : at + length].rstrip(b"\0 ").decode("ascii", "replace")
+            found = raw[at : at + length].rstrip(b"\0 ")
         at += length
-    return found
+    return found.decode() if re.fullmatch(rb"[0-9.]{1,64}", found) else ""
 
 
 def _slice(path: Path, dataset: Any, order: str) -> _Slice:

@@ -11,7 +11,7 @@ from attunet.cases import CaseFiles, Source
 from attunet.classes import Classes
 from attunet.codings import CHAOS_CODINGS
 from attunet.errors import InputError
-from attunet.readers import is_readable, stem_of
+from attunet.readers import is_single_file, stem_of
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 MASK_ENDING = re.compile(r"(.+?)[-_ ](mask|seg|segmentation|label|labels|gt|groundtruth)", re.IGNORECASE)
@@ -39,7 +39,7 @@ def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for path in files:
         stem = stem_of(path)
-        if is_readable(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
+        if is_single_file(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
             key = path.parent / stem[: -len(ending) - 1]
             if key in found:
                 raise InputError(f"{path}: the same image or mask is there twice, also as {found[key].name}")
@@ -49,7 +49,7 @@ def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
 
 def find_suffixes(root: Path, files: list[Path]) -> Source | None:
     """`X.png` with `X_mask.png` (or _seg, _label, _gt) beside it."""
-    readable = {path.parent / stem_of(path): path for path in files if is_readable(path)}
+    readable = {path.parent / stem_of(path): path for path in files if is_single_file(path)}
     pairs: dict[Path, Path] = {}
     for key, path in readable.items():
         if (match := MASK_ENDING.fullmatch(key.name)) and (stem := key.parent / match[1]) in readable:
@@ -122,7 +122,7 @@ def _by_stem(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     """Readable files below a folder by their path without its ending."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for path in files:
-        if path.is_relative_to(folder) and is_readable(path):
+        if path.is_relative_to(folder) and is_single_file(path):
             found[(path.parent / stem_of(path)).relative_to(folder).as_posix()].append(path)
     return dict(found)
 

@@ -58,8 +58,15 @@ def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
 
 
 def loss_from_sums(sums: torch.Tensor, *, dice_weight: float, cross_entropy_weight: float) -> Loss:
-    """Batch Dice over the foreground classes (Drozdzal et al. 2016, as in nnU-Net) plus cross entropy."""
+    """Logarithmic batch Dice over the foreground classes that the batch has, plus cross entropy.
+
+    The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018, "3D Segmentation
+    with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice it has reached. Without that a
+    small organ next to its mirror image, the left kidney of CHAOS, is not learnt at all for the first 25 passes over the data.
+    """
     cross_entropy = sums[0] / sums[1].clamp_min(1.0)
     intersection, prediction, truth = sums[2:].reshape(3, -1)[:, 1:]
-    dice = 1 - ((2 * intersection + SMOOTH) / (prediction + truth + SMOOTH)).mean()
+    quotient = (2 * intersection + SMOOTH) / (prediction + truth + SMOOTH)
+    present = truth > 0
+    dice = -torch.where(present, quotient, 1.0).log().sum() / present.sum().clamp_min(1)
     return Loss(dice_weight * dice + cross_entropy_weight * cross_entropy, dice, cross_entropy)

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -46,7 +47,8 @@ def read_nifti(path: Path, *, frames: bool = False) -> Volume:
     more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not finite.
     """
     try:
-        with LoggingOutputSuppressor(), _open(path) as file:
+        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
+            warnings.simplefilter("ignore")  # what matters is checked below
             start = file.read(540)
             shape = _checked_shape(path, _header(path, start), frames)
             file.seek(0)
@@ -107,7 +109,8 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, frames: bool) -> tuple[
 
 def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
     """The affine, where it is finite and invertible and its voxels have a size that exists."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not np.isfinite(affine).all() or spacing.min() < low or spacing.max() > high:
         raise InputError(f"{path}: the affine must be finite with voxels of {low:g} to {high:g} mm, got {spacing.tolist()}")

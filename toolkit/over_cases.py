@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import TypeVar
 
 FEWEST_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
+AHEAD = 8  # tasks per process that are handed out before the first result is taken
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,8 +26,14 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
         yield from map(function, tasks)
         return
     executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    waiting: deque[Future[Result]] = deque()
     try:
-        yield from executor.map(function, tasks)
+        for task in tasks:
+            waiting.append(executor.submit(function, task))
+            if len(waiting) > AHEAD * workers:  # so that memory does not grow with the number of cases
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -48,6 +48,11 @@ def is_readable(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_single_file(path: Path) -> bool:
+    """Whether the file's name is of a format in which one file holds a whole image or mask, unlike DICOM."""
+    return path.name.lower().endswith((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
+
+
 def stem_of(path: Path) -> str:
     """The file's name without the ending of its format; `.nii.gz` counts as one."""
     ending = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len, default="")

@@ -19,11 +19,12 @@ MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
 ORIENTATION = "LPS"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseFacts:
     """What one case's files hold, as plain numbers.
 
     oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing);
+    intensity: per channel min, max, mean, std and the `PERCENTILES`;
     half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
     label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
     grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
@@ -118,15 +119,17 @@ def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float
     """The centre of mass of every value but 0, from the image centre; one plane at a time, so that many values cost no more than few."""
     known = np.array(list(values))
     sums = np.zeros((3, len(known)))
-    y, z = np.indices(labels.shape[1:])
-    for x, plane in enumerate(labels):
+    shortest = int(np.argmin(labels.shape))
+    rows, columns = (axis for axis in range(3) if axis != shortest)
+    row, column = (c.ravel() for c in np.indices((labels.shape[rows], labels.shape[columns])))
+    for number, plane in enumerate(np.moveaxis(labels, shortest, 0)):
         index = np.searchsorted(known, plane).ravel()
-        sums[0] += x * np.bincount(index, minlength=len(known))
-        sums[1] += np.bincount(index, weights=y.ravel(), minlength=len(known))
-        sums[2] += np.bincount(index, weights=z.ravel(), minlength=len(known))
+        sums[shortest] += number * np.bincount(index, minlength=len(known))
+        sums[rows] += np.bincount(index, weights=row, minlength=len(known))
+        sums[columns] += np.bincount(index, weights=column, minlength=len(known))
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
-    return {value: (float(cx), float(cy), float(cz)) for value, (cx, cy, cz) in zip(values, centres.T, strict=True) if value != 0}
+    return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
 
 
 def _intensity(channel: np.ndarray) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def _intensity(channel: np.ndarray) -> dict[str, Any]:
         "max": float(channel.max()),
         "mean": float(channel.mean(dtype=np.float64)),
         "std": float(channel.std(dtype=np.float64)),
-        "percentiles": {f"{p:g}": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)},
+        "percentiles": tuple(percentiles.tolist()),
     }
 
 

@@ -18,6 +18,7 @@ from attunet.spec import PreprocessSpec
 
 MARGIN_PIXELS = 8  # around the labelled extent, either side
 SIZE_STEP = 32
+LARGEST_AUTO_SIZE = 512
 NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
 CT_AIR = -500.0  # scans whose darkest voxels lie below it are in Hounsfield units
 LARGEST_HALF = 65504.0  # the largest float16
@@ -45,8 +46,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
     classes, mappings = _settle_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
     plane = [axis for axis in range(3) if axis != slice_axis]
-    spacing = _settle_spacing(facts, config, plane)
-    size = config.size if config.size != "auto" else _smallest_size(facts, plane, spacing)
+    spacing, size = _settle_grid(facts, config, plane)
     normalization = config.normalization
     if normalization == "auto":
         normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
@@ -104,11 +104,21 @@ def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
     return spacing.index(max(spacing))
 
 
-def _settle_spacing(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> float | None:
-    if config.spacing_mm != "auto":
-        if facts[0].unit != "mm":
-            raise InputError(f"data.spacing_mm: must be auto for files without physical spacing, got {config.spacing_mm}")
-        return float(config.spacing_mm)
+def _settle_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int]:
+    """Spacing and size. Where both are free and the labels need a larger window than is trained with, pixels become coarser.
+
+    Pictures without physical spacing keep their pixels (None), or have a spacing in pixels.
+    """
+    spacing = config.spacing_mm if config.spacing_mm != "auto" else _median_spacing(facts, plane)
+    size = config.size if config.size != "auto" else _smallest_size(facts, plane, spacing)
+    if config.spacing_mm == config.size == "auto":
+        while size > LARGEST_AUTO_SIZE:
+            spacing = float(f"{(spacing or 1.0) * max(1.05, size / LARGEST_AUTO_SIZE):.4g}")
+            size = _smallest_size(facts, plane, spacing)
+    return spacing, size
+
+
+def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float | None:
     if facts[0].unit != "mm":
         return None
     return float(f"{statistics.median(f.oriented_spacing[axis] for f in facts for axis in plane):.4g}")

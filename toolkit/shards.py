@@ -2,18 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attunet.atomic import write_file, write_text
 from attunet.cases import CaseFiles
 from attunet.codings import to_indices
 from attunet.geometry import place
-from attunet.preprocess import prepare_training_slices, resample_labels
-from attunet.scan import CaseFacts
+from attunet.preprocess import ChannelStatistics, prepare_training_slices, resample_labels
+from attunet.scan import PERCENTILES, CaseFacts
 from attunet.source_files import read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.store import IMAGE, LABEL
@@ -22,7 +22,7 @@ WRITTEN_BY = 1  # raised when the same files and settings would give other array
 CASE = "case.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardTask:
     """What a process needs to write one case. mapping: label value -> class index, None where the case has no labels."""
 
@@ -49,10 +49,16 @@ def finished_shard(task: ShardTask) -> dict[str, Any] | None:
     """The manifest entry of a case that an earlier call finished with the same files and settings."""
     try:
         data = json.loads((task.folder / CASE).read_text(encoding="utf-8"))
+        complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
     except (OSError, ValueError):
         return None
     entry: dict[str, Any] = data["entry"]
-    return entry if data["key"] == task.key() else None
+    return entry if complete and data["key"] == task.key() else None
+
+
+def _intensity(known: Mapping[str, Any], used: ChannelStatistics) -> dict[str, Any]:
+    named = {f"{p:g}": value for p, value in zip(PERCENTILES, known["percentiles"], strict=True)}
+    return {**known, "percentiles": named, "used": asdict(used)}
 
 
 def write_shard(task: ShardTask) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     prepared = prepare_training_slices(volume, task.spec)
     shutil.rmtree(task.folder, ignore_errors=True)  # what a killed call left, temporary files included
     task.folder.mkdir()
-    _save(task.folder / IMAGE, prepared.slices.astype(np.float16))
+    np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
     counts, pixels, cut = None, 0, 0
     if task.files.label is not None and task.mapping is not None:
         values, _ = read_labels(task.files.label, volume, task.files.images[0])
@@ -71,7 +77,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
         pixels = int(np.count_nonzero(labels))
         cut = pixels - int(np.count_nonzero(window))
-        _save(task.folder / LABEL, window)
+        np.save(task.folder / LABEL, window, allow_pickle=False)
     entry = {
         "case": task.files.case,
         "num_slices": len(prepared.slices),
@@ -83,14 +89,13 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         "label_sha256": task.facts.label_sha256,
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.key()["label_mapping"],
-        "intensity": [{**known, "used": asdict(used)} for known, used in zip(task.facts.intensity, prepared.statistics, strict=True)],
+        "intensity": [_intensity(known, used) for known, used in zip(task.facts.intensity, prepared.statistics, strict=True)],
         "voxels_per_class": counts,
         "labelled_pixels": pixels,
         "labelled_pixels_cut": cut,
     }
-    write_text(task.folder / CASE, json.dumps({"key": task.key(), "entry": entry}, allow_nan=False))
+    sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
+    partial = task.folder / f"{CASE}.partial"
+    partial.write_text(json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8")
+    partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return entry
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    write_file(path, lambda temporary: np.save(temporary, array, allow_pickle=False))

@@ -128,7 +128,7 @@ def test_inspect_says_what_is_there_and_what_is_wrong(attunet, source: Path, run
     told = attunet("inspect", source)
     assert told.code == 0
     assert "4 cases of 4 patients" in told.out
-    assert "liver, right kidney, left kidney, spleen" in told.out
+    assert "1 liver, 2 right kidney, 3 left kidney, 4 spleen" in told.out
     assert re.search(r"^error: .*03-T2SPIR-src.nii.gz", told.out, re.MULTILINE)
     assert "warning: 04-T2SPIR: has no mask" in told.out
     assert "finished" in attunet("inspect", run).out

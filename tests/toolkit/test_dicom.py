@@ -122,7 +122,7 @@ def test_compressed_syntaxes_are_named(tmp_path: Path, write_series) -> None:
         header.is_little_endian, header.is_implicit_VR = True, False
         pydicom.filewriter.write_file_meta_info(header, dataset.file_meta)
         path.write_bytes(bytes(128) + b"DICM" + header.getvalue() + raw[-500:])
-        with pytest.raises(InputError, match=f"must be uncompressed, got the transfer syntax '{uid}'"):
+        with pytest.raises(InputError, match=f"must be uncompressed, got the transfer syntax {uid}$"):
             read_volume(path)
 
 

@@ -21,11 +21,20 @@ def test_cross_entropy_equals_torch() -> None:
     torch.testing.assert_close(loss.total, F.cross_entropy(LOGITS, LABELS.long(), weights))
 
 
-def test_dice_equals_monai() -> None:
+def test_dice_is_the_logarithm_of_monais() -> None:
     losses = pytest.importorskip("monai.losses", reason="MONAI is the oracle here and is not installed")
-    oracle = losses.DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True, smooth_nr=SMOOTH, smooth_dr=SMOOTH)
+    options = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True, "reduction": "none"}
+    per_class = losses.DiceLoss(smooth_nr=SMOOTH, smooth_dr=SMOOTH, **options)(LOGITS, LABELS[:, None].long())
     loss = loss_from_sums(segmentation_sums(LOGITS, LABELS), dice_weight=1.0, cross_entropy_weight=0.0)
-    torch.testing.assert_close(loss.total, oracle(LOGITS, LABELS[:, None].long()))
+    torch.testing.assert_close(loss.total, -(1 - per_class.flatten()).log().mean())
+
+
+def test_a_class_that_the_batch_lacks_has_no_dice() -> None:
+    lacking = LABELS.clone()
+    lacking[lacking == 4] = 0
+    loss = loss_from_sums(segmentation_sums(LOGITS, lacking), dice_weight=1.0, cross_entropy_weight=0.0)
+    kept = segmentation_sums(LOGITS, lacking).reshape(-1)[2:].reshape(3, 5)[:, 1:4]
+    torch.testing.assert_close(loss.total, -((2 * kept[0] + SMOOTH) / (kept[1] + kept[2] + SMOOTH)).log().mean())
 
 
 def test_sums_of_parts_give_the_loss_and_gradient_of_the_whole() -> None:

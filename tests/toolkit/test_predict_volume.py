@@ -3,10 +3,12 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from attunet.errors import RunError
 from attunet.predict_volume import predict_volume
 from attunet.spec import PreprocessSpec
+from attunet.tiles import tiled
 from attunet.volume import Volume
 
 SPEC = PreprocessSpec("LPS", 2, spacing_mm=1.7, size=(32, 32))
@@ -68,3 +70,22 @@ def test_the_network_sees_whole_slices_in_multiples_of_16() -> None:
 def test_logits_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(RunError, match="logits must be finite, those of slices 0 to 4"):
         predict_volume(lambda slices: np.full((len(slices), 2, *slices.shape[2:]), np.nan), volume_of(scan()), SPEC)
+
+
+def test_large_slices_run_in_tiles_without_seams() -> None:
+    sizes = set()
+
+    def pointwise(slices: np.ndarray) -> np.ndarray:
+        sizes.add(slices.shape[2:])
+        return np.stack([slices[:, 0], -2 * slices[:, 0]], axis=1)
+
+    def local(slices: np.ndarray) -> np.ndarray:
+        return pointwise(scipy.ndimage.uniform_filter(slices, size=(1, 1, 5, 5), mode="nearest"))
+
+    slices = np.random.default_rng(0).normal(size=(2, 1, 304, 464)).astype(np.float32)
+    in_tiles = {"max_pixels": 150 * 150, "tile": 96, "overlap": 32}
+    np.testing.assert_allclose(tiled(pointwise, **in_tiles)(slices), pointwise(slices), atol=1e-5)
+    assert sizes == {(96, 96), (304, 464)}
+    error = np.abs(tiled(local, **in_tiles)(slices) - local(slices))
+    assert error.max() < 0.1 * np.abs(local(slices)).max()  # what a tile lacks beyond its edge weighs little there
+    np.testing.assert_array_equal(tiled(local)(slices), local(slices))

@@ -170,8 +170,19 @@ def test_colour_pictures_of_any_size_are_a_data_set(tmp_path: Path) -> None:
     assert (store.classes.names, store.classes.values) == (("background", "foreground"), (0, 255))
     assert store.image("p2").shape[:2] == (1, 3)
     assert [int((store.label(c.name) == 1).sum()) for c in store.cases] == [400, 400, 400]
-    with pytest.raises(InputError, match=r"data\.spacing_mm: must be auto"):
-        prepare(tmp_path / "s", tmp_path / "other", DataConfig(spacing_mm=1.0), report=quiet)
+    coarse = prepare(tmp_path / "s", tmp_path / "coarse", DataConfig(spacing_mm=2.0), report=quiet)
+    assert [int((coarse.label(c.name) == 1).sum()) for c in coarse.cases] == [pytest.approx(100, abs=20)] * 3
+
+
+def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    for number in range(2):
+        for folder, top in (("images", 255), ("labels", 2)):
+            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
+            images.fromarray(RNG.integers(0, top, (1400, 1600)).astype(np.uint8)).save(tmp_path / f"s/{folder}/{number}.png")
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    assert store.spec.size == (512, 512)
+    assert store.spec.spacing_mm == pytest.approx(1600 / 512, rel=0.02)
 
 
 PLANTED = {

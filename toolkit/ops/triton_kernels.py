@@ -34,6 +34,24 @@ def _load_vector(vector, hidden, hidden_width: tl.constexpr):
 
 
 @triton.jit
+def _load_tiles(base, pixel, k, stride_pixel, stride_channel, pixels, channels: tl.constexpr, BLOCK_K: tl.constexpr):
+    """All channels of the pixels, as a tuple of tiles (BLOCK_P, BLOCK_K): smaller operands keep products within the registers."""
+    tiles = ()
+    for start in tl.static_range(0, channels, BLOCK_K):
+        tiles += (_load(base, pixel, start + k, stride_pixel, stride_channel, pixels, channels),)
+    return tiles
+
+
+@triton.jit
+def _project(hidden, tiles, weight, k, f, channels: tl.constexpr, F: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr):
+    """hidden (BLOCK_P, BLOCK_F) + tiles (BLOCK_P, channels) weight^T (channels, F)."""
+    for i in tl.static_range(0, len(tiles)):
+        w = _load_weight(weight, f, i * BLOCK_K + k, F, channels, tiles[i].dtype)
+        hidden = tl.dot(tiles[i], tl.trans(w), hidden, input_precision=PRECISION)
+    return hidden
+
+
+@triton.jit
 def _attention(hidden_tile, psi, psi_bias):
     """alpha (BLOCK_P,) of the hidden features after ReLU (BLOCK_P, BLOCK_F)."""
     logit = tl.sum(hidden_tile * psi[None, :], axis=1) + tl.load(psi_bias).to(tl.float32)
@@ -53,23 +71,14 @@ def gate_forward(
     image = (tile // tiles_per_image).to(tl.int64)
     pixel = (tile % tiles_per_image) * BLOCK_P + tl.arange(0, BLOCK_P)
     k, f = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_F)
-    x += image * x_image
-    g += image * g_image
     out += image * out_image
-    x_tiles = ()
-    for start in tl.static_range(0, C, BLOCK_K):
-        x_tiles += (_load(x, pixel, start + k, x_pixel, x_channel, pixels, C),)
-    g_tiles = ()
-    for start in tl.static_range(0, G, BLOCK_K):
-        g_tiles += (_load(g, pixel, start + k, g_pixel, g_channel, pixels, G),)
-    hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
-    for i in tl.static_range(0, len(x_tiles)):
-        w = _load_weight(weight_x, f, i * BLOCK_K + k, F, C, x_tiles[i].dtype)
-        hidden = tl.dot(x_tiles[i], tl.trans(w), hidden, input_precision=PRECISION)
+    x_tiles = _load_tiles(x + image * x_image, pixel, k, x_pixel, x_channel, pixels, C, BLOCK_K)
+    g_tiles = _load_tiles(g + image * g_image, pixel, k, g_pixel, g_channel, pixels, G, BLOCK_K)
     for i in tl.static_range(0, len(g_tiles)):
-        w = _load_weight(weight_g, f, i * BLOCK_K + k, F, G, g_tiles[i].dtype)
-        hidden = tl.dot(g_tiles[i], tl.trans(w), hidden, input_precision=PRECISION)
         _store(out + C * out_channel, g_tiles[i], pixel, i * BLOCK_K + k, out_pixel, out_channel, pixels, G)
+    hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
+    hidden = _project(hidden, x_tiles, weight_x, k, f, C, F, BLOCK_K, PRECISION)
+    hidden = _project(hidden, g_tiles, weight_g, k, f, G, F, BLOCK_K, PRECISION)
     a = _attention(tl.maximum(hidden, 0.0), _load_vector(psi_weight, f, F), psi_bias)
     tl.store(alpha + image * pixels + pixel, a.to(alpha.dtype.element_ty), mask=pixel < pixels)
     for i in tl.static_range(0, len(x_tiles)):
@@ -80,93 +89,70 @@ def gate_forward(
 @triton.jit
 def gate_backward(
     grad_out, grad_alpha, x, g, weight_x, weight_g, bias, psi_weight, psi_bias, grad_x, grad_g, grad_hidden, partial,
-    pixels, tiles_per_image, tiles,
+    pixels, tiles_per_image,
     grad_image, grad_pixel, grad_channel, x_image, x_pixel, x_channel, g_image, g_pixel, g_channel,
     gx_image, gx_pixel, gx_channel, gg_image, gg_pixel, gg_channel,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr, SUM_WEIGHTS: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Tiles program, program + programs, ...: computes alpha again, writes grad_x and grad_g, and adds up what the parameters get.
+    """One tile: alpha again from x and g, then grad_x, grad_g, grad_hidden (all pixels, F) and the tile's own row of `partial`.
 
-    The sums of a program go to its own row of `partial`: (C, F) of weight_x, (G, F) of weight_g, bias, psi_weight, psi_bias.
-    Without SUM_WEIGHTS the first two are left out, and `grad_hidden` (all pixels, F) is written for a matrix product outside.
+    The row holds what the tile adds to the gradients of bias (F), psi_weight (F) and psi_bias (1).
     """
+    tile = tl.program_id(0).to(tl.int64)
+    image = tile // tiles_per_image
+    pixel = (tile % tiles_per_image).to(tl.int32) * BLOCK_P + tl.arange(0, BLOCK_P)
     k, f = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_F)
-    b, psi = _load_vector(bias, f, F), _load_vector(psi_weight, f, F)
-    sum_bias = tl.zeros((BLOCK_F,), tl.float32)
-    sum_psi = tl.zeros((BLOCK_F,), tl.float32)
-    sum_psi_bias = 0.0
-    sums_x = ()
-    sums_g = ()
-    if SUM_WEIGHTS:
-        for _ in tl.static_range(0, C, BLOCK_K):
-            sums_x += (tl.zeros((BLOCK_K, BLOCK_F), tl.float32),)
-        for _ in tl.static_range(0, G, BLOCK_K):
-            sums_g += (tl.zeros((BLOCK_K, BLOCK_F), tl.float32),)
-    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
-        image = (tile // tiles_per_image).to(tl.int64)
-        pixel = (tile % tiles_per_image) * BLOCK_P + tl.arange(0, BLOCK_P)
-        grad = grad_out + image * grad_image
-        x_tiles = ()
-        for start in tl.static_range(0, C, BLOCK_K):
-            x_tiles += (_load(x + image * x_image, pixel, start + k, x_pixel, x_channel, pixels, C),)
-        g_tiles = ()
-        for start in tl.static_range(0, G, BLOCK_K):
-            g_tiles += (_load(g + image * g_image, pixel, start + k, g_pixel, g_channel, pixels, G),)
-        grad_tiles = ()
-        for start in tl.static_range(0, C, BLOCK_K):
-            grad_tiles += (_load(grad, pixel, start + k, grad_pixel, grad_channel, pixels, C),)
-        hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + b[None, :]
-        for i in tl.static_range(0, len(x_tiles)):
-            w = _load_weight(weight_x, f, i * BLOCK_K + k, F, C, x_tiles[i].dtype)
-            hidden = tl.dot(x_tiles[i], tl.trans(w), hidden, input_precision=PRECISION)
-        for i in tl.static_range(0, len(g_tiles)):
-            w = _load_weight(weight_g, f, i * BLOCK_K + k, F, G, g_tiles[i].dtype)
-            hidden = tl.dot(g_tiles[i], tl.trans(w), hidden, input_precision=PRECISION)
-        hidden = tl.maximum(hidden, 0.0)
-        a = _attention(hidden, psi, psi_bias)
-        grad_a = tl.zeros((BLOCK_P,), tl.float32)
-        if grad_alpha is not None:
-            grad_a += tl.load(grad_alpha + image * pixels + pixel, mask=pixel < pixels, other=0.0).to(tl.float32)
-        for i in tl.static_range(0, len(x_tiles)):
-            grad_a += tl.sum(grad_tiles[i].to(tl.float32) * x_tiles[i].to(tl.float32), axis=1)
-        # Pixels beyond the image have grad_a = 0, so they add nothing to any sum.
-        grad_logit = grad_a * a * (1.0 - a)
-        sum_psi += tl.sum(hidden * grad_logit[:, None], axis=0)
-        sum_psi_bias += tl.sum(grad_logit, axis=0)
-        grad_h = tl.where(hidden > 0.0, grad_logit[:, None] * psi[None, :], 0.0)
-        sum_bias += tl.sum(grad_h, axis=0)
-        grad_h = grad_h.to(x_tiles[0].dtype)
-        if not SUM_WEIGHTS:
-            _store(grad_hidden + image * pixels * F, grad_h, pixel, f, F, 1, pixels, F)
-        for i in tl.static_range(0, len(x_tiles)):
-            w = _load_weight(weight_x, f, i * BLOCK_K + k, F, C, x_tiles[i].dtype)
-            grad_tile = tl.dot(grad_h, w, grad_tiles[i].to(tl.float32) * a[:, None], input_precision=PRECISION)
-            _store(grad_x + image * gx_image, grad_tile, pixel, i * BLOCK_K + k, gx_pixel, gx_channel, pixels, C)
-        for i in tl.static_range(0, len(g_tiles)):
-            w = _load_weight(weight_g, f, i * BLOCK_K + k, F, G, g_tiles[i].dtype)
-            copied = _load(grad + C * grad_channel, pixel, i * BLOCK_K + k, grad_pixel, grad_channel, pixels, G)
-            grad_tile = tl.dot(grad_h, w, copied.to(tl.float32), input_precision=PRECISION)
-            _store(grad_g + image * gg_image, grad_tile, pixel, i * BLOCK_K + k, gg_pixel, gg_channel, pixels, G)
-        if SUM_WEIGHTS:
-            sums_x = _add_products(sums_x, x_tiles, grad_h, PRECISION)
-            sums_g = _add_products(sums_g, g_tiles, grad_h, PRECISION)
-    partial += tl.program_id(0).to(tl.int64) * ((C + G) * F * SUM_WEIGHTS + 2 * F + 1)
-    if SUM_WEIGHTS:
-        for i in tl.static_range(0, len(sums_x)):
-            _store(partial, sums_x[i], i * BLOCK_K + k, f, F, 1, C, F)
-        for i in tl.static_range(0, len(sums_g)):
-            _store(partial + C * F, sums_g[i], i * BLOCK_K + k, f, F, 1, G, F)
-        partial += (C + G) * F
-    tl.store(partial + f, sum_bias, mask=f < F)
-    tl.store(partial + F + f, sum_psi, mask=f < F)
-    tl.store(partial + 2 * F, sum_psi_bias)
+    grad_out += image * grad_image
+    x_tiles = _load_tiles(x + image * x_image, pixel, k, x_pixel, x_channel, pixels, C, BLOCK_K)
+    g_tiles = _load_tiles(g + image * g_image, pixel, k, g_pixel, g_channel, pixels, G, BLOCK_K)
+    grad_tiles = _load_tiles(grad_out, pixel, k, grad_pixel, grad_channel, pixels, C, BLOCK_K)
+    hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
+    hidden = _project(hidden, x_tiles, weight_x, k, f, C, F, BLOCK_K, PRECISION)
+    hidden = tl.maximum(_project(hidden, g_tiles, weight_g, k, f, G, F, BLOCK_K, PRECISION), 0.0)
+    psi = _load_vector(psi_weight, f, F)
+    a = _attention(hidden, psi, psi_bias)
+    grad_a = tl.zeros((BLOCK_P,), tl.float32)
+    if grad_alpha is not None:
+        grad_a += tl.load(grad_alpha + image * pixels + pixel, mask=pixel < pixels, other=0.0).to(tl.float32)
+    for i in tl.static_range(0, len(x_tiles)):
+        grad_a += tl.sum(grad_tiles[i].to(tl.float32) * x_tiles[i].to(tl.float32), axis=1)
+    # Pixels beyond the image have grad_a = 0, so they add nothing to the sums.
+    grad_logit = grad_a * a * (1.0 - a)
+    grad_h = tl.where(hidden > 0.0, grad_logit[:, None] * psi[None, :], 0.0)
+    partial += tile * (2 * F + 1)
+    tl.store(partial + f, tl.sum(grad_h, axis=0), mask=f < F)
+    tl.store(partial + F + f, tl.sum(hidden * grad_logit[:, None], axis=0), mask=f < F)
+    tl.store(partial + 2 * F, tl.sum(grad_logit, axis=0))
+    grad_h = grad_h.to(x_tiles[0].dtype)
+    _store(grad_hidden + image * pixels * F, grad_h, pixel, f, F, 1, pixels, F)
+    for i in tl.static_range(0, len(x_tiles)):
+        w = _load_weight(weight_x, f, i * BLOCK_K + k, F, C, grad_h.dtype)
+        grad_tile = tl.dot(grad_h, w, grad_tiles[i].to(tl.float32) * a[:, None], input_precision=PRECISION)
+        _store(grad_x + image * gx_image, grad_tile, pixel, i * BLOCK_K + k, gx_pixel, gx_channel, pixels, C)
+    for i in tl.static_range(0, len(g_tiles)):
+        w = _load_weight(weight_g, f, i * BLOCK_K + k, F, G, grad_h.dtype)
+        copied = _load(grad_out + C * grad_channel, pixel, i * BLOCK_K + k, grad_pixel, grad_channel, pixels, G)
+        grad_tile = tl.dot(grad_h, w, copied.to(tl.float32), input_precision=PRECISION)
+        _store(grad_g + image * gg_image, grad_tile, pixel, i * BLOCK_K + k, gg_pixel, gg_channel, pixels, G)
 
 
 @triton.jit
-def _add_products(sums, tiles, grad_h, PRECISION: tl.constexpr):
-    """sums[i] (BLOCK_K, BLOCK_F) += tiles[i]^T grad_h, a share of the gradient of a weight, transposed."""
-    added = ()
-    for i in tl.static_range(0, len(sums)):
-        added += (tl.dot(tl.trans(tiles[i]), grad_h, sums[i], input_precision=PRECISION),)
-    return added
+def gate_weight_gradient(
+    rows, grad_hidden, partial,
+    pixels, tiles_per_image, tiles, rows_image, rows_pixel, rows_channel,
+    C: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Program p adds up grad_hidden^T rows over the tiles p, p + programs, ... into its own partial[p] (F, C); a sum over p finishes it.
+
+    No program writes where another does, and each adds in the order of its tiles: the same bits every time.
+    """
+    channel, f = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_F)
+    total = tl.zeros((BLOCK_C, BLOCK_F), tl.float32)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        image = (tile // tiles_per_image).to(tl.int64)
+        pixel = (tile % tiles_per_image) * BLOCK_P + tl.arange(0, BLOCK_P)
+        row = _load(rows + image * rows_image, pixel, channel, rows_pixel, rows_channel, pixels, C)
+        grad_h = _load(grad_hidden + image * pixels * F, pixel, f, F, 1, pixels, F)
+        total = tl.dot(tl.trans(row), grad_h, total, input_precision=PRECISION)
+    _store(partial + tl.program_id(0).to(tl.int64) * F * C, total, channel, f, 1, C, C, F)

@@ -1,0 +1,27 @@
+"""A page with every case at a glance: the slice with the most labels, with the outlines of its classes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.volume import Volume
+
+MOST_CASES = 64
+
+
+def draw_cases(
+    picture: Path, cases: Iterable[tuple[str, Volume, np.ndarray | None]], classes: Classes, *, slice_axis: int, title: str
+) -> None:
+    """cases: name, volume, and class indices `(X, Y, Z)` or None; they are read one after the other, `MOST_CASES` at most."""
+    from attunet.pictures.contact_sheet import draw_contact_sheet, tile
+    from attunet.pictures.view import view_of
+
+    tiles = []
+    for name, volume, labels in cases:
+        view = view_of(volume, slice_axis=slice_axis, oriented=volume.unit == "mm")
+        tiles.append(tile(name, volume, view, labels))
+        if len(tiles) == MOST_CASES:
+            break
+    draw_contact_sheet(picture, tiles, classes, title=title)

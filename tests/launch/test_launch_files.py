@@ -1,0 +1,74 @@
+"""The files that start trainings on many processes: configs for Accelerate, the SLURM script, the preset of the demo."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attunet.launch.options import PRESETS
+from attunet.store import Store
+
+LAUNCH = PRESETS.parent
+CONFIGS = sorted(LAUNCH.glob("configs/*.yaml"))
+SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
+QUICK = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text("#!/usr/bin/env bash\n" + text)
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_accelerate_reads_every_config(path: Path) -> None:
+    config_args = pytest.importorskip("accelerate.commands.config.config_args")
+    config = config_args.load_config_from_file(str(path))  # raises for a key that it does not know
+    assert config.num_processes >= config.num_machines >= 1
+    assert config.mixed_precision == "no", "the run decides on the precision"
+
+
+def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", LAUNCH / "configs/cpu.yaml", "--main_process_port", "0"]
+    training = ["-m", "attunet.launch.train", small_store.path, tmp_path / "run", "--fold", "0", "--config", "demo", *QUICK]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *training], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("on the native grid") == 1, "rank 0 alone speaks"
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
+
+
+def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
+    """With stand-ins for SLURM's commands and for the Python that would train."""
+    script(tmp_path / "scontrol", "echo node7; echo node8")
+    script(tmp_path / "srun", 'shift; for id in 0 1; do SLURM_NODEID=$id "$@"; done')
+    script(tmp_path / "python", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; printf "%s|" "$WANDB_MODE" "$@"; echo')
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "ATTUNET_PYTHON": str(tmp_path / "python"),
+        "SLURM_JOB_ID": "12345",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "8",
+    }
+    call = ["bash", str(LAUNCH / "slurm/train.sbatch"), "a store", "run", "--fold", "0"]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    started = [line.split("|")[:-1] for line in done.stdout.splitlines() if line.startswith("offline")]
+    assert len(started) == 2
+    for rank, words in enumerate(started):
+        options = dict(itertools.pairwise(words))
+        assert Path(options["--config_file"]).name == "multi_node.yaml"
+        assert (options["--num_machines"], options["--num_processes"]) == ("2", "8")
+        assert (options["--machine_rank"], options["--main_process_ip"], options["--main_process_port"]) == (str(rank), "node7", "32345")
+        assert words[-6:] == ["attunet.launch.train", "a store", "run", "--fold", "0", "--resume=auto"]
+
+
+def test_the_slurm_script_says_how_it_is_called() -> None:
+    done = subprocess.run(["bash", str(LAUNCH / "slurm/train.sbatch")], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: sbatch")
