@@ -9,15 +9,14 @@ import nibabel as nib
 import numpy as np
 
 from attunet.atomic import write_file
-from attunet.cases import files_in, regular_files
 from attunet.classes import Classes
-from attunet.dicom import is_dicom
 from attunet.errors import InputError, RunError
 from attunet.export.runtime import Segmenter
 from attunet.geometry import resize_linear
+from attunet.inputs import find_inputs
 from attunet.predict_volume import predict_volume
 from attunet.preprocess import assemble, gather_context, preprocess, restore_scores
-from attunet.readers import is_readable, read_volume, stem_of
+from attunet.readers import stem_of
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
 from attunet.writers import write_labels
@@ -52,18 +51,21 @@ def predict(
     attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
     In a folder, a file that cannot be read is told and does not stop the others; RunError at the end says how many there were.
     """
-    jobs = _jobs(source, output)
     predictor = load_predictor(model, provider=provider, device=device)
     if attention and predictor.attention is None:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+    inputs = find_inputs(source, predictor.spec.num_channels)
+    is_one = source.is_file() or inputs[0].files == (source,)
+    _check_output(source, output, is_one)
     failed = 0
-    for read, write in jobs:
+    for one in inputs:
+        write = output if is_one else output / f"{one.name}.nii.gz"
         try:
-            volume = read_volume(read, channels=predictor.spec.num_channels)
+            volume = one.read(predictor.spec.num_channels)
             indices = predictor.predict(volume)
         except InputError as error:
-            message = str(error) if str(read) in str(error) else f"{read}: {error}"
-            if source.is_file():
+            message = str(error) if str(one.files[0]) in str(error) else f"{one.files[0]}: {error}"
+            if is_one:
                 raise InputError(message) from None
             report(f"error: {message}")
             failed += 1
@@ -74,7 +76,7 @@ def predict(
             _write_attention(predictor, volume, write)
         report(f"{write}: {_in_words(indices, predictor.classes, volume)}")
     if failed:
-        raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
+        raise RunError(f"{source}: {failed} of {len(inputs)} volumes could not be segmented")
 
 
 def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -> Predictor:
@@ -108,30 +110,14 @@ def attention_volumes(maps: AttentionMaps, volume: Volume, spec: PreprocessSpec,
     return [assemble(np.concatenate(parts), prepared.grid) for parts in gates]
 
 
-def _jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Which volume goes where: a file, a folder that is one DICOM series, or every volume below a folder but label maps (`-mask`)."""
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder")
-    if source.is_file() or any(_is_slice(path) for path in files_in(source)):
+def _check_output(source: Path, output: Path, is_one: bool) -> None:
+    if is_one:
         if not output.name.endswith(NIFTI):
             raise InputError(f"{output}: the label map's name must end in .nii or .nii.gz")
         if output.exists() and output.samefile(source):
             raise InputError(f"{output}: would overwrite the input")
-        return [(source, output)]
-    if output.is_file() or output.resolve() == source.resolve():
-        raise InputError(f"{output}: must be another folder than the input's")
-    volumes = dict.fromkeys(
-        path.parent if _is_slice(path) else path for path in regular_files(source) if _is_slice(path) or is_readable(path)
-    )
-    images = [path for path in volumes if not stem_of(path).lower().endswith("-mask")]
-    if not images:
-        raise InputError(f"{source}: the folder has no volume (NIfTI, DICOM, PNG or TIFF)")
-    return [(path, output / path.relative_to(source).with_name(f"{stem_of(path)}.nii.gz")) for path in images]
-
-
-def _is_slice(path: Path) -> bool:
-    """Whether a file is a part of a DICOM series, which is a folder."""
-    return path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path))
+    elif output.is_file() or output.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{output}: must be a folder outside the input's")
 
 
 def _write_attention(predictor: Predictor, volume: Volume, write: Path) -> None:

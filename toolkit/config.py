@@ -120,8 +120,8 @@ class AugmentConfig(Section):
     rotation_degrees: float = _field(20.0, float, "Largest rotation either way.", low=0, high=180)
     scale: tuple[float, float] = _span((0.8, 1.25), "Range of the magnification.", 0.1, 10)
     shift_fraction: float = _field(0.08, float, "Largest shift either way, as a share of the side.", low=0, high=1)
-    elastic_probability: float = _chance(0.3, "an elastic deformation")
-    elastic_magnitude: float = _field(0.03, float, "Deviation of the coarse displacement, as a share of the side.", low=0, high=0.2)
+    elastic_probability: float = _chance(0.2, "an elastic deformation")
+    elastic_magnitude: float = _field(0.012, float, "Deviation of the coarse displacement, as a share of the side.", low=0, high=0.2)
     brightness_probability: float = _chance(0.3, "a brightness shift")
     brightness: float = _field(0.3, float, "Largest shift either way, in standard deviations.", low=0, high=10)
     contrast_probability: float = _chance(0.3, "a change of contrast")
@@ -138,10 +138,10 @@ class AugmentConfig(Section):
 
 @dataclass(frozen=True)
 class OptimConfig(Section):
-    epochs: float = _field(60.0, float, "Passes over the training slices.", low=0.01, high=1e6)
+    epochs: float = _field(100.0, float, "Passes over the training slices.", low=0.01, high=1e6)
     batch_size: int = _field(8, int, "Slices per step over all processes (the global batch).", low=1, high=65536)
     optimizer: str = _field("adamw", str, "The optimizer.", choices=("adamw", "adam"))
-    lr: float = _field(2e-3, float, "Peak learning rate.", low=0, high=10)
+    lr: float = _field(1.5e-3, float, "Peak learning rate.", low=0, high=10)
     weight_decay: float = _field(1e-2, float, "Decoupled weight decay on convolution weights (adamw).", low=0, high=10)
     schedule: str = _field("one_cycle", str, "Learning rate after warm-up.", choices=("one_cycle", "poly", "constant"))
     warmup_fraction: float = _field(0.1, float, "Share of the steps in which the rate rises to its peak.", low=0, high=1)

@@ -5,12 +5,12 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.fileholders import FileHolder
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
@@ -49,18 +49,16 @@ def read_nifti(path: Path, *, frames: bool = False) -> Volume:
     try:
         with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")  # what matters is checked below
-            start = file.read(540)
-            shape = _checked_shape(path, _header(path, start), frames)
-            file.seek(0)
-            kind = nib.Nifti2Image if _is_version_2(start) else nib.Nifti1Image
-            holder = FileHolder(fileobj=file)
-            image: Any = kind.from_file_map({"header": holder, "image": holder}, mmap=False)
-            scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
-            data = image.get_fdata(dtype=np.float32, caching="unchanged") if scaled else np.asanyarray(image.dataobj)
+            header = _header(path, file.read(540))
+            shape = _checked_shape(path, header, frames)
+            # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
+            voxels = ArrayProxy(file, header, mmap=False)
+            scaled = voxels.slope != 1 or voxels.inter != 0
+            data = voxels.get_scaled(np.float32).astype(np.float32, copy=False) if scaled else np.asanyarray(voxels)
             for _ in range(MOST_TRAILING_MIB):  # to the end, where gzip compares its checksum
                 if not file.read(2**20):
                     break
-        affine = np.asarray(image.affine, dtype=np.float64)
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except InputError:
         raise
     except FILE_ERRORS as error:
@@ -69,7 +67,7 @@ def read_nifti(path: Path, *, frames: bool = False) -> Volume:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
     data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape(shape)
-    return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=image.header)
+    return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=header)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -52,38 +52,28 @@ def prepare(
     if folds < 2:
         raise InputError(f"folds: must be at least 2, got {folds}")
     building = store.with_name(store.name + ".partial")
-    root, archive = (store if store.exists() else building) / UNPACKED if is_archive(source) else source, None
     fresh = not building.exists()
     try:
-        if is_archive(source):
-            archive = sha256(source) if store.exists() else unpack(source, root, layout, report)
+        root, archive = _folder_of(source, store, building, layout, report)
         found = find_cases(root, layout, classes=classes, case_pattern=case_pattern)
         _check_masks(found, allow_unlabelled)
-        report(f"{source}: layout {found.layout} ({found.reason}), {len(found.cases)} cases")
-        for note in found.notes:
-            report(f"{source}: {note}")
+        for line in (f"layout {found.layout} ({found.reason}), {len(found.cases)} cases", *found.notes):
+            report(f"{source}: {line}")
         patients = sorted({c.patient for c in found.cases if c.label is not None})
         splits = read_splits(splits_file, patients) if splits_file else deal_folds(patients, folds, seed)
-        request = {
-            "layout": layout,
-            "case_pattern": case_pattern,
-            "classes": classes and [classes[0].to_json(), classes[1]],
-            "data": vars(config),
-            "splits": splits.to_json(),
-            "archive_sha256": archive,
-        }
+        given = {"layout": layout, "case_pattern": case_pattern, "classes": classes and [classes[0].to_json(), classes[1]]}
+        request = {**given, "data": vars(config), "splits": splits.to_json(), "archive_sha256": archive}
         if store.exists():
             return _unchanged(store, found, request, report)
         seen = survey(found, config, report)
         refuse_errors(seen.findings, strict, report)
+        _say_settled(seen.settled, splits, folds, report)
+        head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
+        findings = build_store(store, building, seen, splits, head, report)
     except InputError:
         if fresh:
             shutil.rmtree(building, ignore_errors=True)  # what came out of an archive
         raise
-    _say_settled(seen.settled, splits, folds, report)
-    head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
-    try:
-        findings = build_store(store, building, seen, splits, head, report)
     except OSError as error:
         raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
     for finding in findings:
@@ -92,6 +82,15 @@ def prepare(
     opened = open_store(store)
     report(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
+
+
+def _folder_of(source: Path, store: Path, building: Path, layout: str, report: Report) -> tuple[Path, str | None]:
+    """The folder with the source's files, and the SHA-256 of the archive that they came in; unpacked files become part of the store."""
+    if not is_archive(source):
+        return source, None
+    if store.exists():
+        return store / UNPACKED, sha256(source)
+    return building / UNPACKED, unpack(source, building / UNPACKED, layout, report)
 
 
 def _check_masks(found: Source, allow_unlabelled: bool) -> None:

@@ -159,6 +159,22 @@ def test_provider_that_is_not_there_is_an_error_that_says_what_is_missing(artefa
         Segmenter(artefact, provider=provider)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    if precision == "fp16":
+        from attunet.export.precision import to_half
+
+        onnx = pytest.importorskip("onnx")
+        graph = to_half(onnx.load_from_string(graph)).SerializeToString()
+    plain = variant(graph, precision=precision)
+    other = Segmenter(plain.path, provider="openvino", num_threads=1)
+    slices = _slices(3, 1, 48, 64)
+    tolerance = 1e-5 if precision == "fp32" else 2e-2  # bf16 on some CPUs
+    for one, expected in zip(other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True):
+        assert np.abs(one - expected).mean() < tolerance
+
+
 def test_openvino_without_its_package_says_what_to_install(artefact, monkeypatch):
     import sys
 

@@ -55,7 +55,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("export empty out.onnx", "empty: is not a run"),
         ("evaluate STORE empty --out out", "empty: is not a run"),
         ("evaluate STORE nowhere.onnx --out out", "nowhere.onnx"),
-        ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.nii.gz: no such file or folder"),
+        ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.onnx: no such run or artefact"),
         ("demo --out full", "full: must be a new or an empty folder"),
         ("phantom full", "full: must be a new or an empty folder"),
     ],

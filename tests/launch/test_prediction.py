@@ -83,5 +83,17 @@ def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
     for output in (scan, scan.parent / ".." / "scans" / "scan.nii.gz"):
         done = attunet("predict", run, scan, output)
         assert (done.code, done.err.count("\n")) == (2, 1)
-    assert attunet("predict", run, scan.parent, scan.parent).code == 2
+    for folder in (scan.parent, scan.parent / "labels"):
+        assert attunet("predict", run, scan.parent, folder).code == 2
     assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "words"),
+    [("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"), ("scans/scan.nii.gz", "out.png", "must end in .nii or .nii.gz")],
+)
+def test_a_wrong_path_is_one_line(attunet, run: Path, scan: Path, tmp_path: Path, given: str, output: str, words: str) -> None:
+    done = attunet("predict", run, tmp_path / given, tmp_path / output)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert words in done.err
+    assert not (tmp_path / output).exists()

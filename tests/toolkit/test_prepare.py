@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attunet.config import DataConfig
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.layouts import find_cases
 from attunet.over_cases import FEWEST_FOR_PROCESSES, over_cases
 from attunet.prepare import prepare
@@ -191,6 +191,12 @@ def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, wr
     with pytest.raises(InputError, match="no such folder"):
         prepare(tmp_path / "absent", tmp_path / "store", DataConfig(), report=quiet)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_file_in_the_way_is_one_line(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written: Not a directory"):
+        prepare(source, tmp_path / "file/store", DataConfig(), report=quiet)
 
 
 KILLED = """

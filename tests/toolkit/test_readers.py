@@ -90,6 +90,17 @@ def test_a_truncated_file_is_one_line(tmp_path: Path, name: str, share: float) -
     refused(path, "cut short|cannot be read as NIfTI")
 
 
+def test_what_header_extensions_hold_is_not_looked_at(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(DATA, AFFINE)
+    for code in (2, 4, 6):  # DICOM, XML, comment
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(code, b"\x08\x00\x05\x00 Mustermann^Erika" * 40))
+    nib.save(image, tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_array_equal(volume.data[0], DATA)
+    write_labels(tmp_path / "out.nii", np.zeros(DATA.shape, np.uint8), CLASSES, volume)
+    assert b"Mustermann" not in (tmp_path / "out.nii").read_bytes()
+
+
 def test_one_wrong_byte_in_a_gzip_is_noticed(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 2000, (20, 20, 20)).astype(np.int16))
     raw = bytearray(path.read_bytes())

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from attunet.ops.layout import empty_alpha, empty_result
+
 threshold_backward = torch.ops.aten.threshold_backward.default
 
 BLOCK_BYTES = 2**21  # of x and g in a block: what the second-level caches of a few cores hold
@@ -19,8 +21,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The tensors of `attention_gate`; returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
     channels = x.shape[1]
-    out = empty_like_layout(x, channels + g.shape[1])
-    alpha = x.new_empty((x.shape[0], 1, *x.shape[2:]))
+    out, alpha = empty_result(x, g, channels + g.shape[1]), empty_alpha(x)
     with torch.autocast("cpu", enabled=False):
         w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in (weight_x, weight_g, bias, psi_weight, psi_bias))
         ones = x.new_ones((1, channels))
@@ -34,7 +35,7 @@ def forward(
 
 def backward(
     grad_out: Tensor,
-    grad_alpha: Tensor,
+    grad_alpha: Tensor | None,
     x: Tensor,
     g: Tensor,
     weight_x: Tensor,
@@ -45,9 +46,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the seven inputs; those of parameters are summed over blocks in float32 or better, always in the same order."""
     channels = x.shape[1]
-    grad_x, grad_g = empty_like_layout(x, channels), empty_like_layout(x, g.shape[1])
+    grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
+    grad_alpha = torch.zeros_like(empty_alpha(x)) if grad_alpha is None else grad_alpha
     parameters = (weight_x, weight_g, bias, psi_weight, psi_bias)
-    sums = [torch.zeros_like(p, dtype=torch.promote_types(x.dtype, torch.float32)) for p in parameters]
+    sums = [torch.zeros(p.shape, dtype=torch.promote_types(x.dtype, torch.float32)) for p in parameters]
     with torch.autocast("cpu", enabled=False):
         w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in parameters)
         ones = x.new_ones((1, channels))
@@ -79,16 +81,6 @@ def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
 def _is_row_major(rows: Tensor) -> bool:
     """An NCHW block is a transposed view, and reading one order while writing the other is slow."""
     return rows.stride(1) == 1
-
-
-def empty_like_layout(x: Tensor, channels: int) -> Tensor:
-    """An empty (N, channels, H, W) in the memory format of x."""
-    layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=layout)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def pixel_blocks(*tensors: Tensor) -> Iterator[list[Tensor]]:

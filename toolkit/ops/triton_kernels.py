@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, assignment"
+# Arguments of kernels have types at compile time alone, and tuples grow.
 """Triton kernels of the attention gate. Imported on first use; nothing is compiled before the first launch.
 
 Every tensor of pixels is addressed by three strides, image, pixel and channel, so that channels-last, NCHW and odd sizes are one code.
@@ -34,6 +36,11 @@ def _load_vector(vector, hidden, hidden_width: tl.constexpr):
 
 
 @triton.jit
+def _sigmoid(logit):
+    return 1.0 / (1.0 + tl.exp(-logit))
+
+
+@triton.jit
 def _load_tiles(base, pixel, k, stride_pixel, stride_channel, pixels, channels: tl.constexpr, BLOCK_K: tl.constexpr):
     """All channels of the pixels, as a tuple of tiles (BLOCK_P, BLOCK_K): smaller operands keep products within the registers."""
     tiles = ()
@@ -54,14 +61,12 @@ def _project(hidden, tiles, weight, k, f, channels: tl.constexpr, F: tl.constexp
 @triton.jit
 def _attention(hidden_tile, psi, psi_bias):
     """alpha (BLOCK_P,) of the hidden features after ReLU (BLOCK_P, BLOCK_F)."""
-    logit = tl.sum(hidden_tile * psi[None, :], axis=1) + tl.load(psi_bias).to(tl.float32)
-    return 1.0 / (1.0 + tl.exp(-logit))
+    return _sigmoid(tl.sum(hidden_tile * psi[None, :], axis=1) + tl.load(psi_bias).to(tl.float32))
 
 
 @triton.jit
 def gate_forward(
-    x, g, weight_x, weight_g, bias, psi_weight, psi_bias, out, alpha,
-    pixels, tiles_per_image,
+    x, g, weight_x, weight_g, bias, psi_weight, psi_bias, out, alpha, pixels, tiles_per_image,
     x_image, x_pixel, x_channel, g_image, g_pixel, g_channel, out_image, out_pixel, out_channel,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
@@ -156,3 +161,63 @@ def gate_weight_gradient(
         grad_h = _load(grad_hidden + image * pixels * F, pixel, f, F, 1, pixels, F)
         total = tl.dot(tl.trans(row), grad_h, total, input_precision=PRECISION)
     _store(partial + tl.program_id(0).to(tl.int64) * F * C, total, channel, f, 1, C, C, F)
+
+
+@triton.jit
+def epilogue_forward(
+    hidden, x, g, psi_weight, psi_bias, out, alpha,
+    pixels,
+    C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """What follows the projections: ReLU, psi, sigmoid, the product, the concatenation. Rows of channels, any number of them.
+
+    hidden (P, F) before ReLU, x (P, C), g (P, G), out (P, C + G), alpha (P,).
+    """
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    k = tl.arange(0, BLOCK_K)
+    a = _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F, BLOCK_P, BLOCK_K)
+    tl.store(alpha + pixel, a.to(alpha.dtype.element_ty), mask=pixel < pixels)
+    for start in range(0, C, BLOCK_K):
+        gated = _load(x, pixel, start + k, C, 1, pixels, C).to(tl.float32) * a[:, None]
+        _store(out, gated, pixel, start + k, C + G, 1, pixels, C)
+    for start in range(0, G, BLOCK_K):
+        _store(out + C, _load(g, pixel, start + k, G, 1, pixels, G), pixel, start + k, C + G, 1, pixels, G)
+
+
+@triton.jit
+def epilogue_backward(
+    grad_out, grad_alpha, hidden, x, psi_weight, psi_bias, grad_x, partial,
+    pixels,
+    C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """hidden (P, F) before ReLU becomes its own gradient; grad_x (P, C) gets alpha * grad_out; `partial` as in gate_backward."""
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    k = tl.arange(0, BLOCK_K)
+    a = _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F, BLOCK_P, BLOCK_K)
+    grad_a = tl.zeros((BLOCK_P,), tl.float32)
+    if grad_alpha is not None:
+        grad_a += tl.load(grad_alpha + pixel, mask=pixel < pixels, other=0.0).to(tl.float32)
+    for start in range(0, C, BLOCK_K):
+        grad = _load(grad_out, pixel, start + k, C + G, 1, pixels, C).to(tl.float32)
+        grad_a += tl.sum(grad * _load(x, pixel, start + k, C, 1, pixels, C).to(tl.float32), axis=1)
+        _store(grad_x, grad * a[:, None], pixel, start + k, C, 1, pixels, C)
+    grad_logit = grad_a * a * (1.0 - a)
+    partial += tl.program_id(0).to(tl.int64) * (2 * F + 1)
+    for start in range(0, F, BLOCK_K):
+        h = tl.maximum(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32), 0.0)
+        grad_h = tl.where(h > 0.0, grad_logit[:, None] * _load_vector(psi_weight, start + k, F)[None, :], 0.0)
+        _store(hidden, grad_h, pixel, start + k, F, 1, pixels, F)
+        tl.store(partial + start + k, tl.sum(grad_h, axis=0), mask=start + k < F)
+        tl.store(partial + F + start + k, tl.sum(h * grad_logit[:, None], axis=0), mask=start + k < F)
+    tl.store(partial + 2 * F, tl.sum(grad_logit, axis=0))
+
+
+@triton.jit
+def _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr):
+    """alpha (BLOCK_P,) of the rows of hidden (P, F), which are before ReLU."""
+    k = tl.arange(0, BLOCK_K)
+    logit = tl.zeros((BLOCK_P,), tl.float32)
+    for start in range(0, F, BLOCK_K):
+        h = tl.maximum(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32), 0.0)
+        logit += tl.sum(h * _load_vector(psi_weight, start + k, F)[None, :], axis=1)
+    return _sigmoid(logit + tl.load(psi_bias).to(tl.float32))

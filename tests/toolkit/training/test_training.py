@@ -71,7 +71,7 @@ def test_a_finished_run_is_refused_continued_or_left(small_store: Store, tmp_pat
         train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
     train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require", report=said.append)
     assert "finished" in said[0]
-    with pytest.raises(InputError, match=r"optim\.lr was 0\.002 when this run began and is now 0\.001"):
+    with pytest.raises(InputError, match=r"optim\.lr was 0\.0015 when this run began and is now 0\.001"):
         train(small_store.path, run, config("optim.epochs=0.5", "optim.lr=1e-3"), fold=0, resume="auto")
     with pytest.raises(InputError, match="another fold"):
         train(small_store.path, run, config("optim.epochs=0.5"), fold=1, resume="auto")

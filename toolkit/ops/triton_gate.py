@@ -1,0 +1,251 @@
+"""Launches of the Triton kernels: shapes and strides in, grids and tilings out. Imported on first use, for it imports Triton."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from attunet.errors import InputError
+from attunet.ops import triton_kernels as kernels
+from attunet.ops.layout import empty_alpha, empty_result
+
+
+class Parameters(NamedTuple):
+    weight_x: Tensor
+    weight_g: Tensor
+    bias: Tensor
+    psi_weight: Tensor
+    psi_bias: Tensor
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Pixels of a tile, channels per matrix product, warps."""
+
+    pixels: int
+    channels: int
+    warps: int
+
+
+# The one place where sizes decide: (bytes of a number, width) -> (forward, backward), width the largest of C, G and 2 F. Wider gates, where
+# products dominate, go to the library's matrix products. Chosen by what the compiler reports for sm_80 and sm_90: no spills, at least 8
+# warps on a multiprocessor. In float32 products run without tensor cores (no TF32), so that the library takes over sooner.
+TILINGS = {
+    (2, 64): (Tiling(128, 64, 8), Tiling(64, 64, 4)),
+    (2, 128): (Tiling(64, 64, 8), Tiling(32, 64, 8)),
+    (2, 256): (Tiling(64, 32, 8), Tiling(32, 64, 8)),
+    (4, 64): (Tiling(32, 16, 8), Tiling(32, 16, 8)),
+    (4, 128): (Tiling(32, 16, 8), Tiling(16, 16, 8)),
+}
+EPILOGUE_PIXELS, EPILOGUE_CHANNELS = 16, 128
+MAX_IMAGE_VALUES = 2**31  # kernels address a pixel inside its image with 32 bits
+
+
+def choose_tilings(channels: int, gating_channels: int, hidden: int, element_size: int) -> tuple[Tiling, Tiling] | None:
+    """Tilings of the fused forward and backward kernels, or None where library products with a fused epilogue are the way."""
+    width = max(channels, gating_channels, 2 * hidden)
+    fitting = sorted(limit for size, limit in TILINGS if size == element_size and width <= limit)
+    if not fitting:
+        return None
+    block = max(16, triton.next_power_of_2(max(channels, gating_channels)))  # 16 is the least that a product takes
+    forward, backward = (Tiling(t.pixels, min(t.channels, block), t.warps) for t in TILINGS[element_size, fitting[0]])
+    return forward, backward
+
+
+def weight_tiling(channels: int, hidden: int, element_size: int) -> Tiling:
+    """Tiling of the gradient of one weight: pixels of a step, channels of a program."""
+    block = min(64, max(16, triton.next_power_of_2(channels)))
+    return Tiling(64 if element_size == 2 else 16, block, 8 if hidden > 32 else 4)
+
+
+def forward(
+    x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The tensors of `attention_gate`; returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
+    out, alpha = empty_result(x, g, x.shape[1] + g.shape[1]), empty_alpha(x)
+    if alpha.numel() == 0:
+        return out, alpha
+    parameters = Parameters(*(p.contiguous() for p in (weight_x, weight_g, bias, psi_weight, psi_bias)))
+    tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
+    with _on_device_of(x):
+        if tilings:
+            _fused_forward(x, g, parameters, out, alpha, tilings[0])
+        else:
+            _wide_forward(x, g, parameters, out, alpha)
+    return out, alpha
+
+
+def backward(
+    grad_out: Tensor,
+    grad_alpha: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    weight_x: Tensor,
+    weight_g: Tensor,
+    bias: Tensor,
+    psi_weight: Tensor,
+    psi_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the seven inputs. Sums over pixels are float32 and always in the same order: the same bits every time."""
+    grad_x, grad_g = empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1])
+    if grad_x.numel() == 0:
+        zeros = [torch.zeros_like(p) for p in (weight_x, weight_g, bias, psi_weight, psi_bias)]
+        return grad_x, grad_g, *zeros  # type: ignore[return-value]
+    parameters = Parameters(*(p.contiguous() for p in (weight_x, weight_g, bias, psi_weight, psi_bias)))
+    grad_alpha = None if grad_alpha is None else grad_alpha.contiguous()
+    tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
+    with _on_device_of(x):
+        if tilings:
+            of_weights, partial = _fused_backward(grad_out, grad_alpha, x, g, parameters, grad_x, grad_g, tilings[1])
+        else:
+            of_weights, partial = _wide_backward(grad_out, grad_alpha, x, g, parameters, grad_x, grad_g)
+        of_vectors = [part.sum(0) for part in partial.split([len(parameters.bias), len(parameters.bias), 1], dim=1)]
+    sums = [s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), parameters, strict=True)]
+    return grad_x, grad_g, *sums
+
+
+def _fused_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alpha: Tensor, tiling: Tiling) -> None:
+    (x, *x_strides), (g, *g_strides), (_, *out_strides) = _strided(x), _strided(g), _strided(out)
+    tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
+    kernels.gate_forward[(x.shape[0] * tiles_per_image,)](
+        x, g, *parameters, out, alpha, _pixels(x), tiles_per_image,
+        *x_strides, *g_strides, *out_strides, **_constants(x, g, parameters, tiling),
+    )  # fmt: skip
+
+
+def _fused_backward(
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: Parameters,
+    grad_x: Tensor, grad_g: Tensor, tiling: Tiling,
+) -> tuple[list[Tensor], Tensor]:  # fmt: skip
+    """Fills grad_x and grad_g; returns the gradients of both weights, and a row per tile for those of the vectors."""
+    (grad_out, *strides), (x, *x_strides), (g, *g_strides) = _strided(grad_out), _strided(x), _strided(g)
+    tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
+    tiles = x.shape[0] * tiles_per_image
+    grad_hidden = x.new_empty((x.shape[0] * _pixels(x), len(parameters.bias)))
+    partial = x.new_empty((tiles, 2 * len(parameters.bias) + 1), dtype=torch.float32)
+    kernels.gate_backward[(tiles,)](
+        grad_out, grad_alpha, x, g, *parameters, grad_x, grad_g, grad_hidden, partial,
+        _pixels(x), tiles_per_image, *strides, *x_strides, *g_strides, *_strided(grad_x)[1:], *_strided(grad_g)[1:],
+        **_constants(x, g, parameters, tiling),
+    )  # fmt: skip
+    return [_weight_gradient(x, x_strides, grad_hidden), _weight_gradient(g, g_strides, grad_hidden)], partial
+
+
+def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> Tensor:
+    """grad_hidden^T (F, pixels) times the pixels of rows (N, C, H, W): (F, C) in float32."""
+    channels, hidden = rows.shape[1], grad_hidden.shape[1]
+    tiling = weight_tiling(channels, hidden, rows.element_size())
+    tiles_per_image = triton.cdiv(_pixels(rows), tiling.pixels)
+    tiles, columns = rows.shape[0] * tiles_per_image, triton.cdiv(channels, tiling.channels)
+    programs = min(tiles, max(1, 2 * _num_multiprocessors(rows) // columns))
+    partial = rows.new_empty((programs, hidden, channels), dtype=torch.float32)
+    kernels.gate_weight_gradient[(programs, columns)](
+        rows, grad_hidden, partial, _pixels(rows), tiles_per_image, tiles, *strides,
+        C=channels, F=hidden, BLOCK_P=tiling.pixels, BLOCK_C=tiling.channels, BLOCK_F=_hidden_block(hidden),
+        PRECISION=_precision(rows), num_warps=tiling.warps, num_stages=3,
+    )  # fmt: skip
+    return partial.sum(0)
+
+
+def _wide_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alpha: Tensor) -> None:
+    rows_x, rows_g, rows_out = _rows(x), _rows(g), _rows(out)
+    kernels.epilogue_forward[(triton.cdiv(len(rows_x), EPILOGUE_PIXELS),)](
+        _hidden(rows_x, rows_g, parameters),
+        rows_x,
+        rows_g,
+        *parameters[3:],
+        rows_out,
+        alpha,
+        len(rows_x),
+        **_epilogue_constants(x, g, parameters),
+    )
+    _put_back(rows_out, out)
+
+
+def _wide_backward(
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: Parameters, grad_x: Tensor, grad_g: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """As `_fused_backward`, with the library's matrix products."""
+    rows_x, rows_g, rows_grad = _rows(x), _rows(g), _rows(grad_out)
+    rows_grad_x, rows_grad_g = _rows(grad_x), _rows(grad_g)
+    programs = triton.cdiv(len(rows_x), EPILOGUE_PIXELS)
+    partial = rows_x.new_empty((programs, 2 * len(parameters.bias) + 1), dtype=torch.float32)
+    hidden = _hidden(rows_x, rows_g, parameters)
+    kernels.epilogue_backward[(programs,)](
+        rows_grad, grad_alpha, hidden, rows_x, *parameters[3:], rows_grad_x, partial, len(rows_x), **_epilogue_constants(x, g, parameters)
+    )
+    rows_grad_x.addmm_(hidden, parameters.weight_x.to(x.dtype))
+    torch.addmm(rows_grad[:, x.shape[1] :], hidden, parameters.weight_g.to(x.dtype), out=rows_grad_g)
+    _put_back(rows_grad_x, grad_x)
+    _put_back(rows_grad_g, grad_g)
+    return [hidden.T @ rows_x, hidden.T @ rows_g], partial
+
+
+def _hidden(rows_x: Tensor, rows_g: Tensor, parameters: Parameters) -> Tensor:
+    """(P, F) before ReLU: W_x x + W_g g + b."""
+    weight_x, weight_g, bias = (p.to(rows_x.dtype) for p in parameters[:3])
+    return torch.addmm(bias, rows_x, weight_x.T).addmm_(rows_g, weight_g.T)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) as contiguous rows (N * H * W, C): a view of a channels-last tensor, a copy of any other."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+def _put_back(rows: Tensor, image: Tensor) -> None:
+    """Rows that were written, into the (N, C, H, W) that they are not a view of."""
+    if rows.data_ptr() != image.data_ptr():
+        image.copy_(rows.view(image.shape[0], *image.shape[2:], image.shape[1]).permute(0, 3, 1, 2))
+
+
+def _strided(x: Tensor) -> tuple[Tensor, int, int, int]:
+    """x, copied only where rows and columns have no common stride, and its strides of image, pixel and channel."""
+    height, width = x.shape[2:]
+    if height > 1 and width > 1 and x.stride(2) != width * x.stride(3):
+        x = x.contiguous()
+    if _pixels(x) * x.shape[1] >= MAX_IMAGE_VALUES:
+        raise InputError(f"attention_gate: an image must hold fewer than {MAX_IMAGE_VALUES} values, got {tuple(x.shape)}")
+    return x, x.stride(0), x.stride(3) if width > 1 else x.stride(2), x.stride(1)
+
+
+def _pixels(x: Tensor) -> int:
+    return x.shape[2] * x.shape[3]
+
+
+def _precision(x: Tensor) -> str:
+    return "ieee" if x.dtype == torch.float32 else "tf32"  # the second says nothing of 16-bit numbers
+
+
+def _hidden_block(hidden: int) -> int:
+    return max(16, triton.next_power_of_2(hidden))
+
+
+def _constants(x: Tensor, g: Tensor, parameters: Parameters, tiling: Tiling) -> dict[str, int | str]:
+    return {
+        **{"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias), "PRECISION": _precision(x), "num_warps": tiling.warps},
+        **{"BLOCK_P": tiling.pixels, "BLOCK_K": tiling.channels, "BLOCK_F": _hidden_block(len(parameters.bias))},
+    }
+
+
+def _epilogue_constants(x: Tensor, g: Tensor, parameters: Parameters) -> dict[str, int]:
+    widths = {"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias)}
+    return {**widths, "BLOCK_P": EPILOGUE_PIXELS, "BLOCK_K": EPILOGUE_CHANNELS, "num_warps": 4}
+
+
+def _num_multiprocessors(x: Tensor) -> int:
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2  # the interpreter's
+
+
+@contextmanager
+def _on_device_of(x: Tensor) -> Iterator[None]:
+    """Triton launches on the current device; matrix products keep the dtype that they are given."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.is_cuda:
+            with torch.cuda.device(x.device):
+                yield
+        else:
+            yield
