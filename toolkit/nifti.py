@@ -54,7 +54,7 @@ def read_nifti(path: Path, *, frames: bool = False) -> Volume:
             # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
             voxels = ArrayProxy(file, header, mmap=False)
             scaled = voxels.slope != 1 or voxels.inter != 0
-            data = voxels.get_scaled(np.float32).astype(np.float32, copy=False) if scaled else np.asanyarray(voxels)
+            data = np.asanyarray(voxels, dtype=np.float32) if scaled else np.asanyarray(voxels)
             for _ in range(MOST_TRAILING_MIB):  # to the end, where gzip compares its checksum
                 if not file.read(2**20):
                     break

@@ -74,7 +74,7 @@ class Prepared:
 
 
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
-    """The grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16, nothing cropped."""
+    """The grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least `spec.size`, nothing cropped."""
     transform = orientation_transform(volume.affine, spec.orientation)
     shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
     for length, (axis, _) in zip(volume.shape, transform, strict=True):
@@ -87,7 +87,8 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
             f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
             f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
         )
-    window = (round_up(resampled[0], MULTIPLE), round_up(resampled[1], MULTIPLE))
+    # At least the training window: a network has learnt where it is from the padding too.
+    window = (max(round_up(resampled[0], MULTIPLE), spec.size[0]), max(round_up(resampled[1], MULTIPLE), spec.size[1]))
     return Grid(
         native_shape=volume.shape,
         transform=transform,
@@ -149,7 +150,7 @@ def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | No
 
 
 def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
-    """Network input of a whole volume: oriented, normalised, resampled in plane, padded to multiples of 16, never cropped.
+    """Network input of a whole volume: oriented, normalised, resampled, padded to the training window or beyond it, never cropped.
 
     Returns slices float32 `(Z, num_channels, H, W)`; neighbouring slices are gathered by `gather_context`.
     Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.

@@ -15,7 +15,7 @@ class PreprocessSpec:
         or None for images without an affine, whose axes stay.
     slice_axis: which of the oriented axes slices are cut along; rows and columns of a slice are the two others, the later one as rows.
     spacing_mm: in-plane pixel size after resampling (rows and columns alike), or None to keep the native one.
-    size: `(H, W)` of the training window, multiples of 16. Prediction never crops: a larger slice is run whole.
+    size: `(H, W)` of the training window, multiples of 16. Prediction pads smaller slices to it, and runs larger ones whole.
     normalization: "zscore" clips at `clip_percentiles` of the volume and scales to mean 0, standard deviation 1 per volume and channel;
         "ct" clips to `window` and scales it to [-1, 1]; "none" divides by the range of the dtype for integers and keeps floats.
     context_slices: odd; neighbouring slices given as channels, slice-major: channel index = slice offset * num_channels + channel.

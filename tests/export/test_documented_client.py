@@ -56,7 +56,7 @@ class Client:
         native = slices.shape[2:]
         small = [max(1, round(n * spacing[axis] / rules["spacing_mm"])) for n, axis in zip(native, (rows, columns), strict=True)]
         resized = _resize(slices, small)  # 4
-        padded = [-(-n // 16) * 16 for n in small]
+        padded = [max(-(-n // 16) * 16, side) for n, side in zip(small, rules["size"], strict=True)]
         top, left = ((p - n) // 2 for p, n in zip(padded, small, strict=True))
         inside = (..., slice(top, top + small[0]), slice(left, left + small[1]))
         window = np.tile(np.array(air)[:, None, None], (len(slices), 1, *padded))

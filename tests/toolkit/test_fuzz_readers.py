@@ -36,6 +36,11 @@ def nifti(kind: type) -> bytes:
     return bytes(kind(PIXELS, np.diag([-1.5, 1.5, 7, 1])).to_bytes())
 
 
+def scaled_nifti() -> bytes:
+    raw = nifti(nib.Nifti1Image)
+    return raw[:112] + struct.pack("<ff", 0.5, -3) + raw[120:]  # scl_slope, scl_inter
+
+
 def picture(form: str, **options: object) -> bytes:
     out = io.BytesIO()
     Image.fromarray(PIXELS[:, :, 0].astype(np.uint8)).save(out, form, **options)
@@ -147,7 +152,8 @@ DESCRIPTION = b'{"labels": {"background": 0, "liver": 1}, "channel_names": {"0":
 
 # name of the file, what may be in it, what reads it, share of the examples
 FORMATS: dict[str, tuple[str, st.SearchStrategy[bytes], Callable[[Path], object], float]] = {
-    "nifti-1": ("a.nii", damaged(nifti(nib.Nifti1Image), 352), read_any, 0.2),
+    "nifti-1": ("a.nii", damaged(nifti(nib.Nifti1Image), 352), read_any, 0.16),
+    "nifti-1, scaled": ("a.nii", damaged(scaled_nifti(), 352), read_any, 0.08),
     "nifti-2": ("a.nii", damaged(nifti(nib.Nifti2Image), 544), read_any, 0.1),
     "header in gzip": ("a.nii.gz", damaged(nifti(nib.Nifti1Image), 352).map(gzip.compress), read_any, 0.1),
     "gzip": ("a.nii.gz", damaged(gzip.compress(nifti(nib.Nifti1Image)), 30), read_any, 0.06),

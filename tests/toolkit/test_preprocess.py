@@ -20,9 +20,14 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def test_pixels_get_the_spacing_asked_for_along_both_axes() -> None:
-    grid = preprocess(volume_of(noise(30, 40, 3)), SPEC).grid
+    grid = preprocess(volume_of(noise(30, 40, 3)), dataclasses.replace(SPEC, size=(32, 32))).grid
     assert grid.resampled_shape == (27, 40)  # rows: 40 × 1 mm, columns: 30 × 2 mm
     assert grid.window == (32, 48)
+
+
+def test_slices_are_padded_to_the_training_window_and_run_whole_beyond_it() -> None:
+    volume = volume_of(noise(30, 40, 3))
+    assert preprocess(volume, dataclasses.replace(SPEC, size=(64, 32))).grid.window == (64, 48)
 
 
 def test_intensity_units_do_not_matter() -> None:
@@ -35,7 +40,7 @@ def test_intensity_units_do_not_matter() -> None:
 def test_a_volume_has_mean_0_and_deviation_1_and_no_outliers() -> None:
     data = noise(32, 32, 4)
     data[3, 4, 2] = 1e6
-    spec = dataclasses.replace(SPEC, spacing_mm=None)
+    spec = dataclasses.replace(SPEC, spacing_mm=None, size=(32, 32))
     slices = preprocess(volume_of(data), spec).slices
     assert slices.mean() == pytest.approx(0, abs=1e-4)
     assert slices.std() == pytest.approx(1, abs=1e-3)
@@ -49,10 +54,10 @@ def test_a_constant_volume_is_zero() -> None:
 def test_training_sees_the_middle_of_what_prediction_sees() -> None:
     volume = volume_of(noise(90, 40, 3))
     whole, cropped = preprocess(volume, SPEC), prepare_training_slices(volume, SPEC)
-    assert whole.slices.shape == (3, 1, 32, 128)
+    assert whole.slices.shape == (3, 1, 64, 128)
     assert cropped.slices.shape == (3, 1, 64, 64)
-    top, left = (a - b for a, b in zip(whole.grid.offset, cropped.grid.offset, strict=True))
-    np.testing.assert_array_equal(cropped.slices[:, :, -top : 32 - top], whole.slices[:, :, :, left : left + 64])
+    left = whole.grid.offset[1] - cropped.grid.offset[1]
+    np.testing.assert_array_equal(cropped.slices, whole.slices[:, :, :, left : left + 64])
 
 
 def test_padding_is_air() -> None:
@@ -79,7 +84,7 @@ def test_ct_scales_a_window_to_plus_and_minus_1() -> None:
 
 
 def test_none_divides_integers_by_their_range_and_keeps_floats() -> None:
-    spec = PreprocessSpec(None, 2, None, (32, 32), normalization="none", num_channels=3)
+    spec = PreprocessSpec(None, 2, None, (16, 16), normalization="none", num_channels=3)
     rgb = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), dtype=np.uint8)
     np.testing.assert_allclose(preprocess(volume_of(rgb), spec).slices[0], rgb[..., 0].transpose(0, 2, 1) / 255, atol=1e-6)
     np.testing.assert_allclose(preprocess(volume_of(rgb.astype(np.float32)), spec).slices[0], rgb[..., 0].transpose(0, 2, 1))
