@@ -13,8 +13,8 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
+from attunet.inputs import Input
 from attunet.preprocess import Prepared, preprocess
-from attunet.readers import read_volume
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
 from attunet.writers import write_labels
@@ -42,8 +42,13 @@ class Model(Protocol):
 class Job:
     """A volume to read and the label map to write."""
 
-    read: Path
+    input: Input
     write: Path
+
+    @property
+    def file(self) -> Path:
+        """The volume's file, or its first, for messages."""
+        return self.input.files[0]
 
 
 @dataclass
@@ -137,7 +142,7 @@ def predict_cohort(
 
 
 def _read(job: Job, spec: PreprocessSpec) -> tuple[Volume, Prepared]:
-    volume = read_volume(job.read, channels=spec.num_channels)
+    volume = job.input.read(spec.num_channels)
     return volume, preprocess(volume, spec)
 
 
@@ -148,6 +153,6 @@ def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> N
 
 def _fail(outcome: Outcome, job: Job, error: Exception, report: Report) -> None:
     text = " ".join(str(error).split()) or type(error).__name__
-    reason = text if str(job.read) in text or str(job.write) in text else f"{job.read}: {text}"
-    outcome.failed.append((job.read, reason))
+    reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
+    outcome.failed.append((job.file, reason))
     report(f"error: {reason}")

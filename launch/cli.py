@@ -213,5 +213,16 @@ def predict(model: Path, input: Path, output: Path, attention: bool, provider: s
     run(model, input, output, attention=attention, provider=provider, device=device, report=click.echo)
 
 
+@cli.command(short_help="Try an artefact on this machine.")
+@click.argument("model", type=PATH)
+@click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True)
+@debug_option
+def verify(model: Path, provider: str) -> None:
+    """Run the small generated input that the artefact MODEL carries, and compare with the answer it got at export."""
+    from attunet.export.golden import verify as run
+
+    click.echo(run(model, provider))
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -102,20 +102,10 @@ def _run(path: Path) -> Iterator[str]:
 
 
 def _artefact(path: Path) -> Iterator[str]:
-    from attunet.export.artefact import read_artefact
+    from attunet.export.card import card
 
-    about = read_artefact(path)
-    seen = about.dice_at_export
-    yield f"{path}: an artefact, {about.name}, {about.precision}, {about.num_parameters:,} parameters, {path.stat().st_size / 1e6:.1f} MB"
-    yield f"  classes   {_classes_in_words(about.classes)}"
-    yield f"  slices    {_spec_in_words(about.spec)}"
-    yield f"  outputs   {', '.join(about.outputs)}"
-    yield f"  trained   {', '.join(about.training_cases)} (fold {about.fold}, {about.step} steps)"
-    if seen.get("artefact") is not None:
-        yield f"  Dice      {seen['artefact']:.4f} at export, on {seen['cases']} cases; the checkpoint {seen['checkpoint']:.4f}"
-    yield f"  made by   {', '.join(f'{name} {version}' for name, version in about.tools.items())}"
-    if about.license:
-        yield f"  licence   {about.license}"
+    yield f"{path}:"
+    yield card(path)
 
 
 def _source(path: Path, options: SourceOptions) -> Iterator[str]:

@@ -5,34 +5,34 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from attunet.atomic import write_file
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
+from attunet.export.cohort import Job, predict_cohort, shard_of
 from attunet.export.runtime import Segmenter
 from attunet.geometry import resize_linear
 from attunet.inputs import find_inputs
-from attunet.predict_volume import predict_volume
-from attunet.preprocess import assemble, gather_context, preprocess, restore_scores
+from attunet.predict_volume import predict_prepared
+from attunet.preprocess import Prepared, assemble, gather_context, preprocess, restore_scores
 from attunet.readers import stem_of
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
-from attunet.writers import write_labels
+from attunet.writers import write_labels, write_map
 
 # slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
 AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
 NIFTI = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model, ready for volumes. predict: a volume to class indices uint8 `(X, Y, Z)` on its own grid."""
+    """A model, ready for volumes. predict_prepared: a prepared volume to class indices uint8 `(X, Y, Z)` on its own grid."""
 
     spec: PreprocessSpec
     classes: Classes
-    predict: Callable[[Volume], np.ndarray]
+    predict_prepared: Callable[[Prepared], np.ndarray]
     attention: AttentionMaps | None
 
 
@@ -49,34 +49,38 @@ def predict(
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
     attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
-    In a folder, a file that cannot be read is told and does not stop the others; RunError at the end says how many there were.
+    In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
+    how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
     """
     predictor = load_predictor(model, provider=provider, device=device)
     if attention and predictor.attention is None:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+    also = partial(_write_attention, predictor) if attention else None
     inputs = find_inputs(source, predictor.spec.num_channels)
     is_one = source.is_file() or inputs[0].files == (source,)
     _check_output(source, output, is_one)
-    failed = 0
-    for one in inputs:
-        write = output if is_one else output / f"{one.name}.nii.gz"
-        try:
-            volume = one.read(predictor.spec.num_channels)
-            indices = predictor.predict(volume)
-        except InputError as error:
-            message = str(error) if str(one.files[0]) in str(error) else f"{one.files[0]}: {error}"
-            if is_one:
-                raise InputError(message) from None
-            report(f"error: {message}")
-            failed += 1
-            continue
-        write.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(write, indices, predictor.classes, volume)
-        if attention:
-            _write_attention(predictor, volume, write)
-        report(f"{write}: {_in_words(indices, predictor.classes, volume)}")
-    if failed:
-        raise RunError(f"{source}: {failed} of {len(inputs)} volumes could not be segmented")
+    if is_one:
+        _predict_one(predictor, Job(inputs[0], output), also, report)
+        return
+    jobs = [Job(one, output / f"{one.name}.nii.gz") for one in inputs]
+    outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also, report=report)
+    report(str(outcome))
+    if outcome.failed:
+        raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
+
+
+def _predict_one(predictor: Predictor, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
+    volume = job.input.read(predictor.spec.num_channels)
+    try:
+        prepared = preprocess(volume, predictor.spec)
+    except InputError as error:
+        raise InputError(f"{job.file}: {error}") from None
+    indices = predictor.predict_prepared(prepared)
+    job.write.parent.mkdir(parents=True, exist_ok=True)
+    if also is not None:
+        also(volume, prepared, job.write)
+    write_labels(job.write, indices, predictor.classes, volume)
+    report(f"{job.write}: {_in_words(indices, predictor.classes, volume)}")
 
 
 def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -> Predictor:
@@ -90,16 +94,15 @@ def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -
         run = load_run(model)
         network = TorchNetwork(run.network, device)
         gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
-        return Predictor(run.spec, run.classes, lambda volume: predict_volume(network, volume, run.spec), gates)
+        return Predictor(run.spec, run.classes, lambda prepared: predict_prepared(network, prepared, run.spec), gates)
     segmenter = Segmenter(model, provider=provider)
     names = segmenter.metadata.attention_outputs
     maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
-    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_volume, maps)
+    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps)
 
 
-def attention_volumes(maps: AttentionMaps, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
+def attention_volumes(maps: AttentionMaps, prepared: Prepared, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
     """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
-    prepared = preprocess(volume, spec)
     gates: list[list[np.ndarray]] = []
     for start in range(0, prepared.grid.num_slices, batch_size):
         chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
@@ -120,13 +123,10 @@ def _check_output(source: Path, output: Path, is_one: bool) -> None:
         raise InputError(f"{output}: must be a folder outside the input's")
 
 
-def _write_attention(predictor: Predictor, volume: Volume, write: Path) -> None:
+def _write_attention(predictor: Predictor, volume: Volume, prepared: Prepared, write: Path) -> None:
     assert predictor.attention is not None
-    for number, values in enumerate(attention_volumes(predictor.attention, volume, predictor.spec), 1):
-        header = volume.header.copy() if isinstance(volume.header, nib.Nifti1Header) else nib.Nifti1Header()
-        header.set_data_dtype(np.float32)
-        image = nib.Nifti1Image(values, volume.affine, header)
-        write_file(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), partial(nib.save, image))
+    for number, values in enumerate(attention_volumes(predictor.attention, prepared, predictor.spec), 1):
+        write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
 
 
 def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:

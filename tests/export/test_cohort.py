@@ -9,6 +9,7 @@ import pytest
 from attunet.errors import InputError, RunError
 from attunet.export.cohort import Job, predict_cohort, shard_of
 from attunet.export.runtime import Segmenter
+from attunet.inputs import Input
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def jobs(tmp_path) -> list[Job]:
         data = np.random.default_rng(number).normal(100, 30, (24, 20, 3)).astype(np.float32)
         path = tmp_path / "in" / f"{number}.nii.gz"
         nib.save(nib.Nifti1Image(data, np.diag([-1.6, -1.6, 5, 1])), path)
-        jobs.append(Job(path, tmp_path / "out" / path.name))
+        jobs.append(Job(Input(path.name, (path,)), tmp_path / "out" / path.name))
     return jobs
 
 
@@ -36,16 +37,16 @@ def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
     outcome = predict_cohort(segmenter, jobs, report=_silent)
     assert (outcome.done, outcome.skipped, outcome.failed) == (7, 0, [])
     for job in jobs:
-        np.testing.assert_array_equal(np.asarray(nib.load(job.write).dataobj), segmenter.predict_file(job.read).indices)
+        np.testing.assert_array_equal(np.asarray(nib.load(job.write).dataobj), segmenter.predict_file(job.file).indices)
 
 
 def test_broken_cases_are_listed_and_do_not_stop_the_others(segmenter, jobs):
-    jobs[1].read.write_bytes(jobs[1].read.read_bytes()[:200])
-    jobs[4].read.unlink()
+    jobs[1].file.write_bytes(jobs[1].file.read_bytes()[:200])
+    jobs[4].file.unlink()
     told = []
     outcome = predict_cohort(segmenter, jobs, report=told.append)
     assert outcome.done == 5
-    assert [path for path, _ in outcome.failed] == [jobs[1].read, jobs[4].read]
+    assert [path for path, _ in outcome.failed] == [jobs[1].file, jobs[4].file]
     assert all(str(path) in reason for path, reason in outcome.failed)
     assert sum(line.startswith("error: ") for line in told) == 2
     assert "2 failed" in str(outcome)
@@ -56,7 +57,7 @@ def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
     jobs[2].write.mkdir(parents=True)  # counts as there, so it is skipped
     blocked = jobs[3].write.parent / "file"
     blocked.write_text("in the way")
-    jobs[3] = Job(jobs[3].read, blocked / "3.nii.gz")
+    jobs[3] = Job(jobs[3].input, blocked / "3.nii.gz")
     outcome = predict_cohort(segmenter, jobs, report=_silent)
     assert (outcome.done, outcome.skipped, len(outcome.failed)) == (5, 1, 1)
 
@@ -82,7 +83,7 @@ def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
 
     outcome = predict_cohort(Failing(), jobs, report=_silent)
     assert outcome.done == 6
-    assert outcome.failed[0][0] == jobs[1].read
+    assert outcome.failed[0][0] == jobs[1].file
 
 
 def test_shards_are_disjoint_and_whole(segmenter, jobs):

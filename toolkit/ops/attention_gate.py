@@ -53,7 +53,7 @@ def attention_gate(
     CUDA in float32, bfloat16 and float16. The last two keep only the inputs for the backward pass. `auto` takes `triton` or `cpu`
     where they apply and `reference` elsewhere; a backend asked for by name that does not apply is an InputError.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         x, g = (t if t.dtype == torch.float64 else t.to(torch.get_autocast_dtype(x.device.type)) for t in (x, g))
     parameters = (weight_x, weight_g, bias, psi_weight, psi_bias)
     _check(x, g, *parameters)

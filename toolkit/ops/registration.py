@@ -49,10 +49,10 @@ def _register(name: str, forward: Callable[..., tuple[Tensor, Tensor]], backward
     gradient = torch.library.custom_op(f"attunet::{name}_backward", backward, mutates_args=())
 
     def differentiate(ctx: Any, grad_out: Tensor | None, grad_alpha: Tensor | None) -> Gradients:
-        x, g = ctx.saved_tensors[:2]
+        inputs = ctx.saved_tensors  # read once: activation checkpointing computes them at that moment
         if grad_out is None:
-            grad_out = torch.zeros_like(_fake_forward(x, g)[0])
-        return gradient(grad_out, grad_alpha, *ctx.saved_tensors)
+            grad_out = torch.zeros_like(_fake_forward(*inputs)[0])
+        return gradient(grad_out, grad_alpha, *inputs)
 
     operation.register_fake(_fake_forward)
     gradient.register_fake(_fake_backward)

@@ -58,9 +58,8 @@ def test_compiles_without_a_graph_break(backend: str, device: str) -> None:
     )
 
 
-def test_compiles_under_autocast(backend: str, device: str, dtype: torch.dtype) -> None:
-    if dtype == torch.float32:
-        pytest.skip("autocast is for 16 bits")
+def test_compiles_under_autocast(backend: str, device: str) -> None:
+    dtype = torch.float16 if backend == "triton" else torch.bfloat16
     network = small_network(backend, device).eval()
     x = torch.randn(2, 1, 16, 16, device=device)
     with torch.autocast(device, dtype):
@@ -77,8 +76,9 @@ def test_autocast_casts_as_a_convolution_does(backend: str, device: str, dtype: 
     torch.testing.assert_close(out.float(), exact, rtol=0.03, atol=0.03)
     got = torch.autograd.grad(out.float().sum(), inputs)
     assert all(t.dtype == torch.float32 for t in got)
-    for a, b in zip(got, torch.autograd.grad(exact.sum(), inputs), strict=True):
-        torch.testing.assert_close(a, b, rtol=0.1, atol=0.1 * float(b.abs().max()))
+    wanted = torch.autograd.grad(exact.sum(), inputs)
+    error = torch.cat([(a - b).flatten() for a, b in zip(got, wanted, strict=True)])
+    assert error.norm() < 0.05 * torch.cat([t.flatten() for t in wanted]).norm()
 
 
 def test_activation_checkpointing_changes_nothing(backend: str, device: str) -> None:

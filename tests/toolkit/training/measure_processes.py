@@ -1,6 +1,6 @@
 """Not a test: one of several processes that train a few steps with batch norm frozen and validate; rank 0 prints one JSON line.
 
-    accelerate launch ... measure_processes.py STORE
+accelerate launch ... measure_processes.py STORE
 """
 
 import json
@@ -54,7 +54,7 @@ def main(store_path: Path) -> None:
     fixed = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2).eval()
     result = validate(fixed, store, cases[:3], accelerator, config.optim)
     if accelerator.is_main_process:
-        same = sorted(sum(everyone, [])) == sorted(expected.tolist())
+        same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
         print(json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": result}), flush=True)
 
 

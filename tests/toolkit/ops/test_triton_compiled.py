@@ -1,0 +1,132 @@
+"""Every kernel that the 64-wide network launches, compiled for sm_80 and sm_90 by Triton's own compiler: no GPU needed.
+
+The launches are recorded, not made: so what is compiled are the tilings and constants that a GPU would be given.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("kernels are interpreted in this process, not compiled", allow_module_level=True)
+triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
+
+from attunet.ops import triton_gate, triton_kernels  # noqa: E402
+
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
+REGISTERS, LEAST_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+OPTIONS = ("num_warps", "num_stages")
+
+
+@dataclass
+class Launch:
+    kernel: Any
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+
+
+def recorder(kernel: Any, launches: list[Launch]) -> Any:
+    class Recorder:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            assert all(size > 0 for size in grid)
+            return lambda *arguments, **constants: launches.append(Launch(kernel, arguments, constants))
+
+    return Recorder()
+
+
+def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """What a forward and backward pass of the gate of a level launches, channels-last and with float32 parameters, as under autocast."""
+    launches: list[Launch] = []
+    for name in ("gate_forward", "gate_backward", "gate_weight_gradient", "epilogue_forward", "epilogue_backward"):
+        monkeypatch.setattr(triton_kernels, name, recorder(getattr(triton_kernels, name), launches))
+    x, g = (torch.zeros(2, width, 16, 16, dtype=dtype).to(memory_format=torch.channels_last) for _ in range(2))
+    hidden = width // 2
+    parameters = [torch.zeros(shape) for shape in ((hidden, width), (hidden, width), (hidden,), (hidden,), (1,))]
+    out, _ = triton_gate.forward(x, g, *parameters)
+    triton_gate.backward(out, None, x, g, *parameters)
+    different = {launch.kernel: launch for launch in launches}  # the gradients of both weights are one kernel
+    return list(different.values())
+
+
+def compiled(launch: Launch, capability: int) -> CompiledKernel:
+    """Compiles with the specialisation of a launch: ones and None are constants, multiples of 16 are known to be such."""
+    names = launch.kernel.arg_names
+    options = {name: launch.constants[name] for name in OPTIONS if name in launch.constants}
+    values = dict(zip(names, launch.arguments, strict=False)) | {k: v for k, v in launch.constants.items() if k not in OPTIONS}
+    signature, constants, attributes = {}, {}, {}
+    for position, name in enumerate(names):
+        value = values[name]
+        if isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+        elif name not in launch.constants and value is not None and value != 1:
+            signature[name] = "i32"
+        else:
+            signature[name], constants[position,] = "constexpr", value
+            continue
+        if isinstance(value, torch.Tensor) or value % 16 == 0:
+            attributes[position,] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
+    """REG, STACK and LOCAL of the machine code, as NVIDIA's cuobjdump, which comes with Triton, reads them."""
+    binary = folder / "kernel.cubin"
+    binary.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    report = subprocess.run([tool, "--dump-resource-usage", binary], capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("width", "dtype"),
+    [
+        *[(width, torch.bfloat16) for width in (16, 64, 128, 256, 512)],
+        *[(width, torch.float16) for width in (64, 512)],
+        *[(width, torch.float32) for width in (64, 128, 256)],
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_compiles_within_the_hardware(
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = launches_of_a_step(width, dtype, monkeypatch)
+    fused = width <= (128 if dtype == torch.float32 else 256)
+    names = ["gate_backward", "gate_forward", "gate_weight_gradient"] if fused else ["epilogue_backward", "epilogue_forward"]
+    assert sorted(launch.kernel.__name__ for launch in launches) == names
+    for launch in launches:
+        kernel, name = compiled(launch, capability), launch.kernel.__name__
+        used = resources(kernel, tmp_path)
+        assert used["STACK"] == used["LOCAL"] == 0, f"{name} spills registers: {used}"
+        assert kernel.metadata.shared <= SHARED_MEMORY[capability], f"{name} wants {kernel.metadata.shared} bytes of shared memory"
+        warps = launch.constants["num_warps"]
+        resident = (
+            min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)) // warps * warps
+        )
+        assert resident >= LEAST_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
+        tensor_cores = "mma" in kernel.asm["ptx"]
+        assert tensor_cores == (fused and dtype != torch.float32), f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
+
+
+def test_import_compiles_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys, torch, attunet.ops, attunet.models\n"
+        "assert 'attunet.ops.triton_gate' not in sys.modules\n"
+        "import attunet.ops.triton_gate\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)})
+    assert not list(tmp_path.iterdir())
