@@ -50,10 +50,12 @@ setup(
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
         "dev": [
-            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools"],
+            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11"],  # tests write DICOM and PNG sources
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
+            # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
+            "triton>=3.6,<3.8; sys_platform == 'linux'",
         ],
     },
     entry_points={"console_scripts": ["attunet = attunet.launch.cli:main"]},
