@@ -7,6 +7,7 @@ import warnings
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from attunet.config import RunConfig
@@ -31,6 +32,7 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     # The loss is made of sums over all processes, and batch-norm buffers are averaged by the loop: no broadcast before each step.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor is not in torch 2.10
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+    AcceleratorState._reset_state()  # it is one per process, and refuses a second training with another precision
     return Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False)
 
 

@@ -108,6 +108,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
 
 
+def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:
+    for precision in ("no", "bf16"):
+        run = tmp_path / precision
+        train(small_store.path, run, config("optim.epochs=0.4", f"run.mixed_precision={precision}"), fold=0, report=lambda text: None)
+        assert json.loads((run / "environment.json").read_text())["mixed_precision"] == precision
+
+
 def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fold: must be 0 to 2 or all"):
         train(small_store.path, tmp_path / "run", config(), fold=7)
