@@ -17,9 +17,12 @@ from attunet.errors import InputError, RunError
 TIMEOUT_S = 600
 
 
-def peak_memory_mb(model: Path, *, provider: str, device: str, batch_size: int = 8) -> float | None:
-    """Starts the process and reads its answer; None where the system does not tell. Raises RunError when the process fails."""
-    command = [sys.executable, "-m", "attunet.benchmarks.memory", str(model), "--provider", provider, "--device", device]
+def peak_memory_mb(model: Path, *, provider: str, batch_size: int = 8) -> float | None:
+    """Starts the process and reads its answer; None where the system does not tell. Raises RunError when the process fails.
+
+    provider: of an artefact; of a run the device, cpu or cuda.
+    """
+    command = [sys.executable, "-m", "attunet.benchmarks.memory", str(model), "--provider", provider]
     try:
         done = subprocess.run([*command, "--batch-size", str(batch_size)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except subprocess.TimeoutExpired:
@@ -31,20 +34,22 @@ def peak_memory_mb(model: Path, *, provider: str, device: str, batch_size: int =
     return None if peak is None else float(peak)
 
 
-def _measure(model: Path, provider: str, device: str, batch_size: int) -> float | None:
-    on_gpu = device == "cuda" if model.is_dir() else provider in ("cuda", "tensorrt")
+def _measure(model: Path, provider: str, batch_size: int) -> float | None:
+    on_gpu = provider in ("cuda", "tensorrt")
     before = gpu_memory_used_mb() if on_gpu else None
-    candidate = load_candidates([model], providers=(provider,), device=device)[0]
+    where = {"device": provider} if model.is_dir() else {"providers": (provider,)}
+    candidate = load_candidates([model], **where)[0]
     slices = candidate.random_slices(batch_size)
     for _ in range(3):
         candidate.network(slices)
     if not on_gpu:
-        return _peak_resident_mb()
+        return peak_resident_mb()
     after = gpu_memory_used_mb()
     return None if before is None or after is None else after - before
 
 
-def _peak_resident_mb() -> float | None:
+def peak_resident_mb() -> float | None:
+    """The most memory that this process has had resident, libraries included; None where the system does not tell."""
     # not getrusage: its maximum survives exec, so a child of a large process would look large
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -56,13 +61,12 @@ def _peak_resident_mb() -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--provider", default="cpu")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--provider", default="cpu", help="of an artefact; of a run the device, cpu or cuda")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     try:
-        peak = _measure(arguments.model, arguments.provider, arguments.device, arguments.batch_size)
-    except InputError as error:
+        peak = _measure(arguments.model, arguments.provider, arguments.batch_size)
+    except (InputError, RunError) as error:
         sys.exit(str(error))
     print(json.dumps({"peak_memory_mb": peak}))
 

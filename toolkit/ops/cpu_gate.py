@@ -24,11 +24,10 @@ def forward(
     out, alpha = empty_result(x, g, channels + g.shape[1]), empty_alpha(x)
     with torch.autocast("cpu", enabled=False):
         w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in (weight_x, weight_g, bias, psi_weight, psi_bias))
-        ones = x.new_ones((1, channels))
         for rows_x, rows_g, rows_out, rows_alpha in pixel_blocks(x, g, out, alpha):
             _, block_alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
             rows_alpha.copy_(block_alpha)
-            torch.mul(rows_x, _outer(block_alpha, ones, like=rows_x), out=rows_out[:, :channels])
+            torch.mul(rows_x, _spread(block_alpha, rows_x), out=rows_out[:, :channels])
             rows_out[:, channels:].copy_(rows_g)
     return out, alpha
 
@@ -58,7 +57,7 @@ def backward(
             grad_gated, grad_copied = rows_out[:, :channels], rows_out[:, channels:]
             grad_logit = ((grad_gated * rows_x) @ ones.T).add_(rows_alpha) * alpha * (1 - alpha)
             grad_hidden = threshold_backward(_outer(grad_logit, psi[None, :], like=hidden), hidden, 0)
-            torch.mul(grad_gated, _outer(alpha, ones, like=rows_x), out=rows_grad_x).addmm_(grad_hidden, w_x)
+            torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(grad_hidden, w_x)
             rows_grad_g.copy_(grad_copied).addmm_(grad_hidden, w_g)
             products = (grad_hidden.T @ rows_x, grad_hidden.T @ rows_g, grad_hidden.sum(0), (grad_logit.T @ hidden)[0], grad_logit.sum(0))
             for total, product in zip(sums, products, strict=True):
@@ -71,6 +70,12 @@ def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Ten
     hidden = torch.addmm(bias, x, w_x.T) if _is_row_major(x) else torch.addmm(bias[:, None], w_x, x.T).T
     hidden.addmm_(g, w_g.T).relu_()
     return hidden, (hidden @ psi[:, None]).add_(psi_bias).sigmoid_()
+
+
+def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
+    """alpha (P, 1) to be multiplied with rows (P, C); torch is slow where it broadcasts along short rows of 16 bits."""
+    is_short = rows.shape[1] < 64 and rows.element_size() == 2
+    return _outer(alpha, alpha.new_ones((1, rows.shape[1])), like=rows) if is_short else alpha
 
 
 def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ TILINGS = {
     (4, 128): (Tiling(32, 16, 8), Tiling(16, 16, 8)),
 }
 EPILOGUE_PIXELS, EPILOGUE_CHANNELS = 16, 128
-MAX_IMAGE_VALUES = 2**31  # kernels address a pixel inside its image with 32 bits
+MAX_IMAGE_EXTENT = 2**31  # kernels address a pixel inside its image with 32 bits
 
 
 def choose_tilings(channels: int, gating_channels: int, hidden: int, element_size: int) -> tuple[Tiling, Tiling] | None:
@@ -69,7 +69,7 @@ def forward(
     out, alpha = empty_result(x, g, x.shape[1] + g.shape[1]), empty_alpha(x)
     if alpha.numel() == 0:
         return out, alpha
-    parameters = Parameters(*(p.contiguous() for p in (weight_x, weight_g, bias, psi_weight, psi_bias)))
+    parameters = _prepared(x, weight_x, weight_g, bias, psi_weight, psi_bias)
     tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
     with _on_device_of(x):
         if tilings:
@@ -95,7 +95,7 @@ def backward(
     if grad_x.numel() == 0:
         zeros = [torch.zeros_like(p) for p in (weight_x, weight_g, bias, psi_weight, psi_bias)]
         return grad_x, grad_g, *zeros  # type: ignore[return-value]
-    parameters = Parameters(*(p.contiguous() for p in (weight_x, weight_g, bias, psi_weight, psi_bias)))
+    parameters = _prepared(x, weight_x, weight_g, bias, psi_weight, psi_bias)
     grad_alpha = None if grad_alpha is None else grad_alpha.contiguous()
     tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
     with _on_device_of(x):
@@ -104,8 +104,15 @@ def backward(
         else:
             of_weights, partial = _wide_backward(grad_out, grad_alpha, x, g, parameters, grad_x, grad_g)
         of_vectors = [part.sum(0) for part in partial.split([len(parameters.bias), len(parameters.bias), 1], dim=1)]
-    sums = [s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), parameters, strict=True)]
+    given = (weight_x, weight_g, bias, psi_weight, psi_bias)
+    sums = [s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), given, strict=True)]
     return grad_x, grad_g, *sums
+
+
+def _prepared(x: Tensor, weight_x: Tensor, weight_g: Tensor, *vectors: Tensor) -> Parameters:
+    """Weights in the dtype of the pixels, in which they are multiplied: every tile reads all of them, from 128 channels on as many
+    bytes as it has pixels, so that float32 would double what the second-level cache must deliver."""
+    return Parameters(weight_x.to(x.dtype).contiguous(), weight_g.to(x.dtype).contiguous(), *(v.contiguous() for v in vectors))
 
 
 def _fused_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alpha: Tensor, tiling: Tiling) -> None:
@@ -207,9 +214,10 @@ def _strided(x: Tensor) -> tuple[Tensor, int, int, int]:
     height, width = x.shape[2:]
     if height > 1 and width > 1 and x.stride(2) != width * x.stride(3):
         x = x.contiguous()
-    if _pixels(x) * x.shape[1] >= MAX_IMAGE_VALUES:
-        raise InputError(f"attention_gate: an image must hold fewer than {MAX_IMAGE_VALUES} values, got {tuple(x.shape)}")
-    return x, x.stride(0), x.stride(3) if width > 1 else x.stride(2), x.stride(1)
+    pixel, channel = x.stride(3) if width > 1 else x.stride(2), x.stride(1)
+    if _pixels(x) * pixel + x.shape[1] * channel >= MAX_IMAGE_EXTENT:
+        raise InputError(f"attention_gate: an image must span fewer than {MAX_IMAGE_EXTENT} values, got {tuple(x.shape)}")
+    return x, x.stride(0), pixel, channel
 
 
 def _pixels(x: Tensor) -> int:

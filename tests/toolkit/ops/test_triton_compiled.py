@@ -97,8 +97,8 @@ def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
     ("width", "dtype"),
     [
         *[(width, torch.bfloat16) for width in (16, 64, 128, 256, 512)],
-        *[(width, torch.float16) for width in (64, 512)],
-        *[(width, torch.float32) for width in (64, 128, 256)],
+        *[(width, torch.float16) for width in (64, 128, 256, 512)],
+        *[(width, torch.float32) for width in (64, 128, 256, 512)],
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )
