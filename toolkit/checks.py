@@ -1,24 +1,20 @@
-"""What looks wrong with a data set or an input: rules over the facts of its cases, each with its figure."""
+"""What looks wrong with a data set: rules over the facts of its cases, each with its figure."""
 
-import itertools
 import math
 import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from attunet.classes import Classes
 from attunet.findings import Finding
+from attunet.ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 from attunet.scan import CaseFacts
 from attunet.source_files import SAME_GRID
-from attunet.volume import Volume
 
 MOST_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
 FEWEST_FOR_OUTLIERS = 5
 FAR_VOLUME = 3.0  # times the median, either way
-FAR_SPACING = 1.5
-FAR_EXTENT = 1.75
 FAR_INTENSITY = 4.0
 MOST_JUMP = 3.0  # of the usual difference between neighbouring slices
 COMMON_CLASS = 0.8  # a class that so many cases have is expected in every one
@@ -36,6 +32,7 @@ def check_cases(
     return [
         *_grids(facts),
         *_masks(voxels, classes),
+        *_smoothed(facts, mappings),
         *_sides(facts, mappings, classes),
         *_volumes(facts, voxels, classes),
         *_spacings(facts),
@@ -73,6 +70,20 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
             continue
         if missing := [classes.names[i] for i, present in share.items() if not counts[i] and present >= COMMON_CLASS]:
             yield Finding(case, "missing-class", len(missing), "warning", f"the mask has no {', '.join(missing)}, which most cases have")
+
+
+def _smoothed(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> Iterator[Finding]:
+    """Greys that became foreground or background because they lie between black and white."""
+    masks = [f.label_values for f in facts if f.unit == "pixel" and f.label_values and _is_merged(mappings.get(f.case, {}))]
+    between = sum(count for values in masks for value, count in values.items() if value not in (0, 255))
+    if between:
+        share = between / sum(sum(values.values()) for values in masks)
+        text = f"{len(masks)} masks have pixels that are neither 0 nor 255 ({share:.2%} of theirs); from 128 on they count as foreground"
+        yield Finding(None, "smoothed-masks", share, "warning", text)
+
+
+def _is_merged(mapping: Mapping[int, int]) -> bool:
+    return len(set(mapping.values())) < len(mapping)
 
 
 def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
@@ -167,36 +178,14 @@ def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple
     return [(case, figures[case], math.exp(middle)) for case, value in logs.items() if abs(value - middle) > least]
 
 
-def training_ranges(facts: Sequence[CaseFacts]) -> dict[str, Any]:
-    """What the cases span, as JSON: for `check_input`, with the model. Along the oriented axes; intensities per channel."""
-    return {
-        "unit": facts[0].unit,
-        "spacing": [[min(v), max(v)] for v in zip(*(f.oriented_spacing for f in facts), strict=True)],
-        "extent": [
-            [min(v), max(v)]
-            for v in zip(*([s * n for s, n in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts), strict=True)
-        ],
-        "std": [[min(v), max(v)] for v in zip(*([c["std"] for c in f.intensity] for f in facts), strict=True)],
-    }
-
-
-def check_input(volume: Volume, ranges: Mapping[str, Any], orientation: str | None) -> list[Finding]:
-    """Warnings where an input is far outside what the model was trained on. ranges: of `training_ranges`; orientation: of the spec."""
-    from attunet.geometry import orientation_transform, oriented_spacing
-
-    transform = orientation_transform(volume.affine, orientation)
-    spacing = oriented_spacing(volume.spacing, transform)
-    shape = oriented_spacing(volume.shape, transform)
-    figures = itertools.chain(
-        (("spacing", f"spacing along axis {a} ({volume.unit})", spacing[a], ranges["spacing"][a], FAR_SPACING) for a in range(3)),
-        (("size", f"extent along axis {a} ({volume.unit})", spacing[a] * shape[a], ranges["extent"][a], FAR_EXTENT) for a in range(3)),
-        (
-            ("intensity", f"deviation of intensities in channel {c}", float(channel.std()), limits, FAR_INTENSITY)
-            for c, (channel, limits) in enumerate(zip(volume.data, ranges["std"], strict=False))
-        ),
+def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
+    """What the cases span, for `attunet.ranges.check_input`."""
+    extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
+    intensities = list(zip(*(f.intensity for f in facts), strict=True))
+    return TrainingRanges(
+        unit=facts[0].unit,
+        spacing=tuple(range_of(axis) for axis in zip(*(f.oriented_spacing for f in facts), strict=True)),
+        extent=tuple(range_of(axis) for axis in zip(*extents, strict=True)),
+        std=tuple(range_of([c["std"] for c in channel]) for channel in intensities),
+        mean=tuple(range_of([c["mean"] for c in channel]) for channel in intensities),
     )
-    return [
-        Finding(None, f"untrained-{rule}", value, "warning", f"{what} is {value:.4g}, training had {low:.4g} to {high:.4g}")
-        for rule, what, value, (low, high), factor in figures
-        if not low / factor <= value <= high * factor
-    ]

@@ -3,11 +3,11 @@
 import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ MAX_SIDE = 2**15
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
 LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
+
+Result = TypeVar("Result")
 
 # What pydicom raises on files that are damaged; headers are parsed when an element is asked for.
 FILE_ERRORS = (
@@ -41,8 +43,10 @@ FILE_ERRORS = (
 
 @dataclass(frozen=True)
 class SliceNames:
-    """The files of a series in the order of its slices; a volume's `header`, so that masks in files of their own find their slice."""
+    """The files of a series in the order of its slices, and their folder; a volume's `header`, so that masks in files of their own find
+    their slice and a segmentation its series."""
 
+    folder: Path
     names: tuple[str, ...]
 
 
@@ -85,7 +89,9 @@ def read_series(path: Path) -> Volume:
             raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported")
     slices, affine = _in_order(path, slices)
     data = np.stack([s.pixels.T for s in slices], axis=-1)[None]
-    return Volume(data, checked_affine(path, affine), header=SliceNames(tuple(s.name for s in slices)))
+    return Volume(
+        data, checked_affine(path, affine), header=SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
+    )
 
 
 def _files(path: Path) -> list[Path]:
@@ -98,6 +104,21 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_slice(path: Path) -> _Slice:
+    return _guarded(path, lambda dataset, order: _slice(path, dataset, order))
+
+
+def read_header(path: Path) -> Any:
+    """A slice's header as pydicom has it, without its pixels, after the same checks as in `read_series`."""
+
+    def without_pixels(dataset: Any, order: str) -> Any:
+        del dataset.PixelData
+        return dataset
+
+    return _guarded(path, without_pixels)
+
+
+def _guarded(path: Path, use: Callable[[Any, str], Result]) -> Result:
+    """What `use` makes of a file's data set and byte order ("<" or ">"); InputError for a file that is damaged, compressed or too large."""
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
     try:
@@ -111,7 +132,7 @@ def _read_slice(path: Path) -> _Slice:
             raise InputError(f"{path}: must be uncompressed, got the transfer syntax {syntax or 'of a damaged header'}")
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")  # warnings quote the header, and with it a patient
-            return _slice(path, pydicom.dcmread(BytesIO(raw)), ">" if syntax == BIG_ENDIAN else "<")
+            return use(pydicom.dcmread(BytesIO(raw)), ">" if syntax == BIG_ENDIAN else "<")
     except InputError:
         raise
     except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:

@@ -1,4 +1,4 @@
-"""PNG and TIFF, through Pillow (the extra `images`): pictures and stacks without physical spacing."""
+"""PNG, TIFF and JPEG, through Pillow (the extra `images`): pictures and stacks without physical spacing."""
 
 import struct
 import warnings
@@ -12,10 +12,11 @@ from attunet.errors import InputError
 from attunet.nifti import MAX_VOXELS, one_line
 from attunet.volume import Volume
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 LARGEST_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+MOST_GREY_PIXELS = 0.05  # of a JPEG mask, between clearly black and clearly white
 
 # What Pillow raises on files that are damaged or made to harm.
 FILE_ERRORS = (
@@ -37,20 +38,23 @@ FILE_ERRORS = (
 def read_picture(path: Path, *, labels: bool = False) -> Volume:
     """`(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
 
-    An alpha channel is dropped. With `labels`, a palette gives its indices and colour must be grey in disguise.
+    An alpha channel is dropped, and pixels stay where the file has them, whatever EXIF says of the camera's position. With `labels`, a
+    palette gives its indices, colour must be grey in disguise, and a JPEG, which is never exact, must be black and white: 0 and 255.
     Raises InputError for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of different size.
     """
     from_file = _pillow(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
-            with from_file.open(path, formats=["PNG", "TIFF"]) as image:
+            with from_file.open(path, formats=["PNG", "TIFF", "JPEG"]) as image:
                 _check_size(path, image)
                 pages = [_page(path, image, index, labels) for index in range(_num_pages(image))]
+                if labels and image.format in ("JPEG", "MPO"):
+                    pages = [_black_and_white(path, page) for page in pages]
     except InputError:
         raise
     except (*FILE_ERRORS, from_file.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as PNG or TIFF: {one_line(error)}") from None
+        raise InputError(f"{path}: cannot be read as PNG, TIFF or JPEG: {one_line(error)}") from None
     if len({page.shape for page in pages}) != 1:
         raise InputError(f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}")
     stack = np.stack(pages, axis=-1)  # (rows, columns, C, Z)
@@ -61,7 +65,7 @@ def _pillow(path: Path) -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise InputError(f"{path}: PNG and TIFF need Pillow, which is not installed: pip install 'attunet[images]'") from None
+        raise InputError(f"{path}: PNG, TIFF and JPEG need Pillow, which is not installed: pip install 'attunet[images]'") from None
     return Image
 
 
@@ -96,7 +100,14 @@ def _page(path: Path, image: Any, index: int, labels: bool) -> np.ndarray:
     array = array.astype(np.uint8) if array.dtype == bool else np.asarray(array, dtype=array.dtype.newbyteorder("="))
     array = array.reshape(*array.shape[:2], -1)
     if labels and array.shape[2] == 3:
-        if (array != array[:, :, :1]).any():
+        if image.format not in ("JPEG", "MPO") and (array != array[:, :, :1]).any():
             raise InputError(f"{path}: a label image must be grey or have a palette, got colours")
         array = array[:, :, :1]
     return array
+
+
+def _black_and_white(path: Path, page: np.ndarray) -> np.ndarray:
+    grey = float(((page >= 64) & (page < 192)).mean())
+    if grey > MOST_GREY_PIXELS or (page.max() < 192 and page.max() > 16):
+        raise InputError(f"{path}: a label image as JPEG must be black and white, since JPEG changes values; save it as PNG")
+    return np.where(page < 128, 0, 255).astype(np.uint8)

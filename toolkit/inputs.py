@@ -49,7 +49,7 @@ def find_inputs(path: Path, num_channels: int = 1) -> list[Input]:
         return [Input(case.case, case.images) for case in found.cases]
     inputs = _any_folder(path, num_channels)
     if not inputs:
-        raise InputError(f"{path}: the folder has no volume (NIfTI, DICOM, PNG or TIFF)")
+        raise InputError(f"{path}: the folder has no volume (NIfTI, DICOM, PNG, TIFF or JPEG)")
     return inputs
 
 
@@ -65,12 +65,17 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
 
 def _any_folder(root: Path, num_channels: int) -> list[Input]:
     groups: defaultdict[str, list[Path]] = defaultdict(list)
+    images = []
     for path in regular_files(root):
         folder, stem = path.parent.relative_to(root).as_posix(), stem_of(path)
         prefix = "" if folder == "." else f"{folder}/"
         if path.name.lower().endswith(".dcm"):
             groups[folder if folder != "." else root.name] = [path.parent]
         elif is_readable(path) and not MASK_ENDING.fullmatch(stem):
-            match = CHANNEL.fullmatch(stem) if num_channels > 1 else None
-            groups[prefix + (match[1] if match else stem)].append(path)
+            images.append((prefix, stem, path))
+    # nnU-Net's names: with one channel, every one ends in _0000.
+    numbered = num_channels > 1 or all(stem.endswith("_0000") for _, stem, _ in images)
+    for prefix, stem, path in images:
+        match = CHANNEL.fullmatch(stem) if numbered else None
+        groups[prefix + (match[1] if match else stem)].append(path)
     return [Input(name, tuple(files)) for name, files in sorted(groups.items())]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +16,11 @@ from attunet.readers import is_single_file, stem_of
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 MASK_ENDING = re.compile(r"(.+?)[-_ ](mask|seg|segmentation|label|labels|gt|groundtruth)", re.IGNORECASE)
-LABEL_FOLDERS = ("labels", "masks", "label", "mask", "segmentations", "annotations")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages")
+LABEL_FOLDERS = (
+    *("labels", "masks", "label", "mask", "segmentations", "annotations", "gt", "groundtruth", "ground_truth"),
+    *("segmentation", "annotation", "segmentationclass"),
+)
 MAX_DATASET_JSON = 16 * 2**20
 
 
@@ -68,14 +73,24 @@ def find_suffixes(root: Path, files: list[Path]) -> Source | None:
 
 
 def find_folders(root: Path, files: list[Path]) -> Source | None:
-    """`images/X` with `labels/X` (or masks/X)."""
-    folders = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
-    images = folders.get("images") or folders.get("image")
-    labels = next((folders[name] for name in LABEL_FOLDERS if name in folders), None)
-    if images is None or labels is None:
+    """`images/X` with `labels/X` (or masks/X), here or in several places below: `train/images`, `train/labels`, `val/images`, ..."""
+    cases: list[CaseFiles] = []
+    places: list[Path] = []
+    for place in sorted({parent for path in files for parent in path.parents if parent.is_relative_to(root)}):
+        folders = {p.name.lower(): p for p in sorted(place.iterdir()) if p.is_dir()}
+        images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
+        labels = next((folders[name] for name in LABEL_FOLDERS if name in folders), None)
+        if images is None or labels is None or any(place.is_relative_to(outer) for outer in places):
+            continue
+        if found := _matched(images, labels, files, "" if place == root else f"{_flat(place.relative_to(root))}_"):
+            places.append(place)
+            cases.extend(found)
+            reason = f"it has {images.relative_to(root).as_posix()}/ and {labels.relative_to(root).as_posix()}/"
+    if not cases:
         return None
-    cases = _matched(images, labels, files)
-    return Source(root, "images-labels", f"it has {images.name}/ and {labels.name}/", (), cases) if cases else None
+    if len(places) > 1:
+        reason = f"{len(places)} of its folders have one for images and one for labels"
+    return Source(root, "images-labels", reason, (), tuple(cases))
 
 
 def find_decathlon(root: Path, files: list[Path]) -> Source | None:
@@ -92,8 +107,11 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
     return Source(root, "decathlon", "it has imagesTr/, labelsTr/ and dataset.json", (classes,), cases, ignored=ignored, frames=True)
 
 
-def _matched(images: Path, labels: Path, files: list[Path]) -> tuple[CaseFiles, ...]:
-    """Images and masks of two folders by their names; `_0000` endings are channels where the masks do not have them."""
+def _matched(images: Path, labels: Path, files: list[Path], prefix: str = "") -> tuple[CaseFiles, ...]:
+    """Images and masks of two folders by their names; `_0000` endings are channels where the masks do not have them.
+
+    prefix: of the cases' names, where several such pairs of folders are one source.
+    """
     found = {folder: _by_stem(folder, files) for folder in (images, labels)}
     masks = {stem: paths[0] for stem, paths in found[labels].items()}
     if twice := next((paths for group in found.values() for paths in group.values() if len(paths) > 1), None):
@@ -108,7 +126,8 @@ def _matched(images: Path, labels: Path, files: list[Path]) -> tuple[CaseFiles, 
         groups[match[1] if match else stem].append(path)
     if orphans := sorted(set(masks) - set(groups)):
         raise InputError(f"{masks[orphans[0]]}: this mask has no image of its name in {images.name}/")
-    return tuple(CaseFiles(_flat(Path(stem)), _flat(Path(stem)), tuple(paths), masks.get(stem)) for stem, paths in groups.items())
+    named = ((prefix + _flat(Path(stem)), stem, paths) for stem, paths in groups.items())
+    return tuple(CaseFiles(name, name, tuple(paths), masks.get(stem)) for name, stem, paths in named)
 
 
 def _renamings(images: dict[str, Path], masks: dict[str, Path]) -> list[Callable[[str], str]]:
@@ -123,7 +142,8 @@ def _by_stem(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for path in files:
         if path.is_relative_to(folder) and is_single_file(path):
-            found[(path.parent / stem_of(path)).relative_to(folder).as_posix()].append(path)
+            stem = (path.parent / stem_of(path)).relative_to(folder).as_posix()
+            found[unicodedata.normalize("NFC", stem)].append(path)  # archives of macOS decompose letters with accents
     return dict(found)
 
 

@@ -1,6 +1,7 @@
 """Which files of a source make a case: `auto` tries every layout in turn and says which it took and why."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.layout_chaos import find_chaos
 from attunet.layout_pairs import find_decathlon, find_folders, find_src_mask, find_suffixes
+from attunet.readers import is_readable
 
 Finder = Callable[[Path, list[Path]], Source | None]
 
@@ -18,7 +20,10 @@ FINDERS: dict[str, tuple[Finder, str]] = {
     "chaos-mr": (lambda root, files: find_chaos(root, files, "MR"), "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
     "chaos-ct": (lambda root, files: find_chaos(root, files, "CT"), "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}"),
     "decathlon": (find_decathlon, "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz"),
-    "images-labels": (find_folders, "images/a.nii.gz or .png or .tif, labels/a.nii.gz or .png or .tif"),
+    "images-labels": (
+        find_folders,
+        "images/a.nii.gz or .png or .tif or .jpg, labels/ or masks/a.nii.gz or .png or .tif",
+    ),
     "src-mask": (find_src_mask, "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
     "suffix": (find_suffixes, "a.png, a_mask.png"),
 }
@@ -48,14 +53,25 @@ def find_cases(
     files = regular_files(root)
     if not files:
         raise InputError(f"{root}: the folder has no files")
+    inner = _wrapped(root, files)
+    below = [path for path in files if path.is_relative_to(inner)]
     for name, (find, _) in FINDERS.items():
-        if layout in ("auto", name) and (found := find(root, files)):
+        if layout in ("auto", name) and (found := find(root, files) or find(inner, below)):
+            found = dataclasses.replace(found, root=root)
             if classes is not None:
                 found = dataclasses.replace(found, codings=(classes[0],), ignored=classes[1], grey_ranges=None)
             return _checked(found, case_pattern)
     asked = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
     known = "; ".join(f"{name}: {example}" for name, (_, example) in asked.items())
     raise InputError(f"{root}: fits no known layout (its first file is {files[0].relative_to(root)}). Known are {known}")
+
+
+def _wrapped(root: Path, files: list[Path]) -> Path:
+    """The folder in which everything that is read here lies: archives are often of one folder."""
+    readable = [path.parent for path in files if is_readable(path)]
+    inner = Path(os.path.commonpath(readable)) if readable else root
+    decathlon = {"imagestr", "labelstr", "imagests"}
+    return inner.parent if inner != root and inner.name.lower() in decathlon else inner
 
 
 def _checked(source: Source, case_pattern: str | None) -> Source:

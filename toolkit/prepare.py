@@ -126,15 +126,16 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
         "classes": seen.settled.classes.to_json(),
         "spec": seen.settled.spec.to_json(),
         "data_config": vars(seen.settled.config),
-        "ranges": training_ranges(seen.facts),
+        "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),
     }
 
 
 def _say_settled(settled: Settled, splits: Splits, folds: int, report: Report) -> None:
     spec = settled.spec
+    spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {'mm' if spec.orientation else 'pixels'}"
     report(
-        f"spacing {'as it is' if spec.spacing_mm is None else f'{spec.spacing_mm:g} mm'}, window {spec.size[0]} × {spec.size[1]} pixels, "
+        f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
         f"classes {', '.join(settled.classes.names)}"
     )

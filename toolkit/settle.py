@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ SIZE_STEP = 32
 LARGEST_AUTO_SIZE = 512
 NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
 CT_AIR = -500.0  # scans whose darkest voxels lie below it are in Hounsfield units
+EDGES = (16, 240)  # greys of smoothed edges, between what was meant as 0 and as 255
+FEWEST_GREYS = 16  # so many different values are no classes
+MOST_EDGES = 0.1  # of all pixels
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -43,7 +47,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
                 f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in {other.unit} "
                 f"beside {first.num_channels} in {first.unit} ({first.case})"
             )
-    classes, mappings = _settle_classes(source, facts)
+    classes, mappings = _settle_classes(_without_smooth_edges(source, facts), facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
     plane = [axis for axis in range(3) if axis != slice_axis]
     spacing, size = _settle_grid(facts, config, plane)
@@ -70,6 +74,18 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         slice_axis=slice_axis,
     )
     return Settled(spec, settled, classes, mappings)
+
+
+def _without_smooth_edges(source: Source, facts: Sequence[CaseFacts]) -> Source:
+    """Black-and-white masks whose edges some program has smoothed: everything from the middle grey on is the foreground."""
+    total: Counter[int] = Counter()
+    for fact in facts:
+        total.update(fact.label_values or {})
+    between = sum(count for value, count in total.items() if EDGES[0] < value < EDGES[1])
+    smooth = len(total) > FEWEST_GREYS and min(total) == 0 and max(total) == 255 and between <= MOST_EDGES * total.total()
+    if source.codings or facts[0].unit != "pixel" or not smooth:
+        return source
+    return dataclasses.replace(source, codings=(classes_of_values((0, 255), source.root),), grey_ranges=((0, 127), (128, 255)))
 
 
 def _settle_classes(source: Source, facts: Sequence[CaseFacts]) -> tuple[Classes, dict[str, dict[int, int]]]:

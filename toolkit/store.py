@@ -11,6 +11,7 @@ from attunet.classes import Classes
 from attunet.codings import to_indices
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
+from attunet.ranges import TrainingRanges
 from attunet.source_files import content_hash, read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.splits import Splits, read_splits
@@ -58,6 +59,12 @@ class Store:
     def source_root(self) -> Path:
         """Where the source was when the store was made; relative ones lie in the store itself."""
         return self.path / self.manifest["source"]
+
+    @property
+    def ranges(self) -> TrainingRanges | None:
+        """What the cases span, None in a store that was made before this was noted."""
+        found = self.manifest.get("ranges")
+        return None if found is None else TrainingRanges.from_json(found, str(self.path / MANIFEST))
 
     @property
     def num_folds(self) -> int:

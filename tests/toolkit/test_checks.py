@@ -9,13 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.checks import check_input, far_from_the_rest
+from attunet.checks import far_from_the_rest
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.prepare import prepare
-from attunet.readers import read_volume
-from attunet.store import Store
-from attunet.volume import Volume
 
 
 @pytest.fixture
@@ -142,15 +139,3 @@ def test_a_few_cases_say_nothing_about_outliers_and_spread_is_no_outlier() -> No
     assert far_from_the_rest({"a": 1, "b": 1, "c": 100}, 2) == []
     assert far_from_the_rest({str(n): 2.0**n for n in range(9)}, 2) == []
     assert [f[0] for f in far_from_the_rest({"a": 1, "b": 1.1, "c": 0.9, "d": 1, "e": 9}, 2)] == ["e"]
-
-
-def test_an_input_far_from_the_training_is_a_warning(small_store: Store) -> None:
-    ranges, spec = small_store.manifest["ranges"], small_store.spec
-    volume = read_volume(small_store.source_root / "01-T2SPIR-src.nii.gz")
-    assert check_input(volume, ranges, spec.orientation) == []
-    turned = nib.Nifti1Image(volume.data[0], volume.affine).as_reoriented(np.array([[2, 1], [0, -1], [1, 1]]))
-    assert check_input(Volume(np.asarray(turned.dataobj)[None], turned.affine), ranges, spec.orientation) == []
-    thin = Volume(volume.data * 100, volume.affine @ np.diag([1, 1, 0.1, 1]))
-    found = check_input(thin, ranges, spec.orientation)
-    assert [f.rule for f in found] == ["untrained-spacing", "untrained-size", "untrained-intensity"]
-    assert "spacing along axis 2 (mm) is 0.8, training had 8 to 8" in found[0].text

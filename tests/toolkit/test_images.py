@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.readers import read_label_array, read_volume
+from attunet.volume import Volume
+from attunet.writers import write_labels
 
 Image = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(0)
@@ -82,15 +85,59 @@ def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(tmp_path: 
 def test_damaged_and_unsupported_pictures_are_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RNG.integers(0, 255, (70, 50)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be read as PNG or TIFF"):
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF or JPEG"):
         read_volume(path)
     save(tmp_path / "b.tif", RNG.integers(0, 255, (70, 50)).astype(np.uint8), compression="jpeg")
     with pytest.raises(InputError, match=r"TIFF compression must be one of raw, .* got jpeg"):
         read_volume(tmp_path / "b.tif")
-    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.jpg")
-    (tmp_path / "c.jpg").rename(tmp_path / "c.png")
-    with pytest.raises(InputError, match="cannot be read as PNG or TIFF"):
+    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.bmp")
+    (tmp_path / "c.bmp").rename(tmp_path / "c.png")
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF or JPEG"):
         read_volume(tmp_path / "c.png")
     Image.new("CMYK", (5, 5)).save(tmp_path / "d.tif")
     with pytest.raises(InputError, match="must be grey, palette or RGB, got Pillow's mode CMYK"):
         read_volume(tmp_path / "d.tif")
+
+
+def test_jpeg_photographs_are_read_and_sizes_they_cannot_hold_are_not(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 30:] = (200, 100, 50)
+    volume = read_volume(save(tmp_path / "a.jpg", pixels, quality=95))
+    assert (volume.data.shape, volume.data.dtype, volume.unit) == ((3, 60, 40, 1), np.uint8, "pixel")
+    assert np.abs(volume.data[:, 50, 20, 0].astype(int) - (200, 100, 50)).max() < 8
+    raw = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = raw.index(b"\xff\xc0") + 5  # height and width in the frame header
+    raw[at : at + 4] = struct.pack(">HH", 65000, 65000)
+    (tmp_path / "bomb.jpg").write_bytes(raw)
+    with pytest.raises(InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as PNG, TIFF or JPEG: Image size)"):
+        read_volume(tmp_path / "bomb.jpg")
+    (tmp_path / "cut.JPEG").write_bytes((tmp_path / "a.jpg").read_bytes()[:400])
+    with pytest.raises(InputError, match=r"cut\.JPEG: cannot be read as PNG, TIFF or JPEG"):
+        read_volume(tmp_path / "cut.JPEG")
+
+
+def test_a_jpeg_mask_is_black_and_white_or_refused(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:41, 11:30] = 255
+    labels, _ = read_label_array(save(tmp_path / "mask.jpg", mask, quality=60))
+    assert set(np.unique(labels)) == {0, 255}
+    assert (mask != labels[:, :, 0].T).mean() < 0.01
+    for name, array in (("values", mask // 85), ("greys", np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1)))):
+        array = array * 20 if name == "values" else array
+        with pytest.raises(InputError, match=r"as JPEG must be black and white"):
+            read_label_array(save(tmp_path / f"{name}.jpg", array))
+
+
+@pytest.mark.parametrize(("values", "mode"), [((0, 255), "L"), ((0, 4000), "I;16")])
+def test_label_maps_of_pictures_are_pictures(tmp_path: Path, values: tuple[int, int], mode: str) -> None:
+    classes, indices = Classes(("background", "x"), values), RNG.integers(0, 2, (7, 5, 3)).astype(np.uint8)
+    like = Volume(np.zeros((1, 7, 5, 1), np.uint8), np.eye(4), unit="pixel")
+    write_labels(tmp_path / "a.png", indices[:, :, :1], classes, like)
+    assert (Image.open(tmp_path / "a.png").mode, Image.open(tmp_path / "a.png").size) == (mode, (7, 5))
+    np.testing.assert_array_equal(read_label_array(tmp_path / "a.png")[0], np.array(values)[indices[:, :, :1]])
+    stack = Volume(np.zeros((1, 7, 5, 3), np.uint8), np.eye(4), unit="pixel")
+    write_labels(tmp_path / "a.tif", indices, classes, stack)
+    np.testing.assert_array_equal(read_label_array(tmp_path / "a.tif")[0], np.array(values)[indices])
+    for name, volume, words in (("b.png", stack, "holds one slice"), ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii")):
+        with pytest.raises(InputError, match=words):
+            write_labels(tmp_path / name, indices, classes, volume)

@@ -194,3 +194,32 @@ def test_own_classes_and_patients(tmp_path: Path) -> None:
 def test_classes_that_cannot_be_read_are_one_line(text: str) -> None:
     with pytest.raises(InputError, match="classes: "):
         parse_classes(text)
+
+
+@pytest.mark.parametrize("inside", ["", "Task04/", "a/b/Task04/"])
+def test_a_folder_around_the_data_set_is_looked_through(tmp_path: Path, inside: str) -> None:
+    names = ("imagesTr/x_0.nii.gz", "imagesTr/x_1.nii.gz", "labelsTr/x_0.nii.gz", "labelsTr/x_1.nii.gz", "imagesTs/x_9.nii.gz")
+    touch(tmp_path, *(inside + name for name in names), inside + "imagesTr/._x_0.nii.gz", "__MACOSX/._Task04", "README.txt")
+    (tmp_path / inside / "dataset.json").write_text('{"labels": {"0": "background", "7": "tumour"}}')
+    found = find_cases(tmp_path)
+    assert (found.layout, found.root, [c.case for c in found.cases]) == ("decathlon", tmp_path, ["x_0", "x_1"])
+    assert found.codings[0].values == (0, 7)
+
+
+def test_pairs_of_folders_in_several_places_are_one_source(tmp_path: Path) -> None:
+    for part, number in (("train", 2), ("val", 1)):
+        for index in range(number):
+            touch(tmp_path, f"set/{part}/images/p{index}.jpg", f"set/{part}/masks/p{index}_mask.png")
+    found = find_cases(tmp_path)
+    assert [(c.case, c.label and c.label.name) for c in found.cases] == [
+        ("set_train_p0", "p0_mask.png"),
+        ("set_train_p1", "p1_mask.png"),
+        ("set_val_p0", "p0_mask.png"),
+    ]
+    assert "2 of its folders" in found.reason
+
+
+def test_names_match_however_their_accents_are_written(tmp_path: Path) -> None:
+    touch(tmp_path, "images/Bild ä.jpg", "labels/Bild a\u0308.png")
+    (case,) = find_cases(tmp_path).cases
+    assert case.label is not None
