@@ -109,7 +109,14 @@ class DataConfig(Section):
 @dataclass(frozen=True)
 class ModelConfig(Section):
     name: str = _field("attention_unet", str, "The network.", choices=("unet", "attention_unet"))
-    base_width: int = _field(32, int, "Channels of the first level; each level below doubles them.", low=4, high=128)
+    base_width: Any = _field(
+        "auto",
+        int,
+        "Channels of the first level, doubled at each level below; auto: 16 on a CPU, 64 or 32 on a GPU.",
+        low=4,
+        high=128,
+        auto=True,
+    )
     depth: int = _field(4, int, "Number of down-samplings.", low=1, high=4)
 
 
@@ -138,8 +145,8 @@ class AugmentConfig(Section):
 
 @dataclass(frozen=True)
 class OptimConfig(Section):
-    epochs: float = _field(100.0, float, "Passes over the training slices.", low=0.01, high=1e6)
-    batch_size: int = _field(8, int, "Slices per step over all processes (the global batch).", low=1, high=65536)
+    epochs: Any = _field("auto", float, "Passes over the training slices; auto: 100 or by steps.", low=0.01, high=1e6, auto=True)
+    batch_size: Any = _field("auto", int, "Slices per step over all processes; auto: by their size.", low=1, high=65536, auto=True)
     optimizer: str = _field("adamw", str, "The optimizer.", choices=("adamw", "adam"))
     lr: float = _field(1.5e-3, float, "Peak learning rate.", low=0, high=10)
     weight_decay: float = _field(1e-2, float, "Decoupled weight decay on convolution weights (adamw).", low=0, high=10)
@@ -158,12 +165,22 @@ class RunConfig(Section):
     mixed_precision: Any = _field("auto", str, "Arithmetic; auto: bf16 where fast.", choices=("no", "bf16", "fp16"), auto=True)
     channels_last: bool = _field(True, bool, "Memory layout of activations.")
     compile: bool = _field(False, bool, "torch.compile the network.")
+    activation_checkpointing: bool = _field(False, bool, "Keep fewer activations and compute them again: less memory, more time.")
+    resident_gb: Any = _field(
+        "auto",
+        float,
+        "Memory of a process's device for slices, in 10^9 bytes; what does not fit is streamed; auto: 40 % of what is free.",
+        low=0,
+        high=1e6,
+        auto=True,
+    )
     tracker: str = _field("none", str, "Where figures go besides metrics.jsonl.", choices=("none", "wandb"))
     project: str = _field("attunet", str, "Project name at the tracker.")
     log_every: int = _field(10, int, "Steps between lines in metrics.jsonl.", low=1, high=10**6)
     validate_every_epochs: Any = _field("auto", float, "Epochs between validations; auto: ten in a run.", low=0.01, high=1e6, auto=True)
     checkpoint_every_minutes: float = _field(5.0, float, "Minutes between checkpoints.", low=0, high=1e6)
     checkpoint_every_steps: int = _field(0, int, "Steps between checkpoints; 0: by time alone.", low=0, high=10**9)
+    timeout_minutes: float = _field(10.0, float, "How long a process waits for the others before it gives up.", low=0.05, high=1e4)
     device: str = _field("auto", str, "Device of a training in one process.", choices=("cpu", "cuda"), auto=True)
 
 

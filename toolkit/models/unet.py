@@ -1,9 +1,12 @@
 """The U-Net (Ronneberger et al. 2015) with batch norm, padded convolutions and transposed-convolution up-sampling."""
 
-from typing import Literal, overload
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from attunet.errors import InputError
 
@@ -22,6 +25,20 @@ class DoubleConv(nn.Sequential):
         )
 
 
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms move copies of their running statistics: they have seen this batch already."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [dict(norm.named_buffers()) for norm in norms]
+    for norm in norms:
+        norm._buffers.update({name: value.clone() for name, value in norm.named_buffers()})
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
+
+
 class UNet(nn.Module):
     """x (N, in_channels, H, W) -> logits (N, num_classes, H, W); H and W are multiples of 2**depth.
 
@@ -31,6 +48,7 @@ class UNet(nn.Module):
     def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4) -> None:
         super().__init__()
         self.depth = depth
+        self.activation_checkpointing = False
         self.widths = [base_width * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
             DoubleConv(before, after) for before, after in zip([in_channels, *self.widths], self.widths, strict=False)
@@ -50,18 +68,37 @@ class UNet(nn.Module):
         self._check_size(x)
         skips = []
         for block in self.encoder[:-1]:
-            x = block(x)
+            x = self._keep_inputs(block, block, x)
             skips.append(x)
             x = nn.functional.max_pool2d(x, 2)
-        x = self.encoder[-1](x)
+        x = self._keep_inputs(self.encoder[-1], self.encoder[-1], x)
         attention = []
         for level in reversed(range(self.depth)):
-            x, alpha = self.join(level, skips[level], self.upsample[level](x))
-            x = self.decoder[level](x)
+            x, alpha = self._keep_inputs(self.decoder[level], self._decode, level, skips[level], x)
             if alpha is not None:
                 attention.append(alpha)
         logits = self.head(x)
         return (logits, tuple(attention)) if return_attention else logits
+
+    def _decode(self, level: int, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Skip of a level and features of the level below -> the level's features, and the attention map where there is a gate."""
+        joined, alpha = self.join(level, skip, self.upsample[level](x))
+        return self.decoder[level](joined), alpha
+
+    def _keep_inputs(self, owner: nn.Module, part: Callable[..., Any], *inputs: Any) -> Any:
+        """`part(*inputs)`; with `activation_checkpointing` nothing inside it is kept for the backward pass, which computes it again.
+
+        owner: has the batch norms of `part`.
+        """
+        if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
+            return part(*inputs)
+        if torch.compiler.is_compiling():  # computes nothing again that has a side effect
+            return checkpoint(part, *inputs, use_reentrant=False)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _statistics_kept(owner)
+
+        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """skip, g (N, C, H, W) -> (N, 2C, H, W), and the attention map where there is a gate."""

@@ -63,10 +63,14 @@ class Checkpoints:
         by_step = self._run.checkpoint_every_steps
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (by_step > 0 and step % by_step == 0)
 
-    def save(self, trainee: Trainee, step: int) -> None:
-        """Saves everything after `step`; returns once it is copied. Raises RunError when the write before this failed."""
+    def save(self, trainee: Trainee, step: int) -> dict[str, float]:
+        """Saves everything after `step`; returns once it is copied, with how long training waited and what is written.
+
+        `stall_s` in seconds, `megabytes` of tensors; nothing where `main` is false. Raises RunError when the write before this failed.
+        """
         if not self._main:
-            return
+            return {}
+        began = time.monotonic()
         trainee.check_finite()  # waits for the device: a step that was not finite must never reach a checkpoint
         parts = {
             "model": trainee.network.state_dict(),
@@ -77,6 +81,8 @@ class Checkpoints:
         state = {"step": step, "finished": step == trainee.total_steps, "scaler": scaler.state_dict() if scaler is not None else None}
         self._submit(f"step-{step:010d}", parts, state)
         self._saved_at = time.monotonic()
+        num_bytes = sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
+        return {"stall_s": self._saved_at - began, "megabytes": num_bytes / 1e6}
 
     def save_if_best(self, trainee: Trainee, step: int, dice: float | None) -> None:
         """Keeps the averaged weights of the best validation so far: a diagnostic, never what is exported."""
@@ -123,6 +129,11 @@ def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS, report: Call
     if damaged:
         raise InputError(f"{folder}: no checkpoint can be read; the last tried: {damaged}")
     return None
+
+
+def newest_step_folder(folder: Path) -> Path | None:
+    """Where the newest checkpoint under `folder` lies, unread; None when there is none."""
+    return next(iter(_steps(folder)), None)
 
 
 def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:

@@ -1,8 +1,10 @@
 """Accelerate, set up for this toolkit: device, arithmetic, processes."""
 
 import ctypes
+import os
 import sys
 import warnings
+from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
@@ -32,8 +34,23 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     # The loss is made of sums over all processes, and batch-norm buffers are averaged by the loop: no broadcast before each step.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor is not in torch 2.10
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
+    _meet(timedelta(minutes=run.timeout_minutes), on_cpu)
     AcceleratorState._reset_state()  # it is one per process, and refuses a second training with another precision
     return Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False)
+
+
+def _meet(timeout: timedelta, on_cpu: bool) -> None:
+    """Joins the processes that a launcher started; one that hears nothing from another for `timeout` gives up.
+
+    A launcher that restarts a job keeps its store of addresses, those of the dead processes included. So each try has a prefix of
+    its own in it; without, a process may look for one that is gone.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        return
+    store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    own = distributed.PrefixStore(f"try-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
+    backend = "gloo" if on_cpu else "nccl"
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def keep_freed_memory() -> bool:

@@ -10,7 +10,10 @@ from attunet.store import Store
 from attunet.training.checkpoint import Checkpoint
 
 # Fields that may differ between the parts of one training: none of them changes a figure.
-FREE_TO_CHANGE = ("device", "compile", "tracker", "project", "log_every", "checkpoint_every_minutes", "checkpoint_every_steps")
+FREE_TO_CHANGE = (
+    *("device", "compile", "activation_checkpointing", "resident_gb", "tracker", "project"),
+    *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes"),
+)
 
 
 def identity(store: Store, training: list[str], held_out: list[str], fold: int | str, config: Config) -> dict[str, Any]:
@@ -21,6 +24,7 @@ def identity(store: Store, training: list[str], held_out: list[str], fold: int |
         "config": config.to_json(),
         "spec": store.spec.to_json(),
         "classes": store.classes.to_json(),
+        "ranges": store.ranges and store.ranges.to_json(),
         "store": str(store.path.resolve()),
         "fold": fold,
         "training_cases": {case: hashes[case] for case in training},

@@ -56,4 +56,5 @@ class Journal:
                 numbers[f"{event}/dice"] = figures["dice"]["mean"]
             self._tracker.log(step, numbers | {"epoch": epoch})
         if self._bar is not None and event == "train":
-            self._bar.set_postfix_str(f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s")
+            text = f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of matmul"
+            self._bar.set_postfix_str(f"{text}, {figures['data_share'] or 0:.1%} waiting")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,14 +15,17 @@ from attunet.atomic import write_text
 from attunet.config import Config
 from attunet.environment import environment
 from attunet.errors import InputError
-from attunet.loader import ResidentLoader
+from attunet.loader import Loader
 from attunet.models import build_model
 from attunet.pictures.curves import draw_curves
 from attunet.store import Store, open_store
+from attunet.tiers import make_loader
+from attunet.training.automatic import settle
 from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint
 from attunet.training.device import HostFlag, make_accelerator
 from attunet.training.identity import check_same_training, identity
 from attunet.training.journal import Journal
+from attunet.training.rank_log import RankLog
 from attunet.training.run import load_initial_weights
 from attunet.training.run_folder import RunFolder, read_metrics
 from attunet.training.signals import Stopped, StopSignals
@@ -57,27 +59,34 @@ def train(
     config = dataclasses.replace(config, data=store.data_config)
     accelerator = make_accelerator(config.run)
     main = accelerator.is_main_process
-    facts = identity(store, training, held_out, fold, config)
     with ExitStack() as stack:
         folder = RunFolder(run_path)
         if main:
             stack.enter_context(folder)
         accelerator.wait_for_everyone()
         start = _find_start(folder, resume, report if main else lambda text: None)
+        config = settle(config, store, training, accelerator, start.state["config"] if start is not None else None)
+        facts = identity(store, training, held_out, fold, config)
         if start is not None:
             check_same_training(start, facts)
             if start.state["finished"]:
                 if main:
                     report(f"{run_path}: this training is finished ({start.state['step']} steps)")
                 return
-        trainee = _make_trainee(store, training, config, accelerator, None if start else init)
+        tier = start.state.get("data_tier", "resident") if start is not None else None
+        loader = make_loader(store, training, accelerator, resident_gb=config.run.resident_gb, tier=tier)
+        stack.callback(loader.close)
+        facts["data_tier"] = loader.tier  # the order of the samples depends on it
+        trainee = _make_trainee(store, loader, config, accelerator, None if start else init)
         first_step = _restore(trainee, start) if start is not None else 0
+        rank_log = stack.enter_context(RankLog(run_path, accelerator.process_index))
         if main:
-            _describe_run(folder, config, accelerator, first_step)
+            _describe_run(folder, trainee, first_step)
         per_epoch = trainee.loader.num_samples / trainee.batch_size
         journal = stack.enter_context(Journal(folder, config, report, main=main, steps_per_epoch=per_epoch))
         best = start.state["best"] if start is not None else None
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, facts, config.run, main=main, best=best))
+        rank_log.write(f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step {first_step}")
         journal.say(_headline(trainee, len(training), len(held_out), first_step))
         stop = stack.enter_context(StopSignals())
         _run_steps(trainee, store, held_out, first_step, journal, checkpoints, stop)
@@ -88,33 +97,36 @@ def train(
 def _run_steps(
     trainee: Trainee, store: Store, held_out: list[str], first_step: int, journal: Journal, checkpoints: Checkpoints, stop: StopSignals
 ) -> None:
-    config, total, accelerator = trainee.config, trainee.total_steps, trainee.accelerator
+    config, total, accelerator, telemetry = trainee.config, trainee.total_steps, trainee.accelerator, trainee.telemetry
     validate_every = _validation_interval(trainee) if held_out else total + 1
     agreed = HostFlag()
     journal.start_bar(first_step, total)
-    logged_at, logged_step = time.monotonic(), first_step
+    telemetry.restart()
+    logged_step = first_step
     for done in range(first_step + 1, total + 1):
         trainee.step(done - 1)
         journal.advance()
         if done % config.run.log_every == 0 or done == total:
             losses = trainee.read_losses()  # waits for the device
-            now = time.monotonic()
-            rate = (done - logged_step) * trainee.batch_size / (now - logged_at)
-            logged_at, logged_step = now, done
-            journal.log("train", done, **dataclasses.asdict(losses), slices_per_s=rate)
+            speed = telemetry.read((done - logged_step) * trainee.batch_size)
+            logged_step = done
+            journal.log("train", done, **dataclasses.asdict(losses), **dataclasses.asdict(speed))
         if held_out and (done % validate_every == 0 or done == total):
             result = validate(trainee.average.network, store, held_out, accelerator, config.optim)
             journal.log("validation", done, **result)
             journal.say(f"step {done}/{total}: validation loss {result['loss']:.4f}, Dice {_in_words(result['dice'])}")
             checkpoints.save_if_best(trainee, done, result["dice"]["mean"])
-            logged_at, logged_step = time.monotonic(), done
+            telemetry.restart()
+            logged_step = done
         if signal := agreed.largest(stop.received):
             checkpoints.save(trainee, done)
             checkpoints.finish()
             journal.say(f"stopped after step {done} of {total}; the checkpoint is written, continue with --resume")
             raise Stopped(signal)
         if done < total and checkpoints.due(done):
-            checkpoints.save(trainee, done)
+            journal.log("checkpoint", done, **checkpoints.save(trainee, done))
+    journal.log("speed", total, **dataclasses.asdict(telemetry.overall()))
+    journal.say(f"speed: {telemetry.overall().in_words()}")
     if held_out:
         _validate_native(trainee, store, held_out, journal)
     checkpoints.save(trainee, total)
@@ -141,7 +153,7 @@ def _find_start(folder: RunFolder, resume: Resume, report: Callable[[str], None]
     return start
 
 
-def _make_trainee(store: Store, training: list[str], config: Config, accelerator: Accelerator, init: Path | None) -> Trainee:
+def _make_trainee(store: Store, loader: Loader, config: Config, accelerator: Accelerator, init: Path | None) -> Trainee:
     set_seed(config.run.seed)
     model = config.model
     num_classes = len(store.classes)
@@ -150,7 +162,7 @@ def _make_trainee(store: Store, training: list[str], config: Config, accelerator
     )
     if init is not None:
         load_initial_weights(network, init)
-    return Trainee(network, ResidentLoader(store, training, accelerator.device), num_classes, config, accelerator)
+    return Trainee(network, loader, num_classes, config, accelerator)
 
 
 def _restore(trainee: Trainee, start: Checkpoint) -> int:
@@ -162,13 +174,17 @@ def _restore(trainee: Trainee, start: Checkpoint) -> int:
     return int(start.state["step"])
 
 
-def _describe_run(folder: RunFolder, config: Config, accelerator: Accelerator, first_step: int) -> None:
-    write_text(folder.path / "config.toml", config.to_toml())
+def _describe_run(folder: RunFolder, trainee: Trainee, first_step: int) -> None:
+    write_text(folder.path / "config.toml", trainee.config.to_toml())
+    accelerator, telemetry = trainee.accelerator, trainee.telemetry
     facts = environment() | {
         "num_processes": accelerator.num_processes,
         "mixed_precision": str(accelerator.mixed_precision),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "data_tier": trainee.loader.tier,
+        "matmul_flops_per_s": telemetry.matmul_flops_per_s,
+        "training_flops_per_slice": telemetry.flops_per_slice,
     }
     write_text(folder.path / "environment.json", json.dumps(facts, indent=1))
     folder.forget_after(first_step)
@@ -181,7 +197,7 @@ def _headline(trainee: Trainee, num_training: int, num_held_out: int, first_step
     return (
         f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on {num_training} cases "
         f"({trainee.loader.num_samples} slices), {num_held_out} left out; {trainee.total_steps} steps of {trainee.batch_size} slices, "
-        f"{accelerator.device.type} {accelerator.mixed_precision}, {accelerator.num_processes} process(es)"
+        f"{accelerator.device.type} {accelerator.mixed_precision}, {accelerator.num_processes} process(es), {trainee.loader.in_words()}"
     )
 
 

@@ -10,6 +10,7 @@ from attunet.classes import Classes
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.models import build_model
+from attunet.ranges import TrainingRanges
 from attunet.spec import PreprocessSpec
 from attunet.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 
@@ -19,11 +20,13 @@ class TrainedRun:
     """A run's newest checkpoint. network: the averaged weights, in eval mode, float32, on the CPU."""
 
     path: Path
+    checkpoint: Path
     name: str
     network: nn.Module
     config: Config
     spec: PreprocessSpec
     classes: Classes
+    ranges: TrainingRanges | None  # None where the run began before they were noted
     store: Path
     fold: int | Literal["all"]
     training_cases: dict[str, str]  # case: SHA-256 of its image
@@ -31,6 +34,7 @@ class TrainedRun:
     num_parameters: int
     step: int
     finished: bool
+    num_members: int = 1  # networks in an ensemble
 
 
 def load_run(path: Path) -> TrainedRun:
@@ -49,11 +53,13 @@ def load_run(path: Path) -> TrainedRun:
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(
         path=path,
+        checkpoint=checkpoint.path,
         name=path.name,
         network=network.eval().requires_grad_(False),
         config=config,
         spec=spec,
         classes=classes,
+        ranges=TrainingRanges.from_json(state["ranges"], str(checkpoint.path)) if state.get("ranges") else None,
         store=Path(state["store"]),
         fold=state["fold"],
         training_cases=state["training_cases"],

@@ -12,11 +12,14 @@ from torch import nn
 from attunet.augment import Augmenter
 from attunet.config import Config, OptimConfig
 from attunet.errors import InputError, RunError
-from attunet.loader import ResidentLoader
+from attunet.loader import Loader
 from attunet.losses import add_over_processes, loss_from_sums, segmentation_sums
-from attunet.sampler import draw
+from attunet.models import UNet
+from attunet.sampler import Draw
 from attunet.training.averaging import AveragedNetwork
+from attunet.training.memory import forget, is_out_of_memory, largest_that_fits
 from attunet.training.schedule import learning_rate
+from attunet.training.telemetry import Telemetry, training_flops
 
 
 @dataclass
@@ -33,7 +36,7 @@ class LoggedLosses:
 class Trainee:
     """Network, average, optimizer and data of one process. Nothing in `step` waits for the device; `read_losses` does."""
 
-    def __init__(self, network: nn.Module, loader: ResidentLoader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
+    def __init__(self, network: nn.Module, loader: Loader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.loader = config, accelerator, loader
         optim, device = config.optim, accelerator.device
         self.batch_size, self.seed = optim.batch_size, config.run.seed
@@ -41,8 +44,13 @@ class Trainee:
             raise InputError(
                 f"optim.batch_size: must be at least the number of processes ({accelerator.num_processes}), got {self.batch_size}"
             )
+        self.draw = Draw(loader.order(self.seed), self.batch_size, accelerator.process_index, accelerator.num_processes)
+        loader.follow(self.draw)
         self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
         self.class_weights = _class_weights(optim, loader, num_classes, device)
+        self.telemetry = Telemetry(accelerator, training_flops(network, loader.in_channels, loader.size))
+        if isinstance(network, UNet):
+            network.activation_checkpointing = config.run.activation_checkpointing
         network = network.to(device)
         if config.run.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -61,13 +69,29 @@ class Trainee:
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
     def step(self, number: int) -> None:
-        """Step `number` (from 0): this process's share of the global batch, forward, backward, update, average."""
-        epochs, samples = draw(self.seed, number, self.batch_size, self.loader.num_samples)
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        images, labels = self.loader.batch(samples[mine])
-        images, labels = self.augmenter(images, labels, seed=self.seed, epochs=epochs[mine], samples=samples[mine])
+        """Step `number` (from 0): this process's share of the global batch, forward, backward, update, average.
+
+        Raises RunError when memory does not suffice, naming the batch that fits.
+        """
+        try:
+            self._step(number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            forget(error)
+            message = self._advice(number, str(error).partition("\n")[0])
+        else:
+            return
+        raise RunError(message)
+
+    def _step(self, number: int) -> None:
+        self.telemetry.mark("outside")
+        batch = self.loader.take(number)
+        self.telemetry.mark("data")
+        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
         if self.config.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        self.telemetry.mark("augment")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
         logits = self._model(images)
@@ -81,6 +105,7 @@ class Trainee:
         self.average.update(number)
         self._sums += torch.stack([loss.total, loss.dice, loss.cross_entropy, norm]).detach()
         self._steps_summed += 1
+        self.telemetry.mark("compute")
 
     def _update(self, number: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
         scaling = self.accelerator.scaler is not None  # fp16: gradients overflow now and then by design, the scaler skips those
@@ -91,6 +116,34 @@ class Trainee:
             self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
         self._stepper.step()
         self._stepper.zero_grad()
+
+    def _advice(self, number: int, error: str) -> str:
+        """What to do about a step that did not fit into memory."""
+        self._stepper.zero_grad()
+        world, tried = self.accelerator.num_processes, len(self.draw.share(number)[1])
+        fits = largest_that_fits(self._rehearse, tried)
+        device = "the GPU" if self.accelerator.device.type == "cuda" else "the host"
+        told = f"step {number}: {device} has not enough memory for {tried} slices at once"
+        otherwise = "" if self.config.run.activation_checkpointing else ", or run.activation_checkpointing=true, which needs less for each"
+        if fits:
+            return f"{told}; {fits} fit: set optim.batch_size={fits * world}{otherwise}"
+        return f"{told}, nor for one: take a smaller model.base_width or data.size{otherwise} ({error})"
+
+    def _rehearse(self, count: int) -> None:
+        """What a step with `count` slices needs, on this process alone and without an update."""
+        shape, device = (count, self.loader.in_channels, *self.loader.size), self.accelerator.device
+        images, labels = torch.zeros(shape, device=device), torch.zeros((count, *shape[2:]), dtype=torch.uint8, device=device)
+        numbers = np.zeros(count, np.int64)
+        images, labels = self.augmenter(images, labels, seed=self.seed, epochs=numbers, samples=numbers)
+        if self.config.run.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        parameters = list(self.network.parameters())
+        moments = [] if self.optimizer.state else [torch.empty_like(p) for p in parameters for _ in range(2)]
+        with self.accelerator.autocast():
+            logits = self.network.forward(images)
+        loss = loss_from_sums(segmentation_sums(logits, labels, self.class_weights), dice_weight=1.0, cross_entropy_weight=1.0)
+        gradients = torch.autograd.grad(loss.total, parameters)  # not backward(): other processes wait for no reduction
+        del moments, gradients
 
     def _average_buffers(self) -> None:
         """Every process keeps the same batch-norm statistics, so that a checkpoint of one is the checkpoint of all."""
@@ -113,7 +166,7 @@ class Trainee:
     def check_finite(self) -> None:
         step = int(self._first_bad_step)
         if step >= 0:
-            _, samples = draw(self.seed, step, self.batch_size, self.loader.num_samples)
+            _, samples = self.draw.step(step)
             names = ", ".join(self.loader.describe(int(s)) for s in np.unique(samples))
             raise RunError(f"step {step}: loss or gradient is not finite; its slices: {names}. The last checkpoint is from before it")
 
@@ -130,7 +183,7 @@ def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
 
 
-def _class_weights(optim: OptimConfig, loader: ResidentLoader, num_classes: int, device: torch.device) -> torch.Tensor | None:
+def _class_weights(optim: OptimConfig, loader: Loader, num_classes: int, device: torch.device) -> torch.Tensor | None:
     if optim.class_weights == "none":
         return None
     return 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(device)

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from attunet.config import load_config
-from attunet.loader import ResidentLoader
+from attunet.loader import Batch, ResidentLoader
 from attunet.models import build_model
-from attunet.sampler import draw
 from attunet.store import open_store
 from attunet.training.device import make_accelerator
 from attunet.training.step import Trainee
@@ -34,13 +33,14 @@ def main(store_path: Path) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    seen, drawn = [], trainee.loader.batch
+    seen, taken = [], trainee.loader.take
 
-    def watched(samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.extend(int(s) for s in samples)
-        return drawn(samples)
+    def watched(step: int) -> Batch:
+        batch = taken(step)
+        seen.extend(int(s) for s in batch.samples)
+        return batch
 
-    trainee.loader.batch = watched  # type: ignore[method-assign]
+    trainee.loader.take = watched  # type: ignore[method-assign]
     losses = []
     for step in range(STEPS):
         trainee.step(step)
@@ -49,7 +49,7 @@ def main(store_path: Path) -> None:
     if accelerator.num_processes > 1:
         everyone = [[] for _ in range(accelerator.num_processes)]
         torch.distributed.all_gather_object(everyone, seen)
-    expected = np.concatenate([draw(0, step, 5, trainee.loader.num_samples)[1] for step in range(STEPS)])
+    expected = np.concatenate([trainee.draw.step(step)[1] for step in range(STEPS)])
     torch.manual_seed(1)
     fixed = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2).eval()
     result = validate(fixed, store, cases[:3], accelerator, config.optim)

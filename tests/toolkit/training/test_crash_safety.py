@@ -1,11 +1,13 @@
 """Nothing short of losing the disk costs more than the steps since the last checkpoint."""
 
 import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from attunet.errors import InputError
 from attunet.store import Store
 from attunet.training import load_run
 from attunet.training.checkpoint import newest_checkpoint
+from attunet.training.run_folder import read_metrics
 
 PROGRAM = Path(__file__).with_name("kill_and_resume.py")
 CONFIG = """
@@ -38,8 +41,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_program(store: Store, folder: Path, config: Path, boundaries: list[int]) -> list[dict]:
-    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), *map(str, boundaries)]
+def run_program(store: Store, folder: Path, config: Path, moments: Sequence[int | str]) -> list[dict]:
+    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), *map(str, moments)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -52,17 +55,17 @@ def tensors(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def uninterrupted(small_store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference")
-    assert run_program(small_store, folder, config, [0]) == [{"boundary": 0, "codes": [0]}]
+    assert run_program(small_store, folder, config, [0]) == [{"moment": "0", "codes": [0]}]
     return folder / "0"
 
 
-def check_boundaries(store: Store, config: Path, uninterrupted: Path, folder: Path, boundaries: list[int]) -> int:
-    """Kills at each boundary; returns how many of the trainings were really killed."""
+def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str]) -> int:
+    """Kills at each moment; returns how many of the trainings were really killed."""
     killed = 0
-    for row in run_program(store, folder, config, boundaries):
+    for row in run_program(store, folder, config, moments):
         assert row["codes"][-1] == 0, row
         killed += row["codes"][0] == -signal.SIGKILL
-        assert tensors(folder / str(row["boundary"])) == tensors(uninterrupted), row
+        assert tensors(folder / str(row["moment"])) == tensors(uninterrupted), row
     return killed
 
 
@@ -72,12 +75,28 @@ def test_killed_while_writing_and_resumed_gives_the_same_weights(
 ) -> None:
     # The first writes are config.toml and environment.json; then come checkpoints of eight boundaries each.
     boundaries = [3, 6, 9, 12, 14, 17, 21, 26]
-    assert check_boundaries(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
+    assert check_moments(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
 
 
 @pytest.mark.soak
 def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    assert check_boundaries(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 40
+    assert check_moments(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 40
+
+
+def random_moments(run: Path, count: int, seed: int) -> list[str]:
+    """Seconds spread over the whole of a training as long as `run` was, its start and its end included."""
+    longest = 1.2 * read_metrics(run)[-1]["seconds"] + 0.5
+    return [f"{random.Random(seed + number).uniform(0.1, longest):.4f}" for number in range(count)]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 4, seed=0))
+
+
+@pytest.mark.soak
+def test_killed_at_many_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    assert check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 40, seed=100)) > 20
 
 
 def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:

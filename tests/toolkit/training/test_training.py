@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     assert loaded.training_cases == {c.name: c.image_sha256 for c in small_store.cases if c.name in training}
     assert not loaded.network.training
     rows = read_metrics(run)
-    assert {row["event"] for row in rows} == {"train", "validation", "native"}
+    assert {row["event"] for row in rows} == {"train", "validation", "speed", "native"}
     assert set(rows[-1]["dice"]["per_case"]) == set(held_out)
     assert load_config(run / "config.toml") == dataclasses.replace(made, data=small_store.data_config)
     assert json.loads((run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
@@ -106,6 +107,23 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     loaded = load_run(run)
     assert loaded.step == 3  # the three good steps; nothing of the bad one
     assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
+
+
+def test_a_streamed_training_goes_on_where_it_was(small_store: Store, tmp_path: Path) -> None:
+    whole, again, told = tmp_path / "whole", tmp_path / "again", []
+    same = ["optim.epochs=3", "run.checkpoint_every_steps=5", "run.log_every=3"]
+    train(small_store.path, whole, config(*same, "run.resident_gb=0"), fold=0, report=told.append)
+    assert "streamed" in told[0]
+    assert json.loads((whole / "environment.json").read_text())["data_tier"] == "streamed"
+    shutil.copytree(whole, again)
+    last = sorted((again / "checkpoints").glob("step-*"))[-1].name
+    shutil.rmtree(again / "checkpoints" / last)
+    # With room for everything it stays with the tier, and so with the order, that it began with.
+    train(small_store.path, again, config(*same, "run.resident_gb=1"), fold=0, resume="require", report=told.append)
+    assert "streamed" in next(line for line in told if line.startswith("resuming"))
+    for part in ("model", "average", "optimizer"):
+        name = f"checkpoints/{last}/{part}.safetensors"
+        assert (again / name).read_bytes() == (whole / name).read_bytes(), part
 
 
 def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:

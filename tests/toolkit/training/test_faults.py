@@ -1,0 +1,117 @@
+"""What a machine does to a training: a process dies, the disk is full, the folder cannot be written."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attunet.store import Store
+from attunet.training.checkpoint import newest_checkpoint
+from attunet.training.run_folder import read_metrics
+
+LAUNCH_CONFIG = Path(__file__).parents[3] / "launch" / "configs" / "cpu.yaml"
+TINY = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "run.log_every=1"]
+TRAIN = ["-m", "attunet.launch.train"]
+
+
+def options(*settings: str) -> list[str]:
+    return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+
+
+def launcher(*extra: str) -> list[str]:
+    two = ["--config_file", str(LAUNCH_CONFIG), "--num_processes", "2", "--main_process_port", "0"]
+    return ["-m", "accelerate.commands.launch", *two, *extra]
+
+
+def start(arguments: list[str], **how: object) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how
+    )  # type: ignore[call-overload,no-any-return]
+
+
+def process_of_rank(run: Path, rank: int) -> int:
+    """The process that rank has now, from its own log."""
+    lines = (run / "logs" / f"rank-{rank}.log").read_text().splitlines()
+    return int(next(line for line in reversed(lines) if f"rank {rank} of 2" in line).split("process ")[1].split(":")[0])
+
+
+def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not any(p.name.startswith("step-") and "partial" not in p.name for p in (run / "checkpoints").glob("*")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "no checkpoint was written"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_dead_rank_ends_the_others_and_is_named(small_store: Store, tmp_path: Path) -> None:
+    run, often = tmp_path / "run", options("optim.epochs=1000", "run.checkpoint_every_steps=2")
+    job = start([*launcher(), *TRAIN, str(small_store.path), str(run), "--fold", "0", *often])
+    wait_for_checkpoint(run, job)
+    os.kill(process_of_rank(run, 1), signal.SIGKILL)
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode != 0
+    assert "rank      : 1 (local_rank: 1)" in output
+    assert "Signal 9 (SIGKILL) received" in output
+    assert newest_checkpoint(run / "checkpoints") is not None
+
+
+@pytest.mark.slow
+def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store, tmp_path: Path) -> None:
+    run, often = tmp_path / "run", options("optim.epochs=6", "run.checkpoint_every_steps=2")
+    training = [*TRAIN, str(small_store.path), str(run), "--fold", "0", "--resume=auto", *often]
+    job = start([*launcher("--max_restarts", "2"), *training])
+    wait_for_checkpoint(run, job)
+    os.kill(process_of_rank(run, 1), signal.SIGKILL)
+    output = job.communicate(timeout=180)[0]
+    assert job.returncode == 0, output
+    assert "resuming at step" in output
+    steps = [row["step"] for row in read_metrics(run) if row["event"] == "train"]
+    assert steps == list(range(1, steps[-1] + 1)), "every step once, none lost"
+    found = newest_checkpoint(run / "checkpoints")
+    assert found is not None
+    assert found.state["finished"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path: Path) -> None:
+    run, often = tmp_path / "run", ["--resume=auto", *options("optim.epochs=4", "run.checkpoint_every_steps=2")]
+    command = [*TRAIN, str(small_store.path), str(run), "--fold", "0", *often]
+    first = start(command)
+    output = first.communicate(timeout=120)[0]
+    assert first.returncode == 0, output
+    checkpoints = run / "checkpoints"
+    newest, before = sorted(checkpoints.glob("step-*"), reverse=True)
+    shutil.rmtree(newest)
+    files = {path: path.read_bytes() for path in before.iterdir()}
+
+    def fill() -> None:  # the kernel refuses to make a file longer than this, as a full disk does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    second = start(command, preexec_fn=fill)
+    output = second.communicate(timeout=120)[0]
+    assert second.returncode == 1, output
+    assert "error: " in output
+    assert "the checkpoint could not be written" in output
+    assert "Traceback" not in output
+    assert {path: path.read_bytes() for path in before.iterdir()} == files
+    third = start(command)
+    output = third.communicate(timeout=120)[0]
+    assert third.returncode == 0, output
+    assert f"resuming at step {int(before.name[5:])}" in output
+
+
+def test_a_folder_that_cannot_be_written(small_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    job = start([*TRAIN, str(small_store.path), str(tmp_path / "file" / "run"), "--fold", "0", *options()])
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 2
+    assert output.count("\n") == 1
+    assert "the run folder cannot be written: Not a directory" in output

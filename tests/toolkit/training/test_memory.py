@@ -1,0 +1,100 @@
+"""When memory does not suffice: the error names a batch that fits; activation checkpointing needs less for the same gradients."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from attunet.models import build_model
+from attunet.models.unet import UNet
+from attunet.store import Store
+from attunet.training.memory import is_out_of_memory, largest_that_fits
+
+PROGRAM = Path(__file__).with_name("exhaust_memory.py")
+
+
+def step_in_little_memory(store: Store, batch_size: int, *settings: str) -> str:
+    options = ["run.device=cpu", "run.mixed_precision=no", f"optim.batch_size={batch_size}", *settings]
+    command = [sys.executable, str(PROGRAM), str(store.path), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system tells no mapped memory in /proc")
+def test_out_of_memory_names_a_batch_that_fits(small_store: Store) -> None:
+    said = step_in_little_memory(small_store, 256)
+    found = re.fullmatch(
+        r"step 0: the host has not enough memory for 256 slices at once; (\d+) fit: set optim\.batch_size=(\d+), "
+        r"or run\.activation_checkpointing=true, which needs less for each",
+        said,
+    )
+    assert found, said
+    assert 0 < int(found[1]) == int(found[2]) < 256
+    assert step_in_little_memory(small_store, int(found[1])) == "it fits"
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+    def wrong(count: int) -> None:
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        largest_that_fits(wrong, 8)
+
+
+def test_sizes_are_halved_until_one_fits() -> None:
+    def room_for(limit: int) -> list[int]:
+        tried = []
+
+        def attempt(count: int) -> None:
+            tried.append(count)
+            if count > limit:
+                raise MemoryError
+
+        return [largest_that_fits(attempt, 24), *tried]
+
+    assert room_for(7) == [6, 12, 6]
+    assert room_for(0) == [0, 12, 6, 3, 1]
+
+
+def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients by name, and bytes that autograd keeps between forward and backward."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = network(images).square().mean()
+    loss.backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, sum(kept.values())
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+@pytest.mark.parametrize("name", ["unet", "attention_unet"])
+def test_activation_checkpointing_keeps_less_and_computes_the_same(name: str, backend: str | None) -> None:
+    torch.manual_seed(0)
+    plain: UNet = build_model(name, in_channels=1, num_classes=3, base_width=8, depth=2)
+    thrifty = copy.deepcopy(plain)
+    thrifty.activation_checkpointing = True
+    images = torch.randn(2, 1, 32, 32)
+    expected, all_bytes = gradients(plain, images)
+    if backend is not None:
+        torch.compiler.reset()
+        thrifty.compile(backend=backend, fullgraph=True)
+    found, fewer_bytes = gradients(thrifty, images)
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-6)
+    if backend is None:
+        assert fewer_bytes < 0.6 * all_bytes
+    after, once = thrifty.state_dict(), plain.state_dict()
+    for buffer in (n for n in once if "running" in n or "tracked" in n):  # moved once, not again in the backward pass
+        torch.testing.assert_close(after[buffer], once[buffer])
