@@ -9,8 +9,8 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.export.backends import DeviceBackend
 from attunet.export.components import keep_largest_components
+from attunet.export.device import DeviceBackend
 from attunet.export.runtime import Segmenter
 from attunet.predict_volume import Network
 from attunet.spec import PreprocessSpec
@@ -83,10 +83,10 @@ def load_candidates(
 def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
     try:
         from attunet.benchmarks.torch_network import TorchNetwork
-        from attunet.training.run import load_run
+        from attunet.training.ensemble import load_model
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
-    run = load_run(path)
+    run = load_model(path)
     network = TorchNetwork(run.network, device, num_threads=num_threads)
     return Candidate(
         name=run.name,
@@ -124,7 +124,7 @@ def _from_artefact(path: Path, provider: str, num_threads: int | None) -> Candid
         network=segmenter.logits,
         timed_call=lambda slices: _timed_call(segmenter, slices),
         options=dict(segmenter.backend.options),
-        window=(about.height or about.spec.size[0], about.width or about.spec.size[1]),
+        window=segmenter.spec.size,
         finish=(lambda indices: keep_largest_components(indices, len(about.classes))) if about.largest_component else None,
     )
 

@@ -161,7 +161,7 @@ def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> li
 
 def _memory(candidate: Candidate, report: Report) -> float | None:
     try:
-        return peak_memory_mb(candidate.path, provider=candidate.provider, device=candidate.provider, batch_size=BATCH_SIZES[-1])
+        return peak_memory_mb(candidate.path, provider=candidate.provider, batch_size=BATCH_SIZES[-1])
     except RunError as error:  # the other figures are worth keeping
         report(f"no figure for memory: {error}")
         return None
@@ -183,7 +183,5 @@ def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings
             "batch": {str(t.batch_size): t.latency_ms() for t in timings},
         },
         "throughput_slices_per_s": {"batch": {str(t.batch_size): t.slices_per_s for t in timings}},
-        "peak_memory_mb": peak_memory_mb(
-            candidate.path, provider=candidate.provider, device=candidate.provider, batch_size=BATCH_SIZES[-1]
-        ),
+        "peak_memory_mb": _memory(candidate, report),
     }

@@ -21,21 +21,21 @@ def markdown(results: Results) -> str:
         "# Evaluation",
         f"Store `{store['name']}`, {which}: {', '.join(store['cases'])}. Dice per case in 3D on the native grid, mean over the foreground "
         "classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over patients (from five on).",
-        _table(header, rows),
+        table(header, rows),
         *_notes(results),
         "## Per class",
-        _table(*_per_class(results)),
+        table(*_per_class(results)),
         "## Per case",
-        _table(*_per_case(results)),
+        table(*_per_case(results)),
         "## Comparison with the first model",
         *_comparisons(results),
         "## The network alone",
         "Milliseconds of one pass over a batch of slices of the training window's size, models in turn; input and output lie where the "
         "backend wants them.",
-        _table(*_latency(results)),
+        table(*_latency(results)),
         "## A volume from file to file",
         "Milliseconds, mean over the cases; the files are in the system's cache.",
-        _table(*_volume(results)),
+        table(*_volume(results)),
         "## Where it was measured",
         *_environment(results["environment"]),
     ]
@@ -146,7 +146,7 @@ def _environment(about: dict[str, Any]) -> list[str]:
     return [f"{'; '.join(devices)}. Python {about['python']}, {versions}. Commit {about['commit'] or 'unknown'}."]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     safe = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
     lines = ["| " + " | ".join(row) + " |" for row in safe]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])

@@ -10,20 +10,34 @@ from attunet.errors import InputError
 
 
 class TorchNetwork:
-    """Slices float32 (N, C, H, W) to logits float32 (N, K, H, W) with PyTorch in fp32, channels last, in inference mode."""
+    """Slices float32 (N, C, H, W) to logits float32 (N, K, H, W) with PyTorch in inference mode.
 
-    def __init__(self, network: torch.nn.Module, device: str, *, num_threads: int | None = None) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
+    dtype: of weights and arithmetic. compile_mode: of torch.compile, None for eager.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        device: str,
+        *,
+        num_threads: int | None = None,
+        channels_last: bool = True,
+        dtype: torch.dtype = torch.float32,
+        compile_mode: str | None = None,
+    ) -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError("--device: cuda was asked for and torch finds no CUDA device")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        self.device = torch.device(device)
-        network = network.to(self.device).eval()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.device, self.dtype, self.compile_mode = torch.device(device), dtype, compile_mode
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        network = network.to(self.device, dtype).eval()
+        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
+        self._run = torch.compile(self.network, mode=compile_mode) if compile_mode else self.network
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return self.network(self._tensor(slices)).float().cpu().numpy()
+            return np.asarray(self._run(self._tensor(slices)).float().cpu())
 
     def timed_call(self, slices: np.ndarray) -> Callable[[], object]:
         """One pass with input and output on the device, finished when the call returns."""
@@ -31,7 +45,7 @@ class TorchNetwork:
 
         def call() -> None:
             with torch.inference_mode():
-                self.network(tensor)
+                self._run(tensor)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 
@@ -46,13 +60,14 @@ class TorchNetwork:
     @property
     def options(self) -> dict[str, Any]:
         """What really ran."""
+        options = {"memory_format": str(self.memory_format).removeprefix("torch."), "compiled": self.compile_mode or "no"}
         if self.device.type == "cuda":
-            return {"memory_format": "channels_last", "tf32_convolutions": torch.backends.cudnn.allow_tf32}
-        return {"memory_format": "channels_last", "threads": torch.get_num_threads()}
+            return {**options, "tf32_convolutions": torch.backends.cudnn.allow_tf32}
+        return {**options, "threads": torch.get_num_threads()}
 
     @property
     def weights_mb(self) -> float:
         return sum(t.nbytes for t in self.network.state_dict().values()) / 1e6
 
     def _tensor(self, slices: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(slices)).to(device=self.device, memory_format=torch.channels_last)
+        return torch.from_numpy(np.ascontiguousarray(slices)).to(device=self.device, dtype=self.dtype, memory_format=self.memory_format)

@@ -18,6 +18,7 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.fields import MULTIPLE, Fields, array, is_count, is_side, shown
 from attunet.export.onnx_file import find_metadata, read_bytes, with_metadata
+from attunet.ranges import TrainingRanges
 from attunet.spec import PreprocessSpec
 
 KEY = "attunet"
@@ -45,7 +46,9 @@ class Golden:
 class Artefact:
     """The metadata. Height and width are None where any multiple of 16 may be given.
 
+    ranges: what the cases of the data set span, to be compared with an input.
     outputs: names of the graph's outputs; `labels` and `logits`, and on request `probabilities`, `attention_0` (the deepest gate), ...
+    num_members: networks whose mean probabilities the graph gives; 1 where it is no ensemble.
     training_cases: case name -> SHA-256 of its image, of the cases that the weights have seen.
     dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: v},
         "per_case": {case: {name: v}}}, on the native grid, of the foreground classes; null where a class is in neither label map.
@@ -56,6 +59,7 @@ class Artefact:
     spec: PreprocessSpec
     classes: Classes
     num_parameters: int
+    ranges: TrainingRanges | None = None
     outputs: tuple[str, ...] = ("labels", "logits")
     height: int | None = None
     width: int | None = None
@@ -63,6 +67,7 @@ class Artefact:
     training_cases: dict[str, str] = field(default_factory=dict)
     fold: int | str = "all"
     step: int = 0
+    num_members: int = 1
     license: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     dice_at_export: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +90,14 @@ class Artefact:
             "outputs": [_output_json(name, len(self.classes)) for name in self.outputs],
             "postprocessing": {"largest_component": self.largest_component},
             "num_parameters": self.num_parameters,
-            "training": {"cases": self.training_cases, "fold": self.fold, "step": self.step, "license": self.license},
+            "ranges": self.ranges and self.ranges.to_json(),
+            "training": {
+                "cases": self.training_cases,
+                "fold": self.fold,
+                "step": self.step,
+                "num_members": self.num_members,
+                "license": self.license,
+            },
             "config": self.config,
             "dice_at_export": self.dice_at_export,
             "tools": self.tools,
@@ -103,6 +115,7 @@ class Artefact:
             spec=_spec(at),
             classes=_classes(at),
             num_parameters=at.whole("num_parameters"),
+            ranges=_ranges(at),
             outputs=_outputs(at),
             height=side.get("height", is_side, "a multiple of 16 or null"),
             width=side.get("width", is_side, "a multiple of 16 or null"),
@@ -110,6 +123,7 @@ class Artefact:
             training_cases=training.texts("cases"),
             fold=training.get("fold", lambda v: v == "all" or is_count(v), "a fold's number or all"),
             step=training.whole("step"),
+            num_members=training.whole("num_members") if "num_members" in training.data else 1,
             license=training.get("license", lambda v: v is None or isinstance(v, str), "a text or null"),
             config=at.mapping("config"),
             dice_at_export=_dice(at),
@@ -203,6 +217,12 @@ def _classes(at: Fields) -> Classes:
         return Classes.from_json(rows)
     except InputError as error:
         raise InputError(f"{at.where}: {error}") from None
+
+
+def _ranges(at: Fields) -> TrainingRanges | None:
+    """None in artefacts that were written before there were any."""
+    found = at.data.get("ranges")
+    return None if found is None else TrainingRanges.from_json(found, at.where)
 
 
 def _output_json(name: str, num_classes: int) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
+from attunet.findings import Finding
 from attunet.inputs import Input
 from attunet.preprocess import Prepared, preprocess
+from attunet.ranges import TrainingRanges, check_input
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
 from attunet.writers import write_labels
@@ -33,6 +35,9 @@ class Model(Protocol):
 
     @property
     def classes(self) -> Classes: ...
+
+    @property
+    def ranges(self) -> TrainingRanges | None: ...
 
     def predict_prepared(self, prepared: Prepared) -> np.ndarray:
         """Class indices uint8 (X, Y, Z) on the volume's own grid."""
@@ -86,6 +91,14 @@ def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
+def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
+    """The GPU of this process: `accelerate launch` numbers the processes of a machine, and all of them see all of its GPUs."""
+    rank = environment.get("LOCAL_RANK", "0")
+    if not rank.isdecimal():
+        raise InputError(f"LOCAL_RANK: must be an integer of at least 0, got {rank!r}")
+    return int(rank)
+
+
 def predict_cohort(
     model: Model,
     jobs: Sequence[Job],
@@ -105,7 +118,7 @@ def predict_cohort(
     waiting = deque(job for job in mine if not job.write.exists())
     outcome = Outcome(skipped=len(mine) - len(waiting))
     total, start = len(waiting), time.monotonic()
-    reads: deque[tuple[Job, Future[tuple[Volume, Prepared]]]] = deque()
+    reads: deque[tuple[Job, Future[tuple[Volume, Prepared, list[Finding]]]]] = deque()
     writes: deque[tuple[Job, Future[None]]] = deque()
 
     def finish_write() -> None:
@@ -121,10 +134,12 @@ def predict_cohort(
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(_read, waiting.popleft(), model.spec)))
+                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model)))
             job, future = reads.popleft()
             try:
-                volume, prepared = future.result()
+                volume, prepared, findings = future.result()
+                for finding in findings:
+                    report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
                 indices = model.predict_prepared(prepared)
                 if also is not None:
                     job.write.parent.mkdir(parents=True, exist_ok=True)
@@ -141,9 +156,11 @@ def predict_cohort(
     return outcome
 
 
-def _read(job: Job, spec: PreprocessSpec) -> tuple[Volume, Prepared]:
-    volume = job.input.read(spec.num_channels)
-    return volume, preprocess(volume, spec)
+def read_prepared(job: Job, model: Model) -> tuple[Volume, Prepared, list[Finding]]:
+    """A job's volume, as the network takes it, and in what it is far outside the training."""
+    volume = job.input.read(model.spec.num_channels)
+    prepared = preprocess(volume, model.spec)
+    return volume, prepared, check_input(volume, model.ranges, model.spec.orientation)
 
 
 def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> None:

@@ -13,8 +13,8 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from attunet.errors import RunError
-from attunet.export.backends import INPUT
 from attunet.export.fields import MULTIPLE
+from attunet.export.session import INPUT
 
 OPSET = 20
 TRACE_SIDE = 4 * MULTIPLE

@@ -23,7 +23,8 @@ from attunet.export.runtime import Segmenter
 from attunet.geometry import fit_window
 from attunet.preprocess import gather_context
 from attunet.store import Store, open_store
-from attunet.training.run import TrainedRun, load_run
+from attunet.training.ensemble import load_model
+from attunet.training.run import TrainedRun
 
 CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
 MAX_TRAINING_CASES = 8  # judged on when the run left none out
@@ -44,7 +45,7 @@ def export_run(
     license: str | None = None,
     report: Report = print,
 ) -> Artefact:
-    """Writes the artefact of a run's newest checkpoint and returns its metadata.
+    """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble, and returns its metadata.
 
     precision: fp32, fp16 (for GPUs) or int8 (for CPUs). store and source: where the run's store and its source files are now.
     outputs: of labels, logits, probabilities, attention (the map of every gate). size: fixes height and width, else any multiples of 16.
@@ -53,7 +54,7 @@ def export_run(
     that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
     """
     _check_call(out, precision, size)
-    run = load_run(run_path)
+    run = load_model(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
@@ -114,6 +115,7 @@ def _metadata(
         spec=run.spec,
         classes=run.classes,
         num_parameters=run.num_parameters,
+        ranges=run.ranges or store.ranges,
         outputs=outputs,
         height=size[0] if size else None,
         width=size[1] if size else None,
@@ -121,6 +123,7 @@ def _metadata(
         training_cases=dict(run.training_cases),
         fold=run.fold,
         step=run.step,
+        num_members=run.num_members,
         license=license or store.manifest.get("license"),
         config=run.config.to_json(),
         tools={"attunet": __version__, "python": platform.python_version(), **{p: installed[p] for p in packages if p in installed}},
@@ -132,8 +135,10 @@ def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
     model = export_graph(run.network, run.spec.in_channels, about.outputs, size)
     if about.precision == "fp16":
         return to_half(model)
-    upsample_by_pixel_shuffle(model)  # faster on CPUs in fp32 too
-    return to_int8(model, _calibration(run, store, size)) if about.precision == "int8" else model
+    if about.precision == "int8":
+        upsample_by_pixel_shuffle(model)  # there is no int8 transposed convolution; in fp32 it is not faster
+        return to_int8(model, _calibration(run, store, size))
+    return model
 
 
 def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
@@ -162,6 +167,7 @@ def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | 
         store,
         held_out or training,
         {"checkpoint": checkpoint, "artefact": segmenter.logits},
+        spec=segmenter.spec,
         seen="held out" if held_out else "training",
         largest_component=segmenter.metadata.largest_component,
         source=source,

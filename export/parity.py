@@ -14,6 +14,7 @@ from attunet.export.components import keep_largest_components
 from attunet.metrics import confusion, dice_from_confusion
 from attunet.predict_volume import Network, predict_prepared
 from attunet.preprocess import preprocess
+from attunet.spec import PreprocessSpec
 from attunet.store import Store
 
 # How far the mean Dice may be from the checkpoint's; one case may be five times as far.
@@ -73,21 +74,22 @@ def measure(
     cases: Sequence[str],
     networks: dict[str, Network],
     *,
+    spec: PreprocessSpec,
     seen: Literal["held out", "training"],
     largest_component: bool,
     source: Path | None = None,
     report: Callable[[str], object] = print,
 ) -> Parity:
-    """Dice of the two networks, `checkpoint` and `artefact`, on the cases' source files."""
+    """Dice of the two networks, `checkpoint` and `artefact`, on the cases' source files, prepared for both as `spec` says."""
     parity = Parity(store.classes, seen)
     num_classes = len(store.classes)
     for number, name in enumerate(cases, start=1):
         volume, truth = store.read_source(name, source)
         if truth is None:
             raise InputError(f"{store.path}: the case {name!r} has no labels to judge an artefact by")
-        prepared = preprocess(volume, store.spec)
+        prepared = preprocess(volume, spec)
         for which, by_case in (("checkpoint", parity.checkpoint), ("artefact", parity.artefact)):
-            indices = predict_prepared(networks[which], prepared, store.spec)
+            indices = predict_prepared(networks[which], prepared, spec)
             if largest_component:
                 indices = keep_largest_components(indices, num_classes)
             by_case[name] = dice_from_confusion(confusion(indices, truth, num_classes))[1:]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from attunet.export.backends import INPUT
+from attunet.export.session import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -48,9 +48,20 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=[node.name for node in model.graph.node if node.op_type == "Softmax"],  # probabilities sum to 1
+            nodes_to_exclude=_probabilities(onnx.load(before)),
         )
         return onnx.load(after)
+
+
+def _probabilities(model: onnx.ModelProto) -> list[str]:
+    """Nodes that compute probabilities: they and what is made of them stay in float32, so that probabilities sum to 1."""
+    made: set[str] = set()
+    names = []
+    for node in model.graph.node:  # in topological order
+        if node.op_type in ("Softmax", "LogSoftmax") or made.intersection(node.input):
+            names.append(node.name)
+            made.update(node.output)
+    return names
 
 
 @contextlib.contextmanager

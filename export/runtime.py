@@ -1,7 +1,10 @@
 """The runtime: one artefact in, label maps out. It needs numpy, scipy, nibabel and onnxruntime, and nothing of the training stack."""
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +13,10 @@ from attunet.errors import InputError
 from attunet.export.artefact import load_artefact
 from attunet.export.backends import Backend, open_backend
 from attunet.export.components import keep_largest_components
-from attunet.geometry import fit_window
-from attunet.predict_volume import Network, predict_prepared
+from attunet.findings import Finding
+from attunet.predict_volume import predict_prepared
 from attunet.preprocess import Prepared, preprocess
+from attunet.ranges import TrainingRanges, check_input
 from attunet.readers import read_volume
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
@@ -20,10 +24,18 @@ from attunet.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A volume as it was read, and its class indices uint8 `(X, Y, Z)` on the same grid."""
+    """A volume as it was read, and its class indices uint8 `(X, Y, Z)` on the same grid.
+
+    findings: ways in which the volume is far outside what the model was trained on.
+    """
 
     volume: Volume
     indices: np.ndarray
+    findings: tuple[Finding, ...] = ()
+
+
+class UntrainedInputWarning(UserWarning):
+    """An input is far outside the training's range of spacing, size or intensity."""
 
 
 class Segmenter:
@@ -31,25 +43,42 @@ class Segmenter:
 
     provider: `cpu`, `cuda`, `tensorrt` or `openvino`; one that is not there, or runs only part of the graph, is an error.
     num_threads: of the CPU providers; the library's own choice by default. cuda_graph: for many batches of one shape on cuda.
+    provider_options: the library's own, over those that attunet sets: `{"device_id": 1}` for a second GPU, say.
     Raises InputError with the reason for a file that is no whole artefact of this version or older, before anything is loaded.
     """
 
-    def __init__(self, path: Path | str, *, provider: str = "cpu", num_threads: int | None = None, cuda_graph: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        provider: str = "cpu",
+        num_threads: int | None = None,
+        cuda_graph: bool = False,
+        provider_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.provider = provider
         self.metadata, data = load_artefact(self.path)
         try:
-            self.backend: Backend = open_backend(data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph)
+            self.backend: Backend = open_backend(
+                data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
+            )
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
 
     @property
     def spec(self) -> PreprocessSpec:
-        return self.metadata.spec
+        """How volumes are prepared for this artefact: the training's way, with the window that the artefact fixes, if it does."""
+        spec, fixed = self.metadata.spec, (self.metadata.height, self.metadata.width)
+        return replace(spec, size=(fixed[0] or spec.size[0], fixed[1] or spec.size[1]))
 
     @property
     def classes(self) -> Classes:
         return self.metadata.classes
+
+    @property
+    def ranges(self) -> TrainingRanges | None:
+        return self.metadata.ranges
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
         """Prepared slices float32 `(N, in_channels, H, W)` -> logits float32 `(N, K, H, W)`; the `network` of `predict_volume`."""
@@ -81,30 +110,28 @@ class Segmenter:
         """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Memory beyond the volume holds one batch.
 
         An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
+        Warns with UntrainedInputWarning where the volume is far outside what the model was trained on.
         """
-        return self.predict_prepared(preprocess(volume, self.spec), batch_size=batch_size)
+        prepared = preprocess(volume, self.spec)
+        self._warn(volume, stacklevel=3)
+        return self.predict_prepared(prepared, batch_size=batch_size)
+
+    def _warn(self, volume: Volume, stacklevel: int) -> tuple[Finding, ...]:
+        findings = tuple(check_input(volume, self.ranges, self.spec.orientation))
+        for finding in findings:
+            warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
+        return findings
 
     def predict_prepared(self, prepared: Prepared, *, batch_size: int = 8) -> np.ndarray:
-        """The second half of `predict_volume`, for a volume that `attunet.preprocess.preprocess` has prepared already."""
-        indices = predict_prepared(self._fitted(prepared), prepared, self.spec, batch_size=batch_size)
-        return keep_largest_components(indices, len(self.classes)) if self.metadata.largest_component else indices
-
-    def _fitted(self, prepared: Prepared) -> Network:
-        """`logits`, with slices padded to the artefact's fixed height and width if it has them."""
-        height, width = prepared.slices.shape[2:]
-        size = (self.metadata.height or height, self.metadata.width or width)
-        if (height, width) == size:
-            return self.logits
-        if height > size[0] or width > size[1]:
+        """The second half of `predict_volume`, for a volume that `attunet.preprocess.preprocess` has prepared with `spec`."""
+        fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
+        if any(side and side != length for side, length in zip(fixed, window, strict=True)):
             raise InputError(
-                f"{self.path}: takes slices of {size[0]} × {size[1]}, those of the volume have {height} × {width} after resampling"
+                f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
+                f"{window[0]} × {window[1]} after resampling"
             )
-        air = np.array(prepared.pad_value * self.spec.context_slices, dtype=np.float32)[:, None, None]
-
-        def network(slices: np.ndarray) -> np.ndarray:
-            return fit_window(self.logits(fit_window(slices, size, air)), (height, width), 0)
-
-        return network
+        indices = predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size)
+        return keep_largest_components(indices, len(self.classes)) if self.metadata.largest_component else indices
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.
@@ -121,7 +148,9 @@ class Segmenter:
         """Reads and segments a file; `attunet.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
-            return Prediction(volume, self.predict_volume(volume))
+            prepared = preprocess(volume, self.spec)
+            findings = self._warn(volume, stacklevel=3)
+            return Prediction(volume, self.predict_prepared(prepared), findings)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 

@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.export.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
 from attunet.export.onnx_file import find_metadata, with_metadata
 from attunet.export.runtime import Segmenter
+from attunet.ranges import TrainingRanges
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,7 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
     full = dataclasses.replace(
         metadata,
         precision="int8",
+        ranges=TrainingRanges("mm", ((1.0, 2.0),) * 3, ((50.0, 60.5),) * 3, ((3.0, 3.0),), ((-1.0, 4.0),)),
         height=64,
         largest_component=True,
         training_cases={"01": "ab" * 32},
@@ -78,6 +80,16 @@ def test_file_is_a_valid_onnx_model_with_the_json_under_one_key(artefact, metada
     assert values["schema"] == SCHEMA
     assert values["classes"][2] == {"index": 2, "name": "right kidney", "value": 2, "color": "#56B4E9"}
     assert len(values["sha256"]) == 64
+
+
+def test_artefacts_of_before_the_ranges_are_read(tmp_path, graph, metadata):
+    class Older:
+        def to_json(self):
+            return {name: value for name, value in metadata.to_json().items() if name != "ranges"}
+
+    path = tmp_path / "older.onnx"
+    path.write_bytes(write_artefact(graph, Older()))
+    assert read_artefact(path).ranges is None
 
 
 def test_hash_can_be_checked_as_documented(artefact):
@@ -168,6 +180,9 @@ def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadat
         ({"num_parameters": -1}, "num_parameters"),
         ({"golden": {"stride": 0, "tolerance": 0.1}}, "stride"),
         ({"dice_at_export": {"cases": "some"}}, "cases"),
+        ({"ranges": {"unit": "inch"}}, "ranges"),
+        ({"ranges": {"unit": "mm", "spacing": [[1, 2]], "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
+        ({"ranges": {"unit": "mm", "spacing": [[2, 1]] * 3, "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
     ],
 )
 def test_metadata_with_an_impossible_field_are_refused_naming_it(tmp_path, graph, metadata, changes, field):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from attunet.export.backends import DeviceBackend, SessionBackend
+from attunet.export.device import DeviceBackend
+from attunet.export.session import SessionBackend
 
 
 def test_bound_call_runs_the_graph_again(graph: bytes) -> None:

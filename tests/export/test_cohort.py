@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.cohort import Job, predict_cohort, shard_of
+from attunet.export.cohort import Job, local_gpu, predict_cohort, shard_of
 from attunet.export.runtime import Segmenter
 from attunet.inputs import Input
 
@@ -72,7 +72,7 @@ def test_finished_cases_are_not_done_again(segmenter, jobs):
 
 def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
     class Failing:
-        spec, classes = segmenter.spec, segmenter.classes
+        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
         calls = 0
 
         def predict_prepared(self, prepared):
@@ -97,15 +97,15 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
     from attunet.export import cohort
 
     read, wanted, ahead = threading.Semaphore(0), [0], []
-    original = cohort._read
+    original = cohort.read_prepared
 
-    def counted(job, spec):
+    def counted(job, model):
         wanted[0] += 1
         read.release()
-        return original(job, spec)
+        return original(job, model)
 
     class Slow:
-        spec, classes = segmenter.spec, segmenter.classes
+        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
         seen = 0
 
         def predict_prepared(self, prepared):
@@ -115,7 +115,7 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
             ahead.append(wanted[0] - self.seen)
             return segmenter.predict_prepared(prepared)
 
-    monkeypatch.setattr(cohort, "_read", counted)
+    monkeypatch.setattr(cohort, "read_prepared", counted)
     predict_cohort(Slow(), jobs, report=_silent)
     assert max(ahead) <= cohort.AHEAD
 
@@ -142,3 +142,9 @@ def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
 def test_a_share_that_cannot_be_is_an_input_error(environment):
     with pytest.raises(InputError, match="RANK"):
         shard_of(environment)
+
+
+def test_each_process_of_a_machine_has_its_own_gpu():
+    assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
+    with pytest.raises(InputError, match="LOCAL_RANK"):
+        local_gpu({"LOCAL_RANK": "-1"})

@@ -1,6 +1,7 @@
 """The runtime predicts what the network predicts, from any thread, and never on another provider than was asked for."""
 
 import dataclasses
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
@@ -9,9 +10,11 @@ import pytest
 
 from attunet.errors import InputError, RunError
 from attunet.export.artefact import write_artefact
-from attunet.export.backends import DeviceBackend, SessionBackend
-from attunet.export.runtime import Segmenter
+from attunet.export.device import DeviceBackend
+from attunet.export.runtime import Segmenter, UntrainedInputWarning
+from attunet.export.session import SessionBackend
 from attunet.predict_volume import predict_volume
+from attunet.ranges import TrainingRanges
 from attunet.volume import Volume
 
 
@@ -220,3 +223,20 @@ def test_bound_buffers_give_what_a_plain_session_gives(graph):
 def test_runtime_network_is_what_predict_volume_takes(segmenter):
     volume = _volume()
     np.testing.assert_array_equal(predict_volume(segmenter.logits, volume, segmenter.spec), segmenter.predict_volume(volume))
+
+
+def test_an_input_unlike_the_training_warns_and_is_segmented_all_the_same(variant, segmenter, tmp_path):
+    volume = _volume()
+    limits = ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)), ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0)), ((10.0, 60.0),), ((50.0, 150.0),)
+    known = variant(ranges=TrainingRanges("mm", *limits))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = known.predict_volume(volume)
+        segmenter.predict_volume(Volume(volume.data * 1000, volume.affine))  # an older artefact knows no ranges
+    path = tmp_path / "thick.nii"
+    nib.save(nib.Nifti1Image(volume.data[0], volume.affine @ np.diag([1, 1, 3, 1])), path)
+    with pytest.warns(UntrainedInputWarning) as told:
+        prediction = known.predict_file(path)
+    assert [f.rule for f in prediction.findings] == ["untrained-spacing", "untrained-size"]
+    assert [str(warning.message) for warning in told] == [f"{f.text} [{f.rule}]" for f in prediction.findings]
+    np.testing.assert_array_equal(prediction.indices, expected)

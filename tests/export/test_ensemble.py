@@ -1,0 +1,110 @@
+"""Several runs as one model, in PyTorch and as one file."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from attunet.errors import InputError
+from attunet.export.onnx_export import export_run
+from attunet.export.runtime import Segmenter
+
+torch = pytest.importorskip("torch")
+
+from attunet.benchmarks.candidates import load_candidates  # noqa: E402
+from attunet.config import Config  # noqa: E402
+from attunet.training import load_model, load_run, train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folds(run, small_store, tmp_path_factory):
+    """A folder laid out as a cross-validation does: fold 0, and a shorter training of fold 1."""
+    folder = tmp_path_factory.mktemp("folds") / "unet"
+    shutil.copytree(run, folder / "seed-0/fold-0")
+    config = load_run(run).config
+    shorter = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=10.0))
+    train(small_store.path, folder / "seed-0/fold-1", shorter, fold=1, report=lambda line: None)
+    return folder
+
+
+def _softmax(logits):
+    return torch.from_numpy(logits).softmax(1).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported(folds, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ensemble") / "ensemble.onnx"
+    export_run(folds, out, outputs=("labels", "logits", "probabilities", "attention"), report=lambda line: None)
+    return out
+
+
+def test_the_artefact_gives_the_mean_of_the_members_probabilities(folds, exported):
+    slices = np.random.default_rng(0).standard_normal((3, 1, 48, 64), dtype=np.float32)
+    members = [load_run(folds / f"seed-0/fold-{fold}").network for fold in (0, 1)]
+    with torch.inference_mode():
+        expected = torch.stack([member(torch.from_numpy(slices)).softmax(1) for member in members]).mean(0).numpy()
+    assert abs(expected - _softmax(members[0](torch.from_numpy(slices)).numpy())).max() > 0.05  # the members differ
+    segmenter = Segmenter(exported)
+    logits, probabilities, deepest = segmenter.run(("logits", "probabilities", "attention_0"), slices)
+    np.testing.assert_allclose(np.exp(logits), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert deepest.shape == (3, 1, 6, 8)
+
+
+def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
+    about = Segmenter(exported).metadata
+    labelled = {case.name: case.image_sha256 for case in small_store.cases}
+    assert about.training_cases == labelled  # each fold's cases are in the other's training
+    assert about.num_members == 2
+    assert about.dice_at_export["cases"] == "training"
+    for candidate in load_candidates([folds, exported]):
+        assert candidate.training_hashes == set(labelled.values())
+
+
+def test_extreme_logits_stay_finite():
+    from attunet.training.ensemble import EnsembleNetwork
+
+    class Fixed(torch.nn.Module):
+        def __init__(self, *logits):
+            super().__init__()
+            self.logits = torch.tensor(logits).reshape(1, -1, 1, 1)
+
+        def forward(self, x, return_attention=True):
+            return self.logits, ()
+
+    mean = EnsembleNetwork([Fixed(0.0, 300.0, -300.0), Fixed(0.0, 300.0, -280.0)])(torch.zeros(1))
+    assert torch.isfinite(mean).all()
+    torch.testing.assert_close(mean.flatten(), torch.tensor([-300.0, 0.0, -580.0 - float(np.log(2))]), atol=1e-3, rtol=0)
+
+
+def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
+    monkeypatch.setattr("attunet.export.parity.MEAN_TOLERANCE", {"int8": 0.05})  # organs of a few voxels
+    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=("logits",), report=lambda line: None)
+    slices = np.random.default_rng(0).standard_normal((1, 1, 64, 64), dtype=np.float32)
+    sums = np.exp(Segmenter(tmp_path / "int8.onnx").logits(slices)).sum(1)
+    np.testing.assert_allclose(sums, 1, atol=1e-4)
+
+
+def test_members_must_fit_together(folds, tmp_path):
+    with pytest.raises(InputError, match="no run lies below it"):
+        load_model(tmp_path)
+    other = shutil.copytree(folds, tmp_path / "mixed")
+    checkpoint = max((other / "seed-0/fold-1/checkpoints").glob("step-*"))
+    state = json.loads((checkpoint / "state.json").read_text())
+    _replace_state(checkpoint, state | {"finished": False})
+    with pytest.raises(InputError, match="fold-1: is not finished"):
+        load_model(other)
+    _replace_state(checkpoint, state | {"spec": state["spec"] | {"spacing_mm": 9.0}})
+    with pytest.raises(InputError, match="differ in their spec"):
+        load_model(other)
+    assert Config.from_json(state["config"]).model.name == load_model(folds).config.model.name
+
+
+def _replace_state(checkpoint, state):
+    from attunet.atomic import MANIFEST, sha256
+
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    hashes = {name: sha256(checkpoint / name) for name in json.loads((checkpoint / MANIFEST).read_text())["sha256"]}
+    (checkpoint / MANIFEST).write_text(json.dumps({"schema": 1, "sha256": hashes}))
