@@ -25,7 +25,7 @@ setup(
     python_requires=">=3.11",
     package_dir=ROOMS,
     packages=packages(),
-    package_data={"attunet.launch": ["presets/*.toml", "configs/*.yaml", "slurm/*"]},
+    package_data={"attunet.launch": ["presets/*.toml", "configs/*.yaml", "slurm/*", "container/*"]},
     install_requires=[
         "numpy>=2.0",  # arrays
         "scipy>=1.14",  # distances and components in the metrics and in post-processing
@@ -47,12 +47,13 @@ setup(
             "tqdm>=4.66",  # progress bar
         ],
         "dicom": ["pydicom>=3.0.2"],  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
+        "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
         "dev": [
             *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
             "setuptools>=77",  # a test builds the wheel without isolation
-            *["pydicom>=3.0.2", "pillow>=11"],  # tests write DICOM and PNG sources
+            *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
             "triton>=3.6,<3.8; sys_platform == 'linux'",

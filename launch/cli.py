@@ -7,7 +7,7 @@ import click
 
 from attunet import __version__
 from attunet.launch.exit_codes import debug_option, run_command
-from attunet.launch.options import PATH, config_options, read_config, source_options
+from attunet.launch.options import PATH, FoldList, config_options, read_config, source_options
 from attunet.launch.train import train_command
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
@@ -118,11 +118,71 @@ def inspect(path: Path, layout: str, classes: str | None, case_pattern: str | No
 cli.add_command(train_command)
 
 
+@cli.command(short_help="Folds, seeds, networks and recipes in one table.")
+@click.argument("store", type=PATH)
+@click.argument("out", type=PATH, metavar="DIR")
+@click.option("--model", "models", type=click.Choice(["unet", "attention_unet"]), multiple=True, required=True, help="May be repeated.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many, from 0.")
+@click.option("--config", "config_names", metavar="FILE|PRESET", multiple=True, help="A recipe; repeated, recipes are compared too.")
+@click.option("--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field in every recipe; may be repeated.")
+@click.option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
+@click.option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
+@click.option("--no-train", is_flag=True, help="Judge and tabulate what is finished.")
+@click.option("--largest-component", is_flag=True, help="Also judge with the largest connected part of every class alone.")
+@click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+@debug_option
+def crossvalidate(
+    store: Path,
+    out: Path,
+    models: tuple[str, ...],
+    seeds: int,
+    config_names: tuple[str, ...],
+    settings: tuple[str, ...],
+    folds: list[int] | None,
+    jobs: int | None,
+    no_train: bool,
+    largest_component: bool,
+    source: Path | None,
+) -> None:
+    """Train every recipe and network on every fold with every seed, judge each on what it left out: results.json, results.md, plots.
+
+    Runs lie in DIR/RECIPE/MODEL/seed-S/fold-K; finished ones are taken, interrupted ones continued.
+    """
+    from attunet.benchmarks.fold_report import summary_table
+    from attunet.launch.crossvalidate import crossvalidate as run
+
+    results = run(
+        store,
+        out,
+        models=models,
+        config_names=config_names,
+        settings=settings,
+        num_seeds=seeds,
+        folds=folds,
+        jobs=jobs,
+        train=not no_train,
+        largest_component=largest_component,
+        source=source,
+        report=click.echo,
+    )
+    click.echo(summary_table(results))
+    for comparison in results["comparisons"]:
+        click.echo(comparison["words"])
+
+
 @cli.command(short_help="Write a run as one .onnx file.")
 @click.argument("run", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
-@click.option("--attention", is_flag=True, help="Give the artefact the maps of its attention gates as outputs.")
+@click.option(
+    "--output",
+    "outputs",
+    type=click.Choice(["labels", "logits", "probabilities", "attention"]),
+    multiple=True,
+    help="What the graph gives; may be repeated, logits must be among them.  [default: labels, logits]",
+)
+@click.option("--attention", is_flag=True, help="The maps of the attention gates too: short for one more --output.")
+@click.option("--size", type=int, nargs=2, metavar="H W", help="Fix height and width of the slices; any multiples of 16 by default.")
 @click.option("--largest-component", is_flag=True, help="Of every class, the runtime keeps the largest connected part alone.")
 @click.option("--license", help="Of the training data, noted in the artefact.")
 @click.option("--store", type=PATH, help="Where the run's store is now, if it moved.")
@@ -132,20 +192,26 @@ def export(
     run: Path,
     out: Path,
     precision: str,
+    outputs: tuple[str, ...],
     attention: bool,
+    size: tuple[int, int] | None,
     largest_component: bool,
     license: str | None,
     store: Path | None,
     source: Path | None,
 ) -> None:
-    """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint."""
+    """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint.
+
+    RUN may be a folder with several runs below it, as crossvalidate makes: they become one file that averages their probabilities.
+    """
     from attunet.export.onnx_export import export_run
 
     export_run(
         run,
         out,
         precision=precision,
-        outputs=("labels", "logits", *(("attention",) if attention else ())),
+        outputs=(*(outputs or ("labels", "logits")), *(("attention",) if attention else ())),
+        size=size,
         largest_component=largest_component,
         license=license,
         store=store,
@@ -176,7 +242,7 @@ def evaluate(
     source: Path | None,
     latency_seconds: float,
 ) -> None:
-    """Dice and latency of each MODEL (a run or an .onnx), side by side: results.json, results.md, plots."""
+    """Dice and latency of each MODEL (a run, a folder of runs, or an .onnx), side by side: results.json, results.md, plots."""
     from attunet.benchmarks.evaluate import evaluate as run
     from attunet.benchmarks.results_table import summary_table
 
@@ -200,17 +266,19 @@ def evaluate(
 @click.argument("input", type=PATH)
 @click.argument("output", type=PATH)
 @click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
+@click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
 @debug_option
-def predict(model: Path, input: Path, output: Path, attention: bool, provider: str, device: str) -> None:
-    """Segment INPUT, a volume or a folder of volumes, with MODEL, a run or an .onnx.
+def predict(model: Path, input: Path, output: Path, attention: bool, dicom_seg: bool, provider: str, device: str) -> None:
+    """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
 
-    OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them).
+    OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
+    NIfTI, PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
     """
     from attunet.launch.prediction import predict as run
 
-    run(model, input, output, attention=attention, provider=provider, device=device, report=click.echo)
+    run(model, input, output, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device, report=click.echo)
 
 
 @cli.command(short_help="Try an artefact on this machine.")

@@ -21,6 +21,10 @@ the field, the rule and the value.
 `[data]` is settled when a store is made (`attunet prepare`), written into the store, and taken from there by every training; the other
 sections belong to a training. Fields with `"auto"` are settled from the data or the machine. What a training used is in its
 `config.toml`.
+
+Without any configuration a training is sized by its data: on a CPU 16 channels, batches of 8 slices (fewer above 256 × 256) and 100 epochs,
+but at least 1500 and at most 5000 steps; on a GPU 64 channels (32 where memory is short), batches of 16 per process and 2500 to 20 000
+steps. A training that is continued keeps what it began with, on whatever machine.
 """
 
 SECTIONS = {

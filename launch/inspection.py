@@ -1,6 +1,7 @@
 """`attunet inspect`: what a path holds, in plain lines, and what looks wrong with it."""
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from attunet.settle import Settled, settle
 from attunet.source_files import read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.store import MANIFEST, Store, open_store
+from attunet.unpacking import is_archive, unpack
 from attunet.volume import Volume
 
 
@@ -44,7 +46,9 @@ def describe(path: Path, options: SourceOptions) -> Iterator[str]:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return _store(path, options.picture)
-        return _run(path) if (path / "checkpoints").is_dir() else _source(path, options)
+        return _run(path) if _holds_runs(path) else _source(path, options)
+    if is_archive(path):
+        return _archive(path, options)
     return _artefact(path) if path.suffix == ".onnx" else _volume(path)
 
 
@@ -80,17 +84,24 @@ def _damage(store: Store) -> Iterator[str]:
             yield f"error: {error}"
 
 
+def _holds_runs(path: Path) -> bool:
+    return any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
+
+
 def _run(path: Path) -> Iterator[str]:
-    from attunet.training.run import load_run
+    from attunet.training.ensemble import load_model
     from attunet.training.run_folder import read_metrics
 
-    run = load_run(path)
+    run = load_model(path)
     state = "finished" if run.finished else "not finished; continue it with --resume"
-    yield f"{path}: a run of {run.config.model.name}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
+    what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} runs"
+    yield f"{path}: {what} of {run.config.model.name}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
     yield f"  slices    {_spec_in_words(run.spec)}"
     yield f"  trained   {', '.join(run.training_cases)}"
     yield f"  left out  {', '.join(run.held_out) or 'nothing'}"
+    if run.num_members > 1:
+        return
     rows = read_metrics(path)
     validations = [row for row in rows if row["event"] in ("validation", "native")]
     for row in validations[-2:]:
@@ -106,6 +117,19 @@ def _artefact(path: Path) -> Iterator[str]:
 
     yield f"{path}:"
     yield card(path)
+
+
+def _archive(path: Path, options: SourceOptions) -> Iterator[str]:
+    """As the folder that is in it, unpacked for as long as it is looked at."""
+    with tempfile.TemporaryDirectory(prefix="attunet-inspect-") as folder:
+        root, said = Path(folder, path.stem), list[str]()
+        try:
+            unpack(path, root, options.layout, said.append)
+            yield from said
+            for line in _source(root, options):
+                yield line.replace(str(root), str(path))
+        except InputError as error:
+            raise InputError(str(error).replace(str(root), str(path))) from None
 
 
 def _source(path: Path, options: SourceOptions) -> Iterator[str]:
@@ -172,7 +196,7 @@ def _classes_in_words(classes: Classes) -> str:
 
 
 def _spec_in_words(spec: PreprocessSpec) -> str:
-    spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} mm"
+    spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {'mm' if spec.orientation else 'pixels'}"
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
         f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of {spec.orientation or 'the file'}, "

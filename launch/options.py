@@ -64,3 +64,17 @@ class Fold(click.ParamType):
         if number < 0:
             self.fail(f"must be a fold's number or all, got {value!r}", param, ctx)
         return number
+
+
+class FoldList(click.ParamType):
+    """Numbers of folds with commas between."""
+
+    name = "K,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() for part in parts):
+            self.fail(f"must be numbers of folds with commas between, got {value!r}", param, ctx)
+        return [int(part) for part in parts]

@@ -9,21 +9,21 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
-from attunet.export.cohort import Job, predict_cohort, shard_of
+from attunet.export.cohort import Job, local_gpu, predict_cohort, read_prepared, shard_of
 from attunet.export.runtime import Segmenter
 from attunet.geometry import resize_linear
 from attunet.inputs import find_inputs
 from attunet.predict_volume import predict_prepared
-from attunet.preprocess import Prepared, assemble, gather_context, preprocess, restore_scores
+from attunet.preprocess import Prepared, assemble, gather_context, restore_scores
+from attunet.ranges import TrainingRanges
 from attunet.readers import stem_of
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
-from attunet.writers import write_labels, write_map
+from attunet.writers import suffixes_for, write_labels, write_map
 
 # slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
 AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
-NIFTI = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,7 @@ class Predictor:
     classes: Classes
     predict_prepared: Callable[[Prepared], np.ndarray]
     attention: AttentionMaps | None
+    ranges: TrainingRanges | None = None
 
 
 def predict(
@@ -42,6 +43,7 @@ def predict(
     output: Path,
     *,
     attention: bool = False,
+    dicom_seg: bool = False,
     provider: str = "cpu",
     device: str = "cpu",
     report: Callable[[str], object] = print,
@@ -49,6 +51,7 @@ def predict(
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
     attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
+    dicom_seg: in a folder, the label maps of DICOM series are DICOM SEG (`NAME.dcm`); of a single series, where `output` ends in .dcm.
     In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
     how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
     """
@@ -58,23 +61,26 @@ def predict(
     also = partial(_write_attention, predictor) if attention else None
     inputs = find_inputs(source, predictor.spec.num_channels)
     is_one = source.is_file() or inputs[0].files == (source,)
-    _check_output(source, output, is_one)
+    _check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
         _predict_one(predictor, Job(inputs[0], output), also, report)
         return
-    jobs = [Job(one, output / f"{one.name}.nii.gz") for one in inputs]
+    jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
     outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also, report=report)
     report(str(outcome))
+    for _, reason in outcome.failed:  # told before, but that may be thousands of lines ago
+        report(f"failed: {reason}")
     if outcome.failed:
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
 def _predict_one(predictor: Predictor, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
-    volume = job.input.read(predictor.spec.num_channels)
     try:
-        prepared = preprocess(volume, predictor.spec)
+        volume, prepared, findings = read_prepared(job, predictor)
     except InputError as error:
-        raise InputError(f"{job.file}: {error}") from None
+        raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
+    for finding in findings:
+        report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
     indices = predictor.predict_prepared(prepared)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
@@ -89,16 +95,17 @@ def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -
         raise InputError(f"{model}: no such run or artefact")
     if model.is_dir():
         from attunet.benchmarks.torch_network import TorchNetwork
-        from attunet.training.run import load_run
+        from attunet.training.ensemble import load_model
 
-        run = load_run(model)
-        network = TorchNetwork(run.network, device)
+        run = load_model(model)
+        network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device)
         gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
-        return Predictor(run.spec, run.classes, lambda prepared: predict_prepared(network, prepared, run.spec), gates)
-    segmenter = Segmenter(model, provider=provider)
+        return Predictor(run.spec, run.classes, lambda prepared: predict_prepared(network, prepared, run.spec), gates, run.ranges)
+    gpu = {"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None
+    segmenter = Segmenter(model, provider=provider, provider_options=gpu)
     names = segmenter.metadata.attention_outputs
     maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
-    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps)
+    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps, segmenter.ranges)
 
 
 def attention_volumes(maps: AttentionMaps, prepared: Prepared, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
@@ -113,10 +120,16 @@ def attention_volumes(maps: AttentionMaps, prepared: Prepared, spec: PreprocessS
     return [assemble(np.concatenate(parts), prepared.grid) for parts in gates]
 
 
-def _check_output(source: Path, output: Path, is_one: bool) -> None:
-    if is_one:
-        if not output.name.endswith(NIFTI):
-            raise InputError(f"{output}: the label map's name must end in .nii or .nii.gz")
+def _suffix(files: tuple[Path, ...], dicom_seg: bool) -> str:
+    known = suffixes_for(files)
+    return ".dcm" if dicom_seg and ".dcm" in known else known[0]
+
+
+def _check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -> None:
+    """endings: of what the single input's label map can be; None for a folder of inputs."""
+    if endings is not None:
+        if not output.name.lower().endswith(endings):
+            raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")
         if output.exists() and output.samefile(source):
             raise InputError(f"{output}: would overwrite the input")
     elif output.is_file() or output.resolve().is_relative_to(source.resolve()):

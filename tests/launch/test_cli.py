@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 
 from attunet.config import load_config
 from attunet.errors import RunError
+from attunet.export.artefact import read_artefact
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.store import Store
@@ -21,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_command_has_help(attunet) -> None:
     top = attunet("--help")
     assert top.code == 0
-    for name in ("demo", "phantom", "prepare", "inspect", "train", "export", "evaluate", "predict"):
+    for name in ("demo", "phantom", "prepare", "inspect", "train", "crossvalidate", "export", "evaluate", "predict"):
         assert re.search(rf"^  {name} ", top.out, re.MULTILINE)
         assert attunet(name, "--help").code == 0
 
@@ -53,6 +55,8 @@ def test_help_needs_no_heavy_import() -> None:
         ("train STORE out --fold 0 --set optim.lr=fast", "optim.lr: must be a number"),
         ("train STORE out --fold 0 --init empty --set run.mixed_precision=no", "empty"),
         ("export empty out.onnx", "empty: is not a run"),
+        ("export empty out.onnx --size 100 64", "size: height and width must be multiples of 16"),
+        ("export empty out.onnx --output heat", "'heat' is not one of"),
         ("evaluate STORE empty --out out", "empty: is not a run"),
         ("evaluate STORE nowhere.onnx --out out", "nowhere.onnx"),
         ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.onnx: no such run or artefact"),
@@ -136,6 +140,22 @@ def test_inspect_says_what_is_there_and_what_is_wrong(attunet, source: Path, run
     assert "48 × 40 × 6 voxels" in attunet("inspect", source / "01-T2SPIR-src.nii.gz").out
 
 
+def test_outputs_size_and_post_processing_are_chosen_at_export(attunet, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fixed.onnx"
+    chosen = ("--output", "logits", "--output", "probabilities", "--size", 64, 80, "--largest-component", "--license", "CC0")
+    done = attunet("export", run, out, *chosen)
+    assert done.code == 0, done.err
+    about = read_artefact(out)
+    assert about.outputs == ("logits", "probabilities")
+    assert (about.height, about.width, about.largest_component) == (64, 80, True)
+    told = attunet("inspect", out).out
+    for words in ("height 64, width 80", "logits, probabilities", "the largest part of every class is kept", "CC0"):
+        assert words in told
+    refused = attunet("export", run, tmp_path / "none.onnx", "--output", "labels")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "logits are needed" in refused.err
+
+
 def test_the_run_has_the_configuration_that_was_asked_for(run: Path) -> None:
     config = load_config(run / "config.toml")
     assert (config.model.base_width, config.model.depth, config.optim.epochs) == (4, 2, 2)
@@ -144,3 +164,18 @@ def test_the_run_has_the_configuration_that_was_asked_for(run: Path) -> None:
 def test_help_of_the_command_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"attunet {name}" in text for name in cli.commands)
+
+
+def test_inspect_looks_into_an_archive(attunet, small_store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "scans.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(small_store.source_root.iterdir()):
+            archive.write(file, f"a folder/{file.name}")
+    done = attunet("inspect", path)
+    assert done.code == 0, done.err
+    assert f"{path}: a source, layout src-mask" in done.out
+    assert "01-T2SPIR: 48 × 40 × 6 voxels" in done.out
+    path.write_bytes(path.read_bytes()[:3000])
+    done = attunet("inspect", path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "scans.zip: cannot be read as a zip archive" in done.err

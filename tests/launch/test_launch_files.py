@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,27 @@ def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> No
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
 
 
+@pytest.mark.slow
+def test_two_launchers_meet_over_the_network(small_store: Store, tmp_path: Path) -> None:
+    """The config for several machines, its two launchers on this one: what two hosts would do, over the loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = ["--config_file", LAUNCH / "configs/multi_node.yaml", "--num_machines", "2", "--num_processes", "2"]
+    meeting = ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    training = ["-m", "attunet.launch.train", small_store.path, tmp_path / "run", "--fold", "0", "--config", "demo", *QUICK]
+    launchers = []
+    for rank in range(2):
+        command = [sys.executable, "-m", "accelerate.commands.launch", *shared, *meeting, "--machine_rank", rank, *training]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        launchers.append(subprocess.Popen([str(word) for word in command], env=environment, cwd=tmp_path, text=True, **pipes))
+    outputs = [launcher.communicate(timeout=300) for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
+    assert [out.count("on the native grid") for out, _ in outputs] == [1, 0], "the first machine's rank 0 alone speaks"
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
+
+
 def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
     """With stand-ins for SLURM's commands and for the Python that would train."""
     script(tmp_path / "scontrol", "echo node7; echo node8")
@@ -72,3 +95,15 @@ def test_the_slurm_script_says_how_it_is_called() -> None:
     done = subprocess.run(["bash", str(LAUNCH / "slurm/train.sbatch")], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: sbatch")
+
+
+def test_the_container_recipe_copies_what_the_build_needs() -> None:
+    """No container is built here: what can go wrong unseen is a file that was renamed, or one that the build reads and nobody copies."""
+    root = Path(__file__).parents[2]
+    lines = (LAUNCH / "container/Dockerfile").read_text().splitlines()
+    copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
+    assert all((root / name).exists() for name in copied)
+    rooms = re.search(r"ROOMS = (\{.*\})", (root / "setup.py").read_text()).group(1)
+    assert {"setup.py", "pyproject.toml", "constraints.txt", "README.md", *json.loads(rooms).values()} <= copied
+    let_through = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_through == copied

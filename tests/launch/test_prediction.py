@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -73,7 +74,8 @@ def test_a_folder_goes_through_and_a_bad_file_does_not_stop_it(attunet, run: Pat
     done = attunet("predict", run, folder, tmp_path / "out")
     assert done.code == 1
     assert "1 of 3 volumes" in done.err
-    assert "broken.nii.gz" in done.out
+    assert "1 failed" in done.out.splitlines()[-2]
+    assert re.match("failed: .*broken.nii.gz", done.out.splitlines()[-1])
     made = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.nii.gz"))
     assert made == ["deeper/other-src.nii.gz", "scan.nii.gz"]
 
@@ -90,10 +92,47 @@ def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "output", "words"),
-    [("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"), ("scans/scan.nii.gz", "out.png", "must end in .nii or .nii.gz")],
+    [("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"), ("scans/scan.nii.gz", "out.png", "must end in .nii.gz or .nii")],
 )
 def test_a_wrong_path_is_one_line(attunet, run: Path, scan: Path, tmp_path: Path, given: str, output: str, words: str) -> None:
     done = attunet("predict", run, tmp_path / given, tmp_path / output)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert words in done.err
     assert not (tmp_path / output).exists()
+
+
+@pytest.mark.parametrize("kind", ["run", "artefact"])
+def test_a_volume_unlike_the_training_is_a_line_of_its_own(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+    model = request.getfixturevalue(kind)
+    assert "warning" not in attunet("predict", model, scan, tmp_path / "labels.nii.gz").out
+    image = nib.load(scan)
+    write(scan.parent / "thin.nii.gz", np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 0.2, 1]), codes=(1, 1))
+    done = attunet("predict", model, scan.parent / "thin.nii.gz", tmp_path / "thin.nii.gz")
+    warned = [line for line in done.out.splitlines() if line.startswith("warning: ")]
+    assert done.code == 0
+    assert "thin.nii.gz: spacing along axis 2 (mm) is 1.6, training had 8 to 8 [untrained-spacing]" in warned[0]
+    assert [line.rpartition(" ")[2] for line in warned] == ["[untrained-spacing]", "[untrained-size]"]
+    done = attunet("predict", model, scan.parent, tmp_path / "out")
+    assert [line for line in done.out.splitlines() if line.startswith("warning: ")] == warned
+
+
+def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
+    attunet, run: Path, small_store: Store, tmp_path: Path, write_series
+) -> None:
+    seg = pytest.importorskip("highdicom").seg
+    volume, _ = small_store.read_source("01-T2SPIR")
+    uids = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    write_series(tmp_path / "dicom/one", volume.data[0], volume.affine, **uids)
+    write_series(tmp_path / "dicom/two", volume.data[0], volume.affine, **uids)
+    for output in ("out.dcm", "out.nii.gz"):
+        done = attunet("predict", run, tmp_path / "dicom/one", tmp_path / output)
+        assert done.code == 0, done.err
+    assert attunet("predict", run, tmp_path / "dicom", tmp_path / "many", "--dicom-seg").code == 0
+    expected = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+    assert expected.any()
+    for path in (tmp_path / "out.dcm", tmp_path / "many/one.dcm", tmp_path / "many/two.dcm"):
+        found = seg.segread(path)
+        counts = np.bincount(found.get_volume(combine_segments=True).array.ravel(), minlength=5)
+        assert counts[1:].tolist() == np.bincount(expected.ravel(), minlength=5)[1:].tolist()
+    done = attunet("predict", run, small_store.source_root / "01-T2SPIR-src.nii.gz", tmp_path / "no.dcm")
+    assert (done.code, "must end in .nii.gz or .nii" in done.err) == (2, True)

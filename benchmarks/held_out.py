@@ -1,0 +1,140 @@
+"""A finished run of a cross-validation, judged on the cases that it left out: from the source files, on the native grid."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.atomic import MANIFEST, sha256, write_text
+from attunet.benchmarks.torch_network import TorchNetwork
+from attunet.config import Config
+from attunet.errors import InputError
+from attunet.export.components import keep_largest_components
+from attunet.metrics import CaseMetrics, case_metrics
+from attunet.predict_volume import predict_volume
+from attunet.store import Store
+from attunet.training.checkpoint import newest_step_folder
+from attunet.training.identity import FREE_TO_CHANGE
+from attunet.training.run import TrainedRun, load_run
+
+SCHEMA = 1
+FILE = "held_out.json"  # in the run's folder, beside its checkpoints
+METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
+PLAIN, LARGEST = "as predicted", "largest component"
+
+Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, NaN where not defined
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a finished run scored on the cases it left out. scores: `PLAIN`, and `LARGEST` where it was asked for."""
+
+    run: Path
+    steps: int
+    scores: dict[str, Scores]
+
+
+def judge_run(
+    path: Path,
+    store: Store,
+    fold: int,
+    config: Config,
+    *,
+    largest_component: bool = False,
+    device: str = "cpu",
+    source: Path | None = None,
+    report: Callable[[str], object] = print,
+) -> HeldOut | None:
+    """The scores of the run at `path`, or None where no training has finished there; kept in the run's folder and read again.
+
+    config: what the run must have been trained with (`auto` values settled or not).
+    Raises InputError where the run is of another store, fold or configuration.
+    """
+    if not progress_of(path)[1]:
+        return None
+    run = load_run(path)
+    if not run.finished:  # the newest checkpoint is damaged, and the one before it is not the last
+        return None
+    check_belongs(run, store, fold, config)
+    digest = sha256(run.checkpoint / MANIFEST)
+    wanted = [PLAIN, LARGEST] if largest_component else [PLAIN]
+    scores = _kept(path / FILE, digest)
+    if any(way not in scores for way in wanted):
+        scores = _judge(run, store, wanted, TorchNetwork(run.network, device), source, report)
+        text = {"schema": SCHEMA, "checkpoint": digest, "step": run.step, "scores": _with_null(scores)}
+        write_text(path / FILE, json.dumps(text, indent=1, allow_nan=False))
+    return HeldOut(path, run.step, {way: scores[way] for way in wanted})
+
+
+def progress_of(path: Path) -> tuple[int, bool]:
+    """The step of a run's newest checkpoint (0 without one), and whether the training is finished."""
+    checkpoint = newest_step_folder(path / "checkpoints")
+    if checkpoint is None:
+        return 0, False
+    try:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        return int(state["step"]), bool(state["finished"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{checkpoint}: cannot be read as a checkpoint: {type(error).__name__}: {error}") from None
+
+
+def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
+    """InputError naming the first thing in which a run is not what its place in a cross-validation says."""
+    training, held_out = store.split(fold)
+    hashes = {case.name: case.image_sha256 for case in store.cases}
+    if run.fold != fold or run.training_cases != {case: hashes[case] for case in training} or run.held_out != held_out:
+        raise InputError(f"{run.path}: must be fold {fold} of {store.path}; it was trained on other cases")
+    if run.spec != store.spec or run.classes != store.classes:
+        raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
+    for section in ("model", "augment", "optim", "run"):
+        wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
+        for name, value in wanted.items():
+            if there[name] != value and value != "auto" and not (section == "run" and name in FREE_TO_CHANGE):
+                raise InputError(f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}")
+
+
+def _judge(
+    run: TrainedRun, store: Store, ways: list[str], network: TorchNetwork, source: Path | None, report: Callable[[str], object]
+) -> dict[str, Scores]:
+    scores: dict[str, Scores] = {way: {} for way in ways}
+    for name in run.held_out:
+        volume, truth = store.read_source(name, source)
+        assert truth is not None, name
+        prediction = predict_volume(network, volume, run.spec)
+        for way in ways:
+            indices = keep_largest_components(prediction, len(store.classes)) if way == LARGEST else prediction
+            metrics = case_metrics(indices, truth, volume.spacing, len(store.classes))
+            scores[way][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS}
+        dice = np.array(list(scores[PLAIN][name]["dice"].values()))
+        shown = "no class" if np.isnan(dice).all() else f"Dice {np.nanmean(dice):.4f}"
+        report(f"{run.path}: {name}: {shown}")
+    return scores
+
+
+def _kept(file: Path, digest: str) -> dict[str, Scores]:
+    """What an earlier call found for the same checkpoint, or nothing."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA or data.get("checkpoint") != digest:
+        return {}
+    kept: dict[str, Scores] = _with_nan(data["scores"])
+    return kept
+
+
+def _with_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _with_null(v) for k, v in value.items()}
+    return None if math.isnan(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _with_nan(v) for k, v in value.items()}
+    return math.nan if value is None else value

@@ -1,0 +1,202 @@
+"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained side by side, each judged on what it left out, in one table."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attunet.atomic import write_text
+from attunet.benchmarks.evaluate import without_nan
+from attunet.benchmarks.fold_report import markdown
+from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
+from attunet.benchmarks.held_out import HeldOut, judge_run, progress_of
+from attunet.benchmarks.time_to_accuracy import time_row
+from attunet.config import Config
+from attunet.environment import environment
+from attunet.errors import InputError, RunError
+from attunet.launch.options import preset_names
+from attunet.launch.train import training_config
+from attunet.launch.training_jobs import Job, Jobs, Outcome, visible_gpus
+from attunet.pictures.folds import draw_cases, draw_differences, draw_time_to_accuracy
+from attunet.store import Store, open_store
+from attunet.training.run_folder import read_metrics
+from attunet.training.signals import Stopped, StopSignals
+
+SCHEMA = 1
+
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of the comparison; `arguments` are those of `attunet train` besides store, folder and fold."""
+
+    recipe: str
+    model: str
+    seed: int
+    fold: int
+    path: Path
+    config: Config
+    arguments: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        return self.recipe, self.model, self.seed, self.fold
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}/{self.model}/seed-{self.seed}/fold-{self.fold}"
+
+
+def crossvalidate(
+    store_path: Path,
+    out: Path,
+    *,
+    models: Sequence[str],
+    config_names: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    num_seeds: int = 1,
+    folds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    train: bool = True,
+    largest_component: bool = False,
+    source: Path | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Trains what is not finished yet, judges every finished run, writes results.json, results.md and plots/ in `out`; returns the results.
+
+    A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
+    files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
+    Raises InputError for a call that cannot work and for a run that is not what its place says, Stopped after a signal, and RunError
+    when trainings failed, with the table of the others written.
+    """
+    store = open_store(store_path)
+    plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
+    failures = _train(plan, store_path, jobs, report) if train else []
+    device = "cuda" if visible_gpus() else "cpu"
+    judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
+    for run in plan:
+        judged[run.key] = judge_run(
+            run.path, store, run.fold, run.config, largest_component=largest_component, device=device, source=source, report=report
+        )
+    results = _results(store, plan, judged, arms_of(judged, largest_component=largest_component))
+    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(out / "results.md", markdown(results))
+    _draw(out / "plots", results)
+    report(f"written to {out}: results.json, results.md, plots/")
+    if failures:
+        raise RunError(f"{out}: {len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}")
+    return results
+
+
+def make_plan(
+    store: Store,
+    out: Path,
+    models: Sequence[str],
+    config_names: Sequence[str],
+    settings: Sequence[str],
+    num_seeds: int,
+    folds: Sequence[int] | None,
+) -> list[PlannedRun]:
+    """Every run, seed by seed and fold by fold with recipes and networks innermost, so that what is finished can be compared early."""
+    folds = list(range(store.num_folds)) if folds is None else list(dict.fromkeys(folds))
+    for fold in folds:
+        store.split(fold)  # refuses a fold that is not there
+    if any(setting.replace(" ", "").startswith("run.seed=") for setting in settings):
+        raise InputError("--set: run.seed is what --seeds counts through, from 0; it cannot be set here")
+    recipes = _recipes(config_names)
+    names = list(dict.fromkeys(models))
+    plan = []
+    for seed, fold, (recipe, config_name), model in itertools.product(range(num_seeds), folds, recipes.items(), names):
+        seeded = (*settings, f"run.seed={seed}")
+        arguments = ["--model", model, *(["--config", config_name] if config_name else []), *(x for s in seeded for x in ("--set", s))]
+        config = dataclasses.replace(training_config(config_name, seeded, model), data=store.data_config)
+        path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
+        plan.append(PlannedRun(recipe, model, seed, fold, path, config, tuple(arguments)))
+    return plan
+
+
+def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
+    """Recipe's name -> what `--config` gets; a file's name without its ending is the recipe's."""
+    if not config_names:
+        return {"default": None}
+    recipes: dict[str, str | None] = {}
+    for name in dict.fromkeys(config_names):
+        recipe = name if name in preset_names() else Path(name).stem
+        if recipe in recipes:
+            raise InputError(f"--config: two recipes are called {recipe!r}; rename the file {name}")
+        recipes[recipe] = name
+    return recipes
+
+
+def _train(plan: Sequence[PlannedRun], store: Path, count: int | None, report: Report) -> list[Outcome]:
+    """Trains what is not finished; returns the trainings that failed. Raises Stopped when a signal came."""
+    waiting = [run for run in plan if not progress_of(run.path)[1]]
+    report(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
+    if not waiting:
+        return []
+    gpus = visible_gpus()
+    jobs = [
+        Job(run.name, (str(store), str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"), run.path.with_suffix(".log"))
+        for run in waiting
+    ]
+    failures, ended = [], 0
+    with StopSignals() as stop:
+        for outcome in Jobs(count or max(1, len(gpus)), gpus).run(
+            jobs, started=lambda job: report(f"training {job.name}"), stop=lambda: stop.received
+        ):
+            ended += 1
+            if outcome.code and not stop.received:
+                failures.append(outcome)
+            report(f"[{ended}/{len(jobs)}] {outcome.job.name}: {'failed: ' if outcome.code else ''}{outcome.last_line}")
+        if stop.received:
+            report("stopped; the same call continues")
+            raise Stopped(stop.received)
+    return failures
+
+
+def _results(
+    store: Store, plan: Sequence[PlannedRun], judged: Mapping[tuple[str, str, int, int], HeldOut | None], arms: Sequence[Arm]
+) -> dict[str, Any]:
+    patients = {case.name: case.patient for case in store.cases}
+    several = len({arm.recipe for arm in arms}) > 1
+    labels = {id(arm): arm.label(several) for arm in arms}
+    logs = {key: read_metrics(held.run) for key, held in judged.items() if held is not None}
+    rows = []
+    for arm in arms:
+        mine = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (arm.recipe, arm.model)]
+        rows.append(arm_row(arm, labels[id(arm)], patients) | {"time_to_accuracy": time_row(mine)})
+    unfinished = [run for run in plan if judged[run.key] is None]
+    results = {
+        "schema": SCHEMA,
+        "environment": environment(),
+        "store": {
+            "name": store.name,
+            "classes": store.classes.to_json(),
+            "folds": {str(fold): store.split(fold)[1] for fold in sorted({run.fold for run in plan})},
+            "num_patients": len({patients[case] for fold in {run.fold for run in plan} for case in store.split(fold)[1]}),
+        },
+        "seeds": sorted({run.seed for run in plan}),
+        "recipes": {run.recipe: run.config.to_json() for run in reversed(plan)},
+        "num_runs": len(plan),
+        "missing": [{"run": run.name, "step": progress_of(run.path)[0]} for run in unfinished],
+        "arms": rows,
+        "comparisons": [compare_arms(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(arms)],
+    }
+    plain: dict[str, Any] = without_nan(results)
+    return plain
+
+
+def _draw(folder: Path, results: Mapping[str, Any]) -> None:
+    scored = [row for row in results["arms"] if row["num_runs"]]
+    if not scored:
+        return
+    draw_cases(folder / "cases.png", scored)
+    if results["comparisons"]:
+        draw_differences(folder / "differences.png", results["comparisons"])
+    curves = {row["name"]: row["time_to_accuracy"] for row in scored if not row["largest_component"]}
+    if any(curve["minutes"] for curve in curves.values()):
+        draw_time_to_accuracy(folder / "time_to_accuracy.png", curves)
