@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import click
 
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
-from attunet.launch.exit_codes import debug_option, run_command
+from attunet.launch.exit_codes import debug_option, leave, run_command
 from attunet.launch.options import PATH, Fold, config_options, read_config
 
 
@@ -79,4 +78,4 @@ def differences(asked: DataConfig, prepared: DataConfig) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(train_command, "python -m attunet.launch.train"))
+    leave(run_command(train_command, "python -m attunet.launch.train"))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from attunet.config import load_config
+from attunet.launch.exit_codes import leave
 from attunet.loader import Batch, ResidentLoader
 from attunet.models import build_model
 from attunet.store import open_store
@@ -60,3 +61,4 @@ def main(store_path: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(0)
