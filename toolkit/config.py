@@ -147,6 +147,7 @@ class AugmentConfig(Section):
 class OptimConfig(Section):
     epochs: Any = _field("auto", float, "Passes over the training slices; auto: 100 or by steps.", low=0.01, high=1e6, auto=True)
     batch_size: Any = _field("auto", int, "Slices per step over all processes; auto: by their size.", low=1, high=65536, auto=True)
+    accumulate_steps: int = _field(1, int, "Parts that a process computes its share of a batch in, to need less memory.", low=1, high=65536)
     optimizer: str = _field("adamw", str, "The optimizer.", choices=("adamw", "adam"))
     lr: float = _field(1.5e-3, float, "Peak learning rate.", low=0, high=10)
     weight_decay: float = _field(1e-2, float, "Decoupled weight decay on convolution weights (adamw).", low=0, high=10)

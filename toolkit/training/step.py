@@ -1,6 +1,7 @@
 """What one training step touches, and the step itself."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from attunet.augment import Augmenter
 from attunet.config import Config, OptimConfig
 from attunet.errors import InputError, RunError
 from attunet.loader import Loader
-from attunet.losses import add_over_processes, loss_from_sums, segmentation_sums
+from attunet.losses import Loss, add_over_processes, loss_from_sums, segmentation_sums
 from attunet.models import UNet
 from attunet.sampler import Draw
 from attunet.training.averaging import AveragedNetwork
@@ -40,10 +41,9 @@ class Trainee:
         self.config, self.accelerator, self.loader = config, accelerator, loader
         optim, device = config.optim, accelerator.device
         self.batch_size, self.seed = optim.batch_size, config.run.seed
-        if self.batch_size < accelerator.num_processes:
-            raise InputError(
-                f"optim.batch_size: must be at least the number of processes ({accelerator.num_processes}), got {self.batch_size}"
-            )
+        least = accelerator.num_processes * optim.accumulate_steps
+        if self.batch_size < least:
+            raise InputError(f"optim.batch_size: must be at least processes times optim.accumulate_steps ({least}), got {self.batch_size}")
         self.draw = Draw(loader.order(self.seed), self.batch_size, accelerator.process_index, accelerator.num_processes)
         loader.follow(self.draw)
         self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
@@ -94,18 +94,46 @@ class Trainee:
         self.telemetry.mark("augment")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
-        logits = self._model(images)
-        sums = add_over_processes(segmentation_sums(logits, labels, self.class_weights))
-        optim = self.config.optim
-        loss = loss_from_sums(sums, dice_weight=optim.dice_weight, cross_entropy_weight=optim.cross_entropy_weight)
-        self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), optim.grad_clip_norm or math.inf)
+        loss = self._backward_in_parts(images, labels) if self.config.optim.accumulate_steps > 1 else self._backward(images, labels)
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
         self._update(number, loss.total.detach(), norm)
         self._average_buffers()
         self.average.update(number)
         self._sums += torch.stack([loss.total, loss.dice, loss.cross_entropy, norm]).detach()
         self._steps_summed += 1
         self.telemetry.mark("compute")
+
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
+        loss = self._loss(add_over_processes(segmentation_sums(self._model(images), labels, self.class_weights)))
+        self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
+        return loss
+
+    def _backward_in_parts(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
+        """The same loss and gradient with the activations of one part in memory at a time; a third more arithmetic.
+
+        The loss is a function of sums over the global batch. The first pass computes the sums, and with them the loss's slope in each;
+        the second pass goes backward from each part's sums along those slopes (as the gradient cache of Gao et al. 2021).
+        """
+        count = self.config.optim.accumulate_steps
+        parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
+        buffers = list(self.network.buffers())
+        with torch.no_grad():
+            before = [buffer.clone() for buffer in buffers]
+            sums = add_over_processes(sum(segmentation_sums(self._model(i), part, self.class_weights) for i, part in parts))
+            for buffer, value in zip(buffers, before, strict=True):  # batch norm meets each part once
+                buffer.copy_(value)
+        loss = self._loss(sums.requires_grad_())
+        (slopes,) = torch.autograd.grad(loss.total, sums)
+        for part, (image, label) in enumerate(parts):
+            last = part == count - 1
+            with nullcontext() if last else self.accelerator.no_sync(self._model):
+                along = (segmentation_sums(self._model(image), label, self.class_weights) * slopes).sum()
+                self.accelerator.backward(along * self.accelerator.num_processes)
+        return loss
+
+    def _loss(self, sums: torch.Tensor) -> Loss:
+        optim = self.config.optim
+        return loss_from_sums(sums, dice_weight=optim.dice_weight, cross_entropy_weight=optim.cross_entropy_weight)
 
     def _update(self, number: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
         scaling = self.accelerator.scaler is not None  # fp16: gradients overflow now and then by design, the scaler skips those
@@ -120,13 +148,15 @@ class Trainee:
     def _advice(self, number: int, error: str) -> str:
         """What to do about a step that did not fit into memory."""
         self._stepper.zero_grad()
-        world, tried = self.accelerator.num_processes, len(self.draw.share(number)[1])
+        world, share = self.accelerator.num_processes, len(self.draw.share(number)[1])
+        tried = math.ceil(share / self.config.optim.accumulate_steps)
         fits = largest_that_fits(self._rehearse, tried)
         device = "the GPU" if self.accelerator.device.type == "cuda" else "the host"
         told = f"step {number}: {device} has not enough memory for {tried} slices at once"
         otherwise = "" if self.config.run.activation_checkpointing else ", or run.activation_checkpointing=true, which needs less for each"
         if fits:
-            return f"{told}; {fits} fit: set optim.batch_size={fits * world}{otherwise}"
+            parts = math.ceil(share / fits)
+            return f"{told}; {fits} fit: set optim.accumulate_steps={parts}, or optim.batch_size={fits * world}{otherwise}"
         return f"{told}, nor for one: take a smaller model.base_width or data.size{otherwise} ({error})"
 
     def _rehearse(self, count: int) -> None:

@@ -1,6 +1,6 @@
 """Not a test: one of several processes that train a few steps with batch norm frozen and validate; rank 0 prints one JSON line.
 
-accelerate launch ... measure_processes.py STORE
+accelerate launch ... measure_processes.py STORE SETTING...
 """
 
 import json
@@ -24,8 +24,8 @@ STEPS = 20
 SETTINGS = ["optim.batch_size=5", "optim.epochs=5", "run.mixed_precision=no", "run.device=cpu", "optim.lr=5e-3"]
 
 
-def main(store_path: Path) -> None:
-    store, config = open_store(store_path), load_config(None, SETTINGS)
+def main(store_path: Path, settings: list[str]) -> None:
+    store, config = open_store(store_path), load_config(None, [*SETTINGS, *settings])
     accelerator = make_accelerator(config.run)
     cases = [case.name for case in store.cases]
     torch.manual_seed(0)
@@ -60,5 +60,5 @@ def main(store_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])
     leave(0)

@@ -29,13 +29,15 @@ def step_in_little_memory(store: Store, batch_size: int, *settings: str) -> str:
 def test_out_of_memory_names_a_batch_that_fits(small_store: Store) -> None:
     said = step_in_little_memory(small_store, 256)
     found = re.fullmatch(
-        r"step 0: the host has not enough memory for 256 slices at once; (\d+) fit: set optim\.batch_size=(\d+), "
-        r"or run\.activation_checkpointing=true, which needs less for each",
+        r"step 0: the host has not enough memory for 256 slices at once; (\d+) fit: set optim\.accumulate_steps=(\d+), "
+        r"or optim\.batch_size=(\d+), or run\.activation_checkpointing=true, which needs less for each",
         said,
     )
     assert found, said
-    assert 0 < int(found[1]) == int(found[2]) < 256
-    assert step_in_little_memory(small_store, int(found[1])) == "it fits"
+    fits, parts, batch_size = map(int, found.groups())
+    assert 0 < fits == batch_size < 256
+    assert step_in_little_memory(small_store, batch_size) == "it fits"
+    assert step_in_little_memory(small_store, 256, f"optim.accumulate_steps={parts}") == "it fits"
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:

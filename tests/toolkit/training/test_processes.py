@@ -25,8 +25,8 @@ def launch(processes: int, *arguments: str, module: bool = False) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
 
 
-def measure(processes: int, store: Store) -> dict:
-    done = launch(processes, str(PROGRAM), str(store.path))
+def measure(processes: int, store: Store, *settings: str) -> dict:
+    done = launch(processes, str(PROGRAM), str(store.path), *settings)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
 
@@ -37,10 +37,10 @@ def alone(small_store: Store) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
-def test_many_processes_compute_what_one_does(small_store: Store, alone: dict, processes: int) -> None:
-    """Batches of five and three cases: neither number of processes divides both."""
-    together = measure(processes, small_store)
+@pytest.mark.parametrize(("processes", "parts"), [(2, 1), (3, 1), (2, 2)])
+def test_many_processes_compute_what_one_does(small_store: Store, alone: dict, processes: int, parts: int) -> None:
+    """Batches of five and three cases: neither number of processes divides both. parts: in which each computes its share."""
+    together = measure(processes, small_store, f"optim.accumulate_steps={parts}")
     assert together["processes"] == processes
     assert together["each_once"]
     assert together["losses"] == pytest.approx(alone["losses"], abs=1e-4)
