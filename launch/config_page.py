@@ -33,7 +33,7 @@ SECTIONS = {
     "augment": "Changes made to training samples, on the device, each with its own probability. There are no mirror images: left and right "
     "kidney are different classes.",
     "optim": "Steps, learning rate and loss.",
-    "run": "Seed, arithmetic, records. They do not change what is learned, but for the seed.",
+    "run": "Seed, arithmetic, records. They do not change what is learned, but for the seed and synchronised batch norm.",
 }
 
 

@@ -149,7 +149,10 @@ class OptimConfig(Section):
     batch_size: Any = _field("auto", int, "Slices per step over all processes; auto: by their size.", low=1, high=65536, auto=True)
     accumulate_steps: int = _field(1, int, "Parts that a process computes its share of a batch in, to need less memory.", low=1, high=65536)
     optimizer: str = _field("adamw", str, "The optimizer.", choices=("adamw", "adam"))
-    lr: float = _field(1.5e-3, float, "Peak learning rate.", low=0, high=10)
+    lr: float = _field(1.5e-3, float, "Peak learning rate for a batch of lr_reference_batch slices.", low=0, high=10)
+    lr_reference_batch: int = _field(
+        8, int, "For another batch_size, lr is multiplied by the square root of their quotient; 0: never.", low=0, high=65536
+    )
     weight_decay: float = _field(1e-2, float, "Decoupled weight decay on convolution weights (adamw).", low=0, high=10)
     schedule: str = _field("one_cycle", str, "Learning rate after warm-up.", choices=("one_cycle", "poly", "constant"))
     warmup_fraction: float = _field(0.1, float, "Share of the steps in which the rate rises to its peak.", low=0, high=1)
@@ -166,6 +169,7 @@ class RunConfig(Section):
     mixed_precision: Any = _field("auto", str, "Arithmetic; auto: bf16 where fast.", choices=("no", "bf16", "fp16"), auto=True)
     channels_last: bool = _field(True, bool, "Memory layout of activations.")
     compile: bool = _field(False, bool, "torch.compile the network.")
+    sync_batch_norm: bool = _field(False, bool, "Batch norm over the slices of all processes; on GPUs alone.")
     activation_checkpointing: bool = _field(False, bool, "Keep fewer activations and compute them again: less memory, more time.")
     resident_gb: Any = _field(
         "auto",

@@ -28,7 +28,7 @@ class DoubleConv(nn.Sequential):
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Inside, batch norms move copies of their running statistics: they have seen this batch already."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
     kept = [dict(norm.named_buffers()) for norm in norms]
     for norm in norms:
         norm._buffers.update({name: value.clone() for name, value in norm.named_buffers()})

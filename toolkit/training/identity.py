@@ -38,7 +38,7 @@ def check_same_training(start: Checkpoint, facts: dict[str, Any]) -> None:
     """Raises InputError naming the first thing in which the training to be continued differs from the one that was begun."""
     for section, fields in facts["config"].items():
         for name, value in fields.items():
-            before = start.state["config"][section].get(name)
+            before = start.state["config"][section].get(name, value)  # absent: begun by a version that had no such field
             if before != value and not (section == "run" and name in FREE_TO_CHANGE):
                 raise InputError(f"{start.path}: {section}.{name} was {before!r} when this run began and is now {value!r}; keep the value")
     for name in ("spec", "classes", "fold", "training_cases"):

@@ -28,6 +28,7 @@ from attunet.training.journal import Journal
 from attunet.training.rank_log import RankLog
 from attunet.training.run import load_initial_weights
 from attunet.training.run_folder import RunFolder, read_metrics
+from attunet.training.schedule import peak_rate
 from attunet.training.signals import Stopped, StopSignals
 from attunet.training.step import Trainee
 from attunet.training.validation import validate, validate_native
@@ -182,6 +183,7 @@ def _describe_run(folder: RunFolder, trainee: Trainee, first_step: int) -> None:
         "mixed_precision": str(accelerator.mixed_precision),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "peak_learning_rate": peak_rate(trainee.config.optim),
         "data_tier": trainee.loader.tier,
         "matmul_flops_per_s": telemetry.matmul_flops_per_s,
         "training_flops_per_slice": telemetry.flops_per_slice,
@@ -197,7 +199,8 @@ def _headline(trainee: Trainee, num_training: int, num_held_out: int, first_step
     return (
         f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on {num_training} cases "
         f"({trainee.loader.num_samples} slices), {num_held_out} left out; {trainee.total_steps} steps of {trainee.batch_size} slices, "
-        f"{accelerator.device.type} {accelerator.mixed_precision}, {accelerator.num_processes} process(es), {trainee.loader.in_words()}"
+        f"rate {peak_rate(trainee.config.optim):.3g}, {accelerator.device.type} {accelerator.mixed_precision}, "
+        f"{accelerator.num_processes} process(es), {trainee.loader.in_words()}"
     )
 
 

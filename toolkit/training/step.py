@@ -56,6 +56,8 @@ class Trainee:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
+        if config.run.sync_batch_norm:  # after the average was made: its parts share the tensors, and it needs no other process
+            network = self.network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.optimizer = _make_optimizer(network, optim)
         if config.run.compile:
             torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway
@@ -167,6 +169,7 @@ class Trainee:
         images, labels = self.augmenter(images, labels, seed=self.seed, epochs=numbers, samples=numbers)
         if self.config.run.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        self.network.eval()  # the training ends after this; synchronised batch norm would wait for processes that do not rehearse
         parameters = list(self.network.parameters())
         moments = [] if self.optimizer.state else [torch.empty_like(p) for p in parameters for _ in range(2)]
         with self.accelerator.autocast():

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from attunet.atomic import write_folder
 from attunet.config import Config, load_config
 from attunet.errors import InputError, RunError
+from attunet.launch.options import PRESETS, preset_names
 from attunet.loader import ResidentLoader
 from attunet.models import build_model
 from attunet.store import Store, open_store
 from attunet.training import load_run, train
+from attunet.training.checkpoint import newest_checkpoint
 from attunet.training.device import make_accelerator
 from attunet.training.run_folder import read_metrics
-from attunet.training.schedule import learning_rate
+from attunet.training.schedule import learning_rate, peak_rate
 from attunet.training.step import Trainee
 
 SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
@@ -138,6 +141,8 @@ def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
         train(small_store.path, tmp_path / "run", config(), fold=7)
     with pytest.raises(InputError, match="fp16 needs a GPU"):
         train(small_store.path, tmp_path / "run", config("run.mixed_precision=fp16"), fold=0)
+    with pytest.raises(InputError, match="sync_batch_norm: needs GPUs"):
+        train(small_store.path, tmp_path / "run", config("run.sync_batch_norm=true"), fold=0)
     with pytest.raises(InputError):
         open_store(tmp_path)
     assert not (tmp_path / "run").exists()
@@ -145,7 +150,7 @@ def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
 
 def test_schedules_rise_and_fall_as_they_say() -> None:
     def rates(schedule: str) -> list[float]:
-        optim = config(f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1").optim
+        optim = config(f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1", "optim.lr_reference_batch=4").optim
         return [learning_rate(step, 100, optim) for step in range(100)]
 
     for schedule in ("one_cycle", "poly", "constant"):
@@ -156,3 +161,46 @@ def test_schedules_rise_and_fall_as_they_say() -> None:
     assert rates("poly")[55] == pytest.approx(0.5**0.9)
     assert rates("constant")[99] == 1
     assert rates("one_cycle")[99] < 0.001
+
+
+def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_path: Path) -> None:
+    """Four times the batch, twice the rate; every preset keeps the rate that it names."""
+    rates = {}
+    for batch, reference in ((32, 8), (8, 8), (2, 8), (32, 0)):
+        optim = config(f"optim.batch_size={batch}", f"optim.lr_reference_batch={reference}", "optim.lr=0.01").optim
+        rates[batch, reference] = max(learning_rate(step, 100, optim) for step in range(100))
+    assert rates == {(32, 8): 0.02, (8, 8): 0.01, (2, 8): 0.005, (32, 0): 0.01}
+    for name in preset_names():
+        optim = load_config(PRESETS / f"{name}.toml").optim
+        assert peak_rate(optim) == optim.lr, name
+    train(small_store.path, tmp_path / "run", config("optim.epochs=0.4", "optim.batch_size=2"), fold=0, report=lambda text: None)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["peak_learning_rate"] == 0.00075
+
+
+def test_a_run_of_a_version_without_a_field_goes_on(small_store: Store, tmp_path: Path) -> None:
+    run, said = tmp_path / "run", []
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, report=lambda text: None)
+    newest = newest_checkpoint(run / "checkpoints")
+    del newest.state["config"]["optim"]["lr_reference_batch"]
+    files = {f"{part}.safetensors": (newest.path / f"{part}.safetensors").read_bytes() for part in newest.tensors}
+    files["state.json"] = json.dumps(newest.state).encode()
+    write_folder(newest.path, {name: lambda path, content=content: path.write_bytes(content) for name, content in files.items()})
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require", report=said.append)
+    assert "finished" in said[0]
+
+
+def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store) -> None:
+    """Its kernels need GPUs; what can go wrong anywhere is that the average or a recomputed pass loses the statistics."""
+    made = config("run.sync_batch_norm=true", "optim.epochs=1")
+    accelerator = make_accelerator(config().run)
+    network = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    trainee = Trainee(network, ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu")), 5, made, accelerator)
+    norms = [m for m in trainee.network.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+    assert len(norms) == 10
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in trainee.average.network.modules())
+    assert set(trainee.network.state_dict()) == set(trainee.average.network.state_dict())
+    with torch.no_grad():
+        norms[0].running_mean.fill_(3)
+    trainee.average.update(10**6)
+    first = next(m for m in trainee.average.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert (first.running_mean > 0).all()
