@@ -74,7 +74,7 @@ def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Ten
 
 def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
     """alpha (P, 1) to be multiplied with rows (P, C); torch is slow where it broadcasts along short rows of 16 bits."""
-    is_short = rows.shape[1] < 64 and rows.element_size() == 2
+    is_short = rows.shape[1] < 32 and rows.element_size() == 2
     return _outer(alpha, alpha.new_ones((1, rows.shape[1])), like=rows) if is_short else alpha
 
 
