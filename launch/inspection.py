@@ -169,9 +169,9 @@ def _read(good: dict[CaseFiles, CaseFacts], settled: Settled, frames: bool) -> I
     for case, facts in good.items():
         volume = read_image(case.images, frames=frames)
         labels = None
-        if case.label is not None and facts.case in settled.mappings:
-            values, _ = read_labels(case.label, volume, case.images[0])
-            labels = to_indices(values, settled.mappings[facts.case], case.label)
+        if case.labels and facts.case in settled.mappings:
+            values, _ = read_labels(case.labels, volume, case.images[0])
+            labels = to_indices(values, settled.mappings[facts.case], case.labels[0])
         yield case.case, volume, labels
 
 

@@ -81,9 +81,9 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
     def row(path: Path, sha256: str) -> dict[str, str]:
         return {"file": path.relative_to(root).as_posix(), "sha256": sha256}
 
-    label = row(files.label, fact.label_sha256) if files.label is not None and fact.label_sha256 else None
     images = [row(path, sha256) for path, sha256 in zip(files.images, fact.image_sha256, strict=True)]
-    return {"patient": files.patient, "labelled": label is not None, "image_files": images, "label_file": label}
+    labels = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
+    return {"patient": files.patient, "labelled": bool(labels), "image_files": images, "label_files": labels}
 
 
 def _write_manifest(path: Path, head: Mapping[str, Any], entries: Iterator[Mapping[str, Any]]) -> None:

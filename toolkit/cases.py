@@ -11,12 +11,15 @@ from attunet.codings import choose_coding
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """images: one file per channel, one with all channels, or the folder of a DICOM series; label: None where the case has none."""
+    """images: one file per channel, one with all channels, or the folder of a DICOM series.
+
+    labels: none, one (a file, or a folder with a mask per DICOM slice), or one for each of an image's objects, which together are its mask.
+    """
 
     case: str
     patient: str
     images: tuple[Path, ...]
-    label: Path | None
+    labels: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""PNG, TIFF and JPEG, through Pillow (the extra `images`): pictures and stacks without physical spacing."""
+"""PNG, TIFF, JPEG, BMP and GIF, through Pillow (the extra `images`): pictures and stacks without physical spacing."""
 
 import struct
 import warnings
@@ -12,7 +12,7 @@ from attunet.errors import InputError
 from attunet.nifti import MAX_VOXELS, one_line
 from attunet.volume import Volume
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 LARGEST_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
@@ -46,7 +46,7 @@ def read_picture(path: Path, *, labels: bool = False) -> Volume:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
-            with from_file.open(path, formats=["PNG", "TIFF", "JPEG"]) as image:
+            with from_file.open(path, formats=["PNG", "TIFF", "JPEG", "BMP", "GIF"]) as image:
                 _check_size(path, image)
                 pages = [_page(path, image, index, labels) for index in range(_num_pages(image))]
                 if labels and image.format in ("JPEG", "MPO"):
@@ -54,7 +54,7 @@ def read_picture(path: Path, *, labels: bool = False) -> Volume:
     except InputError:
         raise
     except (*FILE_ERRORS, from_file.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as PNG, TIFF or JPEG: {one_line(error)}") from None
+        raise InputError(f"{path}: cannot be read as PNG, TIFF, JPEG, BMP or GIF: {one_line(error)}") from None
     if len({page.shape for page in pages}) != 1:
         raise InputError(f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}")
     stack = np.stack(pages, axis=-1)  # (rows, columns, C, Z)
@@ -65,11 +65,14 @@ def _pillow(path: Path) -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise InputError(f"{path}: PNG, TIFF and JPEG need Pillow, which is not installed: pip install 'attunet[images]'") from None
+        raise InputError(
+            f"{path}: PNG, TIFF, JPEG, BMP and GIF need Pillow, which is not installed: pip install 'attunet[images]'"
+        ) from None
     return Image
 
 
 def _num_pages(image: Any) -> int:
+    """The pages of a TIFF; of any other format there is one (an animated GIF is refused)."""
     return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
 
 
@@ -80,6 +83,8 @@ def _check_size(path: Path, image: Any) -> None:
         raise InputError(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
     if values // 8 > present * LARGEST_RATIO:
         raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes")
+    if image.format == "GIF" and image.is_animated:
+        raise InputError(f"{path}: a GIF must have one frame")
     if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:
         raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}")
 

@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.cases import files_in, regular_files
 from attunet.dicom import is_dicom
 from attunet.errors import InputError
-from attunet.layout_pairs import CHANNEL, MASK_ENDING
+from attunet.layout_names import CHANNEL, MASK_ENDING
 from attunet.layouts import find_cases
 from attunet.readers import is_readable, read_volume, stem_of
 from attunet.source_files import read_image
@@ -47,9 +48,9 @@ def find_inputs(path: Path, num_channels: int = 1) -> list[Input]:
         found = None
     if found is not None and found.layout in WITH_IMAGE_FOLDERS:
         return [Input(case.case, case.images) for case in found.cases]
-    inputs = _any_folder(path, num_channels)
+    inputs = _any_folder(path, num_channels, {label for case in found.cases for label in case.labels} if found else set())
     if not inputs:
-        raise InputError(f"{path}: the folder has no volume (NIfTI, DICOM, PNG, TIFF or JPEG)")
+        raise InputError(f"{path}: the folder has no volume (NIfTI, DICOM, PNG, TIFF, JPEG, BMP or GIF)")
     return inputs
 
 
@@ -63,19 +64,29 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
     return siblings if all(p.is_file() for p in siblings) else (path,)
 
 
-def _any_folder(root: Path, num_channels: int) -> list[Input]:
-    groups: defaultdict[str, list[Path]] = defaultdict(list)
-    images = []
+def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[Input]:
+    groups: dict[str, list[Path]] = {}
+    images: dict[str, Path] = {}
     for path in regular_files(root):
         folder, stem = path.parent.relative_to(root).as_posix(), stem_of(path)
         prefix = "" if folder == "." else f"{folder}/"
-        if path.name.lower().endswith(".dcm"):
+        if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):  # scanners' exports often have no endings
             groups[folder if folder != "." else root.name] = [path.parent]
-        elif is_readable(path) and not MASK_ENDING.fullmatch(stem):
-            images.append((prefix, stem, path))
-    # nnU-Net's names: with one channel, every one ends in _0000.
-    numbered = num_channels > 1 or all(stem.endswith("_0000") for _, stem, _ in images)
-    for prefix, stem, path in images:
-        match = CHANNEL.fullmatch(stem) if numbered else None
-        groups[prefix + (match[1] if match else stem)].append(path)
-    return [Input(name, tuple(files)) for name, files in sorted(groups.items())]
+        elif is_readable(path) and path not in masks and not MASK_ENDING.fullmatch(stem):
+            images[prefix + stem] = path
+    return [Input(name, tuple(files)) for name, files in sorted({**groups, **_joined(images, num_channels)}.items())]
+
+
+def _joined(images: Mapping[str, Path], num_channels: int) -> dict[str, list[Path]]:
+    """Files by volume: nnU-Net's X_0000, X_0001, ... are one where they are the channels of the model, or all end in _0000."""
+    numbers: defaultdict[str, list[str]] = defaultdict(list)
+    for stem in images:
+        if match := CHANNEL.fullmatch(stem):
+            numbers[match[1]].append(stem)
+    all_first = all(stem.endswith("_0000") for stem in images)
+    volumes: defaultdict[str, list[Path]] = defaultdict(list)
+    for stem, path in sorted(images.items()):
+        match = CHANNEL.fullmatch(stem)
+        whole = match and sorted(numbers[match[1]]) == [f"{match[1]}_{channel:04d}" for channel in range(num_channels)]
+        volumes[match[1] if match and (whole or all_first) else stem].append(path)
+    return dict(volumes)

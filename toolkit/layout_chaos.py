@@ -40,4 +40,4 @@ def find_chaos(root: Path, files: list[Path], modality: str) -> Source | None:
 def _case(series: Path, patient: str, names: list[str]) -> CaseFiles:
     sequence = next(p for p in series.parents if (p / "DICOM_anon").is_dir())
     ground = sequence / "Ground"
-    return CaseFiles("-".join([patient, *names]) if names else f"{patient}-CT", patient, (series,), ground if ground.is_dir() else None)
+    return CaseFiles("-".join([patient, *names]) if names else f"{patient}-CT", patient, (series,), (ground,) if ground.is_dir() else ())

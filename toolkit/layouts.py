@@ -10,7 +10,9 @@ from attunet.cases import CaseFiles, Source, regular_files
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.layout_chaos import find_chaos
-from attunet.layout_pairs import find_decathlon, find_folders, find_src_mask, find_suffixes
+from attunet.layout_decathlon import find_decathlon
+from attunet.layout_folders import find_folders
+from attunet.layout_pairs import find_src_mask, find_suffixes
 from attunet.readers import is_readable
 
 Finder = Callable[[Path, list[Path]], Source | None]
@@ -22,10 +24,10 @@ FINDERS: dict[str, tuple[Finder, str]] = {
     "decathlon": (find_decathlon, "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz"),
     "images-labels": (
         find_folders,
-        "images/a.nii.gz or .png or .tif or .jpg, labels/ or masks/a.nii.gz or .png or .tif",
+        "images/a.nii.gz or .png or .tif or .jpg, labels/ or masks/ or ground_truth/a.nii.gz or a_mask.png",
     ),
     "src-mask": (find_src_mask, "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
-    "suffix": (find_suffixes, "a.png, a_mask.png"),
+    "suffix": (find_suffixes, "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii"),
 }
 LAYOUTS = ("auto", *FINDERS)
 

@@ -19,7 +19,7 @@ from attunet.over_cases import over_cases
 from attunet.scan import case_hashes
 from attunet.settle import Settled
 from attunet.splits import Splits, deal_folds, read_splits
-from attunet.store import SCHEMA, Store, open_store, read_manifest
+from attunet.store import SCHEMA, Store, label_files, open_store, read_manifest
 from attunet.survey import Report, Survey, refuse_errors, survey
 from attunet.unpacking import is_archive, unpack
 
@@ -59,7 +59,7 @@ def prepare(
         _check_masks(found, allow_unlabelled)
         for line in (f"layout {found.layout} ({found.reason}), {len(found.cases)} cases", *found.notes):
             report(f"{source}: {line}")
-        patients = sorted({c.patient for c in found.cases if c.label is not None})
+        patients = sorted({c.patient for c in found.cases if c.labels})
         splits = read_splits(splits_file, patients) if splits_file else deal_folds(patients, folds, seed)
         given = {"layout": layout, "case_pattern": case_pattern, "classes": classes and [classes[0].to_json(), classes[1]]}
         request = {**given, "data": vars(config), "splits": splits.to_json(), "archive_sha256": archive}
@@ -94,7 +94,7 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str, report: R
 
 
 def _check_masks(found: Source, allow_unlabelled: bool) -> None:
-    if not allow_unlabelled and (without := [c for c in found.cases if c.label is None]):
+    if not allow_unlabelled and (without := [c for c in found.cases if not c.labels]):
         count = f"{len(without)} of {len(found.cases)} images have none"
         raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
 
@@ -103,11 +103,12 @@ def _unchanged(store: Path, found: Source, request: Mapping[str, Any], report: R
     """The existing store where it was made of the same files in the same way."""
     manifest = read_manifest(store)
     made_of = {
-        e["case"]: ([f["sha256"] for f in e["image_files"]], e["label_file"] and e["label_file"]["sha256"]) for e in manifest["cases"]
+        entry["case"]: tuple(tuple(file["sha256"] for file in rows) for rows in (entry["image_files"], label_files(entry)))
+        for entry in manifest["cases"]
     }
     if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in found.cases}:
         hashes = over_cases(case_hashes, found.cases)
-        if all(made_of[c.case] == (list(images), label) for c, (images, label) in zip(found.cases, hashes, strict=True)):
+        if all(made_of[case.case] == found_now for case, found_now in zip(found.cases, hashes, strict=True)):
             report(f"{store}: is up to date, nothing to do")
             return open_store(store)
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")

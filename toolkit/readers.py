@@ -17,7 +17,7 @@ SUFFIXES = (*NIFTI_SUFFIXES, *IMAGE_SUFFIXES, ".dcm")
 
 
 def read_volume(path: Path | str, *, channels: int | None = 1) -> Volume:
-    """An image volume: NIfTI, a folder with one DICOM series, PNG, TIFF or JPEG; scaling as the header says; every voxel finite.
+    """An image volume: NIfTI, a folder with one DICOM series, PNG, TIFF, JPEG, BMP or GIF; scaling as the header says; every voxel finite.
 
     channels: how many a model takes. A NIfTI's fourth axis is taken as channels where it has that length (None: any length).
     """
@@ -74,4 +74,4 @@ def _read(path: Path, channels: int | None) -> Volume:
         return read_picture(path)
     if is_dicom(path):
         return read_series(path)
-    raise InputError(f"{path}: must be NIfTI (.nii, .nii.gz), DICOM (a folder with one series, or .dcm), PNG, TIFF or JPEG")
+    raise InputError(f"{path}: must be NIfTI (.nii, .nii.gz), DICOM (a folder with one series, or .dcm), PNG, TIFF, JPEG, BMP or GIF")

@@ -33,7 +33,7 @@ class CaseFacts:
 
     case: str
     image_sha256: tuple[str, ...]
-    label_sha256: str | None
+    label_sha256: tuple[str, ...]
     unit: str
     native_shape: tuple[int, int, int]
     affine: tuple[tuple[float, ...], ...]
@@ -57,27 +57,31 @@ class CaseFacts:
     def joined_image_sha256(self) -> str:
         return joined_hash(self.image_sha256)
 
+    @property
+    def joined_label_sha256(self) -> str | None:
+        return joined_hash(self.label_sha256) if self.label_sha256 else None
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], str | None]:
-    """SHA-256 of every image file, and of the label file."""
-    return tuple(content_hash(p) for p in files.images), None if files.label is None else content_hash(files.label)
+def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """SHA-256 of every image file, and of every label file."""
+    return tuple(content_hash(p) for p in files.images), tuple(content_hash(p) for p in files.labels)
 
 
 def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
     """Read a case's files once. Raises InputError with the file for what cannot be read or does not fit together."""
-    image_hashes, label_hash = case_hashes(files)
+    image_hashes, label_hashes = case_hashes(files)
     volume = read_image(files.images, frames=frames)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     spacing = oriented_spacing(volume.spacing, transform)
     values, centres, extent, distance = None, {}, None, 0.0
-    if files.label is not None:
-        labels, distance = read_labels(files.label, volume, files.images[0])
+    if files.labels:
+        labels, distance = read_labels(files.labels, volume, files.images[0])
         values = label_values(labels)
         if len(values) > MAX_LABEL_VALUES:
-            raise InputError(f"{files.label}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
+            raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
         along_axes = orient(labels, transform)
         extent = _half_extent(along_axes != 0, spacing)
         centres = _centres(along_axes, values, spacing)
@@ -85,7 +89,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
     return CaseFacts(
         case=files.case,
         image_sha256=image_hashes,
-        label_sha256=label_hash,
+        label_sha256=label_hashes,
         unit=volume.unit,
         native_shape=volume.shape,
         affine=tuple(tuple(row) for row in volume.affine.tolist()),

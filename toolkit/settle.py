@@ -93,7 +93,7 @@ def _settle_classes(source: Source, facts: Sequence[CaseFacts]) -> tuple[Classes
 
     Where copies of a data set are mixed, the first coding; without any, one made of the values of all masks.
     """
-    labels = {c.case: c.label or c.case for c in source.cases}
+    labels = {c.case: c.labels[0] if c.labels else c.case for c in source.cases}
     values = {f.case: f.label_values for f in facts if f.label_values is not None}
     if not source.codings:
         if not values:

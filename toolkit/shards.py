@@ -39,7 +39,7 @@ class ShardTask:
         return {
             "written_by": WRITTEN_BY,
             "image_sha256": list(self.facts.image_sha256),
-            "label_sha256": self.facts.label_sha256,
+            "label_sha256": list(self.facts.label_sha256),
             "spec": json.loads(json.dumps(self.spec.to_json())),
             "label_mapping": None if self.mapping is None else {str(v): i for v, i in self.mapping.items()},
         }
@@ -69,9 +69,9 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     task.folder.mkdir()
     np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
     counts, pixels, cut = None, 0, 0
-    if task.files.label is not None and task.mapping is not None:
-        values, _ = read_labels(task.files.label, volume, task.files.images[0])
-        indices = to_indices(values, task.mapping, task.files.label)
+    if task.files.labels and task.mapping is not None:
+        values, _ = read_labels(task.files.labels, volume, task.files.images[0])
+        indices = to_indices(values, task.mapping, task.files.labels[0])
         counts = np.bincount(indices.ravel(), minlength=task.num_classes)[: task.num_classes].tolist()
         labels = resample_labels(indices, prepared.grid, task.num_classes)
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
@@ -86,7 +86,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         "spacing": task.facts.spacing,
         "unit": task.facts.unit,
         "image_sha256": task.facts.joined_image_sha256,
-        "label_sha256": task.facts.label_sha256,
+        "label_sha256": task.facts.joined_label_sha256,
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.key()["label_mapping"],
         "intensity": [_intensity(known, used) for known, used in zip(task.facts.intensity, prepared.statistics, strict=True)],

@@ -47,8 +47,20 @@ def read_image(paths: Sequence[Path], *, frames: bool = False) -> Volume:
     return Volume(np.concatenate([v.data for v in volumes]), first.affine, first.unit, first.header)
 
 
-def read_labels(path: Path, image: Volume, image_path: Path) -> tuple[np.ndarray, float]:
-    """A label map `(X, Y, Z)` of the file's own values, and how far its grid is from the image's, in voxels.
+def read_labels(paths: Sequence[Path], image: Volume, image_path: Path) -> tuple[np.ndarray, float]:
+    """A label map `(X, Y, Z)` of the files' own values, and how far its grid is from the image's, in voxels.
+
+    Several masks, one per object, are one label map; where they overlap, the larger value counts.
+    """
+    labels, distance = _read_mask(paths[0], image, image_path)
+    for path in paths[1:]:
+        further, apart = _read_mask(path, image, image_path)
+        labels, distance = np.maximum(labels, further), max(distance, apart)
+    return labels, distance
+
+
+def _read_mask(path: Path, image: Volume, image_path: Path) -> tuple[np.ndarray, float]:
+    """One mask file, or the masks of a DICOM series' slices.
 
     A mask of the same grid stored along other axes is brought to the image's; a folder holds a mask per DICOM slice, matched by the
     order of names. Raises InputError where the shapes differ.

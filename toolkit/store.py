@@ -1,7 +1,9 @@
 """A prepared data set on disk: opening it, its cases, its folds, and the way back to the user's own files."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from attunet.codings import to_indices
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
 from attunet.ranges import TrainingRanges
-from attunet.source_files import content_hash, read_image, read_labels
+from attunet.source_files import content_hash, joined_hash, read_image, read_labels
 from attunet.spec import PreprocessSpec
 from attunet.splits import Splits, read_splits
 from attunet.volume import Volume
@@ -24,7 +26,7 @@ IMAGE, LABEL = "image.npy", "label.npy"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One volume of a store. image_files and label_file are relative to the source; spacing is along the native axes."""
+    """One volume of a store. image_files and label_files are relative to the source; spacing is along the native axes."""
 
     name: str
     patient: str
@@ -36,7 +38,7 @@ class Case:
     image_sha256: str
     label_sha256: str | None
     image_files: tuple[str, ...]
-    label_file: str | None
+    label_files: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +73,14 @@ class Store:
         return len(self.splits.folds)
 
     def case(self, name: str) -> Case:
-        for case in self.cases:
-            if case.name == name:
-                return case
-        raise InputError(f"{self.path}: has no case {name!r}")
+        found = self._by_name.get(name)
+        if found is None:
+            raise InputError(f"{self.path}: has no case {name!r}")
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, Case]:
+        return {case.name: case for case in self.cases}
 
     def image(self, name: str) -> np.ndarray:
         """Memory-mapped float16 `(Z, C, H, W)`, C without context slices."""
@@ -114,7 +120,7 @@ class Store:
         """
         case, root = self.case(name), source_root or self.source_root
         entry = next(c for c in self.manifest["cases"] if c["case"] == name)
-        for file in (*entry["image_files"], *([entry["label_file"]] if case.labelled else [])):
+        for file in (*entry["image_files"], *label_files(entry)):
             path = root / file["file"]
             if not path.exists():
                 raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
@@ -122,10 +128,11 @@ class Store:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
         volume = read_image(images, frames=bool(self.manifest.get("frames")))
-        if case.label_file is None:
+        if not case.labelled:
             return volume, None
-        labels, _ = read_labels(root / case.label_file, volume, images[0])
-        return volume, to_indices(labels, {int(v): i for v, i in entry["label_mapping"].items()}, root / case.label_file)
+        masks = tuple(root / file for file in case.label_files)
+        labels, _ = read_labels(masks, volume, images[0])
+        return volume, to_indices(labels, {int(v): i for v, i in entry["label_mapping"].items()}, masks[0])
 
 
 def open_store(path: Path | str) -> Store:
@@ -162,13 +169,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def label_files(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The label files of a case in the manifest, as {"file", "sha256"}; stores of earlier versions have one or none."""
+    one: dict[str, str] | None = entry.get("label_file")
+    found: list[dict[str, str]] = entry.get("label_files", [one] if one else [])
+    return found
+
+
 def _case(entry: dict[str, Any], path: Path) -> Case:
     name = str(entry["case"])
     if Path(name).name != name:
         raise InputError(f"{path / MANIFEST}: a case's name must be a plain file name, got {name!r}")
     x, y, z = entry["native_shape"]
     a, b, c = entry["spacing"]
-    label = entry["label_file"]
+    labels = label_files(entry)
     return Case(
         name=name,
         patient=str(entry["patient"]),
@@ -178,7 +192,7 @@ def _case(entry: dict[str, Any], path: Path) -> Case:
         affine=np.array(entry["affine"], dtype=np.float64),
         spacing=(float(a), float(b), float(c)),
         image_sha256=str(entry["image_sha256"]),
-        label_sha256=label and str(label["sha256"]),
+        label_sha256=joined_hash([str(f["sha256"]) for f in labels]) if labels else None,
         image_files=tuple(str(f["file"]) for f in entry["image_files"]),
-        label_file=label and str(label["file"]),
+        label_files=tuple(str(f["file"]) for f in labels),
     )

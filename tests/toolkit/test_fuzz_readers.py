@@ -163,6 +163,8 @@ FORMATS: dict[str, tuple[str, st.SearchStrategy[bytes], Callable[[Path], object]
     "tiff": ("a.tif", damaged(picture("TIFF"), 200), read_any, 0.06),
     "tiff lzw": ("a.tif", damaged(picture("TIFF", compression="tiff_lzw"), 1000), read_any, 0.04),
     "jpeg": ("a.jpg", damaged(picture("JPEG"), 700), read_any, 0.06),
+    "bmp": ("a.bmp", damaged(picture("BMP"), 60), read_any, 0.02),
+    "gif": ("a.gif", damaged(picture("GIF"), 100), read_any, 0.02),
     "zip": ("a.zip", damaged(zipped(), 10_000), unzip, 0.06),
     "manifest": ("manifest.json", damaged(MANIFEST, 10_000), read_store, 0.04),
     "splits": ("s.json", damaged(b'{"schema": 1, "seed": 0, "folds": [["01"], ["02"]], "test": []}', 100), read_splits, 0.02),

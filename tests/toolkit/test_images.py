@@ -64,6 +64,18 @@ def test_label_images_are_indices(tmp_path: Path) -> None:
         read_label_array(tmp_path / "colours.png")
 
 
+def test_bmp_and_gif_are_pictures_too(tmp_path: Path) -> None:
+    labels = np.zeros((9, 14), np.uint8)
+    labels[2:5, 3:9] = 255
+    for name in ("a.bmp", "a.gif"):
+        np.testing.assert_array_equal(read_label_array(save(tmp_path / name, labels))[0][:, :, 0] > 0, labels.T > 0)
+        assert set(np.unique(read_volume(tmp_path / name).data)) == {0, 255}
+    frames = [Image.fromarray(labels), Image.fromarray(labels.T.reshape(labels.shape))]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"b\.gif: a GIF must have one frame"):
+        read_volume(tmp_path / "b.gif")
+
+
 def png_of(width: int, height: int, body: bytes) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -85,14 +97,14 @@ def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(tmp_path: 
 def test_damaged_and_unsupported_pictures_are_one_line(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RNG.integers(0, 255, (70, 50)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be read as PNG, TIFF or JPEG"):
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
         read_volume(path)
     save(tmp_path / "b.tif", RNG.integers(0, 255, (70, 50)).astype(np.uint8), compression="jpeg")
     with pytest.raises(InputError, match=r"TIFF compression must be one of raw, .* got jpeg"):
         read_volume(tmp_path / "b.tif")
-    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.bmp")
-    (tmp_path / "c.bmp").rename(tmp_path / "c.png")
-    with pytest.raises(InputError, match="cannot be read as PNG, TIFF or JPEG"):
+    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.ppm")
+    (tmp_path / "c.ppm").rename(tmp_path / "c.png")
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
         read_volume(tmp_path / "c.png")
     Image.new("CMYK", (5, 5)).save(tmp_path / "d.tif")
     with pytest.raises(InputError, match="must be grey, palette or RGB, got Pillow's mode CMYK"):
@@ -109,10 +121,12 @@ def test_jpeg_photographs_are_read_and_sizes_they_cannot_hold_are_not(tmp_path: 
     at = raw.index(b"\xff\xc0") + 5  # height and width in the frame header
     raw[at : at + 4] = struct.pack(">HH", 65000, 65000)
     (tmp_path / "bomb.jpg").write_bytes(raw)
-    with pytest.raises(InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as PNG, TIFF or JPEG: Image size)"):
+    with pytest.raises(
+        InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as PNG, TIFF, JPEG, BMP or GIF: Image size)"
+    ):
         read_volume(tmp_path / "bomb.jpg")
     (tmp_path / "cut.JPEG").write_bytes((tmp_path / "a.jpg").read_bytes()[:400])
-    with pytest.raises(InputError, match=r"cut\.JPEG: cannot be read as PNG, TIFF or JPEG"):
+    with pytest.raises(InputError, match=r"cut\.JPEG: cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
         read_volume(tmp_path / "cut.JPEG")
 
 

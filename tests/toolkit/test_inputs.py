@@ -53,6 +53,26 @@ def test_channels_in_files_or_in_the_fourth_axis_are_one_volume(tmp_path: Path) 
     np.testing.assert_array_equal(four.read(2).data, one.read(2).data)
 
 
+def test_numbered_photographs_are_no_channels(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    for number in (0, 1, 2, 3, 12):
+        images.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tmp_path / f"img_{number:04d}.png")
+    assert names(tmp_path, 3) == ["img_0000", "img_0001", "img_0002", "img_0003", "img_0012"]
+
+
+def test_what_is_known_to_be_a_mask_is_no_input(tmp_path: Path) -> None:
+    for name in ("image_1.nii", "mask_1.nii", "image_2.nii", "mask_2.nii"):
+        save(tmp_path / name)
+    assert names(tmp_path) == ["image_1", "image_2"]
+
+
+def test_series_without_endings_are_found_below_a_folder(tmp_path: Path, write_series) -> None:
+    for path in write_series(tmp_path / "study/series", DATA, np.diag([-1, -1, 5, 1])):
+        path.rename(path.with_suffix(""))
+    (one,) = find_inputs(tmp_path)
+    assert (one.name, one.read(1).data.shape) == ("study/series", (1, 9, 8, 4))
+
+
 def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="has no volume"):

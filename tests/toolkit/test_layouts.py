@@ -28,10 +28,10 @@ def test_pairs_of_image_and_mask_are_cases_and_numbers_are_patients(tmp_path: Pa
         "notes.txt",
     )
     found = find_cases(tmp_path)
-    assert [(c.case, c.patient, c.label and c.label.name) for c in found.cases] == [
+    assert [(c.case, c.patient, c.labels and c.labels[0].name) for c in found.cases] == [
         ("02-T1DUALin", "02", "02-T1DUALin-mask.nii"),
         ("02-T2SPIR", "02", "02-T2SPIR-mask.nii.gz"),
-        ("kim", "kim", None),
+        ("kim", "kim", ()),
     ]
     assert (found.layout, found.codings[0]) == ("src-mask", CHAOS_MR)
     assert "3 files" in found.reason
@@ -96,7 +96,7 @@ def test_images_and_labels_in_two_folders_match_by_name(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "images/b.png", "images/site/c.png", "masks/a.png", "masks/site/c.tif", "images/readme.md")
     found = find_cases(tmp_path)
     assert found.layout == "images-labels"
-    assert [(c.case, c.label and c.label.name) for c in found.cases] == [("a", "a.png"), ("b", None), ("site_c", "c.tif")]
+    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [("a", "a.png"), ("b", ()), ("site_c", "c.tif")]
     touch(tmp_path, "masks/z.png")
     with pytest.raises(InputError, match=r"z\.png: this mask has no image of its name in images/"):
         find_cases(tmp_path)
@@ -104,11 +104,11 @@ def test_images_and_labels_in_two_folders_match_by_name(tmp_path: Path) -> None:
 
 def test_masks_may_say_that_they_are_masks(tmp_path: Path) -> None:
     touch(tmp_path / "folders", "images/a.png", "images/b.png", "labels/a_mask.png", "labels/b_mask.png")
-    assert [c.label and c.label.name for c in find_cases(tmp_path / "folders").cases] == ["a_mask.png", "b_mask.png"]
+    assert [c.labels and c.labels[0].name for c in find_cases(tmp_path / "folders").cases] == ["a_mask.png", "b_mask.png"]
     touch(tmp_path / "beside", "benign (1).png", "benign (1)_mask.png", "benign (2).png")
     found = find_cases(tmp_path / "beside")
     assert found.layout == "suffix"
-    assert [(c.case, c.label and c.label.name) for c in found.cases] == [("benign (1)", "benign (1)_mask.png"), ("benign (2)", None)]
+    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [("benign (1)", "benign (1)_mask.png"), ("benign (2)", ())]
     touch(tmp_path / "beside", "benign (1)_mask_1.png", "benign (1)_seg.png")
     with pytest.raises(InputError, match="has a second mask"):
         find_cases(tmp_path / "beside")
@@ -164,7 +164,7 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "Train_Sets"):
         found = find_cases(root)
         assert found.layout == "chaos-mr"
-        assert [(c.case, c.patient, c.images[0].name, c.label is not None) for c in found.cases] == [
+        assert [(c.case, c.patient, c.images[0].name, bool(c.labels)) for c in found.cases] == [
             ("01-T1DUAL-InPhase", "01", "InPhase", True),
             ("01-T1DUAL-OutPhase", "01", "OutPhase", True),
             ("01-T2SPIR", "01", "DICOM_anon", True),
@@ -211,7 +211,7 @@ def test_pairs_of_folders_in_several_places_are_one_source(tmp_path: Path) -> No
         for index in range(number):
             touch(tmp_path, f"set/{part}/images/p{index}.jpg", f"set/{part}/masks/p{index}_mask.png")
     found = find_cases(tmp_path)
-    assert [(c.case, c.label and c.label.name) for c in found.cases] == [
+    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [
         ("set_train_p0", "p0_mask.png"),
         ("set_train_p1", "p1_mask.png"),
         ("set_val_p0", "p0_mask.png"),
@@ -222,4 +222,55 @@ def test_pairs_of_folders_in_several_places_are_one_source(tmp_path: Path) -> No
 def test_names_match_however_their_accents_are_written(tmp_path: Path) -> None:
     touch(tmp_path, "images/Bild ä.jpg", "labels/Bild a\u0308.png")
     (case,) = find_cases(tmp_path).cases
-    assert case.label is not None
+    assert case.labels
+
+
+# How public sets name a picture and its masks: files, layout, and per case the files of its mask.
+PUBLIC = {
+    "skin lesions": (
+        ["Data/ISIC_1.jpg", "Data/LICENSE.txt", "Data_GroundTruth/ISIC_1_Segmentation.png"],
+        {"ISIC_1": ["ISIC_1_Segmentation.png"]},
+    ),
+    "polyps": (["PNG/Original/1.png", "PNG/Ground Truth/1.png"], {"PNG_1": ["1.png"]}),
+    "vessels": (
+        [
+            *("training/images/21_training.tif", "training/1st_manual/21_manual1.png", "training/mask/21_training_mask.png"),
+            *("test/images/01_test.tif", "test/mask/01_test_mask.png"),  # without truth: where the camera sees anything
+        ],
+        {"training_21_training": ["21_manual1.png"]},
+    ),
+    "chest": (["Lungs/CXR_png/a_0.png", "Lungs/masks/a_0_mask.png"], {"Lungs_a_0": ["a_0_mask.png"]}),
+    "several lesions": (["b (1).png", "b (1)_mask.png", "b (1)_mask_1.png"], {"b (1)": ["b (1)_mask.png", "b (1)_mask_1.png"]}),
+    "a folder per picture": (
+        [*("s/1/images/1.png", "s/1/masks/x.png", "s/1/masks/y.png"), *("s/2/images/2.png", "s/2/masks/z.png")],
+        {"s_1_1": ["x.png", "y.png"], "s_2_2": ["z.png"]},
+    ),
+    "masks a level deeper": (["images/a.jpg", "annotations/list.txt", "annotations/trimaps/a.png"], {"a": ["a.png"]}),
+    "both named": (["d/images/img_1.png", "d/masks/mask_1.png"], {"d_img_1": ["mask_1.png"]}),
+    "before the number": (["volume-1.nii", "segmentation-1.nii"], {"volume-1": ["segmentation-1.nii"]}),
+    "cars": (["train/a.jpg", "train_masks/a_mask.png", "test/b.jpg"], {"a": ["a_mask.png"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_pictures_find_their_masks_as_public_sets_name_them(tmp_path: Path, name: str) -> None:
+    names, expected = PUBLIC[name]
+    found = find_cases(touch(tmp_path, *names))
+    assert {case.case: [label.name for label in case.labels] for case in found.cases} == expected
+
+
+def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path / "eyes", "images/1.jpg", "manual1/1.tif", "mask/1_mask.tif")
+    (note,) = find_cases(tmp_path / "eyes").notes
+    assert note == "masks are taken from manual1/; left out: mask"
+    touch(tmp_path / "two", "a/1.jpg", "b/1.jpg", "masks/1.png")
+    with pytest.raises(InputError, match="these masks fit the images of several folders: a, b"):
+        find_cases(tmp_path / "two")
+    touch(tmp_path / "readers", "images/1.jpg", "images/2.jpg", "labels/one/1.png", "labels/two/1.png", "labels/one/2.png")
+    with pytest.raises(InputError, match=r"1\.png: 1 has a second mask"):
+        find_cases(tmp_path / "readers")
+
+
+def test_images_are_in_a_folder_called_labelled(tmp_path: Path) -> None:
+    touch(tmp_path, "labelled/1-src.nii", "labelled/1-mask.nii", "unlabelled/2-src.nii")
+    assert [(c.case, bool(c.labels)) for c in find_cases(tmp_path).cases] == [("1", True), ("2", False)]

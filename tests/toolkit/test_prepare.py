@@ -36,7 +36,7 @@ def rewrite(path: Path, data: np.ndarray) -> None:
 def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: Path) -> None:
     store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
     entry = store.manifest["cases"][1]
-    for file in (*entry["image_files"], entry["label_file"]):
+    for file in (*entry["image_files"], *entry["label_files"]):
         assert hashlib.sha256((source / file["file"]).read_bytes()).hexdigest() == file["sha256"]
     assert store.manifest["schema"] == 1
     assert entry["native_shape"] == [48, 40, 6]
