@@ -17,9 +17,10 @@ from attunet.benchmarks.torch_network import TorchNetwork
 from attunet.classes import Classes
 from attunet.export.artefact import Artefact, write_artefact
 from attunet.export.device import DeviceBackend
-from attunet.export.graph import export_graph, upsample_by_pixel_shuffle
+from attunet.export.graph import export_graph
 from attunet.export.precision import to_half, to_int8
 from attunet.export.runtime import Segmenter
+from attunet.export.upsampling import upsample_by_pixel_shuffle
 from attunet.models import build_model
 from attunet.spec import PreprocessSpec
 

@@ -6,10 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
 import torch
-from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from attunet.errors import RunError
@@ -75,52 +73,6 @@ def strip_provenance(model: onnx.ModelProto) -> None:
         del owner.metadata_props[:]
         owner.doc_string = ""
     del model.graph.value_info[:]
-
-
-def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
-    """Rewrites each 2x2, stride-2 transposed convolution as a 1x1 convolution to four times the channels and a pixel shuffle.
-
-    The result is the same: no output pixel of such a convolution gets more than one product per channel. Returns how many there were.
-    """
-    initializers = {i.name: i for i in model.graph.initializer}
-    nodes, count = [], 0
-    for node in model.graph.node:
-        if not _is_upsampling(node, initializers):
-            nodes.append(node)
-            continue
-        weight = numpy_helper.to_array(initializers[node.input[1]])  # (C_in, C_out, 2, 2)
-        inner, outer = weight.shape[:2]
-        deep = np.ascontiguousarray(weight.transpose(1, 2, 3, 0).reshape(4 * outer, inner, 1, 1))  # (C_out, row, column) first
-        names = [node.input[0], f"{node.input[1]}.1x1"]
-        added = [numpy_helper.from_array(deep, names[1])]
-        if len(node.input) > 2:
-            names.append(f"{node.input[2]}.1x1")
-            added.append(numpy_helper.from_array(np.repeat(numpy_helper.to_array(initializers[node.input[2]]), 4), names[2]))
-        model.graph.initializer.extend(added)
-        middle = f"{node.output[0]}.deep"
-        nodes.append(helper.make_node("Conv", names, [middle], name=f"{node.name}.1x1", kernel_shape=[1, 1]))
-        nodes.append(helper.make_node("DepthToSpace", [middle], node.output, name=f"{node.name}.shuffle", blocksize=2, mode="CRD"))
-        count += 1
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    _drop_unused_initializers(model)
-    return count
-
-
-def _is_upsampling(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProto]) -> bool:
-    if node.op_type != "ConvTranspose" or node.input[1] not in initializers:
-        return False
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    shape = tuple(initializers[node.input[1]].dims[2:])
-    plain = settings.get("group", 1) == 1 and not any(settings.get("pads", [])) and not any(settings.get("output_padding", []))
-    return shape == (2, 2) and list(settings.get("strides", [])) == [2, 2] and plain
-
-
-def _drop_unused_initializers(model: onnx.ModelProto) -> None:
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [i for i in model.graph.initializer if i.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ from attunet.atomic import write_file
 from attunet.errors import InputError
 from attunet.export.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.golden import make_golden
-from attunet.export.graph import export_graph, upsample_by_pixel_shuffle
+from attunet.export.graph import export_graph
 from attunet.export.parity import Parity, measure
 from attunet.export.precision import to_half, to_int8
 from attunet.export.runtime import Segmenter
+from attunet.export.upsampling import upsample_by_pixel_shuffle
 from attunet.geometry import fit_window
 from attunet.preprocess import gather_context
 from attunet.store import Store, open_store
@@ -136,7 +137,7 @@ def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
     if about.precision == "fp16":
         return to_half(model)
     if about.precision == "int8":
-        upsample_by_pixel_shuffle(model)  # there is no int8 transposed convolution; in fp32 it is not faster
+        upsample_by_pixel_shuffle(model)
         return to_int8(model, _calibration(run, store, size))
     return model
 

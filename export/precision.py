@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from attunet.export.session import INPUT
+from attunet.export.upsampling import shapes_of_quantised_tensors
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -22,8 +23,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:
     """Static quantisation in QDQ form: U8 activations by the least and greatest values met in `batches`, S8 weights per channel.
 
-    batches: float32 slices (N, C, H, W), all of one shape. Upsampling should be a pixel shuffle already: ONNX Runtime's CPU provider
-    has no int8 transposed convolution.
+    batches: float32 slices (N, C, H, W), all of one shape. Up-sampling should be a pixel shuffle already (`attunet.export.upsampling`).
     """
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -50,7 +50,9 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_exclude=_probabilities(onnx.load(before)),
         )
-        return onnx.load(after)
+        quantised = onnx.load(after)
+    shapes_of_quantised_tensors(quantised)
+    return quantised
 
 
 def _probabilities(model: onnx.ModelProto) -> list[str]:

@@ -18,9 +18,10 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
 from attunet.export import onnx_export  # noqa: E402
-from attunet.export.graph import export_graph, upsample_by_pixel_shuffle  # noqa: E402
+from attunet.export.graph import export_graph  # noqa: E402
 from attunet.export.onnx_export import export_run  # noqa: E402
 from attunet.export.precision import to_half, to_int8  # noqa: E402
+from attunet.export.upsampling import upsample_by_pixel_shuffle  # noqa: E402
 from attunet.training.run import load_run  # noqa: E402
 
 
@@ -220,6 +221,24 @@ def test_int8_is_close_and_made_of_u8_activations_and_s8_weights_per_channel(pla
     assert sum(list(scale.dims) > [1] for scale in scales) > 20, "weights have a scale per channel"
     zero_points = {kinds[n.input[2]].data_type for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
     assert zero_points == {onnx.TensorProto.UINT8}
+
+
+def test_int8_graph_has_nothing_left_to_convert_on_the_way(plain, tmp_path):
+    """What ONNX Runtime makes of it: between input and logits all is int8 with channels last, or int8 is hardly faster than fp32."""
+    import onnxruntime
+
+    upsample_by_pixel_shuffle(plain)
+    slices = np.random.default_rng(0).standard_normal((4, 1, 64, 64), dtype=np.float32)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that the file suits this machine alone
+    quantised = to_int8(plain, [slices]).SerializeToString()
+    onnxruntime.InferenceSession(quantised, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert "Conv" not in kinds
+    assert "DepthToSpace" not in kinds
+    assert (kinds.count("QuantizeLinear"), kinds.count("DequantizeLinear")) == (1, 1)
+    assert kinds.count("Transpose") <= 4 + 2, "one exchange of axes for each up-sampling, and those of input and logits"
 
 
 def _run(model, slices: np.ndarray) -> np.ndarray:
