@@ -26,13 +26,16 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+    except SystemExit as stopped:  # by a signal; whoever called this may have to `leave`
+        code = stopped.code
     except (Exception, KeyboardInterrupt) as error:
         told = _in_words(error)
         if told is None or "--debug" in arguments:
             raise
         code, line = told
         if line:
-            print(f"error: {' '.join(line.split())}", file=sys.stderr)
+            rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
+            print(f"error: {'' if rank == '0' else f'rank {rank}: '}{' '.join(line.split())}", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 

@@ -36,14 +36,11 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name, write in files.items():
-        write(partial / name)
-        _sync(partial / name)
-    hashes = {name: sha256(partial / name) for name in files}
-    manifest = partial / MANIFEST
-    manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(partial)
+    try:
+        _fill(partial, files)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
+        raise
     if path.exists():
         replaced = path.with_name(path.name + ".replaced")
         shutil.rmtree(replaced, ignore_errors=True)
@@ -53,6 +50,18 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
     else:
         os.rename(partial, path)
     _sync(path.parent)
+
+
+def clear_unfinished(parent: Path) -> None:
+    """Undoes what a crash inside `write_folder` left under `parent`: a folder that was moved away for its successor is put back."""
+    for partial in parent.glob("*.partial"):
+        shutil.rmtree(partial)
+    for replaced in parent.glob("*.replaced"):
+        path = replaced.with_suffix("")
+        if path.exists():
+            shutil.rmtree(replaced)
+        else:
+            os.rename(replaced, path)
 
 
 def verify_folder(path: Path) -> None:
@@ -67,6 +76,17 @@ def verify_folder(path: Path) -> None:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: incomplete: {type(error).__name__}: {error}") from None
+
+
+def _fill(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
+    for name, write in files.items():
+        write(folder / name)
+        _sync(folder / name)
+    manifest = folder / MANIFEST
+    hashes = {name: sha256(folder / name) for name in files}
+    manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
+    _sync(manifest)
+    _sync(folder)
 
 
 def sha256(path: Path) -> str:

@@ -23,10 +23,12 @@ from torch import nn
 from attunet.atomic import verify_folder, write_folder
 from attunet.config import RunConfig
 from attunet.errors import InputError, RunError
-from attunet.training.step import Trainee
+from attunet.training.run_folder import RunFolder
+from attunet.training.step import NotFinite, Trainee
 
 SCHEMA = 1
 KEEP = 2  # newest checkpoints that stay
+BEST = "best"
 PARTS = ("model", "average", "optimizer")
 
 
@@ -45,8 +47,8 @@ class Checkpoints:
     Training waits only for the copy to the host, and for the write before. facts: what every `state.json` says besides the step.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], run: RunConfig, *, main: bool, best: float | None = None) -> None:
-        self.folder, self.facts, self.best = folder, facts, best
+    def __init__(self, folder: RunFolder, facts: Mapping[str, Any], run: RunConfig, *, main: bool, best: float | None = None) -> None:
+        self.folder, self.facts, self.best, self._check_held = folder.checkpoints, facts, best, folder.check_held
         self._run, self._main = run, main
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -56,10 +58,15 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown()  # once what is being written is written
+        if isinstance(error, NotFinite):
+            last = newest_step_folder(self.folder)
+            raise RunError(f"{error}. {f'The last good checkpoint: {last}' if last else 'There is no checkpoint yet'}") from None
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint should be written after `step`, by time or by count."""
+        """Whether a checkpoint should be written after `step`, by time or by count. Raises RunError when the last one has failed."""
+        if self._pending is not None and self._pending.done():
+            self.finish()
         by_step = self._run.checkpoint_every_steps
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (by_step > 0 and step % by_step == 0)
 
@@ -88,7 +95,7 @@ class Checkpoints:
         """Keeps the averaged weights of the best validation so far: a diagnostic, never what is exported."""
         if self._main and dice is not None and (self.best is None or dice > self.best):
             self.best = dice
-            self._submit("best", {"average": trainee.average.network.state_dict()}, {"step": step, "finished": False, "scaler": None})
+            self._submit(BEST, {"average": trainee.average.network.state_dict()}, {"step": step, "finished": False, "scaler": None})
 
     def finish(self) -> None:
         """Waits until everything saved is on the disk."""
@@ -109,9 +116,10 @@ class Checkpoints:
     def _write(self, name: str, parts: Mapping[str, dict[str, torch.Tensor]], state: str) -> None:
         files: dict[str, Callable[[Path], object]] = {f"{part}.safetensors": _tensor_writer(tensors) for part, tensors in parts.items()}
         files["state.json"] = lambda path: path.write_text(state, encoding="utf-8")
+        self._check_held()
         write_folder(self.folder / name, files)
-        for old in _steps(self.folder)[KEEP:]:
-            shutil.rmtree(old)
+        if name != BEST:
+            _prune(self.folder, self.folder / name)
 
 
 def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS, report: Callable[[str], None] = print) -> Checkpoint | None:
@@ -171,6 +179,13 @@ def _host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _tensor_writer(tensors: dict[str, torch.Tensor]) -> Callable[[Path], object]:
     return lambda path: save_file(tensors, path)
+
+
+def _prune(folder: Path, written: Path) -> None:
+    """Keeps the checkpoint just written and those before it; a later one was damaged, or this training would have begun there."""
+    steps = _steps(folder)
+    for path in [*steps[: steps.index(written)], *steps[steps.index(written) + KEEP :]]:
+        shutil.rmtree(path)
 
 
 def _steps(folder: Path) -> list[Path]:

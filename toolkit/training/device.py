@@ -52,6 +52,8 @@ def _meet(timeout: timedelta, on_cpu: bool) -> None:
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
     own = distributed.PrefixStore(f"try-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
     backend = "gloo" if on_cpu else "nccl"
+    if not on_cpu:
+        timeout += timedelta(minutes=1)  # NCCL ends the process without a word: the group on the host (see Peers) is to speak before
     distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
@@ -71,18 +73,3 @@ def _fast_precision(on_cpu: bool) -> str:
     if not on_cpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no"
-
-
-class HostFlag:
-    """Agreement of all processes on a number of the host, each step, without touching the device: the largest one counts."""
-
-    def __init__(self) -> None:
-        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-        self._group = distributed.new_group(backend="gloo") if several else None
-
-    def largest(self, value: int) -> int:
-        if self._group is None:
-            return value
-        shared = torch.tensor(value)
-        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
-        return int(shared)

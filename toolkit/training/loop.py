@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from attunet.atomic import write_text
 from attunet.config import Config
@@ -21,10 +21,11 @@ from attunet.pictures.curves import draw_curves
 from attunet.store import Store, open_store
 from attunet.tiers import make_loader
 from attunet.training.automatic import settle
-from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint
-from attunet.training.device import HostFlag, make_accelerator
+from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint, read_checkpoint
+from attunet.training.device import make_accelerator
 from attunet.training.identity import check_same_training, identity
 from attunet.training.journal import Journal
+from attunet.training.peers import Peers
 from attunet.training.rank_log import RankLog
 from attunet.training.run import load_initial_weights
 from attunet.training.run_folder import RunFolder, read_metrics
@@ -61,11 +62,12 @@ def train(
     accelerator = make_accelerator(config.run)
     main = accelerator.is_main_process
     with ExitStack() as stack:
-        folder = RunFolder(run_path)
+        peers = stack.enter_context(Peers(config.run.timeout_minutes))
+        folder = RunFolder(run_path, report)
         if main:
             stack.enter_context(folder)
         accelerator.wait_for_everyone()
-        start = _find_start(folder, resume, report if main else lambda text: None)
+        start = _find_start(folder, resume, accelerator, report)
         config = settle(config, store, training, accelerator, start.state["config"] if start is not None else None)
         facts = identity(store, training, held_out, fold, config)
         if start is not None:
@@ -86,21 +88,27 @@ def train(
         per_epoch = trainee.loader.num_samples / trainee.batch_size
         journal = stack.enter_context(Journal(folder, config, report, main=main, steps_per_epoch=per_epoch))
         best = start.state["best"] if start is not None else None
-        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, facts, config.run, main=main, best=best))
+        checkpoints = stack.enter_context(Checkpoints(folder, facts, config.run, main=main, best=best))
         rank_log.write(f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step {first_step}")
         journal.say(_headline(trainee, len(training), len(held_out), first_step))
         stop = stack.enter_context(StopSignals())
-        _run_steps(trainee, store, held_out, first_step, journal, checkpoints, stop)
+        _run_steps(trainee, store, held_out, first_step, journal, checkpoints, lambda: peers.largest(stop.received))
         if main:
             draw_curves(run_path / "plots" / "training.png", {run_path.name: read_metrics(run_path)}, title=run_path.name)
 
 
 def _run_steps(
-    trainee: Trainee, store: Store, held_out: list[str], first_step: int, journal: Journal, checkpoints: Checkpoints, stop: StopSignals
+    trainee: Trainee,
+    store: Store,
+    held_out: list[str],
+    first_step: int,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    signal_received: Callable[[], int],
 ) -> None:
+    """signal_received: the stop signal that any process has got, the same answer in all; 0 without."""
     config, total, accelerator, telemetry = trainee.config, trainee.total_steps, trainee.accelerator, trainee.telemetry
     validate_every = _validation_interval(trainee) if held_out else total + 1
-    agreed = HostFlag()
     journal.start_bar(first_step, total)
     telemetry.restart()
     logged_step = first_step
@@ -119,7 +127,7 @@ def _run_steps(
             checkpoints.save_if_best(trainee, done, result["dice"]["mean"])
             telemetry.restart()
             logged_step = done
-        if signal := agreed.largest(stop.received):
+        if signal := signal_received():
             checkpoints.save(trainee, done)
             checkpoints.finish()
             journal.say(f"stopped after step {done} of {total}; the checkpoint is written, continue with --resume")
@@ -145,8 +153,12 @@ def _validate_native(trainee: Trainee, store: Store, held_out: list[str], journa
     journal.say(f"on the native grid of the {len(held_out)} cases left out: Dice {_in_words(dice)}")
 
 
-def _find_start(folder: RunFolder, resume: Resume, report: Callable[[str], None]) -> Checkpoint | None:
-    start = newest_checkpoint(folder.checkpoints, report=report)
+def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator, report: Callable[[str], None]) -> Checkpoint | None:
+    start = newest_checkpoint(folder.checkpoints, report=report) if accelerator.is_main_process else None
+    if accelerator.num_processes > 1:  # rank 0 decides: what another machine sees of shared storage may be older
+        path = broadcast_object_list([start.path if start is not None else None])[0]
+        if path is not None and start is None:
+            start = read_checkpoint(path)
     if start is None and resume == "require":
         raise InputError(f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)")
     if start is not None and resume == "never":

@@ -3,7 +3,10 @@
 import os
 import signal
 import sys
+import time
 from types import FrameType, TracebackType
+
+ECHO_S = 1.0  # a scheduler signals launcher and training alike, and the launcher passes its signal on: together that is one
 
 
 class Stopped(SystemExit):
@@ -18,7 +21,7 @@ class StopSignals:
     """While active, remembers the first stop signal in `received` (0 when there was none)."""
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self._received_at = 0, 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -32,8 +35,10 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            os._exit(128 + number)
-        self.received = number
+            if time.monotonic() - self._received_at > ECHO_S:
+                os._exit(128 + number)
+            return
+        self.received, self._received_at = number, time.monotonic()
         print(
             f"{signal.Signals(number).name}: saving a checkpoint at the next step; once more to leave at once", file=sys.stderr, flush=True
         )

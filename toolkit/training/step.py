@@ -23,6 +23,10 @@ from attunet.training.schedule import learning_rate
 from attunet.training.telemetry import Telemetry, training_flops
 
 
+class NotFinite(RunError):
+    """A step's loss or gradient was not finite; the message names the step and its slices."""
+
+
 @dataclass
 class LoggedLosses:
     """Means since the last line of the log; `lr` is the last step's."""
@@ -201,7 +205,7 @@ class Trainee:
         if step >= 0:
             _, samples = self.draw.step(step)
             names = ", ".join(self.loader.describe(int(s)) for s in np.unique(samples))
-            raise RunError(f"step {step}: loss or gradient is not finite; its slices: {names}. The last checkpoint is from before it")
+            raise NotFinite(f"step {step}: loss or gradient is not finite; its slices: {names}")
 
 
 def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:

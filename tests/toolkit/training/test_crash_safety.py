@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from attunet.config import load_config
 from attunet.errors import InputError
 from attunet.store import Store
-from attunet.training import load_run
+from attunet.training import load_run, train
 from attunet.training.checkpoint import newest_checkpoint
 from attunet.training.run_folder import read_metrics
 
@@ -171,6 +172,21 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(uninterrupted: Path, tmp_path
     shutil.rmtree(before)
     with pytest.raises(InputError, match="no checkpoint can be read"):
         newest_checkpoint(folder, report=said.append)
+
+
+def test_a_damaged_checkpoint_counts_for_nothing(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    """Two good ones are kept beside it, or an older one would be thrown away for its sake."""
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
+    damaged = run / "checkpoints" / "step-0000000099"
+    (run / "checkpoints" / names[-1]).rename(damaged)
+    (damaged / "state.json").unlink()
+    said: list[str] = []
+    train(small_store.path, run, load_config(config), fold=0, resume="require", report=said.append)
+    assert "step-0000000099" in said[0]
+    assert tensors(run) == tensors(uninterrupted)
+    assert sorted(path.name for path in (run / "checkpoints").glob("step-*")) == names
 
 
 def test_two_newest_and_the_best_are_kept(uninterrupted: Path) -> None:
