@@ -10,25 +10,32 @@ from typing import Any
 from attunet.atomic import write_file, write_text
 from attunet.cases import CaseFiles
 from attunet.findings import Finding
+from attunet.known_facts import FACTS
 from attunet.over_cases import over_cases
 from attunet.scan import CaseFacts
 from attunet.shards import ShardTask, finished_shard, write_shard
 from attunet.splits import Splits
 from attunet.store import CASES, MANIFEST, SPLITS
-from attunet.survey import Report, Survey, progress
+from attunet.survey import Report, Survey, progress, refuse_errors
 
 
-def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], report: Report) -> list[Finding]:
+def build_store(
+    store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], report: Report, *, strict: bool
+) -> list[Finding]:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     head: the manifest's entries besides "cases" and "findings". Returns the findings of the survey and those of the writing.
     Memory does not hold the cases' entries: they are read from the shards when the manifest is written, one at a time.
+    Raises InputError, with `strict`, for a finding of the writing.
     """
     tasks = _tasks(seen, building / CASES)
-    findings = [*seen.findings, *_write_shards(tasks, building, report)]
+    cut = _write_shards(tasks, building, report)
+    refuse_errors(cut, strict, report)
+    findings = [*seen.findings, *cut]
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
     entries = (_entry(task, seen.source.root) for task in tasks)
     write_file(building / MANIFEST, lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries))
+    (building / FACTS).unlink(missing_ok=True)
     os.sync()  # one for all cases: thousands of small files are not synced one by one
     os.rename(building, store)
     return findings

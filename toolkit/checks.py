@@ -11,22 +11,28 @@ from attunet.findings import Finding
 from attunet.ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 from attunet.scan import CaseFacts
 from attunet.source_files import SAME_GRID
+from attunet.splits import Splits
 
 MOST_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
 FEWEST_FOR_OUTLIERS = 5
 FAR_VOLUME = 3.0  # times the median, either way
 FAR_INTENSITY = 4.0
+FAR_SHIFT = 2.0  # of the average intensity, in usual deviations within a case
 MOST_JUMP = 3.0  # of the usual difference between neighbouring slices
 COMMON_CLASS = 0.8  # a class that so many cases have is expected in every one
 DEVIATIONS = 5.0  # robust ones, as well as the factor above
 
 
 def check_cases(
-    facts: Sequence[CaseFacts], patients: Mapping[str, str], mappings: Mapping[str, Mapping[int, int]], classes: Classes
+    facts: Sequence[CaseFacts],
+    patients: Mapping[str, str],
+    mappings: Mapping[str, Mapping[int, int]],
+    classes: Classes,
+    splits: Splits | None = None,
 ) -> list[Finding]:
     """Every finding of a data set, in the order of its rules.
 
-    patients: of each case; mappings: per labelled case, label value -> class index.
+    patients: of each case; mappings: per labelled case, label value -> class index; splits: a user's own, None where folds are dealt.
     """
     voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
     return [
@@ -38,7 +44,7 @@ def check_cases(
         *_spacings(facts),
         *_intensities(facts),
         *_slices(facts),
-        *_duplicates(facts, patients),
+        *_duplicates(facts, patients, splits.places() if splits else {}),
     ]
 
 
@@ -142,6 +148,21 @@ def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         for case, value, middle in far_from_the_rest(spread, FAR_INTENSITY):
             text = f"intensities of channel {channel} deviate by {value:.4g}, the median is {middle:.4g}"
             yield Finding(case, "intensity-outlier", value / middle, "warning", text)
+        yield from _shifts(facts, channel)
+
+
+def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
+    """Intensities that lie elsewhere: a CT in other units, an inverted picture."""
+    means = {f.case: f.intensity[channel]["mean"] for f in facts}
+    if len(means) < FEWEST_FOR_OUTLIERS:
+        return
+    middle = statistics.median(means.values())
+    spread = 1.4826 * statistics.median(abs(mean - middle) for mean in means.values())
+    usual = statistics.median(f.intensity[channel]["std"] for f in facts)
+    for case, mean in means.items():
+        if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
+            text = f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they deviate by {usual:.4g})"
+            yield Finding(case, "intensity-outlier", (mean - middle) / usual, "warning", text)
 
 
 def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
@@ -151,17 +172,27 @@ def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             yield Finding(fact.case, "slice-jump", fact.steepest_jump, "warning", text)
 
 
-def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str]) -> Iterator[Finding]:
+def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]) -> Iterator[Finding]:
+    """places: of every patient, its fold in a user's own splits; dealt folds keep what is the same together."""
+    for first, *others in same_scans(facts):
+        for other in others:
+            text = f"has the same voxels as {first}"
+            if places.get(patients[first]) != places.get(patients[other]):
+                text = f"{text}, which is in another fold: one would leak into the other"
+                yield Finding(other, "duplicate", 2, "error", text)
+            elif patients[first] != patients[other]:
+                yield Finding(other, "duplicate", 2, "warning", f"{text} of another patient; both are in one fold")
+            else:
+                yield Finding(other, "duplicate", 2, "warning", text)
+
+
+def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
+    """Groups of cases with the same voxels; images of a single value apart, which have nothing to leak."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for fact in facts:
-        same[fact.content_sha256].append(fact.case)
-    for first, *others in same.values():
-        for other in others:
-            if patients[first] == patients[other]:
-                yield Finding(other, "duplicate", 2, "warning", f"has the same voxels as {first}")
-            else:
-                text = f"has the same voxels as {first} of another patient, so that folds would leak into each other"
-                yield Finding(other, "duplicate", 2, "error", text)
+        if any(channel["min"] < channel["max"] for channel in fact.intensity):
+            same[fact.content_sha256].append(fact.case)
+    return [cases for cases in same.values() if len(cases) > 1]
 
 
 def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
@@ -181,7 +212,8 @@ def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
     """What the cases span, for `attunet.ranges.check_input`."""
     extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
-    intensities = list(zip(*(f.intensity for f in facts), strict=True))
+    channels = max(f.num_channels for f in facts)
+    intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))
     return TrainingRanges(
         unit=facts[0].unit,
         spacing=tuple(range_of(axis) for axis in zip(*(f.oriented_spacing for f in facts), strict=True)),

@@ -10,7 +10,7 @@ import attunet
 from attunet.atomic import sha256
 from attunet.build import build_store
 from attunet.cases import Source
-from attunet.checks import training_ranges
+from attunet.checks import same_scans, training_ranges
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
@@ -60,16 +60,17 @@ def prepare(
         for line in (f"layout {found.layout} ({found.reason}), {len(found.cases)} cases", *found.notes):
             report(f"{source}: {line}")
         patients = sorted({c.patient for c in found.cases if c.labels})
-        splits = read_splits(splits_file, patients) if splits_file else deal_folds(patients, folds, seed)
+        own = read_splits(splits_file, patients) if splits_file else None
         given = {"layout": layout, "case_pattern": case_pattern, "classes": classes and [classes[0].to_json(), classes[1]]}
-        request = {**given, "data": vars(config), "splits": splits.to_json(), "archive_sha256": archive}
+        request = {**given, "data": vars(config), "splits": own.to_json() if own else [folds, seed], "archive_sha256": archive}
         if store.exists():
             return _unchanged(store, found, request, report)
-        seen = survey(found, config, report)
+        seen = survey(found, config, report, splits=own, building=building)
         refuse_errors(seen.findings, strict, report)
+        splits = own or deal_folds(patients, folds, seed, _sharing(seen))
         _say_settled(seen.settled, splits, folds, report)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
-        findings = build_store(store, building, seen, splits, head, report)
+        findings = build_store(store, building, seen, splits, head, report, strict=strict)
     except InputError:
         if fresh:
             shutil.rmtree(building, ignore_errors=True)  # what came out of an archive
@@ -97,6 +98,13 @@ def _check_masks(found: Source, allow_unlabelled: bool) -> None:
     if not allow_unlabelled and (without := [c for c in found.cases if not c.labels]):
         count = f"{len(without)} of {len(found.cases)} images have none"
         raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
+
+
+def _sharing(seen: Survey) -> list[set[str]]:
+    """Patients of which one has a scan that another has too."""
+    patients = {case.case: case.patient for case in seen.source.cases if case.labels}
+    shared = ({patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts))
+    return [group for group in shared if len(group) > 1]
 
 
 def _unchanged(store: Path, found: Source, request: Mapping[str, Any], report: Report) -> Store:

@@ -24,6 +24,7 @@ from attunet.intensity import clipped_statistics
 from attunet.spec import PreprocessSpec
 from attunet.volume import Volume
 
+GREY, COLOUR = 1, 3  # channels of pictures
 MULTIPLE = 16  # deepest network: four down-samplings
 MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
 
@@ -125,8 +126,16 @@ def normalize(channel: np.ndarray, statistics: ChannelStatistics) -> np.ndarray:
     return scaled
 
 
+def as_colour(volume: Volume, num_channels: int) -> Volume:
+    """A grey picture as one of three equal channels, where colour is asked for: sets of photographs mix them. Anything else as it is."""
+    if volume.unit != "pixel" or (len(volume.data), num_channels) != (GREY, COLOUR):
+        return volume
+    return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
+
+
 def _resampled(volume: Volume, spec: PreprocessSpec) -> tuple[list[np.ndarray], list[ChannelStatistics], Grid]:
     """Per channel the normalised slices `(Z, h, w)` at the target spacing, and the grid; what training and prediction share."""
+    volume = as_colour(volume, spec.num_channels)
     if volume.data.shape[0] != spec.num_channels:
         raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
     grid = make_grid(volume, spec)

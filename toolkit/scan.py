@@ -53,6 +53,10 @@ class CaseFacts:
     def num_channels(self) -> int:
         return len(self.intensity)
 
+    def channels(self, number: int) -> tuple[dict[str, Any], ...]:
+        """The intensities of every channel, where a grey picture has become one of several equal channels."""
+        return self.intensity * (number // self.num_channels)
+
     @property
     def joined_image_sha256(self) -> str:
         return joined_hash(self.image_sha256)
@@ -63,6 +67,22 @@ class CaseFacts:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
+        """What `to_json` gave, after JSON has made lists of tuples and text of the label values."""
+        values, centres = data["label_values"], data["label_centres"]
+        restored = {
+            **{name: _tuples(value) for name, value in data.items()},
+            "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
+            "label_values": None if values is None else {int(value): count for value, count in values.items()},
+            "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
+        }
+        return cls(**restored)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:

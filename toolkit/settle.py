@@ -13,7 +13,7 @@ from attunet.codings import classes_of_values
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.geometry import resampled_length, round_up
-from attunet.preprocess import MAX_SIDE
+from attunet.preprocess import COLOUR, GREY, MAX_SIDE
 from attunet.scan import ORIENTATION, CaseFacts
 from attunet.spec import PreprocessSpec
 
@@ -41,11 +41,13 @@ class Settled:
 def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Settled:
     """Decide everything that the preparation of each case needs. Raises InputError where the cases do not fit together."""
     first = facts[0]
-    for other in facts[1:]:
-        if (other.num_channels, other.unit) != (first.num_channels, first.unit):
+    most = max(facts, key=lambda fact: fact.num_channels)
+    for other in facts:
+        grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)  # becomes colour: `as_colour`
+        if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
             raise InputError(
                 f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in {other.unit} "
-                f"beside {first.num_channels} in {first.unit} ({first.case})"
+                f"beside {most.num_channels} in {most.unit} ({most.case})"
             )
     classes, mappings = _settle_classes(_without_smooth_edges(source, facts), facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
@@ -64,7 +66,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         clip_percentiles=config.clip_percentiles,
         window=config.window,
         context_slices=config.context_slices,
-        num_channels=first.num_channels,
+        num_channels=most.num_channels,
     )
     settled = dataclasses.replace(
         config,

@@ -89,7 +89,9 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         "label_sha256": task.facts.joined_label_sha256,
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.key()["label_mapping"],
-        "intensity": [_intensity(known, used) for known, used in zip(task.facts.intensity, prepared.statistics, strict=True)],
+        "intensity": [
+            _intensity(known, used) for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
+        ],
         "voxels_per_class": counts,
         "labelled_pixels": pixels,
         "labelled_pixels_cut": cut,

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,30 @@ class Splits:
     test: tuple[str, ...] = ()
     seed: int = 0
 
+    def places(self) -> dict[str, int]:
+        """Of every patient, the number of its fold; -1 for the test set."""
+        return {patient: place for place, group in enumerate((self.test, *self.folds), -1) for patient in group}
+
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "seed": self.seed, "folds": [list(f) for f in self.folds], "test": list(self.test)}
 
 
-def deal_folds(patients: Iterable[str], num_folds: int, seed: int) -> Splits:
-    """Patients in the order of sha256("seed:patient"), dealt round robin; at most one fold per patient."""
+def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Iterable[Collection[str]] = ()) -> Splits:
+    """Patients in the order of sha256("seed:patient"), dealt round robin; at most one fold per patient.
+
+    together: groups of patients that are dealt as one, because they share scans; groups with a patient in common are one group.
+    """
     ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
-    count = min(num_folds, len(ordered))
-    return Splits(tuple(tuple(ordered[k::count]) for k in range(count)), seed=seed)
+    groups = {patient: [patient] for patient in ordered}
+    for shared in together:
+        first, *others = (groups[patient] for patient in shared if patient in groups)
+        for group in others:
+            if group is not first:
+                first.extend(group)
+                groups.update(dict.fromkeys(group, first))
+    dealt = [groups[patient] for patient in ordered if groups[patient][0] == patient]
+    count = min(num_folds, len(dealt))
+    return Splits(tuple(tuple(p for group in dealt[k::count] for p in group) for k in range(count)), seed=seed)
 
 
 def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
@@ -47,10 +63,10 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
     if not _is_names(test) or type(seed) is not int:
         raise InputError(f'{path}: "test" must be a list of patients and "seed" an integer')
     listed = [p for group in (*folds, test) for p in group]
-    if twice := sorted({p for p in listed if listed.count(p) > 1}):
+    if twice := sorted(patient for patient, number in Counter(listed).items() if number > 1):
         raise InputError(f"{path}: a patient must be in one fold or in the test set, {twice[0]!r} is listed twice")
     if patients is not None and (odd := sorted(set(patients) ^ set(listed))):
-        what = "is not listed" if odd[0] not in listed else "is not a labelled patient of the source"
+        what = "is not listed" if odd[0] not in set(listed) else "is not a labelled patient of the source"
         raise InputError(f"{path}: folds and test must list every labelled patient once, {odd[0]!r} {what}")
     return Splits(tuple(tuple(f) for f in folds), tuple(test), seed)
 

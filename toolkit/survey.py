@@ -1,17 +1,18 @@
-"""A look at every case of a source: facts, settled preprocessing, findings. Nothing is written."""
+"""A look at every case of a source: facts, settled preprocessing, findings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 from attunet.cases import Source
 from attunet.checks import check_cases
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.findings import Finding
-from attunet.over_cases import over_cases
-from attunet.scan import CaseFacts, scan_case
+from attunet.known_facts import scan_cases
+from attunet.scan import CaseFacts
 from attunet.settle import Settled, settle
+from attunet.splits import Splits
 
 Report = Callable[[str], object]
 
@@ -26,14 +27,17 @@ class Survey:
     findings: tuple[Finding, ...]
 
 
-def survey(found: Source, config: DataConfig, report: Report) -> Survey:
-    """Read every case once, settle the preprocessing and check what looks wrong. Raises InputError where a case cannot be used."""
+def survey(found: Source, config: DataConfig, report: Report, *, splits: Splits | None = None, building: Path | None = None) -> Survey:
+    """Read every case once, settle the preprocessing and check what looks wrong. Raises InputError where a case cannot be used.
+
+    splits: a user's own folds, which may part what belongs together; building: the folder that remembers what has been looked at.
+    """
     facts: list[CaseFacts] = []
-    for fact in over_cases(partial(scan_case, frames=found.frames), found.cases):
+    for fact in scan_cases(found, building):
         facts.append(fact)
         progress("looked at", len(facts), len(found.cases), report)
     settled = settle(found, facts, config)
-    findings = check_cases(facts, {c.case: c.patient for c in found.cases}, settled.mappings, settled.classes)
+    findings = check_cases(facts, {c.case: c.patient for c in found.cases}, settled.mappings, settled.classes, splits)
     return Survey(found, tuple(facts), settled, tuple(findings))
 
 

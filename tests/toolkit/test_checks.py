@@ -1,5 +1,6 @@
 """Each finding is planted in a source and comes out of `prepare` with its case, rule and figure; clean sources have none."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,19 @@ def test_intensities_spacing_and_slices_that_stand_out_are_named(seven: Path, wr
     assert {case for case, _ in found} == {"01-T2SPIR", "02-T2SPIR", "03-T2SPIR", "04-T2SPIR"}
 
 
+def test_intensities_of_another_scale_are_named(seven: Path) -> None:
+    change(seven / "01-T2SPIR-src.nii.gz", lambda image: image + 1024)
+    ((case, rule, figure, level),) = findings(seven)
+    assert (case, rule, level) == ("01-T2SPIR", "intensity-outlier", "warning")
+    assert 2 < figure < 20  # in deviations of the voxels of a case
+
+
+def test_images_of_one_value_are_no_duplicates_of_each_other(seven: Path) -> None:
+    for number in (1, 2):
+        change(seven / f"{number:02d}-T2SPIR-src.nii.gz", np.zeros_like)
+    assert {f[1] for f in findings(seven)} == {"constant-image"}
+
+
 def test_a_mask_on_another_grid_is_a_warning_near_and_an_error_far(seven: Path) -> None:
     path = seven / "06-T2SPIR-mask.nii.gz"
     affine = nib.load(path).affine.copy()
@@ -115,12 +129,19 @@ def test_a_mask_stored_along_other_axes_is_turned_to_its_image(seven: Path) -> N
     np.testing.assert_array_equal(found.read_source("06-T2SPIR")[1], labels)
 
 
-def test_the_same_scan_under_two_patients_is_an_error(seven: Path) -> None:
+def test_the_same_scan_under_two_patients_stays_in_one_fold(seven: Path) -> None:
     image = nib.load(seven / "01-T2SPIR-src.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]]))
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine), seven / "07-T2SPIR-src.nii")
     nib.save(nib.load(seven / "01-T2SPIR-mask.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]])), seven / "07-T2SPIR-mask.nii")
-    with pytest.raises(InputError, match="07-T2SPIR: has the same voxels as 01-T2SPIR of another patient"):
-        findings(seven)
+    for seed in range(3):
+        store = prepare(seven, seven.parent / f"dealt-{seed}", DataConfig(), seed=seed, folds=4, report=lambda line: None)
+        assert [(f["case"], f["rule"], f["level"]) for f in store.manifest["findings"]] == [("07-T2SPIR", "duplicate", "warning")]
+        assert any({"01-T2SPIR", "07-T2SPIR"} <= set(store.split(fold)[1]) for fold in range(4))
+        assert sorted(case for fold in range(4) for case in store.split(fold)[1]) == [case.name for case in store.cases]
+    splits = seven.parent / "mine.json"
+    splits.write_text(json.dumps({"schema": 1, "folds": [["00", "01", "02"], ["03", "04", "05", "06", "07"]]}))
+    with pytest.raises(InputError, match=r"07-T2SPIR: has the same voxels as 01-T2SPIR, which is in another fold.*\[duplicate\]"):
+        findings(seven, splits_file=splits)
     for ending in ("src", "mask"):
         (seven / f"07-T2SPIR-{ending}.nii").rename(seven / f"01-again-{ending}.nii")
     assert [f[1:] for f in findings(seven)] == [("duplicate", 2, "warning")]

@@ -87,6 +87,9 @@ def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(tmp_path: Path, 
     labels = np.asarray(nib.load(tmp_path / "source/1-T2-mask.nii.gz").dataobj)
     assert finding["figure"] == pytest.approx(1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6)
     assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in lines)
+    with pytest.raises(InputError, match=r"1-T2: the training window cuts off .* \[window-cuts-labels\]"):
+        prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True, report=quiet)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "store"]
 
 
 def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, write_case) -> None:
@@ -236,6 +239,47 @@ def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(source: Path
     assert not (tmp_path / "store.partial").exists()
     assert all((target / p.relative_to(tmp_path / "store.partial")).stat().st_mtime_ns == t for p, t in finished.items())
     assert any(f"{len(finished)} of 4 cases are there already" in line for line in lines) == bool(finished)
+
+
+KILLED_LOOKING = """
+import os, signal, sys
+from attunet import known_facts
+from attunet.config import DataConfig
+from attunet.prepare import prepare
+
+calls, real = 0, known_facts.scan_case
+
+def scan(files, **options):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(files, **options)
+
+known_facts.scan_case = scan
+prepare(sys.argv[1], sys.argv[2], DataConfig())
+"""
+
+
+def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig(), report=quiet).path)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_LOOKING, str(source), str(tmp_path / "store"), "4"], capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = tmp_path / "store.partial/facts.jsonl"
+    kept.write_text(kept.read_text()[:-20])  # the last line did not reach the disk whole
+    image = source / "01-T2SPIR-src.nii.gz"
+    rewrite(image, np.asarray(nib.load(image).dataobj))  # the same voxels in other bytes
+    looked: list[str] = []
+    monkeypatch.setattr(
+        "attunet.known_facts.scan_case", lambda files, **options: (looked.append(files.case), scan_case(files, **options))[1]
+    )
+    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    assert looked == ["01-T2SPIR", "03-T2SPIR", "04-T2SPIR"]  # 02 is known
+    found = fingerprint(store.path)
+    assert {name for name in expected if found.get(name) != expected[name]} == {"manifest.json", "cases/01-T2SPIR/case.json"}
+    assert found.keys() == expected.keys()
 
 
 def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path) -> None:

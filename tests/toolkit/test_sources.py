@@ -13,6 +13,7 @@ from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.prepare import prepare
+from attunet.preprocess import preprocess
 from attunet.readers import read_label_array, read_volume
 from attunet.store import Store
 from attunet.writers import write_labels
@@ -172,6 +173,47 @@ def test_colour_pictures_of_any_size_are_a_data_set(tmp_path: Path) -> None:
     assert [int((store.label(c.name) == 1).sum()) for c in store.cases] == [400, 400, 400]
     coarse = prepare(tmp_path / "s", tmp_path / "coarse", DataConfig(spacing_mm=2.0), report=quiet)
     assert [int((coarse.label(c.name) == 1).sum()) for c in coarse.cases] == [pytest.approx(100, abs=20)] * 3
+
+
+def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    grey = RNG.integers(0, 255, (40, 50)).astype(np.uint8)
+    for number, pixels in enumerate(
+        (RNG.integers(0, 255, (40, 50, 3)).astype(np.uint8), grey, np.repeat(grey[:, :, None], 3, axis=2) // 2)
+    ):
+        for folder, array in (("images", pixels), ("labels", (np.arange(2000).reshape(40, 50) > 999).astype(np.uint8))):
+            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
+            images.fromarray(array).save(tmp_path / f"s/{folder}/{number}.png")
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    assert [store.image(case.name).shape[:2] for case in store.cases] == [(1, 3)] * 3
+    assert len(store.manifest["cases"][1]["intensity"]) == 3
+    (one,) = store.image("1")
+    np.testing.assert_array_equal(one[0], one[2])
+    volume, _ = store.read_source("1")
+    whole = preprocess(volume, store.spec)  # as prediction sees it
+    assert whole.slices.shape[1] == 3
+
+
+def test_several_masks_of_one_picture_are_one(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    masks = [np.zeros((20, 30), np.uint8) for _ in range(3)]
+    masks[0][2:6, 2:6], masks[1][10:14, 10:20], masks[2][3:5, 3:9] = 255, 255, 255
+    (tmp_path / "s").mkdir()
+    for name, array in (
+        ("a", RNG.integers(0, 255, (20, 30)).astype(np.uint8)),
+        *zip(("a_mask", "a_mask_1", "a_mask_2"), masks, strict=True),
+    ):
+        images.fromarray(array).save(tmp_path / f"s/{name}.png")
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    expected = np.max(masks, axis=0).T[:, :, None] > 0
+    np.testing.assert_array_equal(store.read_source("a")[1], expected)
+    assert store.manifest["cases"][0]["voxels_per_class"][1] == expected.sum()
+    lines: list[str] = []
+    prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=lines.append)
+    assert lines[-1].endswith("is up to date, nothing to do")
+    images.fromarray(masks[0]).save(tmp_path / "s/a_mask_2.png")
+    with pytest.raises(InputError, match=r"a_mask_2\.png: is not the file that"):
+        store.read_source("a")
 
 
 def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path: Path) -> None:

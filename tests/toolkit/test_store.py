@@ -54,6 +54,9 @@ def test_folds_do_not_move_when_patients_join() -> None:
     assert before == deal_folds(reversed(patients), 5, seed=0)
     assert before != deal_folds(patients, 5, seed=1)
     assert {len(f) for f in before.folds} == {6}
+    shared = deal_folds(patients, 5, seed=0, together=[patients[:3], patients[2:5]])
+    assert any(set(patients[:5]) <= set(fold) for fold in shared.folds)
+    assert sorted(patient for fold in shared.folds for patient in fold) == sorted(patients)
     assert [p for f in deal_folds(["a", "b"], 5, seed=0).folds for p in f] in (["a", "b"], ["b", "a"])
 
 
