@@ -38,8 +38,9 @@ FILE_ERRORS = (
 def read_picture(path: Path, *, labels: bool = False) -> Volume:
     """`(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
 
-    An alpha channel is dropped, and pixels stay where the file has them, whatever EXIF says of the camera's position. With `labels`, a
-    palette gives its indices, colour must be grey in disguise, and a JPEG, which is never exact, must be black and white: 0 and 255.
+    An alpha channel is dropped, and pixels stay where the file has them, whatever EXIF says of the camera's position. White of one bit is
+    255, and a palette of greys gives greys. With `labels`, a palette of colours gives its indices, colour must be grey in disguise, and a
+    JPEG, which is never exact, must be black and white: 0 and 255.
     Raises InputError for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of different size.
     """
     from_file = _pillow(path)
@@ -95,20 +96,28 @@ def _page(path: Path, image: Any, index: int, labels: bool) -> np.ndarray:
         image.seek(index)
         _check_size(path, image)
     mode = image.mode
-    if mode == "P" and not labels:
+    if mode == "1" or (mode == "P" and _is_grey(image)):
+        image = image.convert("L")  # programs that make files smaller turn black and white into these, in any order
+    elif mode == "P" and not labels:
         image = image.convert("RGB")
     elif mode in ("LA", "PA", "RGBA"):
         image = image.convert({"LA": "L", "PA": "RGB", "RGBA": "RGB"}[mode])
     elif mode not in (*GREY_MODES, "P", "RGB"):
         raise InputError(f"{path}: must be grey, palette or RGB, got Pillow's mode {mode}")
     array = np.asarray(image)
-    array = array.astype(np.uint8) if array.dtype == bool else np.asarray(array, dtype=array.dtype.newbyteorder("="))
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
     array = array.reshape(*array.shape[:2], -1)
     if labels and array.shape[2] == 3:
         if image.format not in ("JPEG", "MPO") and (array != array[:, :, :1]).any():
             raise InputError(f"{path}: a label image must be grey or have a palette, got colours")
         array = array[:, :, :1]
     return array
+
+
+def _is_grey(image: Any) -> bool:
+    """Whether every colour of a palette is a grey."""
+    palette = np.array(image.getpalette("RGB")).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
 
 
 def _black_and_white(path: Path, page: np.ndarray) -> np.ndarray:
