@@ -33,7 +33,7 @@ def predict_from_file(candidate: Candidate, store: Store, case: Case, source: Pa
     network, root = _TimedNetwork(candidate.network), source or store.source_root
     with tempfile.TemporaryDirectory() as folder:
         marks = [time.perf_counter()]
-        volume = read_image(tuple(root / file for file in case.image_files))
+        volume = read_image(tuple(root / file for file in case.image_files), frames=store.frames)
         marks.append(time.perf_counter())
         prepared = preprocess(volume, candidate.spec)
         marks.append(time.perf_counter())

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from attunet.atomic import write_text
+from attunet.benchmarks.made_store import generated_store
 from attunet.benchmarks.results_table import aligned
-from attunet.benchmarks.training import generated_store
 from attunet.config import load_config
 from attunet.environment import environment
 from attunet.errors import InputError, RunError

@@ -21,17 +21,14 @@ import nibabel as nib
 import numpy as np
 
 from attunet.atomic import write_text
+from attunet.benchmarks.made_store import generated_store
 from attunet.benchmarks.results_table import aligned
 from attunet.benchmarks.training_contestants import Task
-from attunet.config import DataConfig
 from attunet.environment import environment
 from attunet.errors import InputError, RunError
-from attunet.phantom import write_phantom
-from attunet.prepare import prepare
 from attunet.store import Store, open_store
 
-CONTESTANTS = ("attunet", "plain", "monai")
-FIELD_OF_VIEW_MM = 410.0  # of the generated cases, so that any size shows the whole body
+CONTESTANTS = ("attunet", "attunet-streamed", "plain", "monai")
 
 
 def compare(store: Store, task: Task, *, contestants: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def compare(store: Store, task: Task, *, contestants: Sequence[str], rounds: int
     """
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
     with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
-        if set(contestants) - {"attunet"}:
+        if {"plain", "monai"} & set(contestants):
             _write_slices(store, store.split(task.fold)[0], Path(folder))
         for number in range(rounds):
             for name in contestants:
@@ -188,13 +185,6 @@ def main() -> None:
         write_text(arguments.json, json.dumps(results, indent=1) + "\n")
     if arguments.plot:
         draw(results, arguments.plot)
-
-
-def generated_store(folder: Path, size: int, *, cases: int = 4) -> Store:
-    """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels."""
-    write_phantom(folder / "source", cases=cases)
-    config = DataConfig(spacing_mm=FIELD_OF_VIEW_MM / size, size=size)
-    return prepare(folder / "source", folder / "store", config, folds=2, report=lambda text: None)
 
 
 if __name__ == "__main__":

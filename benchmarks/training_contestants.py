@@ -1,6 +1,7 @@
-"""Three ways to train on one store, each in a process of its own: `python -m attunet.benchmarks.training_contestants TASK.json`.
+"""Four ways to train on one store, each in a process of its own: `python -m attunet.benchmarks.training_contestants TASK.json`.
 
 - `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast, channels-last.
+- `attunet-streamed`: the same with the slices streamed from the store.
 - `plain`: a script as it is usually written: one NIfTI file per sample and per label, opened when it is asked for, fp32, NCHW, Adam,
   `.item()` after every step, no augmentation. The network is ours, the very same.
 - `monai`: MONAI's CacheDataset and its DataLoader, its random transforms, its AttentionUnet, its loss, autocast to bf16.
@@ -26,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from attunet.benchmarks.memory import peak_resident_mb
 from attunet.config import Config, ModelConfig, load_config
-from attunet.loader import ResidentLoader
+from attunet.loader import Batch
 from attunet.models import build_model
 from attunet.store import Store, open_store
+from attunet.tiers import make_loader
 from attunet.training.device import make_accelerator
 from attunet.training.step import Trainee
 from attunet.training.validation import validate
@@ -68,7 +70,7 @@ def make(task: Task, store: Store, config: Config) -> Contestant:
     accelerator = make_accelerator(config.run)
     training, _ = store.split(task.fold)
     torch.manual_seed(0)
-    makers = {"attunet": _attunet, "plain": _plain, "monai": _monai}
+    makers = {"attunet": _attunet, "attunet-streamed": _attunet, "plain": _plain, "monai": _monai}
     return makers[task.contestant](task, store, training, config, accelerator)
 
 
@@ -79,16 +81,17 @@ def _network(store: Store, model: ModelConfig) -> nn.Module:
 
 
 def _attunet(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
-    loader = ResidentLoader(store, training, accelerator.device)
-    waited, batch = [0.0], loader.batch
+    tier = "streamed" if task.contestant == "attunet-streamed" else "resident"
+    loader = make_loader(store, training, accelerator, resident_gb="auto", tier=tier)
+    waited, take = [0.0], loader.take
 
-    def timed(samples: np.ndarray) -> Any:
+    def timed(step: int) -> Batch:
         began = time.perf_counter()
-        drawn = batch(samples)
+        batch = take(step)
         waited[0] += time.perf_counter() - began
-        return drawn
+        return batch
 
-    loader.batch = timed  # type: ignore[method-assign]
+    loader.take = timed  # type: ignore[method-assign]
     trainee = Trainee(_network(store, config.model), loader, len(store.classes), config, accelerator)
     numbers = iter(range(sys.maxsize))
     return Contestant(

@@ -63,6 +63,11 @@ class Store:
         return self.path / self.manifest["source"]
 
     @property
+    def frames(self) -> bool:
+        """Whether the fourth axis of a file holds channels."""
+        return bool(self.manifest.get("frames"))
+
+    @property
     def ranges(self) -> TrainingRanges | None:
         """What the cases span, None in a store that was made before this was noted."""
         found = self.manifest.get("ranges")
@@ -127,7 +132,7 @@ class Store:
             if content_hash(path) != file["sha256"]:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
-        volume = read_image(images, frames=bool(self.manifest.get("frames")))
+        volume = read_image(images, frames=self.frames)
         if not case.labelled:
             return volume, None
         masks = tuple(root / file for file in case.label_files)

@@ -10,10 +10,10 @@ from accelerate.utils import gather_object
 
 from attunet.errors import InputError, RunError
 from attunet.loader import Loader, ResidentLoader
+from attunet.out_of_memory import is_out_of_memory
 from attunet.sampler import LANES, LaneOrder
 from attunet.store import Store
 from attunet.streaming import StreamedLoader
-from attunet.training.memory import is_out_of_memory
 
 TIERS = ("resident", "shared", "streamed")
 AUTO_SHARE = 0.4  # of the memory that is free: the rest is for activations, weights and whatever else runs

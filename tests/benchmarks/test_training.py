@@ -27,9 +27,9 @@ TASK = Task(
 @pytest.mark.slow
 def test_contestants(small_store: Store, tmp_path: Path) -> None:
     results = training.compare(small_store, TASK, contestants=training.CONTESTANTS, rounds=1)
-    ours, plain, monai = results["results"]
+    ours, streamed, plain, monai = results["results"]
     assert [row["name"] for row in results["results"]] == list(training.CONTESTANTS)
-    assert ours["num_parameters"] == plain["num_parameters"] != monai["num_parameters"]
+    assert ours["num_parameters"] == streamed["num_parameters"] == plain["num_parameters"] != monai["num_parameters"]
     for row in results["results"]:
         assert row["slices_per_s"] == pytest.approx(2 * row["steps_per_s"])
         assert 0 < row["waiting_share"] < 1

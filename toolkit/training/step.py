@@ -16,9 +16,9 @@ from attunet.errors import InputError, RunError
 from attunet.loader import Loader
 from attunet.losses import Loss, add_over_processes, loss_from_sums, segmentation_sums
 from attunet.models import UNet
+from attunet.out_of_memory import forget, is_out_of_memory, largest_that_fits
 from attunet.sampler import Draw
 from attunet.training.averaging import AveragedNetwork
-from attunet.training.memory import forget, is_out_of_memory, largest_that_fits
 from attunet.training.schedule import learning_rate
 from attunet.training.telemetry import Telemetry, training_flops
 
@@ -125,7 +125,8 @@ class Trainee:
         buffers = list(self.network.buffers())
         with torch.no_grad():
             before = [buffer.clone() for buffer in buffers]
-            sums = add_over_processes(sum(segmentation_sums(self._model(i), part, self.class_weights) for i, part in parts))
+            of_parts = [segmentation_sums(self._model(image), label, self.class_weights) for image, label in parts]
+            sums = add_over_processes(torch.stack(of_parts).sum(0))
             for buffer, value in zip(buffers, before, strict=True):  # batch norm meets each part once
                 buffer.copy_(value)
         loss = self._loss(sums.requires_grad_())

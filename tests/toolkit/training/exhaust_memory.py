@@ -37,4 +37,5 @@ def main(store_path: Path, settings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    with torch.backends.mkldnn.flags(enabled=False):  # which now and then crashes where it gets no memory for its own kernels
+        main(Path(sys.argv[1]), sys.argv[2:])
