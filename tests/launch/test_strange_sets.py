@@ -58,6 +58,17 @@ def photographs(root: Path, number: int) -> None:
         mask.resize((shape[1], shape[0]), Image.Resampling.BILINEAR).save(root / f"masks/Bild {index} ä.png")
 
 
+def joined(root: Path) -> None:
+    """The crops with both modalities in one file, along a fourth axis, as the Decathlon keeps them."""
+    for first in sorted(root.glob("images*/crop_*_0000.nii.gz")):
+        second = first.with_name(first.name.replace("_0000", "_0001"))
+        images = [nib.load(path) for path in (first, second)]
+        data = np.stack([np.asarray(image.dataobj) for image in images], axis=-1)
+        nib.save(nib.Nifti1Image(data, images[0].affine), first.with_name(first.name.replace("_0000", "")))
+        for path in (first, second, *root.rglob("._*")):
+            path.unlink(missing_ok=True)
+
+
 def trained(attunet, folder: Path, source: Path, epochs: int) -> tuple[Path, list[str]]:
     """prepare, train, export and evaluate; the artefact and what prepare said."""
     prepared = attunet("prepare", source, folder / "store", "--folds", 2)
@@ -74,6 +85,7 @@ def trained(attunet, folder: Path, source: Path, epochs: int) -> tuple[Path, lis
     return folder / "model.onnx", prepared.out.splitlines()
 
 
+@pytest.mark.slow
 def test_crops_of_two_modalities_with_values_of_their_own(attunet, tmp_path: Path) -> None:
     root = tmp_path / "Task77_Crops"
     crops(root, number=4, form="msd")
@@ -93,6 +105,19 @@ def test_crops_of_two_modalities_with_values_of_their_own(attunet, tmp_path: Pat
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj))
 
 
+@pytest.mark.slow
+def test_modalities_along_a_fourth_axis(attunet, tmp_path: Path) -> None:
+    crops(tmp_path / "crops", number=4, form="msd")
+    joined(tmp_path / "crops")
+    model, _ = trained(attunet, tmp_path, tmp_path / "crops", 20)
+    assert open_store(tmp_path / "store").spec.num_channels == 2
+    done = attunet("predict", model, tmp_path / "crops/imagesTs", tmp_path / "predicted")
+    assert done.code == 0, done.err
+    (path,) = (tmp_path / "predicted").iterdir()
+    given = nib.load(tmp_path / "crops/imagesTs/crop_000.nii.gz")
+    assert (path.name, nib.load(path).shape) == ("crop_000.nii.gz", given.shape[:3])
+
+
 def test_both_ways_of_describing_classes_give_one_store(attunet, tmp_path: Path) -> None:
     for form in ("msd", "nnunet"):
         crops(tmp_path / form, number=2, form=form)
@@ -102,6 +127,7 @@ def test_both_ways_of_describing_classes_give_one_store(attunet, tmp_path: Path)
     assert (a.classes.names, a.classes.values) == (("background", "Anterior", "Posterior"), (0, 3, 200))
 
 
+@pytest.mark.slow
 def test_photographs_with_smoothed_masks(attunet, tmp_path: Path) -> None:
     photographs(tmp_path / "photos", 4)
     model, said = trained(attunet, tmp_path, tmp_path / "photos", 200)
