@@ -1,6 +1,7 @@
 """Nothing short of losing the disk costs more than the steps since the last checkpoint."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -29,7 +30,7 @@ epochs = 2
 batch_size = 4
 [run]
 log_every = 2
-checkpoint_every_steps = 2
+checkpoint_every_steps = 1
 validate_every_epochs = 1
 """
 TENSORS = ("model", "average", "optimizer")
@@ -42,9 +43,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_program(store: Store, folder: Path, config: Path, moments: Sequence[int | str]) -> list[dict]:
-    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), *map(str, moments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def run_program(store: Store, folder: Path, config: Path, moments: Sequence[int | str], processes: str = "1") -> list[dict]:
+    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), processes, *map(str, moments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -60,10 +62,17 @@ def uninterrupted(small_store: Store, config: Path, tmp_path_factory: pytest.Tem
     return folder / "0"
 
 
-def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str]) -> int:
+@pytest.fixture(scope="module")
+def uninterrupted_pair(small_store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference-pair")
+    assert run_program(small_store, folder, config, [0], "2") == [{"moment": "0", "codes": [0]}]
+    return folder / "0"
+
+
+def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str], processes: str = "1") -> int:
     """Kills at each moment; returns how many of the trainings were really killed."""
     killed = 0
-    for row in run_program(store, folder, config, moments):
+    for row in run_program(store, folder, config, moments, processes):
         assert row["codes"][-1] == 0, row
         killed += row["codes"][0] == -signal.SIGKILL
         assert tensors(folder / str(row["moment"])) == tensors(uninterrupted), row
@@ -74,14 +83,26 @@ def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path,
 def test_killed_while_writing_and_resumed_gives_the_same_weights(
     small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    # The first writes are config.toml and environment.json; then come checkpoints of eight boundaries each.
-    boundaries = [3, 6, 9, 12, 14, 17, 21, 26]
+    # The first four writes are of config.toml and environment.json; then come checkpoints of eight, one after each step. Three steps
+    # are an epoch, so training goes on in the middle of one and at its edge.
+    boundaries = [3, 6, 9, 14, 20, 28, 31, 40]
     assert check_moments(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_while_writing(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+    boundaries = [14, 29]
+    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, boundaries, "2") == len(boundaries)
 
 
 @pytest.mark.soak
 def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    assert check_moments(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 40
+    assert check_moments(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 50
+
+
+@pytest.mark.soak
+def test_two_processes_killed_at_every_write(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, list(range(1, 80)), "2") > 50
 
 
 def random_moments(run: Path, count: int, seed: int) -> list[str]:
@@ -98,6 +119,41 @@ def test_killed_at_random_moments(small_store: Store, config: Path, uninterrupte
 @pytest.mark.soak
 def test_killed_at_many_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
     assert check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 40, seed=100)) > 20
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed_at_random_moments(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+    check_moments(small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 2, seed=7), "2")
+
+
+@pytest.mark.soak
+def test_one_of_two_processes_killed_at_many_random_moments(
+    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
+) -> None:
+    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 40, seed=200), "2") > 20
+
+
+def samples_of_steps(path: Path) -> dict[tuple[int, int], list[int]]:
+    """(processes, step): what they took together, ascending; an attempt that was killed in the middle of the step is left out."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    found: dict[tuple[int, int], list[int]] = {}
+    for attempt, step in {(row["attempt"], row["step"]) for row in rows}:
+        parts = [row for row in rows if (row["attempt"], row["step"]) == (attempt, step)]
+        if len(parts) == parts[0]["world"]:
+            taken = sorted(sample for row in parts for sample in row["samples"])
+            assert found.setdefault((len(parts), step), taken) == taken, "taken again after a crash, a step has the same samples"
+    return found
+
+
+@pytest.mark.slow
+def test_from_two_processes_to_one_and_back_the_order_stays(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    (row,) = run_program(small_store, tmp_path, config, [17], "2,1,2")
+    assert row["codes"] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    alone = samples_of_steps(uninterrupted.with_suffix(".samples"))
+    mixed = samples_of_steps(tmp_path / "17.samples")
+    assert {processes for processes, _ in mixed} == {1, 2}
+    assert {step for _, step in mixed} == {step for _, step in alone} == set(range(6))
+    assert all(taken == alone[1, step] for (_, step), taken in mixed.items())
 
 
 def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:
@@ -191,4 +247,4 @@ def test_a_damaged_checkpoint_counts_for_nothing(small_store: Store, config: Pat
 
 def test_two_newest_and_the_best_are_kept(uninterrupted: Path) -> None:
     names = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
-    assert names == ["best", "step-0000000004", "step-0000000006"]
+    assert names == ["best", "step-0000000005", "step-0000000006"]
