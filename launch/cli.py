@@ -106,13 +106,29 @@ def prepare(
 @click.argument("path", type=PATH)
 @source_options
 @click.option("--picture", type=PATH, metavar="FILE.png", help="Of a source or a store: draw all cases with their labels on one page.")
+@click.option("--augmented", type=PATH, metavar="FILE.png", help="Of a store: draw slices as a training with this config would see them.")
+@config_options
 @debug_option
-def inspect(path: Path, layout: str, classes: str | None, case_pattern: str | None, picture: Path | None) -> None:
+def inspect(
+    path: Path,
+    layout: str,
+    classes: str | None,
+    case_pattern: str | None,
+    picture: Path | None,
+    augmented: Path | None,
+    config_name: str | None,
+    settings: tuple[str, ...],
+) -> None:
     """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
     from attunet.launch.inspection import SourceOptions, describe
 
     for line in describe(path, SourceOptions(layout, classes, case_pattern, picture)):
         click.echo(line)
+    if augmented is not None:
+        from attunet.pictures.augmented import draw_augmented
+        from attunet.store import open_store
+
+        draw_augmented(augmented, open_store(path), read_config(config_name, settings).augment)
 
 
 cli.add_command(train_command)

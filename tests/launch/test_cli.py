@@ -179,3 +179,12 @@ def test_inspect_looks_into_an_archive(attunet, small_store: Store, tmp_path: Pa
     done = attunet("inspect", path)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "scans.zip: cannot be read as a zip archive" in done.err
+
+
+def test_inspect_draws_what_a_training_would_see(attunet, small_store: Store, tmp_path: Path) -> None:
+    pictures = [tmp_path / "default.png", tmp_path / "none.png"]
+    assert attunet("inspect", small_store.path, "--augmented", pictures[0]).code == 0
+    assert attunet("inspect", small_store.path, "--augmented", pictures[1], "--set", "augment.enabled=false").code == 0
+    drawn, plain = (path.read_bytes() for path in pictures)
+    assert drawn.startswith(b"\x89PNG")
+    assert drawn != plain

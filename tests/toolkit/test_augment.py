@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attunet.augment import Augmenter, _gaussian_noise
+from attunet.augment import Augmenter, _gaussian_noise, draw_parameters
 from attunet.config import AugmentConfig
 
 SIZE = (96, 128)
@@ -87,3 +87,15 @@ def test_noise_is_standard_normal_and_independent_between_samples() -> None:
     assert abs(noise.std().item() - 1) < 0.01
     assert abs((noise.abs() > 2).float().mean().item() - 0.0455) < 0.003
     assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.06
+
+
+@pytest.mark.slow
+def test_compiles_without_a_graph_break() -> None:
+    """Labels may differ where two compilers round a sampling point to either side of a pixel's edge."""
+    images, labels = batch(2, 1)
+    augmenter = Augmenter(STRONG, SIZE, CPU)
+    parameters = draw_parameters(STRONG, seed=1, epochs=np.zeros(2, int), samples=np.arange(2), size=SIZE)
+    expected, expected_labels = augmenter.apply(images, labels, parameters)
+    found, found_labels = torch.compile(augmenter.apply, fullgraph=True)(images, labels, parameters)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    assert (found_labels != expected_labels).float().mean() < 1e-3
