@@ -13,6 +13,9 @@ from attunet.pictures.outlines import mark_sides, outline
 from attunet.pictures.view import View, fullest_slice
 from attunet.volume import Volume
 
+FEW = 24
+WIDE, NARROW = 2.8, 1.9  # inches a tile
+
 
 @dataclass(frozen=True, eq=False)
 class Tile:
@@ -26,18 +29,23 @@ class Tile:
 
 
 def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> Tile:
-    """The slice of a volume with the most classes and, among those, the most foreground; the middle one without labels."""
-    image = view.slices(volume.data[0])
+    """The slice of a volume with the most classes and, among those, the most foreground; the middle one without labels.
+
+    Of a scan the first channel is shown, of a picture the mean of its colours.
+    """
+    image = view.slices(volume.data.mean(axis=0, dtype=np.float32) if volume.unit == "pixel" else volume.data[0])
     shown = None if labels is None else view.slices(labels)
     index = len(image) // 2 if shown is None else fullest_slice(shown)
     return Tile(title, image[index], None if shown is None else shown[index], view.row_over_column, view.sides)
 
 
-def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int = 4, title: str = "") -> Path:
-    """All tiles in reading order, with one legend of the classes."""
-    columns = min(columns, len(tiles))
+def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int | None = None, title: str = "") -> Path:
+    """All tiles in reading order, with one legend of the classes. columns: 4, or 10 of smaller tiles where there are many."""
+    width = WIDE if columns is not None or len(tiles) <= FEW else NARROW
+    columns = min(columns or (4 if len(tiles) <= FEW else 10), len(tiles))
     rows = -(-len(tiles) // columns)
-    figure = new_figure(2.8 * columns, 3.0 * rows + 0.7)
+    height = max(one.image.shape[0] * one.row_over_column / one.image.shape[1] for one in tiles)
+    figure = new_figure(width * columns, (width * min(height, 1.5) + 0.25) * rows + 0.7)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
@@ -47,10 +55,15 @@ def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, c
             for index, color in enumerate(classes.colors[1:], start=1):
                 outline(axes, one.labels == index, color=color, width=1.2)
         mark_sides(axes, one.sides)
-        axes.set_title(one.title, fontsize=9)
+        axes.set_title(_short(one.title, int(width * 12)), fontsize=9)
     if any(one.labels is not None for one in tiles):
         handles = [Line2D([], [], color=c, linewidth=2, label=n) for n, c in zip(classes.names[1:], classes.colors[1:], strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=12)
     return save(figure, path)
+
+
+def _short(name: str, most: int) -> str:
+    """A name of at most so many letters; what tells names apart is at their ends."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
