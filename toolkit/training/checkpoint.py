@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from attunet.atomic import verify_folder, write_folder
@@ -104,7 +103,7 @@ class Checkpoints:
             return
         try:
             pending.result()
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise RunError(f"{self.folder}: the checkpoint could not be written ({error}); earlier ones are untouched") from None
 
     def _submit(self, name: str, parts: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
@@ -178,7 +177,7 @@ def _host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _tensor_writer(tensors: dict[str, torch.Tensor]) -> Callable[[Path], object]:
-    return lambda path: save_file(tensors, path)
+    return lambda path: path.write_bytes(save(tensors))  # safetensors' own save_file makes files that nobody else may read
 
 
 def _prune(folder: Path, written: Path) -> None:

@@ -1,12 +1,15 @@
 """What a machine does to a training: a process dies, the disk is full, the folder cannot be written."""
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,68 @@ def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store
     found = newest_checkpoint(run / "checkpoints")
     assert found is not None
     assert found.state["finished"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_named(small_store: Store, tmp_path: Path) -> None:
+    """Nobody tells the others that it is stopped: they wait for as long as is configured, and say whom for."""
+    run, settings = tmp_path / "run", options("optim.epochs=1000", "run.checkpoint_every_steps=2", "run.timeout_minutes=0.15")
+    job = start([*launcher(), *TRAIN, str(small_store.path), str(run), "--fold", "0", *settings])
+    wait_for_checkpoint(run, job)
+    hung = process_of_rank(run, 1)
+    os.kill(hung, signal.SIGSTOP)
+    while "error: " not in (line := job.stdout.readline()):  # type: ignore[union-attr]
+        assert line, "ended without an error"
+    os.kill(hung, signal.SIGKILL)  # the launcher would do so half a minute later
+    job.communicate(timeout=120)
+    assert f"no sign of life from rank 1 (process {hung} on {socket.gethostname()})" in line
+    assert job.returncode != 0
+    assert newest_checkpoint(run / "checkpoints") is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 1.5 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", path], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
+    run = small_disk / "run"
+    endless = options("optim.epochs=1000", "run.checkpoint_every_steps=2")
+    command = [*TRAIN, str(small_store.path), str(run), "--fold", "0", "--resume=auto", *endless]
+    job = start(command)
+    wait_for_checkpoint(run, job)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(1024))
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 1, output
+    assert "No space left on device" in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not list((run / "checkpoints").glob("*.partial")), "what was begun gives its room back"
+    last = newest_checkpoint(run / "checkpoints")
+    assert last is not None
+    (small_disk / "filler").unlink()
+    job = start(command)
+    while f"resuming at step {last.state['step']}" not in (line := job.stdout.readline()):  # type: ignore[union-attr]
+        assert line, "ended without resuming"
+    job.kill()
+    job.wait()
+
+
+def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    job = start([*TRAIN, str(small_store.path), str(small_disk / "run"), "--fold", "0", *options()])
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 2
+    assert output == f"error: {small_disk}/run: the run folder cannot be written: Read-only file system\n"
 
 
 @pytest.mark.slow
