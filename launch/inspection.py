@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from attunet.cases import CaseFiles, Source
+from attunet.cases import CaseFiles, Source, files_in
 from attunet.checks import check_cases
 from attunet.classes import Classes
 from attunet.codings import parse_classes, to_indices
 from attunet.config import DataConfig
+from attunet.dicom import is_dicom
 from attunet.errors import InputError
 from attunet.launch.case_sheet import draw_cases
 from attunet.layouts import find_cases
@@ -46,6 +47,8 @@ def describe(path: Path, options: SourceOptions) -> Iterator[str]:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return _store(path, options.picture)
+        if any(is_dicom(file) for file in files_in(path)):
+            return _volume(path)
         return _run(path) if _holds_runs(path) else _source(path, options)
     if is_archive(path):
         return _archive(path, options)
@@ -185,7 +188,7 @@ def _facts_in_words(facts: CaseFacts) -> str:
 def _volume(path: Path) -> Iterator[str]:
     from attunet.readers import read_volume
 
-    volume = read_volume(path)
+    volume = read_volume(path, channels=None)
     shape = " × ".join(map(str, volume.shape))
     yield f"{path}: a volume, {shape} voxels of {_mm(volume.spacing)} {volume.unit}, {len(volume.data)} channel(s)"
     yield f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean {volume.data.mean():.4g}"

@@ -53,3 +53,15 @@ def test_as_a_dicom_series(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1I
     predict(run, tmp_path / "series", tmp_path / "out.nii.gz", report=lambda line: None)
     found = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(np.asarray(found.dataobj), same_places(found, labels))
+
+
+def test_tilted_in_the_scanner(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path) -> None:
+    """The same voxels under an oblique affine: the same labels, under that affine."""
+    angle = np.radians(20)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), turn @ scan.affine), tmp_path / "tilted.nii.gz")
+    predict(run, tmp_path / "tilted.nii.gz", tmp_path / "out.nii.gz", report=lambda line: None)
+    found = nib.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(found.affine, turn @ scan.affine, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(labels.dataobj))
