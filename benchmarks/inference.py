@@ -8,6 +8,7 @@ that no form is timed that computes something else.
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def measure(
     batch_sizes: Sequence[int],
     only: Sequence[str] = (),
     runs: int = 200,
-    seconds: float = 60.0,
+    seconds: float = math.inf,
     report: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Rows and ratios. only: names of contenders, all by default; one that does not load is in `skipped`, with the reason."""
@@ -64,10 +65,16 @@ def measure(
     if not contenders:
         raise RunError("inference: nothing could be loaded")
     rows = [row for batch in batch_sizes for row in _time(contenders, subject.slices(batch), runs, seconds)]
-    settings = {"runs": runs, "seconds": seconds, "warm_up_runs": WARM_UP_RUNS, "threads": num_threads if device == "cpu" else None}
+    settings = {
+        "runs": runs,
+        "seconds": seconds if math.isfinite(seconds) else None,
+        "warm_up_runs": WARM_UP_RUNS,
+        "threads": num_threads if device == "cpu" else None,
+    }
     what = {"num_parameters": sum(p.numel() for p in subject.network.parameters()), "size": list(subject.size), "device": device}
     return {
         "schema": 1,
+        "command": " ".join(["python -m attunet.benchmarks.inference", *sys.argv[1:]]),
         "environment": environment(),
         "settings": {**settings, **what},
         "skipped": skipped,
@@ -146,7 +153,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 and 8 by default, on a GPU 1 and 32")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated")
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument("--seconds", type=float, default=60.0, help="no row takes much longer, 60 by default")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
     parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
     return parser.parse_args()
 

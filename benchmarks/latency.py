@@ -6,10 +6,11 @@ Loading and the first pass, in which libraries choose their algorithms, are time
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def sweep(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     threads: Sequence[int | None] = (None,),
     runs: int = 200,
-    seconds: float = 20.0,
+    seconds: float = math.inf,
+    report: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Times every model at every batch size and number of threads: `runs` times each, or as often as `seconds` allow (3 at least)."""
     rows, load_ms = [], {}
@@ -44,8 +46,12 @@ def sweep(
         load_ms[str(count or "auto")] = 1000 * (time.perf_counter() - began)
         for batch_size in batch_sizes:
             rows += _time_batch(candidates, batch_size, count, runs, seconds)
-    settings = {"runs": runs, "seconds": seconds, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
-    return {"schema": 1, "environment": environment(), "settings": settings, "rows": rows}
+            slowest = max(rows[-len(candidates) :], key=lambda row: row["p50_ms"])
+            report(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
+    limit = seconds if math.isfinite(seconds) else None
+    settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
+    command = " ".join(["python -m attunet.benchmarks.latency", *sys.argv[1:]])
+    return {"schema": 1, "command": command, "environment": environment(), "settings": settings, "rows": rows}
 
 
 def _time_batch(candidates: Sequence[Candidate], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
@@ -109,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default")
     parser.add_argument("--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default")
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument("--seconds", type=float, default=20.0, help="no row takes much longer, 20 by default")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
     parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
     return parser.parse_args()
 
@@ -125,6 +131,7 @@ def main() -> None:
             threads=arguments.threads,
             runs=arguments.runs,
             seconds=arguments.seconds,
+            report=lambda line: print(line, file=sys.stderr),
         )
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -20,7 +20,8 @@ def markdown(results: Results) -> str:
     parts = [
         "# Evaluation",
         f"Store `{store['name']}`, {which}: {', '.join(store['cases'])}. Dice per case in 3D on the native grid, mean over the foreground "
-        "classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over patients (from five on).",
+        "classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over patients (from five on). "
+        "Agreement: Dice of the model's label maps against those of the first model, all cases together.",
         table(header, rows),
         *_notes(results),
         "## Per class",
@@ -52,9 +53,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
-    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
+    speed = ["ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
+    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agrees with the first", *speed]
+    agreements = ["–", *(f"{number(c['agreement']['dice'], 4)}" for c in results["comparisons"])]
     rows = []
-    for row in results["models"]:
+    for row, agreement in zip(results["models"], agreements, strict=True):
         batch, interval = row["latency_ms"]["batch"]["1"], row["dice"]["ci95"]
         rows.append(
             [
@@ -63,6 +66,7 @@ def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
                 "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
                 number(row["hd95_mm"]["mean"], 1),
                 number(row["assd_mm"]["mean"], 2),
+                agreement,
                 number(batch["p50"], 1),
                 number(batch["p99"], 1),
                 number(row["throughput_slices_per_s"]["batch"]["8"], 1),

@@ -1,6 +1,7 @@
 """How long calls take, measured so that a machine that drifts hurts all of them alike."""
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,20 +29,22 @@ class Timings:
 
 
 def time_interleaved(
-    calls: Sequence[Callable[[], object]], *, seconds: float, min_runs: int = 3, max_runs: int | None = None
+    calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, min_runs: int = 3, max_runs: int | None = None
 ) -> list[np.ndarray]:
     """Seconds of every timed run of each call.
 
-    The calls take turns, and each turn begins with a run that is not timed: it brings the caches back and lets the threads of the
-    call before come to rest. Every call gets about `seconds` in all, untimed runs included, and `min_runs` timed ones at least.
+    The calls take turns, `TURNS` of them, and each turn begins with a run that is not timed: it brings the caches back and lets the
+    threads of the call before come to rest. A call is done after `max_runs` timed runs, or earlier when it has had about `seconds`,
+    untimed runs included, and at least `min_runs` timed ones.
     """
+    assert math.isfinite(seconds) or max_runs is not None, "nothing says when a call is done"
     timed: list[list[float]] = [[] for _ in calls]
     spent = [0.0] * len(calls)
     for call in calls:
         _warm_up(call, seconds / 5)
     while waiting := [i for i in range(len(calls)) if _goes_on(len(timed[i]), spent[i], seconds, min_runs, max_runs)]:
         for i in waiting:
-            most = None if max_runs is None else max_runs - len(timed[i])
+            most = None if max_runs is None else min(max_runs - len(timed[i]), math.ceil(max_runs / TURNS))
             began = time.perf_counter()
             timed[i].extend(_turn(calls[i], seconds / TURNS, most))
             spent[i] += time.perf_counter() - began

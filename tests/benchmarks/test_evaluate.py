@@ -131,6 +131,8 @@ def test_page_table_and_pictures(run_evaluate: Evaluate, tmp_path: Path) -> None
     assert "| b (numpy cpu) | spleen | 0.000 |" in page
     assert results["comparisons"][0]["words"] in page
     assert len(summary_table(results).splitlines()) == 3
+    assert "agrees with the first" in page
+    assert f"| {results['comparisons'][0]['agreement']['dice']:.4f} |" in page
     drawn = {path.name for path in (tmp_path / "out/plots").iterdir()}
     assert {"dice_against_latency.png", "latency_against_batch.png", "volume_time.png", "confusion_a_numpy_cpu.png"} <= drawn
     assert len([name for name in drawn if name.startswith("outlines_")]) == 4

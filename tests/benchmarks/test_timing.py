@@ -14,9 +14,12 @@ def test_calls_take_turns_and_all_get_enough_runs() -> None:
     assert order.count("a") > len(timed[0])  # warm-up and the first run of each turn do not count
 
 
-def test_no_more_runs_than_asked_for() -> None:
-    timed = time_interleaved([lambda: None] * 3, seconds=5, max_runs=50)
+def test_as_many_runs_as_asked_for_and_still_in_turns() -> None:
+    order: list[int] = []
+    timed = time_interleaved([lambda i=i: order.append(i) for i in range(3)], max_runs=50)  # type: ignore[misc]
     assert [len(runs) for runs in timed] == [50, 50, 50]
+    switches = sum(one != other for one, other in itertools.pairwise(order))
+    assert switches > 20, "quick calls must not have all their runs in one turn"
 
 
 def test_percentiles_and_throughput_of_known_times() -> None:
