@@ -107,7 +107,7 @@ class Segmenter:
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Memory beyond the volume holds one batch.
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Beyond the volume and its prepared slices, memory holds one batch.
 
         An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
         Warns with UntrainedInputWarning where the volume is far outside what the model was trained on.

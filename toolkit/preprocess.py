@@ -133,29 +133,24 @@ def as_colour(volume: Volume, num_channels: int) -> Volume:
     return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
 
 
-def _resampled(volume: Volume, spec: PreprocessSpec) -> tuple[list[np.ndarray], list[ChannelStatistics], Grid]:
-    """Per channel the normalised slices `(Z, h, w)` at the target spacing, and the grid; what training and prediction share."""
+def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None) -> Prepared:
+    """What training and prediction share. A slice at a time from the voxels to the window: memory holds no volume in between."""
     volume = as_colour(volume, spec.num_channels)
     if volume.data.shape[0] != spec.num_channels:
         raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
     grid = make_grid(volume, spec)
-    channels, statistics = [], []
-    for channel in volume.data:
+    if window is not None:
+        grid = replace(grid, window=window, offset=window_offset(grid.resampled_shape, window))
+    prepared = np.empty((grid.num_slices, spec.num_channels, *grid.window), dtype=np.float32)
+    statistics = []
+    for index, channel in enumerate(volume.data):
         # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
         slices = np.ascontiguousarray(to_slices(channel, grid.transform, grid.slice_axis))
         statistics.append(channel_statistics(slices, spec))
-        channels.append(resize_linear(normalize(slices, statistics[-1]), grid.resampled_shape))
-    return channels, statistics, grid
-
-
-def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None) -> Prepared:
-    channels, statistics, grid = _resampled(volume, spec)
-    if window is not None:
-        grid = replace(grid, window=window, offset=window_offset(grid.resampled_shape, window))
-    slices = np.empty((grid.num_slices, spec.num_channels, *grid.window), dtype=np.float32)
-    for index, (channel, values) in enumerate(zip(channels, statistics, strict=True)):
-        slices[:, index] = fit_window(channel, grid.window, values.pad_value)
-    return Prepared(slices, grid, tuple(v.pad_value for v in statistics), tuple(statistics))
+        for one, out in zip(slices, prepared[:, index], strict=True):
+            resized = resize_linear(normalize(one, statistics[-1]), grid.resampled_shape)
+            out[...] = fit_window(resized, grid.window, statistics[-1].pad_value)
+    return Prepared(prepared, grid, tuple(v.pad_value for v in statistics), tuple(statistics))
 
 
 def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
