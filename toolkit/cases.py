@@ -63,7 +63,7 @@ def regular_files(root: Path) -> list[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and path.resolve().is_relative_to(inside):
+            if not name.startswith(".") and path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(inside)):
                 files.append(path)
     return files
 

@@ -25,6 +25,7 @@ CT_AIR = -500.0  # scans whose darkest voxels lie below it are in Hounsfield uni
 EDGES = (16, 240)  # greys of smoothed edges, between what was meant as 0 and as 255
 FEWEST_GREYS = 16  # so many different values are no classes
 MOST_EDGES = 0.1  # of all pixels
+MOST_STRAY = 0.02  # of the white ones
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -83,9 +84,13 @@ def _without_smooth_edges(source: Source, facts: Sequence[CaseFacts]) -> Source:
     total: Counter[int] = Counter()
     for fact in facts:
         total.update(fact.label_values or {})
-    between = sum(count for value, count in total.items() if EDGES[0] < value < EDGES[1])
-    smooth = len(total) > FEWEST_GREYS and min(total) == 0 and max(total) == 255 and between <= MOST_EDGES * total.total()
-    if source.codings or facts[0].unit != "pixel" or not smooth:
+    if source.codings or facts[0].unit != "pixel" or not total or (min(total), max(total)) != (0, 255):
+        return source
+    others = {value: count for value, count in total.items() if value not in (0, 255)}
+    between = sum(count for value, count in others.items() if EDGES[0] < value < EDGES[1])
+    smooth = len(total) > FEWEST_GREYS and between <= MOST_EDGES * total.total()
+    nearly = between == 0 and 0 < sum(others.values()) <= MOST_STRAY * total[255]  # few black and white pixels that are not quite so
+    if not (smooth or nearly):
         return source
     return dataclasses.replace(source, codings=(classes_of_values((0, 255), source.root),), grey_ranges=((0, 127), (128, 255)))
 

@@ -117,8 +117,8 @@ def dataset_json(path: Path) -> None:
     find_cases(path.parent)
 
 
-def series() -> bytes:
-    """One DICOM slice, written once."""
+def series(syntax: str = "1.2.840.10008.1.2.1") -> bytes:
+    """One DICOM slice, written once; explicit little endian unless another transfer syntax is given."""
     from pydicom.dataset import Dataset, FileMetaDataset
 
     dataset = Dataset()
@@ -131,7 +131,7 @@ def series() -> bytes:
     dataset.RescaleSlope, dataset.RescaleIntercept = "2", "-5"
     dataset.PixelData = PIXELS[:, :, 0].T.tobytes()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.file_meta.TransferSyntaxUID = syntax
     out = io.BytesIO()
     dataset.save_as(out, enforce_file_format=True)
     return out.getvalue()
@@ -158,6 +158,7 @@ FORMATS: dict[str, tuple[str, st.SearchStrategy[bytes], Callable[[Path], object]
     "header in gzip": ("a.nii.gz", damaged(nifti(nib.Nifti1Image), 352).map(gzip.compress), read_any, 0.1),
     "gzip": ("a.nii.gz", damaged(gzip.compress(nifti(nib.Nifti1Image)), 30), read_any, 0.06),
     "dicom": ("a.dcm", damaged(series(), 700), read_any, 0.2),
+    "dicom, implicit": ("a.dcm", damaged(series("1.2.840.10008.1.2"), 700), read_any, 0.06),
     "png": ("a.png", damaged(picture("PNG"), 60), read_any, 0.04),
     "png headers": ("a.png", png_headers(), read_any, 0.08),
     "tiff": ("a.tif", damaged(picture("TIFF"), 200), read_any, 0.06),

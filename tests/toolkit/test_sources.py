@@ -194,6 +194,21 @@ def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
     assert whole.slices.shape[1] == 3
 
 
+def test_masks_that_are_not_quite_black_and_white_have_two_classes(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    for name, stray in (("stray", (1, 254)), ("classes", (1, 2))):
+        mask = np.zeros((60, 60), np.uint8)
+        mask[10:40, 10:40] = 255
+        many = slice(50, 52 if name == "stray" else 58)
+        mask[many, 5:8], mask[20, 20:24] = stray
+        for folder, array in (("images", RNG.integers(0, 255, (60, 60)).astype(np.uint8)), ("labels", mask)):
+            (tmp_path / name / folder).mkdir(parents=True)
+            images.fromarray(array).save(tmp_path / f"{name}/{folder}/a.png")
+    store = prepare(tmp_path / "stray", tmp_path / "a", DataConfig(), report=quiet)
+    assert (store.classes.values, [f["rule"] for f in store.manifest["findings"]]) == ((0, 255), ["smoothed-masks"])
+    assert prepare(tmp_path / "classes", tmp_path / "b", DataConfig(), report=quiet).classes.values == (0, 1, 2, 255)
+
+
 def test_several_masks_of_one_picture_are_one(tmp_path: Path) -> None:
     images = pytest.importorskip("PIL.Image")
     masks = [np.zeros((20, 30), np.uint8) for _ in range(3)]
