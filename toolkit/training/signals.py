@@ -39,6 +39,6 @@ class StopSignals:
                 os._exit(128 + number)
             return
         self.received, self._received_at = number, time.monotonic()
-        print(
-            f"{signal.Signals(number).name}: saving a checkpoint at the next step; once more to leave at once", file=sys.stderr, flush=True
-        )
+        if os.environ.get("RANK", "0") == "0":
+            name = signal.Signals(number).name
+            print(f"{name}: saving a checkpoint at the next step; once more to leave at once", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Training as a user meets it: it learns, it says what is wrong, and it keeps what it promised."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -113,6 +114,17 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     loaded = load_run(run)
     assert loaded.step == 3  # the three good steps; nothing of the bad one
     assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
+
+
+def test_a_clock_that_goes_back_stops_no_checkpoint(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = itertools.count(20_000, -1)
+    monkeypatch.setattr("time.time", lambda: 86400.0 * next(days))
+    made = config("optim.epochs=1", "run.checkpoint_every_minutes=1e-9", "run.log_every=1")
+    train(small_store.path, tmp_path / "run", made, fold=0, report=lambda text: None)
+    rows = read_metrics(tmp_path / "run")
+    assert [row["step"] for row in rows if row["event"] == "checkpoint"] == [1, 2]
+    assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
+    assert load_run(tmp_path / "run").step == 3
 
 
 def test_a_streamed_training_goes_on_where_it_was(small_store: Store, tmp_path: Path) -> None:
