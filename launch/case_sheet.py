@@ -15,10 +15,10 @@ def draw_cases(
     picture: Path, cases: Iterable[tuple[str, Volume, np.ndarray | None]], classes: Classes, *, slice_axis: int, title: str
 ) -> None:
     """cases: name, volume, and class indices `(X, Y, Z)` or None, read one after the other; of more than `MOST_CASES` the title says so."""
-    from attunet.pictures.contact_sheet import draw_contact_sheet, tile
+    from attunet.pictures.contact_sheet import Tile, draw_contact_sheet, tile
     from attunet.pictures.view import view_of
 
-    tiles = []
+    tiles: list[Tile] = []
     for name, volume, labels in cases:
         if len(tiles) == MOST_CASES:
             title = f"{title}, the first {MOST_CASES} of them"
