@@ -3,6 +3,7 @@
 import os
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -20,12 +21,13 @@ class RankLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
-            self.write("done")
+            last = "done"
         elif isinstance(error, SystemExit):
-            self.write(f"stopped, exit code {error.code}")
+            last = f"stopped, exit code {error.code}"
         else:
-            self.write("".join(traceback.format_exception(error)).rstrip())
-        self._file.close()
+            last = "".join(traceback.format_exception(error)).rstrip()
+        with suppress(OSError), self._file:  # where the disk is full, that is what is to be told, and not that this file says nothing
+            self.write(last)
 
     def write(self, text: str) -> None:
         self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} process {os.getpid()}: {text}\n")

@@ -96,11 +96,13 @@ def test_two_processes_killed_while_writing(small_store: Store, config: Path, un
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
     assert check_moments(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 50
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_two_processes_killed_at_every_write(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
     assert check_moments(small_store, config, uninterrupted_pair, tmp_path, list(range(1, 80)), "2") > 50
 
@@ -117,6 +119,7 @@ def test_killed_at_random_moments(small_store: Store, config: Path, uninterrupte
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_killed_at_many_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
     assert check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 40, seed=100)) > 20
 
@@ -127,6 +130,7 @@ def test_one_of_two_processes_killed_at_random_moments(small_store: Store, confi
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_one_of_two_processes_killed_at_many_random_moments(
     small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
 ) -> None:
