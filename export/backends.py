@@ -84,6 +84,7 @@ class OpenVinoBackend:
             self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
         except Exception as error:
             raise InputError(f"openvino cannot load this graph: {one_line(error)}") from error
+        self.options |= {name: _plain(self._model.get_property(name)) for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS")}
         self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
@@ -92,6 +93,11 @@ class OpenVinoBackend:
             return [np.array(results[name]) for name in outputs]
         except Exception as error:
             raise failure("openvino", error) from error
+
+
+def _plain(value: Any) -> Any:
+    """A property as a JSON value: openvino has types of its own for some."""
+    return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
 
 
 def _port_shapes(ports: Any) -> Shapes:

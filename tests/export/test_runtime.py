@@ -1,6 +1,7 @@
 """The runtime predicts what the network predicts, from any thread, and never on another provider than was asked for."""
 
 import dataclasses
+import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -162,18 +163,23 @@ def test_provider_that_is_not_there_is_an_error_that_says_what_is_missing(artefa
         Segmenter(artefact, provider=provider)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    if precision == "fp16":
-        from attunet.export.precision import to_half
+    if precision != "fp32":
+        from attunet.export.precision import to_half, to_int8
+        from attunet.export.upsampling import upsample_by_pixel_shuffle
 
-        onnx = pytest.importorskip("onnx")
-        graph = to_half(onnx.load_from_string(graph)).SerializeToString()
+        model = pytest.importorskip("onnx").load_from_string(graph)
+        if precision == "int8":
+            upsample_by_pixel_shuffle(model)
+        graph = (to_half(model) if precision == "fp16" else to_int8(model, [_slices(4, 1, 48, 64)])).SerializeToString()
     plain = variant(graph, precision=precision)
     other = Segmenter(plain.path, provider="openvino", num_threads=1)
     slices = _slices(3, 1, 48, 64)
-    tolerance = 1e-5 if precision == "fp32" else 2e-2  # bf16 on some CPUs
+    json.dumps(other.backend.options)  # they stand in results
+    assert other.backend.options["INFERENCE_NUM_THREADS"] == 1
+    tolerance = {"fp32": 1e-5, "fp16": 2e-2, "int8": 2e-2}[precision]  # fp16 is bf16 on some CPUs; int8 may round the other way
     for one, expected in zip(other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True):
         assert np.abs(one - expected).mean() < tolerance
 
