@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from attunet.benchmarks.results_table import label_of
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.components import keep_largest_components
@@ -48,8 +49,7 @@ class Candidate:
     @property
     def label(self) -> str:
         """What tables and pictures call it."""
-        precision = "" if self.precision == "fp32" else f" {self.precision}"
-        return f"{self.name} ({self.backend} {self.provider}{precision})"
+        return label_of(self.name, self.backend, self.provider, self.precision)
 
     def random_slices(self, batch_size: int) -> np.ndarray:
         """Input float32 (N, C, H, W) for timing."""

@@ -44,8 +44,13 @@ def markdown(results: Results) -> str:
 
 
 def model_label(row: dict[str, Any]) -> str:
-    precision = "" if row["precision"] == "fp32" else f" {row['precision']}"
-    return f"{row['name']} ({row['backend']} {row['provider']}{precision})"
+    return label_of(row["name"], row["backend"], row["provider"], row["precision"])
+
+
+def label_of(name: str, backend: str, provider: str, precision: str) -> str:
+    """What tables and pictures call a model."""
+    where = dict.fromkeys((backend, provider))  # openvino is both
+    return f"{name} ({' '.join([*where, *([] if precision == 'fp32' else [precision])])})"
 
 
 def number(value: float | None, digits: int = 3) -> str:
