@@ -24,8 +24,7 @@ def test_every_organ_of_every_case_survives_preparation(real_cases: Path, spacin
     cases = find_cases(real_cases / "labelled").cases
     assert len(cases) == 6
     for case in cases:
-        assert case.label is not None
-        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.label)
+        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
         grid = prepare_training_slices(volume, spec).grid
         prepared = prepare_training_labels(labels.astype(np.uint8), grid, 5)
         assert prepared.shape[1:] == (size, size)
@@ -60,8 +59,7 @@ def test_a_case_stored_rotated_or_flipped_gets_the_same_labels(real_cases: Path,
 def test_an_organ_lies_on_its_own_side_of_the_prepared_slices(real_cases: Path) -> None:
     """Columns run to the patient's left: liver and right kidney come first."""
     for case in find_cases(real_cases / "labelled").cases:
-        assert case.label is not None
-        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.label)
+        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
         prepared = prepare_training_labels(labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5)
         liver, right, left, spleen = (np.nonzero(prepared == organ)[2].mean() for organ in range(1, 5))
         assert max(liver, right) < min(left, spleen)
