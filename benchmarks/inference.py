@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -74,7 +75,7 @@ def measure(
     what = {"num_parameters": sum(p.numel() for p in subject.network.parameters()), "size": list(subject.size), "device": device}
     return {
         "schema": 1,
-        "command": " ".join(["python -m attunet.benchmarks.inference", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "attunet.benchmarks.inference", *sys.argv[1:]]),
         "environment": environment(),
         "settings": {**settings, **what},
         "skipped": skipped,

@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def sweep(
             report(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
     limit = seconds if math.isfinite(seconds) else None
     settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
-    command = " ".join(["python -m attunet.benchmarks.latency", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "attunet.benchmarks.latency", *sys.argv[1:]])
     return {"schema": 1, "command": command, "environment": environment(), "settings": settings, "rows": rows}
 
 
