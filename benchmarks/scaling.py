@@ -3,6 +3,7 @@
 Strong scaling: the global batch stays, each process takes its share. Every number of processes is measured twice, in turns: as one
 training, whose processes reduce the loss and the gradients together, and as so many trainings at once that know nothing of each other
 and take the same share each. The second is what the hardware gives; what the first takes longer is communication, and waiting for it.
+Efficiency is per process: on a CPU one process has all the cores, and n share them, so 1/n is as fast as one.
 The checkpoint's cost is what training waited for it, and its size. Prints a table and one JSON line.
 """
 
