@@ -13,6 +13,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
+from attunet.export.session import usable_cpus
 from attunet.findings import Finding
 from attunet.inputs import Input
 from attunet.preprocess import Prepared, preprocess
@@ -97,6 +98,14 @@ def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
     if not rank.isdecimal():
         raise InputError(f"LOCAL_RANK: must be an integer of at least 0, got {rank!r}")
     return int(rank)
+
+
+def local_threads(environment: Mapping[str, str] = os.environ) -> int | None:
+    """CPU threads of this process where `accelerate launch` started several on one machine: its share. None: the library's own choice."""
+    count = environment.get("LOCAL_WORLD_SIZE", "1")
+    if not count.isdecimal() or int(count) < 1:
+        raise InputError(f"LOCAL_WORLD_SIZE: must be an integer of at least 1, got {count!r}")
+    return None if int(count) == 1 else max(1, usable_cpus() // int(count))
 
 
 def predict_cohort(

@@ -43,10 +43,13 @@ def session_options() -> Any:
     return options
 
 
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_threads() -> int:
     """0 lets ONNX Runtime take a thread for every physical core; a process held to fewer CPUs takes those it may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if allowed == os.cpu_count() else allowed
+    return 0 if usable_cpus() == os.cpu_count() else usable_cpus()
 
 
 def _open_session(data: bytes, options: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
-from attunet.export.cohort import Job, local_gpu, predict_cohort, read_prepared, shard_of
+from attunet.export.cohort import Job, local_gpu, local_threads, predict_cohort, read_prepared, shard_of
 from attunet.export.runtime import Segmenter
 from attunet.geometry import resize_linear
 from attunet.inputs import find_inputs
@@ -98,11 +98,11 @@ def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -
         from attunet.training.ensemble import load_model
 
         run = load_model(model)
-        network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device)
+        network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device, num_threads=local_threads())
         gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
         return Predictor(run.spec, run.classes, lambda prepared: predict_prepared(network, prepared, run.spec), gates, run.ranges)
     gpu = {"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None
-    segmenter = Segmenter(model, provider=provider, provider_options=gpu)
+    segmenter = Segmenter(model, provider=provider, num_threads=local_threads(), provider_options=gpu)
     names = segmenter.metadata.attention_outputs
     maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
     return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps, segmenter.ranges)

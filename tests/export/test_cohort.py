@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.cohort import Job, local_gpu, predict_cohort, shard_of
+from attunet.export.cohort import Job, local_gpu, local_threads, predict_cohort, shard_of
 from attunet.export.runtime import Segmenter
 from attunet.inputs import Input
 
@@ -148,3 +148,13 @@ def test_each_process_of_a_machine_has_its_own_gpu():
     assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
     with pytest.raises(InputError, match="LOCAL_RANK"):
         local_gpu({"LOCAL_RANK": "-1"})
+
+
+def test_processes_of_a_machine_share_its_cpus(monkeypatch):
+    from attunet.export import cohort
+
+    monkeypatch.setattr(cohort, "usable_cpus", lambda: 8)
+    shares = [local_threads(environment) for environment in ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})]
+    assert shares == [None, 4, 1]
+    with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
+        local_threads({"LOCAL_WORLD_SIZE": "0"})

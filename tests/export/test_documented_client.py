@@ -105,3 +105,15 @@ def test_every_field_is_documented(artefact):
     about = Client(artefact).about
     for name in (*about, *about["preprocessing"], *about["training"], *about["postprocessing"], *about["input"]):
         assert f"`{name}`" in DOCUMENT or f'"{name}"' in DOCUMENT, name
+
+
+def test_the_documents_python_runs_as_it_stands(tmp_path, artefact, monkeypatch):
+    array = np.random.default_rng(3).normal(100, 30, (37, 52, 6)).astype(np.float32)
+    (tmp_path / "model.onnx").write_bytes(artefact.read_bytes())
+    nib.save(nib.Nifti1Image(array, np.diag([-1.6, -1.6, 8, 1])), tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    names = {"array": array, "slices": np.zeros((2, 1, 64, 64), np.float32)}
+    exec(DOCUMENT.split("```python\n")[1].split("```")[0], names)
+    np.testing.assert_array_equal(names["indices"], names["result"].indices)  # the same scan, as an array and as a file
+    assert nib.load("labels.nii.gz").shape == array.shape
+    assert names["logits"].shape == (2, 5, 64, 64)
