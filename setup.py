@@ -54,6 +54,7 @@ setup(
             *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
+            "openvino>=2025.0",  # its provider is tested like the others
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
             "triton>=3.6,<3.8; sys_platform == 'linux'",
