@@ -6,10 +6,8 @@ and one JSON line.
 """
 
 import argparse
-import json
 import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from attunet.atomic import write_text
 from attunet.benchmarks.made_store import generated_store, repeated_store
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.environment import environment
 from attunet.loader import Loader, ResidentLoader
@@ -59,8 +57,7 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> dict[st
         bytes_on_disk = sum(case.num_slices for case in store.cases) * settings.side**2 * 3
         rows += [_row(name, size, bytes_on_disk, found, measured["resident"]) for name, found in measured.items()]
         shutil.rmtree(large)
-    command = " ".join(["python -m attunet.benchmarks.data", *sys.argv[1:]])
-    return {"schema": 1, "command": command, "environment": environment(), "settings": vars(settings), "results": rows}
+    return {"environment": environment(), "settings": vars(settings), "results": rows}
 
 
 def measure(path: Path, tier: str, settings: Settings) -> dict[str, float]:
@@ -157,8 +154,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="each tier is measured so often, in turns")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where the stores are made, the system's temporary folder by default")
-    parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
-    parser.add_argument("--plot", type=Path, help="also draws a picture")
+    add_output_options(parser, plot=True)
     return parser.parse_args()
 
 
@@ -166,14 +162,12 @@ def main() -> None:
     arguments = _arguments()
     sizes = [int(size) for size in arguments.slices.split(",")]
     settings = Settings(arguments.side, arguments.batch_size, arguments.seconds, arguments.rounds, arguments.device)
-    with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=arguments.folder) as folder:
-        results = benchmark(sizes, settings, Path(folder))
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
-    if arguments.plot:
-        draw(results, arguments.plot)
+
+    def measured() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=arguments.folder) as folder:
+            return benchmark(sizes, settings, Path(folder))
+
+    run_program("data", arguments, measured, table, draw)
 
 
 if __name__ == "__main__":

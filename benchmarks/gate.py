@@ -7,16 +7,14 @@ device's own, with an empty cache. On the CPU torch.compile is left out of the w
 """
 
 import argparse
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attunet.atomic import write_text
 from attunet.benchmarks.gate_runs import DEPTH, DTYPES, MODES, Settings, measure_gate, measure_memory, measure_network
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.environment import environment
 from attunet.errors import InputError
@@ -32,8 +30,6 @@ def benchmark(settings: Settings, *, compiled: bool, network: bool) -> dict[str,
         keep_freed_memory()  # as training does
     torch.backends.cudnn.benchmark = True
     return {
-        "schema": 1,
-        "command": " ".join(["python -m attunet.benchmarks.gate", *sys.argv[1:]]),
         "environment": environment(),
         "settings": {**asdict(settings), "fused_backend": settings.fused_backend},
         "gates": [row for level in range(DEPTH) for row in measure_gate(settings, level, compiled)],
@@ -64,7 +60,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [row["mode"], row["by"], *times, f"{row['times_as_fast_as_eager']:.2f}", peak]
 
 
-def draw(path: Path, results: dict[str, Any]) -> None:
+def draw(results: dict[str, Any], path: Path) -> None:
     """Bars of the time of each gate in eager time, a panel per mode, with the bandwidth reached, as a share of a copy, above."""
     from attunet.pictures.figure import model_color, new_figure, save
 
@@ -95,15 +91,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--no-network", action="store_true", help="the gates alone")
-    parser.add_argument("--json", type=Path, help="also write the results there")
-    parser.add_argument("--plot", type=Path, help="draw the gates there (PNG)")
+    add_output_options(parser, plot=True)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
     on_gpu = arguments.device == "cuda"
-    try:
+
+    def measured() -> dict[str, Any]:
         if arguments.size % 2**DEPTH or arguments.size < 2**DEPTH:
             raise InputError(f"--size: must be a multiple of {2**DEPTH}, got {arguments.size}")
         if on_gpu and not torch.cuda.is_available():
@@ -116,16 +112,9 @@ def main() -> None:
             dtype=arguments.dtype or ("bfloat16" if on_gpu else "float32"),
             seconds=arguments.seconds,
         )
-        results = benchmark(settings, compiled=not arguments.no_compile, network=not arguments.no_network)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
-    if arguments.plot:
-        draw(arguments.plot, results)
+        return benchmark(settings, compiled=not arguments.no_compile, network=not arguments.no_network)
+
+    run_program("gate", arguments, measured, table, draw)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ that no form is timed that computes something else.
 """
 
 import argparse
-import json
 import math
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -20,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from attunet.atomic import write_text
 from attunet.benchmarks.contenders import Contender, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.benchmarks.timing import WARM_UP_RUNS, time_interleaved
 from attunet.environment import environment
@@ -74,8 +72,6 @@ def measure(
     }
     what = {"num_parameters": sum(p.numel() for p in subject.network.parameters()), "size": list(subject.size), "device": device}
     return {
-        "schema": 1,
-        "command": shlex.join(["python", "-m", "attunet.benchmarks.inference", *sys.argv[1:]]),
         "environment": environment(),
         "settings": {**settings, **what},
         "skipped": skipped,
@@ -155,7 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated")
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
     parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
-    parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
+    add_output_options(parser)
     return parser.parse_args()
 
 
@@ -172,9 +168,10 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
 
 def main() -> None:
     arguments = _arguments()
-    try:
+
+    def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
-            results = measure(
+            return measure(
                 _subject(arguments, Path(folder)),
                 device=arguments.device,
                 num_threads=arguments.threads,
@@ -184,13 +181,8 @@ def main() -> None:
                 seconds=arguments.seconds,
                 report=lambda line: print(line, file=sys.stderr),
             )
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
+
+    run_program("inference", arguments, measured, table)
 
 
 if __name__ == "__main__":

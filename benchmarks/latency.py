@@ -5,10 +5,8 @@ Loading and the first pass, in which libraries choose their algorithms, are time
 """
 
 import argparse
-import json
 import math
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from attunet.atomic import write_text
 from attunet.benchmarks.candidates import Candidate, load_candidates
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.benchmarks.timing import WARM_UP_RUNS, time_interleaved
 from attunet.environment import environment
-from attunet.errors import InputError, RunError
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PERCENTILES = (20, 50, 80, 95, 99)
@@ -51,8 +48,7 @@ def sweep(
             report(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
     limit = seconds if math.isfinite(seconds) else None
     settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
-    command = shlex.join(["python", "-m", "attunet.benchmarks.latency", *sys.argv[1:]])
-    return {"schema": 1, "command": command, "environment": environment(), "settings": settings, "rows": rows}
+    return {"environment": environment(), "settings": settings, "rows": rows}
 
 
 def _time_batch(candidates: Sequence[Candidate], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
@@ -117,14 +113,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default")
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
     parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
-    parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
+    add_output_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
-    try:
-        results = sweep(
+
+    def measured() -> dict[str, Any]:
+        return sweep(
             arguments.models,
             providers=arguments.provider or ["cpu"],
             device=arguments.device,
@@ -134,13 +131,8 @@ def main() -> None:
             seconds=arguments.seconds,
             report=lambda line: print(line, file=sys.stderr),
         )
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
+
+    run_program("latency", arguments, measured, table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The checkpoint's cost is what training waited for it, and its size. Prints a tab
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from attunet.atomic import write_text
 from attunet.benchmarks.made_store import generated_store
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.config import load_config
 from attunet.environment import environment
@@ -60,7 +59,7 @@ def measure(store: Path, *, processes: Sequence[int], settings: Sequence[str], b
     stalls = [save["stall_s"] for save in saves]
     checkpoint = {"saves": len(saves), "stall_ms_p50": 1000 * float(np.median(stalls)), "megabytes": saves[0]["megabytes"]}
     about = {"store_slices": num_slices, "settings": list(settings), "batch_size": batch_size, "steps": steps, "rounds": rounds}
-    return {"schema": 1, "environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
+    return {"environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
 
 
 def _num_slices(store: Path) -> int:
@@ -150,7 +149,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
     parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
+    add_output_options(parser)
     arguments = parser.parse_args()
     try:
         arguments.processes = [int(v) for v in arguments.processes.split(",")]
@@ -163,26 +162,19 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    try:
+
+    def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
-            store = arguments.store
-            if store is None:
-                store = generated_store(Path(folder), 192).path
-            results = measure(
-                store,
+            return measure(
+                arguments.store or generated_store(Path(folder), 192).path,
                 processes=arguments.processes,
                 settings=["model.base_width=16", *arguments.settings],
                 batch_size=arguments.batch_size,
                 steps=arguments.steps,
                 rounds=arguments.rounds,
             )
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
+
+    run_program("scaling", arguments, measured, table)
 
 
 if __name__ == "__main__":

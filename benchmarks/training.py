@@ -20,12 +20,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from attunet.atomic import write_text
 from attunet.benchmarks.made_store import generated_store
+from attunet.benchmarks.program import add_output_options, run_program
 from attunet.benchmarks.results_table import aligned
 from attunet.benchmarks.training_contestants import Task
 from attunet.environment import environment
-from attunet.errors import InputError, RunError
+from attunet.errors import RunError
 from attunet.store import Store, open_store
 
 CONTESTANTS = ("attunet", "attunet-streamed", "plain", "monai")
@@ -51,7 +51,7 @@ def compare(store: Store, task: Task, *, contestants: Sequence[str], rounds: int
         row["times_monai"] = _ratio(row, results, "monai")
     settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("contestant", "store", "slices")}
     shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
-    return {"schema": 1, "environment": environment(), "settings": settings | {"rounds": rounds, "shape": shape}, "results": results}
+    return {"environment": environment(), "settings": settings | {"rounds": rounds, "shape": shape}, "results": results}
 
 
 def _row(name: str, rows: Sequence[dict[str, Any]], task: Task) -> dict[str, Any]:
@@ -156,8 +156,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet")
-    parser.add_argument("--json", type=Path, help="also writes the JSON to a file")
-    parser.add_argument("--plot", type=Path, help="also draws a picture")
+    add_output_options(parser, plot=True)
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.rounds, arguments.batch_size) < 1:
         parser.error("--steps, --rounds and --batch-size must be at least 1")
@@ -172,19 +171,13 @@ def main() -> None:
         contestants.remove("monai")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
     task = Task(contestant="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
-    try:
+
+    def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
             store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
-            results = compare(store, task, contestants=contestants, rounds=arguments.rounds)
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    print(table(results))
-    print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
-    if arguments.plot:
-        draw(results, arguments.plot)
+            return compare(store, task, contestants=contestants, rounds=arguments.rounds)
+
+    run_program("training", arguments, measured, table, draw)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_table_and_plot(results: dict, tmp_path: Path) -> None:
     assert "4 at 64²" in text
     assert "whole network" in text
     assert "by hand" in text
-    draw(tmp_path / "gate.png", results)
+    draw(results, tmp_path / "gate.png")
     assert (tmp_path / "gate.png").stat().st_size > 5000
 
 
