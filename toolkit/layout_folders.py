@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +32,20 @@ def find_folders(root: Path, files: list[Path]) -> Source | None:
     Where several folders of masks fit, the one whose name says most is taken, the same in all places, and a note says so.
     """
     below = _below(root, files)
+    beside: defaultdict[Path, list[Path]] = defaultdict(list)
+    for folder in sorted(below):
+        beside[folder.parent].append(folder)
     pairs: list[_Pair] = []
-    for place in sorted(below):
-        if not any(place.is_relative_to(pair.images.parent) for pair in pairs):
-            pairs.extend(_pairs(root, place, below))
+    places: set[Path] = set()
+    for place, folders in beside.items():
+        if place in below and places.isdisjoint((place, *place.parents)) and (found := list(_pairs(root, place, folders, below))):
+            places.add(place)
+            pairs.extend(found)
     if not pairs:
         return None
     best = min(pairs, key=lambda pair: pair.rank)
     taken = [pair for pair in pairs if _plain(pair.labels) == _plain(best.labels)]
-    left = sorted({pair.labels.relative_to(root).as_posix() for pair in pairs if pair not in taken})
+    left = sorted({pair.labels.relative_to(root).as_posix() for pair in pairs if _plain(pair.labels) != _plain(best.labels)})
     notes = (f"masks are taken from {best.labels.name}/; left out: {', '.join(left)}",) if left else ()
     reason = f"it has {best.images.relative_to(root).as_posix()}/ and {best.labels.relative_to(root).as_posix()}/"
     if len(taken) > 1:
@@ -60,9 +65,8 @@ def _below(root: Path, files: Iterable[Path]) -> dict[Path, list[Path]]:
     return dict(below)
 
 
-def _pairs(root: Path, place: Path, below: dict[Path, list[Path]]) -> Iterator[_Pair]:
+def _pairs(root: Path, place: Path, folders: Sequence[Path], below: dict[Path, list[Path]]) -> Iterator[_Pair]:
     """For every folder of masks in a place, the folder of images that it fits."""
-    folders = [folder for folder in sorted(p for p in place.iterdir() if p.is_dir()) if folder in below]
     ranks = {folder: rank for folder in folders if (rank := _rank(folder)) is not None}
     prefix = "" if place == root else f"{flat(place.relative_to(root))}_"
     for labels, rank in ranks.items():
