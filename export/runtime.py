@@ -15,7 +15,7 @@ from attunet.export.backends import Backend, open_backend
 from attunet.export.components import keep_largest_components
 from attunet.findings import Finding
 from attunet.predict_volume import predict_prepared
-from attunet.preprocess import Prepared, preprocess
+from attunet.preprocess import Prepared, VolumeSlices
 from attunet.ranges import TrainingRanges, check_input
 from attunet.readers import read_volume
 from attunet.spec import PreprocessSpec
@@ -107,12 +107,12 @@ class Segmenter:
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Beyond the volume and its prepared slices, memory holds one batch.
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Beyond the volume and its label map, memory holds one batch.
 
         An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
         Warns with UntrainedInputWarning where the volume is far outside what the model was trained on.
         """
-        prepared = preprocess(volume, self.spec)
+        prepared = VolumeSlices(volume, self.spec)
         self._warn(volume, stacklevel=3)
         return self.predict_prepared(prepared, batch_size=batch_size)
 
@@ -122,8 +122,8 @@ class Segmenter:
             warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
         return findings
 
-    def predict_prepared(self, prepared: Prepared, *, batch_size: int = 8) -> np.ndarray:
-        """The second half of `predict_volume`, for a volume that `attunet.preprocess.preprocess` has prepared with `spec`."""
+    def predict_prepared(self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8) -> np.ndarray:
+        """The second half of `predict_volume`, for what `attunet.preprocess` made of a volume with `spec`."""
         fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
         if any(side and side != length for side, length in zip(fixed, window, strict=True)):
             raise InputError(
@@ -148,7 +148,7 @@ class Segmenter:
         """Reads and segments a file; `attunet.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
-            prepared = preprocess(volume, self.spec)
+            prepared = VolumeSlices(volume, self.spec)
             findings = self._warn(volume, stacklevel=3)
             return Prediction(volume, self.predict_prepared(prepared), findings)
         except InputError as error:

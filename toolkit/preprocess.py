@@ -133,38 +133,54 @@ def as_colour(volume: Volume, num_channels: int) -> Volume:
     return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
 
 
-def _windowed(volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None) -> Prepared:
-    """What training and prediction share. A slice at a time from the voxels to the window: memory holds no volume in between."""
-    volume = as_colour(volume, spec.num_channels)
-    if volume.data.shape[0] != spec.num_channels:
-        raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
-    grid = make_grid(volume, spec)
-    if window is not None:
-        grid = replace(grid, window=window, offset=window_offset(grid.resampled_shape, window))
-    prepared = np.empty((grid.num_slices, spec.num_channels, *grid.window), dtype=np.float32)
-    statistics = []
-    for index, channel in enumerate(volume.data):
+class VolumeSlices:
+    """The slices of a volume as network input, made when they are asked for: `slices[3:8]` is float32 `(5, num_channels, H, W)`.
+
+    Oriented, normalised, resampled, placed in the window: the grid's own, or `window`. statistics: one per channel.
+    Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+    """
+
+    def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
+        volume = as_colour(volume, spec.num_channels)
+        if volume.data.shape[0] != spec.num_channels:
+            raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
+        self.grid = make_grid(volume, spec)
+        if window is not None:
+            self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))
+        self._channels = [to_slices(channel, self.grid.transform, self.grid.slice_axis) for channel in volume.data]
         # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
-        slices = np.ascontiguousarray(to_slices(channel, grid.transform, grid.slice_axis))
-        statistics.append(channel_statistics(slices, spec))
-        for one, out in zip(slices, prepared[:, index], strict=True):
-            resized = resize_linear(normalize(one, statistics[-1]), grid.resampled_shape)
-            out[...] = fit_window(resized, grid.window, statistics[-1].pad_value)
-    return Prepared(prepared, grid, tuple(v.pad_value for v in statistics), tuple(statistics))
+        self.statistics = tuple(channel_statistics(np.ascontiguousarray(channel), spec) for channel in self._channels)
+
+    def __len__(self) -> int:
+        return self.grid.num_slices
+
+    def __getitem__(self, chosen: slice) -> np.ndarray:
+        numbers = range(len(self))[chosen]
+        prepared = np.empty((len(numbers), len(self._channels), *self.grid.window), dtype=np.float32)
+        for index, (channel, statistics) in enumerate(zip(self._channels, self.statistics, strict=True)):
+            for number, out in zip(numbers, prepared[:, index], strict=True):  # a slice at a time: no volume in between
+                one = np.ascontiguousarray(channel[number])
+                resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
+                out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
+        return prepared
+
+    def prepared(self) -> Prepared:
+        """All of them at once."""
+        return Prepared(self[:], self.grid, tuple(one.pad_value for one in self.statistics), self.statistics)
 
 
 def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
     """Network input of a whole volume: oriented, normalised, resampled, padded to the training window or beyond it, never cropped.
 
     Returns slices float32 `(Z, num_channels, H, W)`; neighbouring slices are gathered by `gather_context`.
-    Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+    Raises what `VolumeSlices` raises.
     """
-    return _windowed(volume, spec, None)
+    return VolumeSlices(volume, spec).prepared()
 
 
 def prepare_training_slices(volume: Volume, spec: PreprocessSpec) -> Prepared:
     """As `preprocess`, but cropped or padded around the centre to the training window `spec.size`."""
-    return _windowed(volume, spec, spec.size)
+    return VolumeSlices(volume, spec, spec.size).prepared()
 
 
 def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -89,3 +90,18 @@ def test_large_slices_run_in_tiles_without_seams() -> None:
     error = np.abs(tiled(local, **in_tiles)(slices) - local(slices))
     assert error.max() < 0.1 * np.abs(local(slices)).max()  # what a tile lacks beyond its edge weighs little there
     np.testing.assert_array_equal(tiled(local)(slices), local(slices))
+
+
+def test_memory_does_not_grow_with_the_slices_but_for_scan_and_labels() -> None:
+    spec = PreprocessSpec("LPS", 2, spacing_mm=0.5, size=(128, 128))
+
+    def peak(num_slices: int) -> int:
+        volume = Volume(np.ones((1, 64, 64, num_slices), np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
+        tracemalloc.start()
+        predict_volume(network, volume, spec)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    of_a_prepared_slice = 4 * 128 * 128
+    assert (peak(200) - peak(40)) / 160 < 0.5 * of_a_prepared_slice
