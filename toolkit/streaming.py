@@ -159,7 +159,7 @@ class _Reader:
     def __init__(self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]) -> None:
         self._windows, self._read = windows, read
         self._free: Queue[Buffer | None] = Queue()
-        self._ready: Queue[Buffer | BaseException] = Queue()
+        self._ready: Queue[Buffer | Exception] = Queue()
         for buffer in buffers:
             self._free.put(buffer)
         self._thread = threading.Thread(target=self._work, name="slices", daemon=True)
@@ -168,7 +168,7 @@ class _Reader:
     def next(self) -> Buffer:
         """The next window, waiting for it where needed. Raises RunError when reading has failed."""
         found = self._ready.get()
-        if isinstance(found, BaseException):
+        if isinstance(found, Exception):
             self._ready.put(found)  # for whoever asks again
             raise RunError(f"the slices can no longer be read: {found}") from found
         return found
@@ -191,5 +191,5 @@ class _Reader:
                     buffer.released.synchronize()  # this thread waits, the one that trains does not
                 self._read(buffer, samples)
                 self._ready.put(buffer)
-        except BaseException as error:  # whatever it is, the training must hear of it
+        except Exception as error:  # whatever it is, the training must hear of it
             self._ready.put(error)
