@@ -10,7 +10,6 @@ import numpy as np
 from attunet.benchmarks.results_table import label_of
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.export.components import keep_largest_components
 from attunet.export.device import DeviceBackend
 from attunet.export.runtime import Segmenter
 from attunet.predict_volume import Network
@@ -24,7 +23,7 @@ class Candidate:
     """One model on one backend, ready to run.
 
     network: slices to logits, from and to the host. timed_call: makes a call that is one pass with input and output where the
-    backend wants them, to time the network alone. finish: what is done to the class indices (X, Y, Z) of a volume at the end.
+    backend wants them, to time the network alone. largest_component: as for `predict_volume`.
     attention: logits and the gates' maps, where the backend gives them. window: (H, W) of the slices that are timed.
     training_hashes: SHA-256 of the images that the weights have seen. options: what the backend says it really runs with.
     """
@@ -43,7 +42,7 @@ class Candidate:
     timed_call: Callable[[np.ndarray], Callable[[], object]]
     options: dict[str, Any]
     window: tuple[int, int]
-    finish: Callable[[np.ndarray], np.ndarray] | None = None
+    largest_component: bool = False
     attention: Attention | None = None
 
     @property
@@ -103,6 +102,7 @@ def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
         timed_call=network.timed_call,
         options=network.options,
         window=run.spec.size,
+        largest_component=run.largest_component,
         attention=network.attention,
     )
 
@@ -125,7 +125,7 @@ def _from_artefact(path: Path, provider: str, num_threads: int | None) -> Candid
         timed_call=lambda slices: _timed_call(segmenter, slices),
         options=dict(segmenter.backend.options),
         window=segmenter.spec.size,
-        finish=(lambda indices: keep_largest_components(indices, len(about.classes))) if about.largest_component else None,
+        largest_component=about.largest_component,
     )
 
 

@@ -172,7 +172,7 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _time(results: Results) -> list[str]:
-    rows = [row for row in results["arms"] if not row["largest_component"] and row["time_to_accuracy"]["minutes"]]
+    rows = [row for row in results["arms"] if row["configured"] and row["time_to_accuracy"]["minutes"]]
     if not rows:
         return ["No finished run has validations."]
     targets = list(rows[0]["time_to_accuracy"]["minutes_to"])

@@ -20,19 +20,21 @@ PRIMARY = "dice"  # the one that is tested; the others are there to read
 
 @dataclass(frozen=True)
 class Arm:
-    """One network trained by one recipe, with its label maps as predicted or cleaned.
+    """One network trained by one recipe, with label maps finished in one way, `PLAIN` or `LARGEST`.
 
+    configured: whether it is the way that the store says; the others are there to compare with.
     runs: (seed, fold) -> what the finished run scored on the cases it left out.
     """
 
     recipe: str
     model: str
     way: str = PLAIN
+    configured: bool = True
     runs: Mapping[tuple[int, int], HeldOut] = field(default_factory=dict)
 
     def label(self, several_recipes: bool) -> str:
         parts = [self.recipe, self.model] if several_recipes else [self.model]
-        return " ".join(parts) + ("" if self.way == PLAIN else f", {self.way}")
+        return " ".join(parts) + ("" if self.configured else f", {self.way}")
 
     def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
         """seed: case: class: value."""
@@ -43,15 +45,17 @@ class Arm:
         return found
 
 
-def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], *, largest_component: bool) -> list[Arm]:
-    """The arms in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished."""
-    ways = (PLAIN, LARGEST) if largest_component else (PLAIN,)
+def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], ways: Sequence[str]) -> list[Arm]:
+    """The arms in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
+
+    ways: that label maps were finished in, the configured one first.
+    """
     pairs = list(dict.fromkeys((recipe, model) for recipe, model, _, _ in runs))
     finished = {
         pair: {(seed, fold): held for (recipe, model, seed, fold), held in runs.items() if (recipe, model) == pair and held is not None}
         for pair in pairs
     }
-    return [Arm(recipe, model, way, finished[recipe, model]) for way in ways for recipe, model in pairs]
+    return [Arm(recipe, model, way, way == ways[0], finished[recipe, model]) for way in ways for recipe, model in pairs]
 
 
 def arm_row(arm: Arm, label: str, patients: Mapping[str, str]) -> dict[str, Any]:
@@ -61,6 +65,7 @@ def arm_row(arm: Arm, label: str, patients: Mapping[str, str]) -> dict[str, Any]
         "recipe": arm.recipe,
         "model": arm.model,
         "largest_component": arm.way == LARGEST,
+        "configured": arm.configured,
         "num_runs": len(arm.runs),
         "num_cases": len(arm.by_seed(PRIMARY) and _over_seeds(arm.by_seed(PRIMARY))),
         "scores": {metric: _summary(arm, metric, patients) for metric in METRICS},
@@ -104,19 +109,20 @@ def compare_arms(first: Arm, second: Arm, labels: tuple[str, str], patients: Map
 
 
 def pairs_to_compare(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Networks within a recipe against its first one, recipes within a network against the first one, cleaned against not cleaned."""
-    plain = [arm for arm in arms if arm.way == PLAIN]
+    """Networks within a recipe against its first one, recipes within a network against the first one, largest parts against all."""
+    main = [arm for arm in arms if arm.configured]
     pairs = []
-    for arm in plain:
-        same_recipe = next(a for a in plain if a.recipe == arm.recipe)
+    for arm in main:
+        same_recipe = next(a for a in main if a.recipe == arm.recipe)
         if same_recipe is not arm:
             pairs.append((same_recipe, arm))
-    for arm in plain:
-        same_model = next(a for a in plain if a.model == arm.model)
+    for arm in main:
+        same_model = next(a for a in main if a.model == arm.model)
         if same_model is not arm:
             pairs.append((same_model, arm))
-    cleaned = [arm for arm in arms if arm.way == LARGEST]
-    pairs += [(next(a for a in plain if (a.recipe, a.model) == (arm.recipe, arm.model)), arm) for arm in cleaned]
+    for other in (arm for arm in arms if not arm.configured):
+        arm = next(a for a in main if (a.recipe, a.model) == (other.recipe, other.model))
+        pairs.append((arm, other) if other.way == LARGEST else (other, arm))
     return [(a, b) for a, b in pairs if a.runs and b.runs]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 
 from attunet.atomic import MANIFEST, sha256, write_text
 from attunet.benchmarks.torch_network import TorchNetwork
+from attunet.components import keep_largest_components
 from attunet.config import Config
 from attunet.errors import InputError
-from attunet.export.components import keep_largest_components
 from attunet.metrics import CaseMetrics, case_metrics
 from attunet.predict_volume import predict_volume
 from attunet.store import Store
@@ -25,14 +25,14 @@ from attunet.training.run import TrainedRun, load_run
 SCHEMA = 1
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
-PLAIN, LARGEST = "as predicted", "largest component"
+PLAIN, LARGEST = "all components", "largest component"
 
 Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, NaN where not defined
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a finished run scored on the cases it left out. scores: `PLAIN`, and `LARGEST` where it was asked for."""
+    """What a finished run scored on the cases it left out; scores: by the way of finishing a label map, `PLAIN` and `LARGEST`."""
 
     run: Path
     steps: int
@@ -45,14 +45,14 @@ def judge_run(
     fold: int,
     config: Config,
     *,
-    largest_component: bool = False,
+    ways: Sequence[str],
     device: str = "cpu",
     source: Path | None = None,
     report: Callable[[str], object] = print,
 ) -> HeldOut | None:
     """The scores of the run at `path`, or None where no training has finished there; kept in the run's folder and read again.
 
-    config: what the run must have been trained with (`auto` values settled or not).
+    config: what the run must have been trained with (`auto` values settled or not). ways: of `PLAIN` and `LARGEST`.
     Raises InputError where the run is of another store, fold or configuration.
     """
     if not progress_of(path)[1]:
@@ -62,13 +62,12 @@ def judge_run(
         return None
     check_belongs(run, store, fold, config)
     digest = sha256(run.checkpoint / MANIFEST)
-    wanted = [PLAIN, LARGEST] if largest_component else [PLAIN]
     scores = _kept(path / FILE, digest)
-    if any(way not in scores for way in wanted):
-        scores = _judge(run, store, wanted, TorchNetwork(run.network, device), source, report)
+    if missing := [way for way in ways if way not in scores]:
+        scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source, report)
         text = {"schema": SCHEMA, "checkpoint": digest, "step": run.step, "scores": _with_null(scores)}
         write_text(path / FILE, json.dumps(text, indent=1, allow_nan=False))
-    return HeldOut(path, run.step, {way: scores[way] for way in wanted})
+    return HeldOut(path, run.step, {way: scores[way] for way in ways})
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
@@ -99,7 +98,7 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
 
 
 def _judge(
-    run: TrainedRun, store: Store, ways: list[str], network: TorchNetwork, source: Path | None, report: Callable[[str], object]
+    run: TrainedRun, store: Store, ways: Sequence[str], network: TorchNetwork, source: Path | None, report: Callable[[str], object]
 ) -> dict[str, Scores]:
     scores: dict[str, Scores] = {way: {} for way in ways}
     for name in run.held_out:
@@ -110,7 +109,7 @@ def _judge(
             indices = keep_largest_components(prediction, len(store.classes)) if way == LARGEST else prediction
             metrics = case_metrics(indices, truth, volume.spacing, len(store.classes))
             scores[way][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS}
-        dice = np.array(list(scores[PLAIN][name]["dice"].values()))
+        dice = np.array(list(scores[ways[0]][name]["dice"].values()))
         shown = "no class" if np.isnan(dice).all() else f"Dice {np.nanmean(dice):.4f}"
         report(f"{run.path}: {name}: {shown}")
     return scores

@@ -42,7 +42,7 @@ def export_run(
     source: Path | None = None,
     outputs: Sequence[str] = ("labels", "logits"),
     size: tuple[int, int] | None = None,
-    largest_component: bool = False,
+    largest_component: bool | None = None,
     license: str | None = None,
     report: Report = print,
 ) -> Artefact:
@@ -50,7 +50,8 @@ def export_run(
 
     precision: fp32, fp16 (for GPUs) or int8 (for CPUs). store and source: where the run's store and its source files are now.
     outputs: of labels, logits, probabilities, attention (the map of every gate). size: fixes height and width, else any multiples of 16.
-    largest_component: the runtime keeps the largest part of every class. license: of the training data, for the card.
+    largest_component: the runtime keeps the largest part of every class; by default as the run's store says.
+    license: of the training data, for the card.
     Raises InputError for a call that cannot work, RunError with the figures where the artefact disagrees with the checkpoint on the cases
     that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
     """
@@ -59,7 +60,8 @@ def export_run(
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
-    about = _metadata(run, opened, precision, _output_names(run, outputs), size, largest_component, license)
+    kept = run.largest_component if largest_component is None else largest_component
+    about = _metadata(run, opened, precision, _output_names(run, outputs), size, kept, license)
     report(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:

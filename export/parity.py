@@ -10,7 +10,6 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
-from attunet.export.components import keep_largest_components
 from attunet.metrics import confusion, dice_from_confusion
 from attunet.predict_volume import Network, predict_prepared
 from attunet.preprocess import preprocess
@@ -89,9 +88,7 @@ def measure(
             raise InputError(f"{store.path}: the case {name!r} has no labels to judge an artefact by")
         prepared = preprocess(volume, spec)
         for which, by_case in (("checkpoint", parity.checkpoint), ("artefact", parity.artefact)):
-            indices = predict_prepared(networks[which], prepared, spec)
-            if largest_component:
-                indices = keep_largest_components(indices, num_classes)
+            indices = predict_prepared(networks[which], prepared, spec, largest_component=largest_component)
             by_case[name] = dice_from_confusion(confusion(indices, truth, num_classes))[1:]
         report(f"  {number}/{len(cases)} {name}: checkpoint {_score(parity.checkpoint[name])}, artefact {_score(parity.artefact[name])}")
     return parity

@@ -12,7 +12,6 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.artefact import load_artefact
 from attunet.export.backends import Backend, open_backend
-from attunet.export.components import keep_largest_components
 from attunet.findings import Finding
 from attunet.predict_volume import predict_prepared
 from attunet.preprocess import Prepared, VolumeSlices
@@ -130,8 +129,8 @@ class Segmenter:
                 f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
                 f"{window[0]} × {window[1]} after resampling"
             )
-        indices = predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size)
-        return keep_largest_components(indices, len(self.classes)) if self.metadata.largest_component else indices
+        kept = self.metadata.largest_component
+        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, largest_component=kept)
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.

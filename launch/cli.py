@@ -144,7 +144,7 @@ cli.add_command(train_command)
 @click.option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
 @click.option("--no-train", is_flag=True, help="Judge and tabulate what is finished.")
-@click.option("--largest-component", is_flag=True, help="Also judge with the largest connected part of every class alone.")
+@click.option("--largest-component", is_flag=True, help="Judge both ways: every class's largest connected part alone, and all parts.")
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
 @debug_option
 def crossvalidate(
@@ -177,7 +177,7 @@ def crossvalidate(
         folds=folds,
         jobs=jobs,
         train=not no_train,
-        largest_component=largest_component,
+        both_ways=largest_component,
         source=source,
         report=click.echo,
     )
@@ -199,7 +199,11 @@ def crossvalidate(
 )
 @click.option("--attention", is_flag=True, help="The maps of the attention gates too: short for one more --output.")
 @click.option("--size", type=int, nargs=2, metavar="H W", help="Fix height and width of the slices; any multiples of 16 by default.")
-@click.option("--largest-component", is_flag=True, help="Of every class, the runtime keeps the largest connected part alone.")
+@click.option(
+    "--largest-component/--all-components",
+    default=None,
+    help="Whether the runtime keeps the largest connected part of every class alone.  [default: as the store says]",
+)
 @click.option("--license", help="Of the training data, noted in the artefact.")
 @click.option("--store", type=PATH, help="Where the run's store is now, if it moved.")
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
@@ -211,7 +215,7 @@ def export(
     outputs: tuple[str, ...],
     attention: bool,
     size: tuple[int, int] | None,
-    largest_component: bool,
+    largest_component: bool | None,
     license: str | None,
     store: Path | None,
     source: Path | None,

@@ -12,7 +12,7 @@ from attunet.atomic import write_text
 from attunet.benchmarks.evaluate import without_nan
 from attunet.benchmarks.fold_report import markdown
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
-from attunet.benchmarks.held_out import HeldOut, judge_run, progress_of
+from attunet.benchmarks.held_out import LARGEST, PLAIN, HeldOut, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
 from attunet.config import Config
 from attunet.environment import environment
@@ -62,7 +62,7 @@ def crossvalidate(
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
     train: bool = True,
-    largest_component: bool = False,
+    both_ways: bool = False,
     source: Path | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def crossvalidate(
 
     A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
     files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
+    both_ways: label maps are judged with the largest component of every class alone and with all, whichever of it the store says.
     Raises InputError for a call that cannot work and for a run that is not what its place says, Stopped after a signal, and RunError
     when trainings failed, with the table of the others written.
     """
@@ -77,12 +78,12 @@ def crossvalidate(
     plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
     failures = _train(plan, store_path, jobs, report) if train else []
     device = "cuda" if visible_gpus() else "cpu"
+    ways = [LARGEST, PLAIN] if store.data_config.keeps_largest else [PLAIN, LARGEST]
+    ways = ways if both_ways else ways[:1]
     judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
-        judged[run.key] = judge_run(
-            run.path, store, run.fold, run.config, largest_component=largest_component, device=device, source=source, report=report
-        )
-    results = _results(store, plan, judged, arms_of(judged, largest_component=largest_component))
+        judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
+    results = _results(store, plan, judged, arms_of(judged, ways))
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
@@ -197,6 +198,6 @@ def _draw(folder: Path, results: Mapping[str, Any]) -> None:
     draw_cases(folder / "cases.png", scored)
     if results["comparisons"]:
         draw_differences(folder / "differences.png", results["comparisons"])
-    curves = {row["name"]: row["time_to_accuracy"] for row in scored if not row["largest_component"]}
+    curves = {row["name"]: row["time_to_accuracy"] for row in scored if row["configured"]}
     if any(curve["minutes"] for curve in curves.values()):
         draw_time_to_accuracy(folder / "time_to_accuracy.png", curves)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from attunet.components import keep_largest_components
 from attunet.errors import RunError
 from attunet.preprocess import Prepared, VolumeSlices, assemble, gather_context, restore
 from attunet.spec import PreprocessSpec
@@ -13,17 +14,28 @@ __all__ = ["Network", "predict_prepared", "predict_volume"]
 MAX_BATCH_PIXELS = 8 * 512 * 512  # of one channel
 
 
-def predict_volume(network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8) -> np.ndarray:
+def predict_volume(
+    network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, largest_component: bool = False
+) -> np.ndarray:
     """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
     network: any function from slices to logits, with height and width multiples of 16 as it gets them.
+    largest_component: of every class the largest connected part alone is kept.
     Beyond the volume and its label map, memory holds one batch at a time, however many slices there are.
     Raises what `VolumeSlices` raises, and RunError for logits that are not finite.
     """
-    return predict_prepared(network, VolumeSlices(volume, spec), spec, batch_size=batch_size)
+    prepared = VolumeSlices(volume, spec)
+    return predict_prepared(network, prepared, spec, batch_size=batch_size, largest_component=largest_component)
 
 
-def predict_prepared(network: Network, prepared: Prepared | VolumeSlices, spec: PreprocessSpec, *, batch_size: int = 8) -> np.ndarray:
+def predict_prepared(
+    network: Network,
+    prepared: Prepared | VolumeSlices,
+    spec: PreprocessSpec,
+    *,
+    batch_size: int = 8,
+    largest_component: bool = False,
+) -> np.ndarray:
     """The second half of `predict_volume`, for a volume that `preprocess` has prepared already, or one that prepares itself by and by.
 
     Batches get smaller where slices are large, and slices beyond `tiles.MAX_PIXELS` are run in tiles.
@@ -41,4 +53,5 @@ def predict_prepared(network: Network, prepared: Prepared | VolumeSlices, spec: 
         if not np.isfinite(logits).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
         labels[chosen] = restore(logits, grid)
-    return assemble(labels, grid)
+    indices = assemble(labels, grid)
+    return keep_largest_components(indices, logits.shape[1]) if largest_component else indices

@@ -10,6 +10,7 @@ import numpy as np
 
 from attunet.cases import CaseFiles
 from attunet.codings import label_values
+from attunet.components import largest_shares
 from attunet.errors import InputError
 from attunet.geometry import orient, orientation_transform, oriented_spacing
 from attunet.source_files import content_hash, joined_hash, read_image, read_labels
@@ -27,6 +28,7 @@ class CaseFacts:
     intensity: per channel min, max, mean, std and the `PERCENTILES`;
     half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
     label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
+    largest_parts: value -> the largest connected part's share of its voxels, without 0;
     grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
     steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
     """
@@ -47,6 +49,7 @@ class CaseFacts:
     label_values: dict[int, int] | None
     label_centres: dict[int, tuple[float, float, float]]
     half_extent: tuple[float, float, float] | None
+    largest_parts: dict[int, float]
     grid_distance: float
 
     @property
@@ -77,6 +80,7 @@ class CaseFacts:
             "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
             "label_values": None if values is None else {int(value): count for value, count in values.items()},
             "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
+            "largest_parts": {int(value): share for value, share in data["largest_parts"].items()},
         }
         return cls(**restored)
 
@@ -96,7 +100,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
     volume = read_image(files.images, frames=frames)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     spacing = oriented_spacing(volume.spacing, transform)
-    values, centres, extent, distance = None, {}, None, 0.0
+    values, centres, parts, extent, distance = None, {}, {}, None, 0.0
     if files.labels:
         labels, distance = read_labels(files.labels, volume, files.images[0])
         values = label_values(labels)
@@ -105,6 +109,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
         along_axes = orient(labels, transform)
         extent = _half_extent(along_axes != 0, spacing)
         centres = _centres(along_axes, values, spacing)
+        parts = _largest_parts(labels, values)
     oriented = np.ascontiguousarray(orient(volume.data, transform))
     return CaseFacts(
         case=files.case,
@@ -123,6 +128,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
         label_values=values,
         label_centres=centres,
         half_extent=extent,
+        largest_parts=parts,
         grid_distance=distance,
     )
 
@@ -154,6 +160,16 @@ def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
     return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
+
+
+def _largest_parts(labels: np.ndarray, values: Mapping[int, int]) -> dict[int, float]:
+    """Of every value but 0; values far apart or below 0 become small numbers first, one plane at a time."""
+    foreground = np.array([value for value in values if value != 0])
+    numbers = np.zeros(labels.shape, dtype=np.uint16)
+    for plane, into in zip(labels, numbers, strict=True):
+        place = np.searchsorted(foreground, plane)
+        into[...] = np.where(plane != 0, place + 1, 0)
+    return {int(foreground[number - 1]): share for number, share in largest_shares(numbers, len(foreground) + 1).items()}
 
 
 def _intensity(channel: np.ndarray) -> dict[str, Any]:

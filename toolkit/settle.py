@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attunet.cases import Source
@@ -26,6 +26,8 @@ EDGES = (16, 240)  # greys of smoothed edges, between what was meant as 0 and as
 FEWEST_GREYS = 16  # so many different values are no classes
 MOST_EDGES = 0.1  # of all pixels
 MOST_STRAY = 0.02  # of the white ones
+ONE_PART = 0.99  # of a class's voxels
+FEWEST_MASKS = 3  # that say that a class is one part
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -75,6 +77,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         size=size,
         normalization=normalization,
         slice_axis=slice_axis,
+        largest_component=_are_one_part(facts, mappings) if config.largest_component == "auto" else config.largest_component,
     )
     return Settled(spec, settled, classes, mappings)
 
@@ -118,6 +121,17 @@ def _settle_classes(source: Source, facts: Sequence[CaseFacts]) -> tuple[Classes
 def _index(source: Source, coding: Classes, value: int) -> int:
     canonical = source.canonical(value)
     return IGNORE_LABEL if canonical == source.ignored else coding.values.index(canonical)
+
+
+def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:
+    """Whether every class is one connected part in every mask, as organs are and lesions or cells are not."""
+    shares = [
+        [share for value, share in fact.largest_parts.items() if mappings[fact.case][value] not in (0, IGNORE_LABEL)]
+        for fact in facts
+        if fact.case in mappings
+    ]
+    masks = [found for found in shares if found]
+    return len(masks) >= FEWEST_MASKS and all(min(found) >= ONE_PART for found in masks)
 
 
 def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
-from attunet.benchmarks.held_out import METRICS, PLAIN, HeldOut
+from attunet.benchmarks.held_out import LARGEST, METRICS, PLAIN, HeldOut
 from attunet.benchmarks.time_to_accuracy import accuracy_curve, time_row
 
 PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
@@ -23,11 +23,11 @@ def held(**dice: float) -> HeldOut:
 
 def arm(model: str, values: np.ndarray) -> Arm:
     """values: (seeds, 8)."""
-    return Arm("default", model, PLAIN, {(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)})
+    return Arm("default", model, runs={(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)})
 
 
 def test_seeds_are_averaged_before_cases() -> None:
-    one = Arm("default", "unet", PLAIN, {(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)})
+    one = Arm("default", "unet", runs={(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)})
     dice = arm_row(one, "unet", PATIENTS)["scores"]["dice"]
     assert dice["mean"] == pytest.approx(np.mean([0.75, 0.75, 0.15]))
     assert dice["median"] == pytest.approx(0.75)
@@ -61,9 +61,23 @@ def test_no_difference_is_called_one() -> None:
 
 def test_networks_are_compared_within_recipes_and_recipes_within_networks() -> None:
     runs = {(recipe, model, 0, 0): held(case0=0.5) for recipe in ("x", "y", "z") for model in ("unet", "attention_unet")}
-    pairs = [(a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(arms_of(runs, largest_component=False))]
+    pairs = [(a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(arms_of(runs, [PLAIN]))]
     assert pairs[:3] == [(f"{r} unet", f"{r} attention_unet") for r in "xyz"]
     assert sorted(pairs[3:]) == sorted((f"x {m}", f"{r} {m}") for m in ("unet", "attention_unet") for r in "yz")
+
+
+@pytest.mark.parametrize("ways", [[PLAIN, LARGEST], [LARGEST, PLAIN]])
+def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(ways: list[str]) -> None:
+    scores = {way: held(case0=value).scores[PLAIN] for way, value in ((PLAIN, 0.5), (LARGEST, 0.7))}
+    runs = {("x", model, 0, 0): HeldOut(Path("run"), 1, scores) for model in ("unet", "attention_unet")}
+    arms = arms_of(runs, ways)
+    assert [arm.label(False) for arm in arms[:2]] == ["unet", "attention_unet"]
+    assert arms[2].label(False) == f"unet, {ways[1]}"
+    pairs = [(a.model, a.way, b.model, b.way) for a, b in pairs_to_compare(arms)]
+    assert pairs[0] == ("unet", ways[0], "attention_unet", ways[0])
+    assert pairs[1:] == [(model, PLAIN, model, LARGEST) for model in ("unet", "attention_unet")]
+    words = compare_arms(arms[0], arms[2], ("a", "b"), PATIENTS)
+    assert words["dice"]["mean"] == pytest.approx(0.2 if ways[0] == PLAIN else -0.2)
 
 
 def test_time_to_accuracy_goes_on_where_a_training_was_continued() -> None:

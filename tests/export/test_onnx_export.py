@@ -76,7 +76,8 @@ def test_artefact_segments_as_the_run_and_says_so(exported, run, small_store):
     for case in trained.held_out:
         volume, truth = small_store.read_source(case)
         with torch.no_grad():
-            expected = predict_volume(lambda s: trained.network(torch.from_numpy(s)).numpy(), volume, trained.spec)
+            network = lambda s: trained.network(torch.from_numpy(s)).numpy()  # noqa: E731
+            expected = predict_volume(network, volume, trained.spec, largest_component=trained.largest_component)
         indices = segmenter.predict_volume(volume)
         assert (indices != expected).mean() < 1e-4
         dice = dice_from_confusion(confusion(indices, truth, 5))[1:]
@@ -142,11 +143,17 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
 def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
     everything = dataclasses.replace(load_run(run), fold="all", held_out=[])
     monkeypatch.setattr(onnx_export, "load_model", lambda path: everything)
-    about = export_run(run, tmp_path / "all.onnx", report=_silent, largest_component=True)
+    about = export_run(run, tmp_path / "all.onnx", report=_silent)
     assert about.dice_at_export["cases"] == "training"
     assert set(about.dice_at_export["per_case"]) == set(everything.training_cases)
     assert about.fold == "all"
-    assert read_artefact(tmp_path / "all.onnx").largest_component
+
+
+@pytest.mark.parametrize("chosen", [None, True, False])
+def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(run, tmp_path, chosen):
+    out = tmp_path / "model.onnx"
+    export_run(run, out, report=_silent, largest_component=chosen)
+    assert read_artefact(out).largest_component == (load_run(run).largest_component if chosen is None else chosen)
 
 
 def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoint(run, tmp_path, monkeypatch):

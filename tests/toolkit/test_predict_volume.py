@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from attunet.components import keep_largest_components
 from attunet.errors import RunError
 from attunet.predict_volume import predict_volume
 from attunet.spec import PreprocessSpec
@@ -47,6 +48,14 @@ def test_the_same_scan_stored_in_any_of_48_ways_gets_the_same_labels() -> None:
     for other in OTHERS:
         found = predict_volume(network, volume_of(image.as_reoriented(other)), SPEC)
         np.testing.assert_array_equal(found, np.asarray(as_image.as_reoriented(other).dataobj))
+
+
+def test_the_largest_part_of_every_class_alone_where_that_is_asked_for() -> None:
+    volume = volume_of(scan())
+    every = predict_volume(network, volume, SPEC)
+    kept = predict_volume(network, volume, SPEC, largest_component=True)
+    np.testing.assert_array_equal(kept, keep_largest_components(every, 3))
+    assert (kept != every).any()
 
 
 def test_batches_do_not_change_the_result() -> None:

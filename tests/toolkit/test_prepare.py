@@ -78,6 +78,27 @@ def test_the_window_is_never_larger_than_the_images_need(tmp_path: Path, write_c
     assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).spec.size == (64, 64)
 
 
+def test_classes_that_are_one_part_in_every_mask_are_kept_as_one(tmp_path: Path, write_case) -> None:
+    masks = [write_case(tmp_path / "source", f"{number}-T2", seed=number)[1] for number in range(3)]
+    mask = np.asarray(nib.load(masks[2]).dataobj).copy()
+    for place in range(3):  # stray voxels, as many masks have
+        mask[0, 2 * place, 0] = 1
+    assert (mask == 1).sum() > 300
+    rewrite(masks[2], mask)
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).data_config.largest_component is True
+    chosen = prepare(tmp_path / "source", tmp_path / "chosen", DataConfig(largest_component=False), report=quiet)
+    assert chosen.data_config.largest_component is False
+    mask[-6:, -6:, -1] = 1  # a second part, of more than one in a hundred voxels
+    rewrite(masks[2], mask)
+    assert prepare(tmp_path / "source", tmp_path / "parts", DataConfig(), report=quiet).data_config.largest_component is False
+
+
+def test_two_masks_do_not_show_that_a_class_is_one_part(tmp_path: Path, write_case) -> None:
+    for number in range(2):
+        write_case(tmp_path / "source", f"{number}-T2", seed=number)
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).data_config.largest_component is False
+
+
 def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(tmp_path: Path, write_case) -> None:
     write_case(tmp_path / "source", "1-T2", shape=(100, 100, 3), spacing=(1.0, 1.0, 5.0))
     lines: list[str] = []

@@ -15,7 +15,7 @@ threshold_backward = torch.ops.aten.threshold_backward.default
 
 # Bytes of x and g in a block, by the bytes of a value: small blocks stay in the cache, large ones make fewer calls, which weigh more where
 # arithmetic is fast, as it is in 16 bits.
-BLOCK_BYTES = {2: 2**24, 4: 2**22, 8: 2**22}
+BLOCK_BYTES = {2: 2**24, 4: 2**23, 8: 2**23}
 
 
 def forward(
@@ -46,26 +46,40 @@ def backward(
     psi_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the seven inputs; those of parameters are summed over blocks in float32 or better, always in the same order."""
-    channels = x.shape[1]
+    channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
-    grad_alpha = torch.zeros_like(empty_alpha(x)) if grad_alpha is None else grad_alpha
     parameters = (weight_x, weight_g, bias, psi_weight, psi_bias)
-    sums = [torch.zeros(p.shape, dtype=torch.promote_types(x.dtype, torch.float32)) for p in parameters]
+    # Sums over the pixels: of the hidden features' gradient, without its factor psi, times x, g and one; of the logit's gradient.
+    sums: list[Tensor] = []
     with torch.autocast("cpu", enabled=False):
         w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in parameters)
+        back_x, back_g = psi[:, None] * w_x, psi[:, None] * w_g
         ones = x.new_ones((1, channels))
-        for rows_x, rows_g, rows_out, rows_alpha, rows_grad_x, rows_grad_g in pixel_blocks(x, g, grad_out, grad_alpha, grad_x, grad_g):
+        tensors = (x, g, grad_out, grad_x, grad_g, *(() if grad_alpha is None else (grad_alpha,)))
+        for rows_x, rows_g, rows_out, rows_grad_x, rows_grad_g, *rows_alpha in pixel_blocks(*tensors):
             hidden, alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
             grad_gated, grad_copied = rows_out[:, :channels], rows_out[:, channels:]
-            product = grad_gated * rows_x
-            grad_logit = (product @ ones.T if _is_short(product) else product.sum(1, keepdim=True)).add_(rows_alpha) * alpha * (1 - alpha)
-            grad_hidden = threshold_backward(_outer(grad_logit, psi[None, :], like=hidden), hidden, 0)
-            torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(grad_hidden, w_x)
-            rows_grad_g.copy_(grad_copied).addmm_(grad_hidden, w_g)
-            products = (grad_hidden.T @ rows_x, grad_hidden.T @ rows_g, grad_hidden.sum(0), (grad_logit.T @ hidden)[0], grad_logit.sum(0))
-            for total, product in zip(sums, products, strict=True):
-                total += product
-    return grad_x, grad_g, *(s.to(p.dtype) for s, p in zip(sums, parameters, strict=True))  # type: ignore[return-value]
+            product = torch.mul(grad_gated, rows_x, out=rows_grad_x)
+            from_out = product @ ones.T if _is_short(product) else product.sum(1, keepdim=True)
+            grad_logit = sum(rows_alpha, start=from_out) * alpha * (1 - alpha)
+            reached = threshold_backward(_spread(grad_logit, hidden), hidden, 0)
+            torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(reached, back_x)
+            rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
+            products = (_over_pixels(reached, rows_x), _over_pixels(reached, rows_g), reached.sum(0), grad_logit.sum(0))
+            sums = [total + part for total, part in zip(sums, products, strict=True)] if sums else [part.to(dtype) for part in products]
+        by_x, by_g, by_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in (weight_x, weight_g, bias, psi_bias)]
+        # The sum of the hidden features, by the pixel's gradient: they are linear in x, g and one where the gradient reaches them.
+        grad_psi = (w_x * by_x).sum(1) + (w_g * by_g).sum(1) + b * by_one
+        gradients = (by_x.mul_(psi[:, None]), by_g.mul_(psi[:, None]), by_one.mul_(psi), grad_psi, grad_psi_bias)
+    return grad_x, grad_g, *(v.to(p.dtype) for v, p in zip(gradients, parameters, strict=True))  # type: ignore[return-value]
+
+
+def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
+    """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better; each thread has its own share of the pixels."""
+    threads = torch.get_num_threads()
+    parts = threads if left.shape[0] % threads == 0 else 1
+    products = torch.bmm(left.unflatten(0, (parts, -1)).mT, right.unflatten(0, (parts, -1)))
+    return products.sum(0, dtype=torch.promote_types(left.dtype, torch.float32))
 
 
 def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Tensor, psi_bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,16 +90,16 @@ def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Ten
 
 
 def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
-    """alpha (P, 1) to be multiplied with rows (P, C); torch is slow where it broadcasts along short rows of 16 bits."""
+    """alpha (P, 1) to be multiplied with rows (P, C); torch is slow where it broadcasts along short rows."""
     return _outer(alpha, alpha.new_ones((1, rows.shape[1])), like=rows) if _is_short(rows) else alpha
 
 
 def _is_short(rows: Tensor) -> bool:
-    return rows.shape[1] < 32 and rows.element_size() == 2
+    return rows.shape[1] * rows.element_size() < 64
 
 
 def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
-    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices: broadcasting 16-bit rows is slow."""
+    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices: broadcasting along short rows is slow."""
     return column @ row if _is_row_major(like) else (row.T @ column.T).T
 
 

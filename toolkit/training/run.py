@@ -36,6 +36,10 @@ class TrainedRun:
     finished: bool
     num_members: int = 1  # networks in an ensemble
 
+    @property
+    def largest_component(self) -> bool:
+        return self.config.data.keeps_largest
+
 
 def load_run(path: Path) -> TrainedRun:
     """Loads a run folder. Raises InputError when it is none, has no checkpoint yet, or none that verifies."""

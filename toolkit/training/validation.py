@@ -64,8 +64,8 @@ def validate_native(network: nn.Module, store: Store, cases: Sequence[str], acce
     def count(case: str) -> CaseCounts:
         volume, truth = store.read_source(case)
         assert truth is not None
-        matrix = confusion(predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE), truth, len(store.classes))
-        return CaseCounts(case, np.zeros(0), matrix)
+        indices = predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE, largest_component=store.data_config.keeps_largest)
+        return CaseCounts(case, np.zeros(0), confusion(indices, truth, len(store.classes)))
 
     return dice_table({c.case: c.confusion for c in _over_cases(count, cases, accelerator)}, store.classes)
 

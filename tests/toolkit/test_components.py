@@ -1,6 +1,6 @@
 import numpy as np
 
-from attunet.export.components import keep_largest_components
+from attunet.components import keep_largest_components, largest_shares
 
 
 def test_only_the_largest_part_of_each_class_stays():
@@ -25,3 +25,11 @@ def test_parts_that_touch_by_an_edge_alone_are_two():
 
 def test_nothing_found_stays_nothing():
     assert not keep_largest_components(np.zeros((3, 3, 3), np.uint8), 5).any()
+
+
+def test_the_share_of_the_largest_part():
+    labels = np.zeros((4, 4, 1), np.uint8)
+    labels[0:3, 0] = 1
+    labels[3, 3] = 1
+    labels[0, 2] = 3
+    assert largest_shares(labels, 5) == {1: 0.75, 3: 1.0}
