@@ -93,7 +93,7 @@ class DataConfig(Section):
     window: tuple[float, float] = _span((-160.0, 240.0), "Lower and upper intensity of the window (ct), in HU.", -1e6, 1e6)
     context_slices: int = _field(1, int, "Neighbouring slices given as channels: 1, 3 or 5.", low=1, high=5)
     largest_component: Any = _field(
-        "auto", bool, "Label maps keep the largest connected part of every class alone; auto: where masks are so.", auto=True
+        "auto", bool, "Label maps keep the largest connected part of every class alone; auto: where all masks show that.", auto=True
     )
     slice_axis: Any = _field("auto", int, "Slice axis after orientation; auto: the coarsest.", low=0, high=2, auto=True)
 
