@@ -38,17 +38,16 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
     partial.mkdir(parents=True)
     try:
         _fill(partial, files)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
-        raise
-    if path.exists():
-        replaced = path.with_name(path.name + ".replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.rename(path, replaced)
-        os.rename(partial, path)
-        shutil.rmtree(replaced)
-    else:
-        os.rename(partial, path)
+        if path.exists():
+            replaced = path.with_name(path.name + ".replaced")
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.rename(path, replaced)
+            os.rename(partial, path)
+            shutil.rmtree(replaced)
+        else:
+            os.rename(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone: a full disk gets its room back
     _sync(path.parent)
 
 
