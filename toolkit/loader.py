@@ -24,6 +24,12 @@ class Batch:
     images: torch.Tensor
     labels: torch.Tensor
 
+    def split(self, parts: int) -> "list[Batch]":
+        """Parts whose sizes differ by one at most."""
+        arrays = (np.array_split(array, parts) for array in (self.epochs, self.samples))
+        tensors = (tensor.tensor_split(parts) for tensor in (self.images, self.labels))
+        return [Batch(*part) for part in zip(*arrays, *tensors, strict=True)]
+
 
 class Loader(ABC):
     """What a training asks of its data. `follow` says what will be drawn, then `take` gives step after step, from any step on."""

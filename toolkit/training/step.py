@@ -13,7 +13,7 @@ from torch import nn
 from attunet.augment import Augmenter
 from attunet.config import Config, OptimConfig
 from attunet.errors import InputError, RunError
-from attunet.loader import Loader
+from attunet.loader import Batch, Loader
 from attunet.losses import Loss, add_over_processes, loss_from_sums, segmentation_sums
 from attunet.models import UNet
 from attunet.out_of_memory import forget, is_out_of_memory, largest_that_fits
@@ -55,6 +55,7 @@ class Trainee:
         self.telemetry = Telemetry(accelerator, training_flops(network, loader.in_channels, loader.size))
         if isinstance(network, UNet):
             network.activation_checkpointing = config.run.activation_checkpointing
+        self._layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         network = network.to(device)
         if config.run.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,13 +95,11 @@ class Trainee:
         self.telemetry.mark("outside")
         batch = self.loader.take(number)
         self.telemetry.mark("data")
-        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
-        if self.config.run.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        parts = [self._augmented(part) for part in batch.split(self.config.optim.accumulate_steps)]
         self.telemetry.mark("augment")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
-        loss = self._backward_in_parts(images, labels) if self.config.optim.accumulate_steps > 1 else self._backward(images, labels)
+        loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(*parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
         self._update(number, loss.total.detach(), norm)
         self._average_buffers()
@@ -109,19 +108,21 @@ class Trainee:
         self._steps_summed += 1
         self.telemetry.mark("compute")
 
+    def _augmented(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
+        return images.contiguous(memory_format=self._layout), labels
+
     def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
         loss = self._loss(add_over_processes(segmentation_sums(self._model(images), labels, self.class_weights)))
         self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
         return loss
 
-    def _backward_in_parts(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
+    def _backward_in_parts(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Loss:
         """The same loss and gradient with the activations of one part in memory at a time; a third more arithmetic.
 
         The loss is a function of sums over the global batch. The first pass computes the sums, and with them the loss's slope in each;
         the second pass goes backward from each part's sums along those slopes (as the gradient cache of Gao et al. 2021).
         """
-        count = self.config.optim.accumulate_steps
-        parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
         buffers = list(self.network.buffers())
         with torch.no_grad():
             before = [buffer.clone() for buffer in buffers]
@@ -132,7 +133,7 @@ class Trainee:
         loss = self._loss(sums.requires_grad_())
         (slopes,) = torch.autograd.grad(loss.total, sums)
         for part, (image, label) in enumerate(parts):
-            last = part == count - 1
+            last = part == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self._model):
                 along = (segmentation_sums(self._model(image), label, self.class_weights) * slopes).sum()
                 self.accelerator.backward(along * self.accelerator.num_processes)
@@ -171,9 +172,7 @@ class Trainee:
         shape, device = (count, self.loader.in_channels, *self.loader.size), self.accelerator.device
         images, labels = torch.zeros(shape, device=device), torch.zeros((count, *shape[2:]), dtype=torch.uint8, device=device)
         numbers = np.zeros(count, np.int64)
-        images, labels = self.augmenter(images, labels, seed=self.seed, epochs=numbers, samples=numbers)
-        if self.config.run.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images, labels = self._augmented(Batch(numbers, numbers, images, labels))
         self.network.eval()  # the training ends after this; synchronised batch norm would wait for processes that do not rehearse
         parameters = list(self.network.parameters())
         moments = [] if self.optimizer.state else [torch.empty_like(p) for p in parameters for _ in range(2)]
