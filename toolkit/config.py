@@ -24,6 +24,7 @@ class Rule:
     high: float | None = None
     choices: tuple[str, ...] = ()
     length: int | None = None  # a list of so many numbers
+    single: bool = False  # or one number for all of the list
     auto: bool = False
 
     @property
@@ -31,20 +32,22 @@ class Rule:
         noun = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[self.kind]
         if self.choices:
             noun = "one of " + ", ".join(self.choices)
-        if self.length:
+        if self.length and not self.single:
             noun = f"a list of {self.length} numbers"
         if self.low is not None and self.high is not None:
             noun += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
             noun += f" of at least {self.low:g}"
+        if self.single:
+            noun += f", a list of {self.length} such"
         return noun + (' or "auto"' if self.auto else "")
 
     def check(self, name: str, value: Any) -> Any:
         if self.auto and value == "auto":
             return value
-        if self.length:
+        if self.length and (isinstance(value, list | tuple) or not self.single):
             if isinstance(value, list | tuple) and len(value) == self.length:
-                return tuple(dataclasses.replace(self, length=None).check(name, v) for v in value)
+                return tuple(dataclasses.replace(self, length=None, single=False, auto=False).check(name, v) for v in value)
         elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             if self._inside(value):
                 return float(value)
@@ -68,6 +71,11 @@ def _span(default: tuple[float, float], text: str, low: float, high: float) -> A
     return _field(default, float, text, length=2, low=low, high=high)
 
 
+def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of `data.size` once it is settled."""
+    return (size, size) if isinstance(size, int) else size
+
+
 class Section:
     """A section of the configuration: checks every field when it is made."""
 
@@ -83,9 +91,11 @@ class DataConfig(Section):
     size: Any = _field(
         "auto",
         int,
-        "Side of the square training window, a multiple of 16; auto: holds every label.",
+        "Side of the square training window, or its rows and columns, multiples of 16; auto: the square that holds every label.",
         low=32,
         high=4096,
+        length=2,
+        single=True,
         auto=True,
     )
     normalization: Any = _field("auto", str, "Intensity scaling; auto looks at the source.", choices=("zscore", "ct", "none"), auto=True)
@@ -104,7 +114,7 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size != "auto" and self.size % 16:
+        if self.size != "auto" and any(side % 16 for side in as_pair(self.size)):
             raise InputError(f"data.size: must be a multiple of 16, got {self.size}")
         if self.context_slices % 2 == 0:
             raise InputError(f"data.context_slices: must be odd, got {self.context_slices}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from attunet.cases import Source
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.codings import classes_of_values
-from attunet.config import DataConfig
+from attunet.config import DataConfig, as_pair
 from attunet.errors import InputError
 from attunet.geometry import resampled_length, round_up
 from attunet.preprocess import COLOUR, GREY, MAX_SIDE
@@ -64,7 +64,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         orientation=ORIENTATION if first.unit == "mm" else None,
         slice_axis=slice_axis,
         spacing_mm=spacing,
-        size=(size, size),
+        size=as_pair(size),
         normalization=normalization,
         clip_percentiles=config.clip_percentiles,
         window=config.window,
@@ -141,17 +141,18 @@ def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
     return spacing.index(max(spacing))
 
 
-def _settle_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int]:
+def _settle_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int | tuple[int, int]]:
     """Spacing and size. Where both are free and the labels need a larger window than is trained with, pixels become coarser.
 
     Pictures without physical spacing keep their pixels (None), or have a spacing in pixels.
     """
     spacing = config.spacing_mm if config.spacing_mm != "auto" else _median_spacing(facts, plane)
-    size = config.size if config.size != "auto" else _smallest_size(facts, plane, spacing)
-    if config.spacing_mm == config.size == "auto":
-        while size > LARGEST_AUTO_SIZE:
-            spacing = float(f"{(spacing or 1.0) * max(1.05, size / LARGEST_AUTO_SIZE):.4g}")
-            size = _smallest_size(facts, plane, spacing)
+    if config.size != "auto":
+        return spacing, config.size
+    size = _smallest_size(facts, plane, spacing)
+    while config.spacing_mm == "auto" and size > LARGEST_AUTO_SIZE:
+        spacing = float(f"{(spacing or 1.0) * max(1.05, size / LARGEST_AUTO_SIZE):.4g}")
+        size = _smallest_size(facts, plane, spacing)
     return spacing, size
 
 

@@ -63,6 +63,9 @@ def test_spacing_is_the_median_and_the_window_holds_every_label(tmp_path: Path, 
     assert all(free_border(store, case.name) >= 4 for case in store.cases)
     smaller = prepare(tmp_path / "source", tmp_path / "smaller", DataConfig(size=store.spec.size[0] - 32), report=quiet)
     assert min(free_border(smaller, case.name) for case in smaller.cases) < 8
+    oblong = prepare(tmp_path / "source", tmp_path / "oblong", DataConfig(size=(64, 96)), report=quiet)
+    assert oblong.data_config.size == (64, 96)
+    assert oblong.image(oblong.cases[0].name).shape[2:] == oblong.spec.size == (64, 96)
 
 
 def free_border(store: Store, case: str) -> int:
