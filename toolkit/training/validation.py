@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from attunet.classes import Classes
+from attunet.components import keep_largest_components
 from attunet.config import OptimConfig
 from attunet.errors import InputError
 from attunet.losses import loss_from_sums, segmentation_sums
@@ -32,23 +33,29 @@ class CaseCounts:
 
 
 def validate(network: nn.Module, store: Store, cases: Sequence[str], accelerator: Accelerator, optim: OptimConfig) -> dict[str, Any]:
-    """Loss and Dice per case in 3D on the store's grid; each process takes a share of the cases, every process gets the result."""
+    """Loss and Dice per case in 3D on the store's grid; each process takes a share of the cases, every process gets the result.
+
+    The label maps that Dice is of are finished as the store says (`data.largest_component`), as those that a user gets.
+    """
+    num_classes = len(store.classes)
 
     def count(case: str) -> CaseCounts:
-        images, labels = store.image(case), torch.from_numpy(np.array(store.label(case)))
-        sums, matrix = np.zeros(2 + 3 * len(store.classes)), np.zeros((len(store.classes),) * 2, np.int64)
+        images, labels = store.image(case), np.array(store.label(case))
+        sums, found = np.zeros(2 + 3 * num_classes), np.empty_like(labels)
         for start in range(0, len(images), BATCH_SIZE):
             window = np.arange(start, min(start + BATCH_SIZE, len(images)))
             batch = torch.from_numpy(gather_context(images, window, store.spec.context_slices)).to(accelerator.device).float()
-            truth = labels[start : start + BATCH_SIZE].to(accelerator.device)
+            truth = torch.from_numpy(labels[window]).to(accelerator.device)
             with accelerator.autocast():
                 logits = network(batch)
             sums += segmentation_sums(logits, truth).double().cpu().numpy()
-            matrix += confusion(logits.argmax(1).to(torch.uint8).cpu().numpy(), truth.cpu().numpy(), len(store.classes))
-        return CaseCounts(case, sums, matrix)
+            found[window] = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        if store.data_config.keeps_largest:
+            found = keep_largest_components(found, num_classes)
+        return CaseCounts(case, sums, confusion(found, labels, num_classes))
 
     counts = _over_cases(count, cases, accelerator)
-    total = torch.from_numpy(sum((c.sums for c in counts), np.zeros(2 + 3 * len(store.classes))))
+    total = torch.from_numpy(sum((c.sums for c in counts), np.zeros(2 + 3 * num_classes)))
     loss = loss_from_sums(total, dice_weight=optim.dice_weight, cross_entropy_weight=optim.cross_entropy_weight)
     return {"loss": loss.total.item(), "dice": dice_table({c.case: c.confusion for c in counts}, store.classes)}
 

@@ -1,0 +1,41 @@
+"""Validation judges what a user gets."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attunet.config import OptimConfig, RunConfig
+from attunet.store import Store
+from attunet.training.device import make_accelerator
+from attunet.training.validation import validate
+
+
+class Recites(nn.Module):
+    """Gives the slices of a label map (Z, H, W) one after the other, whatever it is shown."""
+
+    def __init__(self, labels: np.ndarray, num_classes: int) -> None:
+        super().__init__()
+        self.logits = 20 * F.one_hot(torch.from_numpy(labels).long(), num_classes).permute(0, 3, 1, 2).float()
+        self.given = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.given += len(images)
+        return self.logits[self.given - len(images) : self.given]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool) -> None:
+    store = dataclasses.replace(small_store, data_config=dataclasses.replace(small_store.data_config, largest_component=keep))
+    case, liver = store.cases[0].name, store.classes.foreground[0]
+    truth = np.array(store.label(case))
+    found = truth.copy()
+    assert not found[:, :2, :2].any()
+    found[0, :2, :2] = 1  # four pixels in a corner, far from the organ
+    organ = int((truth == 1).sum())
+    dice = validate(Recites(found, 5), store, [case], make_accelerator(RunConfig(device="cpu")), OptimConfig())["dice"]
+    assert dice["per_case"][case][liver] == pytest.approx(1.0 if keep else 2 * organ / (2 * organ + 4))
+    assert [value for name, value in dice["per_case"][case].items() if name != liver] == [1.0, 1.0, 1.0]
