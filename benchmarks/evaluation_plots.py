@@ -1,7 +1,6 @@
 """The pictures of an evaluation, in its folder `plots/`. Without matplotlib there are none, and that is said."""
 
 import importlib.util
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from attunet.benchmarks.candidates import Candidate
 from attunet.benchmarks.from_file import predict_from_file
 from attunet.benchmarks.results_table import model_label
 from attunet.metrics import confusion, dice_from_confusion, mean_of_defined
+from attunet.pictures.file_name import file_name
 from attunet.preprocess import gather_context, preprocess
 from attunet.store import Store
 
@@ -52,7 +52,7 @@ def _draw_figures(folder: Path, rows: dict[str, Any], store: Store) -> None:
     draw_volume_time(folder / "volume_time.png", rows)
     for label, row in rows.items():
         if np.sum(row["confusion"]):
-            draw_confusion(folder / f"confusion_{_file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label)
+            draw_confusion(folder / f"confusion_{file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label)
 
 
 def _draw_curves(folder: Path, candidates: Sequence[Candidate]) -> None:
@@ -89,7 +89,7 @@ def _draw_outlines(folder: Path, name: str, candidates: Sequence[Candidate], sto
         counts = [confusion(prediction, other, len(store.classes)) for other in shown.values()]
         if not any(mean_of_defined(dice_from_confusion(c)[1:]) > SAME_OUTLINE for c in counts):
             shown[candidate.name if candidate.name not in shown else candidate.label] = prediction
-    draw_outlines(folder / f"outlines_{_file_name(name)}.png", volume, view, shown, store.classes, truth=truth, title=name)
+    draw_outlines(folder / f"outlines_{file_name(name)}.png", volume, view, shown, store.classes, truth=truth, title=name)
     return everything
 
 
@@ -119,7 +119,7 @@ def _draw_attention(
         # Prepared slices are in the view's order, but for sagittal and coronal ones, which have the feet at the top.
         up = slice(None, None, -1 if view.sides and spec.slice_axis != 2 else 1)
         draw_attention(
-            folder / f"attention_{_file_name(candidate.label)}.png",
+            folder / f"attention_{file_name(candidate.label)}.png",
             prepared.slices[index, 0, up],
             [m[0, up] for m in maps],
             candidate.classes,
@@ -127,7 +127,3 @@ def _draw_attention(
             sides=view.sides,
             title=f"{candidate.name}, {name}, slice {index + 1} of {len(prepared.slices)}",
         )
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.") or "model"

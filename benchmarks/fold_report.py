@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attunet.benchmarks.results_table import aligned, number, table
+from attunet.pictures.file_name import file_name
 
 Results = Mapping[str, Any]
 
@@ -47,6 +48,7 @@ def markdown(results: Results) -> str:
         "## Per case",
         "Dice, mean over the seeds.",
         table(*_per_case(results)),
+        *_worst_organs(results),
         "## Time to accuracy",
         *_time(results),
         "![Every case](plots/cases.png)",
@@ -169,6 +171,24 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
                 if scores is not None:
                     rows.append([case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)])
     return ["case", "fold", "", "mean", *classes], rows
+
+
+def _worst_organs(results: Results) -> list[str]:
+    rows = [row for row in results["arms"] if row["configured"] and row["worst_organ"]]
+    if not rows:
+        return []
+    pictures = [
+        f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).\n\n"
+        f"![{worst['class']} of {worst['case']}]({worst_picture(row['name'])})"
+        for row in rows
+        for worst in [row["worst_organ"]]
+    ]
+    return ["## The worst organ", "The lowest Dice of one class in one case by one network, slice by slice.", *pictures]
+
+
+def worst_picture(name: str) -> str:
+    """Where the picture of an arm's worst organ lies, in the folder of the comparison."""
+    return f"plots/worst_{file_name(name)}.png"
 
 
 def _time(results: Results) -> list[str]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from attunet.atomic import write_text
 from attunet.benchmarks.evaluate import without_nan
-from attunet.benchmarks.fold_report import markdown
+from attunet.benchmarks.fold_report import markdown, worst_picture
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
 from attunet.benchmarks.held_out import LARGEST, PLAIN, HeldOut, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
+from attunet.benchmarks.worst_organ import draw_worst_organ, worst_organ
 from attunet.config import Config
 from attunet.environment import environment
 from attunet.errors import InputError, RunError
@@ -83,10 +84,14 @@ def crossvalidate(
     judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
         judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
-    results = _results(store, plan, judged, arms_of(judged, ways))
+    arms = arms_of(judged, ways)
+    results = _results(store, plan, judged, arms)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
+    for arm, row in zip(arms, results["arms"], strict=True):
+        if row["configured"] and row["worst_organ"]:
+            draw_worst_organ(out / worst_picture(row["name"]), arm, row["worst_organ"], store, device=device, source=source)
     report(f"written to {out}: results.json, results.md, plots/")
     if failures:
         raise RunError(f"{out}: {len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}")
@@ -169,7 +174,7 @@ def _results(
     rows = []
     for arm in arms:
         mine = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (arm.recipe, arm.model)]
-        rows.append(arm_row(arm, labels[id(arm)], patients) | {"time_to_accuracy": time_row(mine)})
+        rows.append(arm_row(arm, labels[id(arm)], patients) | {"worst_organ": worst_organ(arm), "time_to_accuracy": time_row(mine)})
     unfinished = [run for run in plan if judged[run.key] is None]
     results = {
         "schema": SCHEMA,

@@ -14,6 +14,7 @@ from attunet.pictures.attention import draw_attention
 from attunet.pictures.confusion import draw_confusion
 from attunet.pictures.contact_sheet import draw_contact_sheet, tile
 from attunet.pictures.curves import draw_curves
+from attunet.pictures.organ_slices import draw_organ_slices
 from attunet.pictures.outlines import draw_outlines
 from attunet.pictures.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
 from attunet.pictures.view import fullest_slice, largest_slice, view_of
@@ -92,6 +93,8 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
     maps = [np.random.default_rng(n).uniform(size=(n, n)) for n in (4, 8, 16)]
     pictures = [
         draw_outlines(tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth),
+        draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
+        draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1),
         draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
         draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR),
         draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),

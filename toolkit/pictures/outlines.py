@@ -58,7 +58,7 @@ def _draw_organ(axes: Any, image: np.ndarray, masks: dict[str, np.ndarray], colo
     for key, mask in masks.items():
         outline(axes, mask[chosen], color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
     axes.set_title(f"{name}\nslice {chosen + 1} of {len(image)}", fontsize=10)
-    _zoom(axes, np.any([mask[chosen] for mask in masks.values()], axis=0), view.row_over_column)
+    zoom_to(axes, np.any([mask[chosen] for mask in masks.values()], axis=0), view.row_over_column)
     mark_sides(axes, view.sides)
 
 
@@ -78,7 +78,7 @@ def mark_sides(axes: Any, sides: tuple[str, ...]) -> None:
         axes.text(0.5, 0.98, sides[2], ha="center", va="top", **style)
 
 
-def _zoom(axes: Any, mask: np.ndarray, row_over_column: float) -> None:
+def zoom_to(axes: Any, mask: np.ndarray, row_over_column: float) -> None:
     """Limits the panel to the mask with a margin, square in mm."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height = (rows[-1] - rows[0] + 1) * row_over_column

@@ -1,0 +1,41 @@
+"""The one organ that a network segments worst, drawn: what a mean cannot tell."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attunet.benchmarks.fold_table import PRIMARY, Arm
+from attunet.benchmarks.held_out import LARGEST
+from attunet.benchmarks.torch_network import TorchNetwork
+from attunet.classes import IGNORE_LABEL
+from attunet.pictures.organ_slices import draw_organ_slices
+from attunet.pictures.view import view_of
+from attunet.predict_volume import predict_volume
+from attunet.store import Store
+from attunet.training.run import load_run
+
+
+def worst_organ(arm: Arm) -> dict[str, Any] | None:
+    """The lowest Dice of one class in one case by one network: seed, fold, case, class and dice; None where nothing is scored."""
+    found: list[dict[str, Any]] = [
+        {"seed": seed, "fold": fold, "case": case, "class": name, "dice": value}
+        for (seed, fold), run in sorted(arm.runs.items())
+        for case, scores in run.scores[arm.way].items()
+        for name, value in scores[PRIMARY].items()
+        if not math.isnan(value)
+    ]
+    return min(found, key=lambda one: one["dice"], default=None)
+
+
+def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Store, *, device: str, source: Path | None) -> Path:
+    """The organ that `worst_organ` found in the network's own prediction, slice by slice."""
+    run = load_run(arm.runs[worst["seed"], worst["fold"]].run)
+    volume, truth = store.read_source(worst["case"], source)
+    assert truth is not None, worst["case"]
+    prediction = predict_volume(TorchNetwork(run.network, device), volume, run.spec, largest_component=arm.way == LARGEST)
+    prediction[truth == IGNORE_LABEL] = 0
+    view = view_of(volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
+    index = [*store.classes.foreground].index(worst["class"]) + 1
+    title = f"{worst['case']}: {worst['class']}, Dice {worst['dice']:.3f} (seed {worst['seed']})"
+    return draw_organ_slices(path, volume, view, truth == index, prediction == index, title=title)
