@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attunet.benchmarks.results_table import aligned, number, table
-from attunet.pictures.file_name import file_name
 
 Results = Mapping[str, Any]
 
@@ -174,21 +173,13 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _worst_organs(results: Results) -> list[str]:
-    rows = [row for row in results["arms"] if row["configured"] and row["worst_organ"]]
-    if not rows:
-        return []
-    pictures = [
-        f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).\n\n"
-        f"![{worst['class']} of {worst['case']}]({worst_picture(row['name'])})"
-        for row in rows
-        for worst in [row["worst_organ"]]
-    ]
-    return ["## The worst organ", "The lowest Dice of one class in one case by one network, slice by slice.", *pictures]
-
-
-def worst_picture(name: str) -> str:
-    """Where the picture of an arm's worst organ lies, in the folder of the comparison."""
-    return f"plots/worst_{file_name(name)}.png"
+    parts = []
+    for row in results["arms"]:
+        if row["configured"] and (worst := row["worst_organ"]):
+            parts.append(f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
+            if worst["picture"]:
+                parts.append(f"![{worst['class']} of {worst['case']}]({worst['picture']})")
+    return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []
 
 
 def _time(results: Results) -> list[str]:

@@ -155,7 +155,7 @@ def _monai(task: Task, store: Store, training: list[str], config: Config, accele
             prob=config.augment.spatial_probability,
             rotate_range=np.deg2rad(config.augment.rotation_degrees),
             scale_range=0.2,
-            translate_range=config.augment.shift_fraction * store.spec.size[0],
+            translate_range=[config.augment.shift_fraction * side for side in store.spec.size],
             mode=("bilinear", "nearest"),
             padding_mode="border",
         ),

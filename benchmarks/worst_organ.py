@@ -28,8 +28,12 @@ def worst_organ(arm: Arm) -> dict[str, Any] | None:
     return min(found, key=lambda one: one["dice"], default=None)
 
 
-def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Store, *, device: str, source: Path | None) -> Path:
-    """The organ that `worst_organ` found in the network's own prediction, slice by slice."""
+def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Store, *, device: str, source: Path | None) -> Path | None:
+    """The organ that `worst_organ` found, in a new prediction of the same network, slice by slice.
+
+    None where that has nothing to show any more: a device rounds differently from the one that was scored. Raises InputError without
+    the source files.
+    """
     run = load_run(arm.runs[worst["seed"], worst["fold"]].run)
     volume, truth = store.read_source(worst["case"], source)
     assert truth is not None, worst["case"]
@@ -37,5 +41,9 @@ def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Stor
     prediction[truth == IGNORE_LABEL] = 0
     view = view_of(volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
     index = [*store.classes.foreground].index(worst["class"]) + 1
-    title = f"{worst['case']}: {worst['class']}, Dice {worst['dice']:.3f} (seed {worst['seed']})"
-    return draw_organ_slices(path, volume, view, truth == index, prediction == index, title=title)
+    true, found = truth == index, prediction == index
+    if not (true | found).any():
+        return None
+    dice = 2 * (true & found).sum() / (true.sum() + found.sum())
+    title = f"{worst['case']}: {worst['class']}, Dice {dice:.3f} (seed {worst['seed']})"
+    return draw_organ_slices(path, volume, view, true, found, title=title)

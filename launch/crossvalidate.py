@@ -10,7 +10,7 @@ from typing import Any
 
 from attunet.atomic import write_text
 from attunet.benchmarks.evaluate import without_nan
-from attunet.benchmarks.fold_report import markdown, worst_picture
+from attunet.benchmarks.fold_report import markdown
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
 from attunet.benchmarks.held_out import LARGEST, PLAIN, HeldOut, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
@@ -21,6 +21,7 @@ from attunet.errors import InputError, RunError
 from attunet.launch.options import preset_names
 from attunet.launch.train import training_config
 from attunet.launch.training_jobs import Job, Jobs, Outcome, visible_gpus
+from attunet.pictures.file_name import file_name
 from attunet.pictures.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.store import Store, open_store
 from attunet.training.run_folder import read_metrics
@@ -86,12 +87,12 @@ def crossvalidate(
         judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
     arms = arms_of(judged, ways)
     results = _results(store, plan, judged, arms)
+    for arm, row in zip(arms, results["arms"], strict=True):
+        if row["configured"] and row["worst_organ"]:
+            row["worst_organ"]["picture"] = _picture_of_the_worst(out, arm, row["worst_organ"], store, device, source, report)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
-    for arm, row in zip(arms, results["arms"], strict=True):
-        if row["configured"] and row["worst_organ"]:
-            draw_worst_organ(out / worst_picture(row["name"]), arm, row["worst_organ"], store, device=device, source=source)
     report(f"written to {out}: results.json, results.md, plots/")
     if failures:
         raise RunError(f"{out}: {len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}")
@@ -194,6 +195,18 @@ def _results(
     }
     plain: dict[str, Any] = without_nan(results)
     return plain
+
+
+def _picture_of_the_worst(
+    out: Path, arm: Arm, worst: Mapping[str, Any], store: Store, device: str, source: Path | None, report: Report
+) -> str | None:
+    """The picture's place in `out`. Without the source files there is none, and that is said: the table needs only what is kept."""
+    place = f"plots/worst_{file_name(f'{arm.recipe}={arm.model}')}.png"
+    try:
+        return place if draw_worst_organ(out / place, arm, worst, store, device=device, source=source) else None
+    except (InputError, RunError) as error:
+        report(f"warning: no picture of the worst organ: {error}")
+        return None
 
 
 def _draw(folder: Path, results: Mapping[str, Any]) -> None:

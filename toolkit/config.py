@@ -114,8 +114,11 @@ class DataConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size != "auto" and any(side % 16 for side in as_pair(self.size)):
-            raise InputError(f"data.size: must be a multiple of 16, got {self.size}")
+        if self.size != "auto":
+            rows, columns = as_pair(self.size)
+            if rows % 16 or columns % 16:
+                raise InputError(f"data.size: must be multiples of 16, got {rows} × {columns}")
+            object.__setattr__(self, "size", rows if rows == columns else (rows, columns))  # a square is written in one way
         if self.context_slices % 2 == 0:
             raise InputError(f"data.context_slices: must be odd, got {self.context_slices}")
         for name in ("clip_percentiles", "window"):

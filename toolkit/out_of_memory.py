@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "bad_alloc")
+ON_THE_HOST = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")
 ONEDNN = ("could not create a memory object", "could not create a primitive")  # all that it says when it gets no memory
 ON_THE_GPU = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 

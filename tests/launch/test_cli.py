@@ -41,7 +41,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("prepare source", "Missing argument 'STORE'"),
         ("prepare nowhere out", "nowhere: no such folder"),
         ("prepare source out --config nowhere.toml", "presets chaos, chaos-cpu, demo, reference, got 'nowhere.toml'"),
-        ("prepare source out --set data.size=100", "data.size: must be a multiple of 16, got 100"),
+        ("prepare source out --set data.size=100", "data.size: must be multiples of 16, got 100 × 100"),
         ("prepare source out --set data.size=[96,8]", "data.size: must be an integer from 32 to 4096, got 8"),
         ("prepare source out --set data.sise=96", "has no field 'sise'"),
         ("prepare source out --folds 1", "--folds"),

@@ -56,11 +56,17 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     assert list(unet["scores"]["dice"]["per_case"]) == sorted(held_out)
     difference = attention["scores"]["dice"]["mean"] - unet["scores"]["dice"]["mean"]
     assert results["comparisons"][0]["dice"]["mean"] == pytest.approx(difference)
-    pictures = {"cases.png", "differences.png", "time_to_accuracy.png", "worst_unet.png", "worst_attention_unet.png"}
+    pictures = {"cases.png", "differences.png", "time_to_accuracy.png", "worst_default=unet.png", "worst_default=attention_unet.png"}
     assert {p.name for p in (folder / "plots").iterdir()} == pictures
     worst = unet["worst_organ"]
     assert worst["dice"] == min(v for scores in unet["scores"]["dice"]["per_case"].values() for v in scores.values() if v is not None)
-    assert f"![{worst['class']} of {worst['case']}](plots/worst_unet.png)" in page
+    assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
+    call = ("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
+    (folder / "elsewhere").mkdir()
+    again = attunet(*call, "--source", folder / "elsewhere")  # what was scored is kept: the table does not need the scans
+    assert again.code == 0, again.err
+    assert "warning: no picture of the worst organ" in again.out + again.err
+    assert "![" + worst["class"] not in (folder / "results.md").read_text()
     native = next(
         row
         for line in (folder / "default/unet/seed-0/fold-0/metrics.jsonl").read_text().splitlines()

@@ -14,7 +14,7 @@ from attunet.pictures.attention import draw_attention
 from attunet.pictures.confusion import draw_confusion
 from attunet.pictures.contact_sheet import draw_contact_sheet, tile
 from attunet.pictures.curves import draw_curves
-from attunet.pictures.organ_slices import draw_organ_slices
+from attunet.pictures.organ_slices import MOST, draw_organ_slices, slices_to_show
 from attunet.pictures.outlines import draw_outlines
 from attunet.pictures.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
 from attunet.pictures.view import fullest_slice, largest_slice, view_of
@@ -102,6 +102,18 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
         draw_curves(tmp_path / "curves.png", {"unet": rows, "just started": []}),
     ]
     assert all(_is_picture(path) for path in pictures)
+
+
+def test_the_most_wrong_slices_of_an_organ_are_shown() -> None:
+    true = np.zeros((40, 8, 8), dtype=bool)
+    true[5:35, :4] = True
+    found = true.copy()
+    found[10:20, 0] = False  # eight pixels wrong in ten slices
+    found[36, 7, 7] = True  # one, where there is no organ
+    shown = slices_to_show(true, found)
+    assert len(shown) == MOST
+    assert {*range(10, 20), 36} < {*shown.tolist()}
+    assert (np.diff(shown) > 0).all()
 
 
 def test_speed_pictures(tmp_path: Path) -> None:

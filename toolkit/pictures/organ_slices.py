@@ -16,12 +16,10 @@ COLUMNS, MOST = 6, 12
 def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str = "") -> Path:
     """truth, prediction: masks (X, Y, Z) of one organ on the volume's grid, one of them not empty.
 
-    The slices that either has something in, in their order; where they are many, those with the most wrong pixels.
+    The slices of `slices_to_show`, in their order.
     """
     image, true, found = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
-    wrong = (true != found).sum((1, 2))
-    there = np.flatnonzero((true | found).any((1, 2)))
-    shown = np.sort(there[np.argsort(-wrong[there], kind="stable")][:MOST])
+    shown = slices_to_show(true, found)
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     figure = new_figure(2.3 * columns, 2.6 * rows + 0.8)
@@ -42,3 +40,10 @@ def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray,
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
     figure.suptitle(title, fontsize=12)
     return save(figure, path)
+
+
+def slices_to_show(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Ascending numbers of at most `MOST` slices of two masks (n, rows, columns): of those that either is in, the most wrong ones."""
+    wrong = (true != found).sum((1, 2))
+    there = np.flatnonzero((true | found).any((1, 2)))
+    return np.sort(there[np.argsort(-wrong[there], kind="stable")][:MOST])

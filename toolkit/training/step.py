@@ -96,6 +96,7 @@ class Trainee:
         batch = self.loader.take(number)
         self.telemetry.mark("data")
         parts = [self._augmented(part) for part in batch.split(self.config.optim.accumulate_steps)]
+        del batch  # its memory is free for the step
         self.telemetry.mark("augment")
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
@@ -164,7 +165,9 @@ class Trainee:
         otherwise = "" if self.config.run.activation_checkpointing else ", or run.activation_checkpointing=true, which needs less for each"
         if fits:
             parts = math.ceil(share / fits)
-            return f"{told}; {fits} fit: set optim.accumulate_steps={parts}, or optim.batch_size={fits * world}{otherwise}"
+            in_parts = f"optim.accumulate_steps={parts}, or " if parts * world <= self.batch_size else ""
+            batch_size = fits * world * self.config.optim.accumulate_steps
+            return f"{told}; {fits} fit: set {in_parts}optim.batch_size={batch_size}{otherwise}"
         return f"{told}, nor for one: take a smaller model.base_width or data.size{otherwise} ({error})"
 
     def _rehearse(self, count: int) -> None:

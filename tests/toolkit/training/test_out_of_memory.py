@@ -11,10 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from attunet.config import load_config
+from attunet.errors import RunError
+from attunet.loader import ResidentLoader
 from attunet.models import build_model
 from attunet.models.unet import UNet
 from attunet.out_of_memory import is_out_of_memory, largest_that_fits
 from attunet.store import Store
+from attunet.training.device import make_accelerator
+from attunet.training.step import Trainee
 
 PROGRAM = Path(__file__).with_name("exhaust_memory.py")
 
@@ -75,6 +80,33 @@ def test_sizes_are_halved_until_one_fits() -> None:
 
     assert room_for(7) == [6, 12, 6]
     assert room_for(0) == [0, 12, 6, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (["optim.batch_size=8"], "2 fit: set optim.accumulate_steps=4, or optim.batch_size=2, "),
+        (["optim.batch_size=8", "optim.accumulate_steps=2"], "2 fit: set optim.accumulate_steps=4, or optim.batch_size=4, "),
+    ],
+)
+def test_what_is_advised_is_accepted(small_store: Store, monkeypatch: pytest.MonkeyPatch, settings: list[str], advice: str) -> None:
+    config = load_config(None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", *settings])
+    network = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"))
+    trainee = Trainee(network, loader, 5, config, make_accelerator(config.run))
+    forward = network.forward
+
+    def two_at_most(images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 2:
+            raise MemoryError
+        return forward(images)
+
+    monkeypatch.setattr(network, "forward", two_at_most)
+    with pytest.raises(RunError, match=re.escape(advice)):
+        trainee.step(0)
+    for setting in re.findall(r"optim\.\w+=\d+", advice):
+        advised = load_config(None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", *settings, setting])
+        Trainee(network, loader, 5, advised, make_accelerator(advised.run)).step(0)
 
 
 def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from attunet.atomic import write_folder
-from attunet.config import Config, load_config
+from attunet.config import Config, DataConfig, load_config
 from attunet.errors import InputError, RunError
 from attunet.launch.options import PRESETS, preset_names
 from attunet.loader import ResidentLoader
 from attunet.models import build_model
+from attunet.prepare import prepare
 from attunet.store import Store, open_store
 from attunet.training import load_run, train
 from attunet.training.checkpoint import newest_checkpoint
@@ -142,6 +143,17 @@ def test_a_streamed_training_goes_on_where_it_was(small_store: Store, tmp_path: 
     for part in ("model", "average", "optimizer"):
         name = f"checkpoints/{last}/{part}.safetensors"
         assert (again / name).read_bytes() == (whole / name).read_bytes(), part
+
+
+def test_an_oblong_window_is_trained_with(tmp_path: Path, write_case) -> None:
+    for number in range(1, 4):
+        write_case(tmp_path / "source", f"{number:02d}-T2SPIR", seed=number)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=(48, 80)), folds=3, report=lambda line: None)
+    told: list[str] = []
+    train(store.path, tmp_path / "run", config("optim.epochs=1"), fold=0, report=told.append)
+    assert "at 48×80 on 2 cases" in told[0]
+    assert load_run(tmp_path / "run").config.data.size == (48, 80)
+    assert {row["event"] for row in read_metrics(tmp_path / "run")} >= {"validation", "native"}
 
 
 def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ class Recites(nn.Module):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool) -> None:
+def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attunet.training.validation.BATCH_SIZE", 4)  # of six slices
     store = dataclasses.replace(small_store, data_config=dataclasses.replace(small_store.data_config, largest_component=keep))
     case, liver = store.cases[0].name, store.classes.foreground[0]
     truth = np.array(store.label(case))
