@@ -44,6 +44,5 @@ def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Stor
     true, found = truth == index, prediction == index
     if not (true | found).any():
         return None
-    dice = 2 * (true & found).sum() / (true.sum() + found.sum())
-    title = f"{worst['case']}: {worst['class']}, Dice {dice:.3f} (seed {worst['seed']})"
+    title = f"{worst['class']} of {worst['case']}, seed {worst['seed']}"
     return draw_organ_slices(path, volume, view, true, found, title=title)

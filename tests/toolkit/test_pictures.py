@@ -94,7 +94,7 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
     pictures = [
         draw_outlines(tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth),
         draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
-        draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1),
+        draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1, title="invented"),
         draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
         draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR),
         draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),

@@ -3,23 +3,23 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.lines import Line2D
 
-from attunet.pictures.figure import TRUTH_COLOR, model_color, new_figure, save, show_grey
-from attunet.pictures.outlines import mark_sides, outline, zoom_to
+from attunet.pictures.figure import new_figure, save, show_grey
+from attunet.pictures.outlines import add_legend, colors_of, mark_sides, outline_layer, zoom_to
 from attunet.pictures.view import View
 from attunet.volume import Volume
 
 COLUMNS, MOST = 6, 12
 
 
-def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str = "") -> Path:
+def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str) -> Path:
     """truth, prediction: masks (X, Y, Z) of one organ on the volume's grid, one of them not empty.
 
-    The slices of `slices_to_show`, in their order.
+    The slices of `slices_to_show`, in their order, with the Dice of each and of all.
     """
     image, true, found = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
     shown = slices_to_show(true, found)
+    colors = colors_of(("truth", "prediction"))
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     figure = new_figure(2.3 * columns, 2.6 * rows + 0.8)
@@ -29,16 +29,13 @@ def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray,
     around = (true | found)[shown].any(0)
     for axes, index in zip(grid, shown, strict=False):
         show_grey(axes, image[index], view.row_over_column)
-        outline(axes, true[index], color=TRUTH_COLOR, style="dashed", width=1.8)
-        outline(axes, found[index], color=model_color(0))
-        dice = 2 * (true[index] & found[index]).sum() / (true[index].sum() + found[index].sum())
-        axes.set_title(f"slice {index + 1} of {len(image)}: {dice:.2f}", fontsize=9)
+        for key, mask in (("truth", true), ("prediction", found)):
+            outline_layer(axes, mask[index], key, colors)
+        axes.set_title(f"slice {index + 1} of {len(image)}: {_dice(true[index], found[index]):.2f}", fontsize=9)
         zoom_to(axes, around, view.row_over_column)
     mark_sides(grid[0], view.sides)
-    lines = (("truth", "#777777", "dashed"), ("prediction", model_color(0), "solid"))
-    handles = [Line2D([], [], color=color, linestyle=style, linewidth=2, label=name) for name, color, style in lines]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
-    figure.suptitle(title, fontsize=12)
+    add_legend(figure, colors)
+    figure.suptitle(f"{title}: Dice {_dice(true, found):.3f}", fontsize=12)
     return save(figure, path)
 
 
@@ -47,3 +44,7 @@ def slices_to_show(true: np.ndarray, found: np.ndarray) -> np.ndarray:
     wrong = (true != found).sum((1, 2))
     there = np.flatnonzero((true | found).any((1, 2)))
     return np.sort(there[np.argsort(-wrong[there], kind="stable")][:MOST])
+
+
+def _dice(true: np.ndarray, found: np.ndarray) -> float:
+    return float(2 * (true & found).sum() / (true.sum() + found.sum()))

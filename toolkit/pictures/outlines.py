@@ -1,10 +1,11 @@
 """Truth and predictions as outlines over the image, one panel per organ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from attunet.classes import Classes
@@ -32,7 +33,7 @@ def draw_outlines(
     image = view.slices(volume.data[0])
     layers = {} if truth is None else {"truth": view.slices(truth)}
     layers |= {name: view.slices(indices) for name, indices in predictions.items()}
-    colors = _colors(layers)
+    colors = colors_of(layers)
     columns = min(len(classes.foreground), 4)
     rows = -(-len(classes.foreground) // columns)
     figure = new_figure(3.4 * columns, 3.6 * rows + 0.7)
@@ -41,8 +42,7 @@ def draw_outlines(
         axes.set_axis_off()
     for axes, (index, name) in zip(grid, enumerate(classes.foreground, start=1), strict=False):
         _draw_organ(axes, image, {k: v == index for k, v in layers.items()}, colors, view, name)
-    handles = [Line2D([], [], color=_on_white(colors[k]), linestyle=_style(k), linewidth=2, label=k) for k in layers]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=10)
+    add_legend(figure, colors)
     if title:
         figure.suptitle(title, fontsize=12)
     return save(figure, path)
@@ -56,10 +56,15 @@ def _draw_organ(axes: Any, image: np.ndarray, masks: dict[str, np.ndarray], colo
     axes.set_axis_on()
     show_grey(axes, image[chosen], view.row_over_column)
     for key, mask in masks.items():
-        outline(axes, mask[chosen], color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
+        outline_layer(axes, mask[chosen], key, colors)
     axes.set_title(f"{name}\nslice {chosen + 1} of {len(image)}", fontsize=10)
     zoom_to(axes, np.any([mask[chosen] for mask in masks.values()], axis=0), view.row_over_column)
     mark_sides(axes, view.sides)
+
+
+def outline_layer(axes: Any, mask: np.ndarray, key: str, colors: Mapping[str, str]) -> None:
+    """A layer's outline in one slice; "truth" is dashed."""
+    outline(axes, mask, color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
 
 
 def outline(axes: Any, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
@@ -89,9 +94,17 @@ def zoom_to(axes: Any, mask: np.ndarray, row_over_column: float) -> None:
     axes.set_facecolor("black")
 
 
-def _colors(layers: Mapping[str, Any]) -> dict[str, str]:
+def colors_of(layers: Iterable[str]) -> dict[str, str]:
+    """The colour of each layer's outline, in the order of the layers; "truth" has its own."""
     models = [k for k in layers if k != "truth"]
-    return {"truth": TRUTH_COLOR} | {k: model_color(i) for i, k in enumerate(models)}
+    own = {k: model_color(i) for i, k in enumerate(models)}
+    return {k: own.get(k, TRUTH_COLOR) for k in layers}
+
+
+def add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
+    """One line per layer below the panels."""
+    handles = [Line2D([], [], color=_on_white(color), linestyle=_style(k), linewidth=2, label=k) for k, color in colors.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=10)
 
 
 def _style(key: str) -> str:

@@ -56,9 +56,7 @@ class Trainee:
         if isinstance(network, UNet):
             network.activation_checkpointing = config.run.activation_checkpointing
         self._layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
-        network = network.to(device)
-        if config.run.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(device=device, memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs lack it
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
         if config.run.sync_batch_norm:  # after the average was made: its parts share the tensors, and it needs no other process
