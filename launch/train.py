@@ -52,7 +52,8 @@ def train_command(
             click.echo(line)
     from attunet.training import train
 
-    train(store, run, config, fold=fold, resume=resume or "never", init=init)
+    # echo passes every line on at once: a log that the output is sent to shows how far the training is.
+    train(store, run, config, fold=fold, resume=resume or "never", init=init, report=click.echo)
 
 
 def training_config(config_name: str | None, settings: tuple[str, ...], model: str | None) -> Config:

@@ -34,6 +34,7 @@ def launcher(*extra: str) -> list[str]:
 
 def start(arguments: list[str], **how: object) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # users have it not: what is told has to be passed on without
     return subprocess.Popen(
         [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how
     )  # type: ignore[call-overload,no-any-return]
@@ -124,7 +125,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
             filler.write(bytes(1024))
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 1, output
-    assert "No space left on device" in output.splitlines()[-1]
+    assert "No space left on device" in output.splitlines()[-1], output
     assert "Traceback" not in output
     assert not list((run / "checkpoints").glob("*.partial")), "what was begun gives its room back"
     last = newest_checkpoint(run / "checkpoints")
