@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attunet.ops.layout import empty_alpha, empty_result
 
+sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 threshold_backward = torch.ops.aten.threshold_backward.default
 
 # Bytes of x and g in a block, by the bytes of a value: small blocks stay in the cache, large ones make fewer calls, which weigh more where
@@ -29,8 +30,9 @@ def forward(
         for rows_x, rows_g, rows_out, rows_alpha in pixel_blocks(x, g, out, alpha):
             _, block_alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
             rows_alpha.copy_(block_alpha)
-            torch.mul(rows_x, _spread(block_alpha, rows_x), out=rows_out[:, :channels])
-            rows_out[:, channels:].copy_(rows_g)
+            gated, copied = rows_out.tensor_split((channels,), dim=1)
+            torch.mul(rows_x, _spread(block_alpha, rows_x), out=gated)
+            copied.copy_(rows_g)
     return out, alpha
 
 
@@ -58,10 +60,10 @@ def backward(
         tensors = (x, g, grad_out, grad_x, grad_g, *(() if grad_alpha is None else (grad_alpha,)))
         for rows_x, rows_g, rows_out, rows_grad_x, rows_grad_g, *rows_alpha in pixel_blocks(*tensors):
             hidden, alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
-            grad_gated, grad_copied = rows_out[:, :channels], rows_out[:, channels:]
+            grad_gated, grad_copied = rows_out.tensor_split((channels,), dim=1)
             product = torch.mul(grad_gated, rows_x, out=rows_grad_x)
             from_out = product @ ones.T if _is_short(product) else product.sum(1, keepdim=True)
-            grad_logit = sum(rows_alpha, start=from_out) * alpha * (1 - alpha)
+            grad_logit = sigmoid_backward(sum(rows_alpha, start=from_out), alpha)
             reached = threshold_backward(_spread(grad_logit, hidden), hidden, 0)
             torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(reached, back_x)
             rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
@@ -86,7 +88,7 @@ def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Ten
     """x (P, C), g (P, G), w_x (F, C), w_g (F, G) -> hidden (P, F) after ReLU, alpha (P, 1)."""
     hidden = torch.addmm(bias, x, w_x.T) if _is_row_major(x) else torch.addmm(bias[:, None], w_x, x.T).T
     hidden.addmm_(g, w_g.T).relu_()
-    return hidden, (hidden @ psi[:, None]).add_(psi_bias).sigmoid_()
+    return hidden, torch.addmm(psi_bias, hidden, psi[:, None]).sigmoid_()
 
 
 def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
@@ -108,7 +110,7 @@ def _is_row_major(rows: Tensor) -> bool:
     return rows.stride(1) == 1
 
 
-def pixel_blocks(*tensors: Tensor) -> Iterator[list[Tensor]]:
+def pixel_blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views (pixels, channels) of the same pixels of every (N, channels, H, W) tensor, block by block."""
     if all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors):
         images = [[t.permute(0, 2, 3, 1).flatten(0, 2) for t in tensors]]
@@ -117,5 +119,6 @@ def pixel_blocks(*tensors: Tensor) -> Iterator[list[Tensor]]:
     x, g = tensors[:2]
     size = max(64, BLOCK_BYTES[x.element_size()] // (x.element_size() * (x.shape[1] + g.shape[1])))
     for image in images:
-        for start in range(0, image[0].shape[0], size):
-            yield [rows[start : start + size] for rows in image]
+        full, rest = divmod(len(image[0]), size)
+        sizes = [size] * full + [rest] * (rest > 0)
+        yield from zip(*(rows.split_with_sizes(sizes) for rows in image), strict=True)

@@ -248,7 +248,7 @@ def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str
 
 
 def test_a_broken_cpu_gate_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = broken(cpu_gate, "* alpha * (1 - alpha)", "* alpha", tmp_path)
+    module = broken(cpu_gate, "= sigmoid_backward(", "= torch.mul(", tmp_path)
 
     class BrokenGate(torch.autograd.Function):
         @staticmethod
