@@ -9,6 +9,7 @@ import numpy as np
 
 from attunet.benchmarks.results_table import label_of
 from attunet.classes import Classes
+from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.device import DeviceBackend
 from attunet.export.runtime import Segmenter
@@ -23,7 +24,7 @@ class Candidate:
     """One model on one backend, ready to run.
 
     network: slices to logits, from and to the host. timed_call: makes a call that is one pass with input and output where the
-    backend wants them, to time the network alone. largest_component: as for `predict_volume`.
+    backend wants them, to time the network alone. postprocessing: as for `predict_volume`.
     attention: logits and the gates' maps, where the backend gives them. window: (H, W) of the slices that are timed.
     training_hashes: SHA-256 of the images that the weights have seen. options: what the backend says it really runs with.
     """
@@ -42,7 +43,7 @@ class Candidate:
     timed_call: Callable[[np.ndarray], Callable[[], object]]
     options: dict[str, Any]
     window: tuple[int, int]
-    largest_component: bool = False
+    postprocessing: Postprocessing = UNTOUCHED
     attention: Attention | None = None
 
     @property
@@ -102,7 +103,7 @@ def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
         timed_call=network.timed_call,
         options=network.options,
         window=run.spec.size,
-        largest_component=run.largest_component,
+        postprocessing=run.postprocessing,
         attention=network.attention,
     )
 
@@ -125,7 +126,7 @@ def _from_artefact(path: Path, provider: str, num_threads: int | None) -> Candid
         timed_call=lambda slices: _timed_call(segmenter, slices),
         options=dict(segmenter.backend.options),
         window=segmenter.spec.size,
-        largest_component=about.largest_component,
+        postprocessing=about.postprocessing,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.held_out import LARGEST, METRICS, PLAIN, HeldOut
+from attunet.benchmarks.held_out import METRICS, HeldOut
+from attunet.components import UNTOUCHED, Postprocessing
 from attunet.metrics import mean_of_defined
 from attunet.statistics import PairedComparison, bootstrap_interval, compare_paired, per_patient
 
@@ -20,7 +21,7 @@ PRIMARY = "dice"  # the one that is tested; the others are there to read
 
 @dataclass(frozen=True)
 class Arm:
-    """One network trained by one recipe, with label maps finished in one way, `PLAIN` or `LARGEST`.
+    """One network trained by one recipe, with label maps finished in one way.
 
     configured: whether it is the way that the store says; the others are there to compare with.
     runs: (seed, fold) -> what the finished run scored on the cases it left out.
@@ -28,24 +29,24 @@ class Arm:
 
     recipe: str
     model: str
-    way: str = PLAIN
+    way: Postprocessing = UNTOUCHED
     configured: bool = True
     runs: Mapping[tuple[int, int], HeldOut] = field(default_factory=dict)
 
     def label(self, several_recipes: bool) -> str:
         parts = [self.recipe, self.model] if several_recipes else [self.model]
-        return " ".join(parts) + ("" if self.configured else f", {self.way}")
+        return " ".join(parts) + ("" if self.configured else f", {self.way.words}")
 
     def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
         """seed: case: class: value."""
         found: dict[int, dict[str, dict[str, float]]] = {}
         for (seed, _), run in sorted(self.runs.items()):
-            for case, scores in run.scores[self.way].items():
+            for case, scores in run.scores[self.way.words].items():
                 found.setdefault(seed, {})[case] = scores[metric]
         return found
 
 
-def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], ways: Sequence[str]) -> list[Arm]:
+def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], ways: Sequence[Postprocessing]) -> list[Arm]:
     """The arms in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
 
     ways: that label maps were finished in, the configured one first.
@@ -64,7 +65,7 @@ def arm_row(arm: Arm, label: str, patients: Mapping[str, str]) -> dict[str, Any]
         "name": label,
         "recipe": arm.recipe,
         "model": arm.model,
-        "largest_component": arm.way == LARGEST,
+        "postprocessing": arm.way.words,
         "configured": arm.configured,
         "num_runs": len(arm.runs),
         "num_cases": len(arm.by_seed(PRIMARY) and _over_seeds(arm.by_seed(PRIMARY))),
@@ -109,7 +110,8 @@ def compare_arms(first: Arm, second: Arm, labels: tuple[str, str], patients: Map
 
 
 def pairs_to_compare(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Networks within a recipe against its first one, recipes within a network against the first one, largest parts against all."""
+    """Networks within a recipe against its first one, recipes within a network against the first one, ways of
+    finishing a label map against simpler ones."""
     main = [arm for arm in arms if arm.configured]
     pairs = []
     for arm in main:
@@ -122,7 +124,7 @@ def pairs_to_compare(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
             pairs.append((same_model, arm))
     for other in (arm for arm in arms if not arm.configured):
         arm = next(a for a in main if (a.recipe, a.model) == (other.recipe, other.model))
-        pairs.append((arm, other) if other.way == LARGEST else (other, arm))
+        pairs.append((other, arm) if other.way < arm.way else (arm, other))
     return [(a, b) for a, b in pairs if a.runs and b.runs]
 
 

@@ -37,7 +37,7 @@ def predict_from_file(candidate: Candidate, store: Store, case: Case, source: Pa
         marks.append(time.perf_counter())
         prepared = preprocess(volume, candidate.spec)
         marks.append(time.perf_counter())
-        indices = predict_prepared(network, prepared, candidate.spec, largest_component=candidate.largest_component)
+        indices = predict_prepared(network, prepared, candidate.spec, postprocessing=candidate.postprocessing)
         marks.append(time.perf_counter())
         write_labels(Path(folder) / "prediction.nii.gz", indices, candidate.classes, volume)
         marks.append(time.perf_counter())

@@ -12,7 +12,7 @@ import numpy as np
 
 from attunet.atomic import MANIFEST, sha256, write_text
 from attunet.benchmarks.torch_network import TorchNetwork
-from attunet.components import keep_largest_components
+from attunet.components import Postprocessing
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.metrics import CaseMetrics, case_metrics
@@ -25,14 +25,13 @@ from attunet.training.run import TrainedRun, load_run
 SCHEMA = 1
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
-PLAIN, LARGEST = "all components", "largest component"
 
 Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, NaN where not defined
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a finished run scored on the cases it left out; scores: by the way of finishing a label map, `PLAIN` and `LARGEST`."""
+    """What a finished run scored on the cases it left out; scores: by the words for the way of finishing a label map."""
 
     run: Path
     steps: int
@@ -45,14 +44,14 @@ def judge_run(
     fold: int,
     config: Config,
     *,
-    ways: Sequence[str],
+    ways: Sequence[Postprocessing],
     device: str = "cpu",
     source: Path | None = None,
     report: Callable[[str], object] = print,
 ) -> HeldOut | None:
     """The scores of the run at `path`, or None where no training has finished there; kept in the run's folder and read again.
 
-    config: what the run must have been trained with (`auto` values settled or not). ways: of `PLAIN` and `LARGEST`.
+    config: what the run must have been trained with (`auto` values settled or not). ways: of finishing a label map.
     Raises InputError where the run is of another store, fold or configuration.
     """
     if not progress_of(path)[1]:
@@ -63,11 +62,11 @@ def judge_run(
     check_belongs(run, store, fold, config)
     digest = sha256(run.checkpoint / MANIFEST)
     scores = _kept(path / FILE, digest)
-    if missing := [way for way in ways if way not in scores]:
+    if missing := [way for way in ways if way.words not in scores]:
         scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source, report)
         text = {"schema": SCHEMA, "checkpoint": digest, "step": run.step, "scores": _with_null(scores)}
         write_text(path / FILE, json.dumps(text, indent=1, allow_nan=False))
-    return HeldOut(path, run.step, {way: scores[way] for way in ways})
+    return HeldOut(path, run.step, {way.words: scores[way.words] for way in ways})
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
@@ -98,18 +97,23 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
 
 
 def _judge(
-    run: TrainedRun, store: Store, ways: Sequence[str], network: TorchNetwork, source: Path | None, report: Callable[[str], object]
+    run: TrainedRun,
+    store: Store,
+    ways: Sequence[Postprocessing],
+    network: TorchNetwork,
+    source: Path | None,
+    report: Callable[[str], object],
 ) -> dict[str, Scores]:
-    scores: dict[str, Scores] = {way: {} for way in ways}
+    scores: dict[str, Scores] = {way.words: {} for way in ways}
     for name in run.held_out:
         volume, truth = store.read_source(name, source)
         assert truth is not None, name
         prediction = predict_volume(network, volume, run.spec)
         for way in ways:
-            indices = keep_largest_components(prediction, len(store.classes)) if way == LARGEST else prediction
-            metrics = case_metrics(indices, truth, volume.spacing, len(store.classes))
-            scores[way][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS}
-        dice = np.array(list(scores[ways[0]][name]["dice"].values()))
+            indices = way.apply(prediction, len(store.classes), volume.spacing)
+            found = case_metrics(indices, truth, volume.spacing, len(store.classes))
+            scores[way.words][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(found, m)), strict=True)) for m in METRICS}
+        dice = np.array(list(scores[ways[0].words][name]["dice"].values()))
         shown = "no class" if np.isnan(dice).all() else f"Dice {np.nanmean(dice):.4f}"
         report(f"{run.path}: {name}: {shown}")
     return scores

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from attunet.benchmarks.fold_table import PRIMARY, Arm
-from attunet.benchmarks.held_out import LARGEST
 from attunet.benchmarks.torch_network import TorchNetwork
 from attunet.classes import IGNORE_LABEL
 from attunet.pictures.organ_slices import draw_organ_slices
@@ -21,7 +20,7 @@ def worst_organ(arm: Arm) -> dict[str, Any] | None:
     found: list[dict[str, Any]] = [
         {"seed": seed, "fold": fold, "case": case, "class": name, "dice": value}
         for (seed, fold), run in sorted(arm.runs.items())
-        for case, scores in run.scores[arm.way].items()
+        for case, scores in run.scores[arm.way.words].items()
         for name, value in scores[PRIMARY].items()
         if not math.isnan(value)
     ]
@@ -37,7 +36,7 @@ def draw_worst_organ(path: Path, arm: Arm, worst: Mapping[str, Any], store: Stor
     run = load_run(arm.runs[worst["seed"], worst["fold"]].run)
     volume, truth = store.read_source(worst["case"], source)
     assert truth is not None, worst["case"]
-    prediction = predict_volume(TorchNetwork(run.network, device), volume, run.spec, largest_component=arm.way == LARGEST)
+    prediction = predict_volume(TorchNetwork(run.network, device), volume, run.spec, postprocessing=arm.way)
     prediction[truth == IGNORE_LABEL] = 0
     view = view_of(volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
     index = [*store.classes.foreground].index(worst["class"]) + 1

@@ -8,13 +8,14 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.fields import MULTIPLE, Fields, array, is_count, is_side, shown
 from attunet.export.onnx_file import find_metadata, read_bytes, with_metadata
@@ -22,7 +23,7 @@ from attunet.ranges import TrainingRanges
 from attunet.spec import PreprocessSpec
 
 KEY = "attunet"
-SCHEMA = 1
+SCHEMA = 2  # 1 had no `erosion_mm`, which it would leave undone
 PRECISIONS = ("fp32", "fp16", "int8")
 NO_HASH = "0" * 64  # stands for the hash while the hash is taken
 MAX_METADATA_BYTES = 64 * 2**20
@@ -63,7 +64,7 @@ class Artefact:
     outputs: tuple[str, ...] = ("labels", "logits")
     height: int | None = None
     width: int | None = None
-    largest_component: bool = False
+    postprocessing: Postprocessing = UNTOUCHED
     training_cases: dict[str, str] = field(default_factory=dict)
     fold: int | str = "all"
     step: int = 0
@@ -88,7 +89,7 @@ class Artefact:
             "classes": self.classes.to_json(),
             "input": {"name": "slices", "dtype": "float32", "layout": "NCHW", "channels": self.spec.in_channels, **side},
             "outputs": [_output_json(name, len(self.classes)) for name in self.outputs],
-            "postprocessing": {"largest_component": self.largest_component},
+            "postprocessing": asdict(self.postprocessing),
             "num_parameters": self.num_parameters,
             "ranges": self.ranges and self.ranges.to_json(),
             "training": {
@@ -119,7 +120,7 @@ class Artefact:
             outputs=_outputs(at),
             height=side.get("height", is_side, "a multiple of 16 or null"),
             width=side.get("width", is_side, "a multiple of 16 or null"),
-            largest_component=at.inner("postprocessing").get("largest_component", lambda v: isinstance(v, bool), "true or false"),
+            postprocessing=_postprocessing(at.inner("postprocessing")),
             training_cases=training.texts("cases"),
             fold=training.get("fold", lambda v: v == "all" or is_count(v), "a fold's number or all"),
             step=training.whole("step"),
@@ -205,6 +206,17 @@ def _spec(at: Fields) -> PreprocessSpec:
         return PreprocessSpec.from_json(at.mapping("preprocessing"))
     except InputError as error:
         raise InputError(f"{at.where}: {error}") from None
+
+
+def _postprocessing(at: Fields) -> Postprocessing:
+    largest = at.get("largest_component", lambda v: isinstance(v, bool), "true or false")
+    if "erosion_mm" not in at.data:  # schema 1
+        return Postprocessing(largest)
+    return Postprocessing(largest, float(at.get("erosion_mm", _is_erosion, "a number from 0 to 100")))
+
+
+def _is_erosion(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
 
 
 def _classes(at: Fields) -> Classes:

@@ -15,7 +15,7 @@ def card(path: Path | str) -> str:
         ("input", _input(about)),
         ("outputs", ", ".join(about.outputs)),
         ("preprocessing", _preprocessing(about)),
-        ("afterwards", "the largest part of every class is kept" if about.largest_component else "nothing is removed"),
+        ("afterwards", about.postprocessing.words),
         ("trained on", _training(about)),
         ("licence of data", about.license or "not stated"),
         *_dice(about),

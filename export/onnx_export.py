@@ -13,6 +13,7 @@ import torch
 
 from attunet import __version__
 from attunet.atomic import write_file
+from attunet.components import LARGEST, UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.golden import make_golden
@@ -60,8 +61,8 @@ def export_run(
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
-    kept = run.largest_component if largest_component is None else largest_component
-    about = _metadata(run, opened, precision, _output_names(run, outputs), size, kept, license)
+    finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
+    about = _metadata(run, opened, precision, _output_names(run, outputs), size, finish, license)
     report(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
@@ -107,7 +108,7 @@ def _metadata(
     precision: str,
     outputs: tuple[str, ...],
     size: tuple[int, int] | None,
-    largest_component: bool,
+    postprocessing: Postprocessing,
     license: str | None,
 ) -> Artefact:
     packages = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
@@ -122,7 +123,7 @@ def _metadata(
         outputs=outputs,
         height=size[0] if size else None,
         width=size[1] if size else None,
-        largest_component=largest_component,
+        postprocessing=postprocessing,
         training_cases=dict(run.training_cases),
         fold=run.fold,
         step=run.step,
@@ -172,7 +173,7 @@ def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | 
         {"checkpoint": checkpoint, "artefact": segmenter.logits},
         spec=segmenter.spec,
         seen="held out" if held_out else "training",
-        largest_component=segmenter.metadata.largest_component,
+        postprocessing=segmenter.metadata.postprocessing,
         source=source,
         report=report,
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.components import Postprocessing
 from attunet.errors import InputError, RunError
 from attunet.metrics import confusion, dice_from_confusion
 from attunet.predict_volume import Network, predict_prepared
@@ -75,7 +76,7 @@ def measure(
     *,
     spec: PreprocessSpec,
     seen: Literal["held out", "training"],
-    largest_component: bool,
+    postprocessing: Postprocessing,
     source: Path | None = None,
     report: Callable[[str], object] = print,
 ) -> Parity:
@@ -88,7 +89,7 @@ def measure(
             raise InputError(f"{store.path}: the case {name!r} has no labels to judge an artefact by")
         prepared = preprocess(volume, spec)
         for which, by_case in (("checkpoint", parity.checkpoint), ("artefact", parity.artefact)):
-            indices = predict_prepared(networks[which], prepared, spec, largest_component=largest_component)
+            indices = predict_prepared(networks[which], prepared, spec, postprocessing=postprocessing)
             by_case[name] = dice_from_confusion(confusion(indices, truth, num_classes))[1:]
         report(f"  {number}/{len(cases)} {name}: checkpoint {_score(parity.checkpoint[name])}, artefact {_score(parity.artefact[name])}")
     return parity

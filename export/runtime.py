@@ -129,8 +129,8 @@ class Segmenter:
                 f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
                 f"{window[0]} × {window[1]} after resampling"
             )
-        kept = self.metadata.largest_component
-        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, largest_component=kept)
+        finish = self.metadata.postprocessing
+        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.

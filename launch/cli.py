@@ -144,7 +144,11 @@ cli.add_command(train_command)
 @click.option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
 @click.option("--no-train", is_flag=True, help="Judge and tabulate what is finished.")
-@click.option("--largest-component", is_flag=True, help="Judge both ways: every class's largest connected part alone, and all parts.")
+@click.option(
+    "--largest-component",
+    is_flag=True,
+    help="Judge in every way: as the store says, with every class's largest connected part alone, with all parts.",
+)
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
 @debug_option
 def crossvalidate(
@@ -177,7 +181,7 @@ def crossvalidate(
         folds=folds,
         jobs=jobs,
         train=not no_train,
-        both_ways=largest_component,
+        every_way=largest_component,
         source=source,
         report=click.echo,
     )

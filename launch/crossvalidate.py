@@ -12,9 +12,10 @@ from attunet.atomic import write_text
 from attunet.benchmarks.evaluate import without_nan
 from attunet.benchmarks.fold_report import markdown
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
-from attunet.benchmarks.held_out import LARGEST, PLAIN, HeldOut, judge_run, progress_of
+from attunet.benchmarks.held_out import HeldOut, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
 from attunet.benchmarks.worst_organ import draw_worst_organ, worst_organ
+from attunet.components import LARGEST, UNTOUCHED
 from attunet.config import Config
 from attunet.environment import environment
 from attunet.errors import InputError, RunError
@@ -64,7 +65,7 @@ def crossvalidate(
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
     train: bool = True,
-    both_ways: bool = False,
+    every_way: bool = False,
     source: Path | None = None,
     report: Report = print,
 ) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def crossvalidate(
 
     A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
     files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
-    both_ways: label maps are judged with the largest component of every class alone and with all, whichever of it the store says.
+    every_way: label maps are judged as the store says, with the largest component of every class alone, and with all.
     Raises InputError for a call that cannot work and for a run that is not what its place says, Stopped after a signal, and RunError
     when trainings failed, with the table of the others written.
     """
@@ -80,8 +81,8 @@ def crossvalidate(
     plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
     failures = _train(plan, store_path, jobs, report) if train else []
     device = "cuda" if visible_gpus() else "cpu"
-    ways = [LARGEST, PLAIN] if store.data_config.keeps_largest else [PLAIN, LARGEST]
-    ways = ways if both_ways else ways[:1]
+    configured = store.data_config.postprocessing
+    ways = [configured, *(way for way in (LARGEST, UNTOUCHED) if every_way and way != configured)]
     judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
         judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)

@@ -100,7 +100,7 @@ def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -
         run = load_model(model)
         network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device, num_threads=local_threads())
         gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
-        segment = partial(predict_prepared, network, spec=run.spec, largest_component=run.largest_component)
+        segment = partial(predict_prepared, network, spec=run.spec, postprocessing=run.postprocessing)
         return Predictor(run.spec, run.classes, segment, gates, run.ranges)
     gpu = {"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None
     segmenter = Segmenter(model, provider=provider, num_threads=local_threads(), provider_options=gpu)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 
 
@@ -105,12 +106,22 @@ class DataConfig(Section):
     largest_component: Any = _field(
         "auto", bool, "Label maps keep the largest connected part of every class alone; auto: where all masks show that.", auto=True
     )
+    component_erosion_mm: Any = _field(
+        "auto",
+        float,
+        "What a neck of less than twice this width joins to the largest part goes too, 0: nothing; auto: as far as masks allow.",
+        low=0,
+        high=100,
+        auto=True,
+    )
     slice_axis: Any = _field("auto", int, "Slice axis after orientation; auto: the coarsest.", low=0, high=2, auto=True)
 
     @property
-    def keeps_largest(self) -> bool:
-        """`largest_component` as settled; not in what was prepared before there was that field."""
-        return self.largest_component is True
+    def postprocessing(self) -> Postprocessing:
+        """As settled; nothing in what was prepared before there were these fields."""
+        if self.largest_component is not True:
+            return UNTOUCHED
+        return Postprocessing(True, 0.0 if self.component_erosion_mm == "auto" else self.component_erosion_mm)
 
     def __post_init__(self) -> None:
         super().__post_init__()

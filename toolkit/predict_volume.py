@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from attunet.components import keep_largest_components
+from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import RunError
 from attunet.preprocess import Prepared, VolumeSlices, assemble, gather_context, restore
 from attunet.spec import PreprocessSpec
@@ -15,17 +15,17 @@ MAX_BATCH_PIXELS = 8 * 512 * 512  # of one channel
 
 
 def predict_volume(
-    network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, largest_component: bool = False
+    network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, postprocessing: Postprocessing = UNTOUCHED
 ) -> np.ndarray:
     """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
     network: any function from slices to logits, with height and width multiples of 16 as it gets them.
-    largest_component: of every class the largest connected part alone is kept.
+    postprocessing: how the label map is finished.
     Beyond the volume and its label map, memory holds one batch at a time, however many slices there are.
     Raises what `VolumeSlices` raises, and RunError for logits that are not finite.
     """
     prepared = VolumeSlices(volume, spec)
-    return predict_prepared(network, prepared, spec, batch_size=batch_size, largest_component=largest_component)
+    return predict_prepared(network, prepared, spec, batch_size=batch_size, postprocessing=postprocessing)
 
 
 def predict_prepared(
@@ -34,7 +34,7 @@ def predict_prepared(
     spec: PreprocessSpec,
     *,
     batch_size: int = 8,
-    largest_component: bool = False,
+    postprocessing: Postprocessing = UNTOUCHED,
 ) -> np.ndarray:
     """The second half of `predict_volume`, for a volume that `preprocess` has prepared already, or one that prepares itself by and by.
 
@@ -53,5 +53,4 @@ def predict_prepared(
         if not np.isfinite(logits).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
         labels[chosen] = restore(logits, grid)
-    indices = assemble(labels, grid)
-    return keep_largest_components(indices, logits.shape[1]) if largest_component else indices
+    return postprocessing.apply(assemble(labels, grid), logits.shape[1], grid.native_spacing)

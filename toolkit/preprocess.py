@@ -33,11 +33,13 @@ MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
 class Grid:
     """The way back from prepared slices to the native grid.
 
-    native_shape: `(X, Y, Z)`; transform and slice_axis: how it was cut into slices; plane_shape: `(rows, columns)` of a native slice;
-    resampled_shape: the same after resampling; window: the padded (or cropped) slice; offset: where the resampled slice starts in it.
+    native_shape: `(X, Y, Z)`; native_spacing: of its voxels in mm; transform and slice_axis: how it was cut into slices;
+    plane_shape: `(rows, columns)` of a native slice; resampled_shape: the same after resampling; window: the padded (or cropped) slice;
+    offset: where the resampled slice starts in it.
     """
 
     native_shape: tuple[int, int, int]
+    native_spacing: tuple[float, float, float]
     transform: Transform
     slice_axis: int
     plane_shape: tuple[int, int]
@@ -93,6 +95,7 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     window = (max(round_up(resampled[0], MULTIPLE), spec.size[0]), max(round_up(resampled[1], MULTIPLE), spec.size[1]))
     return Grid(
         native_shape=volume.shape,
+        native_spacing=volume.spacing,
         transform=transform,
         slice_axis=spec.slice_axis,
         plane_shape=plane,

@@ -10,7 +10,7 @@ import numpy as np
 
 from attunet.cases import CaseFiles
 from attunet.codings import label_values
-from attunet.components import largest_shares
+from attunet.components import ONE_PART, eroded_shares, largest_shares
 from attunet.errors import InputError
 from attunet.geometry import orient, orientation_transform, oriented_spacing
 from attunet.source_files import content_hash, joined_hash, read_image, read_labels
@@ -18,6 +18,7 @@ from attunet.source_files import content_hash, joined_hash, read_image, read_lab
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
 ORIENTATION = "LPS"
+EROSIONS_MM = tuple(range(1, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class CaseFacts:
     half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
     label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
     largest_parts: value -> the largest connected part's share of its voxels, without 0;
+    eroded_parts: value -> what of that part stays with each of `EROSIONS_MM`; nothing where a value is not one part;
     grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
     steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
     """
@@ -50,6 +52,7 @@ class CaseFacts:
     label_centres: dict[int, tuple[float, float, float]]
     half_extent: tuple[float, float, float] | None
     largest_parts: dict[int, float]
+    eroded_parts: dict[int, tuple[float, ...]]
     grid_distance: float
 
     @property
@@ -81,6 +84,7 @@ class CaseFacts:
             "label_values": None if values is None else {int(value): count for value, count in values.items()},
             "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
             "largest_parts": {int(value): share for value, share in data["largest_parts"].items()},
+            "eroded_parts": {int(value): _tuples(shares) for value, shares in data["eroded_parts"].items()},
         }
         return cls(**restored)
 
@@ -100,7 +104,9 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
     volume = read_image(files.images, frames=frames)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     spacing = oriented_spacing(volume.spacing, transform)
-    values, centres, parts, extent, distance = None, {}, {}, None, 0.0
+    values, centres, extent, distance = None, {}, None, 0.0
+    parts: dict[int, float] = {}
+    eroded: dict[int, tuple[float, ...]] = {}
     if files.labels:
         labels, distance = read_labels(files.labels, volume, files.images[0])
         values = label_values(labels)
@@ -109,7 +115,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
         along_axes = orient(labels, transform)
         extent = _half_extent(along_axes != 0, spacing)
         centres = _centres(along_axes, values, spacing)
-        parts = _largest_parts(labels, values)
+        parts, eroded = _parts(labels, values, volume.spacing)
     oriented = np.ascontiguousarray(orient(volume.data, transform))
     return CaseFacts(
         case=files.case,
@@ -129,6 +135,7 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
         label_centres=centres,
         half_extent=extent,
         largest_parts=parts,
+        eroded_parts=eroded,
         grid_distance=distance,
     )
 
@@ -162,14 +169,19 @@ def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float
     return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
 
 
-def _largest_parts(labels: np.ndarray, values: Mapping[int, int]) -> dict[int, float]:
-    """Of every value but 0; values far apart or below 0 become small numbers first, one plane at a time."""
+def _parts(
+    labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
+    """The `largest_parts` and `eroded_parts`. Values far apart or below 0 become small numbers first, one plane at a time."""
     foreground = np.array([value for value in values if value != 0])
     numbers = np.zeros(labels.shape, dtype=np.uint16)
     for plane, into in zip(labels, numbers, strict=True):
         place = np.searchsorted(foreground, plane)
         into[...] = np.where(plane != 0, place + 1, 0)
-    return {int(foreground[number - 1]): share for number, share in largest_shares(numbers, len(foreground) + 1).items()}
+    largest, eroded = largest_shares(numbers, len(foreground) + 1), {}
+    if min(largest.values(), default=0) >= ONE_PART:
+        eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
+    return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
 
 
 def _intensity(channel: np.ndarray) -> dict[str, Any]:

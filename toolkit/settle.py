@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from attunet.cases import Source
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.codings import classes_of_values
+from attunet.components import ONE_PART
 from attunet.config import DataConfig, as_pair
 from attunet.errors import InputError
 from attunet.geometry import resampled_length, round_up
 from attunet.preprocess import COLOUR, GREY, MAX_SIDE
-from attunet.scan import ORIENTATION, CaseFacts
+from attunet.scan import EROSIONS_MM, ORIENTATION, CaseFacts
 from attunet.spec import PreprocessSpec
 
 MARGIN_PIXELS = 8  # around the labelled extent, either side
@@ -26,8 +29,8 @@ EDGES = (16, 240)  # greys of smoothed edges, between what was meant as 0 and as
 FEWEST_GREYS = 16  # so many different values are no classes
 MOST_EDGES = 0.1  # of all pixels
 MOST_STRAY = 0.02  # of the white ones
-ONE_PART = 0.99  # of a class's voxels
 FEWEST_MASKS = 3  # that say that a class is one part
+WITHSTANDS = 0.995  # of a class's voxels, on average over the masks
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -71,13 +74,18 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         context_slices=config.context_slices,
         num_channels=most.num_channels,
     )
+    largest_component = _are_one_part(facts, mappings) if config.largest_component == "auto" else config.largest_component
+    erosion_mm = config.component_erosion_mm
+    if erosion_mm == "auto":
+        erosion_mm = _withstood_erosion(facts, mappings) if largest_component else 0.0
     settled = dataclasses.replace(
         config,
         spacing_mm="auto" if spacing is None else spacing,  # without physical spacing there is nothing to settle
         size=size,
         normalization=normalization,
         slice_axis=slice_axis,
-        largest_component=_are_one_part(facts, mappings) if config.largest_component == "auto" else config.largest_component,
+        largest_component=largest_component,
+        component_erosion_mm=erosion_mm,
     )
     return Settled(spec, settled, classes, mappings)
 
@@ -132,6 +140,20 @@ def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int
     ]
     masks = [found for found in shares if found]
     return len(masks) >= FEWEST_MASKS and all(min(found) >= ONE_PART for found in masks)
+
+
+def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> float:
+    """The widest of `EROSIONS_MM` up to which true label maps keep nearly all of every class; 0 where masks are few or not of one part."""
+    shares: dict[int, list[tuple[float, ...]]] = {}
+    for fact in facts:
+        for value, found in fact.eroded_parts.items():
+            shares.setdefault(mappings[fact.case][value], []).append(found)
+    classes = [found for index, found in shares.items() if index not in (0, IGNORE_LABEL)]
+    if not classes or not _are_one_part(facts, mappings):
+        return 0.0
+    worst = np.array([np.mean(found, axis=0) for found in classes]).min(axis=0)
+    withstood = int(np.cumprod(worst >= WITHSTANDS).sum())
+    return float(EROSIONS_MM[withstood - 1]) if withstood else 0.0
 
 
 def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:

@@ -13,6 +13,7 @@ from attunet.classes import Classes
 from attunet.codings import to_indices
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
+from attunet.geometry import orientation_transform, oriented_spacing
 from attunet.ranges import TrainingRanges
 from attunet.source_files import content_hash, joined_hash, read_image, read_labels
 from attunet.spec import PreprocessSpec
@@ -72,6 +73,14 @@ class Store:
         """What the cases span, None in a store that was made before this was noted."""
         found = self.manifest.get("ranges")
         return None if found is None else TrainingRanges.from_json(found, str(self.path / MANIFEST))
+
+    def spacing(self, name: str) -> tuple[float, float, float]:
+        """Of the voxels of `image` and `label`, along `(Z, H, W)`: in mm, or in pixels where the source has no physical spacing."""
+        case = self.case(name)
+        native = oriented_spacing(case.spacing, orientation_transform(case.affine, self.spec.orientation))
+        rows, columns = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
+        plane = (rows, columns) if self.spec.spacing_mm is None else (self.spec.spacing_mm, self.spec.spacing_mm)
+        return native[self.spec.slice_axis], *plane
 
     @property
     def num_folds(self) -> int:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
-from attunet.benchmarks.held_out import LARGEST, METRICS, PLAIN, HeldOut
+from attunet.benchmarks.held_out import METRICS, HeldOut
 from attunet.benchmarks.time_to_accuracy import accuracy_curve, time_row
+from attunet.components import LARGEST, UNTOUCHED, Postprocessing
 
 PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
 
@@ -18,7 +19,7 @@ def held(**dice: float) -> HeldOut:
         case: {m: {c: v if m == "dice" else 1 - v for c, v in (("liver", value), ("spleen", value + 0.1))} for m in METRICS}
         for case, value in dice.items()
     }
-    return HeldOut(Path("run"), 1, {PLAIN: scores})
+    return HeldOut(Path("run"), 1, {UNTOUCHED.words: scores})
 
 
 def arm(model: str, values: np.ndarray) -> Arm:
@@ -61,23 +62,24 @@ def test_no_difference_is_called_one() -> None:
 
 def test_networks_are_compared_within_recipes_and_recipes_within_networks() -> None:
     runs = {(recipe, model, 0, 0): held(case0=0.5) for recipe in ("x", "y", "z") for model in ("unet", "attention_unet")}
-    pairs = [(a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(arms_of(runs, [PLAIN]))]
+    pairs = [(a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(arms_of(runs, [UNTOUCHED]))]
     assert pairs[:3] == [(f"{r} unet", f"{r} attention_unet") for r in "xyz"]
     assert sorted(pairs[3:]) == sorted((f"x {m}", f"{r} {m}") for m in ("unet", "attention_unet") for r in "yz")
 
 
-@pytest.mark.parametrize("ways", [[PLAIN, LARGEST], [LARGEST, PLAIN]])
-def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(ways: list[str]) -> None:
-    scores = {way: held(case0=value).scores[PLAIN] for way, value in ((PLAIN, 0.5), (LARGEST, 0.7))}
+@pytest.mark.parametrize("ways", [[UNTOUCHED, LARGEST], [LARGEST, UNTOUCHED], [Postprocessing(True, 6.0), LARGEST]])
+def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(ways: list[Postprocessing]) -> None:
+    simple, other = sorted(ways)
+    scores = {way.words: held(case0=value).scores[UNTOUCHED.words] for way, value in ((simple, 0.5), (other, 0.7))}
     runs = {("x", model, 0, 0): HeldOut(Path("run"), 1, scores) for model in ("unet", "attention_unet")}
     arms = arms_of(runs, ways)
     assert [arm.label(False) for arm in arms[:2]] == ["unet", "attention_unet"]
-    assert arms[2].label(False) == f"unet, {ways[1]}"
+    assert arms[2].label(False) == f"unet, {ways[1].words}"
     pairs = [(a.model, a.way, b.model, b.way) for a, b in pairs_to_compare(arms)]
     assert pairs[0] == ("unet", ways[0], "attention_unet", ways[0])
-    assert pairs[1:] == [(model, PLAIN, model, LARGEST) for model in ("unet", "attention_unet")]
+    assert pairs[1:] == [(model, simple, model, other) for model in ("unet", "attention_unet")]
     words = compare_arms(arms[0], arms[2], ("a", "b"), PATIENTS)
-    assert words["dice"]["mean"] == pytest.approx(0.2 if ways[0] == PLAIN else -0.2)
+    assert words["dice"]["mean"] == pytest.approx(0.2 if ways[0] == simple else -0.2)
 
 
 def test_time_to_accuracy_goes_on_where_a_training_was_continued() -> None:

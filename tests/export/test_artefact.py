@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from attunet.components import Postprocessing
 from attunet.errors import InputError
 from attunet.export.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
 from attunet.export.onnx_file import find_metadata, with_metadata
@@ -50,7 +51,7 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
         precision="int8",
         ranges=TrainingRanges("mm", ((1.0, 2.0),) * 3, ((50.0, 60.5),) * 3, ((3.0, 3.0),), ((-1.0, 4.0),)),
         height=64,
-        largest_component=True,
+        postprocessing=Postprocessing(largest_component=True, erosion_mm=6.0),
         training_cases={"01": "ab" * 32},
         fold="all",
         license="CC-BY-NC-SA 4.0",

@@ -9,7 +9,9 @@ import nibabel as nib
 import numpy as np
 import onnxruntime
 import pytest
+from scipy import ndimage
 
+from attunet.components import Postprocessing
 from attunet.export.artefact import KEY, write_artefact
 from attunet.export.golden import make_golden
 from attunet.export.runtime import Segmenter
@@ -35,7 +37,7 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map[KEY])
-        assert self.about["schema"] <= 1
+        assert self.about["schema"] <= 2
 
     def label_map(self, data: np.ndarray, affine: np.ndarray) -> np.ndarray:
         rules = self.about["preprocessing"]
@@ -69,14 +71,37 @@ class Client:
         position = {rules["slice_axis"]: 0, rows: 1, columns: 2}
         back = nib.orientations.ornt_transform(there, here)
         volume = nib.orientations.apply_orientation(indices.transpose([position[a] for a in range(3)]), back)  # 4
+        if self.about["postprocessing"]["largest_component"]:
+            for index in range(1, len(self.about["classes"])):  # 5
+                part = _largest(volume == index)
+                volume[(volume == index) & ~_cut(part, self.about["postprocessing"]["erosion_mm"], affine)] = 0
         return np.array([c["value"] for c in self.about["classes"]])[volume]  # 6
 
 
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, number = ndimage.label(mask)
+    return parts == max(range(1, number + 1), key=lambda part: (parts == part).sum(), default=1)
+
+
+def _cut(part: np.ndarray, erosion_mm: float, affine: np.ndarray) -> np.ndarray:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    covered = [len(np.unique(axis)) for axis in part.nonzero()]
+    box = [2 * int(erosion_mm / s) + 1 if n > 1 else 1 for s, n in zip(spacing, covered, strict=True)]
+    pieces, number = ndimage.label(ndimage.binary_erosion(part, np.ones(box)))
+    if number < 2:
+        return part
+    distances = [ndimage.distance_transform_edt(pieces != piece, sampling=spacing) for piece in range(1, number + 1)]
+    most = np.argmax([(pieces == piece).sum() for piece in range(1, number + 1)])
+    return _largest(part & (np.argmin(distances, axis=0) == most))
+
+
+@pytest.mark.parametrize("erosion_mm", [None, 0.0, 3.5])
 @pytest.mark.parametrize("changes", [{}, {"slice_axis": 1, "spacing_mm": 2.2, "orientation": "RSP"}])
-def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, graph, metadata, changes):
+def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, graph, metadata, changes, erosion_mm):
     path = tmp_path / "model.onnx"
     spec = dataclasses.replace(metadata.spec, **changes)
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec)))
+    finish = Postprocessing() if erosion_mm is None else Postprocessing(True, erosion_mm)
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec, postprocessing=finish)))
     segmenter = Segmenter(path)
     random = np.random.default_rng(3)
     data = random.normal(100, 30, (1, 37, 52, 21)).astype(np.float32)

@@ -77,7 +77,7 @@ def test_artefact_segments_as_the_run_and_says_so(exported, run, small_store):
         volume, truth = small_store.read_source(case)
         with torch.no_grad():
             network = lambda s: trained.network(torch.from_numpy(s)).numpy()  # noqa: E731
-            expected = predict_volume(network, volume, trained.spec, largest_component=trained.largest_component)
+            expected = predict_volume(network, volume, trained.spec, postprocessing=trained.postprocessing)
         indices = segmenter.predict_volume(volume)
         assert (indices != expected).mean() < 1e-4
         dice = dice_from_confusion(confusion(indices, truth, 5))[1:]
@@ -153,7 +153,8 @@ def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so
 def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(run, tmp_path, chosen):
     out = tmp_path / "model.onnx"
     export_run(run, out, report=_silent, largest_component=chosen)
-    assert read_artefact(out).largest_component == (load_run(run).largest_component if chosen is None else chosen)
+    kept = read_artefact(out).postprocessing
+    assert kept == load_run(run).postprocessing if chosen is None else kept.largest_component == chosen
 
 
 def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoint(run, tmp_path, monkeypatch):

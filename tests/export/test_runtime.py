@@ -126,13 +126,16 @@ def test_memory_holds_one_batch_at_a_time(segmenter, monkeypatch):
 
 
 def test_largest_component_is_kept_where_the_metadata_say_so(segmenter, variant):
-    from attunet.components import keep_largest_components
+    from attunet.components import Postprocessing, keep_largest_components
 
     volume = _volume()
     every = segmenter.predict_volume(volume)
-    kept = variant(largest_component=True).predict_volume(volume)
+    kept = variant(postprocessing=Postprocessing(largest_component=True)).predict_volume(volume)
     np.testing.assert_array_equal(kept, keep_largest_components(every, 5))
     assert (kept != every).any()
+    cut = variant(postprocessing=Postprocessing(largest_component=True, erosion_mm=2.0)).predict_volume(volume)
+    np.testing.assert_array_equal(cut, keep_largest_components(every, 5, volume.spacing, 2.0))
+    assert (cut != kept).any()
 
 
 def test_fixed_size_takes_smaller_slices_and_refuses_larger_ones(variant, network, metadata):

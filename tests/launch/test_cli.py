@@ -148,9 +148,9 @@ def test_outputs_size_and_post_processing_are_chosen_at_export(attunet, run: Pat
     assert done.code == 0, done.err
     about = read_artefact(out)
     assert about.outputs == ("logits", "probabilities")
-    assert (about.height, about.width, about.largest_component) == (64, 80, True)
+    assert (about.height, about.width, about.postprocessing.largest_component) == (64, 80, True)
     told = attunet("inspect", out).out
-    for words in ("height 64, width 80", "logits, probabilities", "the largest part of every class is kept", "CC0"):
+    for words in ("height 64, width 80", "logits, probabilities", "largest component", "CC0"):
         assert words in told
     refused = attunet("export", run, tmp_path / "none.onnx", "--output", "labels")
     assert (refused.code, refused.err.count("\n")) == (2, 1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.held_out import progress_of
+from attunet.components import LARGEST, UNTOUCHED
 from attunet.store import Store
 
 QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
@@ -44,12 +45,12 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     page = (folder / "results.md").read_text()
     assert "4 of 6 trainings are not finished" in page
     assert "Under 5 patients there is no interval" in page
-    other = "all components" if small_store.data_config.keeps_largest else "largest component"
+    configured = small_store.data_config.postprocessing
+    others = [way.words for way in (LARGEST, UNTOUCHED) if way != configured]
     assert [arm["name"] for arm in results["arms"]] == [
         "unet",
         "attention_unet",
-        f"unet, {other}",
-        f"attention_unet, {other}",
+        *(f"{model}, {other}" for other in others for model in ("unet", "attention_unet")),
     ]
     held_out = small_store.split(0)[1]
     unet, attention = results["arms"][:2]

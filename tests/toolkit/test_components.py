@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from attunet.components import keep_largest_components, largest_shares
+from attunet.components import LARGEST, UNTOUCHED, Postprocessing, eroded_shares, keep_largest_components, largest_shares
 
 
 def test_only_the_largest_part_of_each_class_stays():
@@ -33,3 +34,78 @@ def test_the_share_of_the_largest_part():
     labels[3, 3] = 1
     labels[0, 2] = 3
     assert largest_shares(labels, 5) == {1: 0.75, 3: 1.0}
+
+
+def dumbbell(neck: int, depth: int = 1) -> np.ndarray:
+    """Class 1: a square of 10 × 10 and one of 8 × 8 pixels, joined by a neck so many pixels wide."""
+    labels = np.zeros((30, 14, depth), np.uint8)
+    labels[1:11, 2:12] = 1
+    labels[11:18, 3 : 3 + neck] = 1
+    labels[18:26, 3:11] = 1
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("neck", "spacing", "erosion_mm", "cut"),
+    [
+        (2, 1.0, 0.0, False),
+        (2, 1.0, 1.0, True),
+        (3, 1.0, 1.0, False),  # a box of three pixels passes
+        (3, 1.0, 2.0, True),
+        (2, 2.0, 1.9, False),  # not one whole pixel
+        (2, 2.0, 2.0, True),
+        (2, 0.1, 0.3, True),  # three pixels, though 0.3 / 0.1 is less than three
+    ],
+)
+@pytest.mark.parametrize("depth", [1, 4])
+def test_what_a_neck_joins_goes_where_the_erosion_cuts_it(neck: int, spacing: float, erosion_mm: float, cut: bool, depth: int) -> None:
+    labels = dumbbell(neck, depth)
+    kept = keep_largest_components(labels, 2, (spacing, spacing, 50.0), erosion_mm)
+    assert (kept[1:11, 2:12] == 1).all()
+    assert (kept[18:26] == 0).all() == cut
+    if not cut:
+        np.testing.assert_array_equal(kept, labels)
+
+
+def test_the_neck_is_shared_between_the_pieces_that_it_joins() -> None:
+    kept = keep_largest_components(dumbbell(neck=2), 2, (1.0, 1.0, 1.0), 1.0)
+    assert kept[11:14, 3:5].all()
+    assert not kept[15:, :].any()
+
+
+def test_a_neck_between_slices_is_cut_where_they_are_thin_enough() -> None:
+    labels = np.moveaxis(dumbbell(neck=2, depth=6), 0, 2)
+    thin, thick = ((3.0, 3.0, depth) for depth in (3.0, 8.0))
+    assert not keep_largest_components(labels, 2, thin, 3.0)[..., 18:].any()
+    assert not keep_largest_components(labels, 2, thick, 3.0)[..., 18:].any(), "the neck is narrow along the axes in plane"
+    flat = np.zeros((12, 12, 5), np.uint8)
+    flat[:, :, 0], flat[:6, :, 4], flat[5:7, 5:7, 1:4] = 1, 1, 1  # two plates, one voxel thick, and a pin
+    np.testing.assert_array_equal(keep_largest_components(flat, 2, (3.0, 3.0, 3.0), 3.0), flat)  # nothing of it is left: it stays whole
+
+
+def test_another_class_is_not_touched_and_a_part_that_is_thin_everywhere_stays() -> None:
+    labels = dumbbell(neck=2)
+    labels[12:17, 9:11] = 2
+    kept = keep_largest_components(labels, 3, (1.0, 1.0, 1.0), 2.0)
+    np.testing.assert_array_equal(kept == 2, labels == 2)
+
+
+def test_what_stays_of_each_class_at_every_erosion() -> None:
+    labels = dumbbell(neck=3)
+    labels[12:17, 9:11] = 2
+    shares = eroded_shares(labels, 3, (1.0, 1.0, 1.0), (0, 1, 2, 3))
+    whole = (labels == 1).sum()
+    assert shares[2] == (1.0, 1.0, 1.0, 1.0)
+    assert shares[1][:2] == (1.0, 1.0)
+    for share, erosion_mm in zip(shares[1][2:], (2, 3), strict=True):
+        assert share == (keep_largest_components(labels, 3, (1.0, 1.0, 1.0), erosion_mm) == 1).sum() / whole
+        assert 0.5 < share < 0.7
+
+
+def test_ways_of_finishing_are_ordered_and_named() -> None:
+    ways = [UNTOUCHED, LARGEST, Postprocessing(True, 6.0)]
+    assert sorted(reversed(ways)) == ways
+    assert [way.words for way in ways] == ["all components", "largest component", "largest component, necks under 12 mm cut"]
+    labels = dumbbell(neck=2)
+    assert UNTOUCHED.apply(labels, 2, (1.0, 1.0, 1.0)) is labels
+    np.testing.assert_array_equal(ways[2].apply(labels, 2, (6.0, 6.0, 6.0)), keep_largest_components(labels, 2, (1.0, 1.0, 1.0), 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from attunet.components import keep_largest_components
+from attunet.components import LARGEST, keep_largest_components
 from attunet.errors import RunError
 from attunet.predict_volume import predict_volume
 from attunet.spec import PreprocessSpec
@@ -53,7 +53,7 @@ def test_the_same_scan_stored_in_any_of_48_ways_gets_the_same_labels() -> None:
 def test_the_largest_part_of_every_class_alone_where_that_is_asked_for() -> None:
     volume = volume_of(scan())
     every = predict_volume(network, volume, SPEC)
-    kept = predict_volume(network, volume, SPEC, largest_component=True)
+    kept = predict_volume(network, volume, SPEC, postprocessing=LARGEST)
     np.testing.assert_array_equal(kept, keep_largest_components(every, 3))
     assert (kept != every).any()
 

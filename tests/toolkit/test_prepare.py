@@ -96,6 +96,32 @@ def test_classes_that_are_one_part_in_every_mask_are_kept_as_one(tmp_path: Path,
     assert prepare(tmp_path / "source", tmp_path / "parts", DataConfig(), report=quiet).data_config.largest_component is False
 
 
+@pytest.mark.parametrize(("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)])
+def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_case, changes: dict, expected: float) -> None:
+    for number in range(3):
+        _, path = write_case(tmp_path / "source", f"{number}-T2", shape=(40, 30, 4), spacing=(2.0, 2.0, 8.0))
+        mask = np.zeros((40, 30, 4), np.uint8)
+        mask[2:14, 4:16], mask[20:32, 4:16], mask[14:20, 7:13] = 1, 1, 1  # a neck of six pixels: five pass, seven do not
+        mask[5:15, 18:28] = 2
+        rewrite(path, mask)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes), report=quiet)
+    assert store.data_config.component_erosion_mm == expected
+    assert store.data_config.postprocessing.erosion_mm == expected
+    assert store.spacing("0-T2") == (8.0, store.spec.spacing_mm, store.spec.spacing_mm)
+
+
+def test_masks_that_lose_little_on_average_withstand_an_erosion(tmp_path: Path, write_case) -> None:
+    for number in range(4):
+        _, path = write_case(tmp_path / "source", f"{number}-T2", shape=(60, 60, 4), spacing=(2.0, 2.0, 8.0))
+        mask = np.zeros((60, 60, 4), np.uint8)
+        mask[5:45, 5:45] = 1
+        if number == 0:  # a knob of 24 pixels beside 1600, on a stalk of 1: 1.5 % of one mask in four
+            mask[45, 20], mask[46:50, 18:24] = 1, 1
+        rewrite(path, mask)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    assert store.data_config.component_erosion_mm == 8.0
+
+
 def test_two_masks_do_not_show_that_a_class_is_one_part(tmp_path: Path, write_case) -> None:
     for number in range(2):
         write_case(tmp_path / "source", f"{number}-T2", seed=number)

@@ -64,7 +64,7 @@ def _draw_case(axes: Any, arms: Sequence[Mapping[str, Any]], case: str, panel: s
 
 def _alike(arms: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Where each run of neighbours with one recipe and one treatment begins and ends; all together where there are no such."""
-    groups = [list(group) for _, group in itertools.groupby(range(len(arms)), lambda i: (arms[i]["recipe"], arms[i]["largest_component"]))]
+    groups = [list(group) for _, group in itertools.groupby(range(len(arms)), lambda i: (arms[i]["recipe"], arms[i]["postprocessing"]))]
     if len(groups) == len(arms):
         return [(0, len(arms))]
     return [(group[0], group[-1] + 1) for group in groups]

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from attunet.classes import Classes
+from attunet.components import Postprocessing
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.models import build_model
@@ -37,8 +38,8 @@ class TrainedRun:
     num_members: int = 1  # networks in an ensemble
 
     @property
-    def largest_component(self) -> bool:
-        return self.config.data.keeps_largest
+    def postprocessing(self) -> Postprocessing:
+        return self.config.data.postprocessing
 
 
 def load_run(path: Path) -> TrainedRun:

@@ -11,7 +11,6 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from attunet.classes import Classes
-from attunet.components import keep_largest_components
 from attunet.config import OptimConfig
 from attunet.errors import InputError
 from attunet.losses import loss_from_sums, segmentation_sums
@@ -35,7 +34,7 @@ class CaseCounts:
 def validate(network: nn.Module, store: Store, cases: Sequence[str], accelerator: Accelerator, optim: OptimConfig) -> dict[str, Any]:
     """Loss and Dice per case in 3D on the store's grid; each process takes a share of the cases, every process gets the result.
 
-    The label maps that Dice is of are finished as the store says (`data.largest_component`), as those that a user gets.
+    The label maps that Dice is of are finished as the store says (`data.largest_component` and what belongs to it), as a user's are.
     """
     num_classes = len(store.classes)
 
@@ -50,8 +49,7 @@ def validate(network: nn.Module, store: Store, cases: Sequence[str], accelerator
                 logits = network(batch)
             sums += segmentation_sums(logits, truth).double().cpu().numpy()
             found[window] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        if store.data_config.keeps_largest:
-            found = keep_largest_components(found, num_classes)
+        found = store.data_config.postprocessing.apply(found, num_classes, store.spacing(case))
         return CaseCounts(case, sums, confusion(found, labels, num_classes))
 
     counts = _over_cases(count, cases, accelerator)
@@ -71,7 +69,7 @@ def validate_native(network: nn.Module, store: Store, cases: Sequence[str], acce
     def count(case: str) -> CaseCounts:
         volume, truth = store.read_source(case)
         assert truth is not None
-        indices = predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE, largest_component=store.data_config.keeps_largest)
+        indices = predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE, postprocessing=store.data_config.postprocessing)
         return CaseCounts(case, np.zeros(0), confusion(indices, truth, len(store.classes)))
 
     return dice_table({c.case: c.confusion for c in _over_cases(count, cases, accelerator)}, store.classes)

@@ -27,6 +27,22 @@ class Recites(nn.Module):
         return self.logits[self.given - len(images) : self.given]
 
 
+def test_necks_are_as_wide_as_the_prepared_pixels_make_them(small_store: Store) -> None:
+    finish = dataclasses.replace(small_store.data_config, largest_component=True, component_erosion_mm=2 * small_store.spec.spacing_mm)
+    store, case = dataclasses.replace(small_store, data_config=finish), small_store.cases[0].name
+    truth = np.array(small_store.label(case))
+    found = truth.copy()
+    column = int(np.flatnonzero((truth[2] == 1).any(0))[-1])  # the liver's last one in a slice in the middle
+    row = int(np.flatnonzero(truth[2, :, column] == 1)[0])
+    neck, knob = (2, row, slice(column + 1, column + 3)), (2, slice(row - 3, row + 4), slice(column + 3, column + 9))
+    assert not found[neck].any()
+    assert not found[knob].any()
+    found[neck] = found[knob] = 1
+    dice = validate(Recites(found, 5), store, [case], make_accelerator(RunConfig(device="cpu")), OptimConfig())["dice"]
+    organ = int((truth == 1).sum())
+    assert dice["per_case"][case][store.classes.foreground[0]] == pytest.approx(2 * organ / (2 * organ + 1))  # half of the neck stays
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attunet.training.validation.BATCH_SIZE", 4)  # of six slices
