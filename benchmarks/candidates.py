@@ -9,12 +9,11 @@ import numpy as np
 
 from attunet.benchmarks.results_table import label_of
 from attunet.classes import Classes
-from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.device import DeviceBackend
 from attunet.export.runtime import Segmenter
 from attunet.predict_volume import Network
-from attunet.spec import PreprocessSpec
+from attunet.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 
 Attention = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
 

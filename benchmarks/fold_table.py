@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.held_out import METRICS, HeldOut
-from attunet.components import UNTOUCHED, Postprocessing
 from attunet.metrics import mean_of_defined
+from attunet.spec import UNTOUCHED, Postprocessing
 from attunet.statistics import PairedComparison, bootstrap_interval, compare_paired, per_patient
 
 HIGHER_IS_BETTER = ("dice", "surface_dice", "precision", "recall", "chaos_score")

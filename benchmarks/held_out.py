@@ -12,11 +12,12 @@ import numpy as np
 
 from attunet.atomic import MANIFEST, sha256, write_text
 from attunet.benchmarks.torch_network import TorchNetwork
-from attunet.components import Postprocessing
+from attunet.components import postprocess
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.metrics import CaseMetrics, case_metrics
 from attunet.predict_volume import predict_volume
+from attunet.spec import Postprocessing
 from attunet.store import Store
 from attunet.training.checkpoint import newest_step_folder
 from attunet.training.identity import FREE_TO_CHANGE
@@ -110,7 +111,7 @@ def _judge(
         assert truth is not None, name
         prediction = predict_volume(network, volume, run.spec)
         for way in ways:
-            indices = way.apply(prediction, len(store.classes), volume.spacing)
+            indices = postprocess(prediction, len(store.classes), volume.spacing, way)
             found = case_metrics(indices, truth, volume.spacing, len(store.classes))
             scores[way.words][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(found, m)), strict=True)) for m in METRICS}
         dice = np.array(list(scores[ways[0].words][name]["dice"].values()))

@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.fields import MULTIPLE, Fields, array, is_count, is_side, shown
 from attunet.export.onnx_file import find_metadata, read_bytes, with_metadata
 from attunet.ranges import TrainingRanges
-from attunet.spec import PreprocessSpec
+from attunet.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 
 KEY = "attunet"
 SCHEMA = 2  # 1 had no `erosion_mm`, which it would leave undone

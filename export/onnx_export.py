@@ -13,7 +13,6 @@ import torch
 
 from attunet import __version__
 from attunet.atomic import write_file
-from attunet.components import LARGEST, UNTOUCHED, Postprocessing
 from attunet.errors import InputError
 from attunet.export.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.golden import make_golden
@@ -24,6 +23,7 @@ from attunet.export.runtime import Segmenter
 from attunet.export.upsampling import upsample_by_pixel_shuffle
 from attunet.geometry import fit_window
 from attunet.preprocess import gather_context
+from attunet.spec import LARGEST, UNTOUCHED, Postprocessing
 from attunet.store import Store, open_store
 from attunet.training.ensemble import load_model
 from attunet.training.run import TrainedRun

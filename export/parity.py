@@ -9,12 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.components import Postprocessing
 from attunet.errors import InputError, RunError
 from attunet.metrics import confusion, dice_from_confusion
 from attunet.predict_volume import Network, predict_prepared
 from attunet.preprocess import preprocess
-from attunet.spec import PreprocessSpec
+from attunet.spec import Postprocessing, PreprocessSpec
 from attunet.store import Store
 
 # How far the mean Dice may be from the checkpoint's; one case may be five times as far.

@@ -15,7 +15,6 @@ from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, p
 from attunet.benchmarks.held_out import HeldOut, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
 from attunet.benchmarks.worst_organ import draw_worst_organ, worst_organ
-from attunet.components import LARGEST, UNTOUCHED
 from attunet.config import Config
 from attunet.environment import environment
 from attunet.errors import InputError, RunError
@@ -24,6 +23,7 @@ from attunet.launch.train import training_config
 from attunet.launch.training_jobs import Job, Jobs, Outcome, visible_gpus
 from attunet.pictures.file_name import file_name
 from attunet.pictures.folds import draw_cases, draw_differences, draw_time_to_accuracy
+from attunet.spec import LARGEST, UNTOUCHED
 from attunet.store import Store, open_store
 from attunet.training.run_folder import read_metrics
 from attunet.training.signals import Stopped, StopSignals

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+
+from attunet.spec import Postprocessing
 
 Spacing = tuple[float, float, float]
 
@@ -13,29 +14,9 @@ ONE_PART = 0.99  # of a class's voxels, in one part: then it is one
 ROUNDING = 1e-6  # of a voxel: 6 mm are three voxels of 2 mm, whatever the binary fractions say
 
 
-@dataclass(frozen=True, order=True)
-class Postprocessing:
-    """How label maps are finished; the simpler way is the lesser.
-
-    largest_component: every foreground class keeps its largest connected part alone.
-    erosion_mm: what a neck less than twice as wide joins to that part goes as well, see `keep_largest_components`; 0: nothing more.
-    """
-
-    largest_component: bool = False
-    erosion_mm: float = 0.0
-
-    @property
-    def words(self) -> str:
-        if not self.largest_component:
-            return "all components"
-        return "largest component" + (f", necks under {2 * self.erosion_mm:g} mm cut" if self.erosion_mm else "")
-
-    def apply(self, indices: np.ndarray, num_classes: int, spacing: Spacing) -> np.ndarray:
-        """indices: class indices `(X, Y, Z)` with voxels of `spacing`; they are not changed."""
-        return keep_largest_components(indices, num_classes, spacing, self.erosion_mm) if self.largest_component else indices
-
-
-UNTOUCHED, LARGEST = Postprocessing(), Postprocessing(largest_component=True)
+def postprocess(indices: np.ndarray, num_classes: int, spacing: Spacing, how: Postprocessing) -> np.ndarray:
+    """indices: class indices `(X, Y, Z)` with voxels of `spacing`; they are not changed."""
+    return keep_largest_components(indices, num_classes, spacing, how.erosion_mm) if how.largest_component else indices
 
 
 def keep_largest_components(

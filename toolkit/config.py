@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attunet.components import UNTOUCHED, Postprocessing
 from attunet.errors import InputError
+from attunet.spec import UNTOUCHED, Postprocessing
 
 
 @dataclass(frozen=True)

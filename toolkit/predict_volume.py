@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from attunet.components import UNTOUCHED, Postprocessing
+from attunet.components import postprocess
 from attunet.errors import RunError
 from attunet.preprocess import Prepared, VolumeSlices, assemble, gather_context, restore
-from attunet.spec import PreprocessSpec
+from attunet.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.tiles import Network, tiled
 from attunet.volume import Volume
 
@@ -53,4 +53,4 @@ def predict_prepared(
         if not np.isfinite(logits).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
         labels[chosen] = restore(logits, grid)
-    return postprocessing.apply(assemble(labels, grid), logits.shape[1], grid.native_spacing)
+    return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)

@@ -1,10 +1,31 @@
-"""The preprocessing of a data set as data: decided once by `prepare`, then stored with the store, the run and the artefact."""
+"""Pre- and postprocessing of a data set as data: decided once by `prepare`, then stored with the store, the run and the artefact."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from attunet.errors import InputError
+
+
+@dataclass(frozen=True, order=True)
+class Postprocessing:
+    """How label maps are finished, see `attunet.components.postprocess`; the simpler way is the lesser.
+
+    largest_component: every foreground class keeps its largest connected part alone.
+    erosion_mm: what a neck of less than twice this width joins to that part goes as well; 0: nothing more.
+    """
+
+    largest_component: bool = False
+    erosion_mm: float = 0.0
+
+    @property
+    def words(self) -> str:
+        if not self.largest_component:
+            return "all components"
+        return "largest component" + (f", necks under {2 * self.erosion_mm:g} mm cut" if self.erosion_mm else "")
+
+
+UNTOUCHED, LARGEST = Postprocessing(), Postprocessing(largest_component=True)
 
 
 @dataclass(frozen=True)

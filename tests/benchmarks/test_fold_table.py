@@ -8,7 +8,7 @@ import pytest
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
 from attunet.benchmarks.held_out import METRICS, HeldOut
 from attunet.benchmarks.time_to_accuracy import accuracy_curve, time_row
-from attunet.components import LARGEST, UNTOUCHED, Postprocessing
+from attunet.spec import LARGEST, UNTOUCHED, Postprocessing
 
 PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
 

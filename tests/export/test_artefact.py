@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from attunet.components import Postprocessing
 from attunet.errors import InputError
 from attunet.export.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
 from attunet.export.onnx_file import find_metadata, with_metadata
 from attunet.export.runtime import Segmenter
 from attunet.ranges import TrainingRanges
+from attunet.spec import Postprocessing
 
 
 @pytest.fixture(autouse=True)

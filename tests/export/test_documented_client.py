@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 from scipy import ndimage
 
-from attunet.components import Postprocessing
 from attunet.export.artefact import KEY, write_artefact
 from attunet.export.golden import make_golden
 from attunet.export.runtime import Segmenter
+from attunet.spec import Postprocessing
 from attunet.volume import Volume
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "artefact.md").read_text(encoding="utf-8")

@@ -126,7 +126,8 @@ def test_memory_holds_one_batch_at_a_time(segmenter, monkeypatch):
 
 
 def test_largest_component_is_kept_where_the_metadata_say_so(segmenter, variant):
-    from attunet.components import Postprocessing, keep_largest_components
+    from attunet.components import keep_largest_components
+    from attunet.spec import Postprocessing
 
     volume = _volume()
     every = segmenter.predict_volume(volume)

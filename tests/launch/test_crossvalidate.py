@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.held_out import progress_of
-from attunet.components import LARGEST, UNTOUCHED
+from attunet.spec import LARGEST, UNTOUCHED
 from attunet.store import Store
 
 QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")

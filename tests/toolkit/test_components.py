@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from attunet.components import LARGEST, UNTOUCHED, Postprocessing, eroded_shares, keep_largest_components, largest_shares
+from attunet.components import eroded_shares, keep_largest_components, largest_shares, postprocess
+from attunet.spec import LARGEST, UNTOUCHED, Postprocessing
 
 
 def test_only_the_largest_part_of_each_class_stays():
@@ -107,5 +108,7 @@ def test_ways_of_finishing_are_ordered_and_named() -> None:
     assert sorted(reversed(ways)) == ways
     assert [way.words for way in ways] == ["all components", "largest component", "largest component, necks under 12 mm cut"]
     labels = dumbbell(neck=2)
-    assert UNTOUCHED.apply(labels, 2, (1.0, 1.0, 1.0)) is labels
-    np.testing.assert_array_equal(ways[2].apply(labels, 2, (6.0, 6.0, 6.0)), keep_largest_components(labels, 2, (1.0, 1.0, 1.0), 1.0))
+    assert postprocess(labels, 2, (1.0, 1.0, 1.0), UNTOUCHED) is labels
+    np.testing.assert_array_equal(
+        postprocess(labels, 2, (6.0, 6.0, 6.0), ways[2]), keep_largest_components(labels, 2, (1.0, 1.0, 1.0), 1.0)
+    )

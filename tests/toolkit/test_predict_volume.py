@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from attunet.components import LARGEST, keep_largest_components
+from attunet.components import keep_largest_components
 from attunet.errors import RunError
 from attunet.predict_volume import predict_volume
-from attunet.spec import PreprocessSpec
+from attunet.spec import LARGEST, PreprocessSpec
 from attunet.tiles import tiled
 from attunet.volume import Volume
 

@@ -7,12 +7,11 @@ from typing import Literal
 from torch import nn
 
 from attunet.classes import Classes
-from attunet.components import Postprocessing
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.models import build_model
 from attunet.ranges import TrainingRanges
-from attunet.spec import PreprocessSpec
+from attunet.spec import Postprocessing, PreprocessSpec
 from attunet.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 
 

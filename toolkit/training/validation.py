@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from attunet.classes import Classes
+from attunet.components import postprocess
 from attunet.config import OptimConfig
 from attunet.errors import InputError
 from attunet.losses import loss_from_sums, segmentation_sums
@@ -49,7 +50,7 @@ def validate(network: nn.Module, store: Store, cases: Sequence[str], accelerator
                 logits = network(batch)
             sums += segmentation_sums(logits, truth).double().cpu().numpy()
             found[window] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        found = store.data_config.postprocessing.apply(found, num_classes, store.spacing(case))
+        found = postprocess(found, num_classes, store.spacing(case), store.data_config.postprocessing)
         return CaseCounts(case, sums, confusion(found, labels, num_classes))
 
     counts = _over_cases(count, cases, accelerator)
