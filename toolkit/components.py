@@ -88,8 +88,9 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
 
 def _eroded(mask: np.ndarray, radii: tuple[int, int, int]) -> np.ndarray:
     """True where the whole box of 2 r + 1 voxels along every axis is; an axis of one voxel is left alone, for a picture has no depth."""
-    for axis, radius in enumerate(radii):
-        if mask.shape[axis] > 1:
+    for axis, (radius, extent) in enumerate(zip(radii, mask.shape, strict=True)):
+        if extent > 1:
+            radius = min(radius, extent)  # more leaves nothing either
             line = np.moveaxis(np.pad(mask, [(radius, radius) if a == axis else (0, 0) for a in range(3)]), axis, 0)
             length = 1  # voxels of the run that each place stands for, doubled until it is the box
             while length < 2 * radius + 1:

@@ -146,9 +146,7 @@ def _say_settled(settled: Settled, splits: Splits, folds: int, report: Report) -
     report(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(settled.classes.names)}"
-        + (", each one connected part" if settled.config.largest_component else "")
-        + (f" that withstands an erosion of {settled.config.component_erosion_mm:g} mm" if settled.config.component_erosion_mm else "")
+        f"classes {', '.join(settled.classes.names)}, label maps: {settled.config.postprocessing.words}"
     )
     if len(splits.folds) < folds:
         report(f"{len(splits.folds)} folds, since there are no more labelled patients")

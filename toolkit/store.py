@@ -78,7 +78,7 @@ class Store:
         """Of the voxels of `image` and `label`, along `(Z, H, W)`: in mm, or in pixels where the source has no physical spacing."""
         case = self.case(name)
         native = oriented_spacing(case.spacing, orientation_transform(case.affine, self.spec.orientation))
-        rows, columns = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
+        columns, rows = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
         plane = (rows, columns) if self.spec.spacing_mm is None else (self.spec.spacing_mm, self.spec.spacing_mm)
         return native[self.spec.slice_axis], *plane
 

@@ -103,6 +103,11 @@ def test_what_stays_of_each_class_at_every_erosion() -> None:
         assert 0.5 < share < 0.7
 
 
+def test_a_voxel_of_next_to_no_size_takes_no_memory() -> None:
+    labels = dumbbell(neck=2)
+    np.testing.assert_array_equal(keep_largest_components(labels, 2, (1e-12, 1e-12, 1.0), 8.0), labels)
+
+
 def test_ways_of_finishing_are_ordered_and_named() -> None:
     ways = [UNTOUCHED, LARGEST, Postprocessing(True, 6.0)]
     assert sorted(reversed(ways)) == ways
