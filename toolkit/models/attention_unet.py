@@ -20,9 +20,7 @@ class AttentionGate(nn.Module):
         self.weight_g = nn.Parameter(_uniform(hidden, gating_channels))
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.psi_weight = nn.Parameter(_uniform(hidden))
-        # sigmoid(2) = 0.88: gates start open, so that training begins as a plain U-Net and learns where to close.
-        # Started at 0, every skip is halved at first, and after the same time the network is slightly worse.
-        self.psi_bias = nn.Parameter(torch.full((1,), 2.0))
+        self.psi_bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, C, H, W), g (N, G, H, W) -> concat(alpha * x, g) (N, C + G, H, W) and alpha (N, 1, H, W)."""
