@@ -95,9 +95,9 @@ class TestAttentionUNet(NetworkSuite):
     name = "attention_unet"
     num_gates = 4
 
-    def test_gates_start_open(self) -> None:
+    def test_gates_start_half_open(self) -> None:
         _, attention = make(self.name)(torch.randn(2, 1, 32, 32), return_attention=True)
-        assert all(alpha.median() > 0.7 for alpha in attention)
+        assert all(0.3 < alpha.median() < 0.7 for alpha in attention)
 
     def test_a_checkpoint_does_not_know_the_backend(self) -> None:
         network, x = make(self.name).eval(), torch.randn(1, 1, 32, 32)
