@@ -1,7 +1,7 @@
 """The attention gate on the CPU, a block of pixels at a time.
 
-Every intermediate of a block stays in the cache, and the backward pass computes the hidden features again from x and g,
-so that nothing of the size of the image is written besides the results, and nothing but the inputs is kept.
+Intermediates are of a block, which is a whole image where that is small, and stay in the cache; the backward pass computes the hidden
+features again from x and g, so that nothing but the inputs is kept.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,8 @@ def backward(
             reached = threshold_backward(_spread(grad_logit, hidden), hidden, 0)
             torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(reached, back_x)
             rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
-            products = (_over_pixels(reached, rows_x), _over_pixels(reached, rows_g), reached.sum(0), grad_logit.sum(0))
+            summed = reached.float() if x.dtype == torch.float16 else reached  # sums over many pixels pass the largest float16
+            products = (_over_pixels(summed, rows_x), _over_pixels(summed, rows_g), summed.sum(0), grad_logit.sum(0, dtype=dtype))
             sums = [total + part for total, part in zip(sums, products, strict=True)] if sums else [part.to(dtype) for part in products]
         by_x, by_g, by_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in (weight_x, weight_g, bias, psi_bias)]
         # The sum of the hidden features, by the pixel's gradient: they are linear in x, g and one where the gradient reaches them.
@@ -80,7 +81,7 @@ def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
     """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better; each thread has its own share of the pixels."""
     threads = torch.get_num_threads()
     parts = threads if left.shape[0] % threads == 0 else 1
-    products = torch.bmm(left.unflatten(0, (parts, -1)).mT, right.unflatten(0, (parts, -1)))
+    products = torch.bmm(left.unflatten(0, (parts, -1)).mT, right.to(left.dtype).unflatten(0, (parts, -1)))
     return products.sum(0, dtype=torch.promote_types(left.dtype, torch.float32))
 
 

@@ -1,5 +1,5 @@
 """The backends that compute a gate as one operation, known to torch.library: so torch.compile does not break at them, and they save
-nothing for the backward pass but the inputs."""
+nothing for the backward pass but the inputs. Derivatives of the second order come from the reference, computed again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attunet.ops import cpu_gate
 from attunet.ops.layout import empty_alpha, empty_result
+from attunet.ops.reference import attention_gate_reference
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -43,6 +44,24 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Ten
     ctx.set_materialize_grads(False)  # alpha is seldom part of a loss
 
 
+def _keep_all(ctx: Any, inputs: tuple[Tensor | None, ...], output: Gradients) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate_twice(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of a backward pass's inputs (grad_out, grad_alpha or None, and the gate's seven), through the reference."""
+    with torch.enable_grad(), torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
+        given = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        leaves = [t for t in given if t is not None]
+        inputs = leaves[-7:]
+        used = [(result, grad) for result, grad in zip(attention_gate_reference(*inputs), given[:2], strict=True) if grad is not None]
+        first = torch.autograd.grad([r for r, _ in used], inputs, [g for _, g in used], create_graph=True, materialize_grads=True)
+        asked = [(gradient, grad) for gradient, grad in zip(first, grads, strict=True) if grad is not None and gradient.requires_grad]
+        second = iter(torch.autograd.grad([v for v, _ in asked], leaves, [g for _, g in asked], materialize_grads=True))
+    return tuple(None if t is None else next(second) for t in given)
+
+
 def _register(name: str, forward: Callable[..., tuple[Tensor, Tensor]], backward: Callable[..., Gradients]) -> Callable[..., Any]:
     """Registers `attunet::name` and `attunet::name_backward`; returns the first."""
     operation, gradient = _define(name, forward, _fake_forward), _define(f"{name}_backward", backward, _fake_backward)
@@ -54,6 +73,7 @@ def _register(name: str, forward: Callable[..., tuple[Tensor, Tensor]], backward
         return gradient(grad_out, grad_alpha, *inputs)
 
     torch.library.register_autograd(f"attunet::{name}", differentiate, setup_context=_keep_inputs)
+    torch.library.register_autograd(f"attunet::{name}_backward", _differentiate_twice, setup_context=_keep_all)
     return operation
 
 

@@ -9,7 +9,6 @@ import torch
 import triton
 from torch import Tensor
 
-from attunet.errors import InputError
 from attunet.ops import triton_kernels as kernels
 from attunet.ops.layout import empty_alpha, empty_result
 
@@ -42,7 +41,6 @@ TILINGS = {
     (4, 128): (Tiling(32, 16, 8), Tiling(16, 16, 8)),
 }
 EPILOGUE_PIXELS, EPILOGUE_CHANNELS = 16, 128
-MAX_IMAGE_EXTENT = 2**31  # kernels address a pixel inside its image with 32 bits
 
 
 def choose_tilings(channels: int, gating_channels: int, hidden: int, element_size: int) -> tuple[Tiling, Tiling] | None:
@@ -90,7 +88,10 @@ def backward(
     psi_weight: Tensor,
     psi_bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the seven inputs. Sums over pixels are float32 and always in the same order: the same bits every time."""
+    """The gradients of the seven inputs, the same bits every time: sums over pixels are in float32 and always in the same order.
+
+    Of wide gates the library's products sum, and round the gradients of both weights to the dtype of the pixels at the end.
+    """
     grad_x, grad_g = empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1])
     if grad_x.numel() == 0:
         zeros = [torch.zeros_like(p) for p in (weight_x, weight_g, bias, psi_weight, psi_bias)]
@@ -214,10 +215,7 @@ def _strided(x: Tensor) -> tuple[Tensor, int, int, int]:
     height, width = x.shape[2:]
     if height > 1 and width > 1 and x.stride(2) != width * x.stride(3):
         x = x.contiguous()
-    pixel, channel = x.stride(3) if width > 1 else x.stride(2), x.stride(1)
-    if _pixels(x) * pixel + x.shape[1] * channel >= MAX_IMAGE_EXTENT:
-        raise InputError(f"attention_gate: an image must span fewer than {MAX_IMAGE_EXTENT} values, got {tuple(x.shape)}")
-    return x, x.stride(0), pixel, channel
+    return x, x.stride(0), x.stride(3) if width > 1 else x.stride(2), x.stride(1)
 
 
 def _pixels(x: Tensor) -> int:

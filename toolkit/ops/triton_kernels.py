@@ -11,16 +11,28 @@ import triton.language as tl
 
 
 @triton.jit
+def _relu(hidden):
+    """NaN stays NaN: a network that has diverged must not look sound."""
+    return tl.maximum(hidden, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def _offsets(pixel, channel, stride_pixel, stride_channel):
+    """In 64 bits: an image may have more values than 32 bits count."""
+    return pixel.to(tl.int64)[:, None] * stride_pixel + channel.to(tl.int64)[None, :] * stride_channel
+
+
+@triton.jit
 def _load(base, pixel, channel, stride_pixel, stride_channel, pixels, channels: tl.constexpr):
     """The tile (pixel, channel), zero outside."""
     mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    return tl.load(base + pixel[:, None] * stride_pixel + channel[None, :] * stride_channel, mask=mask, other=0.0)
+    return tl.load(base + _offsets(pixel, channel, stride_pixel, stride_channel), mask=mask, other=0.0)
 
 
 @triton.jit
 def _store(base, tile, pixel, channel, stride_pixel, stride_channel, pixels, channels: tl.constexpr):
     mask = (pixel < pixels)[:, None] & (channel < channels)[None, :]
-    tl.store(base + pixel[:, None] * stride_pixel + channel[None, :] * stride_channel, tile.to(base.dtype.element_ty), mask=mask)
+    tl.store(base + _offsets(pixel, channel, stride_pixel, stride_channel), tile.to(base.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -80,11 +92,11 @@ def gate_forward(
     x_tiles = _load_tiles(x + image * x_image, pixel, k, x_pixel, x_channel, pixels, C, BLOCK_K)
     g_tiles = _load_tiles(g + image * g_image, pixel, k, g_pixel, g_channel, pixels, G, BLOCK_K)
     for i in tl.static_range(0, len(g_tiles)):
-        _store(out + C * out_channel, g_tiles[i], pixel, i * BLOCK_K + k, out_pixel, out_channel, pixels, G)
+        _store(out, g_tiles[i], pixel, C + i * BLOCK_K + k, out_pixel, out_channel, pixels, C + G)
     hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
     hidden = _project(hidden, x_tiles, weight_x, k, f, C, F, BLOCK_K, PRECISION)
     hidden = _project(hidden, g_tiles, weight_g, k, f, G, F, BLOCK_K, PRECISION)
-    a = _attention(tl.maximum(hidden, 0.0), _load_vector(psi_weight, f, F), psi_bias)
+    a = _attention(_relu(hidden), _load_vector(psi_weight, f, F), psi_bias)
     tl.store(alpha + image * pixels + pixel, a.to(alpha.dtype.element_ty), mask=pixel < pixels)
     for i in tl.static_range(0, len(x_tiles)):
         gated = x_tiles[i].to(tl.float32) * a[:, None]
@@ -114,7 +126,7 @@ def gate_backward(
     grad_tiles = _load_tiles(grad_out, pixel, k, grad_pixel, grad_channel, pixels, C, BLOCK_K)
     hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
     hidden = _project(hidden, x_tiles, weight_x, k, f, C, F, BLOCK_K, PRECISION)
-    hidden = tl.maximum(_project(hidden, g_tiles, weight_g, k, f, G, F, BLOCK_K, PRECISION), 0.0)
+    hidden = _relu(_project(hidden, g_tiles, weight_g, k, f, G, F, BLOCK_K, PRECISION))
     psi = _load_vector(psi_weight, f, F)
     a = _attention(hidden, psi, psi_bias)
     grad_a = tl.zeros((BLOCK_P,), tl.float32)
@@ -124,7 +136,7 @@ def gate_backward(
         grad_a += tl.sum(grad_tiles[i].to(tl.float32) * x_tiles[i].to(tl.float32), axis=1)
     # Pixels beyond the image have grad_a = 0, so they add nothing to the sums.
     grad_logit = grad_a * a * (1.0 - a)
-    grad_h = tl.where(hidden > 0.0, grad_logit[:, None] * psi[None, :], 0.0)
+    grad_h = tl.where(hidden <= 0.0, 0.0, grad_logit[:, None] * psi[None, :])
     partial += tile * (2 * F + 1)
     tl.store(partial + f, tl.sum(grad_h, axis=0), mask=f < F)
     tl.store(partial + F + f, tl.sum(hidden * grad_logit[:, None], axis=0), mask=f < F)
@@ -137,7 +149,7 @@ def gate_backward(
         _store(grad_x + image * gx_image, grad_tile, pixel, i * BLOCK_K + k, gx_pixel, gx_channel, pixels, C)
     for i in tl.static_range(0, len(g_tiles)):
         w = _load_weight(weight_g, f, i * BLOCK_K + k, F, G, grad_h.dtype)
-        copied = _load(grad_out + C * grad_channel, pixel, i * BLOCK_K + k, grad_pixel, grad_channel, pixels, G)
+        copied = _load(grad_out, pixel, C + i * BLOCK_K + k, grad_pixel, grad_channel, pixels, C + G)
         grad_tile = tl.dot(grad_h, w, copied.to(tl.float32), input_precision=PRECISION)
         _store(grad_g + image * gg_image, grad_tile, pixel, i * BLOCK_K + k, gg_pixel, gg_channel, pixels, G)
 
@@ -204,8 +216,8 @@ def epilogue_backward(
     grad_logit = grad_a * a * (1.0 - a)
     partial += tl.program_id(0).to(tl.int64) * (2 * F + 1)
     for start in range(0, F, BLOCK_K):
-        h = tl.maximum(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32), 0.0)
-        grad_h = tl.where(h > 0.0, grad_logit[:, None] * _load_vector(psi_weight, start + k, F)[None, :], 0.0)
+        h = _relu(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32))
+        grad_h = tl.where(h <= 0.0, 0.0, grad_logit[:, None] * _load_vector(psi_weight, start + k, F)[None, :])
         _store(hidden, grad_h, pixel, start + k, F, 1, pixels, F)
         tl.store(partial + start + k, tl.sum(grad_h, axis=0), mask=start + k < F)
         tl.store(partial + F + start + k, tl.sum(h * grad_logit[:, None], axis=0), mask=start + k < F)
@@ -218,6 +230,6 @@ def _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F: tl.constexpr,
     k = tl.arange(0, BLOCK_K)
     logit = tl.zeros((BLOCK_P,), tl.float32)
     for start in range(0, F, BLOCK_K):
-        h = tl.maximum(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32), 0.0)
+        h = _relu(_load(hidden, pixel, start + k, F, 1, pixels, F).to(tl.float32))
         logit += tl.sum(h * _load_vector(psi_weight, start + k, F)[None, :], axis=1)
     return _sigmoid(logit + tl.load(psi_bias).to(tl.float32))

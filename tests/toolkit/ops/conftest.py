@@ -1,6 +1,7 @@
 """The backends of the gate, each on the device where it runs here."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,6 +19,15 @@ if INTERPRETED:
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     interpreter._patch_lang_tensor = patch_with_index
+
+
+@pytest.fixture(autouse=True)
+def ieee_products() -> Iterator[None]:
+    """On a GPU convolutions, which the reference is made of, round float32 to TF32 unless told otherwise."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = False, False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(params=["reference", "cpu", pytest.param("triton", marks=[] if INTERPRETED else [pytest.mark.gpu])])

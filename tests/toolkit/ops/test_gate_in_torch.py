@@ -1,17 +1,20 @@
 """The gate among the rest of PyTorch: torch.library, torch.compile, autocast, checkpointing, DDP, export; and how a backend is chosen."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from attunet.errors import InputError
 from attunet.models import AttentionUNet
 from attunet.ops import attention_gate
 from attunet.ops.attention_gate import choose_backend
+from attunet.ops.reference import attention_gate_reference
 
 
 def gate_inputs(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.channels_last) -> list[Tensor]:
@@ -143,7 +146,11 @@ def test_auto_takes_the_blocked_path_on_the_cpu() -> None:
         ({"backend": "cuda"}, "backend must be one of auto, reference, cpu, triton, got 'cuda'"),
         ({"x": torch.zeros(2, 8, 6, 4)}, "x and g must be"),
         ({"x": torch.zeros(8, 6, 5)}, "x and g must be"),
-        ({"x": torch.zeros(2, 8, 6, 5, dtype=torch.int32)}, "must be"),
+        ({"x": torch.zeros(2, 8, 6, 5, dtype=torch.int32)}, r"x must be torch.float16, .*, got torch.int32"),
+        ({"g": torch.zeros(2, 4, 6, 5, dtype=torch.float8_e4m3fn)}, r"g must be torch.float16, .*, got torch.float8_e4m3fn"),
+        ({"x": torch.zeros(2, 0, 6, 5), "weight_x": torch.zeros(3, 0)}, r"only N may be 0, got x \(2, 0, 6, 5\)"),
+        ({"x": torch.zeros(2, 8, 0, 5), "g": torch.zeros(2, 4, 0, 5)}, r"only N may be 0, got x \(2, 8, 0, 5\)"),
+        ({"bias": torch.zeros(0)}, r"only N may be 0, .* bias \(0,\)"),
         ({"g": torch.zeros(2, 4, 6, 5, dtype=torch.float64)}, "of one dtype on one device, got torch.float32 on cpu and torch.float64"),
         ({"weight_x": torch.zeros(3, 7)}, r"weight_x must be of shape \(3, 8\), got \(3, 7\)"),
         ({"weight_g": torch.zeros(3, 8)}, r"weight_g must be of shape \(3, 4\), got \(3, 8\)"),
@@ -159,6 +166,31 @@ def test_wrong_input_is_one_line(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         attention_gate(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_autocast_does_not_make_numbers_of_integers() -> None:
+    x, *rest = gate_inputs()
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=r"x must be torch\.float16, .* got torch\.int64"):
+        attention_gate(x.long(), *rest)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "jvp", "tangent"])
+def test_transforms_of_functions_go_through_the_reference(transform: str) -> None:
+    x, *rest = gate_inputs()
+
+    def result(gate: Callable[[Tensor], Tensor]) -> Tensor:
+        if transform == "grad":
+            return torch.func.grad(lambda x: gate(x).square().sum())(x)
+        if transform == "vmap":
+            return torch.func.vmap(gate)(torch.stack((x, 2 * x)))
+        if transform == "jvp":
+            return torch.func.jvp(gate, (x,), (torch.ones_like(x),))[1]
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(gate(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+    assert torch.equal(result(lambda x: attention_gate(x, *rest)), result(lambda x: attention_gate_reference(x, *rest)[0]))
+    with pytest.raises(InputError, match=r"backend cpu knows neither torch\.func's transforms nor forward-mode derivatives"):
+        result(lambda x: attention_gate(x, *rest, backend="cpu"))
 
 
 @pytest.mark.parametrize("name", ["cpu", "triton"])

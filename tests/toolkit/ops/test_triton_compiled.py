@@ -119,6 +119,7 @@ def test_compiles_within_the_hardware(
             min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)) // warps * warps
         )
         assert resident >= LEAST_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
+        assert "max.f32" not in kernel.asm["ptx"], f"{name}: a ReLU that makes 0 of NaN"
         tensor_cores = "mma" in kernel.asm["ptx"]
         assert tensor_cores == (fused and dtype != torch.float32), f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
 
