@@ -21,7 +21,7 @@ from attunet.benchmarks.scores import CaseResult, compare, score_row
 from attunet.benchmarks.timing import Timings, time_interleaved
 from attunet.environment import environment
 from attunet.errors import InputError, RunError
-from attunet.metrics import case_metrics, confusion
+from attunet.metrics import case_metrics, confusion, mean_of_defined
 from attunet.store import Case, Store, open_store
 
 SCHEMA = 1
@@ -56,7 +56,7 @@ def evaluate(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: must be a folder, or nothing yet")
     judged = _judge(candidates, opened, cases, source, report)
-    _make_folder(out)
+    make_folder(out)
     timings = _time(candidates, latency_seconds, report)
     rows = [
         _row(c, score_row(results, opened.classes), timed, report) for c, results, timed in zip(candidates, judged, timings, strict=True)
@@ -106,7 +106,8 @@ def _check_fit(candidate: Candidate, store: Store) -> None:
         )
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """`out` with a folder for pictures, without those of an earlier table."""
     try:
         (out / "plots").mkdir(parents=True, exist_ok=True)
         if (out / "results.json").exists():
@@ -145,7 +146,9 @@ def _judge(
 def _progress(candidate: Candidate, result: CaseResult, number: int, total: int) -> str:
     seen = ", seen in training" if result.seen else ""
     milliseconds = sum(result.milliseconds.values())
-    return f"[{number}/{total}] {result.case}: {candidate.label}: Dice {np.nanmean(result.metrics.dice):.3f}, {milliseconds:.0f} ms{seen}"
+    dice = mean_of_defined(result.metrics.dice)
+    shown = "no class" if np.isnan(dice) else f"Dice {dice:.3f}"
+    return f"[{number}/{total}] {result.case}: {candidate.label}: {shown}, {milliseconds:.0f} ms{seen}"
 
 
 def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> list[list[Timings]]:

@@ -106,19 +106,21 @@ def _words(results: Results) -> list[str]:
     comparisons = results["comparisons"]
     if not comparisons:
         return ["There is nothing to compare: one row alone has finished runs."]
-    patients = max(c["dice"]["num_patients"] for c in comparisons)
-    floor = max(c["dice"]["smallest_p_value"] for c in comparisons)
     notes = [
-        f"Differences are per patient, averaged over the seeds. With {patients} patients the exact sign-flip test cannot give less than "
-        f"p = {floor:.3g}"
-        + (", so no result here can reach 0.05, however large." if floor >= 0.05 else ".")
-        + " The interval speaks of patients like these, not of other scanners or sites; and of these trainings: "
-        "seeds are averaged, their chance is only partly in the interval."
+        "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of other scanners or sites; "
+        "and of these trainings: seeds are averaged, their chance is only partly in the interval."
     ]
-    if len(comparisons) > 1:
-        bound = 0.05 / len(comparisons)
+    tested = [c["dice"] for c in comparisons if c["dice"]["p_value"] is not None]
+    if tested:
+        patients, floor = max((dice["num_patients"], dice["smallest_p_value"]) for dice in tested)
         notes.append(
-            f"{len(comparisons)} comparisons are made and their p values are not corrected for that: where nothing differs at all, one in "
+            f"With {patients} patients the sign-flip test cannot give less than p = {floor:.3g}"
+            + (", so no result here can reach 0.05, however large." if floor >= 0.05 else ".")
+        )
+    if len(tested) > 1:
+        bound = 0.05 / len(tested)
+        notes.append(
+            f"{len(tested)} comparisons are tested and their p values are not corrected for that: where nothing differs at all, one in "
             f"twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the whole table keeps its 5 %"
             + (f", which {patients} patients cannot reach." if floor >= bound else ".")
         )

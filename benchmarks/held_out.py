@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from attunet.metrics import CaseMetrics, case_metrics
 from attunet.predict_volume import predict_volume
 from attunet.spec import Postprocessing
 from attunet.store import Store
-from attunet.training.checkpoint import newest_step_folder
+from attunet.training.checkpoint import newest_checkpoint
 from attunet.training.identity import FREE_TO_CHANGE
 from attunet.training.run import TrainedRun, load_run
 
-SCHEMA = 1
+SCHEMA = 2  # with the hashes of the cases that were judged
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
 
@@ -58,36 +58,33 @@ def judge_run(
     if not progress_of(path)[1]:
         return None
     run = load_run(path)
-    if not run.finished:  # the newest checkpoint is damaged, and the one before it is not the last
-        return None
     check_belongs(run, store, fold, config)
-    digest = sha256(run.checkpoint / MANIFEST)
-    scores = _kept(path / FILE, digest)
+    judged = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
+    facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": judged}
+    scores = _kept(path / FILE, facts)
     if missing := [way for way in ways if way.words not in scores]:
         scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source, report)
-        text = {"schema": SCHEMA, "checkpoint": digest, "step": run.step, "scores": _with_null(scores)}
-        write_text(path / FILE, json.dumps(text, indent=1, allow_nan=False))
+        write_text(path / FILE, json.dumps(facts | {"scores": _with_null(scores)}, indent=1, allow_nan=False))
     return HeldOut(path, run.step, {way.words: scores[way.words] for way in ways})
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
-    """The step of a run's newest checkpoint (0 without one), and whether the training is finished."""
-    checkpoint = newest_step_folder(path / "checkpoints")
-    if checkpoint is None:
-        return 0, False
+    """The step of a run's newest checkpoint that verifies (0 without one), and whether the training is finished."""
     try:
-        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        return int(state["step"]), bool(state["finished"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{checkpoint}: cannot be read as a checkpoint: {type(error).__name__}: {error}") from None
+        checkpoint = newest_checkpoint(path / "checkpoints", parts=(), report=lambda warning: None)
+    except InputError:  # all are damaged: the training itself says so when it is continued
+        checkpoint = None
+    return (0, False) if checkpoint is None else (checkpoint.state["step"], checkpoint.state["finished"])
 
 
 def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
     """InputError naming the first thing in which a run is not what its place in a cross-validation says."""
     training, held_out = store.split(fold)
-    hashes = {case.name: case.image_sha256 for case in store.cases}
-    if run.fold != fold or run.training_cases != {case: hashes[case] for case in training} or run.held_out != held_out:
+    cases = {case.name: case for case in store.cases}
+    if run.fold != fold or run.training_cases != {case: cases[case].image_sha256 for case in training} or run.held_out != held_out:
         raise InputError(f"{run.path}: must be fold {fold} of {store.path}; it was trained on other cases")
+    if run.training_labels not in (None, {case: cases[case].label_sha256 for case in training}):
+        raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
     for section in ("model", "augment", "optim", "run"):
@@ -120,15 +117,15 @@ def _judge(
     return scores
 
 
-def _kept(file: Path, digest: str) -> dict[str, Scores]:
-    """What an earlier call found for the same checkpoint, or nothing."""
+def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Scores]:
+    """What an earlier call found for the same checkpoint and the same cases, or nothing."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA or data.get("checkpoint") != digest:
+    if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):
         return {}
-    kept: dict[str, Scores] = _with_nan(data["scores"])
+    kept: dict[str, Scores] = _with_nan(data.get("scores", {}))
     return kept
 
 

@@ -15,7 +15,7 @@ def card(path: Path | str) -> str:
         ("input", _input(about)),
         ("outputs", ", ".join(about.outputs)),
         ("preprocessing", _preprocessing(about)),
-        ("afterwards", about.postprocessing.words),
+        ("afterwards", about.postprocessing.words_in(about.spec.unit)),
         ("trained on", _training(about)),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
@@ -46,7 +46,7 @@ def _preprocessing(about: Artefact) -> str:
         "none": "intensities as they are, integers divided by their range",
     }
     orientation = f"oriented to {spec.orientation}" if spec.orientation else "axes as they are"
-    spacing = f"{spec.spacing_mm:g} mm in plane" if spec.spacing_mm else "native spacing"
+    spacing = f"{spec.spacing_mm:g} {spec.unit} in plane" if spec.spacing_mm else "native spacing"
     context = f", {spec.context_slices} neighbouring slices as channels" if spec.context_slices > 1 else ""
     return f"{orientation}, slices along axis {spec.slice_axis}, {rules[spec.normalization]}, {spacing}{context}"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from attunet.atomic import write_text
-from attunet.benchmarks.evaluate import without_nan
+from attunet.benchmarks.evaluate import make_folder, without_nan
 from attunet.benchmarks.fold_report import markdown
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
-from attunet.benchmarks.held_out import HeldOut, judge_run, progress_of
+from attunet.benchmarks.held_out import HeldOut, check_belongs, judge_run, progress_of
 from attunet.benchmarks.time_to_accuracy import time_row
 from attunet.benchmarks.worst_organ import draw_worst_organ, worst_organ
 from attunet.config import Config
@@ -25,6 +25,7 @@ from attunet.pictures.file_name import file_name
 from attunet.pictures.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.spec import LARGEST, UNTOUCHED
 from attunet.store import Store, open_store
+from attunet.training.run import load_run
 from attunet.training.run_folder import read_metrics
 from attunet.training.signals import Stopped, StopSignals
 
@@ -74,11 +75,15 @@ def crossvalidate(
     A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
     files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
     every_way: label maps are judged as the store says, with the largest component of every class alone, and with all.
-    Raises InputError for a call that cannot work and for a run that is not what its place says, Stopped after a signal, and RunError
-    when trainings failed, with the table of the others written.
+    Raises InputError, before anything is trained, for a call that cannot work and for a run that is not what its place says; Stopped
+    after a signal; and RunError when trainings failed, with the table of the others written.
     """
     store = open_store(store_path)
+    _check_folder(out, store_path, train)
     plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
+    for run in plan:
+        if progress_of(run.path)[0]:
+            check_belongs(load_run(run.path), store, run.fold, run.config)
     failures = _train(plan, store_path, jobs, report) if train else []
     device = "cuda" if visible_gpus() else "cpu"
     configured = store.data_config.postprocessing
@@ -86,6 +91,10 @@ def crossvalidate(
     judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
         judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
+    failed = f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}" if failures else ""
+    if not any(judged.values()):
+        raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
+    make_folder(out)
     arms = arms_of(judged, ways)
     results = _results(store, plan, judged, arms)
     for arm, row in zip(arms, results["arms"], strict=True):
@@ -95,9 +104,18 @@ def crossvalidate(
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
     report(f"written to {out}: results.json, results.md, plots/")
-    if failures:
-        raise RunError(f"{out}: {len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}")
+    if failed:
+        raise RunError(f"{out}: {failed}")
     return results
+
+
+def _check_folder(out: Path, store: Path, train: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: must be a folder, or nothing yet")
+    if out.exists() and out.samefile(store):
+        raise InputError(f"{out}: must be another folder than the store's")
+    if not train and not out.exists():
+        raise InputError(f"{out}: no such folder; --no-train makes the table of the trainings that are there")
 
 
 def make_plan(
@@ -112,7 +130,8 @@ def make_plan(
     """Every run, seed by seed and fold by fold with recipes and networks innermost, so that what is finished can be compared early."""
     folds = list(range(store.num_folds)) if folds is None else list(dict.fromkeys(folds))
     for fold in folds:
-        store.split(fold)  # refuses a fold that is not there
+        if not store.split(fold)[0]:
+            raise InputError(f"{store.path}: fold {fold} leaves no labelled case to train on")
     if any(setting.replace(" ", "").startswith("run.seed=") for setting in settings):
         raise InputError("--set: run.seed is what --seeds counts through, from 0; it cannot be set here")
     recipes = _recipes(config_names)
@@ -159,7 +178,8 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None, report: R
             ended += 1
             if outcome.code and not stop.received:
                 failures.append(outcome)
-            report(f"[{ended}/{len(jobs)}] {outcome.job.name}: {'failed: ' if outcome.code else ''}{outcome.last_line}")
+            failed = "failed: " if outcome.code and not stop.received else ""
+            report(f"[{ended}/{len(jobs)}] {outcome.job.name}: {failed}{outcome.last_line}")
         if stop.received:
             report("stopped; the same call continues")
             raise Stopped(stop.received)

@@ -199,7 +199,7 @@ def _classes_in_words(classes: Classes) -> str:
 
 
 def _spec_in_words(spec: PreprocessSpec) -> str:
-    spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {'mm' if spec.orientation else 'pixels'}"
+    spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
         f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of {spec.orientation or 'the file'}, "

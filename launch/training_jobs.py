@@ -39,7 +39,10 @@ class Jobs:
         self._lock, self._stopped = threading.Lock(), False
 
     def run(self, jobs: Sequence[Job], *, started: Callable[[Job], object], stop: Callable[[], object]) -> Iterator[Outcome]:
-        """Outcomes in the order in which jobs end. Once `stop` says so, no job begins, and those that run are asked to leave."""
+        """Outcomes in the order in which jobs end. Once `stop` says so, no job begins, and those that run are asked to leave.
+
+        So are they when the caller gives up or an exception comes: none outlives this call.
+        """
         slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.count):
             slots.put(slot)
@@ -53,11 +56,15 @@ class Jobs:
 
         with ThreadPoolExecutor(self.count) as pool:
             pending: set[Future[Outcome | None]] = {pool.submit(work, job) for job in jobs}
-            while pending:
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                if stop() and not self._stopped:
-                    self._stop()
-                yield from (outcome for future in done if (outcome := future.result()) is not None)
+            try:
+                while pending:
+                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                    if stop() and not self._stopped:
+                        self._stop()
+                    yield from (outcome for future in done if (outcome := future.result()) is not None)
+            except BaseException:
+                self._stop()
+                raise
 
     def _stop(self) -> None:
         """Every training writes a checkpoint and leaves."""
@@ -67,6 +74,14 @@ class Jobs:
                 process.terminate()
 
     def _run_one(self, job: Job, slot: int, started: Callable[[Job], object]) -> Outcome | None:
+        if self._stopped:
+            return None
+        try:
+            return self._train(job, slot, started)
+        except OSError as error:  # a full disk, a file in the way of a folder: the other trainings go on
+            return Outcome(job, 1, f"{error.filename or job.log}: {error.strerror}")
+
+    def _train(self, job: Job, slot: int, started: Callable[[Job], object]) -> Outcome | None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             with self._lock:

@@ -25,11 +25,13 @@ def keep_largest_components(
     """Class indices `(X, Y, Z)` where every foreground class keeps its largest part alone; the rest becomes background.
 
     Of parts of one size the first in the array's order stays. With `erosion_mm` the part is eroded by so many whole voxels along every
-    axis as fit into it. Where that leaves several pieces, each voxel goes with the nearest piece, and those of the largest piece stay.
+    axis as fit into it; an axis of one voxel is left alone, for a picture has no depth. Where that leaves several pieces, each voxel goes
+    with the nearest piece, and those of the largest piece stay. Where it leaves nothing, all of a part that is thin everywhere stays.
     """
     kept = indices.copy()
+    radii = _voxels(erosion_mm, spacing, indices.shape)
     for _, box, parts, sizes in _parts(indices, num_classes):
-        stays = _without_attachments(parts == sizes.argmax(), _voxels(erosion_mm, spacing), spacing)
+        stays = _without_attachments(parts == sizes.argmax(), radii, spacing)
         kept[box][(parts > 0) & ~stays] = 0
     return kept
 
@@ -41,11 +43,11 @@ def largest_shares(indices: np.ndarray, num_classes: int) -> dict[int, float]:
 
 def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosions_mm: Sequence[float]) -> dict[int, tuple[float, ...]]:
     """The share of the largest part of every foreground class that stays with each of `erosions_mm`."""
-    shares = {}
+    shares, radii = {}, [_voxels(e, spacing, indices.shape) for e in erosions_mm]
     for index, _, parts, sizes in _parts(indices, num_classes):
         largest = parts == sizes.argmax()
-        by_voxels = {v: _without_attachments(largest, v, spacing).sum() for v in {_voxels(e, spacing) for e in erosions_mm}}
-        shares[index] = tuple(float(by_voxels[_voxels(e, spacing)] / sizes.max()) for e in erosions_mm)
+        by_radii = {r: _without_attachments(largest, r, spacing).sum() for r in set(radii)}
+        shares[index] = tuple(float(by_radii[r] / sizes.max()) for r in radii)
     return shares
 
 
@@ -65,8 +67,9 @@ def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return parts, sizes
 
 
-def _voxels(length_mm: float, spacing: Spacing) -> tuple[int, int, int]:
-    x, y, z = (math.floor(length_mm / voxel + ROUNDING) for voxel in spacing)
+def _voxels(length_mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The whole voxels of a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
+    x, y, z = (math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0 for voxel, extent in zip(spacing, shape, strict=True))
     return x, y, z
 
 
@@ -76,6 +79,8 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
         return part
     (box,) = ndimage.find_objects(part.view(np.uint8))
     inside = part[box]
+    if any(2 * r + 1 > extent for r, extent in zip(radii, inside.shape, strict=True)):  # the erosion leaves nothing
+        return part
     pieces, sizes = _numbered(_eroded(inside, radii))
     if len(sizes) <= 2:  # one piece, or none of a part that is thin everywhere
         return part
@@ -87,10 +92,9 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
 
 
 def _eroded(mask: np.ndarray, radii: tuple[int, int, int]) -> np.ndarray:
-    """True where the whole box of 2 r + 1 voxels along every axis is; an axis of one voxel is left alone, for a picture has no depth."""
-    for axis, (radius, extent) in enumerate(zip(radii, mask.shape, strict=True)):
-        if extent > 1:
-            radius = min(radius, extent)  # more leaves nothing either
+    """True where the whole box of 2 r + 1 voxels along every axis is; the box fits into the mask's array."""
+    for axis, radius in enumerate(radii):
+        if radius:
             line = np.moveaxis(np.pad(mask, [(radius, radius) if a == axis else (0, 0) for a in range(3)]), axis, 0)
             length = 1  # voxels of the run that each place stands for, doubled until it is the box
             while length < 2 * radius + 1:

@@ -132,6 +132,9 @@ class DataConfig(Section):
             object.__setattr__(self, "size", rows if rows == columns else (rows, columns))  # a square is written in one way
         if self.context_slices % 2 == 0:
             raise InputError(f"data.context_slices: must be odd, got {self.context_slices}")
+        if self.largest_component is False and self.component_erosion_mm not in ("auto", 0):
+            erosion_mm = self.component_erosion_mm
+            raise InputError(f'data.component_erosion_mm: must be 0 or "auto" with data.largest_component false, got {erosion_mm:g}')
         for name in ("clip_percentiles", "window"):
             low, high = getattr(self, name)
             if low >= high:

@@ -9,7 +9,7 @@ from attunet.cases import CaseFiles, Source
 from attunet.over_cases import over_cases
 from attunet.scan import CaseFacts, case_hashes, scan_case
 
-SCANNED_BY = 3  # raised when the same files would give other facts
+SCANNED_BY = 4  # raised when the same files would give other facts
 FACTS = "facts.jsonl"
 
 Task = tuple[CaseFiles, CaseFacts | None]

@@ -26,9 +26,13 @@ SURFACE_DICE_TOLERANCE_MM = 3.0  # what the Medical Segmentation Decathlon allow
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Count every pair of classes: int64 (K, K), rows the truth, columns the prediction; ignored voxels are dropped.
 
-    prediction, truth: class indices of one shape. Raises InputError for other shapes or indices outside 0..K-1.
+    prediction, truth: class indices of one shape, integers or booleans. Raises InputError for other types or shapes and for indices
+    outside 0..K-1.
     """
     _check_shapes(prediction, truth)
+    for name, array in (("prediction", prediction), ("truth", truth)):
+        if array.dtype.kind not in "iub":
+            raise InputError(f"{name}: class indices must be integers or booleans, got {array.dtype}")
     counted = truth != IGNORE_LABEL
     t, p = truth[counted], prediction[counted]
     for name, array in (("prediction", p), ("truth", t)):
@@ -126,6 +130,7 @@ def case_metrics(
     def each(value: Callable[[SurfaceDistances], float]) -> np.ndarray:
         return np.array([value(d) for d in distances], dtype=np.float64)
 
+    in_both = (counts.sum(0) > 0) & (counts.sum(1) > 0)
     dice, ravd_percent = dice_from_confusion(counts)[1:], ravd_from_confusion(counts)[1:]
     assd_mm, mssd_mm = each(lambda d: d.assd), each(lambda d: d.mssd)
     return CaseMetrics(
@@ -138,15 +143,18 @@ def case_metrics(
         assd_mm=assd_mm,
         mssd_mm=mssd_mm,
         surface_dice=each(lambda d: d.surface_dice(tolerance_mm)),
-        chaos_score=chaos_score(dice, ravd_percent, assd_mm, mssd_mm),
+        chaos_score=chaos_score(dice, ravd_percent, assd_mm, mssd_mm, in_both=in_both[1:]),
     )
 
 
-def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray) -> np.ndarray:
+def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray, *, in_both: np.ndarray) -> np.ndarray:
     """The CHAOS challenge's score from 0 to 100 per class: the mean of four metrics, each in points above a threshold.
 
     Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021). Dice below 0.8, RAVD above 5 %,
-    ASSD above 15 mm and MSSD above 60 mm give no points. An undefined Dice gives NaN, an undefined RAVD beside a Dice no points.
+    ASSD above 15 mm and MSSD above 60 mm give no points. An undefined Dice gives NaN.
+
+    in_both: bool, whether the class is in truth and prediction. In one alone it gets 0, however small the image whose diagonal stands
+    for its distances.
     """
     dice, ravd_percent, assd_mm, mssd_mm = (np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm))
     points = (
@@ -155,7 +163,7 @@ def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray,
         np.where(assd_mm <= 15, 100 - 20 / 3 * assd_mm, 0),
         np.where(mssd_mm <= 60, 100 - 5 / 3 * mssd_mm, 0),
     )
-    return np.where(np.isnan(dice), np.nan, np.mean(points, axis=0))
+    return np.where(np.isnan(dice), np.nan, np.where(in_both, np.mean(points, axis=0), 0))
 
 
 def batch_averaged_dice(predictions: np.ndarray, truths: np.ndarray, num_classes: int, *, batch_size: int = 16) -> np.ndarray:

@@ -68,7 +68,7 @@ def prepare(
         seen = survey(found, config, report, splits=own, building=building)
         refuse_errors(seen.findings, strict, report)
         splits = own or deal_folds(patients, folds, seed, _sharing(seen))
-        _say_settled(seen.settled, splits, folds, report)
+        _say_settled(seen.settled, config, splits, folds, report)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
         findings = build_store(store, building, seen, splits, head, report, strict=strict)
     except InputError:
@@ -140,13 +140,15 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
     }
 
 
-def _say_settled(settled: Settled, splits: Splits, folds: int, report: Report) -> None:
-    spec = settled.spec
-    spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {'mm' if spec.orientation else 'pixels'}"
+def _say_settled(settled: Settled, asked: DataConfig, splits: Splits, folds: int, report: Report) -> None:
+    spec, erosion_mm = settled.spec, asked.component_erosion_mm
+    spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     report(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(settled.classes.names)}, label maps: {settled.config.postprocessing.words}"
+        f"classes {', '.join(settled.classes.names)}, label maps: {settled.config.postprocessing.words_in(spec.unit)}"
     )
+    if erosion_mm not in ("auto", settled.config.component_erosion_mm):
+        report(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
     if len(splits.folds) < folds:
         report(f"{len(splits.folds)} folds, since there are no more labelled patients")

@@ -30,7 +30,7 @@ class CaseFacts:
     half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
     label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
     largest_parts: value -> the largest connected part's share of its voxels, without 0;
-    eroded_parts: value -> what of that part stays with each of `EROSIONS_MM`; nothing where a value is not one part;
+    eroded_parts: value -> what of that part stays with each of `EROSIONS_MM`; values that are not one part are left out;
     grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
     steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
     """
@@ -178,9 +178,11 @@ def _parts(
     for plane, into in zip(labels, numbers, strict=True):
         place = np.searchsorted(foreground, plane)
         into[...] = np.where(plane != 0, place + 1, 0)
-    largest, eroded = largest_shares(numbers, len(foreground) + 1), {}
-    if min(largest.values(), default=0) >= ONE_PART:
-        eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
+    largest = largest_shares(numbers, len(foreground) + 1)
+    single = np.array([n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype)
+    for plane in numbers:
+        plane[...] = single[plane]
+    eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
     return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
 
 

@@ -75,9 +75,9 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         num_channels=most.num_channels,
     )
     largest_component = _are_one_part(facts, mappings) if config.largest_component == "auto" else config.largest_component
-    erosion_mm = config.component_erosion_mm
+    erosion_mm = config.component_erosion_mm if largest_component else 0.0
     if erosion_mm == "auto":
-        erosion_mm = _withstood_erosion(facts, mappings) if largest_component else 0.0
+        erosion_mm = _withstood_erosion(facts, mappings)
     settled = dataclasses.replace(
         config,
         spacing_mm="auto" if spacing is None else spacing,  # without physical spacing there is nothing to settle

@@ -12,7 +12,7 @@ class Postprocessing:
     """How label maps are finished, see `attunet.components.postprocess`; the simpler way is the lesser.
 
     largest_component: every foreground class keeps its largest connected part alone.
-    erosion_mm: what a neck of less than twice this width joins to that part goes as well; 0: nothing more.
+    erosion_mm: what a neck of less than twice this width joins to that part goes as well; 0: nothing more. Pixels without physical spacing.
     """
 
     largest_component: bool = False
@@ -20,9 +20,14 @@ class Postprocessing:
 
     @property
     def words(self) -> str:
+        """A name for it, which scores are kept by whatever the unit."""
+        return self.words_in("mm")
+
+    def words_in(self, unit: str) -> str:
+        """unit: `PreprocessSpec.unit`."""
         if not self.largest_component:
             return "all components"
-        return "largest component" + (f", necks under {2 * self.erosion_mm:g} mm cut" if self.erosion_mm else "")
+        return "largest component" + (f", necks under {2 * self.erosion_mm:g} {unit} cut" if self.erosion_mm else "")
 
 
 UNTOUCHED, LARGEST = Postprocessing(), Postprocessing(largest_component=True)
@@ -57,6 +62,11 @@ class PreprocessSpec:
     def in_channels(self) -> int:
         """Channels that the network sees."""
         return self.num_channels * self.context_slices
+
+    @property
+    def unit(self) -> str:
+        """Of lengths: images without an affine have no physical spacing."""
+        return "mm" if self.orientation else "pixels"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

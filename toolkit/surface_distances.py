@@ -56,10 +56,13 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     """Distances between the surfaces of two masks of one shape, 2D or 3D; spacing: voxel size along their axes in mm.
 
     An axis of length 1 has no neighbours to look at: an image stored as a volume of one slice is measured as an image.
+    Raises InputError for other shapes and for a spacing that is not finite and above 0.
     """
     prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
     if prediction.shape != truth.shape or len(spacing) != truth.ndim:
         raise InputError(f"masks and spacing must have one shape, got {prediction.shape}, {truth.shape} and {len(spacing)} spacings")
+    if not all(0 < s < np.inf for s in spacing):
+        raise InputError(f"spacing: every voxel size must be finite and above 0 mm, got {tuple(map(float, spacing))}")
     wide = [n > 1 for n in truth.shape]
     sampling = [float(s) for s, w in zip(spacing, wide, strict=True) if w]
     prediction, truth = prediction.squeeze(), truth.squeeze()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -103,6 +104,27 @@ def test_a_perfect_model_is_perfect_and_a_wrong_one_is_wrong_where_it_is(run_eva
     agreement = {c["second"]: c["agreement"] for c in results["comparisons"]}
     assert agreement["swapped (numpy cpu)"]["dice"] == pytest.approx(0.5)
     assert agreement["blind (numpy cpu)"]["equal_voxels"] < 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_case_without_any_class_is_said_to_have_none(
+    tmp_path: Path, write_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        image, mask = write_case(tmp_path / "source", f"{number}-T2", seed=number)
+    for path, data in ((image, np.arange(11520).reshape(48, 40, 6) % 300), (mask, np.zeros((48, 40, 6)))):
+        nib.save(nib.Nifti1Image(data.astype(np.int16), nib.load(path).affine), path)
+    store = prepare(
+        tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64), report=lambda line: None
+    )
+    lines: list[str] = []
+    monkeypatch.setattr(module, "load_candidates", lambda models, **_: [_candidate("m", perfect, store, frozenset())])
+    monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
+    monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
+    evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, report=lines.append)
+    said = [line for line in lines if line.startswith("[")]
+    assert "Dice 1.000, " in said[0]
+    assert said[1].startswith("[2/2] 1-T2: m (numpy cpu): no class, ")
 
 
 def test_results_json_has_what_readers_of_it_expect(run_evaluate: Evaluate, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.benchmarks.fold_report import _words
 from attunet.benchmarks.fold_table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
 from attunet.benchmarks.held_out import METRICS, HeldOut
 from attunet.benchmarks.time_to_accuracy import accuracy_curve, time_row
+from attunet.pictures.folds import draw_differences
 from attunet.spec import LARGEST, UNTOUCHED, Postprocessing
 
 PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
@@ -51,6 +53,23 @@ def test_a_comparison_pairs_what_both_have() -> None:
     assert found["per_class"]["liver"]["mean"] == pytest.approx(0.02)
     assert found["dice"]["p_value"] == 2 / 256
     assert "The data show that b is better than a" in found["words"]
+
+
+def test_rows_without_a_common_case_are_drawn(tmp_path: Path) -> None:
+    first = Arm("default", "a", runs={(0, 0): held(case0=0.6)})
+    found = compare_arms(first, Arm("default", "b", runs={(0, 1): held(case1=0.6)}), ("a", "b"), PATIENTS)
+    assert found["words"] == "b and a share no patient to be compared on."
+    assert draw_differences(tmp_path / "differences.png", [found]).stat().st_size
+
+
+def test_what_the_test_can_reach_is_said_of_comparisons_that_were_tested() -> None:
+    values = np.random.default_rng(0).uniform(0.3, 0.8, (1, 8))
+    alike = compare_arms(arm("a", values), arm("b", values + 0.1), ("a", "b"), PATIENTS)
+    few = compare_arms(arm("a", values), Arm("default", "c", runs={(0, 0): held(case0=0.6)}), ("a", "c"), PATIENTS)
+    notes = "\n".join(_words({"comparisons": [alike, few]}))
+    assert "With 8 patients the sign-flip test cannot give less than p = 0.00781." in notes
+    assert "Bonferroni" not in notes  # one test alone
+    assert "sign-flip" not in "\n".join(_words({"comparisons": [few]}))
 
 
 def test_no_difference_is_called_one() -> None:

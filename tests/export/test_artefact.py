@@ -8,6 +8,7 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.export.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
+from attunet.export.card import card
 from attunet.export.onnx_file import find_metadata, with_metadata
 from attunet.export.runtime import Segmenter
 from attunet.ranges import TrainingRanges
@@ -69,6 +70,16 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
     path = tmp_path / "model.onnx"
     path.write_bytes(write_artefact(graph, full))
     assert read_artefact(path).to_json() == full.to_json()
+
+
+@pytest.mark.parametrize(("orientation", "unit"), [("LPS", "mm"), (None, "pixels")])
+def test_a_person_reads_lengths_in_the_unit_of_the_files(tmp_path, graph, metadata, orientation: str | None, unit: str) -> None:
+    spec = dataclasses.replace(metadata.spec, orientation=orientation)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec, postprocessing=Postprocessing(True, 6.0))))
+    told = card(path)
+    assert f"largest component, necks under 12 {unit} cut" in told
+    assert f"1.6 {unit} in plane" in told
 
 
 def test_file_is_a_valid_onnx_model_with_the_json_under_one_key(artefact, metadata):

@@ -85,8 +85,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 def _cut(part: np.ndarray, erosion_mm: float, affine: np.ndarray) -> np.ndarray:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    covered = [len(np.unique(axis)) for axis in part.nonzero()]
-    box = [2 * int(erosion_mm / s) + 1 if n > 1 else 1 for s, n in zip(spacing, covered, strict=True)]
+    box = [2 * int(erosion_mm / s) + 1 if n > 1 else 1 for s, n in zip(spacing, part.shape, strict=True)]
     pieces, number = ndimage.label(ndimage.binary_erosion(part, np.ones(box)))
     if number < 2:
         return part

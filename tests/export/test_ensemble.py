@@ -88,7 +88,7 @@ def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
 
 
 def test_members_must_fit_together(folds, tmp_path):
-    with pytest.raises(InputError, match="no run lies below it"):
+    with pytest.raises(InputError, match="none lies up to 3 levels below it"):
         load_model(tmp_path)
     other = shutil.copytree(folds, tmp_path / "mixed")
     checkpoint = max((other / "seed-0/fold-1/checkpoints").glob("step-*"))
@@ -98,6 +98,14 @@ def test_members_must_fit_together(folds, tmp_path):
         load_model(other)
     _replace_state(checkpoint, state | {"spec": state["spec"] | {"spacing_mm": 9.0}})
     with pytest.raises(InputError, match="differ in their spec"):
+        load_model(other)
+    data = state["config"]["data"] | {"largest_component": not state["config"]["data"]["largest_component"]}
+    _replace_state(checkpoint, state | {"config": state["config"] | {"data": data}})
+    with pytest.raises(InputError, match="differ in their postprocessing"):
+        load_model(other)
+    both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
+    _replace_state(checkpoint, state | {"training_cases": state["training_cases"] | {both: "of another image"}})
+    with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
         load_model(other)
     assert Config.from_json(state["config"]).model.name == load_model(folds).config.model.name
 

@@ -1,5 +1,6 @@
 """A comparison over folds: what it trains, what it takes as it is, what it refuses, and what its table says."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -11,9 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.benchmarks.held_out import progress_of
+from attunet.atomic import MANIFEST, sha256
+from attunet.benchmarks.held_out import check_belongs, progress_of
+from attunet.errors import InputError
+from attunet.launch.training_jobs import Job, Jobs
 from attunet.spec import LARGEST, UNTOUCHED
 from attunet.store import Store
+from attunet.training.run import load_run
 
 QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
 
@@ -120,6 +125,81 @@ def test_a_run_of_another_fold_is_refused(attunet, small_store: Store, folder: P
     assert "must be fold 1" in done.err
 
 
+def test_what_cannot_work_is_said_before_anything_is_trained(attunet, small_store: Store, folder: Path, tmp_path: Path) -> None:
+    begun = folder / "default/unet/seed-0/fold-0"
+    checkpoint = max((begun / "checkpoints").glob("step-*"))
+    change_state(checkpoint, finished=False)
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", *QUICK, "--set", "optim.epochs=3")
+    assert done.code == 2
+    assert "was trained with optim.epochs = 2.0, this comparison wants 3" in done.err
+    assert "training default" not in done.out
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for out, words in {
+        "typo": "typo: no such folder",
+        "file": "file: must be a folder, or nothing yet",
+        "empty": "empty: none of 3 trainings is finished",
+        small_store.path: "must be another folder than the store's",
+    }.items():
+        done = attunet("crossvalidate", small_store.path, tmp_path / out, "--model", "unet", "--no-train", *QUICK)
+        assert done.code == 2
+        assert done.err.count("\n") == 1
+        assert words in done.err
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> None:
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    check_belongs(run, small_store, 0, run.config)
+    masks = run.training_labels
+    assert masks is not None
+    with pytest.raises(InputError, match="was trained with other masks than"):
+        check_belongs(dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"}), small_store, 0, run.config)
+
+
+def test_a_damaged_last_checkpoint_is_not_finished(folder: Path) -> None:
+    run = folder / "default/unet/seed-0/fold-0"
+    step, finished = progress_of(run)
+    assert finished
+    checkpoint = max((run / "checkpoints").glob("step-*"))
+    earlier = shutil.copytree(checkpoint, checkpoint.with_name("step-0000000001"))
+    change_state(earlier, step=1, finished=False)
+    with (checkpoint / "average.safetensors").open("r+b") as file:
+        file.truncate(100)
+    assert step > 1
+    assert progress_of(run) == (1, False)
+    shutil.rmtree(earlier)
+    assert progress_of(run) == (0, False)
+
+
+def change_state(checkpoint: Path, **changes: object) -> None:
+    (checkpoint / "state.json").write_text(json.dumps(json.loads((checkpoint / "state.json").read_text()) | changes))
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    manifest["sha256"]["state.json"] = sha256(checkpoint / "state.json")
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_job_that_cannot_begin_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    jobs = [Job("first", ("--help",), tmp_path / "file/first.log"), Job("second", ("--help",), tmp_path / "second.log")]
+    first, second = Jobs(1, []).run(jobs, started=lambda job: None, stop=lambda: False)
+    assert first.code == 1
+    assert "file" in first.last_line
+    assert second.code == 0
+
+
+def test_no_training_outlives_a_caller_that_gives_up(small_store: Store, tmp_path: Path) -> None:
+    slow = (str(small_store.path), str(tmp_path / "run"), "--fold", "0", *QUICK, "--set", "optim.epochs=10000")
+    outcomes = (jobs := Jobs(2, [])).run(
+        [Job("slow", slow, tmp_path / "slow.log"), Job("quick", ("--help",), tmp_path / "quick.log")],
+        started=lambda job: None,
+        stop=lambda: False,
+    )
+    assert next(outcomes).job.name == "quick"
+    outcomes.close()
+    assert not jobs._running
+
+
 def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder: Path) -> None:
     call = ("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", "--folds", "0", *QUICK)
     assert attunet(*call).code == 0
@@ -130,9 +210,13 @@ def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder:
     kept.write_text(json.dumps(data))
     assert attunet(*call).code == 0
     assert json.loads(kept.read_text()) == data  # the same checkpoint: read again
-    kept.write_text(json.dumps(data | {"checkpoint": "of another training"}))
-    assert attunet(*call).code == 0
-    assert json.loads(kept.read_text()) != data
+    mask = {case: [image, "of an earlier mask"] for case, (image, _) in data["cases"].items()}
+    for other in ({"checkpoint": "of another training"}, {"cases": mask}):
+        kept.write_text(json.dumps(data | other))
+        assert attunet(*call).code == 0
+        judged = json.loads(kept.read_text())
+        assert judged["cases"] == data["cases"]
+        assert judged["scores"] != data["scores"]
 
 
 @pytest.mark.soak

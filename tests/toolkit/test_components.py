@@ -86,6 +86,16 @@ def test_a_part_of_which_the_erosion_leaves_nothing_stays_whole() -> None:
     np.testing.assert_array_equal(keep_largest_components(flat, 2, (3.0, 3.0, 3.0), 3.0), flat)
 
 
+@pytest.mark.parametrize("thickness", [1, 2])
+def test_a_thin_part_of_a_volume_stays_whole_and_a_picture_is_cut(thickness: int) -> None:
+    labels = np.zeros((30, 14, 5), np.uint8)
+    labels[..., 2 : 2 + thickness] = dumbbell(neck=2)
+    np.testing.assert_array_equal(keep_largest_components(labels, 2, (1.0, 1.0, 1.0), 1.0), labels)
+    assert eroded_shares(labels, 2, (1.0, 1.0, 1.0), (1,)) == {1: (1.0,)}
+    assert not keep_largest_components(labels, 2, (1.0, 1.0, 50.0), 1.0)[18:].any(), "not eroded across slices of 50 mm"
+    assert not keep_largest_components(labels[..., 2:3], 2, (1.0, 1.0, 1.0), 1.0)[18:].any()
+
+
 def test_another_class_is_not_touched() -> None:
     labels = dumbbell(neck=2)
     labels[12:17, 9:11] = 2

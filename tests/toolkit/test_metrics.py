@@ -55,6 +55,26 @@ def test_confusion_refuses_what_it_cannot_count(prediction: list[int], truth: li
         confusion(np.array(prediction), np.array(truth), 3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, object])
+def test_confusion_counts_integers_and_booleans_alone(dtype: type) -> None:
+    labels = np.array([0, 1, 255])
+    for name, maps in (("prediction", (labels.astype(dtype), labels)), ("truth", (labels, labels.astype(dtype)))):
+        with pytest.raises(InputError, match=f"^{name}: class indices must be integers or booleans, got {np.dtype(dtype)}$"):
+            confusion(*maps, 2)
+    with pytest.raises(InputError, match="got float64"):
+        confusion(np.array([np.nan]), np.array([0]), 2)
+    np.testing.assert_array_equal(confusion(np.array([True, False]), np.array([1, 1], np.int8), 2), [[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("size", [0, -1, np.nan, np.inf])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_voxel_has_a_size(size: float, axis: int) -> None:
+    mask, spacing = box(1, 1, 0, 3, 3, 1, shape=(5, 5, 1)), [1.0, 2.0, 3.0]
+    spacing[axis] = size
+    with pytest.raises(InputError, match=r"^spacing: every voxel size must be finite and above 0 mm, got "):
+        assd(mask, mask, spacing)
+
+
 def test_equal_masks_are_perfect() -> None:
     mask = box(3, 4, 2, 8, 7, 5)
     assert (hd95(mask, mask, SPACING), assd(mask, mask, SPACING), mssd(mask, mask, SPACING), ravd(mask, mask)) == (0, 0, 0, 0)
@@ -125,6 +145,20 @@ def test_conventions_for_empty_masks() -> None:
             np.testing.assert_array_equal(values, [0, np.nan])
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 8), (1, 1, 1)])
+def test_a_class_in_one_map_only_gets_no_points_in_a_small_image_either(shape: tuple[int, int, int]) -> None:
+    some, nothing = np.zeros(shape, int), np.zeros(shape, int)
+    some[0, 0, 0] = 1
+    for maps in ((some, nothing), (nothing, some)):
+        np.testing.assert_array_equal(case_metrics(*maps, (1, 2, 3), 3).chaos_score, [0, np.nan])
+
+
+def test_a_class_in_both_maps_gets_points_for_distances_though_nothing_overlaps() -> None:
+    truth = box(4, 4, 4, 1, 1, 1)
+    case = case_metrics(np.roll(truth, 1, axis=0) * 1, truth * 1, (1, 2, 3), 2)
+    np.testing.assert_allclose(case.chaos_score, (0 + 100 + (100 - 20 / 3) + (100 - 5 / 3)) / 4)
+
+
 def test_ignored_voxels_reach_no_metric() -> None:
     truth = box(4, 4, 3, 8, 8, 4).astype(np.uint8)
     prediction = truth.copy()
@@ -140,6 +174,7 @@ def test_chaos_score_at_its_thresholds() -> None:
         np.array([0.0, 5.0, 5.1, 2.5, np.nan]),
         np.array([0.0, 15.0, 15.1, 7.5, np.nan]),
         np.array([0.0, 60.0, 61.0, 30.0, np.nan]),
+        in_both=np.array([True, True, True, True, False]),
     )
     np.testing.assert_allclose(score, [100, 20, 0, (90 + 50 + 50 + 50) / 4, np.nan], atol=1e-9)
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
 from attunet.layouts import find_cases
@@ -96,18 +97,56 @@ def test_classes_that_are_one_part_in_every_mask_are_kept_as_one(tmp_path: Path,
     assert prepare(tmp_path / "source", tmp_path / "parts", DataConfig(), report=quiet).data_config.largest_component is False
 
 
-@pytest.mark.parametrize(("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)])
-def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_case, changes: dict, expected: float) -> None:
+def write_necks(folder: Path, write_case) -> None:
+    """Three cases whose masks withstand 5 mm; the columns from 32 on are empty."""
     for number in range(3):
-        _, path = write_case(tmp_path / "source", f"{number}-T2", shape=(40, 30, 4), spacing=(2.0, 2.0, 8.0))
+        _, path = write_case(folder, f"{number}-T2", shape=(40, 30, 4), spacing=(2.0, 2.0, 8.0))
         mask = np.zeros((40, 30, 4), np.uint8)
         mask[2:14, 4:16], mask[20:32, 4:16], mask[14:20, 7:13] = 1, 1, 1  # a neck of six pixels: five pass, seven do not
         mask[5:15, 18:28] = 2
         rewrite(path, mask)
+
+
+@pytest.mark.parametrize(("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)])
+def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_case, changes: dict, expected: float) -> None:
+    write_necks(tmp_path / "source", write_case)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes), report=quiet)
     assert store.data_config.component_erosion_mm == expected
     assert store.data_config.postprocessing.erosion_mm == expected
     assert store.spacing("0-T2") == (8.0, store.spec.spacing_mm, store.spec.spacing_mm)
+
+
+def test_scattered_ignored_voxels_do_not_keep_necks_from_being_cut(tmp_path: Path, write_case) -> None:
+    write_necks(tmp_path / "source", write_case)
+    for path in (tmp_path / "source").glob("*-mask.nii.gz"):
+        mask = np.asarray(nib.load(path).dataobj).copy()
+        mask[34::2, ::3] = 9
+        rewrite(path, mask)
+    classes = Classes(("background", "a", "b"), (0, 1, 2)), 9
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), classes=classes, report=quiet)
+    assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (True, 5.0)
+    facts = scan_case(find_cases(tmp_path / "source").cases[0])
+    assert facts.largest_parts[9] < 0.1
+    assert set(facts.eroded_parts) == {1, 2}
+
+
+def test_an_erosion_without_largest_components_is_refused(source: Path, tmp_path: Path) -> None:
+    for erosion_mm, words in ((5.0, "got 5"), (0.5, "got 0.5")):
+        with pytest.raises(InputError, match=f"^data.component_erosion_mm: must be 0 .* data.largest_component false, {words}$"):
+            prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=erosion_mm), report=quiet)
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+    store = prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=0.0), report=quiet)
+    assert store.data_config.component_erosion_mm == 0
+
+
+@pytest.mark.parametrize("one_part", [True, False])
+def test_an_erosion_that_cuts_nothing_is_told(tmp_path: Path, write_case, one_part: bool) -> None:
+    for number in range(3 if one_part else 2):
+        write_case(tmp_path / "source", f"{number}-T2", seed=number)
+    lines: list[str] = []
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(component_erosion_mm=2.0), report=lines.append)
+    assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (one_part, 2.0 if one_part else 0.0)
+    assert any("component_erosion_mm" in line and "not 2" in line for line in lines) != one_part
 
 
 def test_masks_that_lose_little_on_average_withstand_an_erosion(tmp_path: Path, write_case) -> None:

@@ -166,7 +166,9 @@ def test_colour_pictures_of_any_size_are_a_data_set(tmp_path: Path) -> None:
         for folder, array in (("images", pixels), ("labels", mask)):
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
             images.fromarray(array).save(tmp_path / "s" / folder / f"p{number}.png")
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    lines: list[str] = []
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=lines.append)
+    assert any(line.endswith("label maps: largest component, necks under 16 pixels cut") for line in lines)
     assert (store.spec.orientation, store.spec.spacing_mm, store.spec.num_channels) == (None, None, 3)
     assert (store.classes.names, store.classes.values) == (("background", "foreground"), (0, 255))
     assert store.image("p2").shape[:2] == (1, 3)

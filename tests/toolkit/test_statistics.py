@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from attunet.statistics import bootstrap_interval, compare_paired, per_patient, sign_flip_p_value
+from attunet.statistics import EXACT_UP_TO, bootstrap_interval, compare_paired, per_patient, sign_flip_p_value
 
 PATIENTS = {f"c{i}": f"p{i}" for i in range(40)}
 
@@ -17,12 +17,12 @@ def test_cases_of_a_patient_count_once() -> None:
     assert per_patient(values, {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "c1": "c"}) == {"a": 0.5, "b": 0.9}
 
 
-@pytest.mark.parametrize("n", [6, 30])
-def test_bootstrap_interval_covers_the_mean_as_often_as_it_says(n: int) -> None:
+@pytest.mark.parametrize(("n", "lowest", "highest"), [(5, 0.90, 0.94), (6, 0.91, 0.95), (30, 0.93, 0.97)])
+def test_bootstrap_interval_covers_the_mean_nearly_as_often_as_it_says(n: int, lowest: float, highest: float) -> None:
     samples = np.random.default_rng(0).normal(0.9, 0.05, (1000, n))
     intervals = [bootstrap_interval(s, draws=2000, seed=i) for i, s in enumerate(samples)]
     covered = np.mean([i is not None and i[0] <= 0.9 <= i[1] for i in intervals])
-    assert 0.93 <= covered <= 0.97
+    assert lowest <= covered <= highest
 
 
 def test_bootstrap_interval_matches_the_textbook_width() -> None:
@@ -80,7 +80,24 @@ def test_five_patients_cannot_settle_it_by_the_test() -> None:
     assert "cannot go below 0.0625" in comparison.words
 
 
+@pytest.mark.parametrize("n", [6, EXACT_UP_TO, 30])  # enumerated, and drawn
+def test_the_smallest_p_value_is_what_the_test_gives_where_all_differ_the_same_way(n: int) -> None:
+    comparison = compare_paired(scores(np.full(n, 0.8)), scores(np.full(n, 0.9)), PATIENTS, names=("a", "b"))
+    assert comparison.p_value == comparison.smallest_p_value
+
+
+def test_drawn_sign_patterns_begin_above_sixteen_patients() -> None:
+    comparison = compare_paired(scores(np.full(17, 0.8)), scores(np.full(17, 0.9)), PATIENTS, names=("a", "b"))
+    assert comparison.smallest_p_value == 1 / 20_001
+
+
 def test_only_cases_that_both_have_are_compared() -> None:
     comparison = compare_paired({"c0": 0.5, "c1": 0.7, "c2": float("nan")}, {"c1": 0.8, "c2": 0.9}, PATIENTS, names=("a", "b"))
+    assert comparison.num_patients == 1
+    assert comparison.difference == pytest.approx(0.1)
+
+
+def test_scores_of_results_json_are_null_where_not_defined() -> None:
+    comparison = compare_paired({"c0": None, "c1": 0.7, "c2": 0.5}, {"c0": 0.8, "c1": 0.8, "c2": None}, PATIENTS, names=("a", "b"))
     assert comparison.num_patients == 1
     assert comparison.difference == pytest.approx(0.1)

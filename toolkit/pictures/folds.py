@@ -84,7 +84,7 @@ def draw_differences(path: Path, comparisons: Sequence[Mapping[str, Any]]) -> Pa
     for place, comparison in enumerate(comparisons):
         dice, color = comparison["dice"], model_color(place)
         points = list(dice["per_patient"].values())
-        spread = place + np.linspace(-0.22, 0.22, len(points)) if len(points) > 1 else [place]
+        spread = place + (np.linspace(-0.22, 0.22, len(points)) if len(points) > 1 else np.zeros(len(points)))
         axes.plot(points, spread, color=color, marker="o", markersize=5, linestyle="none", alpha=0.8)
         if dice["ci95"]:
             axes.plot(dice["ci95"], [place, place], color="black", linewidth=2.2, solid_capstyle="butt")

@@ -42,13 +42,13 @@ def load_model(path: Path) -> TrainedRun:
         return load_run(path)
     folders = list(runs_below(path))
     if not folders:
-        raise InputError(f"{path}: is not a run (it has no folder checkpoints), and no run lies below it")
+        raise InputError(f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it")
     members = [load_run(folder) for folder in folders]
     first = members[0]
     for member in members:
         if not member.finished:
             raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
-        for what in ("spec", "classes"):
+        for what in ("spec", "classes", "postprocessing"):
             if getattr(member, what) != getattr(first, what):
                 raise InputError(f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}")
         if member.config.model != first.config.model:
@@ -64,7 +64,11 @@ def runs_below(path: Path) -> Iterator[Path]:
 
 def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     first, folds = members[0], {member.fold for member in members}
-    seen = {case: digest for member in members for case, digest in member.training_cases.items()}
+    seen: dict[str, str] = {}
+    for member in members:
+        for case, digest in member.training_cases.items():
+            if seen.setdefault(case, digest) != digest:
+                raise InputError(f"{path}: members must be of one data set; {member.path} was trained on another image of case {case}")
     left_out = [case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen]
     return dataclasses.replace(
         first,

@@ -18,7 +18,7 @@ FREE_TO_CHANGE = (
 
 def identity(store: Store, training: list[str], held_out: list[str], fold: int | str, config: Config) -> dict[str, Any]:
     """What a checkpoint says about itself besides its tensors; JSON values only. No path or name of a source file is in it."""
-    hashes = {case.name: case.image_sha256 for case in store.cases}
+    cases = {case.name: case for case in store.cases}
     facts = {
         "attunet": __version__,
         "config": config.to_json(),
@@ -27,7 +27,8 @@ def identity(store: Store, training: list[str], held_out: list[str], fold: int |
         "ranges": store.ranges and store.ranges.to_json(),
         "store": str(store.path.resolve()),
         "fold": fold,
-        "training_cases": {case: hashes[case] for case in training},
+        "training_cases": {case: cases[case].image_sha256 for case in training},
+        "training_labels": {case: cases[case].label_sha256 for case in training},
         "held_out": held_out,
     }
     plain: dict[str, Any] = json.loads(json.dumps(facts))
@@ -41,6 +42,6 @@ def check_same_training(start: Checkpoint, facts: dict[str, Any]) -> None:
             before = start.state["config"][section].get(name, value)  # absent: begun by a version that had no such field
             if before != value and not (section == "run" and name in FREE_TO_CHANGE):
                 raise InputError(f"{start.path}: {section}.{name} was {before!r} when this run began and is now {value!r}; keep the value")
-    for name in ("spec", "classes", "fold", "training_cases"):
-        if start.state[name] != facts[name]:
+    for name in ("spec", "classes", "fold", "training_cases", "training_labels"):
+        if start.state.get(name, facts[name]) != facts[name]:
             raise InputError(f"{start.path}: this run began with another {name.replace('_', ' ')}; continue with the same store and fold")

@@ -30,6 +30,7 @@ class TrainedRun:
     store: Path
     fold: int | Literal["all"]
     training_cases: dict[str, str]  # case: SHA-256 of its image
+    training_labels: dict[str, str] | None  # case: that of its mask; None where the run began before they were noted
     held_out: list[str]
     num_parameters: int
     step: int
@@ -67,6 +68,7 @@ def load_run(path: Path) -> TrainedRun:
         store=Path(state["store"]),
         fold=state["fold"],
         training_cases=state["training_cases"],
+        training_labels=state.get("training_labels"),
         held_out=state["held_out"],
         num_parameters=sum(p.numel() for p in network.parameters()),
         step=state["step"],

@@ -48,14 +48,15 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the figures of steps after `step`, which a resumed training makes again."""
-        if not self.metrics.exists():
-            return
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= step))
+        if rows := read_metrics(self.path):
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a last line cut off by a crash is left out."""
-    rows = []
+    """The lines of a run's `metrics.jsonl`, none where there is no such file; a last line cut off by a crash is left out."""
+    rows: list[dict[str, Any]] = []
+    if not (run / "metrics.jsonl").exists():
+        return rows
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
