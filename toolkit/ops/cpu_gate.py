@@ -81,7 +81,7 @@ def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
     """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better; each thread has its own share of the pixels."""
     threads = torch.get_num_threads()
     parts = threads if left.shape[0] % threads == 0 else 1
-    products = torch.bmm(left.unflatten(0, (parts, -1)).mT, right.to(left.dtype).unflatten(0, (parts, -1)))
+    products = torch.bmm(left.view(parts, -1, left.shape[1]).mT, right.to(left.dtype).view(parts, -1, right.shape[1]))
     return products.sum(0, dtype=torch.promote_types(left.dtype, torch.float32))
 
 
