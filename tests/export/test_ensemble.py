@@ -99,7 +99,8 @@ def test_members_must_fit_together(folds, tmp_path):
     _replace_state(checkpoint, state | {"spec": state["spec"] | {"spacing_mm": 9.0}})
     with pytest.raises(InputError, match="differ in their spec"):
         load_model(other)
-    data = state["config"]["data"] | {"largest_component": not state["config"]["data"]["largest_component"]}
+    assert state["config"]["data"]["largest_component"]
+    data = state["config"]["data"] | {"largest_component": False, "component_erosion_mm": 0}
     _replace_state(checkpoint, state | {"config": state["config"] | {"data": data}})
     with pytest.raises(InputError, match="differ in their postprocessing"):
         load_model(other)
