@@ -62,9 +62,9 @@ class Jobs:
                     if stop() and not self._stopped:
                         self._stop()
                     yield from (outcome for future in done if (outcome := future.result()) is not None)
-            except BaseException:
-                self._stop()
-                raise
+            finally:
+                if pending:
+                    self._stop()
 
     def _stop(self) -> None:
         """Every training writes a checkpoint and leaves."""
