@@ -1,5 +1,6 @@
 """Small cases with known anatomy, a source of them, a store of that, and the real cases where they are at hand."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.atomic import MANIFEST, sha256
 from attunet.config import DataConfig
 from attunet.prepare import prepare
 from attunet.store import Store
@@ -145,3 +147,16 @@ def real_cases() -> Path:
     if not REAL_CASES.is_dir():
         pytest.skip(f"the real CHAOS cases are not at {REAL_CASES}")
     return REAL_CASES
+
+
+@pytest.fixture(scope="session")
+def change_state() -> Callable[..., None]:
+    """Other values in a checkpoint's state.json, which its manifest agrees with."""
+
+    def change(checkpoint: Path, **changes: object) -> None:
+        (checkpoint / "state.json").write_text(json.dumps(json.loads((checkpoint / "state.json").read_text()) | changes))
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest["sha256"]["state.json"] = sha256(checkpoint / "state.json")
+        (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+    return change

@@ -87,33 +87,25 @@ def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
     np.testing.assert_allclose(sums, 1, atol=1e-4)
 
 
-def test_members_must_fit_together(folds, tmp_path):
+def test_members_must_fit_together(folds, tmp_path, change_state):
     with pytest.raises(InputError, match="none lies up to 3 levels below it"):
         load_model(tmp_path)
     other = shutil.copytree(folds, tmp_path / "mixed")
     checkpoint = max((other / "seed-0/fold-1/checkpoints").glob("step-*"))
     state = json.loads((checkpoint / "state.json").read_text())
-    _replace_state(checkpoint, state | {"finished": False})
+    change_state(checkpoint, finished=False)
     with pytest.raises(InputError, match="fold-1: is not finished"):
         load_model(other)
-    _replace_state(checkpoint, state | {"spec": state["spec"] | {"spacing_mm": 9.0}})
+    change_state(checkpoint, finished=True, spec=state["spec"] | {"spacing_mm": 9.0})
     with pytest.raises(InputError, match="differ in their spec"):
         load_model(other)
     assert state["config"]["data"]["largest_component"]
     data = state["config"]["data"] | {"largest_component": False, "component_erosion_mm": 0}
-    _replace_state(checkpoint, state | {"config": state["config"] | {"data": data}})
+    change_state(checkpoint, spec=state["spec"], config=state["config"] | {"data": data})
     with pytest.raises(InputError, match="differ in their postprocessing"):
         load_model(other)
     both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
-    _replace_state(checkpoint, state | {"training_cases": state["training_cases"] | {both: "of another image"}})
+    change_state(checkpoint, config=state["config"], training_cases=state["training_cases"] | {both: "of another image"})
     with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
         load_model(other)
     assert Config.from_json(state["config"]).model.name == load_model(folds).config.model.name
-
-
-def _replace_state(checkpoint, state):
-    from attunet.atomic import MANIFEST, sha256
-
-    (checkpoint / "state.json").write_text(json.dumps(state))
-    hashes = {name: sha256(checkpoint / name) for name in json.loads((checkpoint / MANIFEST).read_text())["sha256"]}
-    (checkpoint / MANIFEST).write_text(json.dumps({"schema": 1, "sha256": hashes}))

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.atomic import MANIFEST, sha256
 from attunet.benchmarks.held_out import check_belongs, progress_of
 from attunet.errors import InputError
 from attunet.launch.training_jobs import Job, Jobs
@@ -125,7 +124,9 @@ def test_a_run_of_another_fold_is_refused(attunet, small_store: Store, folder: P
     assert "must be fold 1" in done.err
 
 
-def test_what_cannot_work_is_said_before_anything_is_trained(attunet, small_store: Store, folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_work_is_said_before_anything_is_trained(
+    attunet, small_store: Store, folder: Path, tmp_path: Path, change_state
+) -> None:
     begun = folder / "default/unet/seed-0/fold-0"
     checkpoint = max((begun / "checkpoints").glob("step-*"))
     change_state(checkpoint, finished=False)
@@ -157,7 +158,7 @@ def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> 
         check_belongs(dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"}), small_store, 0, run.config)
 
 
-def test_a_damaged_last_checkpoint_is_not_finished(folder: Path) -> None:
+def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:
     run = folder / "default/unet/seed-0/fold-0"
     step, finished = progress_of(run)
     assert finished
@@ -170,13 +171,6 @@ def test_a_damaged_last_checkpoint_is_not_finished(folder: Path) -> None:
     assert progress_of(run) == (1, False)
     shutil.rmtree(earlier)
     assert progress_of(run) == (0, False)
-
-
-def change_state(checkpoint: Path, **changes: object) -> None:
-    (checkpoint / "state.json").write_text(json.dumps(json.loads((checkpoint / "state.json").read_text()) | changes))
-    manifest = json.loads((checkpoint / MANIFEST).read_text())
-    manifest["sha256"]["state.json"] = sha256(checkpoint / "state.json")
-    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_a_job_that_cannot_begin_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
