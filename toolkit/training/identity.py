@@ -15,6 +15,15 @@ FREE_TO_CHANGE = (
     *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes"),
 )
 
+# What a training learns from, and how an error names it.
+CONTENT = {
+    "spec": "scans prepared in another way",
+    "classes": "other classes",
+    "fold": "another fold",
+    "training_cases": "other training cases",
+    "training_labels": "other masks of the training cases",
+}
+
 
 def identity(store: Store, training: list[str], held_out: list[str], fold: int | str, config: Config) -> dict[str, Any]:
     """What a checkpoint says about itself besides its tensors; JSON values only. No path or name of a source file is in it."""
@@ -42,6 +51,6 @@ def check_same_training(start: Checkpoint, facts: dict[str, Any]) -> None:
             before = start.state["config"][section].get(name, value)  # absent: begun by a version that had no such field
             if before != value and not (section == "run" and name in FREE_TO_CHANGE):
                 raise InputError(f"{start.path}: {section}.{name} was {before!r} when this run began and is now {value!r}; keep the value")
-    for name in ("spec", "classes", "fold", "training_cases", "training_labels"):
+    for name, words in CONTENT.items():
         if start.state.get(name, facts[name]) != facts[name]:
-            raise InputError(f"{start.path}: this run began with another {name.replace('_', ' ')}; continue with the same store and fold")
+            raise InputError(f"{start.path}: this run began with {words}; continue with the same store and fold")
