@@ -14,6 +14,7 @@ from attunet.prepare import prepare
 CASES, SLICES, SIDE, CELL, BLOCK = 12, 16, 32, 8, 2
 QUIET, LOUD = 1.0, 1000.0
 NOISE = 0.05
+EPOCHS = {"whole": 18.0, "cut-short": 3.0}
 SPACING = np.diag([1.0, 1.0, 5.0, 1.0])
 
 
@@ -47,11 +48,15 @@ def _enlarged(values: np.ndarray, times: int) -> np.ndarray:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("span", "answer"),
-    [(QUIET, "do not show a difference"), (LOUD, "The data show that attention_unet is better than unet")],
+    ("span", "gates", "cut_short"),
+    [
+        (QUIET, "do not show a difference", "do not show a difference"),
+        (LOUD, "The data show that whole attention_unet is better than whole unet", "The data show that whole unet is better"),
+    ],
     ids=["cannot-help", "must-help"],
 )
-def test_the_comparison_says_whether_gates_help(attunet, tmp_path: Path, span: float, answer: str) -> None:
+def test_the_comparison_says_what_is_known(attunet, tmp_path: Path, span: float, gates: str, cut_short: str) -> None:
+    """Of gates, and of a training cut short: without a span three epochs are enough, with one they are not."""
     from attunet.training import train
 
     source = tmp_path / "source"
@@ -64,18 +69,22 @@ def test_the_comparison_says_whether_gates_help(attunet, tmp_path: Path, span: f
         data=DataConfig(normalization="none"),
         model=ModelConfig(base_width=8, depth=3),
         augment=AugmentConfig(enabled=False),
-        optim=OptimConfig(batch_size=8, lr=1e-2, epochs=18.0, ema_decay=0.9),
+        optim=OptimConfig(batch_size=8, lr=1e-2, ema_decay=0.9),
         run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),
     )
-    recipe = tmp_path / "marked.toml"
-    recipe.write_text(config.to_toml())
-    for name in ("unet", "attention_unet"):
-        own = dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
-        for fold in range(CASES):
-            train(store.path, tmp_path / f"folds/marked/{name}/seed-0/fold-{fold}", own, fold=fold, report=lambda line: None)
+    for recipe, epochs in EPOCHS.items():
+        own = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=epochs))
+        (tmp_path / f"{recipe}.toml").write_text(own.to_toml())
+        for name in ("unet", "attention_unet") if recipe == "whole" else ("unet",):
+            own = dataclasses.replace(own, model=dataclasses.replace(own.model, name=name))
+            for fold in range(CASES):
+                train(store.path, tmp_path / f"folds/{recipe}/{name}/seed-0/fold-{fold}", own, fold=fold, report=lambda line: None)
+    recipes = [x for recipe in EPOCHS for x in ("--config", tmp_path / f"{recipe}.toml")]
     models = ("--model", "unet", "--model", "attention_unet")
-    done = attunet("crossvalidate", store.path, tmp_path / "folds", *models, "--config", recipe, "--seeds", 1, "--no-train")
+    done = attunet("crossvalidate", store.path, tmp_path / "folds", *models, *recipes, "--seeds", 1, "--no-train")
     assert done.code == 0, done.err
-    (comparison,) = json.loads((tmp_path / "folds/results.json").read_text())["comparisons"]
     print(done.out)
-    assert answer in comparison["words"]
+    results = json.loads((tmp_path / "folds/results.json").read_text())
+    words = {(c["first"], c["second"]): c["words"] for c in results["comparisons"]}
+    assert gates in words["whole unet", "whole attention_unet"]
+    assert cut_short in words["whole unet", "cut-short unet"]
