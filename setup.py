@@ -25,7 +25,7 @@ setup(
     python_requires=">=3.11",
     package_dir=ROOMS,
     packages=packages(),
-    package_data={"attunet.launch": ["presets/*.toml", "configs/*.yaml", "slurm/*", "container/*"]},
+    package_data={"attunet": ["presets/*.toml"], "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"]},
     install_requires=[
         "numpy>=2.0",  # arrays
         "scipy>=1.14",  # distances and components in the metrics and in post-processing

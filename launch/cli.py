@@ -7,8 +7,9 @@ import click
 
 from attunet import __version__
 from attunet.launch.exit_codes import debug_option, run_command
-from attunet.launch.options import PATH, FoldList, config_options, read_config, source_options
+from attunet.launch.options import PATH, FoldList, config_options, source_options
 from attunet.launch.train import train_command
+from attunet.presets import read_config
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -38,7 +39,7 @@ def demo(data: Path | None, out: Path, cases: int, config_name: str | None, sett
 
     The config is the preset demo for generated cases, and chaos-cpu for your own. A third of the patients is kept out of training.
     """
-    from attunet.launch.demo import run_demo
+    from attunet.launch.commands.demo import run_demo
 
     run_demo(
         out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings), report=click.echo
@@ -83,8 +84,8 @@ def prepare(
     strict: bool,
 ) -> None:
     """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip archive)."""
-    from attunet.codings import parse_classes
-    from attunet.prepare import prepare as run
+    from attunet.preparation.prepare import prepare as run
+    from attunet.sources.codings import parse_classes
 
     run(
         source,
@@ -120,12 +121,12 @@ def inspect(
     settings: tuple[str, ...],
 ) -> None:
     """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
-    from attunet.launch.inspection import SourceOptions, describe
+    from attunet.launch.commands.inspect import SourceOptions, describe
 
     for line in describe(path, SourceOptions(layout, classes, case_pattern, picture)):
         click.echo(line)
     if augmented is not None:
-        from attunet.pictures.augmented import draw_augmented
+        from attunet.plots.augmented import draw_augmented
         from attunet.store import open_store
 
         draw_augmented(augmented, open_store(path), read_config(config_name, settings).augment)
@@ -168,8 +169,8 @@ def crossvalidate(
 
     Runs lie in DIR/RECIPE/MODEL/seed-S/fold-K; finished ones are taken, interrupted ones continued.
     """
-    from attunet.benchmarks.fold_report import summary_table
-    from attunet.launch.crossvalidate import crossvalidate as run
+    from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate as run
+    from attunet.benchmarks.crossvalidation.report import summary_table
 
     results = run(
         store,
@@ -228,7 +229,7 @@ def export(
 
     RUN may be a folder with several runs below it, as crossvalidate makes: they become one file that averages their probabilities.
     """
-    from attunet.export.onnx_export import export_run
+    from attunet.export.build.export_run import export_run
 
     export_run(
         run,
@@ -267,8 +268,8 @@ def evaluate(
     latency_seconds: float,
 ) -> None:
     """Dice and latency of each MODEL (a run, a folder of runs, or an .onnx), side by side: results.json, results.md, plots."""
-    from attunet.benchmarks.evaluate import evaluate as run
-    from attunet.benchmarks.results_table import summary_table
+    from attunet.benchmarks.evaluation.evaluate import evaluate as run
+    from attunet.benchmarks.evaluation.results_table import summary_table
 
     results = run(
         store,
@@ -300,7 +301,7 @@ def predict(model: Path, input: Path, output: Path, attention: bool, dicom_seg: 
     OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
     NIfTI, PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
     """
-    from attunet.launch.prediction import predict as run
+    from attunet.launch.commands.predict import predict as run
 
     run(model, input, output, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device, report=click.echo)
 
@@ -311,7 +312,7 @@ def predict(model: Path, input: Path, output: Path, attention: bool, dicom_seg: 
 @debug_option
 def verify(model: Path, provider: str) -> None:
     """Run the small generated input that the artefact MODEL carries, and compare with the answer it got at export."""
-    from attunet.export.golden import verify as run
+    from attunet.export.runtime.self_test import verify as run
 
     click.echo(run(model, provider))
 

@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 from attunet.config import Config
-from attunet.launch.options import PRESETS, preset_names
+from attunet.presets import PRESETS, preset_names
 
 HEAD = """\
 # Configuration

@@ -6,26 +6,9 @@ from typing import Any, Literal
 
 import click
 
-from attunet.config import Config, load_config
-from attunet.errors import InputError
+from attunet.presets import preset_names
 
-PRESETS = Path(__file__).parent / "presets"
 PATH = click.Path(path_type=Path)
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
-
-
-def read_config(name: str | None, settings: tuple[str, ...] = ()) -> Config:
-    """The configuration of a preset or a TOML file (None: the defaults), with `section.field=value` settings over it."""
-    path = None
-    if name is not None:
-        preset = PRESETS / f"{name}.toml"
-        path = preset if name in preset_names() else Path(name)
-        if not path.exists():
-            raise InputError(f"--config: must be a TOML file or one of the presets {', '.join(preset_names())}, got {name!r}")
-    return load_config(path, settings)
 
 
 def config_options(command: Callable[..., object]) -> Callable[..., object]:

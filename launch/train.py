@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import click
 
-from attunet.config import Config, DataConfig
-from attunet.errors import InputError
+from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import PATH, Fold, config_options, read_config
+from attunet.launch.options import PATH, Fold, config_options
+from attunet.presets import training_config
 
 
 @click.command("train", short_help="Train one network.")
@@ -50,21 +50,10 @@ def train_command(
 
         for line in differences(config.data, open_store(store).data_config):
             click.echo(line)
-    from attunet.training import train
+    from attunet.training.loop import train
 
     # echo passes every line on at once: a log that the output is sent to shows how far the training is.
     train(store, run, config, fold=fold, resume=resume or "never", init=init, report=click.echo)
-
-
-def training_config(config_name: str | None, settings: tuple[str, ...], model: str | None) -> Config:
-    """The configuration that the options name; `[data]` cannot be set here."""
-    for setting in settings:
-        if setting.strip().startswith("data."):
-            raise InputError(f"--set: [data] is settled when the store is made (attunet prepare --set ...), got {setting!r}")
-    config = read_config(config_name, settings)
-    if model is not None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    return config
 
 
 def differences(asked: DataConfig, prepared: DataConfig) -> list[str]:

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.atomic import MANIFEST, sha256
 from attunet.config import DataConfig
-from attunet.prepare import prepare
+from attunet.preparation.prepare import prepare
 from attunet.store import Store
+from attunet.system.atomic_files import MANIFEST, sha256
 
 REAL_CASES = Path(__file__).parents[2] / "shared/data/chaos"
 SHAPE = (48, 40, 6)

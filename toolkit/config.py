@@ -12,52 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from attunet.errors import InputError
-from attunet.spec import UNTOUCHED, Postprocessing
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a field accepts; `check` returns the value in its final type or raises InputError with the rule in words."""
-
-    kind: type
-    text: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    length: int | None = None  # a list of so many numbers
-    single: bool = False  # or one number for all of the list
-    auto: bool = False
-
-    @property
-    def words(self) -> str:
-        noun = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[self.kind]
-        if self.choices:
-            noun = "one of " + ", ".join(self.choices)
-        if self.length and not self.single:
-            noun = f"a list of {self.length} numbers"
-        if self.low is not None and self.high is not None:
-            noun += f" from {self.low:g} to {self.high:g}"
-        elif self.low is not None:
-            noun += f" of at least {self.low:g}"
-        if self.single:
-            noun += f", a list of {self.length} such"
-        return noun + (' or "auto"' if self.auto else "")
-
-    def check(self, name: str, value: Any) -> Any:
-        if self.auto and value == "auto":
-            return value
-        if self.length and (isinstance(value, list | tuple) or not self.single):
-            if isinstance(value, list | tuple) and len(value) == self.length:
-                return tuple(dataclasses.replace(self, length=None, single=False, auto=False).check(name, v) for v in value)
-        elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            if self._inside(value):
-                return float(value)
-        elif type(value) is self.kind and self._inside(value) and (not self.choices or value in self.choices):
-            return value
-        raise InputError(f"{name}: must be {self.words}, got {value!r}")
-
-    def _inside(self, value: Any) -> bool:
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+from attunet.fields import Rule
+from attunet.volumes.spec import UNTOUCHED, Postprocessing
 
 
 def _field(default: Any, kind: type, text: str, **rule: Any) -> Any:

@@ -1,4 +1,7 @@
-"""The two errors that users see as one line; everything else is a bug and keeps its traceback."""
+"""Errors that users see as one line, and findings about a data set. Every other exception is a bug and keeps its traceback."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 
 class InputError(ValueError):
@@ -7,3 +10,24 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """The work itself failed (a loss that is not finite, a full disk, a provider that died). Exit code 1."""
+
+
+class NotFinite(RunError):
+    """A step's loss or gradient was not finite; the message names the step and its slices."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """case: None where it concerns the whole data set. text: one line for a person."""
+
+    case: str | None
+    rule: str
+    figure: float
+    level: Literal["warning", "error"]
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def line(self) -> str:
+        return f"{self.level}: {self.case + ': ' if self.case else ''}{self.text} [{self.rule}]"

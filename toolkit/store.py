@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.codings import to_indices
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
-from attunet.geometry import orientation_transform, oriented_spacing
-from attunet.ranges import TrainingRanges
-from attunet.source_files import content_hash, joined_hash, read_image, read_labels
-from attunet.spec import PreprocessSpec
+from attunet.sources.codings import to_indices
+from attunet.sources.read_case import content_hash, joined_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
-from attunet.volume import Volume
+from attunet.volumes.geometry import orientation_transform, oriented_spacing
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.training_ranges import TrainingRanges
+from attunet.volumes.volume import Volume
 
 SCHEMA = 1
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from attunet.classes import CHAOS_MR
-from attunet.export.artefact import Artefact, write_artefact
-from attunet.spec import PreprocessSpec
+from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.volumes.spec import PreprocessSpec
 
 OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "attention_2", "attention_3")
 
@@ -33,7 +33,7 @@ def network():
 @pytest.fixture(scope="session")
 def graph(network) -> bytes:
     """Its serialised graph with every output there is."""
-    from attunet.export.graph import export_graph
+    from attunet.export.build.graph import export_graph
 
     return export_graph(network, 1, OUTPUTS).SerializeToString()
 
@@ -56,7 +56,7 @@ def run(tmp_path_factory, small_store) -> Path:
     """A short training on the small store with fold 0 left out."""
     pytest.importorskip("torch")
     from attunet.config import AugmentConfig, Config, ModelConfig, OptimConfig, RunConfig
-    from attunet.training import train
+    from attunet.training.loop import train
 
     config = Config(
         model=ModelConfig(base_width=8),

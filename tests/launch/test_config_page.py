@@ -2,7 +2,7 @@ from pathlib import Path
 
 from attunet.config import Config, load_config
 from attunet.launch.config_page import page
-from attunet.launch.options import PRESETS, preset_names
+from attunet.presets import PRESETS, preset_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.launch.options import PRESETS
+from attunet.presets import PRESETS
 from attunet.store import Store
 
 LAUNCH = PRESETS.parent

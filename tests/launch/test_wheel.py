@@ -52,9 +52,9 @@ def test_the_wheel_holds_every_module_and_nothing_generic(wheel: Path) -> None:
     for room, package in ROOMS.items():
         for path in (ROOT / room).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / room).as_posix()}" in names
-    for pattern in ("presets/*.toml", "configs/*.yaml", "slurm/*"):
-        for path in (ROOT / "launch").glob(pattern):
-            assert f"attunet/launch/{path.relative_to(ROOT / 'launch').as_posix()}" in names
+    for room, pattern in (("toolkit", "presets/*.toml"), ("launch", "configs/*.yaml"), ("launch", "slurm/*")):
+        for path in (ROOT / room).glob(pattern):
+            assert f"{ROOMS[room]}/{path.relative_to(ROOT / room).as_posix()}" in names
     assert any(name.endswith("LICENSE") for name in names)
 
 
@@ -66,6 +66,6 @@ def test_the_command_and_its_files_work_outside_the_clone(environment: Path, tmp
     run(attunet, "phantom", "source", "--cases", 2, cwd=tmp_path)
     told = run(attunet, "prepare", "source", "store", "--config", "chaos-cpu", cwd=tmp_path)
     assert "192 × 192" in told
-    code = "from attunet.launch.options import PRESETS; print(*(p.name for p in (PRESETS.parent / 'configs').iterdir()))"
+    code = "import attunet.launch as l, pathlib; print(*(p.name for p in (pathlib.Path(l.__file__).parent / 'configs').iterdir()))"
     assert "multi_gpu.yaml" in run(python, "-c", code, cwd=tmp_path)
     assert "--fold" in run(python, "-m", "attunet.launch.train", "--help", cwd=tmp_path)

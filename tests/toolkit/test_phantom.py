@@ -6,8 +6,8 @@ import pytest
 
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
+from attunet.io.readers import read_label_array, read_volume
 from attunet.phantom import PhantomCase, generate_case, write_phantom
-from attunet.readers import read_label_array, read_volume
 
 REDUCE = 4
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4

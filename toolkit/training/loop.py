@@ -11,27 +11,27 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 
-from attunet.atomic import write_text
 from attunet.config import Config
-from attunet.environment import environment
+from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
-from attunet.loader import Loader
+from attunet.loading.choose import make_loader
+from attunet.loading.loader import Loader
 from attunet.models import build_model
-from attunet.pictures.curves import draw_curves
+from attunet.plots.curves import draw_curves
+from attunet.runs.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint, read_checkpoint
+from attunet.runs.identity import check_same_training, identity
+from attunet.runs.load_run import load_initial_weights
+from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import Store, open_store
-from attunet.tiers import make_loader
-from attunet.training.automatic import settle
-from attunet.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint, read_checkpoint
-from attunet.training.device import make_accelerator
-from attunet.training.identity import check_same_training, identity
-from attunet.training.journal import Journal
-from attunet.training.peers import Peers
-from attunet.training.rank_log import RankLog
-from attunet.training.run import load_initial_weights
-from attunet.training.run_folder import RunFolder, read_metrics
-from attunet.training.schedule import peak_rate
-from attunet.training.signals import Stopped, StopSignals
-from attunet.training.step import Trainee
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.training.optimization import peak_rate
+from attunet.training.processes.peers import Peers
+from attunet.training.processes.rank_log import RankLog
+from attunet.training.processes.signals import Stopped, StopSignals
+from attunet.training.progress.journal import Journal
+from attunet.training.resolve_auto import settle
+from attunet.training.trainer import Trainee
 from attunet.training.validation import validate, validate_native
 
 Resume = Literal["never", "require", "auto"]
@@ -124,21 +124,21 @@ def _run_steps(
             result = validate(trainee.average.network, store, held_out, accelerator, config.optim)
             journal.log("validation", done, **result)
             journal.say(f"step {done}/{total}: validation loss {result['loss']:.4f}, Dice {_in_words(result['dice'])}")
-            checkpoints.save_if_best(trainee, done, result["dice"]["mean"])
+            checkpoints.save_if_best(trainee.average.network, done, result["dice"]["mean"])
             telemetry.restart()
             logged_step = done
         if signal := signal_received():
-            checkpoints.save(trainee, done)
+            checkpoints.save(trainee.state, done)
             checkpoints.finish()
             journal.say(f"stopped after step {done} of {total}; the checkpoint is written, continue with --resume")
             raise Stopped(signal)
         if done < total and checkpoints.due(done):
-            journal.log("checkpoint", done, **checkpoints.save(trainee, done))
+            journal.log("checkpoint", done, **checkpoints.save(trainee.state, done))
     journal.log("speed", total, **dataclasses.asdict(telemetry.overall()))
     journal.say(f"speed: {telemetry.overall().in_words()}")
     if held_out:
         _validate_native(trainee, store, held_out, journal)
-    checkpoints.save(trainee, total)
+    checkpoints.save(trainee.state, total)
     checkpoints.finish()
 
 

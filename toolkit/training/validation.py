@@ -11,14 +11,14 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from attunet.classes import Classes
-from attunet.components import postprocess
 from attunet.config import OptimConfig
 from attunet.errors import InputError
 from attunet.losses import loss_from_sums, segmentation_sums
-from attunet.metrics import confusion, dice_from_confusion
-from attunet.predict_volume import predict_volume
-from attunet.preprocess import gather_context
+from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.store import Store
+from attunet.volumes.postprocess import postprocess
+from attunet.volumes.predict import predict_volume
+from attunet.volumes.slices import gather_context
 
 BATCH_SIZE = 8
 

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from attunet.config import load_config
+from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
-from attunet.loader import ResidentLoader
+from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
 from attunet.store import Store
-from attunet.training.device import make_accelerator
-from attunet.training.step import Trainee
+from attunet.training.trainer import Trainee
 
 SETTINGS = ["optim.batch_size=7", "optim.epochs=3", "run.mixed_precision=no", "run.device=cpu", "optim.lr=5e-3"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
-from attunet.training.checkpoint import newest_checkpoint
-from attunet.training.run_folder import read_metrics
 
 LAUNCH_CONFIG = Path(__file__).parents[3] / "launch" / "configs" / "cpu.yaml"
 TINY = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "run.log_every=1"]

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from attunet.atomic import write_folder
 from attunet.config import Config, DataConfig, load_config
+from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError, RunError
-from attunet.launch.options import PRESETS, preset_names
-from attunet.loader import ResidentLoader
+from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
-from attunet.prepare import prepare
+from attunet.preparation.prepare import prepare
+from attunet.presets import PRESETS, preset_names
+from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.load_run import load_run
+from attunet.runs.run_folder import read_metrics
 from attunet.store import Store, open_store
-from attunet.training import load_run, train
-from attunet.training.checkpoint import newest_checkpoint
-from attunet.training.device import make_accelerator
-from attunet.training.run_folder import read_metrics
-from attunet.training.schedule import learning_rate, peak_rate
-from attunet.training.step import Trainee
+from attunet.system.atomic_files import write_folder
+from attunet.training.loop import train
+from attunet.training.optimization import learning_rate, peak_rate
+from attunet.training.trainer import Trainee
 
 SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from attunet.config import OptimConfig, RunConfig
+from attunet.device.accelerator import make_accelerator
 from attunet.store import Store
-from attunet.training.device import make_accelerator
 from attunet.training.validation import validate
 
 

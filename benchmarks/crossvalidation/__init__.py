@@ -1,0 +1,1 @@
+"""Cross-validation: folds, seeds and models in one table."""

@@ -1,0 +1,241 @@
+"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained side by side, each judged on what it left out, in one table."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attunet.benchmarks.crossvalidation.held_out import HeldOut, check_belongs, judge_run, progress_of
+from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
+from attunet.benchmarks.crossvalidation.report import markdown
+from attunet.benchmarks.crossvalidation.table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
+from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
+from attunet.benchmarks.crossvalidation.worst_organ import draw_worst_organ, worst_organ
+from attunet.benchmarks.evaluation.evaluate import make_folder, without_nan
+from attunet.config import Config
+from attunet.errors import InputError, RunError
+from attunet.plots.figure import file_name
+from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
+from attunet.presets import preset_names, training_config
+from attunet.runs.load_run import load_run
+from attunet.runs.run_folder import read_metrics
+from attunet.store import Store, open_store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.training.processes.signals import Stopped, StopSignals
+from attunet.volumes.spec import LARGEST, UNTOUCHED
+
+SCHEMA = 1
+
+Report = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training of the comparison; `arguments` are those of `attunet train` besides store, folder and fold."""
+
+    recipe: str
+    model: str
+    seed: int
+    fold: int
+    path: Path
+    config: Config
+    arguments: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        return self.recipe, self.model, self.seed, self.fold
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}/{self.model}/seed-{self.seed}/fold-{self.fold}"
+
+
+def crossvalidate(
+    store_path: Path,
+    out: Path,
+    *,
+    models: Sequence[str],
+    config_names: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    num_seeds: int = 1,
+    folds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    train: bool = True,
+    every_way: bool = False,
+    source: Path | None = None,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Trains what is not finished yet, judges every finished run, writes results.json, results.md and plots/ in `out`; returns the results.
+
+    A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
+    files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
+    every_way: label maps are judged as the store says, with the largest component of every class alone, and with all.
+    Raises InputError, before anything is trained, for a call that cannot work and for a run that is not what its place says; Stopped
+    after a signal; and RunError when trainings failed, with the table of the others written.
+    """
+    store = open_store(store_path)
+    _check_folder(out, store_path, train)
+    plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
+    for run in plan:
+        if progress_of(run.path)[0]:
+            check_belongs(load_run(run.path), store, run.fold, run.config)
+    failures = _train(plan, store_path, jobs, report) if train else []
+    device = "cuda" if visible_gpus() else "cpu"
+    configured = store.data_config.postprocessing
+    ways = [configured, *(way for way in (LARGEST, UNTOUCHED) if every_way and way != configured)]
+    judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
+    for run in plan:
+        judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
+    failed = f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}" if failures else ""
+    if not any(judged.values()):
+        raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
+    make_folder(out)
+    arms = arms_of(judged, ways)
+    results = _results(store, plan, judged, arms)
+    for arm, row in zip(arms, results["arms"], strict=True):
+        if row["configured"] and row["worst_organ"]:
+            row["worst_organ"]["picture"] = _picture_of_the_worst(out, arm, row["worst_organ"], store, device, source, report)
+    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(out / "results.md", markdown(results))
+    _draw(out / "plots", results)
+    report(f"written to {out}: results.json, results.md, plots/")
+    if failed:
+        raise RunError(f"{out}: {failed}")
+    return results
+
+
+def _check_folder(out: Path, store: Path, train: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: must be a folder, or nothing yet")
+    if out.exists() and out.samefile(store):
+        raise InputError(f"{out}: must be another folder than the store's")
+    if not train and not out.exists():
+        raise InputError(f"{out}: no such folder; --no-train makes the table of the trainings that are there")
+
+
+def make_plan(
+    store: Store,
+    out: Path,
+    models: Sequence[str],
+    config_names: Sequence[str],
+    settings: Sequence[str],
+    num_seeds: int,
+    folds: Sequence[int] | None,
+) -> list[PlannedRun]:
+    """Every run, seed by seed and fold by fold with recipes and networks innermost, so that what is finished can be compared early."""
+    folds = list(range(store.num_folds)) if folds is None else list(dict.fromkeys(folds))
+    for fold in folds:
+        if not store.split(fold)[0]:
+            raise InputError(f"{store.path}: fold {fold} leaves no labelled case to train on")
+    if any(setting.replace(" ", "").startswith("run.seed=") for setting in settings):
+        raise InputError("--set: run.seed is what --seeds counts through, from 0; it cannot be set here")
+    recipes = _recipes(config_names)
+    names = list(dict.fromkeys(models))
+    plan = []
+    for seed, fold, (recipe, config_name), model in itertools.product(range(num_seeds), folds, recipes.items(), names):
+        seeded = (*settings, f"run.seed={seed}")
+        arguments = ["--model", model, *(["--config", config_name] if config_name else []), *(x for s in seeded for x in ("--set", s))]
+        config = dataclasses.replace(training_config(config_name, seeded, model), data=store.data_config)
+        path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
+        plan.append(PlannedRun(recipe, model, seed, fold, path, config, tuple(arguments)))
+    return plan
+
+
+def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
+    """Recipe's name -> what `--config` gets; a file's name without its ending is the recipe's."""
+    if not config_names:
+        return {"default": None}
+    recipes: dict[str, str | None] = {}
+    for name in dict.fromkeys(config_names):
+        recipe = name if name in preset_names() else Path(name).stem
+        if recipe in recipes:
+            raise InputError(f"--config: two recipes are called {recipe!r}; rename the file {name}")
+        recipes[recipe] = name
+    return recipes
+
+
+def _train(plan: Sequence[PlannedRun], store: Path, count: int | None, report: Report) -> list[Outcome]:
+    """Trains what is not finished; returns the trainings that failed. Raises Stopped when a signal came."""
+    waiting = [run for run in plan if not progress_of(run.path)[1]]
+    report(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
+    if not waiting:
+        return []
+    gpus = visible_gpus()
+    jobs = [
+        Job(run.name, (str(store), str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"), run.path.with_suffix(".log"))
+        for run in waiting
+    ]
+    failures, ended = [], 0
+    with StopSignals() as stop:
+        for outcome in Jobs(count or max(1, len(gpus)), gpus).run(
+            jobs, started=lambda job: report(f"training {job.name}"), stop=lambda: stop.received
+        ):
+            ended += 1
+            if outcome.code and not stop.received:
+                failures.append(outcome)
+            failed = "failed: " if outcome.code and not stop.received else ""
+            report(f"[{ended}/{len(jobs)}] {outcome.job.name}: {failed}{outcome.last_line}")
+        if stop.received:
+            report("stopped; the same call continues")
+            raise Stopped(stop.received)
+    return failures
+
+
+def _results(
+    store: Store, plan: Sequence[PlannedRun], judged: Mapping[tuple[str, str, int, int], HeldOut | None], arms: Sequence[Arm]
+) -> dict[str, Any]:
+    patients = {case.name: case.patient for case in store.cases}
+    several = len({arm.recipe for arm in arms}) > 1
+    labels = {id(arm): arm.label(several) for arm in arms}
+    logs = {key: read_metrics(held.run) for key, held in judged.items() if held is not None}
+    rows = []
+    for arm in arms:
+        mine = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (arm.recipe, arm.model)]
+        rows.append(arm_row(arm, labels[id(arm)], patients) | {"worst_organ": worst_organ(arm), "time_to_accuracy": time_row(mine)})
+    unfinished = [run for run in plan if judged[run.key] is None]
+    results = {
+        "schema": SCHEMA,
+        "environment": environment(),
+        "store": {
+            "name": store.name,
+            "classes": store.classes.to_json(),
+            "folds": {str(fold): store.split(fold)[1] for fold in sorted({run.fold for run in plan})},
+            "num_patients": len({patients[case] for fold in {run.fold for run in plan} for case in store.split(fold)[1]}),
+        },
+        "seeds": sorted({run.seed for run in plan}),
+        "recipes": {run.recipe: run.config.to_json() for run in reversed(plan)},
+        "num_runs": len(plan),
+        "missing": [{"run": run.name, "step": progress_of(run.path)[0]} for run in unfinished],
+        "arms": rows,
+        "comparisons": [compare_arms(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(arms)],
+    }
+    plain: dict[str, Any] = without_nan(results)
+    return plain
+
+
+def _picture_of_the_worst(
+    out: Path, arm: Arm, worst: Mapping[str, Any], store: Store, device: str, source: Path | None, report: Report
+) -> str | None:
+    """The picture's place in `out`. Without the source files there is none, and that is said: the table needs only what is kept."""
+    place = f"plots/worst_{file_name(f'{arm.recipe}={arm.model}')}.png"
+    try:
+        return place if draw_worst_organ(out / place, arm, worst, store, device=device, source=source) else None
+    except (InputError, RunError) as error:
+        report(f"warning: no picture of the worst organ: {error}")
+        return None
+
+
+def _draw(folder: Path, results: Mapping[str, Any]) -> None:
+    scored = [row for row in results["arms"] if row["num_runs"]]
+    if not scored:
+        return
+    draw_cases(folder / "cases.png", scored)
+    if results["comparisons"]:
+        draw_differences(folder / "differences.png", results["comparisons"])
+    curves = {row["name"]: row["time_to_accuracy"] for row in scored if row["configured"]}
+    if any(curve["minutes"] for curve in curves.values()):
+        draw_time_to_accuracy(folder / "time_to_accuracy.png", curves)

@@ -1,0 +1,207 @@
+"""The results of a cross-validation as a page to read: the table, the differences, and in words what they do and do not show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attunet.benchmarks.evaluation.results_table import aligned, number, table
+
+Results = Mapping[str, Any]
+
+COLUMNS = (
+    ("dice", "Dice", 3),
+    ("hd95_mm", "HD95 mm", 1),
+    ("assd_mm", "ASSD mm", 2),
+    ("mssd_mm", "MSSD mm", 1),
+    ("ravd_percent", "RAVD %", 1),
+    ("surface_dice", "surface Dice", 3),
+    ("precision", "precision", 3),
+    ("recall", "recall", 3),
+    ("chaos_score", "CHAOS score", 1),
+)
+
+
+def summary_table(results: Results) -> str:
+    """Dice of every arm as aligned plain text."""
+    return aligned(_dice_rows(results))
+
+
+def markdown(results: Results) -> str:
+    """The whole comparison as one Markdown page."""
+    dice = _dice_rows(results)
+    parts = [
+        "# Cross-validation",
+        _what(results),
+        *_missing(results),
+        "## Dice",
+        table(dice[0], dice[1:]),
+        *_seed_spread(results),
+        "## What the data show",
+        *_words(results),
+        "## Paired differences in Dice",
+        *_differences(results),
+        "## Every metric",
+        "Means over the cases; of each case over the foreground classes and the seeds.",
+        table(["", *(title for _, title, _ in COLUMNS)], [_every_metric(row) for row in results["arms"]]),
+        "## Per class",
+        table(*_per_class(results)),
+        "## Per case",
+        "Dice, mean over the seeds.",
+        table(*_per_case(results)),
+        *_worst_organs(results),
+        "## Time to accuracy",
+        *_time(results),
+        "![Every case](plots/cases.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(results: Results) -> str:
+    store, seeds = results["store"], results["seeds"]
+    cases = sum(len(cases) for cases in store["folds"].values())
+    return (
+        f"Store `{store['name']}`: {cases} labelled cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is judged by networks that were trained without it and without any "
+        "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's score is the mean over "
+        "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a bootstrap over "
+        "patients (from five on)."
+    )
+
+
+def _missing(results: Results) -> list[str]:
+    missing = results["missing"]
+    if not missing:
+        return []
+    names = [f"{m['run']} (step {m['step']})" if m["step"] else m["run"] for m in missing]
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return [
+        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {shown}. Rows may be of different cases; "
+        "the paired differences use the cases and seeds that both sides have."
+    ]
+
+
+def _dice_rows(results: Results) -> list[list[str]]:
+    classes = [c["name"] for c in results["store"]["classes"][1:]]
+    rows = [["", "mean", "95 %", "median", "worst case", *classes, "cases", "runs"]]
+    for row in results["arms"]:
+        dice = row["scores"]["dice"]
+        worst = "–" if dice["worst"] is None else f"{dice['worst']['value']:.3f} ({dice['worst']['case']})"
+        organs = [number(dice["per_class"].get(name)) for name in classes]
+        counts = [str(row["num_cases"]), str(row["num_runs"])]
+        rows.append([row["name"], number(dice["mean"]), interval(dice["ci95"]), number(dice["median"]), worst, *organs, *counts])
+    return rows
+
+
+def _seed_spread(results: Results) -> list[str]:
+    if len(results["seeds"]) < 2:
+        return ["One seed: how much a training's chance alone moves these figures is not known from this table."]
+    lines = []
+    for row in results["arms"]:
+        values = [v for v in row["scores"]["dice"]["per_seed"].values() if v is not None]
+        if len(values) > 1:
+            lines.append(f"{row['name']} {min(values):.3f} to {max(values):.3f}")
+    return [f"Mean Dice from seed to seed: {'; '.join(lines)}."] if lines else []
+
+
+def _words(results: Results) -> list[str]:
+    comparisons = results["comparisons"]
+    if not comparisons:
+        return ["There is nothing to compare: one row alone has finished runs."]
+    notes = [
+        "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of other scanners or sites; "
+        "and of these trainings: seeds are averaged, their chance is only partly in the interval."
+    ]
+    tested = [c["dice"] for c in comparisons if c["dice"]["p_value"] is not None]
+    if tested:
+        patients, floor = max((dice["num_patients"], dice["smallest_p_value"]) for dice in tested)
+        notes.append(
+            f"With {patients} patients the sign-flip test cannot give less than p = {floor:.3g}"
+            + (", so no result here can reach 0.05, however large." if floor >= 0.05 else ".")
+        )
+    if len(tested) > 1:
+        bound = 0.05 / len(tested)
+        notes.append(
+            f"{len(tested)} comparisons are tested and their p values are not corrected for that: where nothing differs at all, one in "
+            f"twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the whole table keeps its 5 %"
+            + (f", which {patients} patients cannot reach." if floor >= bound else ".")
+        )
+    return ["\n".join(f"- {c['words']}" for c in comparisons), *notes]
+
+
+def _differences(results: Results) -> list[str]:
+    classes = [c["name"] for c in results["store"]["classes"][1:]]
+    rows = []
+    for c in results["comparisons"]:
+        dice = c["dice"]
+        organs = [_signed(c["per_class"].get(name, {}), 3) for name in classes]
+        p = "–" if dice["p_value"] is None else f"{dice['p_value']:.3g}"
+        others = [_signed(c["others"][metric], digits) for metric, _, digits in COLUMNS if metric in ("hd95_mm", "assd_mm", "chaos_score")]
+        rows.append([f"{c['second']} − {c['first']}", _signed(dice, 4), p, str(dice["num_patients"]), *organs, *others])
+    if not rows:
+        return ["None."]
+    head = ["", "Dice (95 %)", "p", "patients", *classes, "HD95 mm", "ASSD mm", "CHAOS score"]
+    return [table(head, rows), "![Differences per patient](plots/differences.png)"]
+
+
+def _signed(found: Mapping[str, Any], digits: int) -> str:
+    if found.get("mean") is None:
+        return "–"
+    span = "" if found["ci95"] is None else f" ({found['ci95'][0]:+.{digits}f} to {found['ci95'][1]:+.{digits}f})"
+    return f"{found['mean']:+.{digits}f}{span}"
+
+
+def _every_metric(row: Mapping[str, Any]) -> list[str]:
+    return [row["name"], *(number(row["scores"][metric]["mean"], digits) for metric, _, digits in COLUMNS)]
+
+
+def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for row in results["arms"]:
+        for name in row["scores"]["dice"]["per_class"]:
+            figures = [number(row["scores"][metric]["per_class"][name], digits) for metric, _, digits in COLUMNS]
+            rows.append([row["name"], name, *figures, number(row["scores"]["dice"]["per_class_worst"][name])])
+    return ["", "class", *(title for _, title, _ in COLUMNS), "worst Dice"], rows
+
+
+def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
+    classes = [c["name"] for c in results["store"]["classes"][1:]]
+    rows = []
+    for fold, cases in results["store"]["folds"].items():
+        for case in cases:
+            for row in results["arms"]:
+                scores = row["scores"]["dice"]["per_case"].get(case)
+                if scores is not None:
+                    rows.append([case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)])
+    return ["case", "fold", "", "mean", *classes], rows
+
+
+def _worst_organs(results: Results) -> list[str]:
+    parts = []
+    for row in results["arms"]:
+        if row["configured"] and (worst := row["worst_organ"]):
+            parts.append(f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
+            if worst["picture"]:
+                parts.append(f"![{worst['class']} of {worst['case']}]({worst['picture']})")
+    return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []
+
+
+def _time(results: Results) -> list[str]:
+    rows = [row for row in results["arms"] if row["configured"] and row["time_to_accuracy"]["minutes"]]
+    if not rows:
+        return ["No finished run has validations."]
+    targets = list(rows[0]["time_to_accuracy"]["minutes_to"])
+    body = []
+    for row in rows:
+        time = row["time_to_accuracy"]
+        reached = [number(time["minutes_to"][target], 1) for target in targets]
+        body.append([row["name"], *reached, number(time["minutes"][-1], 1), number(time["dice"][-1])])
+    return [
+        "Minutes of training (validations included) until the mean validation Dice over all runs reaches a value, on the training grid, "
+        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the time on the way of "
+        "these trainings, on the machine that they ran on.",
+        table(["", *targets, "minutes in all", "Dice at the end"], body),
+        "![Time to accuracy](plots/time_to_accuracy.png)",
+    ]
+
+
+def interval(values: Sequence[float] | None) -> str:
+    return "–" if values is None else f"{values[0]:.3f} to {values[1]:.3f}"

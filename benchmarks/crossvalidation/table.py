@@ -1,0 +1,179 @@
+"""The table of a cross-validation: each network trained by each recipe, and the paired differences between them.
+
+A case is judged by the networks that left it out, one per seed; its scores are averaged over the seeds first. Means, medians and worst
+cases are over cases, intervals and tests over patients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.crossvalidation.held_out import METRICS, HeldOut
+from attunet.metrics.overlap import mean_of_defined
+from attunet.metrics.significance import PairedComparison, bootstrap_interval, compare_paired, per_patient
+from attunet.volumes.spec import UNTOUCHED, Postprocessing
+
+HIGHER_IS_BETTER = ("dice", "surface_dice", "precision", "recall", "chaos_score")
+PRIMARY = "dice"  # the one that is tested; the others are there to read
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network trained by one recipe, with label maps finished in one way.
+
+    configured: whether it is the way that the store says; the others are there to compare with.
+    runs: (seed, fold) -> what the finished run scored on the cases it left out.
+    """
+
+    recipe: str
+    model: str
+    way: Postprocessing = UNTOUCHED
+    configured: bool = True
+    runs: Mapping[tuple[int, int], HeldOut] = field(default_factory=dict)
+
+    def label(self, several_recipes: bool) -> str:
+        parts = [self.recipe, self.model] if several_recipes else [self.model]
+        return " ".join(parts) + ("" if self.configured else f", {self.way.words}")
+
+    def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
+        """seed: case: class: value."""
+        found: dict[int, dict[str, dict[str, float]]] = {}
+        for (seed, _), run in sorted(self.runs.items()):
+            for case, scores in run.scores[self.way.words].items():
+                found.setdefault(seed, {})[case] = scores[metric]
+        return found
+
+
+def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], ways: Sequence[Postprocessing]) -> list[Arm]:
+    """The arms in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
+
+    ways: that label maps were finished in, the configured one first.
+    """
+    pairs = list(dict.fromkeys((recipe, model) for recipe, model, _, _ in runs))
+    finished = {
+        pair: {(seed, fold): held for (recipe, model, seed, fold), held in runs.items() if (recipe, model) == pair and held is not None}
+        for pair in pairs
+    }
+    return [Arm(recipe, model, way, way == ways[0], finished[recipe, model]) for way in ways for recipe, model in pairs]
+
+
+def arm_row(arm: Arm, label: str, patients: Mapping[str, str]) -> dict[str, Any]:
+    """An arm as it stands in results.json. patients: case -> patient."""
+    return {
+        "name": label,
+        "recipe": arm.recipe,
+        "model": arm.model,
+        "postprocessing": arm.way.words,
+        "configured": arm.configured,
+        "num_runs": len(arm.runs),
+        "num_cases": len(arm.by_seed(PRIMARY) and _over_seeds(arm.by_seed(PRIMARY))),
+        "scores": {metric: _summary(arm, metric, patients) for metric in METRICS},
+    }
+
+
+def _summary(arm: Arm, metric: str, patients: Mapping[str, str]) -> dict[str, Any]:
+    by_seed = arm.by_seed(metric)
+    cases = _over_seeds(by_seed)
+    means = {case: _mean(values.values()) for case, values in cases.items()}
+    defined = {case: value for case, value in means.items() if not np.isnan(value)}
+    worst = (min if metric in HIGHER_IS_BETTER else max)(defined, key=lambda case: defined[case], default=None)
+    interval = bootstrap_interval(np.array(list(per_patient(means, patients).values())))
+    classes = list(next(iter(cases.values()), {}))
+    return {
+        "mean": _mean(means.values()),
+        "median": float(np.median(list(defined.values()))) if defined else float("nan"),
+        "worst": None if worst is None else {"case": worst, "value": defined[worst]},
+        "ci95": None if interval is None else list(interval),
+        "per_class": {name: _mean(values[name] for values in cases.values()) for name in classes},
+        "per_class_worst": {
+            name: _extreme([values[name] for values in cases.values()], low=metric in HIGHER_IS_BETTER) for name in classes
+        },
+        "per_case": {case: {"mean": means[case], **values} for case, values in cases.items()},
+        "per_seed": {str(seed): _mean(_mean(v.values()) for v in found.values()) for seed, found in by_seed.items()},
+        "per_seed_case": {str(seed): {case: _mean(v.values()) for case, v in found.items()} for seed, found in by_seed.items()},
+    }
+
+
+def compare_arms(first: Arm, second: Arm, labels: tuple[str, str], patients: Mapping[str, str]) -> dict[str, Any]:
+    """`second` minus `first` on the cases and the seeds that both have: the tested difference in Dice, and those of the other metrics."""
+    tested = _compare(first, second, PRIMARY, labels, patients)
+    return {
+        "first": labels[0],
+        "second": labels[1],
+        "dice": tested.to_json() | {"per_patient": _patient_differences(first, second, PRIMARY, patients)},
+        "others": {metric: _compare(first, second, metric, labels, patients).to_json() for metric in METRICS if metric != PRIMARY},
+        "per_class": _class_differences(first, second, patients),
+        "words": tested.words,
+    }
+
+
+def pairs_to_compare(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """Networks within a recipe against its first one, recipes within a network against the first one, ways of
+    finishing a label map against simpler ones."""
+    main = [arm for arm in arms if arm.configured]
+    pairs = []
+    for arm in main:
+        same_recipe = next(a for a in main if a.recipe == arm.recipe)
+        if same_recipe is not arm:
+            pairs.append((same_recipe, arm))
+    for arm in main:
+        same_model = next(a for a in main if a.model == arm.model)
+        if same_model is not arm:
+            pairs.append((same_model, arm))
+    for other in (arm for arm in arms if not arm.configured):
+        arm = next(a for a in main if (a.recipe, a.model) == (other.recipe, other.model))
+        pairs.append((other, arm) if other.way < arm.way else (arm, other))
+    return [(a, b) for a, b in pairs if a.runs and b.runs]
+
+
+def _compare(first: Arm, second: Arm, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
+    scores = [{case: _mean(values.values()) for case, values in found.items()} for found in _on_common_seeds(first, second, metric)]
+    return compare_paired(scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice"))
+
+
+def _patient_differences(first: Arm, second: Arm, metric: str, patients: Mapping[str, str]) -> dict[str, float]:
+    a, b = _on_common_seeds(first, second, metric)
+    return per_patient({case: _mean(b[case].values()) - _mean(a[case].values()) for case in a}, patients)
+
+
+def _class_differences(first: Arm, second: Arm, patients: Mapping[str, str]) -> dict[str, Any]:
+    """Mean difference in Dice per class, with its interval."""
+    a, b = _on_common_seeds(first, second, PRIMARY)
+    rows = {}
+    for name in next(iter(a.values()), {}):
+        differences = np.array(list(per_patient({case: b[case][name] - a[case][name] for case in a}, patients).values()))
+        interval = bootstrap_interval(differences)
+        rows[name] = {"mean": float(mean_of_defined(differences)), "ci95": None if interval is None else list(interval)}
+    return rows
+
+
+def _on_common_seeds(first: Arm, second: Arm, metric: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """case: class: value of both arms, over the (seed, case) pairs that both have."""
+    a, b = first.by_seed(metric), second.by_seed(metric)
+    both = {(seed, case) for seed in a.keys() & b.keys() for case in a[seed].keys() & b[seed].keys()}
+
+    def shared(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+        return _over_seeds({seed: {case: v for case, v in cases.items() if (seed, case) in both} for seed, cases in found.items()})
+
+    return shared(a), shared(b)
+
+
+def _over_seeds(by_seed: Mapping[int, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """case: class: mean over the seeds, in the order of the cases' names."""
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for cases in by_seed.values():
+        for case, values in cases.items():
+            for name, value in values.items():
+                gathered.setdefault(case, {}).setdefault(name, []).append(value)
+    return {case: {name: _mean(values) for name, values in gathered[case].items()} for case in sorted(gathered)}
+
+
+def _mean(values: Any) -> float:
+    return float(mean_of_defined(np.array(list(values), dtype=np.float64)))
+
+
+def _extreme(values: Sequence[float], *, low: bool) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return (min if low else max)(known) if known else float("nan")

@@ -1,0 +1,190 @@
+"""`attunet evaluate`: accuracy and speed of any mix of runs and artefacts, side by side on the same cases.
+
+Cases come from the source files, checked against the store's hashes, and are judged on their native grid: what a user would give
+and get. Two times are told apart: the network alone at a fixed batch, and a volume from file to file.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.from_file import predict_from_file
+from attunet.benchmarks.evaluation.memory import peak_memory_mb
+from attunet.benchmarks.evaluation.models import Candidate, load_candidates
+from attunet.benchmarks.evaluation.plots import draw_evaluation
+from attunet.benchmarks.evaluation.results_table import markdown
+from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
+from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
+from attunet.errors import InputError, RunError
+from attunet.metrics.overlap import case_metrics, confusion, mean_of_defined
+from attunet.store import Case, Store, open_store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+
+SCHEMA = 1
+BATCH_SIZES = (1, 8)
+
+Report = Callable[[str], object]
+
+
+def evaluate(
+    store: Path,
+    models: Sequence[Path],
+    out: Path,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    device: str = "cpu",
+    fold: int | None = None,
+    source: Path | None = None,
+    latency_seconds: float = 5.0,
+    report: Report = print,
+) -> dict[str, Any]:
+    """Judges every model on the labelled cases of a store (with `fold`: on those that the fold leaves out) and times it.
+
+    Writes results.json, results.md and plots/ in `out`, replacing those of an earlier evaluation, and returns the results.
+    latency_seconds: time for each model and batch size. source: where the source files are now, if they moved.
+    Raises InputError for what does not fit together, RunError when a model or a provider fails at work.
+    """
+    opened = open_store(store)
+    cases = _cases(opened, fold)
+    candidates = load_candidates(models, providers=providers, device=device)
+    for candidate in candidates:
+        _check_fit(candidate, opened)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: must be a folder, or nothing yet")
+    judged = _judge(candidates, opened, cases, source, report)
+    make_folder(out)
+    timings = _time(candidates, latency_seconds, report)
+    rows = [
+        _row(c, score_row(results, opened.classes), timed, report) for c, results, timed in zip(candidates, judged, timings, strict=True)
+    ]
+    labels = [c.label for c in candidates]
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "environment": environment(),
+        "store": {"name": opened.name, "fold": fold, "cases": [c.name for c in cases], "classes": opened.classes.to_json()},
+        "models": rows,
+        "comparisons": [compare(judged[0], other, (labels[0], label)) for other, label in zip(judged[1:], labels[1:], strict=True)],
+    }
+    results = without_nan(results)
+    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(out / "results.md", markdown(results))
+    draw_evaluation(out / "plots", results, candidates, opened, source=source, report=report)
+    return results
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null; NumPy's numbers become Python's."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _cases(store: Store, fold: int | None) -> list[Case]:
+    labelled = [c for c in store.cases if c.labelled]
+    if fold is not None:
+        held_out = set(store.split(fold)[1])
+        labelled = [c for c in labelled if c.name in held_out]
+    if not labelled:
+        raise InputError(f"{store.path}: no labelled case to evaluate" + ("" if fold is None else f" in fold {fold}"))
+    return labelled
+
+
+def _check_fit(candidate: Candidate, store: Store) -> None:
+    if candidate.classes.names != store.classes.names:
+        raise InputError(f"{candidate.path}: its classes {list(candidate.classes.names)} are not the store's {list(store.classes.names)}")
+    if candidate.spec.num_channels != store.spec.num_channels:
+        raise InputError(
+            f"{candidate.path}: takes {candidate.spec.num_channels} channels, the store's cases have {store.spec.num_channels}"
+        )
+
+
+def make_folder(out: Path) -> None:
+    """`out` with a folder for pictures, without those of an earlier table."""
+    try:
+        (out / "plots").mkdir(parents=True, exist_ok=True)
+        if (out / "results.json").exists():
+            for picture in (out / "plots").glob("*.png"):
+                picture.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from None
+
+
+def _seen_patients(candidate: Candidate, store: Store) -> set[str]:
+    return {c.patient for c in store.cases if c.image_sha256 in candidate.training_hashes}
+
+
+def _judge(
+    candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None, report: Report
+) -> list[list[CaseResult]]:
+    """Every case through every model, models in turn: one list of case results per model."""
+    judged: list[list[CaseResult]] = [[] for _ in candidates]
+    seen = [_seen_patients(c, store) for c in candidates]
+    for number, case in enumerate(cases):
+        volume, truth = store.read_source(case.name, source)
+        assert truth is not None, case.name
+        first: np.ndarray | None = None
+        for candidate, patients, results in zip(candidates, seen, judged, strict=True):
+            if number == 0:
+                predict_from_file(candidate, store, case, source)  # warm: not timed
+            prediction, milliseconds = predict_from_file(candidate, store, case, source)
+            first = prediction if first is None else first
+            metrics = case_metrics(prediction, truth, volume.spacing, len(store.classes))
+            agreement = confusion(prediction, first, len(store.classes))
+            results.append(CaseResult(case.name, case.patient, case.patient in patients, metrics, agreement, milliseconds))
+            report(_progress(candidate, results[-1], number + 1, len(cases)))
+    return judged
+
+
+def _progress(candidate: Candidate, result: CaseResult, number: int, total: int) -> str:
+    seen = ", seen in training" if result.seen else ""
+    milliseconds = sum(result.milliseconds.values())
+    dice = mean_of_defined(result.metrics.dice)
+    shown = "no class" if np.isnan(dice) else f"Dice {dice:.3f}"
+    return f"[{number}/{total}] {result.case}: {candidate.label}: {shown}, {milliseconds:.0f} ms{seen}"
+
+
+def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> list[list[Timings]]:
+    """The network alone at each batch size, models in turn: one list of timings per model."""
+    timed: list[list[Timings]] = [[] for _ in candidates]
+    for batch_size in BATCH_SIZES:
+        report(f"timing {len(candidates)} models at batch {batch_size}, {seconds:g} s each")
+        calls = [c.timed_call(c.random_slices(batch_size)) for c in candidates]
+        for timings, runs in zip(timed, time_interleaved(calls, seconds=seconds), strict=True):
+            timings.append(Timings(batch_size, runs))
+    return timed
+
+
+def _memory(candidate: Candidate, report: Report) -> float | None:
+    try:
+        return peak_memory_mb(candidate.path, provider=candidate.provider, batch_size=BATCH_SIZES[-1])
+    except RunError as error:  # the other figures are worth keeping
+        report(f"no figure for memory: {error}")
+        return None
+
+
+def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings], report: Report) -> dict[str, Any]:
+    return {
+        "name": candidate.name,
+        "file": candidate.path.name,
+        "file_mb": candidate.file_mb,
+        "backend": candidate.backend,
+        "provider": candidate.provider,
+        "provider_options": candidate.options,
+        "precision": candidate.precision,
+        "num_parameters": candidate.num_parameters,
+        **scores,
+        "latency_ms": {
+            "slice_shape": [candidate.spec.in_channels, *candidate.window],
+            "batch": {str(t.batch_size): t.latency_ms() for t in timings},
+        },
+        "throughput_slices_per_s": {"batch": {str(t.batch_size): t.slices_per_s for t in timings}},
+        "peak_memory_mb": _memory(candidate, report),
+    }

@@ -1,0 +1,76 @@
+"""How much memory a process needs that loads one model alone and runs it: measured in a process of its own.
+
+`python -m attunet.benchmarks.evaluation.memory MODEL` prints one JSON line.
+On the CPU it is the peak of resident memory, libraries included; on a GPU it is how much more memory of the device is in use than
+before (allocators keep what they took).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from attunet.benchmarks.evaluation.models import load_candidates
+from attunet.errors import InputError, RunError
+from attunet.system.environment import gpu_memory_used_mb
+
+TIMEOUT_S = 600
+
+
+def peak_memory_mb(model: Path, *, provider: str, batch_size: int = 8) -> float | None:
+    """Starts the process and reads its answer; None where the system does not tell. Raises RunError when the process fails.
+
+    provider: of an artefact; of a run the device, cpu or cuda.
+    """
+    command = [sys.executable, "-m", "attunet.benchmarks.evaluation.memory", str(model), "--provider", provider]
+    try:
+        done = subprocess.run([*command, "--batch-size", str(batch_size)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{model}: measuring its memory took longer than {TIMEOUT_S} s") from None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        raise RunError(f"{model}: measuring its memory failed: {last}") from None
+    peak = json.loads(done.stdout.splitlines()[-1])["peak_memory_mb"]
+    return None if peak is None else float(peak)
+
+
+def _measure(model: Path, provider: str, batch_size: int) -> float | None:
+    on_gpu = provider in ("cuda", "tensorrt")
+    before = gpu_memory_used_mb() if on_gpu else None
+    where = {"device": provider} if model.is_dir() else {"providers": (provider,)}
+    candidate = load_candidates([model], **where)[0]
+    slices = candidate.random_slices(batch_size)
+    for _ in range(3):
+        candidate.network(slices)
+    if not on_gpu:
+        return peak_resident_mb()
+    after = gpu_memory_used_mb()
+    return None if before is None or after is None else after - before
+
+
+def peak_resident_mb() -> float | None:
+    """The most memory that this process has had resident, libraries included; None where the system does not tell."""
+    # not getrusage: its maximum survives exec, so a child of a large process would look large
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--provider", default="cpu", help="of an artefact; of a run the device, cpu or cuda")
+    parser.add_argument("--batch-size", type=int, default=8)
+    arguments = parser.parse_args()
+    try:
+        peak = _measure(arguments.model, arguments.provider, arguments.batch_size)
+    except (InputError, RunError) as error:
+        sys.exit(str(error))
+    print(json.dumps({"peak_memory_mb": peak}))
+
+
+if __name__ == "__main__":
+    main()

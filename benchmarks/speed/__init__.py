@@ -1,0 +1,1 @@
+"""Speed benchmarks, each a program of its own."""

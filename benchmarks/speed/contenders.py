@@ -1,0 +1,167 @@
+"""The forms of one network that `attunet.benchmarks.speed.inference` times: PyTorch, a bare ONNX Runtime session, `Segmenter`."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from attunet.classes import Classes
+from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.build.graph import export_graph
+from attunet.export.build.precision import to_half, to_int8
+from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.models import build_model
+from attunet.models.torch_network import TorchNetwork
+from attunet.volumes.spec import PreprocessSpec
+
+OUTPUTS = ("labels", "logits")
+CALIBRATION_BATCHES = 2  # of slices; the scales do not change the time
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """logits: slices float32 (N, C, H, W) to logits, from and to the host. timed_call: a call that is one finished pass."""
+
+    logits: Callable[[np.ndarray], np.ndarray]
+    timed_call: Callable[[np.ndarray], Callable[[], object]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Make = Callable[[], Contender]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The network that is timed, in eval mode, and the artefacts made of it in a folder."""
+
+    network: nn.Module
+    in_channels: int
+    num_classes: int
+    size: tuple[int, int]
+    folder: Path
+
+    def slices(self, batch_size: int, seed: int = 0) -> np.ndarray:
+        """Noise float32 (N, C, H, W)."""
+        return np.random.default_rng(seed).standard_normal((batch_size, self.in_channels, *self.size), dtype=np.float32)
+
+    def artefact(self, precision: str, *, pixel_shuffle: bool) -> Path:
+        """The file, written at the first call."""
+        path = self.folder / f"{precision}-{'shuffle' if pixel_shuffle else 'transposed'}.onnx"
+        if not path.exists():
+            model = self._graph()
+            if pixel_shuffle:
+                upsample_by_pixel_shuffle(model)
+            if precision == "int8":
+                model = to_int8(model, [self.slices(2, seed) for seed in range(CALIBRATION_BATCHES)])
+            elif precision == "fp16":
+                model = to_half(model)
+            path.write_bytes(write_artefact(model.SerializeToString(), self._metadata(precision)))
+        return path
+
+    def _graph(self) -> onnx.ModelProto:
+        path = self.folder / "graph.onnx"
+        if not path.exists():
+            onnx.save(export_graph(self.network, self.in_channels, OUTPUTS), path)
+        return onnx.load(path)
+
+    def _metadata(self, precision: str) -> Artefact:
+        names = ("background", *(f"class {index}" for index in range(1, self.num_classes)))
+        return Artefact(
+            name="timed",
+            precision=precision,
+            spec=PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=self.size, num_channels=self.in_channels),
+            classes=Classes(names, tuple(range(self.num_classes))),
+            num_parameters=sum(p.numel() for p in self.network.parameters()),
+            outputs=OUTPUTS,
+        )
+
+
+def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> nn.Module:
+    """Random weights, with the batch-norm statistics of noise: activations have the sizes that they have after a training."""
+    torch.manual_seed(0)
+    network = build_model(name, in_channels=in_channels, num_classes=num_classes, base_width=width)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network(torch.randn(4, in_channels, 64, 64))
+    return network.eval()
+
+
+def on_cpu(subject: Subject, *, num_threads: int) -> dict[str, Make]:
+    """What makes the contenders, by name: PyTorch eager first, the baseline."""
+    torch.set_num_threads(num_threads)
+    makers: dict[str, Make] = {
+        "PyTorch eager fp32": partial(_torch, subject, "cpu", channels_last=False),
+        "PyTorch eager fp32 NHWC": partial(_torch, subject, "cpu"),
+    }
+    for precision in ("fp32", "int8"):
+        for shuffle in (False, True):
+            name = f"session {precision}, {'pixel shuffle' if shuffle else 'transposed'}"
+            makers[name] = partial(_bare, subject, precision, shuffle, num_threads)
+        for provider in ("cpu", "openvino"):
+            makers[f"Segmenter {precision} {provider}"] = partial(_segmenter, subject, precision, provider, num_threads=num_threads)
+    return makers
+
+
+def on_gpu(subject: Subject) -> dict[str, Make]:
+    """PyTorch eager fp32 first; then what a GPU user would try, each option of ONNX Runtime's CUDA provider by itself."""
+    nhwc = {"prefer_nhwc": 1}
+    return {
+        "PyTorch eager fp32": partial(_torch, subject, "cuda", channels_last=False),
+        "PyTorch eager fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16),
+        "PyTorch compiled fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="default"),
+        "PyTorch compiled fp16 NHWC, CUDA graph": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="reduce-overhead"),
+        "cuda fp32": partial(_segmenter, subject, "fp32", "cuda", provider_options={"prefer_nhwc": 0}),
+        "cuda fp32 NHWC": partial(_segmenter, subject, "fp32", "cuda", provider_options=nhwc),
+        "cuda fp32, TF32": partial(_segmenter, subject, "fp32", "cuda", provider_options={"use_tf32": 1}),
+        "cuda fp16": partial(_segmenter, subject, "fp16", "cuda", provider_options={"prefer_nhwc": 0}),
+        "cuda fp16 NHWC": partial(_segmenter, subject, "fp16", "cuda", provider_options=nhwc),
+        "cuda fp16 NHWC, heuristic search": partial(
+            _segmenter, subject, "fp16", "cuda", provider_options={**nhwc, "cudnn_conv_algo_search": "HEURISTIC"}
+        ),
+        "cuda fp16 NHWC, CUDA graph": partial(_segmenter, subject, "fp16", "cuda", provider_options=nhwc, cuda_graph=True),
+        "tensorrt fp32": partial(_segmenter, subject, "fp32", "tensorrt"),
+        "tensorrt fp16": partial(_segmenter, subject, "fp16", "tensorrt"),
+    }
+
+
+def _torch(subject: Subject, device: str, **settings: Any) -> Contender:
+    network = TorchNetwork(copy.deepcopy(subject.network), device, **settings)
+    return Contender(network, network.timed_call, network.options)
+
+
+def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: int) -> Contender:
+    """What a user writes who knows nothing of attunet."""
+    path = subject.artefact(precision, pixel_shuffle=pixel_shuffle)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def logits(slices: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(["logits"], {"slices": slices})[0])
+
+    return Contender(logits, lambda slices: lambda: logits(slices), {"intra_op_num_threads": num_threads})
+
+
+def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any) -> Contender:
+    """The up-sampling is the one that `attunet export` chooses for the precision."""
+    segmenter = Segmenter(subject.artefact(precision, pixel_shuffle=precision == "int8"), provider=provider, **settings)
+    backend = segmenter.backend
+
+    def timed_call(slices: np.ndarray) -> Callable[[], object]:
+        if isinstance(backend, DeviceBackend):
+            return backend.bound_call(("logits",), slices)
+        return lambda: segmenter.logits(slices)
+
+    return Contender(segmenter.logits, timed_call, backend.options)

@@ -1,0 +1,189 @@
+"""One network in every form: `python -m attunet.benchmarks.speed.inference [--width 64] [--size 256] [--threads 2] [--device cpu]`.
+
+PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns, with the ratios that matter: int8
+against fp32, the runtime against a bare session, up-sampling by transposed convolution against a pixel shuffle. The network has random
+weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is `attunet evaluate`'s; here logits are only compared, so
+that no form is timed that computes something else.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.speed.contenders import Contender, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.errors import InputError, RunError
+from attunet.system.environment import environment
+
+PERCENTILES = (20, 50, 80, 95, 99)
+RATIOS = {  # name: the slower one expected, the faster one expected
+    "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
+    "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
+    "Segmenter against a bare session, fp32": ("session fp32, transposed", "Segmenter fp32 cpu"),
+    "Segmenter against a bare session, int8": ("session int8, pixel shuffle", "Segmenter int8 cpu"),
+    "pixel shuffle against transposed, fp32": ("session fp32, transposed", "session fp32, pixel shuffle"),
+    "pixel shuffle against transposed, int8": ("session int8, transposed", "session int8, pixel shuffle"),
+}
+
+
+def measure(
+    subject: Subject,
+    *,
+    device: str,
+    num_threads: int,
+    batch_sizes: Sequence[int],
+    only: Sequence[str] = (),
+    runs: int = 200,
+    seconds: float = math.inf,
+    report: Callable[[str], object] = print,
+) -> dict[str, Any]:
+    """Rows and ratios. only: names of contenders, all by default; one that does not load is in `skipped`, with the reason."""
+    makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
+    if unknown := [name for name in only if name not in makers]:
+        raise InputError(f"--only: must be of {'; '.join(makers)}, got {unknown[0]!r}")
+    contenders: dict[str, Contender] = {}
+    skipped, load_ms = {}, {}
+    for name in only or makers:
+        began = time.perf_counter()
+        try:
+            contenders[name] = makers[name]()
+        except (InputError, RunError) as error:
+            skipped[name] = str(error)
+            report(f"skipped: {name}: {error}")
+        load_ms[name] = 1000 * (time.perf_counter() - began)
+    if not contenders:
+        raise RunError("inference: nothing could be loaded")
+    rows = [row for batch in batch_sizes for row in _time(contenders, subject.slices(batch), runs, seconds)]
+    settings = {
+        "runs": runs,
+        "seconds": seconds if math.isfinite(seconds) else None,
+        "warm_up_runs": WARM_UP_RUNS,
+        "threads": num_threads if device == "cpu" else None,
+    }
+    what = {"num_parameters": sum(p.numel() for p in subject.network.parameters()), "size": list(subject.size), "device": device}
+    return {
+        "environment": environment(),
+        "settings": {**settings, **what},
+        "skipped": skipped,
+        "load_ms": {name: ms for name, ms in load_ms.items() if name not in skipped},
+        "rows": rows,
+        "ratios": _ratios(rows),
+    }
+
+
+def _time(contenders: Mapping[str, Contender], slices: np.ndarray, runs: int, seconds: float) -> list[dict[str, Any]]:
+    expected = next(iter(contenders.values())).logits(slices)
+    size = float(np.sqrt(np.mean(np.square(expected))))
+    calls, first_ms, differences = [], [], []
+    for contender in contenders.values():
+        began = time.perf_counter()
+        got = contender.logits(slices)  # compiles, and chooses algorithms
+        first_ms.append(1000 * (time.perf_counter() - began))
+        differences.append(float(np.sqrt(np.mean(np.square(got - expected)))) / size)
+        calls.append(contender.timed_call(slices))
+    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    baseline = float(np.median(timed[0]))
+    return [
+        {
+            "name": name,
+            "options": dict(contender.options),
+            "shape": list(slices.shape),
+            "runs": len(times),
+            "first_ms": first,
+            **{f"p{p}_ms": float(np.percentile(1000 * times, p)) for p in PERCENTILES},
+            "slices_per_s": float(len(slices) * len(times) / times.sum()),
+            "times_the_first": baseline / float(np.median(times)),
+            "logits_differ_by": difference,
+        }
+        for (name, contender), times, first, difference in zip(contenders.items(), timed, first_ms, differences, strict=True)
+    ]
+
+
+def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How many times faster the second of a pair is, by p50, at each batch size."""
+    p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
+    ratios: dict[str, dict[str, float]] = {}
+    for name, (slow, fast) in RATIOS.items():
+        for batch in dict.fromkeys(row["shape"][0] for row in rows):
+            if {(slow, batch), (fast, batch)} <= set(p50):
+                ratios.setdefault(name, {})[str(batch)] = p50[slow, batch] / p50[fast, batch]
+    return ratios
+
+
+def table(results: dict[str, Any]) -> str:
+    header = ["", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "× first", "logits differ by"]
+    lines = [
+        [
+            row["name"],
+            str(row["shape"][0]),
+            *(f"{row[f'p{p}_ms']:.2f}" for p in (50, 95, 99)),
+            f"{row['slices_per_s']:.1f}",
+            str(row["runs"]),
+            f"{row['times_the_first']:.2f}",
+            f"{row['logits_differ_by']:.1e}",
+        ]
+        for row in results["rows"]
+    ]
+    ratios = [[name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())] for name, by in results["ratios"].items()]
+    return "\n".join([aligned([header, *lines]), *([""] if ratios else []), *("  ".join(line) for line in ratios)])
+
+
+def _arguments() -> argparse.Namespace:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description="One network in every form, timed in turns.")
+    parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
+    parser.add_argument("--model", choices=["unet", "attention_unet"], default="attention_unet")
+    parser.add_argument("--width", type=int, default=64, help="channels of the finest level, 64 by default")
+    parser.add_argument("--size", type=int, default=256, help="of the square slices, 256 by default")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=cores, help="of the CPU's contenders, all usable cores by default")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 and 8 by default, on a GPU 1 and 32")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated")
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
+    add_output_options(parser)
+    return parser.parse_args()
+
+
+def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
+    if arguments.run is None:
+        if arguments.width < 1 or arguments.size < 16 or arguments.size % 16:
+            raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}")
+        return Subject(fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder)
+    from attunet.runs.ensemble import load_model
+
+    run = load_model(arguments.run)
+    return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
+            return measure(
+                _subject(arguments, Path(folder)),
+                device=arguments.device,
+                num_threads=arguments.threads,
+                batch_sizes=arguments.batch_sizes or ([1, 32] if arguments.device == "cuda" else [1, 8]),
+                only=arguments.only,
+                runs=arguments.runs,
+                seconds=arguments.seconds,
+                report=lambda line: print(line, file=sys.stderr),
+            )
+
+    run_program("inference", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

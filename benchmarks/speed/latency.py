@@ -1,0 +1,139 @@
+"""Latency over batch sizes and thread counts: `python -m attunet.benchmarks.speed.latency MODEL... [--batch-sizes 1,2,4] [--threads 1,2]`.
+
+Prints a table and one JSON line. All models are measured in one process, in turns; the first one is what the others are compared with.
+Loading and the first pass, in which libraries choose their algorithms, are timed apart.
+"""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.models import Candidate, load_candidates
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.system.environment import environment
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+PERCENTILES = (20, 50, 80, 95, 99)
+
+
+def sweep(
+    models: Sequence[Path],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    device: str = "cpu",
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    threads: Sequence[int | None] = (None,),
+    runs: int = 200,
+    seconds: float = math.inf,
+    report: Callable[[str], object] = lambda line: None,
+) -> dict[str, Any]:
+    """Times every model at every batch size and number of threads: `runs` times each, or as often as `seconds` allow (3 at least)."""
+    rows, load_ms = [], {}
+    for count in threads:
+        began = time.perf_counter()
+        candidates = load_candidates(models, providers=providers, device=device, num_threads=count)
+        load_ms[str(count or "auto")] = 1000 * (time.perf_counter() - began)
+        for batch_size in batch_sizes:
+            rows += _time_batch(candidates, batch_size, count, runs, seconds)
+            slowest = max(rows[-len(candidates) :], key=lambda row: row["p50_ms"])
+            report(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
+    limit = seconds if math.isfinite(seconds) else None
+    settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
+    return {"environment": environment(), "settings": settings, "rows": rows}
+
+
+def _time_batch(candidates: Sequence[Candidate], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
+    calls, first_ms = [], []
+    for candidate in candidates:
+        began = time.perf_counter()
+        calls.append(candidate.timed_call(candidate.random_slices(batch_size)))
+        calls[-1]()
+        first_ms.append(1000 * (time.perf_counter() - began))
+    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    baseline = float(np.median(timed[0]))
+    rows = []
+    for candidate, times, first in zip(candidates, timed, first_ms, strict=True):
+        rows.append(
+            {
+                "model": candidate.label,
+                "provider_options": candidate.options,
+                "threads": threads,
+                "shape": [batch_size, candidate.spec.in_channels, *candidate.window],
+                "runs": len(times),
+                "first_ms": first,
+                **{f"p{p}_ms": float(np.percentile(1000 * times, p)) for p in PERCENTILES},
+                "slices_per_s": float(batch_size * len(times) / times.sum()),
+                "times_the_first_model": baseline / float(np.median(times)),
+            }
+        )
+    return rows
+
+
+def table(results: dict[str, Any]) -> str:
+    header = ["model", "threads", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "speed-up"]
+    lines = [
+        [
+            row["model"],
+            str(row["threads"] or "auto"),
+            str(row["shape"][0]),
+            *(f"{row[f'p{p}_ms']:.2f}" for p in (50, 95, 99)),
+            f"{row['slices_per_s']:.1f}",
+            str(row["runs"]),
+            f"{row['times_the_first_model']:.2f}",
+        ]
+        for row in results["rows"]
+    ]
+    return aligned([header, *lines])
+
+
+def _numbers(text: str) -> list[int]:
+    values = [int(v) for v in text.split(",")]
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"must be integers of at least 1, got {text!r}")
+    return values
+
+
+def _arguments() -> argparse.Namespace:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
+    parser = argparse.ArgumentParser(description="Latency of runs and artefacts over batch sizes and thread counts.")
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")
+    parser.add_argument("--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated")
+    parser.add_argument("--device", default="cpu", help="for runs: cpu or cuda")
+    parser.add_argument("--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default")
+    parser.add_argument("--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default")
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
+    add_output_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> dict[str, Any]:
+        return sweep(
+            arguments.models,
+            providers=arguments.provider or ["cpu"],
+            device=arguments.device,
+            batch_sizes=arguments.batch_sizes,
+            threads=arguments.threads,
+            runs=arguments.runs,
+            seconds=arguments.seconds,
+            report=lambda line: print(line, file=sys.stderr),
+        )
+
+    run_program("latency", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Stores of any number of slices for measurements: a small prepared one, its cases repeated under other names."""
+
+import json
+import shutil
+from pathlib import Path
+
+from attunet.config import DataConfig
+from attunet.phantom import write_phantom
+from attunet.preparation.prepare import prepare
+from attunet.store import CASES, MANIFEST, SPLITS, Store, open_store
+
+FIELD_OF_VIEW_MM = 410.0  # of the generated cases, so that any size shows the whole body
+
+
+def generated_store(folder: Path, size: int, *, cases: int = 4) -> Store:
+    """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels; fold 0 leaves out half of them."""
+    write_phantom(folder / "source", cases=cases)
+    config = DataConfig(spacing_mm=FIELD_OF_VIEW_MM / size, size=size)
+    return prepare(folder / "source", folder / "store", config, folds=2, report=lambda text: None)
+
+
+def repeated_store(store: Store, path: Path, num_slices: int) -> Store:
+    """A store at `path` that trains on at least `num_slices` slices in fold 0: the shards of `store`, copied as often as it takes.
+
+    Every copy is a file of its own, so that nothing is read from memory that a large data set would not have there.
+    """
+    manifest = store.manifest | {"cases": []}
+    entries = {entry["case"]: entry for entry in store.manifest["cases"]}
+    training, held_out = store.split(0)
+    (path / CASES).mkdir(parents=True)
+    count, turn, patients = 0, 0, []
+    while count < num_slices:
+        for case in training:
+            count += _copy(store, case, path, entries[case], f"{case}-{turn:05d}", manifest)
+            patients.append(f"{case}-{turn:05d}")
+            if count >= num_slices:
+                break
+        turn += 1
+    for case in held_out:
+        _copy(store, case, path, entries[case], case, manifest)
+    splits = {"schema": 1, "seed": 0, "folds": [held_out, patients], "test": []}
+    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (path / SPLITS).write_text(json.dumps(splits), encoding="utf-8")
+    return open_store(path)
+
+
+def _copy(store: Store, case: str, path: Path, entry: dict[str, object], name: str, manifest: dict[str, list[object]]) -> int:
+    shutil.copytree(store.path / CASES / case, path / CASES / name)
+    manifest["cases"].append(entry | {"case": name, "patient": name})
+    return store.case(case).num_slices

@@ -1,0 +1,184 @@
+"""Training speed beside a plain script and MONAI: `python -m attunet.benchmarks.speed.training [--model] [--width] [--size] [--json FILE]`.
+
+All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What each does is
+written in `training_contestants`. With `--dice D` each goes on until its validation Dice (store's grid, cases left out) is D. Prints a
+table and one JSON line; `--plot FILE` draws it.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.speed.made_store import generated_store
+from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.training_contestants import Task
+from attunet.errors import RunError
+from attunet.store import Store, open_store
+from attunet.system.environment import environment
+
+CONTESTANTS = ("attunet", "attunet-streamed", "plain", "monai")
+
+
+def compare(store: Store, task: Task, *, contestants: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Trains every contestant `rounds` times, in turns. `task` is what they have in common.
+
+    Raises RunError when a training fails.
+    """
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
+        if {"plain", "monai"} & set(contestants):
+            _write_slices(store, store.split(task.fold)[0], Path(folder))
+        for number in range(rounds):
+            for name in contestants:
+                dice = task.dice if number == rounds - 1 else None
+                one = dataclasses.replace(task, contestant=name, store=str(store.path), slices=folder, dice=dice)
+                measured[name].append(_in_own_process(one, Path(folder)))
+    results = [_row(name, rows, task) for name, rows in measured.items()]
+    for row in results:
+        row["times_plain"] = _ratio(row, results, "plain")
+        row["times_monai"] = _ratio(row, results, "monai")
+    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("contestant", "store", "slices")}
+    shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
+    return {"environment": environment(), "settings": settings | {"rounds": rounds, "shape": shape}, "results": results}
+
+
+def _row(name: str, rows: Sequence[dict[str, Any]], task: Task) -> dict[str, Any]:
+    step_s = np.array([row["seconds"] for row in rows]) / task.steps
+    memory = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
+    return {
+        "name": name,
+        "device": rows[0]["device"],
+        "num_parameters": rows[0]["num_parameters"],
+        "slices_per_s": task.batch_size / float(np.median(step_s)),
+        "steps_per_s": 1 / float(np.median(step_s)),
+        **{f"step_ms_p{p}": 1000 * float(np.percentile(step_s, p)) for p in (20, 50, 80)},
+        "waiting_share": sum(row["waiting_s"] for row in rows) / sum(row["seconds"] for row in rows),
+        "peak_memory_mb": max(memory) if memory else None,
+        "to_dice": rows[-1]["to_dice"],
+    }
+
+
+def _ratio(row: dict[str, Any], results: Sequence[dict[str, Any]], other: str) -> float | None:
+    rates = [r["slices_per_s"] for r in results if r["name"] == other]
+    return row["slices_per_s"] / rates[0] if rates else None
+
+
+def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
+    """The store's slices as a plain script keeps them: a compressed NIfTI for each image and each label."""
+    for case in cases:
+        for index, (image, label) in enumerate(zip(store.image(case), store.label(case), strict=True)):
+            nib.save(nib.Nifti1Image(image[0].astype(np.float32), np.eye(4)), folder / f"{case}-{index:04d}-image.nii.gz")
+            nib.save(nib.Nifti1Image(np.array(label), np.eye(4)), folder / f"{case}-{index:04d}-label.nii.gz")
+
+
+def _in_own_process(task: Task, folder: Path) -> dict[str, Any]:
+    written = folder / "task.json"
+    written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
+    command = [sys.executable, "-m", "attunet.benchmarks.speed.training_contestants", str(written)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunError(f"{task.contestant}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def table(results: dict[str, Any]) -> str:
+    header = ["training", "slices/s", "ms/step", "waiting", "memory MB", "parameters", "times plain", "times monai", "to Dice"]
+    lines = [
+        [
+            row["name"],
+            f"{row['slices_per_s']:.2f}",
+            f"{row['step_ms_p50']:.0f}",
+            f"{row['waiting_share']:.2%}",
+            "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}",
+            f"{row['num_parameters']:,}",
+            *("-" if row[key] is None else f"{row[key]:.2f}" for key in ("times_plain", "times_monai")),
+            _reached(row["to_dice"]),
+        ]
+        for row in results["results"]
+    ]
+    return aligned([header, *lines])
+
+
+def _reached(to_dice: dict[str, Any] | None) -> str:
+    if to_dice is None:
+        return "-"
+    if to_dice["minutes"] is None:
+        return f"best {to_dice['best_dice']:.3f} in {to_dice['trained_minutes']:.1f} min"
+    return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Slices per second as bars, the share of waiting hatched."""
+    from attunet.plots.figure import model_color, new_figure, save
+
+    rows = results["results"]
+    figure = new_figure(8, 1.4 + 0.6 * len(rows))
+    axes = figure.subplots()
+    for index, row in enumerate(rows):
+        rate = row["slices_per_s"]
+        axes.barh([row["name"]], [rate], color=model_color(index), height=0.6)
+        axes.text(rate, index, f" {rate:.3g} slices/s, waiting {row['waiting_share']:.1%}", va="center", fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.45 * max(row["slices_per_s"] for row in rows))
+    batch, _, height, width = results["settings"]["shape"]
+    model, base = results["settings"]["model"], results["settings"]["width"]
+    axes.set_xlabel(f"training, slices per second ({model} {base} wide, {height} × {width}, batch {batch})")
+    save(figure, path)
+
+
+def _arguments() -> argparse.Namespace:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description="Training speed of attunet, of a plain script and of MONAI on the same store.")
+    parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
+    parser.add_argument("--model", choices=("unet", "attention_unet"), default="attention_unet", help="of attunet and plain")
+    parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
+    parser.add_argument("--size", type=int, default=256, help="side of the generated slices, 256 by default")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each training and round")
+    parser.add_argument("--warm-up-steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="each is measured so often, in turns")
+    parser.add_argument("--workers", type=int, default=max(0, min(8, cores - 2)), help="worker processes of the others' loaders")
+    parser.add_argument("--only", action="append", choices=CONTESTANTS, help="may be repeated; all that are installed by default")
+    parser.add_argument("--dice", type=float, help="also the minutes to this validation Dice")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
+    parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet")
+    add_output_options(parser, plot=True)
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.rounds, arguments.batch_size) < 1:
+        parser.error("--steps, --rounds and --batch-size must be at least 1")
+    return arguments
+
+
+def main() -> None:
+    arguments = _arguments()
+    contestants = list(dict.fromkeys(arguments.only or CONTESTANTS))
+    if "monai" in contestants and importlib.util.find_spec("monai") is None:
+        print("monai is not installed, so it is left out (pip install monai)", file=sys.stderr)
+        contestants.remove("monai")
+    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
+    task = Task(contestant="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
+
+    def measured() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
+            store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
+            return compare(store, task, contestants=contestants, rounds=arguments.rounds)
+
+    run_program("training", arguments, measured, table, draw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The artefact: an ONNX file with metadata."""

@@ -1,0 +1,83 @@
+"""An artefact for a person to read: what `attunet inspect model.onnx` prints."""
+
+from pathlib import Path
+from typing import Any
+
+from attunet.export.artefact.artefact import Artefact, load_artefact
+
+
+def card(path: Path | str) -> str:
+    """The artefact's metadata as lines of text. InputError with the reason for a file that is no artefact."""
+    about, data = load_artefact(Path(path))
+    rows = [
+        ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
+        ("network", _network(about)),
+        ("input", _input(about)),
+        ("outputs", ", ".join(about.outputs)),
+        ("preprocessing", _preprocessing(about)),
+        ("afterwards", about.postprocessing.words_in(about.spec.unit)),
+        ("trained on", _training(about)),
+        ("licence of data", about.license or "not stated"),
+        *_dice(about),
+        ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {_printable(text)}" for name, text in rows]
+    classes = [f"  {i}  value {v:<4} {c}  {n}" for i, (n, v, c) in _classes(about)]
+    return "\n".join([*lines, "classes", *(_printable(line) for line in classes), "", "Not a medical device."])
+
+
+def _network(about: Artefact) -> str:
+    model = about.config.get("model", {})
+    return ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) and model else "not stated"
+
+
+def _input(about: Artefact) -> str:
+    height, width = (side or "any multiple of 16" for side in (about.height, about.width))
+    return f"slices float32 (batch, {about.spec.in_channels}, height, width); height {height}, width {width}"
+
+
+def _preprocessing(about: Artefact) -> str:
+    spec = about.spec
+    low, high = spec.clip_percentiles
+    rules = {
+        "zscore": f"clipped at the percentiles {low:g} and {high:g}, mean 0 and deviation 1 per volume",
+        "ct": f"window {spec.window[0]:g} to {spec.window[1]:g} scaled to -1 to 1",
+        "none": "intensities as they are, integers divided by their range",
+    }
+    orientation = f"oriented to {spec.orientation}" if spec.orientation else "axes as they are"
+    spacing = f"{spec.spacing_mm:g} {spec.unit} in plane" if spec.spacing_mm else "native spacing"
+    context = f", {spec.context_slices} neighbouring slices as channels" if spec.context_slices > 1 else ""
+    return f"{orientation}, slices along axis {spec.slice_axis}, {rules[spec.normalization]}, {spacing}{context}"
+
+
+def _training(about: Artefact) -> str:
+    cases = sorted(about.training_cases)
+    shown = ", ".join(cases[:12]) + (", ..." if len(cases) > 12 else "")
+    return f"{len(cases)} cases ({shown}), fold {about.fold}, {about.step} steps" if cases else "not stated"
+
+
+def _dice(about: Artefact) -> list[tuple[str, str]]:
+    dice = about.dice_at_export
+    if not dice:
+        return [("Dice at export", "not stated")]
+    per_class = ", ".join(f"{name} {_score(value)}" for name, value in dice["per_class"].items())
+    cases = f"{len(dice['per_case'])} {'cases left out of training' if dice['cases'] == 'held out' else 'TRAINING cases'}"
+    return [
+        ("Dice at export", f"{_score(dice['artefact'])} on {cases}; the checkpoint {_score(dice['checkpoint'])}"),
+        ("", per_class),
+    ]
+
+
+def _score(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _classes(about: Artefact) -> Any:
+    classes = about.classes
+    return enumerate(zip(classes.names, classes.values, classes.colors, strict=True))
+
+
+def _printable(text: str) -> str:
+    """Without characters that steer a terminal: a stranger may have written the metadata."""
+    return "".join(c if c.isprintable() else "?" for c in text)

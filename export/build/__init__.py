@@ -1,0 +1,1 @@
+"""Writing an artefact from a run."""

@@ -1,0 +1,179 @@
+"""`attunet export`: a run's averaged weights to one self-describing artefact, refused unless it segments as the checkpoint does."""
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from attunet import __version__
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
+from attunet.export.build.graph import export_graph
+from attunet.export.build.parity import Parity, measure
+from attunet.export.build.precision import to_half, to_int8
+from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.runtime.self_test import make_golden
+from attunet.runs.ensemble import load_model
+from attunet.runs.load_run import TrainedRun
+from attunet.store import Store, open_store
+from attunet.system.atomic_files import write_file
+from attunet.volumes.geometry import fit_window
+from attunet.volumes.slices import gather_context
+from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
+
+CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
+MAX_TRAINING_CASES = 8  # judged on when the run left none out
+
+Report = Callable[[str], object]
+
+
+def export_run(
+    run_path: Path,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    store: Path | None = None,
+    source: Path | None = None,
+    outputs: Sequence[str] = ("labels", "logits"),
+    size: tuple[int, int] | None = None,
+    largest_component: bool | None = None,
+    license: str | None = None,
+    report: Report = print,
+) -> Artefact:
+    """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble, and returns its metadata.
+
+    precision: fp32, fp16 (for GPUs) or int8 (for CPUs). store and source: where the run's store and its source files are now.
+    outputs: of labels, logits, probabilities, attention (the map of every gate). size: fixes height and width, else any multiples of 16.
+    largest_component: the runtime keeps the largest part of every class; by default as the run's store says.
+    license: of the training data, for the card.
+    Raises InputError for a call that cannot work, RunError with the figures where the artefact disagrees with the checkpoint on the cases
+    that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
+    """
+    _check_call(out, precision, size)
+    run = load_model(run_path)
+    opened = open_store(store or run.store)
+    if opened.classes != run.classes or opened.spec != run.spec:
+        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
+    finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
+    about = _metadata(run, opened, precision, _output_names(run, outputs), size, finish, license)
+    report(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
+    model = _graph(run, opened, about).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
+        draft = Path(folder) / out.name
+        draft.write_bytes(write_artefact(model, about))
+        segmenter = Segmenter(draft)
+        parity = _parity(run, opened, segmenter, source, report)
+        parity.refuse_if_apart(precision)
+        about = replace(about, dice_at_export=parity.to_json(), golden=make_golden(segmenter))
+    data = write_artefact(model, about)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, lambda path: path.write_bytes(data) and None)
+    report(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
+    return about
+
+
+def _check_call(out: Path, precision: str, size: tuple[int, int] | None) -> None:
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if out.suffix != ".onnx" or out.is_dir():
+        raise InputError(f"{out}: the artefact's name must end in .onnx and be no folder")
+    if size is not None and any(side < 16 or side % 16 for side in size):
+        raise InputError(f"size: height and width must be multiples of 16, got {size}")
+
+
+def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
+    known = ("labels", "logits", "probabilities", "attention")
+    if unknown := [name for name in outputs if name not in known]:
+        raise InputError(f"outputs: must be of {', '.join(known)}, got {unknown[0]!r}")
+    if "logits" not in outputs:
+        raise InputError(f"outputs: logits are needed to go back to the native grid, got {list(outputs)}")
+    names = [name for name in known[:3] if name in outputs]
+    if "attention" in outputs:
+        if run.config.model.name != "attention_unet":
+            raise InputError(f"outputs: attention needs an attention_unet, {run.name} is a {run.config.model.name}")
+        names += [f"attention_{gate}" for gate in range(run.config.model.depth)]
+    return tuple(names)
+
+
+def _metadata(
+    run: TrainedRun,
+    store: Store,
+    precision: str,
+    outputs: tuple[str, ...],
+    size: tuple[int, int] | None,
+    postprocessing: Postprocessing,
+    license: str | None,
+) -> Artefact:
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
+    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return Artefact(
+        name=run.name,
+        precision=precision,
+        spec=run.spec,
+        classes=run.classes,
+        num_parameters=run.num_parameters,
+        ranges=run.ranges or store.ranges,
+        outputs=outputs,
+        height=size[0] if size else None,
+        width=size[1] if size else None,
+        postprocessing=postprocessing,
+        training_cases=dict(run.training_cases),
+        fold=run.fold,
+        step=run.step,
+        num_members=run.num_members,
+        license=license or store.manifest.get("license"),
+        config=run.config.to_json(),
+        tools={"attunet": __version__, "python": platform.python_version(), **{p: installed[p] for p in packages if p in installed}},
+    )
+
+
+def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
+    size = (about.height, about.width) if about.height and about.width else None
+    model = export_graph(run.network, run.spec.in_channels, about.outputs, size)
+    if about.precision == "fp16":
+        return to_half(model)
+    if about.precision == "int8":
+        upsample_by_pixel_shuffle(model)
+        return to_int8(model, _calibration(run, store, size))
+    return model
+
+
+def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
+    """Batches of training slices, evenly spread over the cases: float32 (N, C, H, W) of the store's one shape."""
+    images = [store.image(case) for case in sorted(run.training_cases)]
+    places = [(image, z) for image in images for z in range(len(image))]
+    count = min(len(places), CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE)
+    chosen = [places[i] for i in np.linspace(0, len(places) - 1, count).round().astype(int)]
+    slices = [gather_context(image, [z], run.spec.context_slices)[0] for image, z in chosen]
+    whole = np.stack(slices).astype(np.float32)
+    if size is not None:
+        whole = fit_window(whole, size, float(whole.min()))
+    return [whole[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count - CALIBRATION_BATCH_SIZE + 1, CALIBRATION_BATCH_SIZE)] or [whole]
+
+
+def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | None, report: Report) -> Parity:
+    labelled = {case.name for case in store.cases if case.labelled}
+    held_out = [case for case in run.held_out if case in labelled]
+    training = sorted(case for case in run.training_cases if case in labelled)[:MAX_TRAINING_CASES]
+
+    def checkpoint(slices: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return run.network(torch.from_numpy(np.ascontiguousarray(slices))).numpy()
+
+    return measure(
+        store,
+        held_out or training,
+        {"checkpoint": checkpoint, "artefact": segmenter.logits},
+        spec=segmenter.spec,
+        seen="held out" if held_out else "training",
+        postprocessing=segmenter.metadata.postprocessing,
+        source=source,
+        report=report,
+    )

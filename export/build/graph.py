@@ -1,0 +1,89 @@
+"""A network as a serialised ONNX graph: traced by torch, cleaned of what it need not tell, with batch norm folded."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from attunet.errors import RunError
+from attunet.export.runtime.cpu import INPUT
+from attunet.fields import MULTIPLE
+
+OPSET = 20
+TRACE_SIDE = 4 * MULTIPLE
+
+
+class _WithOutputs(nn.Module):
+    """slices (N, C, H, W) float32 -> the named outputs, in their order."""
+
+    def __init__(self, network: nn.Module, outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.outputs = network, tuple(outputs)
+
+    def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
+        logits, maps = self.network(slices, return_attention=True)
+        results = {f"attention_{i}": alpha for i, alpha in enumerate(maps)} | {"logits": logits}
+        if "labels" in self.outputs:
+            results["labels"] = logits.argmax(dim=1).to(torch.uint8)
+        if "probabilities" in self.outputs:
+            results["probabilities"] = logits.softmax(dim=1)
+        return tuple(results[name] for name in self.outputs)
+
+
+def export_graph(network: nn.Module, in_channels: int, outputs: Sequence[str], size: tuple[int, int] | None = None) -> onnx.ModelProto:
+    """The network (eval mode, float32, CPU) as an ONNX model with dynamic batch; H and W are any multiples of 16, or `size`.
+
+    Raises RunError if a batch normalisation is left, which would be computed at every run.
+    """
+    height, width = size or (TRACE_SIDE, TRACE_SIDE + MULTIPLE)
+    dims: dict[int, torch.export.Dim] = {0: torch.export.Dim("batch")}
+    if size is None:
+        dims |= {2: MULTIPLE * torch.export.Dim("rows", min=1, max=4096), 3: MULTIPLE * torch.export.Dim("columns", min=1, max=4096)}
+    example = torch.zeros(2, in_channels, height, width)  # a batch of 1 would be taken for a constant
+    with _quiet():
+        program = torch.onnx.export(
+            _WithOutputs(network, outputs).eval(),
+            (example,),
+            dynamo=True,
+            external_data=False,
+            optimize=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(outputs),
+            dynamic_shapes={"slices": dims},
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    left = sorted({node.op_type for node in model.graph.node if "Normalization" in node.op_type})
+    if left or model.functions:
+        raise RunError(f"export: batch norm must be folded into the convolutions, the graph still has {left}")
+    strip_provenance(model)
+    return model
+
+
+def strip_provenance(model: onnx.ModelProto) -> None:
+    """Removes stack traces with the exporting machine's paths, and shapes that every reader infers again."""
+    for owner in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        del owner.metadata_props[:]
+        owner.doc_string = ""
+    del model.graph.value_info[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes about torchvision and its own deprecated calls say nothing to a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,67 @@
+"""Who computes the graph: ONNX Runtime on a CPU, a GPU or TensorRT, or the openvino package; never another one than was asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.runtime.cpu import INPUT, SessionBackend, Shapes
+from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.openvino import OpenVinoBackend
+
+PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
+
+
+class Backend(Protocol):
+    """One loaded graph. `options` are what was really asked of the library, for the environment of a result."""
+
+    options: dict[str, Any]
+    inputs: Shapes
+    outputs: Shapes
+
+    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
+        """The named outputs for float32 slices (N, C, H, W); may be called from several threads."""
+
+
+def open_backend(
+    data: bytes,
+    artefact: Artefact,
+    provider: str,
+    *,
+    num_threads: int | None = None,
+    cuda_graph: bool = False,
+    provider_options: Mapping[str, Any] | None = None,
+) -> Backend:
+    """Loads the graph. InputError for an unknown provider or one that cannot run this artefact; RunError for one that is not there."""
+    if provider not in PROVIDERS:
+        raise InputError(f"provider: must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+    if num_threads is not None and not 1 <= num_threads <= 4096:
+        raise InputError(f"num_threads: must be from 1 to 4096, got {num_threads}")
+    if cuda_graph and provider != "cuda":
+        raise InputError(f"cuda_graph: needs the provider cuda, got {provider}")
+    if provider_options and provider == "cpu":
+        raise InputError(f"provider_options: cpu has none, got {', '.join(provider_options)}")
+    if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
+        raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
+    backend: Backend
+    if provider == "openvino":
+        backend = OpenVinoBackend(data, artefact.precision, num_threads, provider_options)
+    elif provider == "cpu":
+        backend = SessionBackend(data, num_threads)
+    else:
+        backend = DeviceBackend(data, provider, artefact.precision, cuda_graph=cuda_graph, provider_options=provider_options)
+    _check_graph(backend, artefact)
+    return backend
+
+
+def _check_graph(backend: Backend, artefact: Artefact) -> None:
+    """InputError where the graph takes or gives something else than the metadata say."""
+    channels, classes = (shape[1:2] for shape in (backend.inputs.get(INPUT, ()), backend.outputs.get("logits", ())))
+    missing = set(artefact.outputs) - set(backend.outputs)
+    if missing or list(backend.inputs) != [INPUT] or channels != (artefact.spec.in_channels,) or classes != (len(artefact.classes),):
+        raise InputError(
+            f"the graph does not fit its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {INPUT} with "
+            f"{artefact.spec.in_channels} channels, logits with {len(artefact.classes)}, and the outputs {', '.join(artefact.outputs)}"
+        )

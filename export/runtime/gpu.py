@@ -1,0 +1,186 @@
+"""ONNX Runtime on a GPU: the CUDA and the TensorRT provider, every node on the device, input and outputs in its memory."""
+
+import contextlib
+import ctypes
+import hashlib
+import io
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import RunError
+from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, one_line, refused_graph, session_options, shapes
+
+EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class DeviceBackend:
+    """ONNX Runtime on a GPU, with input and outputs bound to device buffers that are made once for every batch shape.
+
+    One run at a time: the buffers are shared. With `cuda_graph` the first shape is captured and other shapes run without the graph, as do
+    attention maps, whose buffers ONNX Runtime makes.
+    """
+
+    MAX_SHAPES = 8  # buffers kept; a volume needs one shape, and one more for its last batch
+
+    def __init__(
+        self,
+        data: bytes,
+        provider: str,
+        precision: str,
+        *,
+        cuda_graph: bool = False,
+        provider_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        wanted = {**_device_options(provider, precision, cuda_graph, data), **(provider_options or {})}
+        session = _open_device_session(data, provider, {name: str(value) for name, value in wanted.items()})
+        used = session.get_provider_options()[EXECUTION_PROVIDERS[provider]]
+        self.options = {name: used.get(name, value) for name, value in wanted.items() if not name.endswith("_path")}
+        self._bind(session, provider, "cuda", cuda_graph, device_id=int(wanted.get("device_id", 0)))
+
+    def _bind(self, session: Any, provider: str, device: str, cuda_graph: bool, device_id: int = 0) -> None:
+        self._session, self._provider, self._cuda_graph = session, provider, cuda_graph
+        self._device = (device, device_id)
+        self.inputs, self.outputs = shapes(session)
+        self._lock = threading.Lock()
+        self._bindings: dict[tuple[Any, ...], tuple[Any, Any, list[Any], Any]] = {}
+        self._captured: tuple[Any, ...] | None = None
+
+    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
+        with self._lock:
+            try:
+                binding, buffer, results, run_options = self._bound(outputs, slices)
+                buffer.update_inplace(slices)
+                self._session.run_with_iobinding(binding, run_options)
+                return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
+            except Exception as error:
+                raise failure(self._provider, error) from error
+
+    def bound_call(self, outputs: Sequence[str], slices: np.ndarray) -> Callable[[], None]:
+        """A call that runs these slices again with input and outputs on the device, and is finished when it returns: the graph alone."""
+        self.run(outputs, slices)
+        binding, _, _, run_options = self._bound(outputs, slices)
+
+        def call() -> None:
+            with self._lock:
+                self._session.run_with_iobinding(binding, run_options)
+
+        return call
+
+    def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any], Any]:
+        """The binding for slices of this shape, its input buffer, its output buffers, and the options to run it with."""
+        key = (tuple(outputs), slices.shape)
+        if key not in self._bindings:
+            if len(self._bindings) >= self.MAX_SHAPES:
+                oldest = next(k for k in self._bindings if k != self._captured)
+                del self._bindings[oldest]
+            self._bindings[key] = (*self._new_binding(outputs, slices), self._run_options(key))
+        return self._bindings[key]
+
+    def _run_options(self, key: tuple[Any, ...]) -> Any:
+        """Of a CUDA graph the first shape has number 1 (0 is ONNX Runtime's own), and −1 means without."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        if self._cuda_graph:
+            if self._captured is None and not any(name.startswith("attention_") for name in key[0]):
+                self._captured = key
+            options.add_run_config_entry("gpu_graph_id", "1" if key == self._captured else "-1")
+        return options
+
+    def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any]]:
+        """Binds the input's buffer, and the outputs' where their shapes follow from the input's (labels and scores do)."""
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        buffer = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(slices), *self._device)
+        binding.bind_ortvalue_input(INPUT, buffer)
+        results = []
+        for name in outputs:
+            if name.startswith("attention_"):
+                binding.bind_output(name, *self._device)
+                continue
+            n, (h, w) = slices.shape[0], slices.shape[2:]
+            shape, dtype = ((n, h, w), np.uint8) if name == "labels" else ((n, self.outputs[name][1], h, w), np.float32)
+            results.append(onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, *self._device))
+            binding.bind_ortvalue_output(name, results[-1])
+        return binding, buffer, results if len(results) == len(outputs) else []
+
+
+def _open_device_session(data: bytes, provider: str, settings: dict[str, str]) -> Any:
+    """A session with every node on the device. RunError naming the library, or that it is the device, that is missing."""
+    import onnxruntime
+
+    name = EXECUTION_PROVIDERS[provider]
+    _preload(provider)
+    options = session_options()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    onnxruntime.set_default_logger_severity(SILENT)  # it prints what it then raises, or what is found out below
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)
+    except Exception as error:  # the library's exceptions share no other base
+        if type(error).__name__ in ("InvalidGraph", "InvalidProtobuf"):
+            raise refused_graph(error) from error
+        _check_libraries(provider)
+        if "fallback to CPU EP" in str(error):
+            raise RunError(f"provider: {provider} did not load, or can run only part of this graph: {one_line(error)}") from error
+        raise RunError(f"provider: {provider} did not load; is there a device? {_reason(error)}") from error
+    finally:
+        onnxruntime.set_default_logger_severity(WARNINGS)
+    if session.get_providers()[0] != name:
+        raise RunError(f"provider: {provider} did not load; ONNX Runtime offers {', '.join(session.get_providers())} here")
+    return session
+
+
+def _preload(provider: str) -> None:
+    """Loads CUDA and cuDNN where the nvidia wheels, or torch's, have them; RunError where ONNX Runtime was built without the provider."""
+    import onnxruntime
+
+    wheel = "onnxruntime-gpu" if provider == "cuda" else "onnxruntime-gpu and tensorrt"
+    if os.name == "posix" and not _library(provider).exists():
+        raise RunError(f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built without it")
+    with contextlib.redirect_stdout(io.StringIO()):  # it says there what it did not find
+        onnxruntime.preload_dlls()
+
+
+def _check_libraries(provider: str) -> None:
+    """RunError naming the library that the provider lacks. Only after a session was tried: ONNX Runtime must be the first to load it."""
+    try:
+        ctypes.CDLL(str(_library("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(_library(provider)))
+    except OSError as error:
+        wanted = "pip install 'onnxruntime-gpu[cuda,cudnn]'" + (" tensorrt" if provider == "tensorrt" else "") + ", and NVIDIA's driver"
+        raise RunError(f"provider: {provider} did not load, a library of its is missing ({wanted}): {one_line(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The CUDA call's own words, where a long text of templates and files is around them."""
+    found = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
+    return found[0].strip() if found else one_line(error)
+
+
+def _library(name: str) -> Path:
+    import onnxruntime
+
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+
+
+def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, Any]:
+    if provider == "cuda":
+        return {
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": 1,
+            "prefer_nhwc": int(precision == "fp16"),  # tensor cores want channels last
+            "use_tf32": 0,  # fp32 means fp32, as at the export
+            "enable_cuda_graph": int(cuda_graph),
+        }
+    # A folder for each artefact: TensorRT's engines are found again by the graph's names, which networks of one shape share.
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": cache, "trt_fp16_enable": int(precision == "fp16")}

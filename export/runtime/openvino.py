@@ -1,0 +1,53 @@
+"""The openvino package as a backend."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import InputError, RunError
+from attunet.export.runtime.cpu import INPUT, Shapes, failure, one_line
+
+
+class OpenVinoBackend:
+    """The openvino package on the CPU, an extra; an infer request is made for every call, so calls may overlap."""
+
+    def __init__(self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, Any] | None = None) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise RunError(f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}") from None
+        self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
+        if precision != "fp16":
+            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # its own choice is bf16 where the CPU has it
+        self.options |= provider_options or {}
+        try:
+            core = openvino.Core()
+            self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
+        except Exception as error:
+            raise InputError(f"openvino cannot load this graph: {one_line(error)}") from error
+        self.options |= {name: _plain(self._model.get_property(name)) for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS")}
+        self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
+
+    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
+        try:
+            results = self._model.create_infer_request().infer({INPUT: slices})
+            return [np.array(results[name]) for name in outputs]
+        except Exception as error:
+            raise failure("openvino", error) from error
+
+
+def _plain(value: Any) -> Any:
+    """A property as a JSON value: openvino has types of its own for some."""
+    return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
+
+
+def _port_shapes(ports: Any) -> Shapes:
+    """openvino keeps several names for a port behind a cast; the one that the file gives it has no `graph_` added."""
+    shapes = {}
+    for port in ports:
+        shape = tuple(axis.get_length() if axis.is_static else -1 for axis in port.get_partial_shape())
+        names = sorted(port.get_names(), key=lambda name: (name.startswith("graph_"), name))
+        shapes[names[0]] = shape
+    return shapes

@@ -1,0 +1,169 @@
+"""The runtime: one artefact in, label maps out. It needs numpy, scipy, nibabel and onnxruntime, and nothing of the training stack."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import Finding, InputError
+from attunet.export.artefact.artefact import load_artefact
+from attunet.export.runtime.backends import Backend, open_backend
+from attunet.io.readers import read_volume
+from attunet.volumes.predict import predict_prepared
+from attunet.volumes.slices import Prepared, VolumeSlices
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.training_ranges import TrainingRanges, check_input
+from attunet.volumes.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A volume as it was read, and its class indices uint8 `(X, Y, Z)` on the same grid.
+
+    findings: ways in which the volume is far outside what the model was trained on.
+    """
+
+    volume: Volume
+    indices: np.ndarray
+    findings: tuple[Finding, ...] = ()
+
+
+class UntrainedInputWarning(UserWarning):
+    """An input is far outside the training's range of spacing, size or intensity."""
+
+
+class Segmenter:
+    """Loads an artefact once and predicts as often as is wanted, from any number of threads.
+
+    provider: `cpu`, `cuda`, `tensorrt` or `openvino`; one that is not there, or runs only part of the graph, is an error.
+    num_threads: of the CPU providers; the library's own choice by default. cuda_graph: for many batches of one shape on cuda.
+    provider_options: the library's own, over those that attunet sets: `{"device_id": 1}` for a second GPU, say.
+    Raises InputError with the reason for a file that is no whole artefact of this version or older, before anything is loaded.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        provider: str = "cpu",
+        num_threads: int | None = None,
+        cuda_graph: bool = False,
+        provider_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.provider = provider
+        self.metadata, data = load_artefact(self.path)
+        try:
+            self.backend: Backend = open_backend(
+                data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
+            )
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How volumes are prepared for this artefact: the training's way, with the window that the artefact fixes, if it does."""
+        spec, fixed = self.metadata.spec, (self.metadata.height, self.metadata.width)
+        return replace(spec, size=(fixed[0] or spec.size[0], fixed[1] or spec.size[1]))
+
+    @property
+    def classes(self) -> Classes:
+        return self.metadata.classes
+
+    @property
+    def ranges(self) -> TrainingRanges | None:
+        return self.metadata.ranges
+
+    def logits(self, slices: np.ndarray) -> np.ndarray:
+        """Prepared slices float32 `(N, in_channels, H, W)` -> logits float32 `(N, K, H, W)`; the `network` of `predict_volume`."""
+        return self.run(("logits",), slices)[0]
+
+    def labels(self, slices: np.ndarray) -> np.ndarray:
+        """Prepared slices float32 `(N, in_channels, H, W)` -> class indices uint8 `(N, H, W)`."""
+        return self.run(("labels",), slices)[0]
+
+    def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
+        """The named outputs of the graph, for slices as `logits` takes them. InputError for outputs or shapes it does not have."""
+        if missing := [name for name in outputs if name not in self.metadata.outputs]:
+            raise InputError(
+                f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
+            )
+        self._check_shape(slices.shape)
+        return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        height, width, channels = self.metadata.height, self.metadata.width, self.spec.in_channels
+        if len(shape) == 4 and shape[0] > 0 and shape[1] == channels and 0 not in shape:
+            fits = [n == fixed if fixed else n % 16 == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)]
+            if all(fits):
+                return
+        sides = " and ".join(f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width)))
+        raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
+
+    def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Beyond the volume and its label map, memory holds one batch.
+
+        An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
+        Warns with UntrainedInputWarning where the volume is far outside what the model was trained on.
+        """
+        prepared = VolumeSlices(volume, self.spec)
+        self._warn(volume, stacklevel=3)
+        return self.predict_prepared(prepared, batch_size=batch_size)
+
+    def _warn(self, volume: Volume, stacklevel: int) -> tuple[Finding, ...]:
+        findings = tuple(check_input(volume, self.ranges, self.spec.orientation))
+        for finding in findings:
+            warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
+        return findings
+
+    def predict_prepared(self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8) -> np.ndarray:
+        """The second half of `predict_volume`, for what `attunet.volumes.slices` made of a volume with `spec`."""
+        fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
+        if any(side and side != length for side, length in zip(fixed, window, strict=True)):
+            raise InputError(
+                f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
+                f"{window[0]} × {window[1]} after resampling"
+            )
+        finish = self.metadata.postprocessing
+        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
+
+    def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.
+
+        orientation: where each axis runs to, as nibabel's axis codes. The default is what `nibabel.as_closest_canonical` gives; DICOM's
+        slices stacked upwards are "LPS". With a wrong one left and right are exchanged.
+        """
+        channels = data[None] if data.ndim == 3 else data
+        if channels.ndim != 4 or 0 in channels.shape:
+            raise InputError(f"data: must be an array (X, Y, Z) or (C, X, Y, Z), got the shape {data.shape}")
+        return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
+
+    def predict_file(self, path: Path | str) -> Prediction:
+        """Reads and segments a file; `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
+        volume = read_volume(path, channels=self.spec.num_channels)
+        try:
+            prepared = VolumeSlices(volume, self.spec)
+            findings = self._warn(volume, stacklevel=3)
+            return Prediction(volume, self.predict_prepared(prepared), findings)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _affine(spacing: tuple[float, float, float], orientation: str) -> np.ndarray:
+    """Voxel to mm in RAS+ for axes that run to `orientation`, without an origin."""
+    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    codes = [axes.get(code) for code in orientation]
+    if None in codes or sorted(c[0] for c in codes if c) != [0, 1, 2]:
+        raise InputError(f"orientation: must be three axis codes such as RAS or LPS, got {orientation!r}")
+    if len(spacing) != 3 or not all(np.isfinite(v) and v > 0 for v in spacing):
+        raise InputError(f"spacing: must be three positive numbers in mm, got {tuple(spacing)}")
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, (code, size) in enumerate(zip(codes, spacing, strict=True)):
+        assert code is not None
+        affine[code[0], column] = code[1] * size
+    return affine

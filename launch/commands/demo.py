@@ -1,0 +1,91 @@
+"""`attunet demo`: the whole way in one go, on generated cases or on the user's own, in one folder that a rerun continues."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attunet.config import Config
+from attunet.errors import InputError
+from attunet.store import open_store
+from attunet.system.atomic_files import write_text
+
+MODELS = ("unet", "attention_unet")
+FOLDS, FOLD = 3, 0
+PHANTOM_SEED = 0
+LATENCY_SECONDS = 2.0
+
+Report = Callable[[str], None]
+
+
+def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config, report: Report = print) -> dict[str, Any]:
+    """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training; returns the results.
+
+    What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made of other data or
+    settings is an InputError.
+    """
+    from attunet.benchmarks.evaluation.evaluate import evaluate
+    from attunet.benchmarks.evaluation.results_table import summary_table
+    from attunet.export.build.export_run import export_run
+    from attunet.phantom import write_phantom
+    from attunet.preparation.prepare import prepare
+    from attunet.training.loop import train
+
+    results_file = out / "evaluation" / "results.json"
+    _check_request(out, data, num_cases, config)
+    if results_file.exists():
+        results = json.loads(results_file.read_text(encoding="utf-8"))
+        report(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
+        report(summary_table(results))
+        return dict(results)
+    source, store = data or out / "source", out / "store"
+    if data is None and not source.exists():
+        report(f"== generating {num_cases} cases")
+        write_phantom(source, cases=num_cases, seed=PHANTOM_SEED)
+    report("== preparing")
+    prepare(source, store, config.data, folds=FOLDS, report=report)
+    artefacts = []
+    for name in MODELS:
+        report(f"== training {name}")
+        run = out / "runs" / name
+        train(store, run, _with_model(config, name), fold=FOLD, resume="auto", report=report)
+        artefacts.append(out / "models" / f"{name}.onnx")
+        export_run(run, artefacts[-1], report=report)
+    report("== evaluating")
+    runs = [out / "runs" / name for name in MODELS]
+    results = evaluate(
+        store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS, report=lambda line: report(f"  {line}")
+    )
+    _draw_data(store, out / "evaluation" / "plots" / "cases.png")
+    report(f"\n{summary_table(results)}\n")
+    for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
+        report(f"picture: {picture}")
+    report(f"models: {', '.join(map(str, artefacts))}")
+    return results
+
+
+def _check_request(out: Path, data: Path | None, num_cases: int, config: Config) -> None:
+    """Notes what the folder is made of, and refuses one that was made of something else."""
+    request = {"data": str(data.resolve()) if data else f"{num_cases} generated cases", "config": config.to_json()}
+    note = out / "demo.json"
+    if note.exists():
+        if json.loads(note.read_text(encoding="utf-8")) != request:
+            raise InputError(f"{out}: holds a demo of other data or settings; name another folder or remove it")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: must be a new or an empty folder, or that of an earlier demo")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(note, json.dumps(request, indent=1))
+
+
+def _with_model(config: Config, name: str) -> Config:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
+
+
+def _draw_data(store: Path, picture: Path) -> None:
+    opened = open_store(store)
+    cases = ((case.name, *opened.read_source(case.name)) for case in opened.cases)
+    from attunet.plots.contact_sheet import draw_cases
+
+    draw_cases(picture, cases, opened.classes, slice_axis=opened.spec.slice_axis, title=f"{len(opened.cases)} cases")

@@ -1,0 +1,151 @@
+"""`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError, RunError
+from attunet.export.runtime.cohort import Job, local_gpu, local_threads, predict_cohort, read_prepared, shard_of
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.io.readers import stem_of
+from attunet.io.writers import suffixes_for, write_labels, write_map
+from attunet.sources.inputs import find_inputs
+from attunet.volumes.geometry import resize_linear
+from attunet.volumes.predict import predict_prepared
+from attunet.volumes.slices import Prepared, assemble, gather_context, restore_scores
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.training_ranges import TrainingRanges
+from attunet.volumes.volume import Volume
+
+# slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
+AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model, ready for volumes. predict_prepared: a prepared volume to class indices uint8 `(X, Y, Z)` on its own grid."""
+
+    spec: PreprocessSpec
+    classes: Classes
+    predict_prepared: Callable[[Prepared], np.ndarray]
+    attention: AttentionMaps | None
+    ranges: TrainingRanges | None = None
+
+
+def predict(
+    model: Path,
+    source: Path,
+    output: Path,
+    *,
+    attention: bool = False,
+    dicom_seg: bool = False,
+    provider: str = "cpu",
+    device: str = "cpu",
+    report: Callable[[str], object] = print,
+) -> None:
+    """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
+
+    attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
+    dicom_seg: in a folder, the label maps of DICOM series are DICOM SEG (`NAME.dcm`); of a single series, where `output` ends in .dcm.
+    In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
+    how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
+    """
+    predictor = load_predictor(model, provider=provider, device=device)
+    if attention and predictor.attention is None:
+        raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+    also = partial(_write_attention, predictor) if attention else None
+    inputs = find_inputs(source, predictor.spec.num_channels)
+    is_one = source.is_file() or inputs[0].files == (source,)
+    _check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
+    if is_one:
+        _predict_one(predictor, Job(inputs[0], output), also, report)
+        return
+    jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
+    outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also, report=report)
+    report(str(outcome))
+    for _, reason in outcome.failed:  # told before, but that may be thousands of lines ago
+        report(f"failed: {reason}")
+    if outcome.failed:
+        raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
+
+
+def _predict_one(predictor: Predictor, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
+    try:
+        volume, prepared, findings = read_prepared(job, predictor)
+    except InputError as error:
+        raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
+    for finding in findings:
+        report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
+    indices = predictor.predict_prepared(prepared)
+    job.write.parent.mkdir(parents=True, exist_ok=True)
+    if also is not None:
+        also(volume, prepared, job.write)
+    write_labels(job.write, indices, predictor.classes, volume)
+    report(f"{job.write}: {_in_words(indices, predictor.classes, volume)}")
+
+
+def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -> Predictor:
+    """A run (a folder) with PyTorch, an artefact with ONNX Runtime or OpenVINO."""
+    if not model.exists():
+        raise InputError(f"{model}: no such run or artefact")
+    if model.is_dir():
+        from attunet.models.torch_network import TorchNetwork
+        from attunet.runs.ensemble import load_model
+
+        run = load_model(model)
+        network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device, num_threads=local_threads())
+        gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
+        segment = partial(predict_prepared, network, spec=run.spec, postprocessing=run.postprocessing)
+        return Predictor(run.spec, run.classes, segment, gates, run.ranges)
+    gpu = {"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None
+    segmenter = Segmenter(model, provider=provider, num_threads=local_threads(), provider_options=gpu)
+    names = segmenter.metadata.attention_outputs
+    maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
+    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps, segmenter.ranges)
+
+
+def attention_volumes(maps: AttentionMaps, prepared: Prepared, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
+    """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
+    gates: list[list[np.ndarray]] = []
+    for start in range(0, prepared.grid.num_slices, batch_size):
+        chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
+        found = maps(gather_context(prepared.slices, chosen, spec.context_slices))
+        gates = gates or [[] for _ in found]
+        for parts, part in zip(gates, found, strict=True):
+            parts.append(restore_scores(resize_linear(part[:, None], prepared.grid.window), prepared.grid)[:, 0])
+    return [assemble(np.concatenate(parts), prepared.grid) for parts in gates]
+
+
+def _suffix(files: tuple[Path, ...], dicom_seg: bool) -> str:
+    known = suffixes_for(files)
+    return ".dcm" if dicom_seg and ".dcm" in known else known[0]
+
+
+def _check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -> None:
+    """endings: of what the single input's label map can be; None for a folder of inputs."""
+    if endings is not None:
+        if not output.name.lower().endswith(endings):
+            raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")
+        if output.exists() and output.samefile(source):
+            raise InputError(f"{output}: would overwrite the input")
+    elif output.is_file() or output.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{output}: must be a folder outside the input's")
+
+
+def _write_attention(predictor: Predictor, volume: Volume, prepared: Prepared, write: Path) -> None:
+    assert predictor.attention is not None
+    for number, values in enumerate(attention_volumes(predictor.attention, prepared, predictor.spec), 1):
+        write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
+
+
+def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
+    """What was found, in ml where the volume has a physical size."""
+    voxel = float(np.prod(volume.spacing)) / 1000 if volume.unit == "mm" else 1.0
+    unit = "ml" if volume.unit == "mm" else "voxels"
+    counts = np.bincount(indices.ravel(), minlength=len(classes))
+    return ", ".join(f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True))

@@ -1,0 +1,238 @@
+"""A comparison over folds: what it trains, what it takes as it is, what it refuses, and what its table says."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
+from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+from attunet.errors import InputError
+from attunet.runs.load_run import load_run
+from attunet.store import Store
+from attunet.volumes.spec import LARGEST, UNTOUCHED
+
+QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
+
+
+@pytest.fixture(scope="module")
+def by_hand(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison's folder in which fold 0 of both networks was trained by `attunet train`."""
+    from attunet.launch.cli import cli
+    from attunet.launch.exit_codes import run_command
+
+    out = tmp_path_factory.mktemp("comparison") / "folds"
+    for model in ("unet", "attention_unet"):
+        run = out / "default" / model / "seed-0" / "fold-0"
+        assert run_command(cli, "attunet", ["train", str(small_store.path), str(run), "--model", model, "--fold", "0", *QUICK]) == 0
+    return out
+
+
+@pytest.fixture
+def folder(by_hand: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(by_hand, tmp_path / "folds")
+
+
+def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: Store, folder: Path) -> None:
+    models = ("--model", "unet", "--model", "attention_unet")
+    done = attunet("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
+    assert done.code == 0, done.err
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results["missing"]) == 4
+    page = (folder / "results.md").read_text()
+    assert "4 of 6 trainings are not finished" in page
+    assert "Under 5 patients there is no interval" in page
+    configured = small_store.data_config.postprocessing
+    others = [way.words for way in (LARGEST, UNTOUCHED) if way != configured]
+    assert [arm["name"] for arm in results["arms"]] == [
+        "unet",
+        "attention_unet",
+        *(f"{model}, {other}" for other in others for model in ("unet", "attention_unet")),
+    ]
+    held_out = small_store.split(0)[1]
+    unet, attention = results["arms"][:2]
+    assert list(unet["scores"]["dice"]["per_case"]) == sorted(held_out)
+    difference = attention["scores"]["dice"]["mean"] - unet["scores"]["dice"]["mean"]
+    assert results["comparisons"][0]["dice"]["mean"] == pytest.approx(difference)
+    pictures = {"cases.png", "differences.png", "time_to_accuracy.png", "worst_default=unet.png", "worst_default=attention_unet.png"}
+    assert {p.name for p in (folder / "plots").iterdir()} == pictures
+    worst = unet["worst_organ"]
+    assert worst["dice"] == min(v for scores in unet["scores"]["dice"]["per_case"].values() for v in scores.values() if v is not None)
+    assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
+    call = ("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
+    (folder / "elsewhere").mkdir()
+    again = attunet(*call, "--source", folder / "elsewhere")  # what was scored is kept: the table does not need the scans
+    assert again.code == 0, again.err
+    assert "warning: no picture of the worst organ" in again.out + again.err
+    assert "![" + worst["class"] not in (folder / "results.md").read_text()
+    native = next(
+        row
+        for line in (folder / "default/unet/seed-0/fold-0/metrics.jsonl").read_text().splitlines()
+        if (row := json.loads(line))["event"] == "native"
+    )
+    assert unet["scores"]["dice"]["mean"] == pytest.approx(native["dice"]["mean"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store: Store, folder: Path) -> None:
+    taken = folder / "default/unet/seed-0/fold-0/metrics.jsonl"
+    before = taken.stat().st_mtime_ns
+    call = ("crossvalidate", small_store.path, folder, "--model", "unet", "--folds", "0,2", *QUICK)
+    done = attunet(*call)
+    assert done.code == 0, done.err
+    assert "training default/unet/seed-0/fold-2" in done.out
+    assert taken.stat().st_mtime_ns == before
+    results = json.loads((folder / "results.json").read_text())
+    assert results["missing"] == []
+    expected = [np.mean(list(case.values())[1:]) for case in results["arms"][0]["scores"]["dice"]["per_case"].values()]
+    assert len(expected) == len(small_store.split(0)[1]) + len(small_store.split(2)[1])
+    assert results["arms"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
+    again = attunet(*call)
+    assert "training default" not in again.out
+    assert json.loads((folder / "results.json").read_text())["arms"] == results["arms"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--set", "optim.lr=0.1"), "was trained with optim.lr = 0.0015, this comparison wants 0.1"),
+        (("--set", "run.seed=3"), "run.seed is what --seeds counts through"),
+        (("--folds", "7"), "fold: must be 0 to 2"),
+        (("--folds", "one"), "must be numbers of folds"),
+        (("--config", "demo", "--config", "demo.toml"), "two recipes are called 'demo'"),
+    ],
+)
+def test_a_wrong_comparison_is_one_line(attunet, small_store: Store, folder: Path, options: tuple[str, ...], words: str) -> None:
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK, *options)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert words in done.err
+
+
+def test_a_run_of_another_fold_is_refused(attunet, small_store: Store, folder: Path) -> None:
+    runs = folder / "default/unet/seed-0"
+    (runs / "fold-0").rename(runs / "fold-1")
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK)
+    assert done.code == 2
+    assert "must be fold 1" in done.err
+
+
+def test_what_cannot_work_is_said_before_anything_is_trained(
+    attunet, small_store: Store, folder: Path, tmp_path: Path, change_state
+) -> None:
+    begun = folder / "default/unet/seed-0/fold-0"
+    checkpoint = max((begun / "checkpoints").glob("step-*"))
+    change_state(checkpoint, finished=False)
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", *QUICK, "--set", "optim.epochs=3")
+    assert done.code == 2
+    assert "was trained with optim.epochs = 2.0, this comparison wants 3" in done.err
+    assert "training default" not in done.out
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for out, words in {
+        "typo": "typo: no such folder",
+        "file": "file: must be a folder, or nothing yet",
+        "empty": "empty: none of 3 trainings is finished",
+        small_store.path: "must be another folder than the store's",
+    }.items():
+        done = attunet("crossvalidate", small_store.path, tmp_path / out, "--model", "unet", "--no-train", *QUICK)
+        assert done.code == 2
+        assert done.err.count("\n") == 1
+        assert words in done.err
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> None:
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    check_belongs(run, small_store, 0, run.config)
+    masks = run.training_labels
+    assert masks is not None
+    with pytest.raises(InputError, match="was trained with other masks than"):
+        check_belongs(dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"}), small_store, 0, run.config)
+
+
+def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:
+    run = folder / "default/unet/seed-0/fold-0"
+    step, finished = progress_of(run)
+    assert finished
+    checkpoint = max((run / "checkpoints").glob("step-*"))
+    earlier = shutil.copytree(checkpoint, checkpoint.with_name("step-0000000001"))
+    change_state(earlier, step=1, finished=False)
+    with (checkpoint / "average.safetensors").open("r+b") as file:
+        file.truncate(100)
+    assert step > 1
+    assert progress_of(run) == (1, False)
+    shutil.rmtree(earlier)
+    assert progress_of(run) == (0, False)
+
+
+def test_a_job_that_cannot_begin_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    jobs = [Job("first", ("--help",), tmp_path / "file/first.log"), Job("second", ("--help",), tmp_path / "second.log")]
+    first, second = Jobs(1, []).run(jobs, started=lambda job: None, stop=lambda: False)
+    assert first.code == 1
+    assert "file" in first.last_line
+    assert second.code == 0
+
+
+def test_no_training_outlives_a_caller_that_gives_up(small_store: Store, tmp_path: Path) -> None:
+    slow = (str(small_store.path), str(tmp_path / "run"), "--fold", "0", *QUICK, "--set", "optim.epochs=10000")
+    outcomes = (jobs := Jobs(2, [])).run(
+        [Job("slow", slow, tmp_path / "slow.log"), Job("quick", ("--help",), tmp_path / "quick.log")],
+        started=lambda job: None,
+        stop=lambda: False,
+    )
+    assert next(outcomes).job.name == "quick"
+    outcomes.close()
+    assert not jobs._running
+
+
+def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder: Path) -> None:
+    call = ("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", "--folds", "0", *QUICK)
+    assert attunet(*call).code == 0
+    kept = folder / "default/unet/seed-0/fold-0/held_out.json"
+    data = json.loads(kept.read_text())
+    (scores,) = data["scores"].values()
+    scores[small_store.split(0)[1][0]]["dice"]["liver"] = 0.5
+    kept.write_text(json.dumps(data))
+    assert attunet(*call).code == 0
+    assert json.loads(kept.read_text()) == data  # the same checkpoint: read again
+    mask = {case: [image, "of an earlier mask"] for case, (image, _) in data["cases"].items()}
+    for other in ({"checkpoint": "of another training"}, {"cases": mask}):
+        kept.write_text(json.dumps(data | other))
+        assert attunet(*call).code == 0
+        judged = json.loads(kept.read_text())
+        assert judged["cases"] == data["cases"]
+        assert judged["scores"] != data["scores"]
+
+
+@pytest.mark.soak
+def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Store, tmp_path: Path) -> None:
+    slow = (*QUICK, "--set", "optim.epochs=60", "--set", "optim.batch_size=4", "--set", "run.log_every=1")
+    command = [sys.executable, "-m", "attunet.launch.cli", "crossvalidate", str(small_store.path), str(tmp_path), "--jobs", "2"]
+    command += ["--model", "unet", "--model", "attention_unet", "--folds", "0", *slow]
+    logs = [tmp_path / f"default/{model}/seed-0/fold-0/metrics.jsonl" for model in ("unet", "attention_unet")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not all(log.exists() for log in logs):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "the same call continues" in out
+    steps = [progress_of(log.parent) for log in logs]
+    assert all(step > 0 and not finished for step, finished in steps)
+    assert not list(tmp_path.rglob("run.lock"))
+    subprocess.run(command, check=True, timeout=400, stdout=subprocess.DEVNULL)
+    assert all(progress_of(log.parent)[1] for log in logs)
+    assert all("resuming at step" in log.parent.with_suffix(".log").read_text() for log in logs)
+    assert not json.loads((tmp_path / "results.json").read_text())["missing"]

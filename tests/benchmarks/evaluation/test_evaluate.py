@@ -1,0 +1,237 @@
+"""The evaluator on cases whose brightness gives the organs away, so that what a model should score is known."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.benchmarks.evaluation import evaluate as module
+from attunet.benchmarks.evaluation.evaluate import evaluate
+from attunet.benchmarks.evaluation.models import Candidate, load_candidates
+from attunet.benchmarks.evaluation.results_table import summary_table
+from attunet.classes import CHAOS_MR, Classes
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.preparation.prepare import prepare
+from attunet.store import Store
+
+CASES = ("01-T1", "01-T2", "02-T2", "03-T2", "04-T2", "05-T2", "06-T2")  # patient 01 has two
+WINDOW = (0.0, 1100.0)
+
+Predict = Callable[[np.ndarray], np.ndarray]
+Evaluate = Callable[..., dict[str, Any]]
+
+
+def perfect(slices: np.ndarray) -> np.ndarray:
+    """Logits of the class that a pixel's brightness belongs to; conftest paints class k with 400 + 150 k."""
+    intensity = (slices[:, 0] + 1) * WINDOW[1] / 2
+    labels = np.clip(np.rint((intensity - 400) / 150), 0, 4).astype(int)
+    return np.moveaxis(np.eye(5, dtype=np.float32)[labels], -1, 1)
+
+
+def kidneys_swapped(slices: np.ndarray) -> np.ndarray:
+    return perfect(slices)[:, [0, 1, 3, 2, 4]]
+
+
+def no_spleen(slices: np.ndarray) -> np.ndarray:
+    logits = perfect(slices)
+    logits[:, 4] = -1
+    return logits
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..., Any]) -> Store:
+    folder = tmp_path_factory.mktemp("evaluate")
+    for number, name in enumerate(CASES):
+        write_case(folder / "source", name, seed=number)
+    config = DataConfig(normalization="ct", window=WINDOW, size=64)
+    return prepare(folder / "source", folder / "store", config, folds=3, report=lambda line: None)
+
+
+@pytest.fixture
+def run_evaluate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """Evaluates networks given by name; `seen`: names of the cases that they were trained on; pictures only with `draw`."""
+
+    def run(networks: dict[str, Predict], *, seen: tuple[str, ...] = (), draw: bool = False, **options: Any) -> dict[str, Any]:
+        if not draw:
+            monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
+        hashes = frozenset(store.case(name).image_sha256 for name in seen)
+        made = [_candidate(name, network, store, hashes) for name, network in networks.items()]
+        monkeypatch.setattr(module, "load_candidates", lambda models, **_: made)
+        monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
+        return evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, report=lambda line: None, **options)
+
+    return run
+
+
+def _candidate(name: str, network: Predict, store: Store, hashes: frozenset[str]) -> Candidate:
+    return Candidate(
+        name=name,
+        path=Path(name),
+        backend="numpy",
+        provider="cpu",
+        precision="fp32",
+        num_parameters=0,
+        file_mb=0.0,
+        spec=store.spec,
+        classes=store.classes,
+        training_hashes=hashes,
+        network=network,
+        timed_call=lambda slices: lambda: network(slices),
+        options={},
+        window=(32, 32),
+    )
+
+
+def test_a_perfect_model_is_perfect_and_a_wrong_one_is_wrong_where_it_is(run_evaluate: Evaluate) -> None:
+    results = run_evaluate({"perfect": perfect, "swapped": kidneys_swapped, "blind": no_spleen})
+    right, swapped, blind = results["models"]
+    assert right["dice"]["mean"] == pytest.approx(1, abs=1e-3)
+    assert right["hd95_mm"]["mean"] == 0
+    assert right["chaos_score"]["mean"] == pytest.approx(100, abs=0.5)
+    assert swapped["dice"]["per_class"] == {**right["dice"]["per_class"], "right kidney": 0.0, "left kidney": 0.0}
+    assert swapped["dice"]["mean"] == pytest.approx(0.5, abs=1e-3)
+    assert blind["recall_per_class"]["spleen"] == 0
+    assert blind["mssd_mm"]["per_case"]["02-T2"]["spleen"] == pytest.approx(np.linalg.norm([96, 80, 48]))  # the diagonal of the image
+    assert np.array(blind["confusion"])[4, 0] == np.sum(blind["confusion"], axis=1)[4] > 0
+    assert blind["pixel_accuracy"] < right["pixel_accuracy"]
+    agreement = {c["second"]: c["agreement"] for c in results["comparisons"]}
+    assert agreement["swapped (numpy cpu)"]["dice"] == pytest.approx(0.5)
+    assert agreement["blind (numpy cpu)"]["equal_voxels"] < 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_case_without_any_class_is_said_to_have_none(
+    tmp_path: Path, write_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        image, mask = write_case(tmp_path / "source", f"{number}-T2", seed=number)
+    for path, data in ((image, np.arange(11520).reshape(48, 40, 6) % 300), (mask, np.zeros((48, 40, 6)))):
+        nib.save(nib.Nifti1Image(data.astype(np.int16), nib.load(path).affine), path)
+    store = prepare(
+        tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64), report=lambda line: None
+    )
+    lines: list[str] = []
+    monkeypatch.setattr(module, "load_candidates", lambda models, **_: [_candidate("m", perfect, store, frozenset())])
+    monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
+    monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
+    evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, report=lines.append)
+    said = [line for line in lines if line.startswith("[")]
+    assert "Dice 1.000, " in said[0]
+    assert said[1].startswith("[2/2] 1-T2: m (numpy cpu): no class, ")
+
+
+def test_results_json_has_what_readers_of_it_expect(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    returned = run_evaluate({"a": perfect, "b": no_spleen})
+    results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
+    assert results == returned
+    assert results["schema"] == 1
+    assert {"versions", "cpu", "commit"} <= set(results["environment"])
+    row = results["models"][0]
+    assert {"name", "file", "file_mb", "backend", "provider", "precision", "num_parameters", "peak_memory_mb"} <= set(row)
+    for score in ("dice", "hd95_mm", "assd_mm", "mssd_mm", "ravd_percent"):
+        assert set(row[score]) == {"mean", "ci95", "per_class", "per_case"}
+        assert set(row[score]["per_case"]) == set(CASES)
+        assert set(row[score]["per_case"]["02-T2"]) == set(CHAOS_MR.foreground)
+    assert set(row["precision_per_class"]) == set(row["recall_per_class"]) == set(CHAOS_MR.names)
+    assert set(row["latency_ms"]["batch"]) == set(row["throughput_slices_per_s"]["batch"]) == {"1", "8"}
+    assert {"p50", "p95", "p99"} <= set(row["latency_ms"]["batch"]["8"])
+    assert set(row["volume_ms"]) == {"read", "prepare", "network", "finish", "write", "total"}
+    assert row["volume_ms"]["total"] == pytest.approx(sum(v for k, v in row["volume_ms"].items() if k != "total"))
+
+
+def test_page_table_and_pictures(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib draws the pictures")
+    results = run_evaluate({"a": perfect, "b": no_spleen}, draw=True)
+    page = (tmp_path / "out/results.md").read_text(encoding="utf-8")
+    assert "| b (numpy cpu) | spleen | 0.000 |" in page
+    assert results["comparisons"][0]["words"] in page
+    assert len(summary_table(results).splitlines()) == 3
+    assert "agrees with the first" in page
+    assert f"| {results['comparisons'][0]['agreement']['dice']:.4f} |" in page
+    drawn = {path.name for path in (tmp_path / "out/plots").iterdir()}
+    assert {"dice_against_latency.png", "latency_against_batch.png", "volume_time.png", "confusion_a_numpy_cpu.png"} <= drawn
+    assert len([name for name in drawn if name.startswith("outlines_")]) == 4
+
+
+def test_cases_of_seen_patients_stay_out_of_the_mean(run_evaluate: Evaluate) -> None:
+    everything = run_evaluate({"m": no_spleen})["models"][0]
+    assert everything["seen_cases"] == []
+    row = run_evaluate({"m": no_spleen}, seen=("01-T2", "03-T2"))["models"][0]
+    assert row["seen_cases"] == ["01-T1", "01-T2", "03-T2"]  # 01-T1 is another case of a patient seen
+    assert set(row["dice"]["per_case"]) == set(CASES)
+    unseen = [np.mean(list(v.values())) for case, v in row["dice"]["per_case"].items() if case not in row["seen_cases"]]
+    assert row["dice"]["mean"] == pytest.approx(np.mean(unseen))
+    assert np.sum(row["confusion"]) < np.sum(everything["confusion"])
+
+
+def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    row = run_evaluate({"m": perfect}, seen=CASES)["models"][0]
+    assert row["dice"]["mean"] is None
+    assert row["pixel_accuracy"] is None
+    assert "nothing is left for its mean" in (tmp_path / "out/results.md").read_text(encoding="utf-8")
+
+
+def test_interval_from_five_patients_on(run_evaluate: Evaluate) -> None:
+    assert run_evaluate({"m": no_spleen})["models"][0]["dice"]["ci95"] is not None
+    few = run_evaluate({"m": no_spleen}, seen=("01-T1", "02-T2"))["models"][0]  # four patients are left
+    assert few["dice"]["ci95"] is None
+
+
+def test_a_fold_is_evaluated_on_the_cases_it_leaves_out(run_evaluate: Evaluate, store: Store) -> None:
+    results = run_evaluate({"m": perfect}, fold=1)
+    assert results["store"]["cases"] == store.split(1)[1]
+    assert set(results["models"][0]["dice"]["per_case"]) == set(store.split(1)[1])
+
+
+def test_sources_are_followed_where_they_moved_and_refused_where_they_changed(run_evaluate: Evaluate, store: Store, tmp_path: Path) -> None:
+    moved = shutil.copytree(store.source_root, tmp_path / "moved")
+    case = store.split(0)[1][0]
+    assert run_evaluate({"m": perfect}, fold=0, source=moved)["models"][0]["dice"]["mean"] == pytest.approx(1, abs=1e-3)
+    file = moved / store.case(case).image_files[0]
+    file.write_bytes((moved / store.case("06-T2" if case != "06-T2" else "05-T2").image_files[0]).read_bytes())
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(InputError, match=file.name):
+        run_evaluate({"m": perfect}, fold=0, source=moved)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_the_store_is_refused_before_anything_is_written(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = _candidate("m", perfect, store, frozenset())
+    other_classes = replace(fits, classes=Classes(("background", "tumour"), (0, 1)))
+    other_channels = replace(fits, spec=replace(store.spec, num_channels=3))
+    for candidate, words in ((other_classes, "classes"), (other_channels, "channels")):
+        monkeypatch.setattr(module, "load_candidates", lambda models, candidate=candidate, **_: [candidate])
+        with pytest.raises(InputError, match=words):
+            evaluate(store.path, [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "words"),
+    [
+        ([], {}, "at least one model"),
+        (["nothing.onnx"], {}, "nothing.onnx"),
+        (["weights.pt"], {}, "no such file"),
+        ([""], {"device": "tpu"}, "cpu or cuda"),
+    ],
+)
+def test_models_that_are_none(models: list[str], options: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        load_candidates([tmp_path / name for name in models], **options)
+
+
+def test_models_of_one_name_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attunet.benchmarks.evaluation import models as candidates
+
+    made = {name: _candidate("attention", perfect, store, frozenset()) for name in ("a.onnx", "b.onnx")}
+    monkeypatch.setattr(candidates, "_from_artefact", lambda path, provider, num_threads: made[path.name])
+    assert [c.name for c in load_candidates([Path("a.onnx"), Path("b.onnx")])] == ["attention", "attention #2"]

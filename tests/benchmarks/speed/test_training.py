@@ -1,0 +1,44 @@
+"""Every contestant really trains, at a tiny size, and the rows say what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attunet.benchmarks.speed import training
+from attunet.benchmarks.speed.training_contestants import Task
+from attunet.store import Store
+
+TASK = Task(
+    *("", "", ""),
+    fold=0,
+    model="attention_unet",
+    width=4,
+    batch_size=2,
+    steps=2,
+    warm_up_steps=1,
+    workers=0,
+    dice=0.999,
+    minutes=0.02,
+    settings=("model.depth=2",),
+)
+
+
+@pytest.mark.slow
+def test_contestants(small_store: Store, tmp_path: Path) -> None:
+    results = training.compare(small_store, TASK, contestants=training.CONTESTANTS, rounds=1)
+    ours, streamed, plain, monai = results["results"]
+    assert [row["name"] for row in results["results"]] == list(training.CONTESTANTS)
+    assert ours["num_parameters"] == streamed["num_parameters"] == plain["num_parameters"] != monai["num_parameters"]
+    for row in results["results"]:
+        assert row["slices_per_s"] == pytest.approx(2 * row["steps_per_s"])
+        assert 0 < row["waiting_share"] < 1
+        assert row["peak_memory_mb"] > 50
+        assert row["to_dice"]["minutes"] is None
+        assert 0 <= row["to_dice"]["best_dice"] < 0.999
+    assert ours["times_plain"] == pytest.approx(ours["slices_per_s"] / plain["slices_per_s"])
+    assert plain["times_plain"] == monai["times_monai"] == 1
+    assert results["settings"]["shape"][:2] == [2, 1]
+    assert len(training.table(json.loads(json.dumps(results, allow_nan=False))).splitlines()) >= 4
+    training.draw(results, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").stat().st_size > 5000

@@ -1,0 +1,225 @@
+"""An artefact tells what it is, and a file that is none is refused with the reason before a session is made."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
+from attunet.export.artefact.card import card
+from attunet.export.artefact.onnx_file import find_metadata, with_metadata
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.volumes.spec import Postprocessing
+from attunet.volumes.training_ranges import TrainingRanges
+
+
+@pytest.fixture(autouse=True)
+def _no_session(monkeypatch):
+    import onnxruntime
+
+    def refuse(*_args, **_keywords):
+        raise AssertionError("a session was made")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+
+
+def _refused(tmp_path, data: bytes) -> str:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as refusal:
+        Segmenter(path)
+    message = str(refusal.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message.removeprefix(str(path))
+
+
+def _with_values(graph: bytes, metadata, **changes) -> bytes:
+    """An artefact whose metadata were changed before they were hashed."""
+
+    class Changed:
+        def to_json(self):
+            return {**metadata.to_json(), **changes}
+
+    return write_artefact(graph, Changed())
+
+
+def test_metadata_survive_the_file(tmp_path, graph, metadata):
+    full = dataclasses.replace(
+        metadata,
+        precision="int8",
+        ranges=TrainingRanges("mm", ((1.0, 2.0),) * 3, ((50.0, 60.5),) * 3, ((3.0, 3.0),), ((-1.0, 4.0),)),
+        height=64,
+        postprocessing=Postprocessing(largest_component=True, erosion_mm=6.0),
+        training_cases={"01": "ab" * 32},
+        fold="all",
+        license="CC-BY-NC-SA 4.0",
+        config={"model": {"base_width": 4}},
+        dice_at_export={
+            "cases": "training",
+            "artefact": 0.9,
+            "checkpoint": None,
+            "per_class": {"liver": 0.9},
+            "per_case": {"01": {"liver": 0.9}},
+        },
+        tools={"attunet": "0.1.0"},
+        golden=Golden(np.ones((1, 1, 64, 64), np.float32), np.zeros((1, 5, 16, 16), np.float32), 4, 1e-3),
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, full))
+    assert read_artefact(path).to_json() == full.to_json()
+
+
+@pytest.mark.parametrize(("orientation", "unit"), [("LPS", "mm"), (None, "pixels")])
+def test_a_person_reads_lengths_in_the_unit_of_the_files(tmp_path, graph, metadata, orientation: str | None, unit: str) -> None:
+    spec = dataclasses.replace(metadata.spec, orientation=orientation)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec, postprocessing=Postprocessing(True, 6.0))))
+    told = card(path)
+    assert f"largest component, necks under 12 {unit} cut" in told
+    assert f"1.6 {unit} in plane" in told
+
+
+def test_file_is_a_valid_onnx_model_with_the_json_under_one_key(artefact, metadata):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(artefact)
+    onnx.checker.check_model(model, full_check=True)
+    (entry,) = model.metadata_props
+    values = json.loads(entry.value)
+    assert entry.key == KEY
+    assert values["schema"] == SCHEMA
+    assert values["classes"][2] == {"index": 2, "name": "right kidney", "value": 2, "color": "#56B4E9"}
+    assert len(values["sha256"]) == 64
+
+
+def test_artefacts_of_before_the_ranges_are_read(tmp_path, graph, metadata):
+    class Older:
+        def to_json(self):
+            return {name: value for name, value in metadata.to_json().items() if name != "ranges"}
+
+    path = tmp_path / "older.onnx"
+    path.write_bytes(write_artefact(graph, Older()))
+    assert read_artefact(path).ranges is None
+
+
+def test_hash_can_be_checked_as_documented(artefact):
+    import hashlib
+
+    data = artefact.read_bytes()
+    ((start, end),) = find_metadata(data, KEY, "")
+    digest = json.loads(data[start:end])["sha256"]
+    assert hashlib.sha256(data.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda data: b"", "empty"),
+        (lambda data: b"not a model\n" * 50, "not an ONNX model"),
+        (lambda data: data[: len(data) // 2], "truncated"),
+        (lambda data: data[:-1], "truncated"),
+        (lambda data: b"\x89PNG\r\n" + data, "not an ONNX model"),
+    ],
+)
+def test_damaged_or_foreign_bytes_are_refused(tmp_path, artefact, make, reason):
+    assert reason in _refused(tmp_path, make(artefact.read_bytes()))
+
+
+def test_somebody_elses_model_is_refused(tmp_path, graph):
+    assert "not one that attunet exported" in _refused(tmp_path, graph)
+
+
+def test_changed_weight_is_refused(tmp_path, artefact):
+    data = bytearray(artefact.read_bytes())
+    data[len(data) // 3] ^= 1
+    assert "damaged or changed" in _refused(tmp_path, bytes(data))
+
+
+def test_metadata_of_another_artefact_are_refused(tmp_path, graph, artefact, metadata):
+    onnx = pytest.importorskip("onnx")
+    other = onnx.load_from_string(graph)
+    other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
+    data = artefact.read_bytes()
+    ((start, end),) = find_metadata(data, KEY, "")
+    assert "damaged or changed" in _refused(tmp_path, with_metadata(other.SerializeToString(), KEY, data[start:end]))
+
+
+def test_two_sets_of_metadata_are_refused(tmp_path, artefact):
+    assert "must occur once" in _refused(tmp_path, with_metadata(artefact.read_bytes(), KEY, b"{}"))
+
+
+def test_newer_schema_is_refused_and_says_what_to_do(tmp_path, graph, metadata):
+    message = _refused(tmp_path, _with_values(graph, metadata, schema=SCHEMA + 1, precision="int2"))
+    assert f"schema {SCHEMA + 1}" in message
+    assert "newer attunet is needed" in message
+
+
+def test_external_data_are_refused_by_name(tmp_path, graph, metadata):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    tensor = model.graph.initializer[3]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    message = _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
+    assert tensor.name in message
+    assert "refers to another file" in message
+
+
+def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadata):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    inner = onnx.TensorProto(name="hidden", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    model.graph.node[0].attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g.initializer.append(inner)
+    assert "'hidden'" in _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"schema": "1"}, "schema"),
+        ({"schema": True}, "schema"),
+        ({"precision": "fp8"}, "precision"),
+        ({"classes": [{"name": "background", "value": 0}]}, "classes"),
+        ({"classes": [{"name": "a", "value": 0}, {"name": "a", "value": 1}]}, "classes"),
+        ({"classes": "liver"}, "classes"),
+        ({"preprocessing": {}}, "preprocessing"),
+        ({"input": {"height": 100, "width": None}}, "height"),
+        ({"outputs": [{"name": "labels"}]}, "outputs"),
+        ({"training": []}, "training"),
+        ({"num_parameters": -1}, "num_parameters"),
+        ({"golden": {"stride": 0, "tolerance": 0.1}}, "stride"),
+        ({"dice_at_export": {"cases": "some"}}, "cases"),
+        ({"ranges": {"unit": "inch"}}, "ranges"),
+        ({"ranges": {"unit": "mm", "spacing": [[1, 2]], "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
+        ({"ranges": {"unit": "mm", "spacing": [[2, 1]] * 3, "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
+    ],
+)
+def test_metadata_with_an_impossible_field_are_refused_naming_it(tmp_path, graph, metadata, changes, field):
+    assert field in _refused(tmp_path, _with_values(graph, metadata, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("orientation", "LLS"),
+        ("slice_axis", 3),
+        ("spacing_mm", 0),
+        ("size", [100, 100]),
+        ("normalization", "minmax"),
+        ("clip_percentiles", [99, 1]),
+        ("context_slices", 2),
+        ("num_channels", True),
+    ],
+)
+def test_impossible_preprocessing_is_refused_naming_the_field(tmp_path, graph, metadata, name, value):
+    changed = {**metadata.spec.to_json(), name: value}
+    assert f"preprocessing.{name}" in _refused(tmp_path, _with_values(graph, metadata, preprocessing=changed))
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    for path in (tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(InputError, match="no such file"):
+            load_artefact(path)

@@ -1,0 +1,113 @@
+"""Several runs as one model, in PyTorch and as one file."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from attunet.errors import InputError
+from attunet.export.build.export_run import export_run
+from attunet.export.runtime.segmenter import Segmenter
+
+torch = pytest.importorskip("torch")
+
+from attunet.benchmarks.evaluation.models import load_candidates  # noqa: E402
+from attunet.config import Config  # noqa: E402
+from attunet.runs.ensemble import load_model  # noqa: E402
+from attunet.runs.load_run import load_run  # noqa: E402
+from attunet.training.loop import train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folds(run, small_store, tmp_path_factory):
+    """A folder laid out as a cross-validation does: fold 0, and a shorter training of fold 1."""
+    folder = tmp_path_factory.mktemp("folds") / "unet"
+    shutil.copytree(run, folder / "seed-0/fold-0")
+    config = load_run(run).config
+    shorter = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=10.0))
+    train(small_store.path, folder / "seed-0/fold-1", shorter, fold=1, report=lambda line: None)
+    return folder
+
+
+def _softmax(logits):
+    return torch.from_numpy(logits).softmax(1).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported(folds, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ensemble") / "ensemble.onnx"
+    export_run(folds, out, outputs=("labels", "logits", "probabilities", "attention"), report=lambda line: None)
+    return out
+
+
+def test_the_artefact_gives_the_mean_of_the_members_probabilities(folds, exported):
+    slices = np.random.default_rng(0).standard_normal((3, 1, 48, 64), dtype=np.float32)
+    members = [load_run(folds / f"seed-0/fold-{fold}").network for fold in (0, 1)]
+    with torch.inference_mode():
+        expected = torch.stack([member(torch.from_numpy(slices)).softmax(1) for member in members]).mean(0).numpy()
+    assert abs(expected - _softmax(members[0](torch.from_numpy(slices)).numpy())).max() > 0.05  # the members differ
+    segmenter = Segmenter(exported)
+    logits, probabilities, deepest = segmenter.run(("logits", "probabilities", "attention_0"), slices)
+    np.testing.assert_allclose(np.exp(logits), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert deepest.shape == (3, 1, 6, 8)
+
+
+def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
+    about = Segmenter(exported).metadata
+    labelled = {case.name: case.image_sha256 for case in small_store.cases}
+    assert about.training_cases == labelled  # each fold's cases are in the other's training
+    assert about.num_members == 2
+    assert about.dice_at_export["cases"] == "training"
+    for candidate in load_candidates([folds, exported]):
+        assert candidate.training_hashes == set(labelled.values())
+
+
+def test_extreme_logits_stay_finite():
+    from attunet.runs.ensemble import EnsembleNetwork
+
+    class Fixed(torch.nn.Module):
+        def __init__(self, *logits):
+            super().__init__()
+            self.logits = torch.tensor(logits).reshape(1, -1, 1, 1)
+
+        def forward(self, x, return_attention=True):
+            return self.logits, ()
+
+    mean = EnsembleNetwork([Fixed(0.0, 300.0, -300.0), Fixed(0.0, 300.0, -280.0)])(torch.zeros(1))
+    assert torch.isfinite(mean).all()
+    torch.testing.assert_close(mean.flatten(), torch.tensor([-300.0, 0.0, -580.0 - float(np.log(2))]), atol=1e-3, rtol=0)
+
+
+def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
+    monkeypatch.setattr("attunet.export.build.parity.MEAN_TOLERANCE", {"int8": 0.05})  # organs of a few voxels
+    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=("logits",), report=lambda line: None)
+    slices = np.random.default_rng(0).standard_normal((1, 1, 64, 64), dtype=np.float32)
+    sums = np.exp(Segmenter(tmp_path / "int8.onnx").logits(slices)).sum(1)
+    np.testing.assert_allclose(sums, 1, atol=1e-4)
+
+
+def test_members_must_fit_together(folds, tmp_path, change_state):
+    with pytest.raises(InputError, match="none lies up to 3 levels below it"):
+        load_model(tmp_path)
+    other = shutil.copytree(folds, tmp_path / "mixed")
+    checkpoint = max((other / "seed-0/fold-1/checkpoints").glob("step-*"))
+    state = json.loads((checkpoint / "state.json").read_text())
+    change_state(checkpoint, finished=False)
+    with pytest.raises(InputError, match="fold-1: is not finished"):
+        load_model(other)
+    change_state(checkpoint, finished=True, spec=state["spec"] | {"spacing_mm": 9.0})
+    with pytest.raises(InputError, match="differ in their spec"):
+        load_model(other)
+    assert state["config"]["data"]["largest_component"]
+    data = state["config"]["data"] | {"largest_component": False, "component_erosion_mm": 0}
+    change_state(checkpoint, spec=state["spec"], config=state["config"] | {"data": data})
+    with pytest.raises(InputError, match="differ in their postprocessing"):
+        load_model(other)
+    both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
+    change_state(checkpoint, config=state["config"], training_cases=state["training_cases"] | {both: "of another image"})
+    with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
+        load_model(other)
+    assert Config.from_json(state["config"]).model.name == load_model(folds).config.model.name

@@ -1,0 +1,256 @@
+"""From a run to an artefact: what is in the file, and that a file that would mislead is not written."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.export.artefact.artefact import read_artefact
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.runtime.self_test import verify
+from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.volumes.predict import predict_volume
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+
+from attunet.export.build import export_run as onnx_export  # noqa: E402
+from attunet.export.build.export_run import export_run  # noqa: E402
+from attunet.export.build.graph import export_graph  # noqa: E402
+from attunet.export.build.precision import to_half, to_int8  # noqa: E402
+from attunet.export.build.upsampling import upsample_by_pixel_shuffle  # noqa: E402
+from attunet.runs.load_run import load_run  # noqa: E402
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trace_once():
+    """The one run's graph is traced once for every set of outputs; tracing takes seconds."""
+    traced: dict = {}
+
+    def export(network, channels, outputs, size=None):
+        key = (tuple(outputs), size)
+        if key not in traced:
+            traced[key] = export_graph(network, channels, outputs, size).SerializeToString()
+        return onnx.load_from_string(traced[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_export, "export_graph", export)
+        yield
+
+
+@pytest.fixture
+def plain(network):
+    """The graph of the small network with nothing but logits; tests may change it."""
+    return onnx.load_from_string(_plain(network))
+
+
+@functools.cache
+def _plain(network) -> bytes:
+    return export_graph(network, 1, ("logits",)).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_run(run, out, license="test data", report=_silent)
+    return out
+
+
+def _operators(model) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+def test_artefact_segments_as_the_run_and_says_so(exported, run, small_store):
+    trained, segmenter = load_run(run), Segmenter(exported)
+    about = segmenter.metadata
+    assert about.dice_at_export["cases"] == "held out"
+    assert list(about.dice_at_export["per_case"]) == trained.held_out
+    assert about.dice_at_export["per_class"]["liver"] > 0.5, "the small training should find something"
+    for case in trained.held_out:
+        volume, truth = small_store.read_source(case)
+        with torch.no_grad():
+            network = lambda s: trained.network(torch.from_numpy(s)).numpy()  # noqa: E731
+            expected = predict_volume(network, volume, trained.spec, postprocessing=trained.postprocessing)
+        indices = segmenter.predict_volume(volume)
+        assert (indices != expected).mean() < 1e-4
+        dice = dice_from_confusion(confusion(indices, truth, 5))[1:]
+        assert list(about.dice_at_export["per_case"][case].values()) == pytest.approx(dice.tolist(), abs=1e-6)
+
+
+def test_metadata_tell_what_the_weights_have_seen(exported, run, small_store):
+    about, trained = read_artefact(exported), load_run(run)
+    train, _ = small_store.split(0)
+    assert about.training_cases == {name: small_store.case(name).image_sha256 for name in train}
+    assert (about.name, about.fold, about.step, about.license) == ("small-run", 0, trained.step, "test data")
+    assert about.spec == small_store.spec
+    assert about.classes == small_store.classes
+    assert about.num_parameters == sum(p.numel() for p in trained.network.parameters())
+    assert about.config["model"]["base_width"] == 8
+
+
+def test_graph_has_one_input_no_batch_norm_and_dynamic_axes(exported):
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    assert not {op for op in _operators(model) if "Norm" in op}
+    (slices,) = model.graph.input
+    assert slices.name == "slices"
+    assert [d.dim_param or d.dim_value for d in slices.type.tensor_type.shape.dim] == ["batch", 1, "16*rows", "16*columns"]
+    kinds = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
+    assert kinds == {"labels": onnx.TensorProto.UINT8, "logits": onnx.TensorProto.FLOAT}
+
+
+def test_file_tells_nothing_of_the_machine_it_was_made_on(exported, run):
+    data = exported.read_bytes()
+    for secret in (str(run.parent), str(Path(__file__).parents[3]), "site-packages", str(Path.home())):
+        assert secret.encode() not in data
+
+
+def test_golden_answer_is_found_again_and_a_changed_one_is_noticed(exported, tmp_path):
+    assert verify(exported).same_labels == 1
+    assert verify(exported, num_threads=1).difference < 1e-4
+    from attunet.export.artefact.artefact import load_artefact, write_artefact
+
+    about, data = load_artefact(exported)
+    graph = onnx.load_from_string(data)
+    del graph.metadata_props[:]
+    weights = onnx.numpy_helper.to_array(graph.graph.initializer[0])
+    graph.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(1.1 * weights, graph.graph.initializer[0].name))
+    other = tmp_path / "other.onnx"
+    other.write_bytes(write_artefact(graph.SerializeToString(), about))
+    with pytest.raises(RunError, match="other logits than at export: provider cpu: logits differ by"):
+        verify(other)
+
+
+def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, monkeypatch):
+    def wrong(network, *arguments):
+        with torch.no_grad():
+            network = type(network)(in_channels=1, num_classes=5, base_width=8).eval()
+        return export_graph(network, *arguments)
+
+    monkeypatch.setattr(onnx_export, "export_graph", wrong)
+    with pytest.raises(RunError, match=r"disagrees with its checkpoint on \d held out cases: mean Dice .* no file was written"):
+        export_run(run, tmp_path / "out" / "model.onnx", report=_silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
+    everything = dataclasses.replace(load_run(run), fold="all", held_out=[])
+    monkeypatch.setattr(onnx_export, "load_model", lambda path: everything)
+    about = export_run(run, tmp_path / "all.onnx", report=_silent)
+    assert about.dice_at_export["cases"] == "training"
+    assert set(about.dice_at_export["per_case"]) == set(everything.training_cases)
+    assert about.fold == "all"
+
+
+@pytest.mark.parametrize("chosen", [None, True, False])
+def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(run, tmp_path, chosen):
+    out = tmp_path / "model.onnx"
+    export_run(run, out, report=_silent, largest_component=chosen)
+    kept = read_artefact(out).postprocessing
+    assert kept == load_run(run).postprocessing if chosen is None else kept.largest_component == chosen
+
+
+def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoint(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("attunet.export.build.parity.MEAN_TOLERANCE", {"int8": 0.05})  # organs of a few voxels
+    out = tmp_path / "int8.onnx"
+    about = export_run(run, out, precision="int8", report=_silent)
+    assert about.precision == "int8"
+    assert verify(out).same_labels == 1
+    model = onnx.load(out)
+    assert "ConvTranspose" not in _operators(model)
+    quantized = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8]
+    assert len(quantized) > 20
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"),
+    [
+        ({"precision": "bf16"}, "precision"),
+        ({"out": "model.pt"}, r"\.onnx"),
+        ({"outputs": ("labels",)}, "logits are needed"),
+        ({"outputs": ("logits", "heat")}, "'heat'"),
+        ({"size": (100, 64)}, "multiples of 16"),
+        ({"store": "nowhere"}, "is no store"),
+    ],
+)
+def test_impossible_call_is_one_line_and_writes_nothing(run, tmp_path, keywords, reason):
+    out = tmp_path / keywords.pop("out", "model.onnx")
+    if "store" in keywords:
+        keywords["store"] = tmp_path / keywords["store"]
+    with pytest.raises(InputError, match=reason):
+        export_run(run, out, report=_silent, **keywords)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_source_that_moved_is_named_and_taken_from_where_it_is(run, small_store, tmp_path):
+    with pytest.raises(InputError, match="--source"):
+        export_run(run, tmp_path / "model.onnx", source=tmp_path, report=_silent)
+    export_run(run, tmp_path / "model.onnx", source=small_store.source_root, report=_silent)
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_pixel_shuffle_is_the_transposed_convolution(plain):
+    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
+    model = plain
+    expected = _run(model, slices)
+    assert "ConvTranspose" in _operators(model)
+    assert upsample_by_pixel_shuffle(model) == 4
+    onnx.checker.check_model(model, full_check=True)
+    assert "ConvTranspose" not in _operators(model)
+    np.testing.assert_allclose(_run(model, slices), expected, atol=1e-5)
+
+
+def test_fp16_keeps_input_and_outputs_and_halves_the_weights(graph):
+    model = onnx.load_from_string(graph)
+    half = to_half(onnx.load_from_string(graph))
+    assert [o.type.tensor_type.elem_type for o in half.graph.output] == [o.type.tensor_type.elem_type for o in model.graph.output]
+    assert half.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert half.ByteSize() < 0.7 * model.ByteSize()
+    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
+    np.testing.assert_allclose(_run(half, slices), _run(model, slices), atol=0.02)
+
+
+def test_int8_is_close_and_made_of_u8_activations_and_s8_weights_per_channel(plain):
+    slices = np.random.default_rng(0).standard_normal((8, 1, 64, 64), dtype=np.float32)
+    upsample_by_pixel_shuffle(plain)
+    expected = _run(plain, slices)
+    quantized = to_int8(plain, [slices[:4], slices[4:]])
+    got = _run(quantized, slices)
+    assert np.abs(got - expected).mean() < 0.05 * np.abs(expected).max()
+    kinds = {i.name: i for i in quantized.graph.initializer}
+    scales = [kinds[n.input[1]] for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds]
+    assert sum(list(scale.dims) > [1] for scale in scales) > 20, "weights have a scale per channel"
+    zero_points = {kinds[n.input[2]].data_type for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
+    assert zero_points == {onnx.TensorProto.UINT8}
+
+
+def test_int8_graph_has_nothing_left_to_convert_on_the_way(plain, tmp_path):
+    """What ONNX Runtime makes of it: between input and logits all is int8 with channels last, or int8 is hardly faster than fp32."""
+    import onnxruntime
+
+    upsample_by_pixel_shuffle(plain)
+    slices = np.random.default_rng(0).standard_normal((4, 1, 64, 64), dtype=np.float32)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that the file suits this machine alone
+    quantised = to_int8(plain, [slices]).SerializeToString()
+    onnxruntime.InferenceSession(quantised, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert "Conv" not in kinds
+    assert "DepthToSpace" not in kinds
+    assert (kinds.count("QuantizeLinear"), kinds.count("DequantizeLinear")) == (1, 1)
+    assert kinds.count("Transpose") <= 4 + 2, "one exchange of axes for each up-sampling, and those of input and logits"
+
+
+def _run(model, slices: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"slices": slices})[0]

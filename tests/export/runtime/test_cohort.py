@@ -1,0 +1,160 @@
+"""Many volumes: broken ones do not stop the others, finished ones are not done again, several processes share the work."""
+
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.export.runtime.cohort import Job, local_gpu, local_threads, predict_cohort, shard_of
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.sources.inputs import Input
+
+
+@pytest.fixture(scope="module")
+def segmenter(artefact):
+    return Segmenter(artefact, num_threads=1)
+
+
+@pytest.fixture
+def jobs(tmp_path) -> list[Job]:
+    (tmp_path / "in").mkdir()
+    jobs = []
+    for number in range(7):
+        data = np.random.default_rng(number).normal(100, 30, (24, 20, 3)).astype(np.float32)
+        path = tmp_path / "in" / f"{number}.nii.gz"
+        nib.save(nib.Nifti1Image(data, np.diag([-1.6, -1.6, 5, 1])), path)
+        jobs.append(Job(Input(path.name, (path,)), tmp_path / "out" / path.name))
+    return jobs
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
+    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    assert (outcome.done, outcome.skipped, outcome.failed) == (7, 0, [])
+    for job in jobs:
+        np.testing.assert_array_equal(np.asarray(nib.load(job.write).dataobj), segmenter.predict_file(job.file).indices)
+
+
+def test_broken_cases_are_listed_and_do_not_stop_the_others(segmenter, jobs):
+    jobs[1].file.write_bytes(jobs[1].file.read_bytes()[:200])
+    jobs[4].file.unlink()
+    told = []
+    outcome = predict_cohort(segmenter, jobs, report=told.append)
+    assert outcome.done == 5
+    assert [path for path, _ in outcome.failed] == [jobs[1].file, jobs[4].file]
+    assert all(str(path) in reason for path, reason in outcome.failed)
+    assert sum(line.startswith("error: ") for line in told) == 2
+    assert "2 failed" in str(outcome)
+    assert not jobs[1].write.exists()
+
+
+def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
+    jobs[2].write.mkdir(parents=True)  # counts as there, so it is skipped
+    blocked = jobs[3].write.parent / "file"
+    blocked.write_text("in the way")
+    jobs[3] = Job(jobs[3].input, blocked / "3.nii.gz")
+    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    assert (outcome.done, outcome.skipped, len(outcome.failed)) == (5, 1, 1)
+
+
+def test_finished_cases_are_not_done_again(segmenter, jobs):
+    predict_cohort(segmenter, jobs[:3], report=_silent)
+    stamps = [job.write.stat().st_mtime_ns for job in jobs[:3]]
+    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    assert (outcome.done, outcome.skipped) == (4, 3)
+    assert [job.write.stat().st_mtime_ns for job in jobs[:3]] == stamps
+
+
+def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
+    class Failing:
+        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
+        calls = 0
+
+        def predict_prepared(self, prepared):
+            self.calls += 1
+            if self.calls == 2:
+                raise RunError("provider: cpu failed while running")
+            return segmenter.predict_prepared(prepared)
+
+    outcome = predict_cohort(Failing(), jobs, report=_silent)
+    assert outcome.done == 6
+    assert outcome.failed[0][0] == jobs[1].file
+
+
+def test_shards_are_disjoint_and_whole(segmenter, jobs):
+    outcomes = [predict_cohort(segmenter, jobs, shard=(number, 3), report=_silent) for number in range(3)]
+    assert [outcome.done for outcome in outcomes] == [3, 2, 2]
+    assert all(job.write.exists() for job in jobs)
+
+
+def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, monkeypatch):
+    """Two volumes may wait for the network, whatever the number of cases: memory stays bounded."""
+    from attunet.export.runtime.segmenter import cohort
+
+    read, wanted, ahead = threading.Semaphore(0), [0], []
+    original = cohort.read_prepared
+
+    def counted(job, model):
+        wanted[0] += 1
+        read.release()
+        return original(job, model)
+
+    class Slow:
+        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
+        seen = 0
+
+        def predict_prepared(self, prepared):
+            self.seen += 1
+            for _ in range(2 if self.seen == 1 else 0):
+                assert read.acquire(timeout=30), "the next volume is read while the network works"
+            ahead.append(wanted[0] - self.seen)
+            return segmenter.predict_prepared(prepared)
+
+    monkeypatch.setattr(cohort, "read_prepared", counted)
+    predict_cohort(Slow(), jobs, report=_silent)
+    assert max(ahead) <= cohort.AHEAD
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "5"}, (2, 3)),
+        (
+            {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "2"},
+            (2, 3),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 2)),
+        ({"RANK": "0"}, (0, 1)),
+    ],
+)
+def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
+    assert shard_of(environment) == expected
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "a", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_a_share_that_cannot_be_is_an_input_error(environment):
+    with pytest.raises(InputError, match="RANK"):
+        shard_of(environment)
+
+
+def test_each_process_of_a_machine_has_its_own_gpu():
+    assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
+    with pytest.raises(InputError, match="LOCAL_RANK"):
+        local_gpu({"LOCAL_RANK": "-1"})
+
+
+def test_processes_of_a_machine_share_its_cpus(monkeypatch):
+    from attunet.export.runtime.segmenter import cohort
+
+    monkeypatch.setattr(cohort, "usable_cpus", lambda: 8)
+    shares = [local_threads(environment) for environment in ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})]
+    assert shares == [None, 4, 1]
+    with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
+        local_threads({"LOCAL_WORLD_SIZE": "0"})

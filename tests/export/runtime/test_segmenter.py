@@ -1,0 +1,252 @@
+"""The runtime predicts what the network predicts, from any thread, and never on another provider than was asked for."""
+
+import dataclasses
+import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.export.artefact.artefact import write_artefact
+from attunet.export.runtime.cpu import SessionBackend
+from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.segmenter import Segmenter, UntrainedInputWarning
+from attunet.volumes.predict import predict_volume
+from attunet.volumes.training_ranges import TrainingRanges
+from attunet.volumes.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def segmenter(artefact):
+    return Segmenter(artefact, num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory, graph, metadata):
+    """Makes a segmenter of the same graph with other metadata."""
+
+    def make(graph=graph, **changes) -> Segmenter:
+        path = tmp_path_factory.mktemp("variant") / "model.onnx"
+        path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, **changes)))
+        return Segmenter(path, num_threads=1)
+
+    return make
+
+
+def _slices(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def _volume(seed: int = 0, shape=(50, 61, 4)) -> Volume:
+    data = np.random.default_rng(seed).normal(100, 30, (1, *shape)).astype(np.float32)
+    return Volume(data, np.diag([-1.5, -1.5, 5.0, 1.0]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (5, 1, 16, 16), (2, 1, 48, 80)])
+def test_outputs_are_those_of_the_network_for_any_batch_and_multiple_of_16(segmenter, network, shape):
+    import torch
+
+    slices = _slices(*shape)
+    with torch.no_grad():
+        logits, maps = network(torch.from_numpy(slices), return_attention=True)
+    labels, probabilities, *attention = segmenter.run(("labels", "probabilities", *segmenter.metadata.attention_outputs), slices)
+    np.testing.assert_allclose(segmenter.logits(slices), logits.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(labels, logits.argmax(1).numpy())
+    assert labels.dtype == np.uint8
+    np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
+    for ours, theirs in zip(attention, maps, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 60), (1, 2, 64, 64), (0, 1, 64, 64), (1, 1, 0, 64), (64, 64)])
+def test_slices_of_another_shape_are_an_input_error(segmenter, shape):
+    with pytest.raises(InputError, match=r"slices must be \(N, 1, H, W\)"):
+        segmenter.logits(np.zeros(shape, np.float32))
+
+
+def test_an_output_that_was_not_exported_is_an_input_error(segmenter):
+    with pytest.raises(InputError, match="chosen at export"):
+        segmenter.run(("attention_9",), _slices(1, 1, 16, 16))
+
+
+def test_many_threads_get_the_answers_of_one(segmenter):
+    batches = [_slices(2, 1, 32, 32, seed=seed) for seed in range(24)]
+    alone = [segmenter.logits(batch) for batch in batches]
+    with ThreadPoolExecutor(6) as pool:
+        for expected, got in zip(alone, pool.map(segmenter.logits, batches), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_array_is_the_volume_of_that_orientation(segmenter):
+    volume = _volume()  # axes run to left, posterior, superior
+    expected = segmenter.predict_volume(volume)
+    assert len(np.unique(expected)) > 1, "the test needs a prediction with structure"
+    np.testing.assert_array_equal(segmenter.predict(volume.data[0], (1.5, 1.5, 5.0), orientation="LPS"), expected)
+    flipped = np.ascontiguousarray(volume.data[0][::-1, ::-1])
+    np.testing.assert_array_equal(segmenter.predict(flipped, (1.5, 1.5, 5.0))[::-1, ::-1], expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "orientation", "reason"),
+    [((4, 4), (1, 1, 1), "RAS", "data"), ((4, 4, 4), (1, 0, 1), "RAS", "spacing"), ((4, 4, 4), (1, 1, 1), "RAP", "orientation")],
+)
+def test_impossible_array_is_an_input_error(segmenter, shape, spacing, orientation, reason):
+    with pytest.raises(InputError, match=f"^{reason}: "):
+        segmenter.predict(np.zeros(shape, np.float32), spacing, orientation=orientation)
+
+
+def test_file_is_segmented_on_its_own_grid(segmenter, tmp_path):
+    volume = _volume()
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(volume.data[0], volume.affine), path)
+    prediction = segmenter.predict_file(path)
+    np.testing.assert_array_equal(prediction.indices, segmenter.predict_volume(volume))
+    assert prediction.volume.shape == volume.shape
+
+
+def test_file_that_does_not_suit_is_named(segmenter, tmp_path):
+    path = tmp_path / "scan.nii"
+    with pytest.raises(InputError, match=r"scan\.nii: no such file"):
+        segmenter.predict_file(path)
+    nib.save(nib.Nifti1Image(_volume().data[0], np.diag([1e-4, 1e5, 1, 1])), path)
+    with pytest.raises(InputError, match=r"scan\.nii: volume: a slice of at most"):
+        segmenter.predict_file(path)
+
+
+def test_memory_holds_one_batch_at_a_time(segmenter, monkeypatch):
+    seen = []
+    logits = segmenter.logits
+    monkeypatch.setattr(segmenter, "logits", lambda slices: seen.append(len(slices)) or logits(slices))
+    volume = _volume(shape=(20, 20, 30))
+    np.testing.assert_array_equal(segmenter.predict_volume(volume), segmenter.predict_volume(volume, batch_size=30))
+    assert max(seen[:-1]) == 8
+
+
+def test_largest_component_is_kept_where_the_metadata_say_so(segmenter, variant):
+    from attunet.volumes.postprocess import keep_largest_components
+    from attunet.volumes.spec import Postprocessing
+
+    volume = _volume()
+    every = segmenter.predict_volume(volume)
+    kept = variant(postprocessing=Postprocessing(largest_component=True)).predict_volume(volume)
+    np.testing.assert_array_equal(kept, keep_largest_components(every, 5))
+    assert (kept != every).any()
+    cut = variant(postprocessing=Postprocessing(largest_component=True, erosion_mm=2.0)).predict_volume(volume)
+    np.testing.assert_array_equal(cut, keep_largest_components(every, 5, volume.spacing, 2.0))
+    assert (cut != kept).any()
+
+
+def test_fixed_size_takes_smaller_slices_and_refuses_larger_ones(variant, network, metadata):
+    from attunet.export.build.graph import export_graph
+
+    graph = export_graph(network, 1, ("logits",), (64, 80)).SerializeToString()
+    fixed = variant(graph, outputs=("logits",), height=64, width=80)
+    small = Volume(_volume().data, np.diag([1.6, 1.6, 5, 1]))  # 64 x 64 after padding
+    assert fixed.predict_volume(small).shape == small.shape
+    with pytest.raises(InputError, match="height 64 and width 80"):
+        fixed.logits(_slices(1, 1, 64, 64))
+    with pytest.raises(InputError, match="64 × 80"):
+        fixed.predict_volume(_volume(shape=(50, 100, 2)))
+
+
+def test_metadata_that_do_not_fit_the_graph_are_refused(variant, metadata):
+    for changes in ({"outputs": ("logits", "attention_7")}, {"spec": dataclasses.replace(metadata.spec, context_slices=3)}):
+        with pytest.raises(InputError, match="does not fit its metadata"):
+            variant(**changes)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_provider_that_is_not_there_is_an_error_that_says_what_is_missing(artefact, provider):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RunError, match=f"{provider}.*(missing|needs|did not load)"):
+        Segmenter(artefact, provider=provider)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    if precision != "fp32":
+        from attunet.export.build.precision import to_half, to_int8
+        from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+
+        model = pytest.importorskip("onnx").load_from_string(graph)
+        if precision == "int8":
+            upsample_by_pixel_shuffle(model)
+        graph = (to_half(model) if precision == "fp16" else to_int8(model, [_slices(4, 1, 48, 64)])).SerializeToString()
+    plain = variant(graph, precision=precision)
+    other = Segmenter(plain.path, provider="openvino", num_threads=1)
+    slices = _slices(3, 1, 48, 64)
+    json.dumps(other.backend.options)  # they stand in results
+    assert other.backend.options["INFERENCE_NUM_THREADS"] == 1
+    tolerance = {"fp32": 1e-5, "fp16": 2e-2, "int8": 2e-2}[precision]  # fp16 is bf16 on some CPUs; int8 may round the other way
+    for one, expected in zip(other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True):
+        assert np.abs(one - expected).mean() < tolerance
+
+
+def test_openvino_without_its_package_says_what_to_install(artefact, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RunError, match=r"attunet\[openvino\]"):
+        Segmenter(artefact, provider="openvino")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "reason"),
+    [
+        ({"provider": "coreml"}, "must be one of cpu, cuda, tensorrt, openvino"),
+        ({"num_threads": 0}, "num_threads"),
+        ({"cuda_graph": True}, "cuda_graph"),
+    ],
+)
+def test_impossible_call_is_an_input_error(artefact, keywords, reason):
+    with pytest.raises(InputError, match=reason):
+        Segmenter(artefact, **keywords)
+
+
+def test_int8_on_a_gpu_is_an_input_error(variant, graph, metadata, tmp_path):
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, precision="int8")))
+    with pytest.raises(InputError, match="export fp16"):
+        Segmenter(path, provider="cuda")
+
+
+def test_bound_buffers_give_what_a_plain_session_gives(graph):
+    """The GPU's way of running, on CPU buffers: reused for a shape, renewed for another, and never the result of an earlier call."""
+    plain = SessionBackend(graph, 1)
+    bound = DeviceBackend.__new__(DeviceBackend)
+    bound._bind(plain._session, "cuda", "cpu", cuda_graph=False)
+    shapes = [(2, 1, 32, 32), (2, 1, 32, 32), (1, 1, 16, 48), (2, 1, 32, 32), *((n, 1, 16, 16) for n in range(1, 12))]
+    for seed, shape in enumerate(shapes):
+        slices = _slices(*shape, seed=seed)
+        for outputs in (("logits", "labels"), ("attention_0", "logits")):
+            for one, other in zip(bound.run(outputs, slices), plain.run(outputs, slices), strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert len(bound._bindings) <= DeviceBackend.MAX_SHAPES
+
+
+def test_runtime_network_is_what_predict_volume_takes(segmenter):
+    volume = _volume()
+    np.testing.assert_array_equal(predict_volume(segmenter.logits, volume, segmenter.spec), segmenter.predict_volume(volume))
+
+
+def test_an_input_unlike_the_training_warns_and_is_segmented_all_the_same(variant, segmenter, tmp_path):
+    volume = _volume()
+    limits = ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)), ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0)), ((10.0, 60.0),), ((50.0, 150.0),)
+    known = variant(ranges=TrainingRanges("mm", *limits))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = known.predict_volume(volume)
+        segmenter.predict_volume(Volume(volume.data * 1000, volume.affine))  # an older artefact knows no ranges
+    path = tmp_path / "thick.nii"
+    nib.save(nib.Nifti1Image(volume.data[0], volume.affine @ np.diag([1, 1, 3, 1])), path)
+    with pytest.warns(UntrainedInputWarning) as told:
+        prediction = known.predict_file(path)
+    assert [f.rule for f in prediction.findings] == ["untrained-spacing", "untrained-size"]
+    assert [str(warning.message) for warning in told] == [f"{f.text} [{f.rule}]" for f in prediction.findings]
+    np.testing.assert_array_equal(prediction.indices, expected)

@@ -1,0 +1,50 @@
+"""The demo from end to end, much shortened: it has to come through, not to be good."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attunet.launch.commands import demo
+
+QUICK = ("--cases", "3", *(word for s in ("model.base_width=4", "optim.epochs=0.3", "run.mixed_precision=no") for word in ("--set", s)))
+
+
+@pytest.mark.slow
+def test_the_whole_way_and_a_second_call(attunet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "LATENCY_SECONDS", 0.2)
+    out = tmp_path / "demo"
+    done = attunet("demo", "--out", out, *QUICK)
+    assert done.code == 0, done.err
+    for expected in ("unet (pytorch cpu)", "attention_unet (pytorch cpu)", "unet (onnxruntime cpu)", "attention_unet (onnxruntime cpu)"):
+        assert expected in done.out
+    results = json.loads((out / "evaluation" / "results.json").read_text())
+    assert [row["seen_cases"] for row in results["models"]] == [[]] * 4
+    assert (out / "evaluation" / "results.md").exists()
+    assert len(list((out / "evaluation" / "plots").glob("*.png"))) >= 6
+
+    changed = (out / "models" / "unet.onnx").stat().st_mtime_ns
+    again = attunet("demo", "--out", out, *QUICK)
+    assert again.code == 0
+    assert "this demo is finished" in again.out.splitlines()[0]
+    assert "attention_unet (onnxruntime cpu)" in again.out
+    assert (out / "models" / "unet.onnx").stat().st_mtime_ns == changed
+
+    other = attunet("demo", "--out", out, *QUICK, "--set", "optim.epochs=1")
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "other data or settings" in other.err
+
+
+@pytest.mark.slow
+def test_a_demo_that_was_interrupted_goes_on(attunet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "LATENCY_SECONDS", 0.2)
+    with monkeypatch.context() as before_export:
+        before_export.setattr("attunet.export.build.export_run.export_run", interrupt)
+        assert attunet("demo", "--out", tmp_path / "demo", *QUICK).code == 130
+    done = attunet("demo", "--out", tmp_path / "demo", *QUICK)
+    assert done.code == 0
+    assert "unet: this training is finished" in done.out
+    assert "attention_unet (onnxruntime cpu)" in done.out

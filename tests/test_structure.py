@@ -1,0 +1,141 @@
+"""The structure of the package: the order of rooms, no circles, and a base install that works without the extras."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attunet.benchmarks", "launch": "attunet.launch"}
+# From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a folder's folders
+# belong to its room, but for those of export and benchmarks.
+ORDER = (
+    *("attunet", "errors", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits", "phantom", "metrics"),
+    *("store", "preparation", "ops", "models", "losses", "device", "loading", "plots", "runs", "training"),
+    *("export", "export/artefact", "export/runtime", "export/build", "export/web", "export/serve"),
+    *("benchmarks", "benchmarks/evaluation", "benchmarks/report", "benchmarks/crossvalidation", "benchmarks/speed", "launch"),
+)
+FORBIDDEN = {  # arrows that the order would allow
+    "export/build": {"training", "loading", "preparation"},
+    "export/serve": {"export/build", "runs", "training"},
+    "export/runtime": {"runs", "training", "models", "ops", "store"},
+    "runs": {"loading"},
+    "preparation": {"metrics"},
+    "benchmarks/evaluation": {"training", "preparation"},
+}
+TORCH_FREE_ROOMS = (
+    *("attunet", "errors", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits", "phantom", "metrics"),
+    *("store", "preparation", "export/artefact", "export/runtime", "export/serve"),
+)
+EXTRAS = ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm", "pydicom", "openvino", "triton")
+TORCH_FREE = [
+    *("volumes.volume", "classes", "volumes.spec", "config", "volumes.geometry", "io.readers", "io.writers", "sources.find_cases"),
+    *("volumes.slices", "volumes.predict", "metrics.overlap", "store", "preparation.prepare", "phantom"),
+    *("export.artefact.artefact", "export.runtime", "launch.cli", "launch.train"),
+]
+
+
+def modules() -> dict[str, Path]:
+    """Import name -> file of every module of the toolkit."""
+    found = {}
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(tree: ast.AST, *, everywhere: bool) -> Iterator[str]:
+    """Names that are imported: at the top of the module alone, or in functions too."""
+    nodes = ast.walk(tree) if everywhere else iter(tree.body)  # type: ignore[attr-defined]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name: str) -> str:
+    """The room of a module of this package, by import name."""
+    path = modules()[name].relative_to(ROOT)
+    folder = "/".join(path.parent.parts[:2])
+    if folder == "toolkit":
+        return "attunet" if path.stem == "__init__" else path.stem
+    return "launch" if folder.startswith("launch") else folder.removeprefix("toolkit/")
+
+
+def imported_modules(path: Path, *, everywhere: bool) -> set[str]:
+    """Import names of this package's modules that a file imports."""
+    known = modules()
+    names = imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=everywhere)
+    return {target for name in names for target in [name if name in known else name.rpartition(".")[0]] if target in known}
+
+
+def test_no_module_imports_a_folder_by_its_name() -> None:
+    for path in [*modules().values(), *(ROOT / "tests").rglob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong = [name for name in imports(tree, everywhere=True) if name.split(".")[0] in FOLDERS]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}; the import name is attunet"
+        relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        assert not relative, f"{path.relative_to(ROOT)} has a relative import, which does not say its room"
+
+
+def test_rooms_import_one_way() -> None:
+    for name, path in modules().items():
+        here = room_of(name)
+        assert here in ORDER, f"{here} is a new room: give it a place in ORDER and in docs/architecture.md"
+        for other in imported_modules(path, everywhere=True):
+            there = room_of(other)
+            assert ORDER.index(there) <= ORDER.index(here), f"{name} ({here}) imports {other} ({there}), a room above its own"
+            assert there not in FORBIDDEN.get(here, ()), f"{name} ({here}) imports {other} ({there})"
+
+
+def test_torch_free_rooms_do_not_import_torch() -> None:
+    for name, path in modules().items():
+        if room_of(name) in TORCH_FREE_ROOMS:
+            used = imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=True)
+            assert not [other for other in used if other.split(".")[0] in ("torch", "accelerate", "safetensors")], name
+
+
+def test_no_circles() -> None:
+    graph = {name: imported_modules(path, everywhere=False) - {name} for name, path in modules().items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+BLOCK = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run_without_extras(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", BLOCK + code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_base_install_imports_without_the_extras() -> None:
+    done = run_without_extras("\n".join(f"import attunet.{name}" for name in TORCH_FREE))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_works_without_the_extras_and_names_the_one_it_needs(tmp_path: Path) -> None:
+    def attunet(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        listed = [str(a) for a in arguments]
+        return run_without_extras(f"from attunet.launch.cli import main\nsys.argv[1:] = {listed}\nsys.exit(main())")
+
+    assert attunet("--help").returncode == 0
+    assert attunet("phantom", tmp_path / "source", "--cases", 2).returncode == 0
+    assert attunet("prepare", tmp_path / "source", tmp_path / "store", "--config", "demo").returncode == 0
+    assert attunet("inspect", tmp_path / "store").returncode == 0
+    failed = attunet("train", tmp_path / "store", tmp_path / "run", "--fold", 0)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+    assert "pip install 'attunet[train]'" in failed.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.errors import InputError
+from attunet.io.readers import read_volume
+from attunet.volumes.predict import predict_volume
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.volume import Volume
+
+pydicom = pytest.importorskip("pydicom")
+
+DATA = np.random.default_rng(0).integers(-200, 2000, (12, 10, 6)).astype(np.int16)
+OBLIQUE = np.array([[-1.4, 0.2, 0.05, 10], [0.2, 1.4, 0.1, -4], [0.01, -0.1, 6, 3], [0, 0, 0, 1.0]])
+AXES = {
+    "axial": np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]]),
+    "sagittal": np.array([[0, 0, 5, -30], [-1.5, 0, 0, 70], [0, -1.2, 0, 90], [0, 0, 0, 1.0]]),
+    "coronal, from behind": np.array([[-1.5, 0, 0, 90], [0, 0, -5, 30], [0, -1.2, 0, 90], [0, 0, 0, 1.0]]),
+}
+
+
+def edit(path: Path, **elements: object) -> None:
+    dataset = pydicom.dcmread(path)
+    for name, value in elements.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+def canonical(volume: Volume) -> nib.Nifti1Image:
+    return nib.as_closest_canonical(nib.Nifti1Image(volume.data[0], volume.affine))
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_a_series_lies_where_its_nifti_lies(tmp_path: Path, write_series, axes: str) -> None:
+    write_series(tmp_path / "series", DATA, AXES[axes])
+    (tmp_path / "series/DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "series/notes.txt").write_text("no DICOM")
+    volume = read_volume(tmp_path / "series")
+    expected = canonical(Volume(DATA[None], AXES[axes]))
+    found = canonical(volume)
+    np.testing.assert_array_equal(found.dataobj, expected.dataobj)
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-5)
+    assert (volume.unit, volume.data.dtype) == ("mm", np.int16)
+
+
+def test_slices_are_ordered_by_place_and_not_by_name(tmp_path: Path, write_series) -> None:
+    paths = write_series(tmp_path / "series", DATA, AXES["axial"])
+    for name, path in zip("fbdace", paths, strict=True):
+        path.rename(path.with_name(name))
+    np.testing.assert_array_equal(canonical(read_volume(tmp_path / "series")).dataobj, canonical(Volume(DATA[None], AXES["axial"])).dataobj)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int32])
+def test_pixels_and_rescaling_are_as_the_header_says(tmp_path: Path, write_series, kind: type) -> None:
+    data = np.abs(DATA % 200).astype(kind)
+    write_series(tmp_path / "plain", data, AXES["axial"])
+    plain = read_volume(tmp_path / "plain").data
+    assert plain.dtype == kind
+    assert sorted(plain.ravel()) == sorted(data.ravel())
+    write_series(tmp_path / "scaled", data, AXES["axial"], RescaleSlope="2.5", RescaleIntercept="-1024")
+    np.testing.assert_allclose(read_volume(tmp_path / "scaled").data, plain * 2.5 - 1024)
+
+
+def test_a_series_gets_the_labels_that_its_nifti_gets(tmp_path: Path, write_series) -> None:
+    spec = PreprocessSpec("LPS", 2, 1.7, (32, 32))
+
+    def network(slices: np.ndarray) -> np.ndarray:
+        columns = np.mgrid[: slices.shape[2], : slices.shape[3]][1] / 16
+        return np.stack([0 * slices[:, 0], slices[:, 0] - columns, slices[:, 0] + columns - 1], axis=1)
+
+    affine = OBLIQUE
+    affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) * 3  # DICOM slices lie along their normal
+    write_series(tmp_path / "series", DATA, affine)
+    volume = read_volume(tmp_path / "series")
+    found = canonical(Volume(predict_volume(network, volume, spec)[None], volume.affine))
+    expected = canonical(Volume(predict_volume(network, Volume(DATA[None], affine), spec)[None], affine))
+    np.testing.assert_array_equal(found.dataobj, expected.dataobj)
+
+
+def test_one_file_is_one_slice(tmp_path: Path, write_series) -> None:
+    first, *_ = write_series(tmp_path / "series", DATA, AXES["axial"], SliceThickness="5")
+    assert read_volume(first).data.shape == (1, 12, 10, 1)
+    assert read_volume(first).spacing == pytest.approx((1.5, 1.2, 5))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"SeriesInstanceUID": "1.2.3.4"}, "must hold one series, IMG-0004-00003.dcm is of another than IMG-0004-00001.dcm"),
+        ({"PixelSpacing": ["1.3", "1.5"]}, "must agree in size, spacing and direction"),
+        ({"ImageOrientationPatient": ["0", "1", "0", "1", "0", "0"]}, "must agree in size, spacing and direction"),
+        ({"ImagePositionPatient": ["-90", "-70", "-30"]}, "two slices lie in the same place"),
+        ({"ImagePositionPatient": ["-90", "-70", "-17"]}, "must be evenly spaced, 5 mm apart"),
+        ({"NumberOfFrames": 30000}, "must be one grey frame"),
+        ({"SamplesPerPixel": 3}, "with 3 samples of 16 bits"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, "must be grey"),
+        ({"Rows": 30000, "Columns": 30000}, "is cut short: 30000 × 30000 pixels need 1,800,000,000 bytes"),
+        ({"Rows": 65535, "Columns": 65535}, "at most 32768 pixels a side"),
+        ({"ImagePositionPatient": None}, "cannot be read as DICOM: AttributeError"),
+        ({"PixelSpacing": ["1.5", "1.5", "1.5"]}, "cannot be read as DICOM: ValueError"),
+    ],
+)
+def test_a_series_that_makes_no_volume_is_one_line(tmp_path: Path, write_series, change: dict, rule: str) -> None:
+    edit(write_series(tmp_path / "series", DATA, AXES["axial"])[2], **change)
+    with pytest.raises(InputError, match=rule) as caught:
+        read_volume(tmp_path / "series")
+    assert "\n" not in str(caught.value)
+
+
+def test_compressed_syntaxes_are_named(tmp_path: Path, write_series) -> None:
+    for uid in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"):
+        path = write_series(tmp_path / uid, DATA[:, :, :1], AXES["axial"])[0]
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = uid
+        raw = path.read_bytes()
+        header = pydicom.filebase.DicomBytesIO()
+        header.is_little_endian, header.is_implicit_VR = True, False
+        pydicom.filewriter.write_file_meta_info(header, dataset.file_meta)
+        path.write_bytes(bytes(128) + b"DICM" + header.getvalue() + raw[-500:])
+        with pytest.raises(InputError, match=f"must be uncompressed, got the transfer syntax {uid}$"):
+            read_volume(path)
+
+
+def test_big_endian_is_read_as_it_is_meant(tmp_path: Path, write_series) -> None:
+    path = write_series(tmp_path / "series", DATA[:, :, :1], AXES["axial"])[0]
+    expected = read_volume(path).data
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
+    pydicom.dcmwrite(path, dataset, little_endian=False, implicit_vr=False, enforce_file_format=True)
+    np.testing.assert_array_equal(read_volume(path).data, expected)
+
+
+def test_a_small_file_that_declares_a_large_element_asks_for_no_memory(tmp_path: Path, write_series) -> None:
+    resource = pytest.importorskip("resource")
+    path = write_series(tmp_path / "series", DATA[:, :, :1], AXES["axial"])[0]
+    raw = path.read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00")
+    path.write_bytes(raw[: at + 8] + (2**32 - 2).to_bytes(4, "little") + raw[at + 12 : -50])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"cannot be read as DICOM|is cut short"):
+        read_volume(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_links_in_a_series_are_left_aside(tmp_path: Path, write_series) -> None:
+    paths = write_series(tmp_path / "series", DATA, AXES["axial"])
+    paths[-1].rename(tmp_path / "elsewhere.dcm")
+    paths[-1].symlink_to(tmp_path / "elsewhere.dcm")
+    assert read_volume(tmp_path / "series").data.shape[-1] == 5

@@ -1,0 +1,77 @@
+"""A label map as DICOM SEG: read back by highdicom it is the label map, on the grid of the series."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.io.readers import read_volume
+from attunet.io.writers import write_labels
+from attunet.volumes.volume import Volume
+
+hd = pytest.importorskip("highdicom")
+pydicom = pytest.importorskip("pydicom")
+
+CLASSES = Classes(("background", "liver", "left kidney"), (0, 63, 189))
+STUDY = {"StudyInstanceUID": "1.2.826.0.1.5", "FrameOfReferenceUID": "1.2.826.0.1.6", "PatientName": "Doe^Jane", "PatientID": "7"}
+
+
+@pytest.fixture
+def series(tmp_path: Path, write_series) -> Path:
+    """An oblique series whose files are not named in the order of its slices."""
+    angle = np.radians(20)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-1.5, -2.0, 4.0])
+    affine[:3, 3] = (40, -30, 12)
+    data = np.random.default_rng(0).integers(0, 900, (9, 7, 5)).astype(np.int16)
+    for index, path in enumerate(write_series(tmp_path / "series", data, affine, **STUDY)):
+        path.rename(path.with_name(f"{(3 * index) % 5}.dcm"))
+    return tmp_path / "series"
+
+
+def test_segments_are_the_classes_on_the_grid_of_the_series(series: Path, tmp_path: Path) -> None:
+    volume = read_volume(series)
+    indices = np.random.default_rng(1).integers(0, 3, volume.shape).astype(np.uint8)
+    indices[:, :, 2] = 0  # a slice without any
+    write_labels(tmp_path / "out.dcm", indices, CLASSES, volume)
+    made = hd.seg.segread(tmp_path / "out.dcm")
+    assert [made.get_segment_description(n).segment_label for n in made.segment_numbers] == ["liver", "left kidney"]
+    assert [made.get_segment_description(n).segmented_property_type.value for n in made.segment_numbers] == ["63", "189"]
+    found = made.get_volume(combine_segments=True, rescale_fractional=False)
+    # highdicom's axes and directions are its own: every voxel of ours is looked up by its place in space.
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), [1], indexing="ij"), axis=-1).reshape(-1, 4)
+    lps = (places @ (np.diag([-1, -1, 1, 1]) @ volume.affine).T) @ np.linalg.inv(found.affine).T
+    at = np.rint(lps[:, :3]).astype(int)
+    np.testing.assert_allclose(lps[:, :3], at, atol=0.01)
+    inside = ((at >= 0) & (at < found.array.shape)).all(axis=1)  # slices without a segment may be left out
+    values = np.zeros(len(at), int)
+    values[inside] = found.array[tuple(at[inside].T)]
+    np.testing.assert_array_equal(values.reshape(volume.shape), indices)
+
+
+def test_the_object_belongs_to_the_patient_and_the_study_and_says_what_made_it(series: Path, tmp_path: Path) -> None:
+    volume = read_volume(series)
+    write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    made = pydicom.dcmread(tmp_path / "out.dcm")
+    assert (made.Modality, made.StudyInstanceUID, str(made.PatientName)) == ("SEG", "1.2.826.0.1.5", "Doe^Jane")
+    assert made.SeriesInstanceUID != pydicom.dcmread(series / "0.dcm").SeriesInstanceUID
+    assert "not a medical device" in made.SeriesDescription
+
+
+def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path) -> None:
+    volume = read_volume(series)
+    write_labels(tmp_path / "out.dcm", np.zeros(volume.shape, np.uint8), CLASSES, volume)
+    assert not hd.seg.segread(tmp_path / "out.dcm").pixel_array.any()
+
+
+def test_what_makes_no_segmentation_is_one_line(series: Path, tmp_path: Path, write_series) -> None:
+    for path in (tmp_path / "out.dcm",):
+        with pytest.raises(InputError, match="for DICOM series alone"):
+            write_labels(path, np.zeros((4, 4, 2), np.uint8), CLASSES, Volume(np.zeros((1, 4, 4, 2)), np.eye(4)))
+        write_series(tmp_path / "bare", np.zeros((4, 4, 2), np.int16), np.eye(4))
+        with pytest.raises(InputError, match="needs the element StudyInstanceUID"):
+            write_labels(path, np.zeros((4, 4, 2), np.uint8), CLASSES, read_volume(tmp_path / "bare"))
+        assert not path.exists()

@@ -1,0 +1,161 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.io.readers import read_label_array, read_volume
+from attunet.io.writers import write_labels
+from attunet.volumes.volume import Volume
+
+Image = pytest.importorskip("PIL.Image")
+RNG = np.random.default_rng(0)
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.TIFF"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_grey_pictures_are_volumes_of_one_slice(tmp_path: Path, name: str, kind: type) -> None:
+    pixels = RNG.integers(0, np.iinfo(kind).max, (7, 5)).astype(kind)
+    volume = read_volume(save(tmp_path / name, pixels))
+    np.testing.assert_array_equal(volume.data[0, :, :, 0], pixels.T)
+    assert volume.data.dtype in (kind, np.int32)
+    assert (volume.unit, volume.spacing) == ("pixel", (1, 1, 1))
+
+
+def test_colour_is_three_channels_and_alpha_is_dropped(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 255, (7, 5, 4)).astype(np.uint8)
+    for bands in (3, 4):
+        volume = read_volume(save(tmp_path / f"{bands}.png", pixels[:, :, :bands]))
+        np.testing.assert_array_equal(volume.data[..., 0], pixels[:, :, :3].transpose(2, 1, 0))
+
+
+def test_pages_of_a_tiff_are_slices(tmp_path: Path) -> None:
+    pages = RNG.integers(0, 255, (4, 7, 5)).astype(np.uint8)
+    images = [Image.fromarray(page) for page in pages]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:], compression="tiff_lzw")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").data[0], pages.transpose(2, 1, 0))
+    images[0].save(tmp_path / "b.tif", save_all=True, append_images=[images[1].resize((9, 9))])
+    with pytest.raises(InputError, match="every page must have the same size"):
+        read_volume(tmp_path / "b.tif")
+
+
+def test_label_images_are_indices(tmp_path: Path) -> None:
+    labels = RNG.integers(0, 4, (7, 5)).astype(np.uint8)
+    palette = Image.fromarray(labels).convert("P")
+    palette.putdata(labels.ravel().tolist())
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    palette.save(tmp_path / "palette.png")
+    save(tmp_path / "grey.png", labels)
+    save(tmp_path / "rgb.png", np.repeat(labels[:, :, None], 3, axis=2))
+    Image.fromarray(labels > 0).save(tmp_path / "binary.png")
+    for name in ("palette", "grey", "rgb"):
+        np.testing.assert_array_equal(read_label_array(tmp_path / f"{name}.png")[0][:, :, 0], labels.T)
+    white_first = Image.fromarray((labels == 0).astype(np.uint8))  # as a program that makes files smaller may leave it
+    white_first.putpalette([255, 255, 255, 0, 0, 0])
+    white_first.save(tmp_path / "white first.png")
+    for name in ("binary", "white first"):
+        np.testing.assert_array_equal(read_label_array(tmp_path / f"{name}.png")[0][:, :, 0], 255 * (labels.T > 0))
+    save(tmp_path / "colours.png", RNG.integers(0, 255, (7, 5, 3)).astype(np.uint8))
+    with pytest.raises(InputError, match="must be grey or have a palette"):
+        read_label_array(tmp_path / "colours.png")
+
+
+def test_bmp_and_gif_are_pictures_too(tmp_path: Path) -> None:
+    labels = np.zeros((9, 14), np.uint8)
+    labels[2:5, 3:9] = 255
+    for name in ("a.bmp", "a.gif"):
+        np.testing.assert_array_equal(read_label_array(save(tmp_path / name, labels))[0][:, :, 0], labels.T)
+        np.testing.assert_array_equal(read_volume(tmp_path / name).data, labels.T[None, :, :, None])
+    frames = [Image.fromarray(labels), Image.fromarray(labels.T.reshape(labels.shape))]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"b\.gif: a GIF must have one frame"):
+        read_volume(tmp_path / "b.gif")
+
+
+def png_of(width: int, height: int, body: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (100_000, 100_000), (30_000, 30_000), (12_000, 12_000)])
+def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(tmp_path: Path, width: int, height: int) -> None:
+    resource = pytest.importorskip("resource")
+    (tmp_path / "bomb.png").write_bytes(png_of(width, height, zlib.compress(bytes(10_000))))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"bomb\.png: (at most|is cut short|cannot be read)"):
+        read_volume(tmp_path / "bomb.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_damaged_and_unsupported_pictures_are_one_line(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", RNG.integers(0, 255, (70, 50)).astype(np.uint8))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
+        read_volume(path)
+    save(tmp_path / "b.tif", RNG.integers(0, 255, (70, 50)).astype(np.uint8), compression="jpeg")
+    with pytest.raises(InputError, match=r"TIFF compression must be one of raw, .* got jpeg"):
+        read_volume(tmp_path / "b.tif")
+    Image.fromarray(RNG.integers(0, 255, (7, 5)).astype(np.uint8)).save(tmp_path / "c.ppm")
+    (tmp_path / "c.ppm").rename(tmp_path / "c.png")
+    with pytest.raises(InputError, match="cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
+        read_volume(tmp_path / "c.png")
+    Image.new("CMYK", (5, 5)).save(tmp_path / "d.tif")
+    with pytest.raises(InputError, match="must be grey, palette or RGB, got Pillow's mode CMYK"):
+        read_volume(tmp_path / "d.tif")
+
+
+def test_jpeg_photographs_are_read_and_sizes_they_cannot_hold_are_not(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, 30:] = (200, 100, 50)
+    volume = read_volume(save(tmp_path / "a.jpg", pixels, quality=95))
+    assert (volume.data.shape, volume.data.dtype, volume.unit) == ((3, 60, 40, 1), np.uint8, "pixel")
+    assert np.abs(volume.data[:, 50, 20, 0].astype(int) - (200, 100, 50)).max() < 8
+    raw = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = raw.index(b"\xff\xc0") + 5  # height and width in the frame header
+    raw[at : at + 4] = struct.pack(">HH", 65000, 65000)
+    (tmp_path / "bomb.jpg").write_bytes(raw)
+    with pytest.raises(
+        InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as PNG, TIFF, JPEG, BMP or GIF: Image size)"
+    ):
+        read_volume(tmp_path / "bomb.jpg")
+    (tmp_path / "cut.JPEG").write_bytes((tmp_path / "a.jpg").read_bytes()[:400])
+    with pytest.raises(InputError, match=r"cut\.JPEG: cannot be read as PNG, TIFF, JPEG, BMP or GIF"):
+        read_volume(tmp_path / "cut.JPEG")
+
+
+def test_a_jpeg_mask_is_black_and_white_or_refused(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:41, 11:30] = 255
+    labels, _ = read_label_array(save(tmp_path / "mask.jpg", mask, quality=60))
+    assert set(np.unique(labels)) == {0, 255}
+    assert (mask != labels[:, :, 0].T).mean() < 0.01
+    for name, array in (("values", mask // 85), ("greys", np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1)))):
+        array = array * 20 if name == "values" else array
+        with pytest.raises(InputError, match=r"as JPEG must be black and white"):
+            read_label_array(save(tmp_path / f"{name}.jpg", array))
+
+
+@pytest.mark.parametrize(("values", "mode"), [((0, 255), "L"), ((0, 4000), "I;16")])
+def test_label_maps_of_pictures_are_pictures(tmp_path: Path, values: tuple[int, int], mode: str) -> None:
+    classes, indices = Classes(("background", "x"), values), RNG.integers(0, 2, (7, 5, 3)).astype(np.uint8)
+    like = Volume(np.zeros((1, 7, 5, 1), np.uint8), np.eye(4), unit="pixel")
+    write_labels(tmp_path / "a.png", indices[:, :, :1], classes, like)
+    assert (Image.open(tmp_path / "a.png").mode, Image.open(tmp_path / "a.png").size) == (mode, (7, 5))
+    np.testing.assert_array_equal(read_label_array(tmp_path / "a.png")[0], np.array(values)[indices[:, :, :1]])
+    stack = Volume(np.zeros((1, 7, 5, 3), np.uint8), np.eye(4), unit="pixel")
+    write_labels(tmp_path / "a.tif", indices, classes, stack)
+    np.testing.assert_array_equal(read_label_array(tmp_path / "a.tif")[0], np.array(values)[indices])
+    for name, volume, words in (("b.png", stack, "holds one slice"), ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii")):
+        with pytest.raises(InputError, match=words):
+            write_labels(tmp_path / name, indices, classes, volume)

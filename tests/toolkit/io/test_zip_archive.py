@@ -1,0 +1,118 @@
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError
+from attunet.io import zip_archive as archive
+from attunet.io.zip_archive import extract
+
+
+def everything(name: str) -> bool:
+    return True
+
+
+def zipped(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return path
+
+
+def add(path: Path, info: zipfile.ZipInfo, content: bytes = b"x") -> None:
+    with zipfile.ZipFile(path, "a") as opened:
+        opened.writestr(info, content)
+
+
+def special(name: str, kind: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (kind | 0o777) << 16
+    return info
+
+
+def refused(path: Path, into: Path, rule: str) -> None:
+    with pytest.raises(InputError, match=rule) as caught:
+        extract(path, into, everything)
+    assert "\n" not in str(caught.value)
+    assert not into.exists()
+
+
+def test_wanted_members_come_out_as_they_went_in(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{"x/a.nii": b"one", "x/b.txt": b"two", "c.nii": b""})
+    assert extract(path, tmp_path / "out", lambda name: name.endswith(".nii")) == 2
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert found == {"x/a.nii": b"one", "c.nii": b""}
+
+
+@pytest.mark.parametrize("name", ["../out.nii", "/etc/passwd.nii", "a/../../b.nii", "..\\b.nii", "C:/b.nii", "a/\x1b[2J.nii"])
+def test_a_member_that_leads_out_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    path = zipped(tmp_path / "a.zip", **{"good.nii": b"x"})
+    add(path, zipfile.ZipInfo(name))
+    refused(path, tmp_path / "out", "members must lie inside the archive")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK])
+def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
+    path = zipped(tmp_path / "a.zip", **{"good.nii": b"x"})
+    add(path, special("link.nii", kind), b"/etc/passwd")
+    refused(path, tmp_path / "out", "members must be regular files")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_that_meet_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{"a.nii": b"x"})
+    add(path, zipfile.ZipInfo("A.nii"))
+    refused(path, tmp_path / "out", "is there twice")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "rule"),
+    [
+        ("MAX_MEMBERS", 2, "at most 2 members"),
+        ("MAX_MEMBER_BYTES", 999, "a member of at most 999 bytes"),
+        ("MAX_TOTAL_BYTES", 1500, "must unpack to at most"),
+    ],
+)
+def test_counts_and_sizes_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, rule: str) -> None:
+    monkeypatch.setattr(archive, limit, value)
+    refused(zipped(tmp_path / "a.zip", a=bytes(1000), b=b"x", c=bytes(800)), tmp_path / "out", rule)
+
+
+def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED_BYTES", 2**20)
+    refused(zipped(tmp_path / "a.zip", bomb=bytes(2**24)), tmp_path / "out", "must unpack to at most 100 times its size")
+
+
+def corrupted(change: Callable[[bytearray], None]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        raw = bytearray(path.read_bytes())
+        change(raw)
+        path.write_bytes(raw)
+
+    return apply
+
+
+def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> None:
+    body = bytes(range(256)) * 20
+    path = zipped(tmp_path / "a.zip", a=body)
+    raw = path.read_bytes()
+
+    def attempt(changed: bytes, rule: str) -> None:
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=rule):
+            extract(path, tmp_path / "out", everything)
+
+    attempt(raw[: len(raw) // 2], "cannot be read as a zip archive")
+    attempt(b"no zip", "cannot be read as a zip archive")
+    directory = raw.index(b"PK\x01\x02")
+    flags = bytearray(raw)
+    flags[directory + 8] |= 1
+    attempt(bytes(flags), "must not be encrypted")
+    size = bytearray(raw)
+    size[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
+    attempt(bytes(size), "cannot be read as a zip archive|does not have the size")
+    content = bytearray(raw)
+    content[60] ^= 255
+    attempt(bytes(content), "cannot be read as a zip archive|does not have the size|is there twice|File exists")

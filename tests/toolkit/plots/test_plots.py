@@ -1,0 +1,135 @@
+"""Pictures show the patient the right way round, and what they are given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib draws the pictures")
+
+from matplotlib.image import imread
+
+from attunet.classes import CHAOS_MR
+from attunet.plots.attention import draw_attention
+from attunet.plots.confusion import draw_confusion
+from attunet.plots.contact_sheet import draw_contact_sheet, tile
+from attunet.plots.curves import draw_curves
+from attunet.plots.organ_slices import MOST, draw_organ_slices, slices_to_show
+from attunet.plots.outlines import draw_outlines
+from attunet.plots.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
+from attunet.plots.view import fullest_slice, largest_slice, view_of
+from attunet.volumes.volume import Volume
+
+RAS = np.diag([1.5, 2.0, 8.0, 1.0])
+LAS = np.diag([-1.5, 2.0, 8.0, 1.0])
+ASR = np.array([[0, 0, 1.5, 0], [2.0, 0, 0, 0], [0, 8.0, 0, 0], [0, 0, 0, 1.0]])  # sagittal scan: axes run to anterior, superior, right
+
+
+def scan(affine: np.ndarray, shape: tuple[int, int, int] = (20, 30, 8)) -> Volume:
+    return Volume(np.random.default_rng(0).normal(100, 10, (1, *shape)), affine)
+
+
+def corner_marked(affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A label in the patient's right, anterior, superior corner, wherever the array has it."""
+    corners = np.array([[i * (shape[0] - 1), j * (shape[1] - 1), k * (shape[2] - 1), 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    world = corners @ affine.T
+    chosen = corners[np.argmax(world[:, :3] @ (1, 1, 1))]  # RAS+: right, anterior and superior are positive
+    labels = np.zeros(shape, dtype=np.uint8)
+    labels[tuple(chosen[:3].astype(int))] = 1
+    return labels
+
+
+@pytest.mark.parametrize("affine", [RAS, LAS, ASR], ids=["RAS", "LAS", "ASR"])
+@pytest.mark.parametrize(
+    ("slice_axis", "corner"),
+    [(2, (-1, 0, 0)), (1, (0, 0, 0)), (0, (0, 0, 0))],
+    ids=["axial", "coronal", "sagittal"],
+)
+def test_right_is_on_the_left_and_front_or_head_at_the_top(affine: np.ndarray, slice_axis: int, corner: tuple[int, int, int]) -> None:
+    volume = scan(affine)
+    shown = view_of(volume, slice_axis=slice_axis).slices(corner_marked(affine, volume.shape))
+    assert shown[corner] == 1  # (slice, row, column): the superior slice's top left, and so on
+
+
+def test_pixels_have_their_true_proportion() -> None:
+    assert view_of(scan(RAS)).row_over_column == pytest.approx(2.0 / 1.5)
+    assert view_of(scan(RAS), slice_axis=1).row_over_column == pytest.approx(8.0 / 1.5)
+    assert view_of(scan(ASR), slice_axis=0).row_over_column == pytest.approx(8.0 / 2.0)
+
+
+def test_images_without_orientation_are_shown_as_stored() -> None:
+    volume = Volume(np.arange(12.0).reshape(1, 4, 3, 1), np.eye(4), unit="pixel")
+    view = view_of(volume, oriented=False)
+    assert view.sides == ()
+    np.testing.assert_array_equal(view.slices(volume.data[0])[0], volume.data[0, :, :, 0].T)
+
+
+def test_which_slice_is_shown() -> None:
+    labels = np.zeros((4, 5, 5), dtype=np.uint8)
+    labels[1], labels[2, 0], labels[2, 1] = 1, 1, 2
+    assert largest_slice(labels == 1) == 1
+    assert largest_slice(labels == 3) is None
+    assert fullest_slice(labels) == 2
+
+
+def _is_picture(path: Path) -> bool:
+    pixels = imread(path)
+    return min(pixels.shape[:2]) > 200 and float(pixels[..., :3].std()) > 0.02
+
+
+def test_every_picture_is_drawn(tmp_path: Path) -> None:
+    volume = scan(LAS)
+    truth = np.zeros(volume.shape, dtype=np.uint8)
+    truth[3:9, 5:12, 2:6], truth[12:18, 5:12, 3:7] = 1, 2
+    missing = np.zeros_like(truth)
+    view = view_of(volume)
+    counts = np.array([[90, 5, 0, 0, 0], [10, 40, 0, 0, 0], *([[0] * 5] * 3)])
+    rows = [
+        {"event": "train", "step": 1, "epoch": 0.5, "loss": 1.0},
+        {"event": "validation", "step": 2, "epoch": 1.0, "loss": 0.9, "dice": {"mean": None}},
+        {"event": "train", "step": 3, "epoch": 1.5, "loss": 0.5},
+        {"event": "validation", "step": 4, "epoch": 2.0, "loss": 0.6, "dice": {"mean": 0.7}},
+    ]
+    maps = [np.random.default_rng(n).uniform(size=(n, n)) for n in (4, 8, 16)]
+    pictures = [
+        draw_outlines(tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth),
+        draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
+        draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1, title="invented"),
+        draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
+        draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR),
+        draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),
+        draw_confusion(tmp_path / "confusion.png", counts, CHAOS_MR, title="rows without voxels"),
+        draw_curves(tmp_path / "curves.png", {"unet": rows, "just started": []}),
+    ]
+    assert all(_is_picture(path) for path in pictures)
+
+
+def test_the_most_wrong_slices_of_an_organ_are_shown() -> None:
+    true = np.zeros((40, 8, 8), dtype=bool)
+    true[5:35, :4] = True
+    found = true.copy()
+    found[10:20, 0] = False  # eight pixels wrong in ten slices
+    found[36, 7, 7] = True  # one, where there is no organ
+    shown = slices_to_show(true, found)
+    assert len(shown) == MOST
+    assert {*range(10, 20), 36} < {*shown.tolist()}
+    assert (np.diff(shown) > 0).all()
+
+
+def test_speed_pictures(tmp_path: Path) -> None:
+    def row(dice: float | None, latency: float) -> dict[str, object]:
+        return {
+            "dice": {"mean": dice, "ci95": [0.8, 0.9] if dice else None},
+            "latency_ms": {"batch": {"1": {"p50": latency, "p95": 2 * latency}, "8": {"p50": 6 * latency, "p95": 7 * latency}}},
+            "throughput_slices_per_s": {"batch": {"1": 1 / latency, "8": 8 / latency}},
+            "volume_ms": {"read": 5, "prepare": 6, "network": 30 * latency, "finish": 7, "write": 8, "total": 0},
+        }
+
+    rows = {"slow": row(0.9, 30.0), "fast": row(0.88, 3.0), "all cases seen": row(None, 4.0)}
+    for draw in (draw_dice_against_latency, draw_latency_against_batch, draw_volume_time):
+        assert _is_picture(draw(tmp_path / f"{draw.__name__}.png", rows))
+
+
+def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
+    points = {"slow best": (30.0, 0.92), "beaten": (31.0, 0.91), "fast": (3.0, 0.88), "as fast, worse": (3.0, 0.87), "middle": (10.0, 0.90)}
+    assert pareto_front(points) == ["fast", "middle", "slow best"]

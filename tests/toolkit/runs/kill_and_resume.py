@@ -1,0 +1,116 @@
+"""Not a test: a program that trains in child processes, kills them, and lets them resume; prints one JSON line a training.
+
+    python kill_and_resume.py STORE FOLDER CONFIG.toml PROCESSES MOMENT...
+
+PROCESSES: how many processes each attempt has, e.g. 1, or 2,1,2; the last number holds from there on. For each MOMENT a training in
+FOLDER/MOMENT is killed by SIGKILL (in all attempts of PROCESSES but the last, and in the first), then resumed until it is done. A whole
+number is a write to the disk that matters (fsync or rename), and rank 0 is killed just before that one; one with a point is seconds,
+and a process drawn from it is killed. Then the others are, as a launcher does. Moment 0 is never killed. What each process took in each
+step is in FOLDER/MOMENT.samples. The children are forked before PyTorch has run anything, which saves importing it for each.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from attunet.config import load_config
+from attunet.loading.resident import ResidentLoader
+from attunet.training.loop import train
+
+ATTEMPTS = 6
+
+
+def main(store: Path, folder: Path, config: Path, processes: list[int], moments: list[str]) -> None:
+    killed = max(1, len(processes) - 1)
+    for moment in moments:
+        codes: list[int] = []
+        while not codes or (codes[-1] != 0 and len(codes) < ATTEMPTS):
+            number, world = len(codes), processes[min(len(codes), len(processes) - 1)]
+
+            def work(rank: int, number: int = number, moment: str = moment) -> None:
+                if rank == 0 and number < killed and "." not in moment and moment != "0":
+                    kill_at_write(int(moment))
+                note_samples(folder / f"{moment}.samples", number)
+                train(store, folder / moment, load_config(config), fold=0, resume="auto", report=lambda text: None)
+
+            codes.append(job(work, world, float(moment) if "." in moment and number < killed else None))
+        print(json.dumps({"moment": moment, "codes": codes}), flush=True)
+
+
+def job(work, world: int, kill_after_s: float | None) -> int:
+    """Exit code of the first process that fails, 0 when none does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = {}
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            if world > 1:
+                meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                os.environ.update({name: str(value) for name, value in meeting.items()})
+            in_child(lambda rank=rank: work(rank))
+        children[child] = rank
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(random.Random(kill_after_s).choice(list(children)), signal.SIGKILL)  # one that is done is a zombie still and does not mind
+    code = 0
+    while children:
+        child, status = os.wait()
+        del children[child]
+        if (ended := os.waitstatus_to_exitcode(status)) != 0:
+            code = code or ended
+            for other in children:
+                with suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
+    return code
+
+
+def in_child(work) -> None:
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def kill_at_write(boundary: int) -> None:
+    left = boundary
+
+    def counting(write):
+        def wrapped(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return write(*arguments, **options)
+
+        return wrapped
+
+    os.fsync, os.rename = counting(os.fsync), counting(os.rename)
+
+
+def note_samples(path: Path, attempt: int) -> None:
+    take = ResidentLoader.take
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+
+    def noting(self: ResidentLoader, step: int):
+        batch = take(self, step)
+        row = {"attempt": attempt, "step": step, "world": world, "rank": rank, "samples": batch.samples.tolist()}
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return batch
+
+    ResidentLoader.take = noting  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), [int(count) for count in sys.argv[4].split(",")], sys.argv[5:])

@@ -1,0 +1,127 @@
+"""Who may write in a run folder: locks of the living and the dead, here and on other machines, whatever their clocks say."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.runs import lock
+from attunet.runs.run_folder import RunFolder
+from attunet.system.atomic_files import write_folder
+
+A_DAY_S = 86400
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(lock, "SILENT_S", 1.0)
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process is on another machine."""
+    monkeypatch.setattr(lock, "_place", lambda: "node8 of a cluster")
+
+
+def leave_lock(run: Path, content: str, age_s: float = 0) -> Path:
+    run.mkdir(exist_ok=True)
+    path = run / "run.lock"
+    path.write_text(content)
+    os.utime(path, (time.time() - age_s,) * 2)
+    return path
+
+
+OTHER_HOST = json.dumps({"host": "node7", "pid": 4711, "place": "node7 of a cluster", "token": "x"})
+
+
+def test_a_living_holder_on_another_machine_keeps_its_run(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with RunFolder(tmp_path, said.append) as holder:
+        os.utime(tmp_path / "run.lock", (0, 0))  # the time it bears says nothing
+        elsewhere(monkeypatch)
+        with (
+            pytest.raises(InputError, match=f"in use by process {os.getpid()} on .*; one training at a time"),
+            RunFolder(tmp_path, said.append),
+        ):
+            pass
+        holder.check_held()
+    assert "watching" in said[0]
+    assert not (tmp_path / "run.lock").exists()
+
+
+@pytest.mark.parametrize("age_s", [-A_DAY_S, 0, A_DAY_S], ids=["a clock ahead", "just touched", "long ago"])
+@pytest.mark.parametrize("content", [OTHER_HOST, "", '{"host": "node7"'], ids=["another host", "empty", "cut off"])
+def test_a_silent_lock_is_a_dead_ones(quick: None, tmp_path: Path, content: str, age_s: float) -> None:
+    said: list[str] = []
+    leave_lock(tmp_path, content, age_s)
+    with RunFolder(tmp_path, said.append) as folder:
+        folder.log("train", step=1)
+    assert len(said) == 1
+    assert ("process 4711 on node7" if content == OTHER_HOST else "a process without a name") in said[0]
+
+
+def test_a_process_that_is_gone_from_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SILENT_S", 1e6)
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    gone = {"host": "here", "pid": int(child.stdout), "place": lock._place(), "token": "x"}
+    leave_lock(tmp_path, json.dumps(gone))
+    with RunFolder(tmp_path, pytest.fail):
+        pass
+
+
+def test_a_holder_that_was_taken_over_writes_nothing_more(quick: None, tmp_path: Path) -> None:
+    """As after a process was stopped for longer than its lock lasts."""
+    with RunFolder(tmp_path, pytest.fail) as folder:
+        folder.log("train", step=1)
+        stolen = leave_lock(tmp_path, OTHER_HOST)
+        with pytest.raises(RunError, match="process 4711 on node7 has taken this run over"):
+            folder.log("train", step=2)
+    assert stolen.read_text() == OTHER_HOST, "the other one's lock stays"
+    assert len(folder.metrics.read_text().splitlines()) == 1
+
+
+def test_a_disk_too_full_for_the_lock_keeps_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "fdopen", full)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"), RunFolder(tmp_path, pytest.fail):
+        pass
+    assert not (tmp_path / "run.lock").exists()
+
+
+def write_numbers(number: int) -> dict[str, Callable[[Path], object]]:
+    return {"a": lambda path: path.write_text(str(number)), "b": lambda path: path.write_text(str(-number))}
+
+
+@pytest.mark.parametrize("crash_at", [1, 2])
+def test_a_folder_that_is_replaced_is_there_before_and_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    """`best` is the one checkpoint that is replaced: killed between the two renames, it is moved away and the new one is not there."""
+    path, renames, rename = tmp_path / "checkpoints" / "best", [], os.rename
+    write_folder(path, write_numbers(1))
+
+    def crash(before: Path, after: Path) -> None:
+        renames.append(after)
+        if len(renames) == crash_at:
+            raise KeyboardInterrupt
+        rename(before, after)
+
+    monkeypatch.setattr(os, "rename", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(path, write_numbers(2))
+    monkeypatch.undo()
+    with RunFolder(tmp_path, pytest.fail):
+        assert (path / "a").read_text() == "1"
+        assert sorted(entry.name for entry in path.parent.iterdir()) == ["best"]
+        write_folder(path, write_numbers(3))
+    assert (path / "a").read_text() == "3"

@@ -1,0 +1,60 @@
+"""One, two and three processes: the same loss, the same samples, the same metrics."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.config import DataConfig
+from attunet.preparation.prepare import prepare
+from attunet.store import Store
+
+WriteCase = Callable[..., tuple[Path, Path]]
+PROGRAM = Path(__file__).with_name("measure_processes.py")
+CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "cpu.yaml"
+
+
+def launch(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable]
+    if processes > 1:
+        options = ["--config_file", str(CONFIG), "--num_processes", str(processes), "--main_process_port", "0"]
+        command += ["-m", "accelerate.commands.launch", *options]
+    command += arguments
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+def measure(processes: int, store: Store, *settings: str) -> dict:
+    done = launch(processes, str(PROGRAM), str(store.path), *settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+
+
+@pytest.fixture(scope="module")
+def five_cases(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) -> Store:
+    folder = tmp_path_factory.mktemp("five")
+    for number in range(1, 6):
+        write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number)
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, report=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def alone(five_cases: Store) -> dict:
+    return measure(1, five_cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "parts"), [(2, 1), (3, 1), (2, 2)])
+def test_many_processes_compute_what_one_does(five_cases: Store, alone: dict, processes: int, parts: int) -> None:
+    """Batches of five and five cases, which no number of processes divides. parts: in which each computes its share."""
+    together = measure(processes, five_cases, f"optim.accumulate_steps={parts}")
+    assert together["processes"] == processes
+    assert together["each_once"]
+    assert together["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+    assert together["losses"][-1] < 0.95 * together["losses"][0]
+    assert together["validation"]["dice"] == alone["validation"]["dice"]
+    assert together["validation"]["loss"] == pytest.approx(alone["validation"]["loss"], abs=1e-6)

@@ -1,0 +1,79 @@
+"""SIGTERM and SIGINT, to one process and to the launcher of several: saved at the next step, resumable; a second one ends at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attunet.runs.load_run import load_run
+from attunet.runs.run_folder import read_metrics
+from attunet.store import Store
+
+LAUNCH_CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "cpu.yaml"
+SETTINGS = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "run.log_every=1"]
+TRAINING = [word for setting in (*SETTINGS, "optim.epochs=2000") for word in ("--set", setting)]
+CATCH = """
+import os, signal, sys, time
+from attunet.training.processes.signals import StopSignals
+with StopSignals() as stop:
+    print("ready", flush=True)
+    while not stop.received:
+        time.sleep(0.01)
+    print("received", flush=True)
+    time.sleep(60)
+"""
+
+
+def launch(store: Store, run: Path) -> subprocess.Popen[str]:
+    two = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCH_CONFIG), "--main_process_port", "0"]
+    command = [sys.executable, *two, "-m", "attunet.launch.train", str(store.path), str(run), "--fold", "0", "--resume=auto", *TRAINING]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def wait_for_a_step(run: Path, job: subprocess.Popen[str]) -> list[int]:
+    """The processes of both ranks, once they train."""
+    while not (run / "metrics.jsonl").exists():
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.05)
+    logs = [(run / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    return [int(log.splitlines()[-1].split("process ")[1].split(":")[0]) for log in logs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [False, True], ids=["SIGINT to the launcher", "SIGTERM to all, as SLURM does"])
+def test_a_launcher_that_is_stopped_stops_every_rank_with_a_checkpoint(small_store: Store, tmp_path: Path, everyone: bool) -> None:
+    """The launcher passes on what it gets. A rank that has got it already must not take that for a second signal."""
+    run, number = tmp_path / "run", signal.SIGTERM if everyone else signal.SIGINT
+    job = launch(small_store, run)
+    ranks = wait_for_a_step(run, job)
+    for process in [*(ranks if everyone else []), job.pid]:
+        os.kill(process, number)
+    output = job.communicate(timeout=60)[0]
+    assert job.returncode != 0, "the launcher's own code, which is not the ranks'"
+    for rank in (0, 1):
+        last = (run / "logs" / f"rank-{rank}.log").read_text().splitlines()[-1]
+        assert last.endswith(f"stopped, exit code {128 + number}"), last
+    stopped = load_run(run).step
+    assert stopped == read_metrics(run)[-1]["step"], "nothing is lost"
+    assert output.count(f"stopped after step {stopped}") == 1, output
+    assert not (run / "run.lock").exists()
+
+
+def test_a_second_signal_ends_at_once_and_an_echo_does_not() -> None:
+    process = subprocess.Popen([sys.executable, "-c", CATCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.stdout.readline() == "received\n"
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 128 + signal.SIGINT
+    assert process.stderr is not None
+    assert "SIGTERM: saving a checkpoint at the next step; once more to leave at once" in process.stderr.read()

@@ -1,0 +1,1 @@
+"""The device that computes: Accelerate's set-up and memory."""

@@ -1,0 +1,1 @@
+"""File formats: a file to a `Volume` and back."""

@@ -1,0 +1,1 @@
+"""Batches of a store for training: order, loaders, augmentation."""

@@ -1,0 +1,89 @@
+"""The store's slices on the training device, in batches: what every tier has in common, and the tier that keeps them there.
+
+A sample is a slice; samples are numbered through the cases in the order given.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attunet.classes import IGNORE_LABEL
+from attunet.loading.order import Draw, SampleOrder
+from attunet.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a step: images `(N, in_channels, H, W)` float32, labels `(N, H, W)` uint8, on the device."""
+
+    epochs: np.ndarray
+    samples: np.ndarray
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def split(self, parts: int) -> "list[Batch]":
+        """Parts whose sizes differ by one at most."""
+        arrays = (np.array_split(array, parts) for array in (self.epochs, self.samples))
+        tensors = (tensor.tensor_split(parts) for tensor in (self.images, self.labels))
+        return [Batch(*part) for part in zip(*arrays, *tensors, strict=True)]
+
+
+class Loader(ABC):
+    """What a training asks of its data. `follow` says what will be drawn, then `take` gives step after step, from any step on."""
+
+    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, tier: str) -> None:
+        self.tier = tier  # its name: it says in which order the samples come, so a training keeps it for good
+        self.store, self.cases, self.device = store, list(cases), device
+        self.lengths = np.array([store.case(case).num_slices for case in cases])
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.num_samples = int(self.lengths.sum())
+        self.size = (int(store.spec.size[0]), int(store.spec.size[1]))
+        self.in_channels = store.spec.in_channels
+
+    @abstractmethod
+    def order(self, seed: int) -> SampleOrder:
+        """The order in which this tier gives the samples."""
+
+    def follow(self, draw: Draw) -> None:
+        """Sets which samples `take` gives; `draw.order` is this tier's."""
+        self._draw = draw
+
+    @abstractmethod
+    def take(self, step: int) -> Batch:
+        """This process's share of a step. Raises RunError when the slices can no longer be read."""
+
+    def close(self) -> None:  # noqa: B027, most tiers have nothing to end
+        """Ends what works in the background."""
+
+    @abstractmethod
+    def in_words(self) -> str:
+        """Where the slices are, for the headline."""
+
+    def locate(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the case and of the slice in it, of each sample."""
+        numbers = np.searchsorted(self.starts, samples, side="right") - 1
+        return numbers, samples - self.starts[numbers]
+
+    def neighbours(self, samples: np.ndarray) -> np.ndarray:
+        """Samples `(N, context_slices)` that are the channels of each sample; clamped at the ends of its case."""
+        reach = self.store.spec.context_slices // 2
+        numbers, _ = self.locate(samples)
+        first, last = self.starts[numbers], self.starts[numbers] + self.lengths[numbers] - 1
+        wanted: np.ndarray = np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None])
+        return wanted
+
+    def describe(self, sample: int) -> str:
+        """Case and slice of a sample, for messages."""
+        numbers, slices = self.locate(np.array([sample]))
+        return f"{self.cases[int(numbers[0])]}[{int(slices[0])}]"
+
+    def class_frequencies(self, num_classes: int) -> torch.Tensor:
+        """Share of each class among the labelled pixels, `(num_classes,)` float32; reads all labels once."""
+        counts = np.zeros(IGNORE_LABEL + 1, np.int64)
+        for case in self.cases:
+            counts += np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)
+        known = torch.from_numpy(counts[:num_classes]).double()
+        return (known / known.sum()).float()

@@ -1,0 +1,195 @@
+"""Slices read from the store while the training goes on: for data sets larger than the memory they may take.
+
+A thread reads the coming window of the order into one of two buffers while steps are fed from the other. Within a window it reads case
+by case in ascending order, in pieces of consecutive slices, whatever order they are then given in, so that a disk sees long
+sequential reads. On a GPU the buffers are pinned and copied on a stream of their own, beside the computation. Memory does not grow
+with the store.
+"""
+
+import mmap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import Queue
+
+import numpy as np
+import torch
+
+from attunet.errors import RunError
+from attunet.loading.loader import Batch, Loader
+from attunet.loading.order import Draw, WindowOrder
+from attunet.store import Store
+
+PIECE = 16  # slices that are read one after the other
+WINDOW_BYTES = 256 * 10**6  # over all processes; there are two buffers
+BUFFERS = 2
+
+
+@dataclass
+class Buffer:
+    """Slices of one window in the order in which they are given; `samples` says which. released: when the copies out of it are done."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    samples: np.ndarray
+    taken: int = 0
+    released: torch.cuda.Event | None = None
+
+
+class StreamedLoader(Loader):
+    """Tier "streamed". piece, window: slices of a piece and pieces of a window; the order of the samples depends on both."""
+
+    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, *, piece: int = PIECE, window: int | None = None) -> None:
+        super().__init__(store, cases, device, "streamed")
+        slice_bytes = (2 * self.in_channels + 1) * self.size[0] * self.size[1]
+        self.piece, self.window = piece, window or max(2, WINDOW_BYTES // (slice_bytes * piece))
+        self._slice_bytes = slice_bytes
+        self._reader: _Reader | None = None
+        self._current: Buffer | None = None
+        self._next_step = 0
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def order(self, seed: int) -> WindowOrder:
+        return WindowOrder(seed, tuple(int(n) for n in self.lengths), self.piece, self.window)
+
+    def follow(self, draw: Draw) -> None:
+        super().follow(draw)
+        self.close()
+
+    def take(self, step: int) -> Batch:
+        if self._reader is None or step != self._next_step:
+            self._start(step)
+        self._next_step = step + 1
+        epochs, samples = self._draw.share(step)
+        on_gpu = self._stream is not None
+        with torch.cuda.stream(self._stream):  # does nothing without one
+            shape, dtype = (len(samples), self.in_channels, *self.size), torch.float16 if on_gpu else torch.float32
+            images = torch.empty(shape, dtype=dtype, device=self.device)
+            labels = torch.empty((len(samples), *self.size), dtype=torch.uint8, device=self.device)
+            self._copy(samples, images, labels)
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._stream)
+            for tensor in (images, labels):
+                tensor.record_stream(current)
+        return Batch(epochs, samples, images.float(), labels)
+
+    def _copy(self, samples: np.ndarray, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Fills the tensors from as many windows as it takes; waits for the reader only where that is behind."""
+        assert self._reader is not None
+        filled = 0
+        while filled < len(samples):
+            if self._current is None:
+                self._current = self._reader.next()
+            buffer = self._current
+            count = min(len(samples) - filled, len(buffer.samples) - buffer.taken)
+            source, target = slice(buffer.taken, buffer.taken + count), slice(filled, filled + count)
+            assert np.array_equal(buffer.samples[source], samples[target]), "the reader follows another order"
+            images[target].copy_(buffer.images[source], non_blocking=True)
+            labels[target].copy_(buffer.labels[source], non_blocking=True)
+            filled, buffer.taken = filled + count, buffer.taken + count
+            if buffer.taken == len(buffer.samples):
+                if self._stream is not None:
+                    buffer.released = self._stream.record_event()
+                self._reader.give_back(buffer)
+                self._current = None
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+        self._reader = self._current = None
+
+    def in_words(self) -> str:
+        megabytes = BUFFERS * self._capacity(self._draw.world) * self._slice_bytes / 1e6
+        return f"slices streamed in windows of {self.piece * self.window} ({megabytes:.0f} MB of buffers)"
+
+    def _capacity(self, world: int) -> int:
+        return min(-(-self.piece * self.window // world), self.num_samples)
+
+    def _start(self, step: int) -> None:
+        """Begins to read at a step: of the window that it lies in, only what is still to come."""
+        self.close()
+        capacity = self._capacity(self._draw.world)
+        pinned = self._stream is not None
+        buffers = [
+            Buffer(
+                torch.empty((capacity, self.in_channels, *self.size), dtype=torch.float16, pin_memory=pinned),
+                torch.empty((capacity, *self.size), dtype=torch.uint8, pin_memory=pinned),
+                np.empty(0, np.int64),
+            )
+            for _ in range(BUFFERS)
+        ]
+        self._reader = _Reader(self._windows(step * self._draw.batch_size), buffers, self._read)
+
+    def _windows(self, position: int) -> Iterator[np.ndarray]:
+        """This process's samples from a position of the stream on, window by window, without an end."""
+        draw = self._draw
+        assert isinstance(draw.order, WindowOrder)
+        epoch, skip = divmod(position, self.num_samples)
+        while True:
+            begin = epoch * self.num_samples
+            for window in draw.order.windows(epoch):
+                positions = np.arange(begin, begin + len(window))
+                mine = window[(positions % draw.world == draw.rank) & (positions >= epoch * self.num_samples + skip)]
+                begin += len(window)
+                if len(mine):
+                    yield mine
+            epoch, skip = epoch + 1, 0
+
+    def _read(self, buffer: Buffer, samples: np.ndarray) -> None:
+        images, labels = buffer.images.numpy(), buffer.labels.numpy()
+        ascending = np.argsort(samples)
+        numbers, slices = self.locate(samples[ascending])
+        channels = self.neighbours(samples[ascending]) - self.starts[numbers][:, None]
+        for number in np.unique(numbers):
+            image, label = self.store.image(self.cases[number]), self.store.label(self.cases[number])
+            for array in (image, label):
+                if isinstance(array.base, mmap.mmap):
+                    array.base.madvise(mmap.MADV_SEQUENTIAL)
+            for row in np.flatnonzero(numbers == number):
+                slot = ascending[row]
+                np.copyto(images[slot], image[channels[row]].reshape(images[slot].shape) if len(channels[row]) > 1 else image[slices[row]])
+                np.copyto(labels[slot], label[slices[row]])
+        buffer.samples, buffer.taken = samples, 0
+
+
+class _Reader:
+    """The thread that fills buffers. What goes wrong in it is raised by `next`, in the thread that trains."""
+
+    def __init__(self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]) -> None:
+        self._windows, self._read = windows, read
+        self._free: Queue[Buffer | None] = Queue()
+        self._ready: Queue[Buffer | Exception] = Queue()
+        for buffer in buffers:
+            self._free.put(buffer)
+        self._thread = threading.Thread(target=self._work, name="slices", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Buffer:
+        """The next window, waiting for it where needed. Raises RunError when reading has failed."""
+        found = self._ready.get()
+        if isinstance(found, Exception):
+            self._ready.put(found)  # for whoever asks again
+            raise RunError(f"the slices can no longer be read: {found}") from found
+        return found
+
+    def give_back(self, buffer: Buffer) -> None:
+        self._free.put(buffer)
+
+    def stop(self) -> None:
+        self._free.queue.clear()
+        self._free.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for samples in self._windows:
+                buffer = self._free.get()
+                if buffer is None:
+                    return
+                if buffer.released is not None:
+                    buffer.released.synchronize()  # this thread waits, the one that trains does not
+                self._read(buffer, samples)
+                self._ready.put(buffer)
+        except Exception as error:  # whatever it is, the training must hear of it
+            self._ready.put(error)

@@ -1,0 +1,1 @@
+"""Segmentation metrics per case, their aggregation and their significance."""

@@ -1,0 +1,199 @@
+"""How good a label map is: counts first, then ratios; overlap from the confusion matrix, distances from the surfaces.
+
+Conventions for empty masks, the same everywhere:
+
+| class is in | overlap (Dice, surface Dice, precision, recall) | distances in mm | RAVD | CHAOS score |
+|---|---|---|---|---|
+| neither truth nor prediction | NaN: not defined, left out of means | NaN | NaN | NaN |
+| the prediction alone | 0 | the diagonal of the image, the largest distance there can be | NaN: nothing to be relative to | 0 points each |
+| the truth alone | 0 | the diagonal of the image | 100 % | 0 points each |
+
+Voxels whose truth is the ignore label (255) belong to no class in either map.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attunet.classes import IGNORE_LABEL
+from attunet.errors import InputError
+from attunet.metrics.surface import SurfaceDistances, surface_distances
+
+SURFACE_DICE_TOLERANCE_MM = 3.0  # what the Medical Segmentation Decathlon allows for kidneys and spleen
+
+
+def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count every pair of classes: int64 (K, K), rows the truth, columns the prediction; ignored voxels are dropped.
+
+    prediction, truth: class indices of one shape, integers or booleans. Raises InputError for other types or shapes and for indices
+    outside 0..K-1.
+    """
+    _check_shapes(prediction, truth)
+    for name, array in (("prediction", prediction), ("truth", truth)):
+        if array.dtype.kind not in "iub":
+            raise InputError(f"{name}: class indices must be integers or booleans, got {array.dtype}")
+    counted = truth != IGNORE_LABEL
+    t, p = truth[counted], prediction[counted]
+    for name, array in (("prediction", p), ("truth", t)):
+        if array.size and (array.min() < 0 or array.max() >= num_classes):
+            raise InputError(f"{name}: class indices must be in 0..{num_classes - 1}, got {array.min()}..{array.max()}")
+    pairs = t.astype(np.int64) * num_classes + p
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+
+
+def dice_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """Dice per class, float64 (K,): 2 TP / (2 TP + FP + FN); NaN for a class in neither map, 0 for a class in only one."""
+    return _ratio(2 * np.diag(counts), counts.sum(0) + counts.sum(1))
+
+
+def precision_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """TP / (TP + FP) per class, (K,); NaN for a class in neither map, 0 for one that is never predicted."""
+    return _ratio(np.diag(counts), counts.sum(0), present=counts.sum(0) + counts.sum(1) > 0)
+
+
+def recall_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """TP / (TP + FN) per class, (K,); NaN for a class in neither map, 0 for one that is only predicted."""
+    return _ratio(np.diag(counts), counts.sum(1), present=counts.sum(0) + counts.sum(1) > 0)
+
+
+def ravd_from_confusion(counts: np.ndarray) -> np.ndarray:
+    """Relative absolute volume difference per class in percent of the true volume, (K,); NaN without a true volume."""
+    truth = counts.sum(1)
+    return 100 * _ratio(np.abs(counts.sum(0) - truth), truth)
+
+
+def pixel_accuracy(counts: np.ndarray) -> float:
+    """Share of counted voxels, background included, that have the right class; NaN when nothing is counted."""
+    return float(_ratio(np.trace(counts), counts.sum()))
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    """95th-percentile Hausdorff distance of two masks in mm: the larger of the two directed percentiles."""
+    return surface_distances(prediction, truth, spacing).hd95
+
+
+def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    """Average symmetric surface distance of two masks in mm: the mean over the voxels of both surfaces together."""
+    return surface_distances(prediction, truth, spacing).assd
+
+
+def mssd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    """Maximum symmetric surface distance of two masks in mm, which is the Hausdorff distance."""
+    return surface_distances(prediction, truth, spacing).mssd
+
+
+def ravd(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Relative absolute volume difference of two masks in percent of the true volume."""
+    return float(ravd_from_confusion(confusion(prediction != 0, truth != 0, 2))[1])
+
+
+def surface_dice(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float = SURFACE_DICE_TOLERANCE_MM
+) -> float:
+    """Normalised surface Dice of two masks: the share of both surfaces that lies within the tolerance of the other one."""
+    return surface_distances(prediction, truth, spacing).surface_dice(tolerance_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class CaseMetrics:
+    """One case in 3D: counts over all K classes, and every metric per foreground class, float64 (K - 1,)."""
+
+    counts: np.ndarray
+    dice: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    ravd_percent: np.ndarray
+    hd95_mm: np.ndarray
+    assd_mm: np.ndarray
+    mssd_mm: np.ndarray
+    surface_dice: np.ndarray
+    chaos_score: np.ndarray
+
+
+def case_metrics(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing: Sequence[float],
+    num_classes: int,
+    *,
+    tolerance_mm: float = SURFACE_DICE_TOLERANCE_MM,
+) -> CaseMetrics:
+    """Every metric of one case on its native grid.
+
+    prediction, truth: class indices (X, Y, Z); spacing: voxel size along their axes in mm.
+    """
+    counts = confusion(prediction, truth, num_classes)
+    counted = truth != IGNORE_LABEL
+    distances = [surface_distances((prediction == k) & counted, truth == k, spacing) for k in range(1, num_classes)]
+
+    def each(value: Callable[[SurfaceDistances], float]) -> np.ndarray:
+        return np.array([value(d) for d in distances], dtype=np.float64)
+
+    in_both = (counts.sum(0) > 0) & (counts.sum(1) > 0)
+    dice, ravd_percent = dice_from_confusion(counts)[1:], ravd_from_confusion(counts)[1:]
+    assd_mm, mssd_mm = each(lambda d: d.assd), each(lambda d: d.mssd)
+    return CaseMetrics(
+        counts=counts,
+        dice=dice,
+        precision=precision_from_confusion(counts)[1:],
+        recall=recall_from_confusion(counts)[1:],
+        ravd_percent=ravd_percent,
+        hd95_mm=each(lambda d: d.hd95),
+        assd_mm=assd_mm,
+        mssd_mm=mssd_mm,
+        surface_dice=each(lambda d: d.surface_dice(tolerance_mm)),
+        chaos_score=chaos_score(dice, ravd_percent, assd_mm, mssd_mm, in_both=in_both[1:]),
+    )
+
+
+def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray, *, in_both: np.ndarray) -> np.ndarray:
+    """The CHAOS challenge's score from 0 to 100 per class: the mean of four metrics, each in points above a threshold.
+
+    Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021). Dice below 0.8, RAVD above 5 %,
+    ASSD above 15 mm and MSSD above 60 mm give no points. An undefined Dice gives NaN.
+
+    in_both: bool, whether the class is in truth and prediction. In one alone it gets 0, however small the image whose diagonal stands
+    for its distances.
+    """
+    dice, ravd_percent, assd_mm, mssd_mm = (np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm))
+    points = (
+        np.where(dice < 0.8, 0, 100 * dice),
+        np.where(ravd_percent <= 5, 100 - 20 * ravd_percent, 0),
+        np.where(assd_mm <= 15, 100 - 20 / 3 * assd_mm, 0),
+        np.where(mssd_mm <= 60, 100 - 5 / 3 * mssd_mm, 0),
+    )
+    return np.where(np.isnan(dice), np.nan, np.where(in_both, np.mean(points, axis=0), 0))
+
+
+def batch_averaged_dice(predictions: np.ndarray, truths: np.ndarray, num_classes: int, *, batch_size: int = 16) -> np.ndarray:
+    """Dice per class, background included, over batches of slices and then averaged over the batches: float64 (K,).
+
+    Only to compare with published figures that were got this way: an average of averages that depends on the batch size and on
+    the order of the slices. A batch in which a class is in neither map is left out for that class.
+
+    predictions, truths: class indices (N, H, W), N slices in the order in which they are batched.
+    """
+    _check_shapes(predictions, truths)
+    starts = range(0, len(truths), batch_size)
+    per_batch = [dice_from_confusion(confusion(predictions[s : s + batch_size], truths[s : s + batch_size], num_classes)) for s in starts]
+    return mean_of_defined(np.stack(per_batch), axis=0)
+
+
+def mean_of_defined(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Mean over the values that are not NaN; NaN, without a warning, where there are none."""
+    values = np.asarray(values, dtype=np.float64)
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, *, present: np.ndarray | None = None) -> np.ndarray:
+    """NaN where not present (by default: where the denominator is 0), and 0 where present with a denominator of 0."""
+    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    present = denominator > 0 if present is None else present
+    return np.where(present, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def _check_shapes(prediction: np.ndarray, truth: np.ndarray) -> None:
+    if prediction.shape != truth.shape:
+        raise InputError(f"prediction and truth must have one shape, got {prediction.shape} and {truth.shape}")

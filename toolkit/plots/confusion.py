@@ -1,0 +1,37 @@
+"""Which class is taken for which."""
+
+from pathlib import Path
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.plots.figure import new_figure, save
+
+
+def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: str = "") -> Path:
+    """counts (K, K), rows the truth: shown as percent of each row, with figures; a row without voxels stays empty."""
+    counts = np.asarray(counts, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    percent = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
+    side = 2.4 + 0.85 * len(classes)
+    figure = new_figure(side + 0.9, side)
+    axes = figure.subplots()
+    drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(percent):
+        if not np.isnan(value):
+            axes.text(column, row, _figure(value), ha="center", va="center", fontsize=10, color="white" if value > 55 else "black")
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, labels=classes.names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, labels=classes.names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    figure.colorbar(drawn, ax=axes, label="% of the true voxels", shrink=0.8)
+    if title:
+        axes.set_title(title, fontsize=11)
+    return save(figure, path)
+
+
+def _figure(percent: float) -> str:
+    if percent == 0:
+        return "0"
+    return "<0.1" if percent < 0.1 else f"{percent:.1f}"

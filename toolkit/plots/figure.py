@@ -1,0 +1,47 @@
+"""What all pictures share: how a figure is made and saved, and the colours of models.
+
+Figures are made without pyplot: nothing global, no display, and Agg draws the PNG.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attunet.classes import PALETTE
+from attunet.system.atomic_files import write_file
+
+DPI = 150
+MODEL_COLORS = PALETTE[1:]
+TRUTH_COLOR = "#FFFFFF"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A white figure; width and height in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes the PNG whole or not at all, its folder made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, lambda partial: figure.savefig(partial, format="png"))
+    return path
+
+
+def model_color(index: int) -> str:
+    return MODEL_COLORS[index % len(MODEL_COLORS)]
+
+
+def show_grey(axes: Any, image: np.ndarray, row_over_column: float) -> None:
+    """A slice (rows, columns) in grey between its 1st and 99.5th percentile, pixels in their true proportion."""
+    low, high = np.percentile(image, (1, 99.5))
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=row_over_column, interpolation="bilinear")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def file_name(label: str) -> str:
+    """A label without what a file's name should not hold."""
+    return re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.") or "model"

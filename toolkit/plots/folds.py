@@ -1,0 +1,117 @@
+"""The pictures of a cross-validation: every case as a point, every patient's difference, Dice against minutes of training."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.plots.figure import model_color, new_figure, save
+
+MOST_NAMED = 8  # cases that can still be told apart by colour
+
+
+def draw_cases(path: Path, arms: Sequence[Mapping[str, Any]]) -> Path:
+    """arms: rows of results.json with finished runs. A panel for the mean Dice and one per class; a case has one colour.
+
+    Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the cases.
+    """
+    classes = list(arms[0]["scores"]["dice"]["per_class"])
+    panels = ["mean", *classes]
+    cases = sorted({case for arm in arms for case in arm["scores"]["dice"]["per_case"]})
+    columns = min(3, len(panels))
+    figure = new_figure(max(3.3, 1.6 + 0.6 * len(arms)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(arms))
+    grid = np.atleast_1d(figure.subplots(-(-len(panels) // columns), columns, sharey=True)).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        for index, case in enumerate(cases):
+            _draw_case(axes, arms, case, panel, model_color(index) if len(cases) <= MOST_NAMED else "#56B4E9")
+        for place, arm in enumerate(arms):
+            scores = arm["scores"]["dice"]
+            mean = scores["mean"] if panel == "mean" else scores["per_class"][panel]
+            if mean is not None:
+                axes.plot([place - 0.3, place + 0.3], [mean, mean], color="black", linewidth=2, zorder=4)
+        axes.set_title("mean of the classes" if panel == "mean" else panel, fontsize=10)
+        axes.set_xticks(range(len(arms)), labels=[str(i + 1) for i in range(len(arms))])
+        axes.set_xlim(-0.6, len(arms) - 0.4)
+        axes.grid(alpha=0.3)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[::columns]:
+        axes.set_ylabel("Dice")
+    handles = grid[0].get_legend_handles_labels() if len(cases) <= MOST_NAMED else ([], [])
+    if handles[0]:
+        figure.legend(*handles, loc="outside right upper", fontsize=8, frameon=False)
+    names = "\n".join(f"{i + 1}  {arm['name']}: {_words(arm)}" for i, arm in enumerate(arms))
+    figure.supxlabel(names, fontsize=9, x=0.02, ha="left")
+    return save(figure, path)
+
+
+def _draw_case(axes: Any, arms: Sequence[Mapping[str, Any]], case: str, panel: str, color: str) -> None:
+    values = [arm["scores"]["dice"]["per_case"].get(case, {}).get(panel) for arm in arms]
+    means = np.array([np.nan if v is None else v for v in values], dtype=float)
+    style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5.5, "linewidth": 0.8, "alpha": 0.85, "zorder": 3}
+    for start, stop in _alike(arms):  # points of one recipe are joined
+        axes.plot(range(start, stop), means[start:stop], label=case if start == 0 else None, **style)
+    if panel != "mean":
+        return
+    for place, arm in enumerate(arms):
+        by_seed = arm["scores"]["dice"]["per_seed_case"]
+        seeds = [found[case] for found in by_seed.values() if found.get(case) is not None]
+        if len(by_seed) > 1:
+            axes.plot(np.full(len(seeds), place + 0.13), seeds, color=color, marker=".", markersize=4, linestyle="none", alpha=0.7)
+
+
+def _alike(arms: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Where each run of neighbours with one recipe and one treatment begins and ends; all together where there are no such."""
+    groups = [list(group) for _, group in itertools.groupby(range(len(arms)), lambda i: (arms[i]["recipe"], arms[i]["postprocessing"]))]
+    if len(groups) == len(arms):
+        return [(0, len(arms))]
+    return [(group[0], group[-1] + 1) for group in groups]
+
+
+def _words(arm: Mapping[str, Any]) -> str:
+    dice = arm["scores"]["dice"]
+    span = "" if dice["ci95"] is None else f" ({dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
+    return "no class" if dice["mean"] is None else f"{dice['mean']:.3f}{span}"
+
+
+def draw_differences(path: Path, comparisons: Sequence[Mapping[str, Any]]) -> Path:
+    """A row per comparison: every patient's difference in Dice as a point, their mean, and its 95 % interval as a bar."""
+    figure = new_figure(8.5, 1.3 + 0.62 * len(comparisons))
+    axes = figure.subplots()
+    axes.axvline(0, color="#777777", linewidth=1)
+    for place, comparison in enumerate(comparisons):
+        dice, color = comparison["dice"], model_color(place)
+        points = list(dice["per_patient"].values())
+        spread = place + (np.linspace(-0.22, 0.22, len(points)) if len(points) > 1 else np.zeros(len(points)))
+        axes.plot(points, spread, color=color, marker="o", markersize=5, linestyle="none", alpha=0.8)
+        if dice["ci95"]:
+            axes.plot(dice["ci95"], [place, place], color="black", linewidth=2.2, solid_capstyle="butt")
+        if dice["mean"] is not None:
+            axes.plot([dice["mean"]], [place], color="black", marker="D", markersize=6)
+    axes.set_yticks(range(len(comparisons)), labels=[f"{c['second']}\n− {c['first']}" for c in comparisons], fontsize=8)
+    axes.set_ylim(len(comparisons) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.set_xlabel("difference in mean Dice: patients, their mean, its 95 % interval")
+    axes.grid(alpha=0.3, axis="x")
+    return save(figure, path)
+
+
+def draw_time_to_accuracy(path: Path, curves: Mapping[str, Mapping[str, Any]], targets: Sequence[float] = (0.86, 0.88, 0.90)) -> Path:
+    """curves: name -> {"minutes": [...], "dice": [...]}, the mean over runs at each validation."""
+    figure = new_figure(7.4, 4.2 + 0.22 * len(curves))
+    axes = figure.subplots()
+    for index, (name, curve) in enumerate(curves.items()):
+        if curve["minutes"]:
+            axes.plot(curve["minutes"], curve["dice"], color=model_color(index), marker="o", markersize=4, label=name)
+    for target in targets:
+        axes.axhline(target, color="#999999", linestyle="dotted", linewidth=1)
+        axes.text(0, target, f"{target:.2f}", fontsize=8, color="#666666", va="bottom")
+    axes.set_xlim(left=0)
+    axes.set_ylim(top=1)
+    axes.set_xlabel("minutes of training, validations included")
+    axes.set_ylabel("mean Dice on the cases left out, training grid")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False)
+    return save(figure, path)

@@ -1,0 +1,119 @@
+"""Accuracy against speed, latency against batch size, and where the time of a volume goes; from the rows of results.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from attunet.plots.figure import model_color, new_figure, save
+
+Rows = Mapping[str, Mapping[str, Any]]  # name for the legend: row of results.json
+MARKERS = "osD^vP*X"
+SMALLEST_DICE_RANGE = 0.04  # differences that mean nothing shall not fill the picture
+PART_COLORS = {"read": "#999999", "prepare": "#56B4E9", "network": "#E69F00", "finish": "#009E73", "write": "#CC79A7"}
+
+
+def draw_dice_against_latency(path: Path, models: Rows) -> Path:
+    """Mean Dice (with its interval, where there is one) against the median latency of one slice; models on the Pareto front are joined."""
+    scored = {name: row for name, row in models.items() if row["dice"]["mean"] is not None}
+    points = {name: (row["latency_ms"]["batch"]["1"]["p50"], row["dice"]["mean"]) for name, row in scored.items()}
+    figure = new_figure(7.4, 4.2 + 0.22 * len(points))
+    axes = figure.subplots()
+    front = pareto_front(points)
+    if front:
+        axes.plot(*zip(*(points[name] for name in front), strict=True), color="#777777", linestyle="dotted", linewidth=1.2)
+    for index, (name, (latency, dice)) in enumerate(points.items()):
+        interval = scored[name]["dice"]["ci95"]
+        if interval:
+            axes.plot([latency, latency], interval, color=model_color(index), linewidth=1, alpha=0.7)
+        on_front = ", on the front" if name in front else ""
+        label = f"{name}: {dice:.3f}, {latency:.1f} ms{on_front}"
+        style: dict[str, Any] = {
+            "color": model_color(index),
+            "marker": MARKERS[index % len(MARKERS)],
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.6,
+        }
+        axes.plot([latency], [dice], linestyle="none", markersize=9, alpha=0.9, label=label, **style)
+    axes.margins(0.15)
+    _plain_log(axes, "x")
+    _at_least(axes, SMALLEST_DICE_RANGE)
+    axes.set_xlabel("latency of one slice, ms (p50, log)")
+    axes.set_ylabel("mean Dice")
+    axes.grid(alpha=0.3)
+    if points:
+        figure.legend(loc="outside lower center", fontsize=9, frameon=False)
+    return save(figure, path)
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of the (latency, Dice) points that no other beats in both, the fastest first."""
+    front: list[str] = []
+    for name in sorted(points, key=lambda n: (points[n][0], -points[n][1])):
+        if not front or points[name][1] > points[front[-1]][1]:
+            front.append(name)
+    return front
+
+
+def draw_latency_against_batch(path: Path, models: Rows) -> Path:
+    """Median latency with whiskers to p95, and throughput, at every batch size that was measured."""
+    figure = new_figure(10, 4 + 0.22 * len(models))
+    latency, throughput = figure.subplots(1, 2)
+    sizes: set[int] = set()
+    for index, (name, row) in enumerate(models.items()):
+        batches = {int(size): figures for size, figures in row["latency_ms"]["batch"].items()}
+        sizes |= set(batches)
+        p50, p95 = ([batches[size][p] for size in sorted(batches)] for p in ("p50", "p95"))
+        style: dict[str, Any] = {"color": model_color(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 6}
+        to_p95 = [[0.0] * len(p50), [high - low for low, high in zip(p50, p95, strict=True)]]
+        latency.errorbar(sorted(batches), p50, yerr=to_p95, capsize=3, elinewidth=0.8, label=name, **style)
+        rates = {int(size): rate for size, rate in row["throughput_slices_per_s"]["batch"].items()}
+        throughput.plot(sorted(rates), [rates[size] for size in sorted(rates)], **style)
+    for axes, label in ((latency, "latency of a batch, ms (p50, whiskers to p95)"), (throughput, "slices per second")):
+        axes.set_xlabel("batch size")
+        axes.set_ylabel(label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(sizes), labels=[str(size) for size in sorted(sizes)])
+        axes.grid(alpha=0.3)
+    _plain_log(latency, "y")
+    throughput.set_ylim(bottom=0)
+    figure.legend(loc="outside lower center", fontsize=9, frameon=False)
+    return save(figure, path)
+
+
+def draw_volume_time(path: Path, models: Rows) -> Path:
+    """Where the time of one volume goes, from file to file, as one stacked bar per model."""
+    figure = new_figure(9, 1.6 + 0.5 * len(models))
+    axes = figure.subplots()
+    names = list(models)
+    left = [0.0] * len(names)
+    for part, color in PART_COLORS.items():
+        widths = [models[name]["volume_ms"][part] for name in names]
+        axes.barh(names, widths, left=left, color=color, label=part, height=0.65)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for index, total in enumerate(left):
+        axes.text(total, index, f" {total:.0f} ms", va="center", fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(left))
+    axes.set_xlabel("ms for a volume from file to file, mean over the cases")
+    axes.tick_params(axis="y", labelsize=9)
+    figure.legend(loc="outside upper center", ncols=len(PART_COLORS), fontsize=9, frameon=False)
+    return save(figure, path)
+
+
+def _at_least(axes: Any, span: float) -> None:
+    low, high = axes.get_ylim()
+    if (missing := span - (high - low)) > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+def _plain_log(axes: Any, which: str) -> None:
+    """A logarithmic axis that is labelled 10, 20, 50 and so on instead of with powers of ten."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high < 10 * low else (1, 2, 5)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -1,0 +1,216 @@
+"""The first look at every case of a source: facts that settle the preprocessing and that the checks judge. Nothing is written."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.sources.case_files import CaseFiles
+from attunet.sources.codings import label_values
+from attunet.sources.read_case import content_hash, joined_hash, read_image, read_labels
+from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
+from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
+
+PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
+ORIENTATION = "LPS"
+EROSIONS_MM = tuple(range(1, 9))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """What one case's files hold, as plain numbers.
+
+    oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing);
+    intensity: per channel min, max, mean, std and the `PERCENTILES`;
+    half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
+    label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
+    largest_parts: value -> the largest connected part's share of its voxels, without 0;
+    eroded_parts: value -> what of that part stays with each of `EROSIONS_MM`; values that are not one part are left out;
+    grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
+    steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
+    """
+
+    case: str
+    image_sha256: tuple[str, ...]
+    label_sha256: tuple[str, ...]
+    unit: str
+    native_shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    spacing: tuple[float, float, float]
+    oriented_shape: tuple[int, int, int]
+    oriented_spacing: tuple[float, float, float]
+    dtype: str
+    intensity: tuple[dict[str, Any], ...]
+    content_sha256: str
+    steepest_jump: float
+    label_values: dict[int, int] | None
+    label_centres: dict[int, tuple[float, float, float]]
+    half_extent: tuple[float, float, float] | None
+    largest_parts: dict[int, float]
+    eroded_parts: dict[int, tuple[float, ...]]
+    grid_distance: float
+
+    @property
+    def num_channels(self) -> int:
+        return len(self.intensity)
+
+    def channels(self, number: int) -> tuple[dict[str, Any], ...]:
+        """The intensities of every channel, where a grey picture has become one of several equal channels."""
+        return self.intensity * (number // self.num_channels)
+
+    @property
+    def joined_image_sha256(self) -> str:
+        return joined_hash(self.image_sha256)
+
+    @property
+    def joined_label_sha256(self) -> str | None:
+        return joined_hash(self.label_sha256) if self.label_sha256 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
+        """What `to_json` gave, after JSON has made lists of tuples and text of the label values."""
+        values, centres = data["label_values"], data["label_centres"]
+        restored = {
+            **{name: _tuples(value) for name, value in data.items()},
+            "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
+            "label_values": None if values is None else {int(value): count for value, count in values.items()},
+            "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
+            "largest_parts": {int(value): share for value, share in data["largest_parts"].items()},
+            "eroded_parts": {int(value): _tuples(shares) for value, shares in data["eroded_parts"].items()},
+        }
+        return cls(**restored)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """SHA-256 of every image file, and of every label file."""
+    return tuple(content_hash(p) for p in files.images), tuple(content_hash(p) for p in files.labels)
+
+
+def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
+    """Read a case's files once. Raises InputError with the file for what cannot be read or does not fit together."""
+    image_hashes, label_hashes = case_hashes(files)
+    volume = read_image(files.images, frames=frames)
+    transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
+    spacing = oriented_spacing(volume.spacing, transform)
+    values, centres, extent, distance = None, {}, None, 0.0
+    parts: dict[int, float] = {}
+    eroded: dict[int, tuple[float, ...]] = {}
+    if files.labels:
+        labels, distance = read_labels(files.labels, volume, files.images[0])
+        values = label_values(labels)
+        if len(values) > MAX_LABEL_VALUES:
+            raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
+        along_axes = orient(labels, transform)
+        extent = _half_extent(along_axes != 0, spacing)
+        centres = _centres(along_axes, values, spacing)
+        parts, eroded = _parts(labels, values, volume.spacing)
+    oriented = np.ascontiguousarray(orient(volume.data, transform))
+    return CaseFacts(
+        case=files.case,
+        image_sha256=image_hashes,
+        label_sha256=label_hashes,
+        unit=volume.unit,
+        native_shape=volume.shape,
+        affine=tuple(tuple(row) for row in volume.affine.tolist()),
+        spacing=volume.spacing,
+        oriented_shape=(oriented.shape[1], oriented.shape[2], oriented.shape[3]),
+        oriented_spacing=spacing,
+        dtype=volume.data.dtype.name,
+        intensity=tuple(_intensity(channel) for channel in oriented),
+        content_sha256=_voxel_hash(oriented),
+        steepest_jump=_steepest_jump(oriented[0], spacing),
+        label_values=values,
+        label_centres=centres,
+        half_extent=extent,
+        largest_parts=parts,
+        eroded_parts=eroded,
+        grid_distance=distance,
+    )
+
+
+def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """Per axis, how far the outer edge of the foreground is from the image centre."""
+    reach = []
+    for axis in range(3):
+        hits = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
+        if len(hits) == 0:
+            return None
+        centre = foreground.shape[axis] / 2
+        reach.append(float(max(centre - hits[0], hits[-1] + 1 - centre)) * spacing[axis])
+    return reach[0], reach[1], reach[2]
+
+
+def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]) -> dict[int, tuple[float, float, float]]:
+    """The centre of mass of every value but 0, from the image centre; one plane at a time, so that many values cost no more than few."""
+    known = np.array(list(values))
+    sums = np.zeros((3, len(known)))
+    shortest = int(np.argmin(labels.shape))
+    rows, columns = (axis for axis in range(3) if axis != shortest)
+    row, column = (c.ravel() for c in np.indices((labels.shape[rows], labels.shape[columns])))
+    for number, plane in enumerate(np.moveaxis(labels, shortest, 0)):
+        index = np.searchsorted(known, plane).ravel()
+        sums[shortest] += number * np.bincount(index, minlength=len(known))
+        sums[rows] += np.bincount(index, weights=row, minlength=len(known))
+        sums[columns] += np.bincount(index, weights=column, minlength=len(known))
+    middle = (np.array(labels.shape)[:, None] - 1) / 2
+    centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
+    return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
+
+
+def _parts(
+    labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
+    """The `largest_parts` and `eroded_parts`. Values far apart or below 0 become small numbers first, one plane at a time."""
+    foreground = np.array([value for value in values if value != 0])
+    numbers = np.zeros(labels.shape, dtype=np.uint16)
+    for plane, into in zip(labels, numbers, strict=True):
+        place = np.searchsorted(foreground, plane)
+        into[...] = np.where(plane != 0, place + 1, 0)
+    largest = largest_shares(numbers, len(foreground) + 1)
+    single = np.array([n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype)
+    for plane in numbers:
+        plane[...] = single[plane]
+    eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
+    return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
+
+
+def _intensity(channel: np.ndarray) -> dict[str, Any]:
+    percentiles = np.percentile(channel, PERCENTILES)
+    return {
+        "min": float(channel.min()),
+        "max": float(channel.max()),
+        "mean": float(channel.mean(dtype=np.float64)),
+        "std": float(channel.std(dtype=np.float64)),
+        "percentiles": tuple(percentiles.tolist()),
+    }
+
+
+def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """How much the most different neighbours among the slices differ, over what is usual in this volume; 1 for a few slices."""
+    axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
+    slices = np.moveaxis(channel, axis, 0)
+    if len(slices) < 5:
+        return 1.0
+    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
+    usual = float(np.median(differences))
+    return max(differences) / usual if usual > 0 else 1.0
+
+
+def _voxel_hash(oriented: np.ndarray) -> str:
+    """The same for the same voxels, however they are compressed, typed or oriented in their file."""
+    digest = hashlib.sha256(repr(oriented.shape).encode())
+    for channel in oriented:
+        digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)
+    return digest.hexdigest()

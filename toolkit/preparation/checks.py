@@ -1,0 +1,223 @@
+"""What looks wrong with a data set: rules over the facts of its cases, each with its figure."""
+
+import math
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from attunet.classes import Classes
+from attunet.errors import Finding
+from attunet.preparation.case_facts import CaseFacts
+from attunet.sources.read_case import SAME_GRID
+from attunet.splits import Splits
+from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
+
+MOST_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
+FEWEST_FOR_OUTLIERS = 5
+FAR_VOLUME = 3.0  # times the median, either way
+FAR_INTENSITY = 4.0
+FAR_SHIFT = 2.0  # of the average intensity, in usual deviations within a case
+MOST_JUMP = 3.0  # of the usual difference between neighbouring slices
+COMMON_CLASS = 0.8  # a class that so many cases have is expected in every one
+DEVIATIONS = 5.0  # robust ones, as well as the factor above
+
+
+def check_cases(
+    facts: Sequence[CaseFacts],
+    patients: Mapping[str, str],
+    mappings: Mapping[str, Mapping[int, int]],
+    classes: Classes,
+    splits: Splits | None = None,
+) -> list[Finding]:
+    """Every finding of a data set, in the order of its rules.
+
+    patients: of each case; mappings: per labelled case, label value -> class index; splits: a user's own, None where folds are dealt.
+    """
+    voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
+    return [
+        *_grids(facts),
+        *_masks(voxels, classes),
+        *_smoothed(facts, mappings),
+        *_sides(facts, mappings, classes),
+        *_volumes(facts, voxels, classes),
+        *_spacings(facts),
+        *_intensities(facts),
+        *_slices(facts),
+        *_duplicates(facts, patients, splits.places() if splits else {}),
+    ]
+
+
+def _voxels_per_class(fact: CaseFacts, mapping: Mapping[int, int], num_classes: int) -> list[int]:
+    counts = [0] * num_classes
+    for value, count in (fact.label_values or {}).items():
+        if mapping[value] < num_classes:
+            counts[mapping[value]] += count
+    return counts
+
+
+def _grids(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    for fact in facts:
+        if fact.grid_distance > SAME_GRID:
+            far = fact.grid_distance > MOST_GRID_DISTANCE
+            text = f"the mask's grid lies {fact.grid_distance:.3g} voxels from the image's, of the same shape"
+            hint = "; where they belong together voxel by voxel, give the mask the image's affine" if far else ""
+            yield Finding(fact.case, "grid-mismatch", fact.grid_distance, "error" if far else "warning", text + hint)
+
+
+def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
+    share = {i: sum(v[i] > 0 for v in voxels.values()) / len(voxels) for i in range(1, len(classes)) if voxels}
+    for index, present in share.items():
+        if present == 0:
+            yield Finding(None, "missing-class", 0, "warning", f"no case has {classes.names[index]}")
+    for case, counts in voxels.items():
+        if not any(counts[1:]):
+            yield Finding(case, "empty-mask", 0, "warning", "the mask is empty")
+            continue
+        if missing := [classes.names[i] for i, present in share.items() if not counts[i] and present >= COMMON_CLASS]:
+            yield Finding(case, "missing-class", len(missing), "warning", f"the mask has no {', '.join(missing)}, which most cases have")
+
+
+def _smoothed(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> Iterator[Finding]:
+    """Greys that became foreground or background because they lie between black and white."""
+    masks = [f.label_values for f in facts if f.unit == "pixel" and f.label_values and _is_merged(mappings.get(f.case, {}))]
+    between = sum(count for values in masks for value, count in values.items() if value not in (0, 255))
+    if between:
+        share = between / sum(sum(values.values()) for values in masks)
+        text = f"{len(masks)} masks have pixels that are neither 0 nor 255 ({share:.2%} of theirs); from 128 on they count as foreground"
+        yield Finding(None, "smoothed-masks", share, "warning", text)
+
+
+def _is_merged(mapping: Mapping[int, int]) -> bool:
+    return len(set(mapping.values())) < len(mapping)
+
+
+def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
+    """Paired organs, told by left and right in their names, in patient coordinates: the first oriented axis runs to the left."""
+    lefts = {organ: index for index, name in enumerate(classes.names) if (organ := _without_side(name, "left"))}
+    pairs = [
+        (right, lefts[organ], organ.replace("*", " ").strip())
+        for right, name in enumerate(classes.names)
+        if (organ := _without_side(name, "right")) in lefts and organ
+    ]
+    for fact in facts:
+        if fact.unit != "mm" or fact.case not in mappings:
+            continue
+        centres = {mappings[fact.case][value]: centre[0] for value, centre in fact.label_centres.items()}
+        for right, left, organ in pairs:
+            if right in centres and left in centres and (apart := centres[left] - centres[right]) < 0:
+                text = f"right and left {organ} look swapped: the right one lies {-apart:.0f} mm to the left of the left one"
+                yield Finding(fact.case, "swapped-sides", apart, "warning", text)
+
+
+def _without_side(name: str, side: str) -> str | None:
+    """The name with a star for the side, None where it has none: `right kidney`, `kidney_right`, `right-kidney`."""
+    found = re.sub(rf"(?<![a-z]){side}(?![a-z])", "*", name.lower(), count=1)
+    return found if found != name.lower() else None
+
+
+def _volumes(facts: Sequence[CaseFacts], voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
+    size = {f.case: math.prod(f.spacing) for f in facts}
+    unit = "ml" if facts and facts[0].unit == "mm" else "pixels"
+    per_unit = 1000 if unit == "ml" else 1
+    for index in range(1, len(classes)):
+        figures = {case: counts[index] * size[case] / per_unit for case, counts in voxels.items() if counts[index]}
+        for case, value, middle in far_from_the_rest(figures, FAR_VOLUME):
+            text = f"{classes.names[index]} has {value:.4g} {unit}, the median is {middle:.4g}"
+            yield Finding(case, "volume-outlier", value / middle, "warning", text)
+
+
+def _spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    for axis in range(3):
+        spacing = {f.case: f.oriented_spacing[axis] for f in facts}
+        for case, value, middle in far_from_the_rest(spacing, FAR_SPACING):
+            text = f"spacing along axis {axis} is {value:.4g} {facts[0].unit}, the median is {middle:.4g}"
+            yield Finding(case, "spacing-outlier", value / middle, "warning", text)
+        extent = {f.case: f.oriented_spacing[axis] * f.oriented_shape[axis] for f in facts}
+        for case, value, middle in far_from_the_rest(extent, FAR_EXTENT):
+            text = f"extent along axis {axis} is {value:.4g} {facts[0].unit}, the median is {middle:.4g}"
+            yield Finding(case, "size-outlier", value / middle, "warning", text)
+
+
+def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    for fact in facts:
+        if any(channel["min"] == channel["max"] for channel in fact.intensity):
+            yield Finding(fact.case, "constant-image", fact.intensity[0]["min"], "warning", "every voxel has the same value")
+    for channel in range(min((f.num_channels for f in facts), default=0)):
+        spread = {f.case: f.intensity[channel]["std"] for f in facts if f.intensity[channel]["std"] > 0}
+        for case, value, middle in far_from_the_rest(spread, FAR_INTENSITY):
+            text = f"intensities of channel {channel} deviate by {value:.4g}, the median is {middle:.4g}"
+            yield Finding(case, "intensity-outlier", value / middle, "warning", text)
+        yield from _shifts(facts, channel)
+
+
+def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
+    """Intensities that lie elsewhere: a CT in other units, an inverted picture."""
+    means = {f.case: f.intensity[channel]["mean"] for f in facts}
+    if len(means) < FEWEST_FOR_OUTLIERS:
+        return
+    middle = statistics.median(means.values())
+    spread = 1.4826 * statistics.median(abs(mean - middle) for mean in means.values())
+    usual = statistics.median(f.intensity[channel]["std"] for f in facts)
+    for case, mean in means.items():
+        if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
+            text = f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they deviate by {usual:.4g})"
+            yield Finding(case, "intensity-outlier", (mean - middle) / usual, "warning", text)
+
+
+def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    for fact in facts:
+        if fact.steepest_jump > MOST_JUMP:
+            text = f"two neighbouring slices differ {fact.steepest_jump:.3g} times as much as is usual in this volume"
+            yield Finding(fact.case, "slice-jump", fact.steepest_jump, "warning", text)
+
+
+def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]) -> Iterator[Finding]:
+    """places: of every patient, its fold in a user's own splits; dealt folds keep what is the same together."""
+    for first, *others in same_scans(facts):
+        for other in others:
+            text = f"has the same voxels as {first}"
+            if places.get(patients[first]) != places.get(patients[other]):
+                text = f"{text}, which is in another fold: one would leak into the other"
+                yield Finding(other, "duplicate", 2, "error", text)
+            elif patients[first] != patients[other]:
+                yield Finding(other, "duplicate", 2, "warning", f"{text} of another patient; both are in one fold")
+            else:
+                yield Finding(other, "duplicate", 2, "warning", text)
+
+
+def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
+    """Groups of cases with the same voxels; images of a single value apart, which have nothing to leak."""
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        if any(channel["min"] < channel["max"] for channel in fact.intensity):
+            same[fact.content_sha256].append(fact.case)
+    return [cases for cases in same.values() if len(cases) > 1]
+
+
+def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
+    """Cases whose positive figure is `factor` from the median either way, and far on the scale on which the others vary.
+
+    Returns (case, figure, median); nothing where there are too few to tell.
+    """
+    if len(figures) < FEWEST_FOR_OUTLIERS:
+        return []
+    logs = {case: math.log(value) for case, value in figures.items()}
+    middle = statistics.median(logs.values())
+    spread = 1.4826 * statistics.median(abs(v - middle) for v in logs.values())
+    least = max(math.log(factor), DEVIATIONS * spread)
+    return [(case, figures[case], math.exp(middle)) for case, value in logs.items() if abs(value - middle) > least]
+
+
+def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
+    """What the cases span, for `attunet.volumes.training_ranges.check_input`."""
+    extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
+    channels = max(f.num_channels for f in facts)
+    intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))
+    return TrainingRanges(
+        unit=facts[0].unit,
+        spacing=tuple(range_of(axis) for axis in zip(*(f.oriented_spacing for f in facts), strict=True)),
+        extent=tuple(range_of(axis) for axis in zip(*extents, strict=True)),
+        std=tuple(range_of([c["std"] for c in channel]) for channel in intensities),
+        mean=tuple(range_of([c["mean"] for c in channel]) for channel in intensities),
+    )

@@ -1,0 +1,104 @@
+"""One case of a store on disk: image.npy, label.npy and, last, the json that says that they are whole."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.preparation.case_facts import PERCENTILES, CaseFacts
+from attunet.sources.case_files import CaseFiles
+from attunet.sources.codings import to_indices
+from attunet.sources.read_case import read_image, read_labels
+from attunet.store import IMAGE, LABEL
+from attunet.volumes.geometry import place
+from attunet.volumes.intensity import ChannelStatistics
+from attunet.volumes.slices import prepare_training_slices, resample_labels
+from attunet.volumes.spec import PreprocessSpec
+
+WRITTEN_BY = 1  # raised when the same files and settings would give other arrays
+CASE = "case.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """What a process needs to write one case. mapping: label value -> class index, None where the case has no labels."""
+
+    files: CaseFiles
+    facts: CaseFacts
+    spec: PreprocessSpec
+    mapping: dict[int, int] | None
+    num_classes: int
+    frames: bool
+    folder: Path
+
+    def key(self) -> dict[str, Any]:
+        """What the arrays depend on; a shard with another key is written again."""
+        return {
+            "written_by": WRITTEN_BY,
+            "image_sha256": list(self.facts.image_sha256),
+            "label_sha256": list(self.facts.label_sha256),
+            "spec": json.loads(json.dumps(self.spec.to_json())),
+            "label_mapping": None if self.mapping is None else {str(v): i for v, i in self.mapping.items()},
+        }
+
+
+def finished_shard(task: ShardTask) -> dict[str, Any] | None:
+    """The manifest entry of a case that an earlier call finished with the same files and settings."""
+    try:
+        data = json.loads((task.folder / CASE).read_text(encoding="utf-8"))
+        complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
+    except (OSError, ValueError):
+        return None
+    entry: dict[str, Any] = data["entry"]
+    return entry if complete and data["key"] == task.key() else None
+
+
+def _intensity(known: Mapping[str, Any], used: ChannelStatistics) -> dict[str, Any]:
+    named = {f"{p:g}": value for p, value in zip(PERCENTILES, known["percentiles"], strict=True)}
+    return {**known, "percentiles": named, "used": asdict(used)}
+
+
+def write_shard(task: ShardTask) -> dict[str, Any]:
+    """Prepare one case and write its arrays; returns its manifest entry without the file names."""
+    volume = read_image(task.files.images, frames=task.frames)
+    prepared = prepare_training_slices(volume, task.spec)
+    shutil.rmtree(task.folder, ignore_errors=True)  # what a killed call left, temporary files included
+    task.folder.mkdir()
+    np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
+    counts, pixels, cut = None, 0, 0
+    if task.files.labels and task.mapping is not None:
+        values, _ = read_labels(task.files.labels, volume, task.files.images[0])
+        indices = to_indices(values, task.mapping, task.files.labels[0])
+        counts = np.bincount(indices.ravel(), minlength=task.num_classes)[: task.num_classes].tolist()
+        labels = resample_labels(indices, prepared.grid, task.num_classes)
+        window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
+        pixels = int(np.count_nonzero(labels))
+        cut = pixels - int(np.count_nonzero(window))
+        np.save(task.folder / LABEL, window, allow_pickle=False)
+    entry = {
+        "case": task.files.case,
+        "num_slices": len(prepared.slices),
+        "native_shape": task.facts.native_shape,
+        "affine": task.facts.affine,
+        "spacing": task.facts.spacing,
+        "unit": task.facts.unit,
+        "image_sha256": task.facts.joined_image_sha256,
+        "label_sha256": task.facts.joined_label_sha256,
+        "content_sha256": task.facts.content_sha256,
+        "label_mapping": task.key()["label_mapping"],
+        "intensity": [
+            _intensity(known, used) for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
+        ],
+        "voxels_per_class": counts,
+        "labelled_pixels": pixels,
+        "labelled_pixels_cut": cut,
+    }
+    sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
+    partial = task.folder / f"{CASE}.partial"
+    partial.write_text(json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8")
+    partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
+    return entry

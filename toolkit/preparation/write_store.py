@@ -1,0 +1,102 @@
+"""Writing a store: a shard per case, the manifest over all, the name at the very end."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import Finding
+from attunet.preparation.case_facts import CaseFacts
+from attunet.preparation.facts_cache import FACTS
+from attunet.preparation.survey import Report, Survey, progress, refuse_errors
+from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
+from attunet.sources.case_files import CaseFiles
+from attunet.splits import Splits
+from attunet.store import CASES, MANIFEST, SPLITS
+from attunet.system.atomic_files import write_file, write_text
+from attunet.system.workers import over_cases
+
+
+def build_store(
+    store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], report: Report, *, strict: bool
+) -> list[Finding]:
+    """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
+
+    head: the manifest's entries besides "cases" and "findings". Returns the findings of the survey and those of the writing.
+    Memory does not hold the cases' entries: they are read from the shards when the manifest is written, one at a time.
+    Raises InputError, with `strict`, for a finding of the writing.
+    """
+    tasks = _tasks(seen, building / CASES)
+    cut = _write_shards(tasks, building, report)
+    refuse_errors(cut, strict, report)
+    findings = [*seen.findings, *cut]
+    write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
+    entries = (_entry(task, seen.source.root) for task in tasks)
+    write_file(building / MANIFEST, lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries))
+    (building / FACTS).unlink(missing_ok=True)
+    os.sync()  # one for all cases: thousands of small files are not synced one by one
+    os.rename(building, store)
+    return findings
+
+
+def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:
+    settled, found = seen.settled, seen.source
+    return [
+        ShardTask(files, fact, settled.spec, settled.mappings.get(files.case), len(settled.classes), found.frames, folder / files.case)
+        for files, fact in zip(found.cases, seen.facts, strict=True)
+    ]
+
+
+def _write_shards(tasks: Sequence[ShardTask], building: Path, report: Report) -> list[Finding]:
+    """Every case's arrays, in parallel where there are many; a finding for every case whose labels the window cuts."""
+    folder = building / CASES
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in {p.name for p in folder.iterdir()} - {t.files.case for t in tasks}:
+        shutil.rmtree(folder / stale)
+    crops = {t.files.case: finding for t in tasks if (entry := finished_shard(t)) for finding in [_crop_finding(entry)]}
+    if crops:
+        report(f"{building}: {len(crops)} of {len(tasks)} cases are there already")
+    for entry in over_cases(write_shard, [t for t in tasks if t.files.case not in crops]):
+        crops[entry["case"]] = _crop_finding(entry)
+        progress("prepared", len(crops), len(tasks), report)
+    return [finding for t in tasks if (finding := crops[t.files.case])]
+
+
+def _crop_finding(entry: Mapping[str, Any]) -> Finding | None:
+    cut, total = entry["labelled_pixels_cut"], entry["labelled_pixels"]
+    if not cut:
+        return None
+    return Finding(
+        case=entry["case"],
+        rule="window-cuts-labels",
+        figure=cut / total,
+        level="warning",
+        text=f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops",
+    )
+
+
+def _entry(task: ShardTask, root: Path) -> dict[str, Any]:
+    """A case in the manifest: what its shard says, and where its files lie below the source."""
+    entry = finished_shard(task)
+    assert entry is not None, task.folder
+    return {**entry, **_files(task.files, task.facts, root)}
+
+
+def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
+    def row(path: Path, sha256: str) -> dict[str, str]:
+        return {"file": path.relative_to(root).as_posix(), "sha256": sha256}
+
+    images = [row(path, sha256) for path, sha256 in zip(files.images, fact.image_sha256, strict=True)]
+    labels = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
+    return {"patient": files.patient, "labelled": bool(labels), "image_files": images, "label_files": labels}
+
+
+def _write_manifest(path: Path, head: Mapping[str, Any], entries: Iterator[Mapping[str, Any]]) -> None:
+    """One JSON object, with a line per case."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "cases": [')
+        for number, entry in enumerate(entries):
+            file.write((",\n  " if number else "\n  ") + json.dumps(entry, allow_nan=False))
+        file.write("\n ]\n}\n")

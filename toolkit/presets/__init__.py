@@ -1,0 +1,35 @@
+"""The named configurations that come with the package, and the reading of a preset or a TOML file."""
+
+import dataclasses
+from pathlib import Path
+
+from attunet.config import Config, load_config
+from attunet.errors import InputError
+
+PRESETS = Path(__file__).parent
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_config(name: str | None, settings: tuple[str, ...] = ()) -> Config:
+    """The configuration of a preset or a TOML file (None: the defaults), with `section.field=value` settings over it."""
+    path = None
+    if name is not None:
+        preset = PRESETS / f"{name}.toml"
+        path = preset if name in preset_names() else Path(name)
+        if not path.exists():
+            raise InputError(f"--config: must be a TOML file or one of the presets {', '.join(preset_names())}, got {name!r}")
+    return load_config(path, settings)
+
+
+def training_config(config_name: str | None, settings: tuple[str, ...], model: str | None) -> Config:
+    """The configuration that the options name; `[data]` cannot be set here."""
+    for setting in settings:
+        if setting.strip().startswith("data."):
+            raise InputError(f"--set: [data] is settled when the store is made (attunet prepare --set ...), got {setting!r}")
+    config = read_config(config_name, settings)
+    if model is not None:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+    return config

@@ -1,0 +1,84 @@
+"""Several runs as one model: the mean of their probabilities. A folder with runs below it is such a model wherever a run is one."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from attunet.errors import InputError
+from attunet.runs.load_run import TrainedRun, load_run
+
+DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
+
+
+class EnsembleNetwork(nn.Module):
+    """x (N, C, H, W) -> the logarithm of the members' mean probabilities (N, K, H, W): logits whose softmax is that mean."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        """With `return_attention` also the gates' maps (N, 1, h, w), the deepest first, each the mean over the members."""
+        outputs = [member(x, return_attention=True) for member in self.members]
+        logits = torch.stack([logits.log_softmax(dim=1) for logits, _ in outputs])
+        greatest = logits.amax(dim=0)
+        mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # no probability is too small for any arithmetic
+        if not return_attention:
+            return mean
+        return mean, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
+
+
+def load_model(path: Path) -> TrainedRun:
+    """A run, or the ensemble of all runs below a folder (three levels deep at most, links are followed).
+
+    An ensemble has seen what any of its members has; `held_out` are the cases that all of them left out, `fold` is theirs where it is
+    one, `step` the least one, `config` the first member's. Raises InputError for a path without runs, and for runs that do not fit
+    together or are not finished.
+    """
+    if (path / "checkpoints").is_dir():
+        return load_run(path)
+    folders = list(runs_below(path))
+    if not folders:
+        raise InputError(f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it")
+    members = [load_run(folder) for folder in folders]
+    first = members[0]
+    for member in members:
+        if not member.finished:
+            raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
+        for what in ("spec", "classes", "postprocessing"):
+            if getattr(member, what) != getattr(first, what):
+                raise InputError(f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}")
+        if member.config.model != first.config.model:
+            raise InputError(f"{path}: members must be of one network; {member.path} and {first.path} differ in [model]")
+    return _together(path, members)
+
+
+def runs_below(path: Path) -> Iterator[Path]:
+    """The run folders below a folder, in the order of their names."""
+    for depth in range(1, DEPTH + 1):
+        yield from sorted(found.parent for found in path.glob("/".join(["*"] * depth + ["checkpoints"])) if found.is_dir())
+
+
+def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
+    first, folds = members[0], {member.fold for member in members}
+    seen: dict[str, str] = {}
+    for member in members:
+        for case, digest in member.training_cases.items():
+            if seen.setdefault(case, digest) != digest:
+                raise InputError(f"{path}: members must be of one data set; {member.path} was trained on another image of case {case}")
+    left_out = [case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen]
+    return dataclasses.replace(
+        first,
+        path=path,
+        name=f"{first.config.model.name}-ensemble-of-{len(members)}",
+        network=EnsembleNetwork([member.network for member in members]).eval(),
+        fold=first.fold if len(folds) == 1 else "all",
+        training_cases=seen,
+        held_out=left_out,
+        num_parameters=sum(member.num_parameters for member in members),
+        step=min(member.step for member in members),
+        num_members=len(members),
+    )

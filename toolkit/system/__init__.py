@@ -1,0 +1,1 @@
+"""Files, processes and machine facts: atomic writes, worker processes, the environment of a result."""

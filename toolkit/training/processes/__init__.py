@@ -1,0 +1,1 @@
+"""Several processes in one training: heartbeat, signals, logs."""

@@ -1,0 +1,1 @@
+"""Logs, trackers and timing of a training."""

@@ -1,0 +1,163 @@
+"""How fast a training runs, against what its device can do. Nothing here waits for the device inside a step."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attunet.device.memory import peak_memory_mb, synchronize
+
+PHASES = ("data", "augment", "compute")
+MARKS_KEPT = 4096  # the shares come from the last so many marks
+MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
+MATMUL_SECONDS = 0.1
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Figures of some steps, of all processes together but for the shares and the memory, which are this process's.
+
+    data_share, augment_share: of the steps' time on the device; None where there was no step. flops_per_s: of the network's
+    matrix products and convolutions, forward and backward; matmul_share: its share of the device's matmul rate.
+    """
+
+    slices_per_s: float
+    data_share: float | None
+    augment_share: float | None
+    flops_per_s: float
+    matmul_share: float
+    peak_memory_mb: float
+
+    def in_words(self) -> str:
+        shares = ", ".join(
+            f"{100 * share:.1f} % {what}"
+            for share, what in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation"))
+            if share is not None
+        )
+        return (
+            f"{self.slices_per_s:.1f} slices/s, {shares}, {self.flops_per_s / 1e12:.3g} TFLOP/s "
+            f"({100 * self.matmul_share:.1f} % of the matmul rate), peak memory {self.peak_memory_mb:.0f} MB"
+        )
+
+
+class StepClock:
+    """Splits the steps' time into phases: CUDA events on a GPU, the processor's clock elsewhere.
+
+    On a GPU the time before an event is recorded counts only from the end of the work before it: a host that waits for data
+    while the device is still busy costs nothing, and is not counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._marks: deque[tuple[str, torch.cuda.Event | float]] = deque(maxlen=MARKS_KEPT)
+
+    def mark(self, phase: str) -> None:
+        """Says that the time since the last mark belongs to `phase`; any name outside `PHASES` is not counted."""
+        stamp: torch.cuda.Event | float
+        if self._on_gpu:
+            stamp = torch.cuda.Event(enable_timing=True)
+            stamp.record()
+        else:
+            stamp = time.perf_counter()
+        self._marks.append((phase, stamp))
+
+    def read(self) -> dict[str, float]:
+        """Seconds of each phase since the last call; the device must have finished (the caller has just read the losses)."""
+        seconds = dict.fromkeys(PHASES, 0.0)
+        marks = list(self._marks)
+        for (_, before), (phase, after) in pairwise(marks):
+            if phase in seconds:
+                seconds[phase] += _seconds_between(before, after)
+        self._marks.clear()
+        return seconds
+
+
+class Telemetry:
+    """Turns the phases of the steps between two readings into figures, and sums them over the run; `mark` is `StepClock.mark`."""
+
+    def __init__(self, accelerator: Accelerator, flops_per_slice: int) -> None:
+        self._device, self._processes = accelerator.device, accelerator.num_processes
+        self._clock = StepClock(self._device)
+        self.mark = self._clock.mark
+        self.flops_per_slice = flops_per_slice
+        self.matmul_flops_per_s = measure_matmul_rate(self._device, str(accelerator.mixed_precision))
+        self._phases = dict.fromkeys(PHASES, 0.0)
+        self._slices, self._seconds = 0, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Leaves out the time since the last reading: something else than training was done."""
+        self._clock.read()
+        self._since = time.perf_counter()
+
+    def read(self, slices: int) -> Speed:
+        """Figures since the last reading or restart, in which all processes together trained on `slices` slices."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        phases = self._clock.read()
+        self._slices, self._seconds = self._slices + slices, self._seconds + seconds
+        self._phases = {name: self._phases[name] + value for name, value in phases.items()}
+        return self._speed(slices, seconds, phases)
+
+    def overall(self) -> Speed:
+        """Figures of everything read so far."""
+        return self._speed(self._slices, self._seconds, self._phases)
+
+    def _speed(self, slices: int, seconds: float, phases: dict[str, float]) -> Speed:
+        total = sum(phases.values())
+        rate = slices / seconds if seconds > 0 else 0.0
+        flops = rate * self.flops_per_slice
+        return Speed(
+            slices_per_s=rate,
+            data_share=phases["data"] / total if total > 0 else None,
+            augment_share=phases["augment"] / total if total > 0 else None,
+            flops_per_s=flops,
+            matmul_share=flops / self.matmul_flops_per_s / self._processes,
+            peak_memory_mb=peak_memory_mb(self._device),
+        )
+
+
+def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
+    """Floating-point operations of forward and backward for one slice `(in_channels, H, W)`: matrix products and convolutions.
+
+    Counted on the network itself with tensors that have shapes and no values, so it costs milliseconds and no memory.
+    """
+    meta = {name: value.detach().to("meta") for name, value in network.state_dict(keep_vars=True).items()}
+    for name, _ in network.named_parameters():
+        meta[name].requires_grad_()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        torch.func.functional_call(network, meta, torch.empty((1, in_channels, *size), device="meta")).sum().backward()
+    return int(counter.get_total_flops())
+
+
+def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
+    """FLOP/s of square matrix products on this device, now, in the training's arithmetic; takes a fraction of a second."""
+    side = MATMUL_SIDE["cuda" if device.type == "cuda" else "cpu"]
+    dtype = DTYPES.get(mixed_precision, torch.float32)
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    out = left @ right  # the first call sets the library up
+    clock, count, began = StepClock(device), 0, time.perf_counter()
+    clock.mark("start")
+    while time.perf_counter() - began < MATMUL_SECONDS:
+        torch.mm(left, right, out=out)
+        count += 1
+        if count % 16 == 0:
+            synchronize(device)
+    clock.mark("compute")
+    synchronize(device)
+    return 2.0 * side**3 * count / clock.read()["compute"]
+
+
+def _seconds_between(before: torch.cuda.Event | float, after: torch.cuda.Event | float) -> float:
+    if isinstance(before, float) or isinstance(after, float):
+        assert isinstance(before, float)
+        assert isinstance(after, float)
+        return after - before
+    return before.elapsed_time(after) / 1000

@@ -1,0 +1,1 @@
+"""Volumes, their geometry and intensities, network input and prediction."""

@@ -1,0 +1,84 @@
+"""What a volume's intensities are clipped at and scaled with: percentiles, and mean and deviation within them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.volumes.spec import PreprocessSpec
+
+HISTOGRAM_BYTES = 2  # integers of up to so many bytes are counted: 65,536 values at most
+
+
+def clipped_statistics(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
+    """The two percentiles of all voxels, as `np.percentile` gives them, and mean and deviation of the voxels clipped to them.
+
+    channel: finite numbers, its first axis the slices. Integers of scanners (16 bits) are counted slice by slice, which takes a fifth of
+    the time and no memory worth mentioning; the order of voxels makes no difference then.
+    """
+    if channel.dtype.kind in "iu" and channel.dtype.itemsize <= HISTOGRAM_BYTES:
+        return _counted(channel, percentiles)
+    low, high = (float(v) for v in np.percentile(channel, percentiles))
+    clipped = np.clip(channel, low, high).astype(np.float64)
+    return low, high, float(clipped.mean()), float(clipped.std())
+
+
+def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
+    least, greatest = int(channel.min()), int(channel.max())
+    counts = np.zeros(greatest - least + 1, dtype=np.int64)
+    for part in channel:
+        counts += np.bincount(part.ravel().astype(np.intp) - least, minlength=len(counts))
+    values = np.arange(least, greatest + 1, dtype=np.float64)
+    low, high = (_percentile(values, counts, p) for p in percentiles)
+    clipped, total = np.clip(values, low, high), int(counts.sum())
+    mean = float(np.dot(clipped, counts)) / total
+    return low, high, mean, float(np.sqrt(np.dot((clipped - mean) ** 2, counts) / total))
+
+
+def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> float:
+    """Linear between the two ranks next to it, rounded as NumPy rounds."""
+    up_to = np.cumsum(counts)
+    rank = (int(up_to[-1]) - 1) * (percentile / 100)
+    below = int(rank)
+    first, second = (float(values[np.searchsorted(up_to, r, side="right")]) for r in (below, min(below + 1, int(up_to[-1]) - 1)))
+    share = rank - below
+    return second - (second - first) * (1 - share) if share >= 0.5 else first + (second - first) * share
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What one channel was clipped at and scaled with: `(clip(x, low, high) - shift) / scale`."""
+
+    low: float
+    high: float
+    shift: float
+    scale: float
+
+    @property
+    def pad_value(self) -> float:
+        """What padding is filled with: the lower clip bound, which is air."""
+        return (self.low - self.shift) / self.scale
+
+
+def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
+    """Intensity scaling of one channel (any shape) by the rule that `spec.normalization` names; every voxel must be finite."""
+    if np.issubdtype(channel.dtype, np.floating) and (bad := int(channel.size - np.isfinite(channel).sum())):
+        raise InputError(f"volume: voxels must be finite numbers, {bad} of {channel.size} are NaN or infinite")
+    if spec.normalization == "ct":
+        low, high = spec.window
+        return ChannelStatistics(low, high, shift=(low + high) / 2, scale=(high - low) / 2)
+    if spec.normalization == "none":
+        integer = np.issubdtype(channel.dtype, np.integer)
+        scale = float(np.iinfo(channel.dtype).max) - float(np.iinfo(channel.dtype).min) if integer else 1.0
+        return ChannelStatistics(float(channel.min()), float(channel.max()), shift=0.0, scale=scale)
+    low, high, mean, deviation = clipped_statistics(channel, spec.clip_percentiles)
+    return ChannelStatistics(low, high, shift=mean, scale=deviation if deviation > 0 else 1.0)
+
+
+def normalize(channel: np.ndarray, statistics: ChannelStatistics) -> np.ndarray:
+    """Clip and scale; float32 of the same shape."""
+    scaled = channel.astype(np.float32)
+    np.clip(scaled, np.float32(statistics.low), np.float32(statistics.high), out=scaled)
+    scaled -= np.float32(statistics.shift)
+    scaled /= np.float32(statistics.scale)
+    return scaled

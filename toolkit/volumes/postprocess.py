@@ -1,0 +1,104 @@
+"""What becomes of a label map before anybody gets it: the connected parts of its classes. Voxels belong together where faces touch."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from attunet.volumes.spec import Postprocessing
+
+Spacing = tuple[float, float, float]
+
+ONE_PART = 0.99  # of a class's voxels, in one part: then it is one
+ROUNDING = 1e-6  # of a voxel: 6 mm are three voxels of 2 mm, whatever the binary fractions say
+
+
+def postprocess(indices: np.ndarray, num_classes: int, spacing: Spacing, how: Postprocessing) -> np.ndarray:
+    """indices: class indices `(X, Y, Z)` with voxels of `spacing`; they are not changed."""
+    return keep_largest_components(indices, num_classes, spacing, how.erosion_mm) if how.largest_component else indices
+
+
+def keep_largest_components(
+    indices: np.ndarray, num_classes: int, spacing: Spacing = (1.0, 1.0, 1.0), erosion_mm: float = 0.0
+) -> np.ndarray:
+    """Class indices `(X, Y, Z)` where every foreground class keeps its largest part alone; the rest becomes background.
+
+    Of parts of one size the first in the array's order stays. With `erosion_mm` the part is eroded by so many whole voxels along every
+    axis as fit into it; an axis of one voxel is left alone, for a picture has no depth. Where that leaves several pieces, each voxel goes
+    with the nearest piece, and those of the largest piece stay. Where it leaves nothing, all of a part that is thin everywhere stays.
+    """
+    kept = indices.copy()
+    radii = _voxels(erosion_mm, spacing, indices.shape)
+    for _, box, parts, sizes in _parts(indices, num_classes):
+        stays = _without_attachments(parts == sizes.argmax(), radii, spacing)
+        kept[box][(parts > 0) & ~stays] = 0
+    return kept
+
+
+def largest_shares(indices: np.ndarray, num_classes: int) -> dict[int, float]:
+    """The largest part's share of the voxels of every foreground class that occurs in the class indices `(X, Y, Z)`."""
+    return {index: float(sizes.max() / sizes.sum()) for index, _, _, sizes in _parts(indices, num_classes)}
+
+
+def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosions_mm: Sequence[float]) -> dict[int, tuple[float, ...]]:
+    """The share of the largest part of every foreground class that stays with each of `erosions_mm`."""
+    shares, radii = {}, [_voxels(e, spacing, indices.shape) for e in erosions_mm]
+    for index, _, parts, sizes in _parts(indices, num_classes):
+        largest = parts == sizes.argmax()
+        by_radii = {r: _without_attachments(largest, r, spacing).sum() for r in set(radii)}
+        shares[index] = tuple(float(by_radii[r] / sizes.max()) for r in radii)
+    return shares
+
+
+def _parts(indices: np.ndarray, num_classes: int) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray, np.ndarray]]:
+    """Of every class: its index, the box it lies in, the numbers of the parts in the box (0: none), the voxels of each (of none: 0)."""
+    for index, box in enumerate(ndimage.find_objects(indices, max_label=num_classes - 1), start=1):
+        if box is not None:
+            parts, sizes = _numbered(indices[box] == index)
+            yield index, box, parts, sizes
+
+
+def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of every voxel's part, 0 outside the mask, and the voxels of each part, 0 of none."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return parts, sizes
+
+
+def _voxels(length_mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The whole voxels of a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
+    x, y, z = (math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0 for voxel, extent in zip(spacing, shape, strict=True))
+    return x, y, z
+
+
+def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing: Spacing) -> np.ndarray:
+    """One connected part `(X, Y, Z)` without what only a neck joins to its largest piece."""
+    if not any(radii):
+        return part
+    (box,) = ndimage.find_objects(part.view(np.uint8))
+    inside = part[box]
+    if any(2 * r + 1 > extent for r, extent in zip(radii, inside.shape, strict=True)):  # the erosion leaves nothing
+        return part
+    pieces, sizes = _numbered(_eroded(inside, radii))
+    if len(sizes) <= 2:  # one piece, or none of a part that is thin everywhere
+        return part
+    nearest = ndimage.distance_transform_edt(pieces == 0, sampling=spacing, return_distances=False, return_indices=True)
+    own, sizes = _numbered(inside & (pieces[tuple(nearest)] == sizes.argmax()))
+    kept = np.zeros_like(part)
+    kept[box] = own == sizes.argmax()
+    return kept
+
+
+def _eroded(mask: np.ndarray, radii: tuple[int, int, int]) -> np.ndarray:
+    """True where the whole box of 2 r + 1 voxels along every axis is; the box fits into the mask's array."""
+    for axis, radius in enumerate(radii):
+        if radius:
+            line = np.moveaxis(np.pad(mask, [(radius, radius) if a == axis else (0, 0) for a in range(3)]), axis, 0)
+            length = 1  # voxels of the run that each place stands for, doubled until it is the box
+            while length < 2 * radius + 1:
+                step = min(length, 2 * radius + 1 - length)
+                line, length = line[:-step] & line[step:], length + step
+            mask = np.moveaxis(line, 0, axis)
+    return mask

@@ -1,0 +1,111 @@
+"""A volume through a network, slice by slice: one piece of code for PyTorch, every ONNX provider, validation and deployment."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from attunet.errors import RunError
+from attunet.volumes.postprocess import postprocess
+from attunet.volumes.slices import Prepared, VolumeSlices, assemble, gather_context, restore
+from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
+from attunet.volumes.volume import Volume
+
+__all__ = ["Network", "predict_prepared", "predict_volume"]
+
+# float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
+Network = Callable[[np.ndarray], np.ndarray]
+
+MAX_BATCH_PIXELS = 8 * 512 * 512  # of one channel
+MAX_PIXELS = 2048 * 2048  # a slice up to this is run whole
+TILE, OVERLAP = 1024, 256  # multiples of 16
+
+
+def predict_volume(
+    network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, postprocessing: Postprocessing = UNTOUCHED
+) -> np.ndarray:
+    """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+    network: any function from slices to logits, with height and width multiples of 16 as it gets them.
+    postprocessing: how the label map is finished.
+    Beyond the volume and its label map, memory holds one batch at a time, however many slices there are.
+    Raises what `VolumeSlices` raises, and RunError for logits that are not finite.
+    """
+    prepared = VolumeSlices(volume, spec)
+    return predict_prepared(network, prepared, spec, batch_size=batch_size, postprocessing=postprocessing)
+
+
+def predict_prepared(
+    network: Network,
+    prepared: Prepared | VolumeSlices,
+    spec: PreprocessSpec,
+    *,
+    batch_size: int = 8,
+    postprocessing: Postprocessing = UNTOUCHED,
+) -> np.ndarray:
+    """The second half of `predict_volume`, for a volume that `preprocess` has prepared already, or one that prepares itself by and by.
+
+    Batches get smaller where slices are large, and slices beyond `MAX_PIXELS` are run in tiles.
+    """
+    slices, grid = (prepared if isinstance(prepared, VolumeSlices) else prepared.slices), prepared.grid
+    run, reach = tiled(network), spec.context_slices // 2
+    batch_size = max(1, min(batch_size, MAX_BATCH_PIXELS // (grid.window[0] * grid.window[1])))
+    labels = np.empty((grid.num_slices, *grid.plane_shape), dtype=np.uint8)
+    for start in range(0, grid.num_slices, batch_size):
+        chosen = np.arange(start, min(start + batch_size, grid.num_slices))
+        first = max(0, start - reach)
+        batch = gather_context(slices[first : chosen[-1] + 1 + reach], chosen - first, spec.context_slices)
+        logits = run(batch)
+        assert logits.shape == (len(batch), logits.shape[1], *batch.shape[2:]), (logits.shape, batch.shape)
+        if not np.isfinite(logits).all():
+            raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
+        labels[chosen] = restore(logits, grid)
+    return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
+
+
+def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, overlap: int = OVERLAP) -> Network:
+    """A network that runs slices of more than `max_pixels` in overlapping tiles; smaller ones go through whole, as in training.
+
+    Where tiles overlap, logits are averaged with weights that fall towards a tile's edge, so that no seam shows.
+    """
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        height, width = slices.shape[2:]
+        if height * width <= max_pixels:
+            return np.asarray(network(slices))
+        total: np.ndarray | None = None
+        weights = np.zeros((height, width), dtype=np.float32)
+        for rows in _spans(height, tile, overlap):
+            for columns in _spans(width, tile, overlap):
+                logits = np.asarray(network(np.ascontiguousarray(slices[:, :, rows, columns])))
+                weight = _ramp(rows, height, overlap)[:, None] * _ramp(columns, width, overlap)
+                if total is None:
+                    total = np.zeros((*logits.shape[:2], height, width), dtype=np.float32)
+                total[:, :, rows, columns] += logits * weight
+                weights[rows, columns] += weight
+        assert total is not None
+        total /= weights
+        return total
+
+    return run
+
+
+def _spans(length: int, tile: int, overlap: int) -> Iterator[slice]:
+    """Tiles of one size that cover the length; the last one is moved back to end with it."""
+    tile = min(tile, length)
+    start = 0
+    while start + tile < length:
+        yield slice(start, start + tile)
+        start += tile - overlap
+    yield slice(length - tile, length)
+
+
+def _ramp(span: slice, length: int, overlap: int) -> np.ndarray:
+    """Weights along one axis: rising over the overlap at an inner edge, 1 at the edge of the slice."""
+    size = span.stop - span.start
+    rise = np.minimum(1, (np.arange(size, dtype=np.float32) + 0.5) / max(1, overlap))
+    ramp = np.ones(size, dtype=np.float32)
+    if span.start > 0:
+        ramp = np.minimum(ramp, rise)
+    if span.stop < length:
+        ramp = np.minimum(ramp, rise[::-1])
+    return ramp

@@ -1,0 +1,197 @@
+"""From a volume to network input, and from logits back to labels on the volume's own grid: one code path for training and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.volumes.geometry import (
+    Transform,
+    fit_window,
+    from_slices,
+    orientation_transform,
+    oriented_spacing,
+    place,
+    resampled_length,
+    resize_labels,
+    resize_linear,
+    round_up,
+    to_slices,
+    window_offset,
+)
+from attunet.volumes.intensity import ChannelStatistics, channel_statistics, normalize
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.volume import Volume
+
+GREY, COLOUR = 1, 3  # channels of pictures
+MULTIPLE = 16  # deepest network: four down-samplings
+MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The way back from prepared slices to the native grid.
+
+    native_shape: `(X, Y, Z)`; native_spacing: of its voxels in mm; transform and slice_axis: how it was cut into slices;
+    plane_shape: `(rows, columns)` of a native slice; resampled_shape: the same after resampling; window: the padded (or cropped) slice;
+    offset: where the resampled slice starts in it.
+    """
+
+    native_shape: tuple[int, int, int]
+    native_spacing: tuple[float, float, float]
+    transform: Transform
+    slice_axis: int
+    plane_shape: tuple[int, int]
+    resampled_shape: tuple[int, int]
+    window: tuple[int, int]
+    offset: tuple[int, int]
+
+    @property
+    def num_slices(self) -> int:
+        return int(np.prod(self.native_shape)) // (self.plane_shape[0] * self.plane_shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """slices: float32 `(Z, num_channels, H, W)`; pad_value and statistics: one per channel."""
+
+    slices: np.ndarray
+    grid: Grid
+    pad_value: tuple[float, ...]
+    statistics: tuple[ChannelStatistics, ...]
+
+
+def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
+    """The grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least `spec.size`, nothing cropped."""
+    transform = orientation_transform(volume.affine, spec.orientation)
+    shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
+    for length, (axis, _) in zip(volume.shape, transform, strict=True):
+        shape[axis] = length
+    columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
+    plane = (shape[rows], shape[columns])
+    resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))
+    if max(resampled) > MAX_SIDE:
+        raise InputError(
+            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
+            f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
+        )
+    # At least the training window: a network has learnt where it is from the padding too.
+    window = (max(round_up(resampled[0], MULTIPLE), spec.size[0]), max(round_up(resampled[1], MULTIPLE), spec.size[1]))
+    return Grid(
+        native_shape=volume.shape,
+        native_spacing=volume.spacing,
+        transform=transform,
+        slice_axis=spec.slice_axis,
+        plane_shape=plane,
+        resampled_shape=(resampled[0], resampled[1]),
+        window=window,
+        offset=window_offset(resampled, window),
+    )
+
+
+def as_colour(volume: Volume, num_channels: int) -> Volume:
+    """A grey picture as one of three equal channels, where colour is asked for: sets of photographs mix them. Anything else as it is."""
+    if volume.unit != "pixel" or (len(volume.data), num_channels) != (GREY, COLOUR):
+        return volume
+    return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
+
+
+class VolumeSlices:
+    """The slices of a volume as network input, made when they are asked for: `slices[3:8]` is float32 `(5, num_channels, H, W)`.
+
+    Oriented, normalised, resampled, placed in the window: the grid's own, or `window`. statistics: one per channel.
+    Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+    """
+
+    def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
+        volume = as_colour(volume, spec.num_channels)
+        if volume.data.shape[0] != spec.num_channels:
+            raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
+        self.grid = make_grid(volume, spec)
+        if window is not None:
+            self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))
+        self._channels = [to_slices(channel, self.grid.transform, self.grid.slice_axis) for channel in volume.data]
+        # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
+        self.statistics = tuple(channel_statistics(np.ascontiguousarray(channel), spec) for channel in self._channels)
+
+    def __len__(self) -> int:
+        return self.grid.num_slices
+
+    def __getitem__(self, chosen: slice) -> np.ndarray:
+        numbers = range(len(self))[chosen]
+        prepared = np.empty((len(numbers), len(self._channels), *self.grid.window), dtype=np.float32)
+        for index, (channel, statistics) in enumerate(zip(self._channels, self.statistics, strict=True)):
+            for number, out in zip(numbers, prepared[:, index], strict=True):  # a slice at a time: no volume in between
+                one = np.ascontiguousarray(channel[number])
+                resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
+                out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
+        return prepared
+
+    def prepared(self) -> Prepared:
+        """All of them at once."""
+        return Prepared(self[:], self.grid, tuple(one.pad_value for one in self.statistics), self.statistics)
+
+
+def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
+    """Network input of a whole volume: oriented, normalised, resampled, padded to the training window or beyond it, never cropped.
+
+    Returns slices float32 `(Z, num_channels, H, W)`; neighbouring slices are gathered by `gather_context`.
+    Raises what `VolumeSlices` raises.
+    """
+    return VolumeSlices(volume, spec).prepared()
+
+
+def prepare_training_slices(volume: Volume, spec: PreprocessSpec) -> Prepared:
+    """As `preprocess`, but cropped or padded around the centre to the training window `spec.size`."""
+    return VolumeSlices(volume, spec, spec.size).prepared()
+
+
+def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
+    """Class indices `(X, Y, Z)` as slices uint8 `(Z, h, w)` of the resampled, not yet windowed, shape."""
+    return resize_labels(np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes)
+
+
+def prepare_training_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
+    """Class indices `(X, Y, Z)` as slices uint8 `(Z, H, W)` that match the slices prepared with the same grid; padding is background."""
+    return place(resample_labels(labels, grid, num_classes), grid.window, grid.offset, 0)
+
+
+def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:
+    """Slices with their neighbours as channels: `(Z, C, H, W)` -> `(n, context_slices * C, H, W)`, slice-major, clamped at the ends."""
+    chosen = np.asarray(indices, dtype=np.intp)
+    reach = context_slices // 2
+    if reach == 0:
+        return slices[chosen]
+    shifted = [slices[np.clip(chosen + offset, 0, len(slices) - 1)] for offset in range(-reach, reach + 1)]
+    return np.concatenate(shifted, axis=1)
+
+
+def restore_scores(scores: np.ndarray, grid: Grid) -> np.ndarray:
+    """Scores `(n, K, H, W)` on prepared slices, interpolated to float32 `(n, K, rows, columns)` of the native slices."""
+    inside = place(scores, grid.resampled_shape, (-grid.offset[0], -grid.offset[1]), 0)
+    return resize_linear(inside, grid.plane_shape)
+
+
+def restore(logits: np.ndarray, grid: Grid) -> np.ndarray:
+    """Logits `(n, K, H, W)` on prepared slices to class indices uint8 `(n, rows, columns)` of the native slices.
+
+    Logits are interpolated before the argmax, so borders are as fine as the native grid.
+    """
+    return _greatest(restore_scores(logits, grid))
+
+
+def _greatest(scores: np.ndarray) -> np.ndarray:
+    """argmax over the second axis of `(n, K, ...)` as uint8, the lower index where scores are equal; four times as fast as NumPy's."""
+    indices = np.zeros((len(scores), *scores.shape[2:]), dtype=np.uint8)
+    for one, chosen in zip(scores, indices, strict=True):  # a slice at a time stays in the cache
+        best = one[0].copy()
+        for index in range(1, len(one)):
+            np.copyto(chosen, index, where=one[index] > best)
+            np.maximum(best, one[index], out=best)
+    return indices
+
+
+def assemble(slices: np.ndarray, grid: Grid) -> np.ndarray:
+    """Native slices `(Z, ..., rows, columns)` put together as an array (..., X, Y, Z) on the native axes."""
+    return np.ascontiguousarray(from_slices(slices, grid.transform, grid.slice_axis))

@@ -1,0 +1,109 @@
+"""What the cases of a data set span, kept with everything trained on it: an input far outside is told before its labels are believed."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import Finding, InputError
+from attunet.volumes.geometry import orientation_transform, oriented_spacing
+from attunet.volumes.volume import Volume
+
+FAR_SPACING = 1.5  # times the largest or below the least of training
+FAR_EXTENT = 1.75
+FAR_DEVIATION = 4.0
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TrainingRanges:
+    """Least and largest over the cases. spacing, extent: in `unit`, along the oriented axes; mean, std: of intensities, per channel."""
+
+    unit: str
+    spacing: tuple[Range, ...]
+    extent: tuple[Range, ...]
+    std: tuple[Range, ...]
+    mean: tuple[Range, ...] = ()  # stores of earlier versions lack it
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: [list(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: object, where: str) -> "TrainingRanges":
+        """Raises InputError for anything that `to_json` would not have written; further fields are ignored."""
+        if not isinstance(data, Mapping) or data.get("unit") not in ("mm", "pixel"):
+            raise InputError(f"{where}: ranges must be an object with the unit mm or pixel")
+        fields = {name: data.get(name, []) for name in ("spacing", "extent", "std", "mean")}
+        for name, rows in fields.items():
+            if not isinstance(rows, list) or not all(_is_range(row) for row in rows) or (name in ("spacing", "extent") and len(rows) != 3):
+                raise InputError(f"{where}: ranges.{name} must be pairs of rising numbers, one for each axis or channel")
+        return cls(str(data["unit"]), **{name: tuple((float(a), float(b)) for a, b in rows) for name, rows in fields.items()})
+
+
+def _is_range(row: object) -> bool:
+    if not isinstance(row, list) or len(row) != 2:
+        return False
+    return all(type(v) in (int, float) and abs(v) <= 1e300 and math.isfinite(v) for v in row) and row[0] <= row[1]
+
+
+def range_of(values: Sequence[float]) -> Range:
+    return min(values), max(values)
+
+
+def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> list[Finding]:
+    """A warning for each way in which an input is far outside the data set that the model comes from; none where that is not known.
+
+    orientation: of the model's preprocessing.
+    """
+    if ranges is None:
+        return []
+    if volume.unit != ranges.unit:
+        text = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}: they cannot be compared"
+        return [_finding("unit", 0.0, text), *_intensities(volume, ranges)]
+    return [*_geometry(volume, ranges, orientation), *_intensities(volume, ranges)]
+
+
+def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
+    transform = orientation_transform(volume.affine, orientation)
+    spacing, shape = oriented_spacing(volume.spacing, transform), oriented_spacing(volume.shape, transform)
+    extent = [size * length for size, length in zip(spacing, shape, strict=True)]
+    figures = itertools.chain(
+        (("spacing", "spacing", axis, spacing[axis], ranges.spacing[axis], FAR_SPACING) for axis in range(3)),
+        (("size", "extent", axis, extent[axis], ranges.extent[axis], FAR_EXTENT) for axis in range(3)),
+    )
+    return [
+        _finding(rule, value, f"{what} along axis {axis} ({volume.unit}) is {value:.4g}, training had {low:.4g} to {high:.4g}")
+        for rule, what, axis, value, (low, high), factor in figures
+        if not low / factor <= value <= high * factor
+    ]
+
+
+def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
+    found = []
+    for channel, (values, (low, high)) in enumerate(zip(volume.data, ranges.std, strict=False)):
+        mean, std = _mean_and_deviation(values)
+        if not low / FAR_DEVIATION <= std <= high * FAR_DEVIATION:
+            text = f"deviation of intensities in channel {channel} is {std:.4g}, training had {low:.4g} to {high:.4g}"
+            found.append(_finding("intensity", std, text))
+        elif channel < len(ranges.mean):
+            # A shift as large as the intensities spread: a CT in other units, an inverted picture.
+            least, most = ranges.mean[channel]
+            if not least - max(std, high) <= mean <= most + max(std, high):
+                text = f"mean of intensities in channel {channel} is {mean:.4g}, training had {least:.4g} to {most:.4g}"
+                found.append(_finding("intensity", mean, text))
+    return found
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    """In float64, a plane at a time: a copy of the whole volume in it would be the largest array of a prediction."""
+    mean = sum(float(plane.sum(dtype=np.float64)) for plane in values) / values.size
+    squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
+    return mean, math.sqrt(squares / values.size)
+
+
+def _finding(rule: str, figure: float, text: str) -> Finding:
+    return Finding(None, f"untrained-{rule}", figure, "warning", text)
