@@ -14,9 +14,10 @@ from attunet.benchmarks.crossvalidation.report import markdown
 from attunet.benchmarks.crossvalidation.table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
 from attunet.benchmarks.crossvalidation.worst_organ import draw_worst_organ, worst_organ
-from attunet.benchmarks.evaluation.evaluate import make_folder, without_nan
+from attunet.benchmarks.evaluation.evaluate import make_folder
 from attunet.config import Config
 from attunet.errors import InputError, RunError
+from attunet.metrics.aggregate import nan_to_null
 from attunet.plots.figure import file_name
 from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.presets import preset_names, training_config
@@ -213,7 +214,7 @@ def _results(
         "arms": rows,
         "comparisons": [compare_arms(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(arms)],
     }
-    plain: dict[str, Any] = without_nan(results)
+    plain: dict[str, Any] = nan_to_null(results)
     return plain
 
 

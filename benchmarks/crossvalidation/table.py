@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import METRICS, HeldOut
-from attunet.metrics.overlap import mean_of_defined
-from attunet.metrics.significance import PairedComparison, bootstrap_interval, compare_paired, per_patient
+from attunet.metrics.aggregate import mean_of_defined, per_patient
+from attunet.metrics.significance import PairedComparison, bootstrap_interval, compare_paired
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 
 HIGHER_IS_BETTER = ("dice", "surface_dice", "precision", "recall", "chaos_score")

@@ -19,7 +19,8 @@ from attunet.benchmarks.evaluation.results_table import markdown
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
-from attunet.metrics.overlap import case_metrics, confusion, mean_of_defined
+from attunet.metrics.aggregate import mean_of_defined, nan_to_null
+from attunet.metrics.overlap import case_metrics, confusion
 from attunet.store import Case, Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -69,22 +70,11 @@ def evaluate(
         "models": rows,
         "comparisons": [compare(judged[0], other, (labels[0], label)) for other, label in zip(judged[1:], labels[1:], strict=True)],
     }
-    results = without_nan(results)
+    results = nan_to_null(results)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     draw_evaluation(out / "plots", results, candidates, opened, source=source, report=report)
     return results
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null; NumPy's numbers become Python's."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def _cases(store: Store, fold: int | None) -> list[Case]:

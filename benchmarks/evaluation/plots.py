@@ -10,7 +10,8 @@ import numpy as np
 from attunet.benchmarks.evaluation.from_file import predict_from_file
 from attunet.benchmarks.evaluation.models import Candidate
 from attunet.benchmarks.evaluation.results_table import model_label
-from attunet.metrics.overlap import confusion, dice_from_confusion, mean_of_defined
+from attunet.metrics.aggregate import mean_of_defined
+from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.plots.figure import file_name
 from attunet.store import Store
 from attunet.volumes.slices import gather_context, preprocess

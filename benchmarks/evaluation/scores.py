@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.metrics.aggregate import mean_of_defined, per_patient
 from attunet.metrics.overlap import (
     CaseMetrics,
     dice_from_confusion,
-    mean_of_defined,
     pixel_accuracy,
     precision_from_confusion,
     recall_from_confusion,
 )
-from attunet.metrics.significance import bootstrap_interval, compare_paired, per_patient
+from attunet.metrics.significance import bootstrap_interval, compare_paired
 
 # name in results.json: field of CaseMetrics
 SCORES = {

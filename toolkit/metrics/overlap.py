@@ -68,33 +68,6 @@ def pixel_accuracy(counts: np.ndarray) -> float:
     return float(_ratio(np.trace(counts), counts.sum()))
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    """95th-percentile Hausdorff distance of two masks in mm: the larger of the two directed percentiles."""
-    return surface_distances(prediction, truth, spacing).hd95
-
-
-def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    """Average symmetric surface distance of two masks in mm: the mean over the voxels of both surfaces together."""
-    return surface_distances(prediction, truth, spacing).assd
-
-
-def mssd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    """Maximum symmetric surface distance of two masks in mm, which is the Hausdorff distance."""
-    return surface_distances(prediction, truth, spacing).mssd
-
-
-def ravd(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Relative absolute volume difference of two masks in percent of the true volume."""
-    return float(ravd_from_confusion(confusion(prediction != 0, truth != 0, 2))[1])
-
-
-def surface_dice(
-    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float = SURFACE_DICE_TOLERANCE_MM
-) -> float:
-    """Normalised surface Dice of two masks: the share of both surfaces that lies within the tolerance of the other one."""
-    return surface_distances(prediction, truth, spacing).surface_dice(tolerance_mm)
-
-
 @dataclass(frozen=True, eq=False)
 class CaseMetrics:
     """One case in 3D: counts over all K classes, and every metric per foreground class, float64 (K - 1,)."""
@@ -164,27 +137,6 @@ def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray,
         np.where(mssd_mm <= 60, 100 - 5 / 3 * mssd_mm, 0),
     )
     return np.where(np.isnan(dice), np.nan, np.where(in_both, np.mean(points, axis=0), 0))
-
-
-def batch_averaged_dice(predictions: np.ndarray, truths: np.ndarray, num_classes: int, *, batch_size: int = 16) -> np.ndarray:
-    """Dice per class, background included, over batches of slices and then averaged over the batches: float64 (K,).
-
-    Only to compare with published figures that were got this way: an average of averages that depends on the batch size and on
-    the order of the slices. A batch in which a class is in neither map is left out for that class.
-
-    predictions, truths: class indices (N, H, W), N slices in the order in which they are batched.
-    """
-    _check_shapes(predictions, truths)
-    starts = range(0, len(truths), batch_size)
-    per_batch = [dice_from_confusion(confusion(predictions[s : s + batch_size], truths[s : s + batch_size], num_classes)) for s in starts]
-    return mean_of_defined(np.stack(per_batch), axis=0)
-
-
-def mean_of_defined(values: np.ndarray, axis: int | None = None) -> np.ndarray:
-    """Mean over the values that are not NaN; NaN, without a warning, where there are none."""
-    values = np.asarray(values, dtype=np.float64)
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=axis), defined.sum(axis=axis))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, *, present: np.ndarray | None = None) -> np.ndarray:

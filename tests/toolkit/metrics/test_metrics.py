@@ -1,28 +1,44 @@
 """Metrics on masks with known answers, and the conventions for empty ones."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from attunet.errors import InputError
 from attunet.metrics.overlap import (
-    assd,
-    batch_averaged_dice,
     case_metrics,
     chaos_score,
     confusion,
     dice_from_confusion,
-    hd95,
-    mean_of_defined,
-    mssd,
     pixel_accuracy,
     precision_from_confusion,
-    ravd,
     ravd_from_confusion,
     recall_from_confusion,
-    surface_dice,
 )
+from attunet.metrics.surface import surface_distances
 
 SPACING = (1.5, 2.0, 7.0)
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    return surface_distances(prediction, truth, spacing).hd95
+
+
+def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    return surface_distances(prediction, truth, spacing).assd
+
+
+def mssd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    return surface_distances(prediction, truth, spacing).mssd
+
+
+def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float = 3.0) -> float:
+    return surface_distances(prediction, truth, spacing).surface_dice(tolerance_mm)
+
+
+def ravd(prediction: np.ndarray, truth: np.ndarray) -> float:
+    return float(ravd_from_confusion(confusion(prediction, truth, 2))[1])
 
 
 def box(*corner_and_size: int, shape: tuple[int, int, int] = (20, 20, 12)) -> np.ndarray:
@@ -177,20 +193,3 @@ def test_chaos_score_at_its_thresholds() -> None:
         in_both=np.array([True, True, True, True, False]),
     )
     np.testing.assert_allclose(score, [100, 20, 0, (90 + 50 + 50 + 50) / 4, np.nan], atol=1e-9)
-
-
-def test_batch_averaged_dice_is_the_mean_over_batches_and_not_over_voxels() -> None:
-    truth = np.zeros((4, 2, 2), dtype=np.uint8)
-    truth[0] = 1  # first batch: all four voxels of class 1 found
-    truth[2, 0, 0] = 1  # second batch: the only one missed
-    prediction = truth.copy()
-    prediction[2] = 0
-    averaged = batch_averaged_dice(prediction, truth, 3, batch_size=2)
-    np.testing.assert_allclose(averaged, [(1 + 14 / 15) / 2, 0.5, np.nan])
-    assert dice_from_confusion(confusion(prediction, truth, 3))[1] == pytest.approx(8 / 9)
-
-
-def test_mean_of_defined() -> None:
-    values = np.array([[1.0, np.nan], [3.0, np.nan]])
-    np.testing.assert_array_equal(mean_of_defined(values, axis=0), [2, np.nan])
-    assert mean_of_defined(values) == 2
