@@ -12,8 +12,8 @@ FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attu
 # From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a folder's folders
 # belong to its room, but for those of export and benchmarks.
 ORDER = (
-    *("attunet", "errors", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits", "phantom", "metrics"),
-    *("store", "preparation", "ops", "models", "losses", "device", "loading", "plots", "runs", "training"),
+    *("attunet", "errors", "decisions", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits"),
+    *("phantom", "metrics", "store", "preparation", "ops", "models", "losses", "device", "loading", "plots", "runs", "training"),
     *("export", "export/artefact", "export/runtime", "export/build", "export/web", "export/serve"),
     *("benchmarks", "benchmarks/evaluation", "benchmarks/report", "benchmarks/crossvalidation", "benchmarks/speed", "launch"),
 )
@@ -26,8 +26,8 @@ FORBIDDEN = {  # arrows that the order would allow
     "benchmarks/evaluation": {"training", "preparation"},
 }
 TORCH_FREE_ROOMS = (
-    *("attunet", "errors", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits", "phantom", "metrics"),
-    *("store", "preparation", "export/artefact", "export/runtime", "export/serve"),
+    *("attunet", "errors", "decisions", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits"),
+    *("phantom", "metrics", "store", "preparation", "export/artefact", "export/runtime", "export/serve"),
 )
 EXTRAS = ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm", "pydicom", "openvino", "triton")
 TORCH_FREE = [

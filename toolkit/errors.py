@@ -23,7 +23,7 @@ class Finding:
     case: str | None
     rule: str
     figure: float
-    level: Literal["warning", "error"]
+    level: Literal["decided", "warning", "error"]
     text: str
 
     def to_json(self) -> dict[str, Any]:

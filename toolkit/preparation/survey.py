@@ -42,7 +42,7 @@ def survey(found: Source, config: DataConfig, report: Report, *, splits: Splits 
 
 def refuse_errors(findings: Sequence[Finding], strict: bool, report: Report) -> None:
     """Raises InputError with the first finding that ends the work (with `strict`, warnings do), after all have been reported."""
-    if fatal := [f for f in findings if strict or f.level == "error"]:
+    if fatal := [f for f in findings if f.level == "error" or (strict and f.level == "warning")]:
         for finding in findings:
             report(finding.line())
         first = fatal[0]

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from attunet.decisions import Decision
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -14,12 +16,14 @@ class Volume:
     affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
     unit: what spacings are measured in; "pixel" means that the file has no physical spacing.
     header: what the writer needs to give a prediction the same codes (a nibabel header), or None.
+    decisions: readings that another program could make otherwise, for `prepare`, `inspect` and `predict` to print.
     """
 
     data: np.ndarray
     affine: np.ndarray
     unit: Literal["mm", "pixel"] = "mm"
     header: Any = None
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, float, float]:
