@@ -1,7 +1,7 @@
 """Decisions: readings of a user's files that another program could make otherwise, each with a rule, a reason and an option.
 
-Every rule is a row of `RULES`; docs/sources.md prints the table. A reader notes a decision on its volume, `prepare` and `inspect` print it as
-`decided: ...`, and the manifest keeps it.
+Every rule is a row of `RULES`; docs/sources.md has the table. A reader notes a decision on its volume, `prepare` and
+`inspect` print it as `decided: ...`, and the manifest keeps it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -80,8 +80,7 @@ def as_findings(decisions: Mapping[str, Iterable[Decision]]) -> list[Finding]:
 
 def _finding(decision: Decision, cases: list[str], total: int) -> Finding:
     rule = RULES[decision.rule]
-    others = [value for value in rule.choices[1:]]
-    option = rule.option or f"--read {decision.rule}={'|'.join(others)}"
+    option = rule.option or f"--read {decision.rule}={'|'.join(rule.choices[1:])}"
     text = f"{decision.text} ({len(cases)} of {total} cases; otherwise: {option})"
     return Finding(cases[0] if len(cases) == 1 and total > 1 else None, decision.rule, len(cases), "decided", text)
 
