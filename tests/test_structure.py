@@ -13,8 +13,9 @@ FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attu
 # belong to its room, but for those of export and benchmarks.
 ORDER = (
     *("attunet", "errors", "decisions", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "store", "preparation", "ops", "models", "losses", "device", "loading", "plots", "runs", "training"),
-    *("export", "export/artefact", "export/runtime", "export/build", "export/web", "export/serve"),
+    *("phantom", "metrics", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
+    *("runs", "training"),
+    *("export/artefact", "export/runtime", "export", "export/build", "export/web", "export/serve"),
     *("benchmarks", "benchmarks/evaluation", "benchmarks/report", "benchmarks/crossvalidation", "benchmarks/speed", "launch"),
 )
 FORBIDDEN = {  # arrows that the order would allow
@@ -27,13 +28,13 @@ FORBIDDEN = {  # arrows that the order would allow
 }
 TORCH_FREE_ROOMS = (
     *("attunet", "errors", "decisions", "classes", "fields", "system", "volumes", "config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "store", "preparation", "export/artefact", "export/runtime", "export/serve"),
+    *("phantom", "metrics", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
 )
 EXTRAS = ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm", "pydicom", "openvino", "triton")
 TORCH_FREE = [
     *("volumes.volume", "classes", "volumes.spec", "config", "volumes.geometry", "io.readers", "io.writers", "sources.find_cases"),
     *("volumes.slices", "volumes.predict", "metrics.overlap", "store", "preparation.prepare", "phantom"),
-    *("export.artefact.artefact", "export.runtime", "launch.cli", "launch.train"),
+    *("export.artefact.artefact", "export.runtime", "export.load_model", "evaluate_case", "launch.cli", "launch.train"),
 ]
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from attunet.system.workers import usable_cores
+
 
 @dataclass(frozen=True)
 class Job:
@@ -104,7 +106,7 @@ class Jobs:
 
     def _environment(self, slot: int) -> dict[str, str]:
         own = dict(os.environ)
-        own.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.count)))
+        own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.count)))
         if self._devices:
             own["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
         return own

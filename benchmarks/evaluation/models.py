@@ -82,10 +82,10 @@ def load_candidates(
 def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
     try:
         from attunet.models.torch_network import TorchNetwork
-        from attunet.runs.ensemble import load_model
+        from attunet.runs.ensemble import load_runs
     except ModuleNotFoundError as error:
         raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
-    run = load_model(path)
+    run = load_runs(path)
     network = TorchNetwork(run.network, device, num_threads=num_threads)
     return Candidate(
         name=run.name,

@@ -160,9 +160,9 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
         if arguments.width < 1 or arguments.size < 16 or arguments.size % 16:
             raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}")
         return Subject(fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder)
-    from attunet.runs.ensemble import load_model
+    from attunet.runs.ensemble import load_runs
 
-    run = load_model(arguments.run)
+    run = load_runs(arguments.run)
     return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
 
 

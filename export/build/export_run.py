@@ -20,7 +20,7 @@ from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_golden
-from attunet.runs.ensemble import load_model
+from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_file
@@ -57,7 +57,7 @@ def export_run(
     that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
     """
     _check_call(out, precision, size)
-    run = load_model(run_path)
+    run = load_runs(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
@@ -96,9 +96,9 @@ def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
         raise InputError(f"outputs: logits are needed to go back to the native grid, got {list(outputs)}")
     names = [name for name in known[:3] if name in outputs]
     if "attention" in outputs:
-        if run.config.model.name != "attention_unet":
-            raise InputError(f"outputs: attention needs an attention_unet, {run.name} is a {run.config.model.name}")
-        names += [f"attention_{gate}" for gate in range(run.config.model.depth)]
+        if not run.num_gates:
+            raise InputError(f"outputs: attention needs a network with attention gates, {run.name} is a {run.config.model.name}")
+        names += [f"attention_{gate}" for gate in range(run.num_gates)]
     return tuple(names)
 
 

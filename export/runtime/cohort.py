@@ -1,46 +1,27 @@
 """Many volumes through one model: reading, the network and writing overlap; finished cases are skipped and broken ones survived."""
 
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import Finding, InputError, RunError
-from attunet.export.runtime.cpu import usable_cpus
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
+from attunet.volumes.model import Model
 from attunet.volumes.slices import Prepared, preprocess
-from attunet.volumes.spec import PreprocessSpec
-from attunet.volumes.training_ranges import TrainingRanges, check_input
+from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
 AHEAD = 2  # volumes read before the network wants them, and written after it is done: what bounds the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
 
 Report = Callable[[str], object]
-
-
-class Model(Protocol):
-    """What a cohort needs of a model; `attunet.export.runtime.segmenter.Segmenter` is one."""
-
-    @property
-    def spec(self) -> PreprocessSpec: ...
-
-    @property
-    def classes(self) -> Classes: ...
-
-    @property
-    def ranges(self) -> TrainingRanges | None: ...
-
-    def predict_prepared(self, prepared: Prepared) -> np.ndarray:
-        """Class indices uint8 (X, Y, Z) on the volume's own grid."""
 
 
 @dataclass(frozen=True)
@@ -68,43 +49,6 @@ class Outcome:
     def __str__(self) -> str:
         rate = f" ({self.done / self.minutes:.1f} a minute)" if self.done and self.minutes else ""
         return f"{self.done} segmented{rate}, {self.skipped} finished before, {len(self.failed)} failed"
-
-
-def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's number and how many share the work, from `accelerate launch`, a SLURM array or SLURM tasks; (0, 1) alone."""
-    for number, count, first in (
-        ("RANK", "WORLD_SIZE", None),
-        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-        ("SLURM_PROCID", "SLURM_NTASKS", None),
-    ):
-        if number not in environment or count not in environment:
-            continue
-        try:
-            index, total = int(environment[number]) - int(environment.get(first, 0) if first else 0), int(environment[count])
-        except ValueError:
-            raise InputError(f"{number}, {count}: must be integers, got {environment[number]!r} and {environment[count]!r}") from None
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1")) if first else 1
-        index //= max(step, 1)
-        if not 0 <= index < total:
-            raise InputError(f"{number}: must be below {count}, got {index} of {total}")
-        return index, total
-    return 0, 1
-
-
-def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
-    """The GPU of this process: `accelerate launch` numbers the processes of a machine, and all of them see all of its GPUs."""
-    rank = environment.get("LOCAL_RANK", "0")
-    if not rank.isdecimal():
-        raise InputError(f"LOCAL_RANK: must be an integer of at least 0, got {rank!r}")
-    return int(rank)
-
-
-def local_threads(environment: Mapping[str, str] = os.environ) -> int | None:
-    """CPU threads of this process where `accelerate launch` started several on one machine: its share. None: the library's own choice."""
-    count = environment.get("LOCAL_WORLD_SIZE", "1")
-    if not count.isdecimal() or int(count) < 1:
-        raise InputError(f"LOCAL_WORLD_SIZE: must be an integer of at least 1, got {count!r}")
-    return None if int(count) == 1 else max(1, usable_cpus() // int(count))
 
 
 def predict_cohort(

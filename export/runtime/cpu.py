@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attunet.errors import InputError, RunError
+from attunet.system.workers import usable_cores
 
 INPUT = "slices"
 SILENT, WARNINGS = 4, 2  # of ONNX Runtime's log levels: fatal errors alone, as what matters is raised; and its default
@@ -43,13 +44,9 @@ def session_options() -> Any:
     return options
 
 
-def usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _default_threads() -> int:
     """0 lets ONNX Runtime take a thread for every physical core; a process held to fewer CPUs takes those it may use."""
-    return 0 if usable_cpus() == os.cpu_count() else usable_cpus()
+    return 0 if usable_cores() == os.cpu_count() else usable_cores()
 
 
 def _open_session(data: bytes, options: Any) -> Any:

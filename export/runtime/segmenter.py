@@ -15,7 +15,7 @@ from attunet.export.runtime.backends import Backend, open_backend
 from attunet.io.readers import read_volume
 from attunet.volumes.predict import predict_prepared
 from attunet.volumes.slices import Prepared, VolumeSlices
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
 from attunet.volumes.volume import Volume
 
@@ -71,12 +71,39 @@ class Segmenter:
         return replace(spec, size=(fixed[0] or spec.size[0], fixed[1] or spec.size[1]))
 
     @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
     def classes(self) -> Classes:
         return self.metadata.classes
 
     @property
+    def postprocessing(self) -> Postprocessing:
+        return self.metadata.postprocessing
+
+    @property
     def ranges(self) -> TrainingRanges | None:
         return self.metadata.ranges
+
+    @property
+    def training_cases(self) -> Mapping[str, str]:
+        """Case name -> SHA-256 of its image, for every case in the training set."""
+        return self.metadata.training_cases
+
+    @property
+    def num_parameters(self) -> int:
+        return self.metadata.num_parameters
+
+    @property
+    def num_gates(self) -> int:
+        """Attention maps among the graph's outputs."""
+        return len(self.metadata.attention_outputs)
+
+    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Attention maps of prepared slices, one float32 `(N, h, w)` per gate, the deepest gate first."""
+        names = self.metadata.attention_outputs
+        return tuple(values[:, 0] for values in self.run(names, slices)) if names else ()
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
         """Prepared slices float32 `(N, in_channels, H, W)` -> logits float32 `(N, K, H, W)`; the `network` of `predict_volume`."""
@@ -120,15 +147,24 @@ class Segmenter:
             warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
         return findings
 
-    def predict_prepared(self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8) -> np.ndarray:
-        """The second half of `predict_volume`, for what `attunet.volumes.slices` made of a volume with `spec`."""
+    def predict_prepared(
+        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
+        """The second half of `predict_volume`, for a volume that `attunet.volumes.slices` prepared with `spec`.
+
+        Args:
+            postprocessing: replaces the artefact's own.
+
+        Returns:
+            Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+        """
         fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
         if any(side and side != length for side, length in zip(fixed, window, strict=True)):
             raise InputError(
                 f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
                 f"{window[0]} × {window[1]} after resampling"
             )
-        finish = self.metadata.postprocessing
+        finish = self.postprocessing if postprocessing is None else postprocessing
         return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:

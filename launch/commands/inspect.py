@@ -93,10 +93,10 @@ def _holds_runs(path: Path) -> bool:
 
 
 def _run(path: Path) -> Iterator[str]:
-    from attunet.runs.ensemble import load_model
+    from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
-    run = load_model(path)
+    run = load_runs(path)
     state = "finished" if run.finished else "not finished; continue it with --resume"
     what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} runs"
     yield f"{path}: {what} of {run.config.model.name}, {run.num_parameters:,} parameters, at step {run.step} ({state})"

@@ -1,7 +1,6 @@
 """`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,32 +8,18 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError, RunError
-from attunet.export.runtime.cohort import Job, local_gpu, local_threads, predict_cohort, read_prepared, shard_of
-from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.load_model import load_model
+from attunet.export.runtime.cohort import Job, predict_cohort, read_prepared
 from attunet.io.readers import stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
+from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.volumes.geometry import resize_linear
-from attunet.volumes.predict import predict_prepared
+from attunet.volumes.model import Model
 from attunet.volumes.slices import Prepared, assemble, gather_context, restore_scores
-from attunet.volumes.spec import PreprocessSpec
-from attunet.volumes.training_ranges import TrainingRanges
 from attunet.volumes.volume import Volume
 
-# slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
-AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
-
-
-@dataclass(frozen=True, eq=False)
-class Predictor:
-    """A model, ready for volumes. predict_prepared: a prepared volume to class indices uint8 `(X, Y, Z)` on its own grid."""
-
-    spec: PreprocessSpec
-    classes: Classes
-    predict_prepared: Callable[[Prepared], np.ndarray]
-    attention: AttentionMaps | None
-    ranges: TrainingRanges | None = None
 
 
 def predict(
@@ -55,8 +40,8 @@ def predict(
     In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
     how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
     """
-    predictor = load_predictor(model, provider=provider, device=device)
-    if attention and predictor.attention is None:
+    predictor = load_local_model(model, provider=provider, device=device)
+    if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
     also = partial(_write_attention, predictor) if attention else None
     inputs = find_inputs(source, predictor.spec.num_channels)
@@ -74,47 +59,40 @@ def predict(
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
-def _predict_one(predictor: Predictor, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
+def _predict_one(model: Model, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
     try:
-        volume, prepared, findings = read_prepared(job, predictor)
+        volume, prepared, findings = read_prepared(job, model)
     except InputError as error:
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
         report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
-    indices = predictor.predict_prepared(prepared)
+    indices = model.predict_prepared(prepared)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
         also(volume, prepared, job.write)
-    write_labels(job.write, indices, predictor.classes, volume)
-    report(f"{job.write}: {_in_words(indices, predictor.classes, volume)}")
+    write_labels(job.write, indices, model.classes, volume)
+    report(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
 
-def load_predictor(model: Path, *, provider: str = "cpu", device: str = "cpu") -> Predictor:
-    """A run (a folder) with PyTorch, an artefact with ONNX Runtime or OpenVINO."""
-    if not model.exists():
-        raise InputError(f"{model}: no such run or artefact")
-    if model.is_dir():
-        from attunet.models.torch_network import TorchNetwork
-        from attunet.runs.ensemble import load_model
-
-        run = load_model(model)
-        network = TorchNetwork(run.network, f"cuda:{local_gpu()}" if device == "cuda" else device, num_threads=local_threads())
-        gates = (lambda slices: network.attention(slices)[1]) if run.config.model.name == "attention_unet" else None
-        segment = partial(predict_prepared, network, spec=run.spec, postprocessing=run.postprocessing)
-        return Predictor(run.spec, run.classes, segment, gates, run.ranges)
-    gpu = {"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None
-    segmenter = Segmenter(model, provider=provider, num_threads=local_threads(), provider_options=gpu)
-    names = segmenter.metadata.attention_outputs
-    maps = (lambda slices: tuple(m[:, 0] for m in segmenter.run(names, slices))) if names else None
-    return Predictor(segmenter.spec, segmenter.classes, segmenter.predict_prepared, maps, segmenter.ranges)
+def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu") -> Model:
+    """The model on this process's GPU, or with this process's share of the CPU threads, as `accelerate launch` divides them."""
+    if not path.exists():
+        raise InputError(f"{path}: no such run or artefact")
+    return load_model(
+        path,
+        provider=provider,
+        device=f"cuda:{local_gpu()}" if device == "cuda" else device,
+        num_threads=local_threads(),
+        provider_options={"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None,
+    )
 
 
-def attention_volumes(maps: AttentionMaps, prepared: Prepared, spec: PreprocessSpec, *, batch_size: int = 8) -> list[np.ndarray]:
+def attention_volumes(model: Model, prepared: Prepared, *, batch_size: int = 8) -> list[np.ndarray]:
     """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
     gates: list[list[np.ndarray]] = []
     for start in range(0, prepared.grid.num_slices, batch_size):
         chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
-        found = maps(gather_context(prepared.slices, chosen, spec.context_slices))
+        found = model.attention(gather_context(prepared.slices, chosen, model.spec.context_slices))
         gates = gates or [[] for _ in found]
         for parts, part in zip(gates, found, strict=True):
             parts.append(restore_scores(resize_linear(part[:, None], prepared.grid.window), prepared.grid)[:, 0])
@@ -137,9 +115,8 @@ def _check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -
         raise InputError(f"{output}: must be a folder outside the input's")
 
 
-def _write_attention(predictor: Predictor, volume: Volume, prepared: Prepared, write: Path) -> None:
-    assert predictor.attention is not None
-    for number, values in enumerate(attention_volumes(predictor.attention, prepared, predictor.spec), 1):
+def _write_attention(model: Model, volume: Volume, prepared: Prepared, write: Path) -> None:
+    for number, values in enumerate(attention_volumes(model, prepared), 1):
         write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
 
 

@@ -45,6 +45,10 @@ class AttentionUNet(UNet):
         super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
         self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
 
+    @property
+    def num_gates(self) -> int:
+        return len(self.gates)
+
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         joined, alpha = self.gates[level](skip, g)
         return joined, alpha

@@ -57,6 +57,11 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in self.widths[:-1])
         self.head = nn.Conv2d(base_width, num_classes, 1)
 
+    @property
+    def num_gates(self) -> int:
+        """Attention maps that `forward` returns with `return_attention`."""
+        return 0
+
     @overload
     def forward(self, x: Tensor, return_attention: Literal[False] = False) -> Tensor: ...
 

@@ -16,8 +16,9 @@ DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 class EnsembleNetwork(nn.Module):
     """x (N, C, H, W) -> the logarithm of the members' mean probabilities (N, K, H, W): logits whose softmax is that mean."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], num_gates: int = 0) -> None:
         super().__init__()
+        self.num_gates = num_gates
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
@@ -31,7 +32,7 @@ class EnsembleNetwork(nn.Module):
         return mean, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
 
 
-def load_model(path: Path) -> TrainedRun:
+def load_runs(path: Path) -> TrainedRun:
     """A run, or the ensemble of all runs below a folder (three levels deep at most, links are followed).
 
     An ensemble has seen what any of its members has; `held_out` are the cases that all of them left out, `fold` is theirs where it is
@@ -74,7 +75,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         first,
         path=path,
         name=f"{first.config.model.name}-ensemble-of-{len(members)}",
-        network=EnsembleNetwork([member.network for member in members]).eval(),
+        network=EnsembleNetwork([member.network for member in members], first.num_gates).eval(),
         fold=first.fold if len(folds) == 1 else "all",
         training_cases=seen,
         held_out=left_out,

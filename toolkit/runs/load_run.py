@@ -38,6 +38,11 @@ class TrainedRun:
     num_members: int = 1  # networks in an ensemble
 
     @property
+    def num_gates(self) -> int:
+        """Attention maps of the network; 0 without gates."""
+        return int(self.network.num_gates)  # type: ignore[arg-type]
+
+    @property
     def postprocessing(self) -> Postprocessing:
         return self.config.data.postprocessing
 

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from attunet.system.workers import usable_cores
+
 PACKAGES = (
     *("attunet", "numpy", "scipy", "nibabel", "onnxruntime-gpu", "onnxruntime", "openvino", "onnx", "onnxscript"),
     *("torch", "triton", "accelerate", "safetensors"),
@@ -77,7 +79,7 @@ def _cpu() -> dict[str, Any]:
     kib = next((int(line.split()[1]) for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:")), None)
     return {
         "name": models[0] if models else platform.processor() or platform.machine(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "clock_mhz": round(sum(clocks) / len(clocks)) if clocks else None,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         "memory_mb": kib // 1024 if kib else None,

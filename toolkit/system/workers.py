@@ -21,7 +21,7 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
 
     function: importable by name. Results do not depend on the number of processes.
     """
-    workers = min(_usable_cores(), len(tasks) // (FEWEST_FOR_PROCESSES // 2))
+    workers = min(usable_cores(), len(tasks) // (FEWEST_FOR_PROCESSES // 2))
     if len(tasks) < FEWEST_FOR_PROCESSES or workers < 2:
         yield from map(function, tasks)
         return
@@ -38,7 +38,8 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
         executor.shutdown(cancel_futures=True)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use; fewer than the machine's where a scheduler or a container limits it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from attunet.benchmarks.evaluation.models import load_candidates  # noqa: E402
 from attunet.config import Config  # noqa: E402
-from attunet.runs.ensemble import load_model  # noqa: E402
+from attunet.runs.ensemble import load_runs  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
 from attunet.training.loop import train  # noqa: E402
 
@@ -91,23 +91,23 @@ def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
 
 def test_members_must_fit_together(folds, tmp_path, change_state):
     with pytest.raises(InputError, match="none lies up to 3 levels below it"):
-        load_model(tmp_path)
+        load_runs(tmp_path)
     other = shutil.copytree(folds, tmp_path / "mixed")
     checkpoint = max((other / "seed-0/fold-1/checkpoints").glob("step-*"))
     state = json.loads((checkpoint / "state.json").read_text())
     change_state(checkpoint, finished=False)
     with pytest.raises(InputError, match="fold-1: is not finished"):
-        load_model(other)
+        load_runs(other)
     change_state(checkpoint, finished=True, spec=state["spec"] | {"spacing_mm": 9.0})
     with pytest.raises(InputError, match="differ in their spec"):
-        load_model(other)
+        load_runs(other)
     assert state["config"]["data"]["largest_component"]
     data = state["config"]["data"] | {"largest_component": False, "component_erosion_mm": 0}
     change_state(checkpoint, spec=state["spec"], config=state["config"] | {"data": data})
     with pytest.raises(InputError, match="differ in their postprocessing"):
-        load_model(other)
+        load_runs(other)
     both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
     change_state(checkpoint, config=state["config"], training_cases=state["training_cases"] | {both: "of another image"})
     with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
-        load_model(other)
-    assert Config.from_json(state["config"]).model.name == load_model(folds).config.model.name
+        load_runs(other)
+    assert Config.from_json(state["config"]).model.name == load_runs(folds).config.model.name

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.errors import InputError, RunError
-from attunet.export.runtime.cohort import Job, local_gpu, local_threads, predict_cohort, shard_of
+from attunet.errors import RunError
+from attunet.export.runtime.cohort import Job, predict_cohort
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.sources.inputs import Input
 
@@ -94,7 +94,7 @@ def test_shards_are_disjoint_and_whole(segmenter, jobs):
 
 def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, monkeypatch):
     """Two volumes may wait for the network, whatever the number of cases: memory stays bounded."""
-    from attunet.export.runtime.segmenter import cohort
+    from attunet.export.runtime import cohort
 
     read, wanted, ahead = threading.Semaphore(0), [0], []
     original = cohort.read_prepared
@@ -118,43 +118,3 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
     monkeypatch.setattr(cohort, "read_prepared", counted)
     predict_cohort(Slow(), jobs, report=_silent)
     assert max(ahead) <= cohort.AHEAD
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, (0, 1)),
-        ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
-        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "5"}, (2, 3)),
-        (
-            {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "2"},
-            (2, 3),
-        ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 2)),
-        ({"RANK": "0"}, (0, 1)),
-    ],
-)
-def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
-    assert shard_of(environment) == expected
-
-
-@pytest.mark.parametrize("environment", [{"RANK": "a", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
-def test_a_share_that_cannot_be_is_an_input_error(environment):
-    with pytest.raises(InputError, match="RANK"):
-        shard_of(environment)
-
-
-def test_each_process_of_a_machine_has_its_own_gpu():
-    assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
-    with pytest.raises(InputError, match="LOCAL_RANK"):
-        local_gpu({"LOCAL_RANK": "-1"})
-
-
-def test_processes_of_a_machine_share_its_cpus(monkeypatch):
-    from attunet.export.runtime.segmenter import cohort
-
-    monkeypatch.setattr(cohort, "usable_cpus", lambda: 8)
-    shares = [local_threads(environment) for environment in ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})]
-    assert shares == [None, 4, 1]
-    with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
-        local_threads({"LOCAL_WORLD_SIZE": "0"})

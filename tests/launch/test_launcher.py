@@ -1,0 +1,45 @@
+"""Several processes share the cases, the GPUs and the cores as their launcher divides them."""
+
+import pytest
+
+from attunet.errors import InputError
+from attunet.launch import launcher
+from attunet.launch.launcher import local_gpu, local_threads, shard_of
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "5"}, (2, 3)),
+        (
+            {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "2"},
+            (2, 3),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 2)),
+        ({"RANK": "0"}, (0, 1)),
+    ],
+)
+def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
+    assert shard_of(environment) == expected
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "a", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_a_share_that_cannot_be_is_an_input_error(environment):
+    with pytest.raises(InputError, match="RANK"):
+        shard_of(environment)
+
+
+def test_each_process_of_a_machine_has_its_own_gpu():
+    assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
+    with pytest.raises(InputError, match="LOCAL_RANK"):
+        local_gpu({"LOCAL_RANK": "-1"})
+
+
+def test_processes_of_a_machine_share_its_cpus(monkeypatch):
+    monkeypatch.setattr(launcher, "usable_cores", lambda: 8)
+    shares = [local_threads(environment) for environment in ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})]
+    assert shares == [None, 4, 1]
+    with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
+        local_threads({"LOCAL_WORLD_SIZE": "0"})

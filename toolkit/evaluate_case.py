@@ -1,0 +1,74 @@
+"""One labelled case of a store, segmented and compared with its reference labels on the native grid."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.metrics.overlap import CaseMetrics, case_metrics, confusion
+from attunet.store import Store
+from attunet.volumes.model import Model
+from attunet.volumes.postprocess import postprocess
+from attunet.volumes.slices import VolumeSlices
+from attunet.volumes.spec import UNTOUCHED, Postprocessing
+from attunet.volumes.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCase:
+    """A volume read from the source files, with its reference labels as class indices uint8 `(X, Y, Z)`."""
+
+    name: str
+    volume: Volume
+    truth: np.ndarray
+    num_classes: int
+
+    def confusion(self, indices: np.ndarray) -> np.ndarray:
+        """Voxel counts int64 `(K, K)` of class indices `(X, Y, Z)`: rows the reference, columns the prediction."""
+        return confusion(indices, self.truth, self.num_classes)
+
+    def metrics(self, indices: np.ndarray) -> CaseMetrics:
+        """Every metric of class indices `(X, Y, Z)`."""
+        return case_metrics(indices, self.truth, self.volume.spacing, self.num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class CaseEvaluation:
+    """A model's prediction for one labelled case. raw: class indices uint8 `(X, Y, Z)` before post-processing."""
+
+    case: LabelledCase
+    raw: np.ndarray
+    postprocessing: Postprocessing
+
+    def finished(self, postprocessing: Postprocessing | None = None) -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` after the model's post-processing, or after another one."""
+        how = self.postprocessing if postprocessing is None else postprocessing
+        return postprocess(self.raw, self.case.num_classes, self.case.volume.spacing, how)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Voxel counts int64 `(K, K)` after the model's post-processing: rows the reference, columns the prediction."""
+        return self.case.confusion(self.finished())
+
+
+def read_labelled_case(store: Store, name: str, source: Path | None = None) -> LabelledCase:
+    """A case's volume and reference labels, read from the source files and checked against the store's hashes.
+
+    Args:
+        source: where the source files are now, if they moved.
+
+    Raises:
+        InputError: for an unknown case, one without labels, and source files that are missing or changed.
+    """
+    volume, truth = store.read_source(name, source)
+    if truth is None:
+        raise InputError(f"{store.path}: the case {name!r} has no labels to compare a prediction with")
+    return LabelledCase(name, volume, truth, len(store.classes))
+
+
+def evaluate_case(model: Model, case: LabelledCase, *, batch_size: int = 8) -> CaseEvaluation:
+    """Segments a labelled case with a model."""
+    raw = model.predict_prepared(VolumeSlices(case.volume, model.spec), batch_size=batch_size, postprocessing=UNTOUCHED)
+    return CaseEvaluation(case, raw, model.postprocessing)

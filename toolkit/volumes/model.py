@@ -1,0 +1,92 @@
+"""The interface of a loaded model, whichever library computes it, and a model made of any function from slices to logits."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.volumes.predict import Network, predict_prepared
+from attunet.volumes.slices import Prepared, VolumeSlices
+from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
+from attunet.volumes.training_ranges import TrainingRanges
+
+
+class Model(Protocol):
+    """A trained network with the pre- and post-processing that belong to it.
+
+    `attunet.load_model` returns one for a run, for a folder of runs (an ensemble) and for an artefact.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """Pre-processing, with the slice size that the model needs."""
+
+    @property
+    def postprocessing(self) -> Postprocessing: ...
+
+    @property
+    def classes(self) -> Classes: ...
+
+    @property
+    def ranges(self) -> TrainingRanges | None:
+        """Spacing, size and intensities seen in training, None where they are not known."""
+
+    @property
+    def training_cases(self) -> Mapping[str, str]:
+        """Case name -> SHA-256 of its image, for every case in the training set."""
+
+    @property
+    def num_parameters(self) -> int: ...
+
+    @property
+    def num_gates(self) -> int:
+        """Attention maps that `attention` returns; 0 for a network without gates."""
+
+    def logits(self, slices: np.ndarray) -> np.ndarray:
+        """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
+
+    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Attention maps of prepared slices, one `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
+
+    def predict_prepared(
+        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid; `postprocessing` replaces the model's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkModel:
+    """A `Model` around a function from slices to logits.
+
+    Args:
+        network: slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`.
+        maps: slices to the attention map `(N, h, w)` of every gate, the deepest first; None without gates.
+    """
+
+    name: str
+    spec: PreprocessSpec
+    classes: Classes
+    network: Network
+    postprocessing: Postprocessing = UNTOUCHED
+    ranges: TrainingRanges | None = None
+    training_cases: Mapping[str, str] = field(default_factory=dict)
+    num_parameters: int = 0
+    num_gates: int = 0
+    maps: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+
+    def logits(self, slices: np.ndarray) -> np.ndarray:
+        return self.network(slices)
+
+    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.maps(slices) if self.maps else ()
+
+    def predict_prepared(
+        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
+        finish = self.postprocessing if postprocessing is None else postprocessing
+        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
