@@ -41,9 +41,7 @@ def demo(data: Path | None, out: Path, cases: int, config_name: str | None, sett
     """
     from attunet.launch.commands.demo import run_demo
 
-    run_demo(
-        out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings), report=click.echo
-    )
+    run_demo(out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings))
 
 
 @cli.command(short_help="Write generated abdominal cases.")
@@ -55,7 +53,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
     """Write generated abdominal cases to the new folder OUT, as NIfTI pairs named like those of CHAOS."""
     from attunet.phantom import write_phantom
 
-    write_phantom(out, cases=cases, seed=seed, report=click.echo)
+    write_phantom(out, cases=cases, seed=seed)
 
 
 @cli.command(short_help="Make a store of a folder of cases.")
@@ -99,7 +97,6 @@ def prepare(
         classes=parse_classes(classes) if classes else None,
         case_pattern=case_pattern,
         strict=strict,
-        report=click.echo,
     )
 
 
@@ -184,7 +181,6 @@ def crossvalidate(
         train=not no_train,
         every_way=largest_component,
         source=source,
-        report=click.echo,
     )
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
@@ -241,7 +237,6 @@ def export(
         license=license,
         store=store,
         source=source,
-        report=click.echo,
     )
 
 
@@ -280,7 +275,6 @@ def evaluate(
         fold=fold,
         source=source,
         latency_seconds=latency_seconds,
-        report=click.echo,
     )
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")
@@ -303,7 +297,7 @@ def predict(model: Path, input: Path, output: Path, attention: bool, dicom_seg: 
     """
     from attunet.launch.commands.predict import predict as run
 
-    run(model, input, output, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device, report=click.echo)
+    run(model, input, output, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device)
 
 
 @cli.command(short_help="Try an artefact on this machine.")

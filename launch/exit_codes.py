@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from attunet.errors import InputError, RunError
+from attunet.system.log_lines import forward_log
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 EXTRA_OF = {"pydicom": "dicom", "PIL": "images", "openvino": "openvino"} | dict.fromkeys(
@@ -25,7 +26,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     """Runs a click command and returns the exit code; errors that users can act on are printed as one line unless `--debug` is given."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+        with forward_log(click.echo):  # echo flushes: a log that the output goes to shows the progress at once
+            code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
     except SystemExit as stopped:  # by a signal; whoever called this may have to `leave`
         code = stopped.code
     except (Exception, KeyboardInterrupt) as error:

@@ -52,8 +52,7 @@ def train_command(
             click.echo(line)
     from attunet.training.loop import train
 
-    # echo passes every line on at once: a log that the output is sent to shows how far the training is.
-    train(store, run, config, fold=fold, resume=resume or "never", init=init, report=click.echo)
+    train(store, run, config, fold=fold, resume=resume or "never", init=init)
 
 
 def differences(asked: DataConfig, prepared: DataConfig) -> list[str]:

@@ -1,7 +1,7 @@
 """Small cases with known anatomy, a source of them, a store of that, and the real cases where they are at hand."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +12,7 @@ from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, sha256
+from attunet.system.log_lines import forward_log
 
 REAL_CASES = Path(__file__).parents[2] / "shared/data/chaos"
 SHAPE = (48, 40, 6)
@@ -124,6 +125,14 @@ def write_chaos_case() -> Callable[..., None]:
 
 
 @pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """Lines of the log as a program prints them, from here on; `log_lines.clear()` begins anew."""
+    lines: list[str] = []
+    with forward_log(lines.append):
+        yield lines
+
+
+@pytest.fixture
 def source(tmp_path: Path, write_case: WriteCase) -> Path:
     """Four small labelled cases, of four patients, in a folder of this test's own."""
     folder = tmp_path / "source"
@@ -138,7 +147,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase)
     folder = tmp_path_factory.mktemp("small")
     for number in range(1, 5):
         write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number)
-    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, report=lambda line: None)
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=3)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Errors that users see as one line, and findings about a data set. Every other exception is a bug and keeps its traceback."""
 
+import logging
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -29,5 +31,14 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def describe(self, file: str | Path | None = None) -> str:
+        """One line without the level; `file` stands in the place of the case where the finding is about one file."""
+        subject = file or self.case
+        return f"{f'{subject}: ' if subject else ''}{self.text} [{self.rule}]"
+
     def line(self) -> str:
-        return f"{self.level}: {self.case + ': ' if self.case else ''}{self.text} [{self.rule}]"
+        return f"{self.level}: {self.describe()}"
+
+    def log(self, logger: logging.Logger, file: str | Path | None = None) -> None:
+        """Sends the line to a log at the finding's own level."""
+        logger.log(logging.WARNING if self.level == "warning" else logging.ERROR, self.describe(file))

@@ -5,9 +5,10 @@ deformation, and sampled on the case's own, sometimes oblique, grid. Brightness 
 vessels and muscles are as bright as organs. So a network has to learn where an organ lies and what it looks like, and neither is enough.
 """
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from attunet.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
 BEND_MM, MAX_BEND_MM = 5.0, 14.0
@@ -35,7 +38,7 @@ class PhantomCase:
     affine: np.ndarray
 
 
-def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1, report: Callable[[str], object] = lambda line: None) -> None:
+def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> None:
     """Write `cases` pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz` into the new folder `out`; the same bytes each time.
 
     Built in `out.partial` and renamed when whole. reduce: divides the pixels in plane (and multiplies their size), for quick tests.
@@ -56,7 +59,7 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1, repo
             image.set_sform(case.affine, code=1)
             image.set_qform(case.affine, code=1)
             nib.save(image, partial / f"{index + 1:02d}-T2SPIR-{name}.nii.gz")
-        report(f"{index + 1:02d}-T2SPIR: {' x '.join(map(str, case.image.shape))} voxels")
+        logger.info(f"{index + 1:02d}-T2SPIR: {' x '.join(map(str, case.image.shape))} voxels")
     os.replace(partial, out)
 
 

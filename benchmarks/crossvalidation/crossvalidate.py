@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from attunet.system.environment import environment
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
-SCHEMA = 1
+logger = logging.getLogger(__name__)
 
-Report = Callable[[str], object]
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ def crossvalidate(
     train: bool = True,
     every_way: bool = False,
     source: Path | None = None,
-    report: Report = print,
 ) -> dict[str, Any]:
     """Trains what is not finished yet, judges every finished run, writes results.json, results.md and plots/ in `out`; returns the results.
 
@@ -84,13 +84,13 @@ def crossvalidate(
     for run in plan:
         if progress_of(run.path)[0]:
             check_belongs(load_run(run.path), store, run.fold, run.config)
-    failures = _train(plan, store_path, jobs, report) if train else []
+    failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
     configured = store.data_config.postprocessing
     ways = [configured, *(way for way in (LARGEST, UNTOUCHED) if every_way and way != configured)]
     judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
-        judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source, report=report)
+        judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source)
     failed = f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}" if failures else ""
     if not any(judged.values()):
         raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
@@ -99,11 +99,11 @@ def crossvalidate(
     results = _results(store, plan, judged, arms)
     for arm, row in zip(arms, results["arms"], strict=True):
         if row["configured"] and row["worst_organ"]:
-            row["worst_organ"]["picture"] = _picture_of_the_worst(out, arm, row["worst_organ"], store, device, source, report)
+            row["worst_organ"]["picture"] = _picture_of_the_worst(out, arm, row["worst_organ"], store, device, source)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
-    report(f"written to {out}: results.json, results.md, plots/")
+    logger.info(f"written to {out}: results.json, results.md, plots/")
     if failed:
         raise RunError(f"{out}: {failed}")
     return results
@@ -159,10 +159,10 @@ def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
     return recipes
 
 
-def _train(plan: Sequence[PlannedRun], store: Path, count: int | None, report: Report) -> list[Outcome]:
+def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[Outcome]:
     """Trains what is not finished; returns the trainings that failed. Raises Stopped when a signal came."""
     waiting = [run for run in plan if not progress_of(run.path)[1]]
-    report(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
+    logger.info(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
     if not waiting:
         return []
     gpus = visible_gpus()
@@ -173,15 +173,15 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None, report: R
     failures, ended = [], 0
     with StopSignals() as stop:
         for outcome in Jobs(count or max(1, len(gpus)), gpus).run(
-            jobs, started=lambda job: report(f"training {job.name}"), stop=lambda: stop.received
+            jobs, started=lambda job: logger.info(f"training {job.name}"), stop=lambda: stop.received
         ):
             ended += 1
             if outcome.code and not stop.received:
                 failures.append(outcome)
             failed = "failed: " if outcome.code and not stop.received else ""
-            report(f"[{ended}/{len(jobs)}] {outcome.job.name}: {failed}{outcome.last_line}")
+            logger.info(f"[{ended}/{len(jobs)}] {outcome.job.name}: {failed}{outcome.last_line}")
         if stop.received:
-            report("stopped; the same call continues")
+            logger.info("stopped; the same call continues")
             raise Stopped(stop.received)
     return failures
 
@@ -218,15 +218,13 @@ def _results(
     return plain
 
 
-def _picture_of_the_worst(
-    out: Path, arm: Arm, worst: Mapping[str, Any], store: Store, device: str, source: Path | None, report: Report
-) -> str | None:
+def _picture_of_the_worst(out: Path, arm: Arm, worst: Mapping[str, Any], store: Store, device: str, source: Path | None) -> str | None:
     """The picture's place in `out`. Without the source files there is none, and that is said: the table needs only what is kept."""
     place = f"plots/worst_{file_name(f'{arm.recipe}={arm.model}')}.png"
     try:
         return place if draw_worst_organ(out / place, arm, worst, store, device=device, source=source) else None
     except (InputError, RunError) as error:
-        report(f"warning: no picture of the worst organ: {error}")
+        logger.warning(f"no picture of the worst organ: {error}")
         return None
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from attunet.system.atomic_files import MANIFEST, sha256, write_text
 from attunet.volumes.postprocess import postprocess
 from attunet.volumes.predict import predict_volume
 from attunet.volumes.spec import Postprocessing
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 2  # with the hashes of the cases that were judged
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
@@ -48,7 +51,6 @@ def judge_run(
     ways: Sequence[Postprocessing],
     device: str = "cpu",
     source: Path | None = None,
-    report: Callable[[str], object] = print,
 ) -> HeldOut | None:
     """The scores of the run at `path`, or None where no training has finished there; kept in the run's folder and read again.
 
@@ -63,7 +65,7 @@ def judge_run(
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": judged}
     scores = _kept(path / FILE, facts)
     if missing := [way for way in ways if way.words not in scores]:
-        scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source, report)
+        scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source)
         write_text(path / FILE, json.dumps(facts | {"scores": _with_null(scores)}, indent=1, allow_nan=False))
     return HeldOut(path, run.step, {way.words: scores[way.words] for way in ways})
 
@@ -71,7 +73,7 @@ def judge_run(
 def progress_of(path: Path) -> tuple[int, bool]:
     """The step of a run's newest checkpoint that verifies (0 without one), and whether the training is finished."""
     try:
-        checkpoint = newest_checkpoint(path / "checkpoints", parts=(), report=lambda warning: None)
+        checkpoint = newest_checkpoint(path / "checkpoints", parts=())
     except InputError:  # all are damaged: the training itself says so when it is continued
         checkpoint = None
     return (0, False) if checkpoint is None else (checkpoint.state["step"], checkpoint.state["finished"])
@@ -100,7 +102,6 @@ def _judge(
     ways: Sequence[Postprocessing],
     network: TorchNetwork,
     source: Path | None,
-    report: Callable[[str], object],
 ) -> dict[str, Scores]:
     scores: dict[str, Scores] = {way.words: {} for way in ways}
     for name in run.held_out:
@@ -113,7 +114,7 @@ def _judge(
             scores[way.words][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(found, m)), strict=True)) for m in METRICS}
         dice = np.array(list(scores[ways[0].words][name]["dice"].values()))
         shown = "no class" if np.isnan(dice).all() else f"Dice {np.nanmean(dice):.4f}"
-        report(f"{run.path}: {name}: {shown}")
+        logger.info(f"{run.path}: {name}: {shown}")
     return scores
 
 

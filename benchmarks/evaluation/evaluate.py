@@ -5,7 +5,8 @@ and get. Two times are told apart: the network alone at a fixed batch, and a vol
 """
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from attunet.store import Case, Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 1
 BATCH_SIZES = (1, 8)
-
-Report = Callable[[str], object]
 
 
 def evaluate(
@@ -41,7 +42,6 @@ def evaluate(
     fold: int | None = None,
     source: Path | None = None,
     latency_seconds: float = 5.0,
-    report: Report = print,
 ) -> dict[str, Any]:
     """Judges every model on the labelled cases of a store (with `fold`: on those that the fold leaves out) and times it.
 
@@ -56,12 +56,10 @@ def evaluate(
         _check_fit(candidate, opened)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: must be a folder, or nothing yet")
-    judged = _judge(candidates, opened, cases, source, report)
+    judged = _judge(candidates, opened, cases, source)
     make_folder(out)
-    timings = _time(candidates, latency_seconds, report)
-    rows = [
-        _row(c, score_row(results, opened.classes), timed, report) for c, results, timed in zip(candidates, judged, timings, strict=True)
-    ]
+    timings = _time(candidates, latency_seconds)
+    rows = [_row(c, score_row(results, opened.classes), timed) for c, results, timed in zip(candidates, judged, timings, strict=True)]
     labels = [c.label for c in candidates]
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -73,7 +71,7 @@ def evaluate(
     results = nan_to_null(results)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
-    draw_evaluation(out / "plots", results, candidates, opened, source=source, report=report)
+    draw_evaluation(out / "plots", results, candidates, opened, source=source)
     return results
 
 
@@ -111,9 +109,7 @@ def _seen_patients(candidate: Candidate, store: Store) -> set[str]:
     return {c.patient for c in store.cases if c.image_sha256 in candidate.training_hashes}
 
 
-def _judge(
-    candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None, report: Report
-) -> list[list[CaseResult]]:
+def _judge(candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None) -> list[list[CaseResult]]:
     """Every case through every model, models in turn: one list of case results per model."""
     judged: list[list[CaseResult]] = [[] for _ in candidates]
     seen = [_seen_patients(c, store) for c in candidates]
@@ -129,7 +125,7 @@ def _judge(
             metrics = case_metrics(prediction, truth, volume.spacing, len(store.classes))
             agreement = confusion(prediction, first, len(store.classes))
             results.append(CaseResult(case.name, case.patient, case.patient in patients, metrics, agreement, milliseconds))
-            report(_progress(candidate, results[-1], number + 1, len(cases)))
+            logger.info(_progress(candidate, results[-1], number + 1, len(cases)))
     return judged
 
 
@@ -141,26 +137,26 @@ def _progress(candidate: Candidate, result: CaseResult, number: int, total: int)
     return f"[{number}/{total}] {result.case}: {candidate.label}: {shown}, {milliseconds:.0f} ms{seen}"
 
 
-def _time(candidates: Sequence[Candidate], seconds: float, report: Report) -> list[list[Timings]]:
+def _time(candidates: Sequence[Candidate], seconds: float) -> list[list[Timings]]:
     """The network alone at each batch size, models in turn: one list of timings per model."""
     timed: list[list[Timings]] = [[] for _ in candidates]
     for batch_size in BATCH_SIZES:
-        report(f"timing {len(candidates)} models at batch {batch_size}, {seconds:g} s each")
+        logger.info(f"timing {len(candidates)} models at batch {batch_size}, {seconds:g} s each")
         calls = [c.timed_call(c.random_slices(batch_size)) for c in candidates]
         for timings, runs in zip(timed, time_interleaved(calls, seconds=seconds), strict=True):
             timings.append(Timings(batch_size, runs))
     return timed
 
 
-def _memory(candidate: Candidate, report: Report) -> float | None:
+def _memory(candidate: Candidate) -> float | None:
     try:
         return peak_memory_mb(candidate.path, provider=candidate.provider, batch_size=BATCH_SIZES[-1])
     except RunError as error:  # the other figures are worth keeping
-        report(f"no figure for memory: {error}")
+        logger.info(f"no figure for memory: {error}")
         return None
 
 
-def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings], report: Report) -> dict[str, Any]:
+def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings]) -> dict[str, Any]:
     return {
         "name": candidate.name,
         "file": candidate.path.name,
@@ -176,5 +172,5 @@ def _row(candidate: Candidate, scores: dict[str, Any], timings: Sequence[Timings
             "batch": {str(t.batch_size): t.latency_ms() for t in timings},
         },
         "throughput_slices_per_s": {"batch": {str(t.batch_size): t.slices_per_s for t in timings}},
-        "peak_memory_mb": _memory(candidate, report),
+        "peak_memory_mb": _memory(candidate),
     }

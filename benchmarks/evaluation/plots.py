@@ -1,7 +1,8 @@
 """The pictures of an evaluation, in its folder `plots/`. Without matplotlib there are none, and that is said."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from attunet.plots.figure import file_name
 from attunet.store import Store
 from attunet.volumes.slices import gather_context, preprocess
 
+logger = logging.getLogger(__name__)
+
 MAX_CASES = 4
 SAME_OUTLINE = 0.995  # mean Dice of two label maps whose outlines cannot be told apart in a picture
 
@@ -27,11 +30,10 @@ def draw_evaluation(
     store: Store,
     *,
     source: Path | None,
-    report: Callable[[str], object],
 ) -> None:
     """Speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases, training curves."""
     if importlib.util.find_spec("matplotlib") is None:
-        report("no plots: matplotlib is not installed (it is in the extra 'train')")
+        logger.info("no plots: matplotlib is not installed (it is in the extra 'train')")
         return
     rows = {model_label(row): row for row in results["models"]}
     _draw_figures(folder, rows, store)
@@ -40,7 +42,7 @@ def draw_evaluation(
         predictions = _draw_outlines(folder, case, candidates, store, source)
         if number == 0:
             _draw_attention(folder, case, candidates, predictions, store, source)
-    report(f"plots: {folder}")
+    logger.info(f"plots: {folder}")
 
 
 def _draw_figures(folder: Path, rows: dict[str, Any], store: Store) -> None:

@@ -7,12 +7,12 @@ that no form is timed that computes something else.
 """
 
 import argparse
+import logging
 import math
 import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from attunet.benchmarks.speed.contenders import Contender, Subject, fresh_networ
 from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.errors import InputError, RunError
 from attunet.system.environment import environment
+
+logger = logging.getLogger(__name__)
 
 PERCENTILES = (20, 50, 80, 95, 99)
 RATIOS = {  # name: the slower one expected, the faster one expected
@@ -45,7 +47,6 @@ def measure(
     only: Sequence[str] = (),
     runs: int = 200,
     seconds: float = math.inf,
-    report: Callable[[str], object] = print,
 ) -> dict[str, Any]:
     """Rows and ratios. only: names of contenders, all by default; one that does not load is in `skipped`, with the reason."""
     makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
@@ -59,7 +60,7 @@ def measure(
             contenders[name] = makers[name]()
         except (InputError, RunError) as error:
             skipped[name] = str(error)
-            report(f"skipped: {name}: {error}")
+            logger.info(f"skipped: {name}: {error}")
         load_ms[name] = 1000 * (time.perf_counter() - began)
     if not contenders:
         raise RunError("inference: nothing could be loaded")
@@ -179,7 +180,6 @@ def main() -> None:
                 only=arguments.only,
                 runs=arguments.runs,
                 seconds=arguments.seconds,
-                report=lambda line: print(line, file=sys.stderr),
             )
 
     run_program("inference", arguments, measured, table)

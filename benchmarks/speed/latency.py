@@ -5,11 +5,11 @@ Loading and the first pass, in which libraries choose their algorithms, are time
 """
 
 import argparse
+import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.system.environment import environment
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PERCENTILES = (20, 50, 80, 95, 99)
@@ -34,7 +36,6 @@ def sweep(
     threads: Sequence[int | None] = (None,),
     runs: int = 200,
     seconds: float = math.inf,
-    report: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Times every model at every batch size and number of threads: `runs` times each, or as often as `seconds` allow (3 at least)."""
     rows, load_ms = [], {}
@@ -45,7 +46,7 @@ def sweep(
         for batch_size in batch_sizes:
             rows += _time_batch(candidates, batch_size, count, runs, seconds)
             slowest = max(rows[-len(candidates) :], key=lambda row: row["p50_ms"])
-            report(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
+            logger.info(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
     limit = seconds if math.isfinite(seconds) else None
     settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
     return {"environment": environment(), "settings": settings, "rows": rows}
@@ -129,7 +130,6 @@ def main() -> None:
             threads=arguments.threads,
             runs=arguments.runs,
             seconds=arguments.seconds,
-            report=lambda line: print(line, file=sys.stderr),
         )
 
     run_program("latency", arguments, measured, table)

@@ -16,7 +16,7 @@ def generated_store(folder: Path, size: int, *, cases: int = 4) -> Store:
     """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels; fold 0 leaves out half of them."""
     write_phantom(folder / "source", cases=cases)
     config = DataConfig(spacing_mm=FIELD_OF_VIEW_MM / size, size=size)
-    return prepare(folder / "source", folder / "store", config, folds=2, report=lambda text: None)
+    return prepare(folder / "source", folder / "store", config, folds=2)
 
 
 def repeated_store(store: Store, path: Path, num_slices: int) -> Store:

@@ -10,6 +10,7 @@ from typing import Any
 
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
+from attunet.system.log_lines import forward_log
 
 Results = dict[str, Any]
 
@@ -30,14 +31,15 @@ def run_program(
 ) -> None:
     """Prints what `measure` gives as a table and as one JSON line, with the command that gave it. Exits with 1 or 2 after an error.
 
-    name: of the module below `attunet.benchmarks`.
+    name: of the module below `attunet.benchmarks.speed`.
     """
     try:
-        measured = measure()
+        with forward_log(lambda line: print(line, file=sys.stderr)):
+            measured = measure()
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    results = {"schema": 1, "command": shlex.join(["python", "-m", f"attunet.benchmarks.{name}", *sys.argv[1:]]), **measured}
+    results = {"schema": 1, "command": shlex.join(["python", "-m", f"attunet.benchmarks.speed.{name}", *sys.argv[1:]]), **measured}
     print(table(results))
     print(json.dumps(results))
     if arguments.json:

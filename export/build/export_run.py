@@ -1,8 +1,9 @@
 """`attunet export`: a run's averaged weights to one self-describing artefact, refused unless it segments as the checkpoint does."""
 
+import logging
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -28,10 +29,10 @@ from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
+logger = logging.getLogger(__name__)
+
 CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
 MAX_TRAINING_CASES = 8  # judged on when the run left none out
-
-Report = Callable[[str], object]
 
 
 def export_run(
@@ -45,7 +46,6 @@ def export_run(
     size: tuple[int, int] | None = None,
     largest_component: bool | None = None,
     license: str | None = None,
-    report: Report = print,
 ) -> Artefact:
     """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble, and returns its metadata.
 
@@ -63,19 +63,19 @@ def export_run(
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
     about = _metadata(run, opened, precision, _output_names(run, outputs), size, finish, license)
-    report(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
+    logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
         draft = Path(folder) / out.name
         draft.write_bytes(write_artefact(model, about))
         segmenter = Segmenter(draft)
-        parity = _parity(run, opened, segmenter, source, report)
+        parity = _parity(run, opened, segmenter, source)
         parity.refuse_if_apart(precision)
         about = replace(about, dice_at_export=parity.to_json(), golden=make_golden(segmenter))
     data = write_artefact(model, about)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, lambda path: path.write_bytes(data) and None)
-    report(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
+    logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
     return about
 
 
@@ -158,7 +158,7 @@ def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) ->
     return [whole[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count - CALIBRATION_BATCH_SIZE + 1, CALIBRATION_BATCH_SIZE)] or [whole]
 
 
-def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | None, report: Report) -> Parity:
+def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | None) -> Parity:
     labelled = {case.name for case in store.cases if case.labelled}
     held_out = [case for case in run.held_out if case in labelled]
     training = sorted(case for case in run.training_cases if case in labelled)[:MAX_TRAINING_CASES]
@@ -175,5 +175,4 @@ def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | 
         seen="held out" if held_out else "training",
         postprocessing=segmenter.metadata.postprocessing,
         source=source,
-        report=report,
     )

@@ -1,7 +1,8 @@
 """Does the artefact segment as the checkpoint does? Judged in Dice on whole volumes, on the native grid, from the user's own files."""
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from attunet.store import Store
 from attunet.volumes.predict import Network, predict_prepared
 from attunet.volumes.slices import preprocess
 from attunet.volumes.spec import Postprocessing, PreprocessSpec
+
+logger = logging.getLogger(__name__)
 
 # How far the mean Dice may be from the checkpoint's; one case may be five times as far.
 MEAN_TOLERANCE = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.002}
@@ -77,7 +80,6 @@ def measure(
     seen: Literal["held out", "training"],
     postprocessing: Postprocessing,
     source: Path | None = None,
-    report: Callable[[str], object] = print,
 ) -> Parity:
     """Dice of the two networks, `checkpoint` and `artefact`, on the cases' source files, prepared for both as `spec` says."""
     parity = Parity(store.classes, seen)
@@ -90,7 +92,9 @@ def measure(
         for which, by_case in (("checkpoint", parity.checkpoint), ("artefact", parity.artefact)):
             indices = predict_prepared(networks[which], prepared, spec, postprocessing=postprocessing)
             by_case[name] = dice_from_confusion(confusion(indices, truth, num_classes))[1:]
-        report(f"  {number}/{len(cases)} {name}: checkpoint {_score(parity.checkpoint[name])}, artefact {_score(parity.artefact[name])}")
+        logger.info(
+            f"  {number}/{len(cases)} {name}: checkpoint {_score(parity.checkpoint[name])}, artefact {_score(parity.artefact[name])}"
+        )
     return parity
 
 

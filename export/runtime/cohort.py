@@ -1,5 +1,6 @@
 """Many volumes through one model: reading, the network and writing overlap; finished cases are skipped and broken ones survived."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,10 +19,10 @@ from attunet.volumes.slices import Prepared, preprocess
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 AHEAD = 2  # volumes read before the network wants them, and written after it is done: what bounds the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
-
-Report = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ def predict_cohort(
     *,
     shard: tuple[int, int] = (0, 1),
     also: Callable[[Volume, Prepared, Path], None] | None = None,
-    report: Report = print,
 ) -> Outcome:
     """Segments every job of this shard whose label map is not there yet; a case that fails is kept in the outcome and does not stop others.
 
@@ -78,10 +78,10 @@ def predict_cohort(
         try:
             future.result()
         except CASE_ERRORS as error:
-            _fail(outcome, job, error, report)
+            _fail(outcome, job, error)
         else:
             outcome.done += 1
-            report(f"{outcome.done + len(outcome.failed)}/{total} {job.write}")
+            logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}")
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
@@ -91,13 +91,13 @@ def predict_cohort(
             try:
                 volume, prepared, findings = future.result()
                 for finding in findings:
-                    report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
+                    finding.log(logger, job.file)
                 indices = model.predict_prepared(prepared)
                 if also is not None:
                     job.write.parent.mkdir(parents=True, exist_ok=True)
                     also(volume, prepared, job.write)
             except CASE_ERRORS as error:
-                _fail(outcome, job, error, report)
+                _fail(outcome, job, error)
                 continue
             if len(writes) >= AHEAD:
                 finish_write()
@@ -120,8 +120,8 @@ def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> N
     write_labels(job.write, indices, classes, volume)
 
 
-def _fail(outcome: Outcome, job: Job, error: Exception, report: Report) -> None:
+def _fail(outcome: Outcome, job: Job, error: Exception) -> None:
     text = " ".join(str(error).split()) or type(error).__name__
     reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
     outcome.failed.append((job.file, reason))
-    report(f"error: {reason}")
+    logger.error(reason)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ from attunet.errors import InputError
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 
+logger = logging.getLogger(__name__)
+
 MODELS = ("unet", "attention_unet")
 FOLDS, FOLD = 3, 0
 PHANTOM_SEED = 0
 LATENCY_SECONDS = 2.0
 
-Report = Callable[[str], None]
 
-
-def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config, report: Report = print) -> dict[str, Any]:
+def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) -> dict[str, Any]:
     """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training; returns the results.
 
     What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made of other data or
@@ -36,32 +36,30 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config, re
     _check_request(out, data, num_cases, config)
     if results_file.exists():
         results = json.loads(results_file.read_text(encoding="utf-8"))
-        report(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
-        report(summary_table(results))
+        logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
+        logger.info(summary_table(results))
         return dict(results)
     source, store = data or out / "source", out / "store"
     if data is None and not source.exists():
-        report(f"== generating {num_cases} cases")
+        logger.info(f"== generating {num_cases} cases")
         write_phantom(source, cases=num_cases, seed=PHANTOM_SEED)
-    report("== preparing")
-    prepare(source, store, config.data, folds=FOLDS, report=report)
+    logger.info("== preparing")
+    prepare(source, store, config.data, folds=FOLDS)
     artefacts = []
     for name in MODELS:
-        report(f"== training {name}")
+        logger.info(f"== training {name}")
         run = out / "runs" / name
-        train(store, run, _with_model(config, name), fold=FOLD, resume="auto", report=report)
+        train(store, run, _with_model(config, name), fold=FOLD, resume="auto")
         artefacts.append(out / "models" / f"{name}.onnx")
-        export_run(run, artefacts[-1], report=report)
-    report("== evaluating")
+        export_run(run, artefacts[-1])
+    logger.info("== evaluating")
     runs = [out / "runs" / name for name in MODELS]
-    results = evaluate(
-        store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS, report=lambda line: report(f"  {line}")
-    )
+    results = evaluate(store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS)
     _draw_data(store, out / "evaluation" / "plots" / "cases.png")
-    report(f"\n{summary_table(results)}\n")
+    logger.info(f"\n{summary_table(results)}\n")
     for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
-        report(f"picture: {picture}")
-    report(f"models: {', '.join(map(str, artefacts))}")
+        logger.info(f"picture: {picture}")
+    logger.info(f"models: {', '.join(map(str, artefacts))}")
     return results
 
 

@@ -21,6 +21,7 @@ from attunet.sources.find_cases import find_cases
 from attunet.sources.read_case import read_image, read_labels
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import MANIFEST, Store, open_store
+from attunet.system.log_lines import forward_log
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -128,7 +129,8 @@ def _archive(path: Path, options: SourceOptions) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="attunet-inspect-") as folder:
         root, said = Path(folder, path.stem), list[str]()
         try:
-            unpack(path, root, options.layout, said.append)
+            with forward_log(said.append):
+                unpack(path, root, options.layout)
             yield from said
             for line in _source(root, options):
                 yield line.replace(str(root), str(path))

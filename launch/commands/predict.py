@@ -1,5 +1,6 @@
 """`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from attunet.volumes.model import Model
 from attunet.volumes.slices import Prepared, assemble, gather_context, restore_scores
 from attunet.volumes.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
 
 
@@ -31,7 +34,6 @@ def predict(
     dicom_seg: bool = False,
     provider: str = "cpu",
     device: str = "cpu",
-    report: Callable[[str], object] = print,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -48,30 +50,30 @@ def predict(
     is_one = source.is_file() or inputs[0].files == (source,)
     _check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
-        _predict_one(predictor, Job(inputs[0], output), also, report)
+        _predict_one(predictor, Job(inputs[0], output), also)
         return
     jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
-    outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also, report=report)
-    report(str(outcome))
+    outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also)
+    logger.info(str(outcome))
     for _, reason in outcome.failed:  # told before, but that may be thousands of lines ago
-        report(f"failed: {reason}")
+        logger.info(f"failed: {reason}")
     if outcome.failed:
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
-def _predict_one(model: Model, job: Job, also: Also | None, report: Callable[[str], object]) -> None:
+def _predict_one(model: Model, job: Job, also: Also | None) -> None:
     try:
         volume, prepared, findings = read_prepared(job, model)
     except InputError as error:
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
-        report(f"{finding.level}: {job.file}: {finding.text} [{finding.rule}]")
+        finding.log(logger, job.file)
     indices = model.predict_prepared(prepared)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
         also(volume, prepared, job.write)
     write_labels(job.write, indices, model.classes, volume)
-    report(f"{job.write}: {_in_words(indices, model.classes, volume)}")
+    logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
 
 def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu") -> Model:

@@ -65,5 +65,5 @@ def run(tmp_path_factory, small_store) -> Path:
         run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),
     )
     path = tmp_path_factory.mktemp("runs") / "small-run"
-    train(small_store.path, path, config, fold=0, report=lambda line: None)
+    train(small_store.path, path, config, fold=0)
     return path

@@ -1,6 +1,7 @@
 """A source to a store: look at every case, settle the preprocessing, write a shard per case, rename when whole."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from attunet.errors import InputError, RunError
 from attunet.preparation.case_facts import case_hashes
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.resolve_data import Settled
-from attunet.preparation.survey import Report, Survey, refuse_errors, survey
+from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import Source
 from attunet.sources.find_cases import find_cases
@@ -22,6 +23,8 @@ from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, label_files, open_store, read_manifest
 from attunet.system.atomic_files import sha256
 from attunet.system.workers import over_cases
+
+logger = logging.getLogger(__name__)
 
 UNPACKED = "source"  # the folder in a store that holds what came in an archive
 
@@ -39,7 +42,6 @@ def prepare(
     classes: tuple[Classes, int | None] | None = None,
     case_pattern: str | None = None,
     strict: bool = False,
-    report: Report = print,
 ) -> Store:
     """Write the store of a source (a folder, or a zip archive of one) and open it.
 
@@ -54,23 +56,23 @@ def prepare(
     building = store.with_name(store.name + ".partial")
     fresh = not building.exists()
     try:
-        root, archive = _folder_of(source, store, building, layout, report)
+        root, archive = _folder_of(source, store, building, layout)
         found = find_cases(root, layout, classes=classes, case_pattern=case_pattern)
         _check_masks(found, allow_unlabelled)
         for line in (f"layout {found.layout} ({found.reason}), {len(found.cases)} cases", *found.notes):
-            report(f"{source}: {line}")
+            logger.info(f"{source}: {line}")
         patients = sorted({c.patient for c in found.cases if c.labels})
         own = read_splits(splits_file, patients) if splits_file else None
         given = {"layout": layout, "case_pattern": case_pattern, "classes": classes and [classes[0].to_json(), classes[1]]}
         request = {**given, "data": vars(config), "splits": own.to_json() if own else [folds, seed], "archive_sha256": archive}
         if store.exists():
-            return _unchanged(store, found, request, report)
-        seen = survey(found, config, report, splits=own, building=building)
-        refuse_errors(seen.findings, strict, report)
+            return _unchanged(store, found, request)
+        seen = survey(found, config, splits=own, building=building)
+        refuse_errors(seen.findings, strict)
         splits = own or deal_folds(patients, folds, seed, _sharing(seen))
-        _say_settled(seen.settled, config, splits, folds, report)
+        _say_settled(seen.settled, config, splits, folds)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
-        findings = build_store(store, building, seen, splits, head, report, strict=strict)
+        findings = build_store(store, building, seen, splits, head, strict=strict)
     except InputError:
         if fresh:
             shutil.rmtree(building, ignore_errors=True)  # what came out of an archive
@@ -78,20 +80,20 @@ def prepare(
     except OSError as error:
         raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
     for finding in findings:
-        report(finding.line())
+        finding.log(logger)
     del seen, found, head  # the facts of a hundred thousand cases, before the store is read
     opened = open_store(store)
-    report(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
+    logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
 
 
-def _folder_of(source: Path, store: Path, building: Path, layout: str, report: Report) -> tuple[Path, str | None]:
+def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[Path, str | None]:
     """The folder with the source's files, and the SHA-256 of the archive that they came in; unpacked files become part of the store."""
     if not is_archive(source):
         return source, None
     if store.exists():
         return store / UNPACKED, sha256(source)
-    return building / UNPACKED, unpack(source, building / UNPACKED, layout, report)
+    return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
 def _check_masks(found: Source, allow_unlabelled: bool) -> None:
@@ -107,7 +109,7 @@ def _sharing(seen: Survey) -> list[set[str]]:
     return [group for group in shared if len(group) > 1]
 
 
-def _unchanged(store: Path, found: Source, request: Mapping[str, Any], report: Report) -> Store:
+def _unchanged(store: Path, found: Source, request: Mapping[str, Any]) -> Store:
     """The existing store where it was made of the same files in the same way."""
     manifest = read_manifest(store)
     made_of = {
@@ -117,7 +119,7 @@ def _unchanged(store: Path, found: Source, request: Mapping[str, Any], report: R
     if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in found.cases}:
         hashes = over_cases(case_hashes, found.cases)
         if all(made_of[case.case] == found_now for case, found_now in zip(found.cases, hashes, strict=True)):
-            report(f"{store}: is up to date, nothing to do")
+            logger.info(f"{store}: is up to date, nothing to do")
             return open_store(store)
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
@@ -140,15 +142,15 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
     }
 
 
-def _say_settled(settled: Settled, asked: DataConfig, splits: Splits, folds: int, report: Report) -> None:
+def _say_settled(settled: Settled, asked: DataConfig, splits: Splits, folds: int) -> None:
     spec, erosion_mm = settled.spec, asked.component_erosion_mm
     spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
-    report(
+    logger.info(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
         f"classes {', '.join(settled.classes.names)}, label maps: {settled.config.postprocessing.words_in(spec.unit)}"
     )
     if erosion_mm not in ("auto", settled.config.component_erosion_mm):
-        report(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
+        logger.info(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
     if len(splits.folds) < folds:
-        report(f"{len(splits.folds)} folds, since there are no more labelled patients")
+        logger.info(f"{len(splits.folds)} folds, since there are no more labelled patients")

@@ -1,6 +1,7 @@
 """Writing a store: a shard per case, the manifest over all, the name at the very end."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import FACTS
-from attunet.preparation.survey import Report, Survey, progress, refuse_errors
+from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
 from attunet.sources.case_files import CaseFiles
 from attunet.splits import Splits
@@ -18,10 +19,10 @@ from attunet.store import CASES, MANIFEST, SPLITS
 from attunet.system.atomic_files import write_file, write_text
 from attunet.system.workers import over_cases
 
+logger = logging.getLogger(__name__)
 
-def build_store(
-    store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], report: Report, *, strict: bool
-) -> list[Finding]:
+
+def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], *, strict: bool) -> list[Finding]:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     head: the manifest's entries besides "cases" and "findings". Returns the findings of the survey and those of the writing.
@@ -29,8 +30,8 @@ def build_store(
     Raises InputError, with `strict`, for a finding of the writing.
     """
     tasks = _tasks(seen, building / CASES)
-    cut = _write_shards(tasks, building, report)
-    refuse_errors(cut, strict, report)
+    cut = _write_shards(tasks, building)
+    refuse_errors(cut, strict)
     findings = [*seen.findings, *cut]
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
     entries = (_entry(task, seen.source.root) for task in tasks)
@@ -49,7 +50,7 @@ def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:
     ]
 
 
-def _write_shards(tasks: Sequence[ShardTask], building: Path, report: Report) -> list[Finding]:
+def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
     """Every case's arrays, in parallel where there are many; a finding for every case whose labels the window cuts."""
     folder = building / CASES
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,10 +58,10 @@ def _write_shards(tasks: Sequence[ShardTask], building: Path, report: Report) ->
         shutil.rmtree(folder / stale)
     crops = {t.files.case: finding for t in tasks if (entry := finished_shard(t)) for finding in [_crop_finding(entry)]}
     if crops:
-        report(f"{building}: {len(crops)} of {len(tasks)} cases are there already")
+        logger.info(f"{building}: {len(crops)} of {len(tasks)} cases are there already")
     for entry in over_cases(write_shard, [t for t in tasks if t.files.case not in crops]):
         crops[entry["case"]] = _crop_finding(entry)
-        progress("prepared", len(crops), len(tasks), report)
+        progress("prepared", len(crops), len(tasks))
     return [finding for t in tasks if (finding := crops[t.files.case])]
 
 

@@ -6,6 +6,7 @@ at the best validation, as a diagnostic. Nothing is pickled.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from attunet.config import RunConfig
 from attunet.errors import InputError, NotFinite, RunError
 from attunet.runs.run_folder import RunFolder
 from attunet.system.atomic_files import verify_folder, write_folder
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 KEEP = 2  # newest checkpoints that stay
@@ -122,7 +125,7 @@ class Checkpoints:
             _prune(self.folder, self.folder / name)
 
 
-def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS, report: Callable[[str], None] = print) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
     """The newest checkpoint under `folder` that verifies, or None when there is none at all.
 
     A damaged one is reported and passed over. Raises InputError when there are checkpoints and none is good.
@@ -133,7 +136,7 @@ def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS, report: Call
             return read_checkpoint(path, parts)
         except InputError as error:
             damaged = str(error)
-            report(f"warning: {error}; trying the checkpoint before it")
+            logger.warning(f"{error}; trying the checkpoint before it")
     if damaged:
         raise InputError(f"{folder}: no checkpoint can be read; the last tried: {damaged}")
     return None

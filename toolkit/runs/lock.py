@@ -1,17 +1,19 @@
 """Who may write in a run folder: one training at a time, also where several machines see it."""
 
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from attunet.errors import InputError, RunError
+
+logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 BEAT_S = 5.0
@@ -27,8 +29,8 @@ class Lock:
     it bears. A holder that was only stopped meanwhile finds the lock another's in `check`, before it writes.
     """
 
-    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
-        self.path, self._report = folder / LOCK, report
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": _place(), "token": secrets.token_hex(8)}
         self._mine = json.dumps(holder)
         self._left = threading.Event()
@@ -71,7 +73,7 @@ class Lock:
         """Returns once the holder is known to be dead. Raises InputError as soon as it shows a sign of life."""
         if _is_gone(content):
             return
-        self._report(f"{self.path.parent}: locked by {_in_words(content)}; watching for up to {SILENT_S:.0f} s whether it lives")
+        logger.info(f"{self.path.parent}: locked by {_in_words(content)}; watching for up to {SILENT_S:.0f} s whether it lives")
         seen, end = self._touched(), time.monotonic() + SILENT_S
         while time.monotonic() < end and (now := self._touched()) is not None:
             if now != seen:

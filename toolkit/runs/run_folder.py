@@ -1,7 +1,6 @@
 """The folder of one training: who may write in it, its figures, its environment."""
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +14,11 @@ from attunet.system.atomic_files import clear_unfinished, write_text
 class RunFolder:
     """Held by one training at a time; the main process alone enters one."""
 
-    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
-        self._lock = Lock(path, report)
+        self._lock = Lock(path)
         self.check_held = self._lock.check
 
     def __enter__(self) -> "RunFolder":

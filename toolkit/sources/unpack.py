@@ -1,14 +1,16 @@
 """A source that comes as a zip archive: what of it is unpacked, and where."""
 
+import logging
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from attunet.io.readers import is_readable
 from attunet.io.zip_archive import extract, member_names
 from attunet.sources.layouts.chaos import CT_SERIES, MR_SERIES
 from attunet.system.atomic_files import sha256, write_text
+
+logger = logging.getLogger(__name__)
 
 PUBLISHED_CHAOS = "535f7d3417a0e0f0d9133fb3d962423d2a9cf3f103e4f09a3d8a1daf87d5d2fc"  # Zenodo record 3431873, CHAOS_Train_Sets.zip
 DONE = ".unpacked"
@@ -18,14 +20,14 @@ def is_archive(source: Path) -> bool:
     return source.is_file() and source.name.lower().endswith(".zip")
 
 
-def unpack(archive: Path, into: Path, layout: str, report: Callable[[str], object]) -> str:
+def unpack(archive: Path, into: Path, layout: str) -> str:
     """Unpack what a source may need into the folder `into`, unless a killed call has done so; returns the archive's SHA-256."""
     checksum = sha256(archive)
     names = member_names(archive)
     is_chaos = any(MR_SERIES.fullmatch(name) or CT_SERIES.fullmatch(name) for name in names)
     if is_chaos:
         published = "is" if checksum == PUBLISHED_CHAOS else "is not"
-        report(f"{archive}: its SHA-256 {published} that of the published CHAOS_Train_Sets.zip ({checksum})")
+        logger.info(f"{archive}: its SHA-256 {published} that of the published CHAOS_Train_Sets.zip ({checksum})")
     mark = into / DONE
     if mark.is_file() and mark.read_text(encoding="utf-8") == f"{checksum} {layout}":
         return checksum
@@ -34,7 +36,7 @@ def unpack(archive: Path, into: Path, layout: str, report: Callable[[str], objec
     only_mr = is_chaos and layout in ("auto", "chaos-mr") and any(MR_SERIES.fullmatch(name) for name in names)
     unwanted = re.compile(r"(?:.*/)?CT/.*") if only_mr else re.compile("(?!)")
     count = extract(archive, into, lambda name: _may_be_needed(name) and not unwanted.fullmatch(name))
-    report(
+    logger.info(
         f"{archive}: unpacked {count} of {len(names)} files" + (", without the CT series (--layout chaos-ct takes them)" if only_mr else "")
     )
     write_text(mark, f"{checksum} {layout}")

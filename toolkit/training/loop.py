@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,8 @@ from attunet.training.resolve_auto import settle
 from attunet.training.trainer import Trainee
 from attunet.training.validation import validate, validate_native
 
+logger = logging.getLogger(__name__)
+
 Resume = Literal["never", "require", "auto"]
 VALIDATIONS_PER_RUN = 10
 
@@ -46,7 +49,6 @@ def train(
     fold: int | Literal["all"],
     resume: Resume = "never",
     init: Path | None = None,
-    report: Callable[[str], None] = print,
 ) -> None:
     """Trains one network on the cases that `fold` leaves in, and validates on those it leaves out.
 
@@ -63,18 +65,18 @@ def train(
     main = accelerator.is_main_process
     with ExitStack() as stack:
         peers = stack.enter_context(Peers(config.run.timeout_minutes))
-        folder = RunFolder(run_path, report)
+        folder = RunFolder(run_path)
         if main:
             stack.enter_context(folder)
         accelerator.wait_for_everyone()
-        start = _find_start(folder, resume, accelerator, report)
+        start = _find_start(folder, resume, accelerator)
         config = settle(config, store, training, accelerator, start.state["config"] if start is not None else None)
         facts = identity(store, training, held_out, fold, config)
         if start is not None:
             check_same_training(start, facts)
             if start.state["finished"]:
                 if main:
-                    report(f"{run_path}: this training is finished ({start.state['step']} steps)")
+                    logger.info(f"{run_path}: this training is finished ({start.state['step']} steps)")
                 return
         tier = start.state.get("data_tier", "resident") if start is not None else None
         loader = make_loader(store, training, accelerator, resident_gb=config.run.resident_gb, tier=tier)
@@ -86,7 +88,7 @@ def train(
         if main:
             _describe_run(folder, trainee, first_step)
         per_epoch = trainee.loader.num_samples / trainee.batch_size
-        journal = stack.enter_context(Journal(folder, config, report, main=main, steps_per_epoch=per_epoch))
+        journal = stack.enter_context(Journal(folder, config, main=main, steps_per_epoch=per_epoch))
         best = start.state["best"] if start is not None else None
         checkpoints = stack.enter_context(Checkpoints(folder, facts, config.run, main=main, best=best))
         rank_log.write(f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step {first_step}")
@@ -147,14 +149,14 @@ def _validate_native(trainee: Trainee, store: Store, held_out: list[str], journa
     try:
         dice = validate_native(trainee.average.network, store, held_out, trainee.accelerator)
     except InputError as error:
-        journal.say(f"warning: no last validation on the native grid: {error}")
+        journal.warn(f"no last validation on the native grid: {error}")
         return
     journal.log("native", trainee.total_steps, dice=dice)
     journal.say(f"on the native grid of the {len(held_out)} cases left out: Dice {_in_words(dice)}")
 
 
-def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator, report: Callable[[str], None]) -> Checkpoint | None:
-    start = newest_checkpoint(folder.checkpoints, report=report) if accelerator.is_main_process else None
+def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:
+    start = newest_checkpoint(folder.checkpoints) if accelerator.is_main_process else None
     if accelerator.num_processes > 1:  # rank 0 decides: what another machine sees of shared storage may be older
         path = broadcast_object_list([start.path if start is not None else None])[0]
         if path is not None and start is None:

@@ -64,7 +64,7 @@ def test_the_comparison_says_what_is_known(attunet, tmp_path: Path, span: float,
     for number in range(1, CASES + 1):
         for array, name in zip(marked_cells(span, number), ("src", "mask"), strict=True):
             nib.save(nib.Nifti1Image(array, SPACING), source / f"{number:02d}-{name}.nii.gz")
-    store = prepare(source, tmp_path / "store", DataConfig(normalization="none"), folds=CASES, report=lambda line: None)
+    store = prepare(source, tmp_path / "store", DataConfig(normalization="none"), folds=CASES)
     config = Config(
         data=DataConfig(normalization="none"),
         model=ModelConfig(base_width=8, depth=3),
@@ -78,7 +78,7 @@ def test_the_comparison_says_what_is_known(attunet, tmp_path: Path, span: float,
         for name in ("unet", "attention_unet") if recipe == "whole" else ("unet",):
             own = dataclasses.replace(own, model=dataclasses.replace(own.model, name=name))
             for fold in range(CASES):
-                train(store.path, tmp_path / f"folds/{recipe}/{name}/seed-0/fold-{fold}", own, fold=fold, report=lambda line: None)
+                train(store.path, tmp_path / f"folds/{recipe}/{name}/seed-0/fold-{fold}", own, fold=fold)
     recipes = [x for recipe in EPOCHS for x in ("--config", tmp_path / f"{recipe}.toml")]
     models = ("--model", "unet", "--model", "attention_unet")
     done = attunet("crossvalidate", store.path, tmp_path / "folds", *models, *recipes, "--seeds", 1, "--no-train")

@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..., An
     for number, name in enumerate(CASES):
         write_case(folder / "source", name, seed=number)
     config = DataConfig(normalization="ct", window=WINDOW, size=64)
-    return prepare(folder / "source", folder / "store", config, folds=3, report=lambda line: None)
+    return prepare(folder / "source", folder / "store", config, folds=3)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def run_evaluate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         made = [_candidate(name, network, store, hashes) for name, network in networks.items()]
         monkeypatch.setattr(module, "load_candidates", lambda models, **_: made)
         monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
-        return evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, report=lambda line: None, **options)
+        return evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, **options)
 
     return run
 
@@ -108,21 +108,18 @@ def test_a_perfect_model_is_perfect_and_a_wrong_one_is_wrong_where_it_is(run_eva
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_case_without_any_class_is_said_to_have_none(
-    tmp_path: Path, write_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    log_lines: list[str], tmp_path: Path, write_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(2):
         image, mask = write_case(tmp_path / "source", f"{number}-T2", seed=number)
     for path, data in ((image, np.arange(11520).reshape(48, 40, 6) % 300), (mask, np.zeros((48, 40, 6)))):
         nib.save(nib.Nifti1Image(data.astype(np.int16), nib.load(path).affine), path)
-    store = prepare(
-        tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64), report=lambda line: None
-    )
-    lines: list[str] = []
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64))
     monkeypatch.setattr(module, "load_candidates", lambda models, **_: [_candidate("m", perfect, store, frozenset())])
     monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
     monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
-    evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, report=lines.append)
-    said = [line for line in lines if line.startswith("[")]
+    evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01)
+    said = [line for line in log_lines if line.startswith("[")]
     assert "Dice 1.000, " in said[0]
     assert said[1].startswith("[2/2] 1-T2: m (numpy cpu): no class, ")
 

@@ -15,16 +15,15 @@ SETTINGS = ("model.base_width=4", "optim.epochs=0.3", "optim.batch_size=4", "run
 
 
 @pytest.mark.slow
-def test_a_run_and_its_artefact_agree(small_store: Store, tmp_path: Path) -> None:
+def test_a_run_and_its_artefact_agree(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
     from attunet.export.build.export_run import export_run
     from attunet.training.loop import train
 
     run, artefact = tmp_path / "attention", tmp_path / "attention.onnx"
-    train(small_store.path, run, load_config(None, SETTINGS), fold=0, report=lambda line: None)
-    export_run(run, artefact, report=lambda line: None)
-    said: list[str] = []
+    train(small_store.path, run, load_config(None, SETTINGS), fold=0)
+    export_run(run, artefact)
     providers = ("cpu", "openvino") if importlib.util.find_spec("openvino") else ("cpu",)
-    results = evaluate(small_store.path, [run, artefact], tmp_path / "out", providers=providers, latency_seconds=0.05, report=said.append)
+    results = evaluate(small_store.path, [run, artefact], tmp_path / "out", providers=providers, latency_seconds=0.05)
     torch_row, onnx_row, *others = results["models"]
     assert [row["backend"] for row in others] == [p for p in providers if p != "cpu"]
     assert (torch_row["backend"], onnx_row["backend"]) == ("pytorch", "onnxruntime")

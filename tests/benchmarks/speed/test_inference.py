@@ -19,9 +19,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(fresh_network("unet", width=4), 1, 5, (32, 48), tmp_path_factory.mktemp("subject"))
 
 
-def test_all_forms_on_the_cpu_agree_and_give_the_ratios(subject: Subject) -> None:
-    told: list[str] = []
-    results = measure(subject, device="cpu", num_threads=1, batch_sizes=(1, 2), runs=3, seconds=0.01, report=told.append)
+def test_all_forms_on_the_cpu_agree_and_give_the_ratios(log_lines: list[str], subject: Subject) -> None:
+    results = measure(subject, device="cpu", num_threads=1, batch_sizes=(1, 2), runs=3, seconds=0.01)
     json.dumps(results, allow_nan=False)
     rows = {(row["name"], row["shape"][0]): row for row in results["rows"]}
     assert len(rows) + 2 * len(results["skipped"]) == 2 * 10
@@ -34,15 +33,16 @@ def test_all_forms_on_the_cpu_agree_and_give_the_ratios(subject: Subject) -> Non
     assert "Segmenter int8 cpu" in table(results)
 
 
-def test_what_does_not_load_is_skipped_with_the_reason_and_an_unknown_name_refused(subject: Subject, monkeypatch) -> None:
+def test_what_does_not_load_is_skipped_with_the_reason_and_an_unknown_name_refused(
+    log_lines: list[str], subject: Subject, monkeypatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "openvino", None)
-    told: list[str] = []
     only = ("Segmenter fp32 cpu", "Segmenter fp32 openvino")
-    results = measure(subject, device="cpu", num_threads=1, batch_sizes=(1,), only=only, runs=3, seconds=0.01, report=told.append)
+    results = measure(subject, device="cpu", num_threads=1, batch_sizes=(1,), only=only, runs=3, seconds=0.01)
     assert list(results["skipped"]) == ["Segmenter fp32 openvino"]
-    assert "attunet[openvino]" in told[0]
+    assert "attunet[openvino]" in log_lines[0]
     with pytest.raises(InputError, match="'abacus'"):
         measure(subject, device="cpu", num_threads=1, batch_sizes=(1,), only=("abacus",))
 

@@ -27,7 +27,7 @@ def folds(run, small_store, tmp_path_factory):
     shutil.copytree(run, folder / "seed-0/fold-0")
     config = load_run(run).config
     shorter = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=10.0))
-    train(small_store.path, folder / "seed-0/fold-1", shorter, fold=1, report=lambda line: None)
+    train(small_store.path, folder / "seed-0/fold-1", shorter, fold=1)
     return folder
 
 
@@ -38,7 +38,7 @@ def _softmax(logits):
 @pytest.fixture(scope="module")
 def exported(folds, tmp_path_factory):
     out = tmp_path_factory.mktemp("ensemble") / "ensemble.onnx"
-    export_run(folds, out, outputs=("labels", "logits", "probabilities", "attention"), report=lambda line: None)
+    export_run(folds, out, outputs=("labels", "logits", "probabilities", "attention"))
     return out
 
 
@@ -83,7 +83,7 @@ def test_extreme_logits_stay_finite():
 
 def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
     monkeypatch.setattr("attunet.export.build.parity.MEAN_TOLERANCE", {"int8": 0.05})  # organs of a few voxels
-    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=("logits",), report=lambda line: None)
+    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=("logits",))
     slices = np.random.default_rng(0).standard_normal((1, 1, 64, 64), dtype=np.float32)
     sums = np.exp(Segmenter(tmp_path / "int8.onnx").logits(slices)).sum(1)
     np.testing.assert_allclose(sums, 1, atol=1e-4)

@@ -25,10 +25,6 @@ from attunet.export.build.upsampling import upsample_by_pixel_shuffle  # noqa: E
 from attunet.runs.load_run import load_run  # noqa: E402
 
 
-def _silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _trace_once():
     """The one run's graph is traced once for every set of outputs; tracing takes seconds."""
@@ -59,7 +55,7 @@ def _plain(network) -> bytes:
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export_run(run, out, license="test data", report=_silent)
+    export_run(run, out, license="test data")
     return out
 
 
@@ -136,14 +132,14 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
 
     monkeypatch.setattr(onnx_export, "export_graph", wrong)
     with pytest.raises(RunError, match=r"disagrees with its checkpoint on \d held out cases: mean Dice .* no file was written"):
-        export_run(run, tmp_path / "out" / "model.onnx", report=_silent)
+        export_run(run, tmp_path / "out" / "model.onnx")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
     everything = dataclasses.replace(load_run(run), fold="all", held_out=[])
     monkeypatch.setattr(onnx_export, "load_runs", lambda path: everything)
-    about = export_run(run, tmp_path / "all.onnx", report=_silent)
+    about = export_run(run, tmp_path / "all.onnx")
     assert about.dice_at_export["cases"] == "training"
     assert set(about.dice_at_export["per_case"]) == set(everything.training_cases)
     assert about.fold == "all"
@@ -152,7 +148,7 @@ def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so
 @pytest.mark.parametrize("chosen", [None, True, False])
 def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(run, tmp_path, chosen):
     out = tmp_path / "model.onnx"
-    export_run(run, out, report=_silent, largest_component=chosen)
+    export_run(run, out, largest_component=chosen)
     kept = read_artefact(out).postprocessing
     assert kept == load_run(run).postprocessing if chosen is None else kept.largest_component == chosen
 
@@ -160,7 +156,7 @@ def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(ru
 def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoint(run, tmp_path, monkeypatch):
     monkeypatch.setattr("attunet.export.build.parity.MEAN_TOLERANCE", {"int8": 0.05})  # organs of a few voxels
     out = tmp_path / "int8.onnx"
-    about = export_run(run, out, precision="int8", report=_silent)
+    about = export_run(run, out, precision="int8")
     assert about.precision == "int8"
     assert verify(out).same_labels == 1
     model = onnx.load(out)
@@ -185,14 +181,14 @@ def test_impossible_call_is_one_line_and_writes_nothing(run, tmp_path, keywords,
     if "store" in keywords:
         keywords["store"] = tmp_path / keywords["store"]
     with pytest.raises(InputError, match=reason):
-        export_run(run, out, report=_silent, **keywords)
+        export_run(run, out, **keywords)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_source_that_moved_is_named_and_taken_from_where_it_is(run, small_store, tmp_path):
     with pytest.raises(InputError, match="--source"):
-        export_run(run, tmp_path / "model.onnx", source=tmp_path, report=_silent)
-    export_run(run, tmp_path / "model.onnx", source=small_store.source_root, report=_silent)
+        export_run(run, tmp_path / "model.onnx", source=tmp_path)
+    export_run(run, tmp_path / "model.onnx", source=small_store.source_root)
     assert (tmp_path / "model.onnx").exists()
 
 

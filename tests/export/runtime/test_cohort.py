@@ -29,26 +29,21 @@ def jobs(tmp_path) -> list[Job]:
     return jobs
 
 
-def _silent(line: str) -> None:
-    pass
-
-
 def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
-    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    outcome = predict_cohort(segmenter, jobs)
     assert (outcome.done, outcome.skipped, outcome.failed) == (7, 0, [])
     for job in jobs:
         np.testing.assert_array_equal(np.asarray(nib.load(job.write).dataobj), segmenter.predict_file(job.file).indices)
 
 
-def test_broken_cases_are_listed_and_do_not_stop_the_others(segmenter, jobs):
+def test_broken_cases_are_listed_and_do_not_stop_the_others(log_lines: list[str], segmenter, jobs):
     jobs[1].file.write_bytes(jobs[1].file.read_bytes()[:200])
     jobs[4].file.unlink()
-    told = []
-    outcome = predict_cohort(segmenter, jobs, report=told.append)
+    outcome = predict_cohort(segmenter, jobs)
     assert outcome.done == 5
     assert [path for path, _ in outcome.failed] == [jobs[1].file, jobs[4].file]
     assert all(str(path) in reason for path, reason in outcome.failed)
-    assert sum(line.startswith("error: ") for line in told) == 2
+    assert sum(line.startswith("error: ") for line in log_lines) == 2
     assert "2 failed" in str(outcome)
     assert not jobs[1].write.exists()
 
@@ -58,14 +53,14 @@ def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
     blocked = jobs[3].write.parent / "file"
     blocked.write_text("in the way")
     jobs[3] = Job(jobs[3].input, blocked / "3.nii.gz")
-    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    outcome = predict_cohort(segmenter, jobs)
     assert (outcome.done, outcome.skipped, len(outcome.failed)) == (5, 1, 1)
 
 
 def test_finished_cases_are_not_done_again(segmenter, jobs):
-    predict_cohort(segmenter, jobs[:3], report=_silent)
+    predict_cohort(segmenter, jobs[:3])
     stamps = [job.write.stat().st_mtime_ns for job in jobs[:3]]
-    outcome = predict_cohort(segmenter, jobs, report=_silent)
+    outcome = predict_cohort(segmenter, jobs)
     assert (outcome.done, outcome.skipped) == (4, 3)
     assert [job.write.stat().st_mtime_ns for job in jobs[:3]] == stamps
 
@@ -81,13 +76,13 @@ def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
                 raise RunError("provider: cpu failed while running")
             return segmenter.predict_prepared(prepared)
 
-    outcome = predict_cohort(Failing(), jobs, report=_silent)
+    outcome = predict_cohort(Failing(), jobs)
     assert outcome.done == 6
     assert outcome.failed[0][0] == jobs[1].file
 
 
 def test_shards_are_disjoint_and_whole(segmenter, jobs):
-    outcomes = [predict_cohort(segmenter, jobs, shard=(number, 3), report=_silent) for number in range(3)]
+    outcomes = [predict_cohort(segmenter, jobs, shard=(number, 3)) for number in range(3)]
     assert [outcome.done for outcome in outcomes] == [3, 2, 2]
     assert all(job.write.exists() for job in jobs)
 
@@ -116,5 +111,5 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
             return segmenter.predict_prepared(prepared)
 
     monkeypatch.setattr(cohort, "read_prepared", counted)
-    predict_cohort(Slow(), jobs, report=_silent)
+    predict_cohort(Slow(), jobs)
     assert max(ahead) <= cohort.AHEAD

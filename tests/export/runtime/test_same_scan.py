@@ -14,7 +14,7 @@ from attunet.store import Store
 def labels(run: Path, small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> nib.Nifti1Image:
     """What the network finds in a case that it was not trained on."""
     out = tmp_path_factory.mktemp("same") / "labels.nii"
-    predict(run, small_store.source_root / f"{small_store.split(0)[1][0]}-src.nii.gz", out, report=lambda line: None)
+    predict(run, small_store.source_root / f"{small_store.split(0)[1][0]}-src.nii.gz", out)
     return nib.load(out)
 
 
@@ -41,7 +41,7 @@ def test_the_network_is_no_trivial_one(labels: nib.Nifti1Image, small_store: Sto
 @pytest.mark.parametrize("turn", [[[0, -1], [1, -1], [2, 1]], [[2, 1], [0, 1], [1, 1]], [[1, -1], [2, -1], [0, 1]]])
 def test_flipped_and_permuted(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, turn: list[list[int]]) -> None:
     nib.save(scan.as_reoriented(np.array(turn)), tmp_path / "turned.nii.gz")
-    predict(run, tmp_path / "turned.nii.gz", tmp_path / "out.nii.gz", report=lambda line: None)
+    predict(run, tmp_path / "turned.nii.gz", tmp_path / "out.nii.gz")
     found = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_allclose(found.affine, nib.load(tmp_path / "turned.nii.gz").affine, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(found.dataobj), same_places(found, labels))
@@ -50,7 +50,7 @@ def test_flipped_and_permuted(run: Path, labels: nib.Nifti1Image, scan: nib.Nift
 def test_as_a_dicom_series(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, write_series) -> None:
     flipped = scan.as_reoriented(np.array([[0, 1], [1, -1], [2, -1]]))
     write_series(tmp_path / "series", np.asarray(flipped.dataobj).astype(np.int16), flipped.affine)
-    predict(run, tmp_path / "series", tmp_path / "out.nii.gz", report=lambda line: None)
+    predict(run, tmp_path / "series", tmp_path / "out.nii.gz")
     found = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_array_equal(np.asarray(found.dataobj), same_places(found, labels))
 
@@ -61,7 +61,7 @@ def test_tilted_in_the_scanner(run: Path, labels: nib.Nifti1Image, scan: nib.Nif
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), turn @ scan.affine), tmp_path / "tilted.nii.gz")
-    predict(run, tmp_path / "tilted.nii.gz", tmp_path / "out.nii.gz", report=lambda line: None)
+    predict(run, tmp_path / "tilted.nii.gz", tmp_path / "out.nii.gz")
     found = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_allclose(found.affine, turn @ scan.affine, atol=1e-4)
     np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(labels.dataobj))

@@ -29,7 +29,7 @@ def change(path: Path, edit: Callable[[np.ndarray], np.ndarray], affine: np.ndar
 
 
 def findings(source: Path, **options: Any) -> list[tuple[str | None, str, float, str]]:
-    store = prepare(source, source.parent / "store", DataConfig(), report=lambda line: None, **options)
+    store = prepare(source, source.parent / "store", DataConfig(), **options)
     return [(f["case"], f["rule"], f["figure"], f["level"]) for f in store.manifest["findings"]]
 
 
@@ -42,7 +42,7 @@ def test_a_clean_source_has_no_finding(seven: Path) -> None:
 
 
 def test_real_cases_have_no_finding(real_cases: Path, tmp_path: Path) -> None:
-    store = prepare(real_cases / "labelled", tmp_path / "store", DataConfig(), report=lambda line: None)
+    store = prepare(real_cases / "labelled", tmp_path / "store", DataConfig())
     assert store.manifest["findings"] == []
 
 
@@ -114,16 +114,16 @@ def test_a_mask_on_another_grid_is_a_warning_near_and_an_error_far(seven: Path) 
     affine[0, 3] += 30
     change(path, lambda labels: labels, affine)
     with pytest.raises(InputError, match=r"06-T2SPIR: the mask's grid lies 15\.5 voxels from the image's"):
-        prepare(seven, seven.parent / "other", DataConfig(), report=lambda line: None)
+        prepare(seven, seven.parent / "other", DataConfig())
     assert not (seven.parent / "other.partial").exists()
 
 
 def test_a_mask_stored_along_other_axes_is_turned_to_its_image(seven: Path) -> None:
-    expected = prepare(seven, seven.parent / "a", DataConfig(), report=lambda line: None)
+    expected = prepare(seven, seven.parent / "a", DataConfig())
     labels = expected.read_source("06-T2SPIR")[1]
     path = seven / "06-T2SPIR-mask.nii.gz"
     nib.save(nib.load(path).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]])), path)
-    found = prepare(seven, seven.parent / "b", DataConfig(), report=lambda line: None)
+    found = prepare(seven, seven.parent / "b", DataConfig())
     assert found.manifest["findings"] == []
     np.testing.assert_array_equal(found.label("06-T2SPIR"), expected.label("06-T2SPIR"))
     np.testing.assert_array_equal(found.read_source("06-T2SPIR")[1], labels)
@@ -134,7 +134,7 @@ def test_the_same_scan_under_two_patients_stays_in_one_fold(seven: Path) -> None
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine), seven / "07-T2SPIR-src.nii")
     nib.save(nib.load(seven / "01-T2SPIR-mask.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]])), seven / "07-T2SPIR-mask.nii")
     for seed in range(3):
-        store = prepare(seven, seven.parent / f"dealt-{seed}", DataConfig(), seed=seed, folds=4, report=lambda line: None)
+        store = prepare(seven, seven.parent / f"dealt-{seed}", DataConfig(), seed=seed, folds=4)
         assert [(f["case"], f["rule"], f["level"]) for f in store.manifest["findings"]] == [("07-T2SPIR", "duplicate", "warning")]
         assert any({"01-T2SPIR", "07-T2SPIR"} <= set(store.split(fold)[1]) for fold in range(4))
         assert sorted(case for fold in range(4) for case in store.split(fold)[1]) == [case.name for case in store.cases]
@@ -147,12 +147,11 @@ def test_the_same_scan_under_two_patients_stays_in_one_fold(seven: Path) -> None
     assert [f[1:] for f in findings(seven)] == [("duplicate", 2, "warning")]
 
 
-def test_strict_takes_warnings_as_errors_and_writes_nothing(seven: Path) -> None:
+def test_strict_takes_warnings_as_errors_and_writes_nothing(log_lines: list[str], seven: Path) -> None:
     change(seven / "02-T2SPIR-mask.nii.gz", np.zeros_like)
-    lines: list[str] = []
     with pytest.raises(InputError, match=r"02-T2SPIR: the mask is empty \[empty-mask\]"):
-        prepare(seven, seven.parent / "store", DataConfig(), strict=True, report=lines.append)
-    assert any("warning: 02-T2SPIR: the mask is empty" in line for line in lines)
+        prepare(seven, seven.parent / "store", DataConfig(), strict=True)
+    assert any("warning: 02-T2SPIR: the mask is empty" in line for line in log_lines)
     assert sorted(p.name for p in seven.parent.iterdir()) == ["source"]
 
 

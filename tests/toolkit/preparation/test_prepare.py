@@ -21,10 +21,6 @@ from attunet.store import Store
 from attunet.system.workers import FEWEST_FOR_PROCESSES, over_cases
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 def fingerprint(folder: Path) -> dict[str, str]:
     files = (p for p in folder.rglob("*") if p.is_file())
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
@@ -35,7 +31,7 @@ def rewrite(path: Path, data: np.ndarray) -> None:
 
 
 def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: Path) -> None:
-    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig())
     entry = store.manifest["cases"][1]
     for file in (*entry["image_files"], *entry["label_files"]):
         assert hashlib.sha256((source / file["file"]).read_bytes()).hexdigest() == file["sha256"]
@@ -55,16 +51,16 @@ def test_spacing_is_the_median_and_the_window_holds_every_label(tmp_path: Path, 
     spacings = [1.0, 1.5, 2.5]
     for number, spacing in enumerate(spacings):
         write_case(tmp_path / "source", f"{number}-T2", seed=number, shape=(160, 150, 3), spacing=(spacing, spacing, 6.0))
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert store.spec.spacing_mm == 1.5
     assert store.spec.slice_axis == 2
     assert store.data_config.size == store.spec.size[0]
     assert store.spec.size[0] % 32 == 0
     assert store.manifest["findings"] == []
     assert all(free_border(store, case.name) >= 4 for case in store.cases)
-    smaller = prepare(tmp_path / "source", tmp_path / "smaller", DataConfig(size=store.spec.size[0] - 32), report=quiet)
+    smaller = prepare(tmp_path / "source", tmp_path / "smaller", DataConfig(size=store.spec.size[0] - 32))
     assert min(free_border(smaller, case.name) for case in smaller.cases) < 8
-    oblong = prepare(tmp_path / "source", tmp_path / "oblong", DataConfig(size=(64, 96)), report=quiet)
+    oblong = prepare(tmp_path / "source", tmp_path / "oblong", DataConfig(size=(64, 96)))
     assert oblong.data_config.size == (64, 96)
     assert oblong.image(oblong.cases[0].name).shape[2:] == oblong.spec.size == (64, 96)
 
@@ -79,7 +75,7 @@ def free_border(store: Store, case: str) -> int:
 def test_the_window_is_never_larger_than_the_images_need(tmp_path: Path, write_case) -> None:
     _, mask = write_case(tmp_path / "source", "1-T2", shape=(60, 50, 3))
     rewrite(mask, np.ones((60, 50, 3), np.uint8))
-    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).spec.size == (64, 64)
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig()).spec.size == (64, 64)
 
 
 def test_classes_that_are_one_part_in_every_mask_are_kept_as_one(tmp_path: Path, write_case) -> None:
@@ -89,12 +85,12 @@ def test_classes_that_are_one_part_in_every_mask_are_kept_as_one(tmp_path: Path,
         mask[0, 2 * place, 0] = 1
     assert (mask == 1).sum() > 300
     rewrite(masks[2], mask)
-    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).data_config.largest_component is True
-    chosen = prepare(tmp_path / "source", tmp_path / "chosen", DataConfig(largest_component=False), report=quiet)
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig()).data_config.largest_component is True
+    chosen = prepare(tmp_path / "source", tmp_path / "chosen", DataConfig(largest_component=False))
     assert chosen.data_config.largest_component is False
     mask[-6:, -6:, -1] = 1  # a second part, of more than one in a hundred voxels
     rewrite(masks[2], mask)
-    assert prepare(tmp_path / "source", tmp_path / "parts", DataConfig(), report=quiet).data_config.largest_component is False
+    assert prepare(tmp_path / "source", tmp_path / "parts", DataConfig()).data_config.largest_component is False
 
 
 def write_necks(folder: Path, write_case) -> None:
@@ -110,7 +106,7 @@ def write_necks(folder: Path, write_case) -> None:
 @pytest.mark.parametrize(("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)])
 def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_case, changes: dict, expected: float) -> None:
     write_necks(tmp_path / "source", write_case)
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes), report=quiet)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes))
     assert store.data_config.component_erosion_mm == expected
     assert store.data_config.postprocessing.erosion_mm == expected
     assert store.spacing("0-T2") == (8.0, store.spec.spacing_mm, store.spec.spacing_mm)
@@ -123,7 +119,7 @@ def test_scattered_ignored_voxels_do_not_keep_necks_from_being_cut(tmp_path: Pat
         mask[34::2, ::3] = 9
         rewrite(path, mask)
     classes = Classes(("background", "a", "b"), (0, 1, 2)), 9
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), classes=classes, report=quiet)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), classes=classes)
     assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (True, 5.0)
     facts = scan_case(find_cases(tmp_path / "source").cases[0])
     assert facts.largest_parts[9] < 0.1
@@ -133,20 +129,19 @@ def test_scattered_ignored_voxels_do_not_keep_necks_from_being_cut(tmp_path: Pat
 def test_an_erosion_without_largest_components_is_refused(source: Path, tmp_path: Path) -> None:
     for erosion_mm, words in ((5.0, "got 5"), (0.5, "got 0.5")):
         with pytest.raises(InputError, match=f"^data.component_erosion_mm: must be 0 .* data.largest_component false, {words}$"):
-            prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=erosion_mm), report=quiet)
+            prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=erosion_mm))
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
-    store = prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=0.0), report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=0.0))
     assert store.data_config.component_erosion_mm == 0
 
 
 @pytest.mark.parametrize("one_part", [True, False])
-def test_an_erosion_that_cuts_nothing_is_told(tmp_path: Path, write_case, one_part: bool) -> None:
+def test_an_erosion_that_cuts_nothing_is_told(log_lines: list[str], tmp_path: Path, write_case, one_part: bool) -> None:
     for number in range(3 if one_part else 2):
         write_case(tmp_path / "source", f"{number}-T2", seed=number)
-    lines: list[str] = []
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(component_erosion_mm=2.0), report=lines.append)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(component_erosion_mm=2.0))
     assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (one_part, 2.0 if one_part else 0.0)
-    assert any("component_erosion_mm" in line and "not 2" in line for line in lines) != one_part
+    assert any("component_erosion_mm" in line and "not 2" in line for line in log_lines) != one_part
 
 
 def test_masks_that_lose_little_on_average_withstand_an_erosion(tmp_path: Path, write_case) -> None:
@@ -157,34 +152,33 @@ def test_masks_that_lose_little_on_average_withstand_an_erosion(tmp_path: Path, 
         if number == 0:  # a knob of 24 pixels beside 1600, on a stalk of 1: 1.5 % of one mask in four
             mask[45, 20], mask[46:50, 18:24] = 1, 1
         rewrite(path, mask)
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert store.data_config.component_erosion_mm == 8.0
 
 
 def test_two_masks_do_not_show_that_a_class_is_one_part(tmp_path: Path, write_case) -> None:
     for number in range(2):
         write_case(tmp_path / "source", f"{number}-T2", seed=number)
-    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet).data_config.largest_component is False
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig()).data_config.largest_component is False
 
 
-def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(tmp_path: Path, write_case) -> None:
+def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(log_lines: list[str], tmp_path: Path, write_case) -> None:
     write_case(tmp_path / "source", "1-T2", shape=(100, 100, 3), spacing=(1.0, 1.0, 5.0))
-    lines: list[str] = []
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=64), report=lines.append)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=64))
     (finding,) = store.manifest["findings"]
     assert (finding["case"], finding["rule"], finding["level"]) == ("1-T2", "window-cuts-labels", "warning")
     labels = np.asarray(nib.load(tmp_path / "source/1-T2-mask.nii.gz").dataobj)
     assert finding["figure"] == pytest.approx(1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6)
-    assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in lines)
+    assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in log_lines)
     with pytest.raises(InputError, match=r"1-T2: the training window cuts off .* \[window-cuts-labels\]"):
-        prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True, report=quiet)
+        prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "store"]
 
 
 def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, write_case) -> None:
     for number in range(2):
         write_case(tmp_path / "source", f"{number}-T2", seed=number, shape=(30, 6, 40), spacing=(2.0, 9.0, 2.0))
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert (store.spec.slice_axis, store.cases[0].num_slices) == (1, 6)
 
 
@@ -192,8 +186,8 @@ def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, 
 def test_grey_values_read_as_the_same_organs(tmp_path: Path, write_case, values: tuple[int, ...]) -> None:
     write_case(tmp_path / "plain", "1-T2")
     write_case(tmp_path / "grey", "1-T2", values=values)
-    plain = prepare(tmp_path / "plain", tmp_path / "a", DataConfig(), report=quiet)
-    grey = prepare(tmp_path / "grey", tmp_path / "b", DataConfig(), report=quiet)
+    plain = prepare(tmp_path / "plain", tmp_path / "a", DataConfig())
+    grey = prepare(tmp_path / "grey", tmp_path / "b", DataConfig())
     np.testing.assert_array_equal(plain.label("1-T2"), grey.label("1-T2"))
     np.testing.assert_array_equal(plain.read_source("1-T2")[1], grey.read_source("1-T2")[1])
     assert grey.classes.values == values  # what predictions are written with
@@ -202,8 +196,8 @@ def test_grey_values_read_as_the_same_organs(tmp_path: Path, write_case, values:
 def test_unlabelled_cases_are_kept_apart(source: Path, tmp_path: Path) -> None:
     (source / "03-T2SPIR-mask.nii.gz").unlink()
     with pytest.raises(InputError, match=r"03-T2SPIR-src\.nii\.gz: has no mask \(1 of 4 images have none"):
-        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
-    store = prepare(source, tmp_path / "store", DataConfig(), allow_unlabelled=True, report=quiet)
+        prepare(source, tmp_path / "store", DataConfig())
+    store = prepare(source, tmp_path / "store", DataConfig(), allow_unlabelled=True)
     assert [c.name for c in store.cases if not c.labelled] == ["03-T2SPIR"]
     assert not (store.path / "cases/03-T2SPIR/label.npy").exists()
     assert store.image("03-T2SPIR").shape[0] == 6
@@ -214,29 +208,28 @@ def test_unlabelled_cases_are_kept_apart(source: Path, tmp_path: Path) -> None:
         store.label("03-T2SPIR")
 
 
-def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(source: Path, tmp_path: Path) -> None:
-    lines: list[str] = []
-    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(log_lines: list[str], source: Path, tmp_path: Path) -> None:
+    store = prepare(source, tmp_path / "store", DataConfig())
     before = {p: p.stat().st_mtime_ns for p in store.path.rglob("*")}
-    assert prepare(source, tmp_path / "store", DataConfig(), report=lines.append).manifest == store.manifest
-    assert "nothing to do" in lines[-1]
+    assert prepare(source, tmp_path / "store", DataConfig()).manifest == store.manifest
+    assert "nothing to do" in log_lines[-1]
     with pytest.raises(InputError, match="exists and was made of other files or settings"):
-        prepare(source, tmp_path / "store", DataConfig(size=64), report=quiet)
+        prepare(source, tmp_path / "store", DataConfig(size=64))
     image = np.asarray(nib.load(source / "01-T2SPIR-src.nii.gz").dataobj)
     rewrite(source / "01-T2SPIR-src.nii.gz", image + 1)
     with pytest.raises(InputError, match="exists and was made of other files or settings"):
-        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+        prepare(source, tmp_path / "store", DataConfig())
     assert {p: p.stat().st_mtime_ns for p in store.path.rglob("*")} == before
 
 
 def test_a_users_own_folds_are_taken(source: Path, tmp_path: Path) -> None:
     splits = tmp_path / "mine.json"
     splits.write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01", "02"], ["03"]], "test": ["04"]}))
-    store = prepare(source, tmp_path / "store", DataConfig(), splits_file=splits, report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig(), splits_file=splits)
     assert store.split(1) == (["01-T2SPIR", "02-T2SPIR"], ["03-T2SPIR"])
     splits.write_text(json.dumps({"schema": 1, "folds": [["01", "02"], ["03"]], "test": ["05"]}))
     with pytest.raises(InputError, match="'04' is not listed"):
-        prepare(source, tmp_path / "other", DataConfig(), splits_file=splits, report=quiet)
+        prepare(source, tmp_path / "other", DataConfig(), splits_file=splits)
 
 
 def breakages() -> dict[str, object]:
@@ -268,7 +261,7 @@ def test_one_bad_file_is_one_line_and_nothing_is_written(source: Path, tmp_path:
     breakages()[rule](source)  # type: ignore[operator]
     before = fingerprint(tmp_path)
     with pytest.raises(InputError, match=rule) as caught:
-        prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+        prepare(source, tmp_path / "store", DataConfig())
     assert "03-T2SPIR" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert fingerprint(tmp_path) == before
@@ -279,16 +272,16 @@ def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, wr
     write_case(source, "05-T2SPIR", spacing=(9.0, 9.0, 10.0))
     for arguments, rule in (({"folds": 1}, "folds: must be at least 2"), ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels")):
         with pytest.raises(InputError, match=rule):
-            prepare(source, tmp_path / "store", **{"config": DataConfig(), "report": quiet, **arguments})  # type: ignore[arg-type]
+            prepare(source, tmp_path / "store", **{"config": DataConfig(), **arguments})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no such folder"):
-        prepare(tmp_path / "absent", tmp_path / "store", DataConfig(), report=quiet)
+        prepare(tmp_path / "absent", tmp_path / "store", DataConfig())
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_file_in_the_way_is_one_line(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written: Not a directory"):
-        prepare(source, tmp_path / "file/store", DataConfig(), report=quiet)
+        prepare(source, tmp_path / "file/store", DataConfig())
 
 
 KILLED = """
@@ -314,20 +307,21 @@ prepare(sys.argv[1], sys.argv[2], DataConfig())
 
 
 @pytest.mark.parametrize("kill_at", [1, 4, 8])
-def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(source: Path, tmp_path: Path, kill_at: int) -> None:
-    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig(), report=quiet).path)
+def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(
+    log_lines: list[str], source: Path, tmp_path: Path, kill_at: int
+) -> None:
+    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
     target = tmp_path / "store"
     done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(target), str(kill_at)], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not target.exists()
     finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "store.partial").rglob("case.json")}
     assert len(finished) == (kill_at - 1) // 2
-    lines: list[str] = []
-    prepare(source, target, DataConfig(), report=lines.append)
+    prepare(source, target, DataConfig())
     assert fingerprint(target) == expected
     assert not (tmp_path / "store.partial").exists()
     assert all((target / p.relative_to(tmp_path / "store.partial")).stat().st_mtime_ns == t for p, t in finished.items())
-    assert any(f"{len(finished)} of 4 cases are there already" in line for line in lines) == bool(finished)
+    assert any(f"{len(finished)} of 4 cases are there already" in line for line in log_lines) == bool(finished)
 
 
 KILLED_LOOKING = """
@@ -351,7 +345,7 @@ prepare(sys.argv[1], sys.argv[2], DataConfig())
 
 
 def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig(), report=quiet).path)
+    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
     done = subprocess.run(
         [sys.executable, "-c", KILLED_LOOKING, str(source), str(tmp_path / "store"), "4"], capture_output=True, check=False
     )
@@ -364,7 +358,7 @@ def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_p
     monkeypatch.setattr(
         "attunet.preparation.facts_cache.scan_case", lambda files, **options: (looked.append(files.case), scan_case(files, **options))[1]
     )
-    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig())
     assert looked == ["01-T2SPIR", "03-T2SPIR", "04-T2SPIR"]  # 02 is known
     found = fingerprint(store.path)
     assert {name for name in expected if found.get(name) != expected[name]} == {"manifest.json", "cases/01-T2SPIR/case.json"}
@@ -373,11 +367,11 @@ def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_p
 
 def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path) -> None:
     """As after a power cut, when names may reach the disk before contents."""
-    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig(), report=quiet).path)
+    expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
     subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "7"], capture_output=True, check=False)
     path = tmp_path / "store.partial/cases/02-T2SPIR/label.npy"
     os.truncate(path, path.stat().st_size - 1)
-    assert fingerprint(prepare(source, tmp_path / "store", DataConfig(), report=quiet).path) == expected
+    assert fingerprint(prepare(source, tmp_path / "store", DataConfig()).path) == expected
 
 
 def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Path, tmp_path: Path) -> None:
@@ -385,8 +379,8 @@ def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Pat
     for path in source.glob("01-*"):
         path.unlink()
     config = DataConfig(size=96)
-    store = prepare(source, tmp_path / "store", config, report=quiet)
-    expected = prepare(source, tmp_path / "fresh/store", config, report=quiet)
+    store = prepare(source, tmp_path / "store", config)
+    expected = prepare(source, tmp_path / "fresh/store", config)
     assert fingerprint(store.path) == fingerprint(expected.path)
 
 
@@ -418,9 +412,9 @@ def test_processes_give_the_same_store_and_die_with_their_parent(tmp_path: Path,
         while time.monotonic() < deadline:
             os.killpg(running.pid, 0)
             time.sleep(0.05)
-    prepare(tmp_path / "source", target, DataConfig(), report=quiet)
+    prepare(tmp_path / "source", target, DataConfig())
     monkeypatch.setattr("attunet.system.workers.FEWEST_FOR_PROCESSES", 10**6)
-    inline = prepare(tmp_path / "source", tmp_path / "inline/store", DataConfig(), report=quiet)
+    inline = prepare(tmp_path / "source", tmp_path / "inline/store", DataConfig())
     assert fingerprint(target) == fingerprint(inline.path)
 
 
@@ -436,6 +430,6 @@ def test_the_first_error_in_the_order_of_the_cases_is_reported(tmp_path: Path, w
 def test_hounsfield_units_are_recognised(tmp_path: Path, write_case) -> None:
     image, _ = write_case(tmp_path / "source", "1-CT")
     rewrite(image, np.asarray(nib.load(image).dataobj) - 1024)
-    store: Store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), report=quiet)
+    store: Store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert store.spec.normalization == "ct"
     assert float(store.image("1-CT").min()) == -1

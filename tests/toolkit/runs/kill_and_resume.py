@@ -37,7 +37,7 @@ def main(store: Path, folder: Path, config: Path, processes: list[int], moments:
                 if rank == 0 and number < killed and "." not in moment and moment != "0":
                     kill_at_write(int(moment))
                 note_samples(folder / f"{moment}.samples", number)
-                train(store, folder / moment, load_config(config), fold=0, resume="auto", report=lambda text: None)
+                train(store, folder / moment, load_config(config), fold=0, resume="auto")
 
             codes.append(job(work, world, float(moment) if "." in moment and number < killed else None))
         print(json.dumps({"moment": moment, "codes": codes}), flush=True)

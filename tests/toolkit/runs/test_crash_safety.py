@@ -211,7 +211,9 @@ def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(small_store: 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
-def test_a_damaged_checkpoint_is_passed_over_aloud(uninterrupted: Path, tmp_path: Path, file: str, damage: str) -> None:
+def test_a_damaged_checkpoint_is_passed_over_aloud(
+    log_lines: list[str], uninterrupted: Path, tmp_path: Path, file: str, damage: str
+) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(uninterrupted / "checkpoints", folder)
     newest, before = sorted(folder.glob("step-*"), reverse=True)[:2]
@@ -224,18 +226,19 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(uninterrupted: Path, tmp_path
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
     else:
         path.unlink()
-    said: list[str] = []
-    found = newest_checkpoint(folder, report=said.append)
+    found = newest_checkpoint(folder)
     assert found is not None
     assert found.path == before
-    assert len(said) == 1
-    assert newest.name in said[0]
+    assert len(log_lines) == 1
+    assert newest.name in log_lines[0]
     shutil.rmtree(before)
     with pytest.raises(InputError, match="no checkpoint can be read"):
-        newest_checkpoint(folder, report=said.append)
+        newest_checkpoint(folder)
 
 
-def test_a_damaged_checkpoint_counts_for_nothing(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_counts_for_nothing(
+    log_lines: list[str], small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
     """Two good ones are kept beside it, or an older one would be thrown away for its sake."""
     run = tmp_path / "run"
     shutil.copytree(uninterrupted, run)
@@ -243,9 +246,8 @@ def test_a_damaged_checkpoint_counts_for_nothing(small_store: Store, config: Pat
     damaged = run / "checkpoints" / "step-0000000099"
     (run / "checkpoints" / names[-1]).rename(damaged)
     (damaged / "state.json").unlink()
-    said: list[str] = []
-    train(small_store.path, run, load_config(config), fold=0, resume="require", report=said.append)
-    assert "step-0000000099" in said[0]
+    train(small_store.path, run, load_config(config), fold=0, resume="require")
+    assert "step-0000000099" in log_lines[0]
     assert tensors(run) == tensors(uninterrupted)
     assert sorted(path.name for path in (run / "checkpoints").glob("step-*")) == names
 

@@ -21,10 +21,6 @@ from attunet.volumes.slices import preprocess
 RNG = np.random.default_rng(0)
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 def save(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([-1, -1, 1.2, 1])), path)
@@ -53,20 +49,19 @@ def official_tree(nifti: Path, tree: Path, write_chaos_case) -> None:
         write_chaos_case(tree, int(path.name[:2]), volume.data[0], labels, volume.affine)
 
 
-def test_the_official_archive_gives_the_store_that_its_nifti_gives(source: Path, tmp_path: Path, write_chaos_case, write_series) -> None:
+def test_the_official_archive_gives_the_store_that_its_nifti_gives(
+    log_lines: list[str], source: Path, tmp_path: Path, write_chaos_case, write_series
+) -> None:
     official_tree(source, tmp_path / "tree", write_chaos_case)
     write_series(tmp_path / "tree/Train_Sets/CT/1/DICOM_anon", np.zeros((4, 4, 2), np.int16), np.eye(4))
     path = archive_of(tmp_path / "tree", tmp_path / "CHAOS_Train_Sets.zip")
-    lines: list[str] = []
-    store = prepare(path, tmp_path / "store", DataConfig(), folds=3, report=lines.append)
-    expected = prepare(source, tmp_path / "expected", DataConfig(), folds=3, report=quiet)
+    store = prepare(path, tmp_path / "store", DataConfig(), folds=3)
+    expected = prepare(source, tmp_path / "expected", DataConfig(), folds=3)
     same_arrays(store, expected)
     assert store.classes == Classes(expected.classes.names, (0, 63, 126, 189, 252))
-    np.testing.assert_array_equal(
-        store.label("01-T2SPIR"), prepare(tmp_path / "tree", tmp_path / "c", DataConfig(), report=quiet).label("01-T2SPIR")
-    )
-    assert any("is not that of the published CHAOS_Train_Sets.zip" in line for line in lines)
-    assert any("without the CT series" in line for line in lines)
+    np.testing.assert_array_equal(store.label("01-T2SPIR"), prepare(tmp_path / "tree", tmp_path / "c", DataConfig()).label("01-T2SPIR"))
+    assert any("is not that of the published CHAOS_Train_Sets.zip" in line for line in log_lines)
+    assert any("without the CT series" in line for line in log_lines)
     volume, labels = store.read_source("02-T2SPIR")
     assert labels is not None
     assert volume.shape == labels.shape
@@ -74,18 +69,18 @@ def test_the_official_archive_gives_the_store_that_its_nifti_gives(source: Path,
     path.rename(tmp_path / "gone.zip")
     assert store.read_source("02-T2SPIR")[0].shape == volume.shape  # the store holds what it was made of
     (tmp_path / "gone.zip").rename(path)
-    prepare(path, tmp_path / "store", DataConfig(), folds=3, report=lines.append)
-    assert lines[-1].endswith("is up to date, nothing to do")
+    prepare(path, tmp_path / "store", DataConfig(), folds=3)
+    assert log_lines[-1].endswith("is up to date, nothing to do")
 
 
 def test_a_bad_archive_leaves_nothing(source: Path, tmp_path: Path) -> None:
     (source / "01-T2SPIR-mask.nii.gz").unlink()
     path = archive_of(source, tmp_path / "a.zip")
     with pytest.raises(InputError, match="has no mask"):
-        prepare(path, tmp_path / "store", DataConfig(), report=quiet)
+        prepare(path, tmp_path / "store", DataConfig())
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="cannot be read as a zip archive"):
-        prepare(path, tmp_path / "store", DataConfig(), report=quiet)
+        prepare(path, tmp_path / "store", DataConfig())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "source"]
 
 
@@ -99,7 +94,7 @@ def test_both_phases_of_t1_are_cases_of_one_patient(source: Path, tmp_path: Path
     (case / "DICOM_anon").mkdir()
     (case / "x").rename(case / "DICOM_anon/InPhase")
     write_series(case / "DICOM_anon/OutPhase", data.data[0] // 2, data.affine)
-    store = prepare(tmp_path / "tree", tmp_path / "store", DataConfig(), folds=4, report=quiet)
+    store = prepare(tmp_path / "tree", tmp_path / "store", DataConfig(), folds=4)
     assert [(c.name, c.patient) for c in store.cases[:3]] == [
         ("01-T1DUAL-InPhase", "01"),
         ("01-T1DUAL-OutPhase", "01"),
@@ -114,8 +109,8 @@ def test_both_phases_of_t1_are_cases_of_one_patient(source: Path, tmp_path: Path
 def test_the_real_cases_as_official_archive_give_the_same_store(real_cases: Path, tmp_path: Path, write_chaos_case) -> None:
     official_tree(real_cases / "labelled", tmp_path / "tree", write_chaos_case)
     path = archive_of(tmp_path / "tree", tmp_path / "CHAOS_Train_Sets.zip")
-    store = prepare(path, tmp_path / "store", DataConfig(), folds=3, report=quiet)
-    same_arrays(store, prepare(real_cases / "labelled", tmp_path / "expected", DataConfig(), folds=3, report=quiet))
+    store = prepare(path, tmp_path / "store", DataConfig(), folds=3)
+    same_arrays(store, prepare(real_cases / "labelled", tmp_path / "expected", DataConfig(), folds=3))
 
 
 def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_path: Path) -> None:
@@ -130,7 +125,7 @@ def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_
         labels[:, :3] = 9
         save(source / f"labelsTr/la_{number}.nii.gz", labels)
     (source / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "left atrium": 3, "vein": 200, "ignore": 9}}))
-    store = prepare(source, tmp_path / "store", DataConfig(), folds=3, report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig(), folds=3)
     assert (store.classes.names, store.classes.values) == (("background", "left atrium", "vein"), (0, 3, 200))
     assert (store.spec.num_channels, store.spec.slice_axis, store.image("la_0").shape[:2]) == (2, 2, (35, 2))
     assert set(np.unique(store.label("la_0"))) == {0, 1, 2, 255}
@@ -146,7 +141,7 @@ def test_four_dimensional_images_are_channels_in_decathlon_alone(tmp_path: Path)
         labels[5:15, 5:15] = 1
         save(tmp_path / f"t/imagesTr/b_{number}.nii.gz", RNG.integers(0, 99, (20, 20, 4, 3)).astype(np.int16) + labels[..., None])
         save(tmp_path / f"t/labelsTr/b_{number}.nii.gz", labels)
-    store = prepare(tmp_path / "t", tmp_path / "store", DataConfig(), folds=2, report=quiet)
+    store = prepare(tmp_path / "t", tmp_path / "store", DataConfig(), folds=2)
     assert store.spec.num_channels == 3
     assert store.read_source("b_0")[0].data.shape == (3, 20, 20, 4)
     path = tmp_path / "t/imagesTr/b_0.nii.gz"
@@ -157,7 +152,7 @@ def test_four_dimensional_images_are_channels_in_decathlon_alone(tmp_path: Path)
         read_volume(path, channels=2)
 
 
-def test_colour_pictures_of_any_size_are_a_data_set(tmp_path: Path) -> None:
+def test_colour_pictures_of_any_size_are_a_data_set(log_lines: list[str], tmp_path: Path) -> None:
     images = pytest.importorskip("PIL.Image")
     for number, size in enumerate([(60, 40), (50, 70), (33, 91)]):
         pixels = RNG.integers(0, 255, (*size, 3)).astype(np.uint8)
@@ -166,14 +161,13 @@ def test_colour_pictures_of_any_size_are_a_data_set(tmp_path: Path) -> None:
         for folder, array in (("images", pixels), ("labels", mask)):
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
             images.fromarray(array).save(tmp_path / "s" / folder / f"p{number}.png")
-    lines: list[str] = []
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=lines.append)
-    assert any(line.endswith("label maps: largest component, necks under 16 pixels cut") for line in lines)
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
+    assert any(line.endswith("label maps: largest component, necks under 16 pixels cut") for line in log_lines)
     assert (store.spec.orientation, store.spec.spacing_mm, store.spec.num_channels) == (None, None, 3)
     assert (store.classes.names, store.classes.values) == (("background", "foreground"), (0, 255))
     assert store.image("p2").shape[:2] == (1, 3)
     assert [int((store.label(c.name) == 1).sum()) for c in store.cases] == [400, 400, 400]
-    coarse = prepare(tmp_path / "s", tmp_path / "coarse", DataConfig(spacing_mm=2.0), report=quiet)
+    coarse = prepare(tmp_path / "s", tmp_path / "coarse", DataConfig(spacing_mm=2.0))
     assert [int((coarse.label(c.name) == 1).sum()) for c in coarse.cases] == [pytest.approx(100, abs=20)] * 3
 
 
@@ -186,7 +180,7 @@ def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
         for folder, array in (("images", pixels), ("labels", (np.arange(2000).reshape(40, 50) > 999).astype(np.uint8))):
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
             images.fromarray(array).save(tmp_path / f"s/{folder}/{number}.png")
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert [store.image(case.name).shape[:2] for case in store.cases] == [(1, 3)] * 3
     assert len(store.manifest["cases"][1]["intensity"]) == 3
     (one,) = store.image("1")
@@ -206,12 +200,12 @@ def test_masks_that_are_not_quite_black_and_white_have_two_classes(tmp_path: Pat
         for folder, array in (("images", RNG.integers(0, 255, (60, 60)).astype(np.uint8)), ("labels", mask)):
             (tmp_path / name / folder).mkdir(parents=True)
             images.fromarray(array).save(tmp_path / f"{name}/{folder}/a.png")
-    store = prepare(tmp_path / "stray", tmp_path / "a", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "stray", tmp_path / "a", DataConfig())
     assert (store.classes.values, [f["rule"] for f in store.manifest["findings"]]) == ((0, 255), ["smoothed-masks"])
-    assert prepare(tmp_path / "classes", tmp_path / "b", DataConfig(), report=quiet).classes.values == (0, 1, 2, 255)
+    assert prepare(tmp_path / "classes", tmp_path / "b", DataConfig()).classes.values == (0, 1, 2, 255)
 
 
-def test_several_masks_of_one_picture_are_one(tmp_path: Path) -> None:
+def test_several_masks_of_one_picture_are_one(log_lines: list[str], tmp_path: Path) -> None:
     images = pytest.importorskip("PIL.Image")
     masks = [np.zeros((20, 30), np.uint8) for _ in range(3)]
     masks[0][2:6, 2:6], masks[1][10:14, 10:20], masks[2][3:5, 3:9] = 255, 255, 255
@@ -221,13 +215,12 @@ def test_several_masks_of_one_picture_are_one(tmp_path: Path) -> None:
         *zip(("a_mask", "a_mask_1", "a_mask_2"), masks, strict=True),
     ):
         images.fromarray(array).save(tmp_path / f"s/{name}.png")
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     expected = np.max(masks, axis=0).T[:, :, None] > 0
     np.testing.assert_array_equal(store.read_source("a")[1], expected)
     assert store.manifest["cases"][0]["voxels_per_class"][1] == expected.sum()
-    lines: list[str] = []
-    prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=lines.append)
-    assert lines[-1].endswith("is up to date, nothing to do")
+    prepare(tmp_path / "s", tmp_path / "store", DataConfig())
+    assert log_lines[-1].endswith("is up to date, nothing to do")
     images.fromarray(masks[0]).save(tmp_path / "s/a_mask_2.png")
     with pytest.raises(InputError, match=r"a_mask_2\.png: is not the file that"):
         store.read_source("a")
@@ -239,7 +232,7 @@ def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path:
         for folder, top in (("images", 255), ("labels", 2)):
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
             images.fromarray(RNG.integers(0, top, (1400, 1600)).astype(np.uint8)).save(tmp_path / f"s/{folder}/{number}.png")
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert store.spec.size == (512, 512)
     assert store.spec.spacing_mm == pytest.approx(1600 / 512, rel=0.02)
 
@@ -256,9 +249,8 @@ PLANTED = {
 }
 
 
-def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(tmp_path: Path, write_series) -> None:
+def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(log_lines: list[str], tmp_path: Path, write_series) -> None:
     images = pytest.importorskip("PIL.Image")
-    lines: list[str] = []
     for number in (1, 2):
         case = tmp_path / f"tree/MR/{number}/T2SPIR"
         data = RNG.integers(0, 900, (20, 20, 4)).astype(np.int16)
@@ -266,7 +258,7 @@ def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(tmp_pat
         (case / "Ground").mkdir()
         for path in paths:
             images.fromarray(np.full((20, 20), 63, np.uint8)).save(case / "Ground" / f"{path.stem}.png")
-    store = prepare(tmp_path / "tree", tmp_path / "store", DataConfig(), folds=2, report=lines.append)
+    store = prepare(tmp_path / "tree", tmp_path / "store", DataConfig(), folds=2)
     volume, labels = store.read_source("01-T2SPIR")
     assert labels is not None
     write_labels(store.path / "prediction.nii", labels, store.classes, volume)
@@ -277,8 +269,8 @@ def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(tmp_pat
         try:
             read_volume(broken.parent)
         except InputError as error:
-            lines.append(str(error))
-    written = b"".join(p.read_bytes() for p in store.path.rglob("*") if p.is_file()) + "\n".join(lines).encode()
+            log_lines.append(str(error))
+    written = b"".join(p.read_bytes() for p in store.path.rglob("*") if p.is_file()) + "\n".join(log_lines).encode()
     for value in (*PLANTED.values(), "Mustermann", "Erika", "Gabler"):
         assert value.encode() not in written
 
@@ -289,7 +281,7 @@ def test_nifti_headers_free_text_reaches_no_file(source: Path, tmp_path: Path) -
         for field in ("descrip", "db_name", "aux_file", "intent_name"):
             image.header[field] = b"Mustermann"
         nib.save(image, path)
-    store = prepare(source, tmp_path / "store", DataConfig(), report=quiet)
+    store = prepare(source, tmp_path / "store", DataConfig())
     volume, labels = store.read_source("01-T2SPIR")
     assert labels is not None
     assert hashlib.sha256((source / "01-T2SPIR-src.nii.gz").read_bytes()).hexdigest() == store.cases[0].image_sha256

@@ -57,22 +57,21 @@ def test_what_is_configured_stays() -> None:
     assert sizes(steps, 1000) == (16, 4, 5000)
 
 
-def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(small_store, tmp_path, monkeypatch) -> None:
+def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(log_lines: list[str], small_store, tmp_path, monkeypatch) -> None:
     config = Config(
         model=ModelConfig(depth=1), optim=OptimConfig(), run=RunConfig(mixed_precision="no", device="cpu", checkpoint_every_steps=1)
     )
     monkeypatch.setattr(automatic, "CPU_STEPS", (2, 2))
     monkeypatch.setattr(automatic, "CPU_WIDTH", 4)
-    train(small_store.path, tmp_path / "run", config, fold=0, report=lambda line: None)
+    train(small_store.path, tmp_path / "run", config, fold=0)
     written = tomllib.loads((tmp_path / "run/config.toml").read_text())
     slices = sum(small_store.case(case).num_slices for case in small_store.split(0)[0])
     assert (written["model"]["base_width"], written["optim"]["batch_size"]) == (4, 8)
     assert written["optim"]["epochs"] == pytest.approx(16 / slices, abs=0.01)
     assert load_run(tmp_path / "run").step == 2
     monkeypatch.undo()  # as on another machine, which would choose other values
-    lines: list[str] = []
-    train(small_store.path, tmp_path / "run", config, fold=0, resume="require", report=lines.append)
-    assert "this training is finished" in lines[0]
+    train(small_store.path, tmp_path / "run", config, fold=0, resume="require")
+    assert "this training is finished" in log_lines[0]
     other = dataclasses.replace(config, model=ModelConfig(depth=1, base_width=5))
     with pytest.raises(Exception, match=r"model\.base_width was 4"):
-        train(small_store.path, tmp_path / "run", other, fold=0, resume="require", report=lambda line: None)
+        train(small_store.path, tmp_path / "run", other, fold=0, resume="require")

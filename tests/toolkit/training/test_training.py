@@ -56,7 +56,7 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
 def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
     made = config("optim.epochs=2", "run.log_every=2")
-    train(small_store.path, run, made, fold=1, report=lambda text: None)
+    train(small_store.path, run, made, fold=1)
     loaded = load_run(run)
     training, held_out = small_store.split(1)
     assert (list(loaded.training_cases), loaded.held_out, loaded.fold, loaded.finished) == (training, held_out, 1, True)
@@ -69,15 +69,15 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     assert json.loads((run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
 
 
-def test_a_finished_run_is_refused_continued_or_left(small_store: Store, tmp_path: Path) -> None:
-    run, said = tmp_path / "run", []
+def test_a_finished_run_is_refused_continued_or_left(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
+    run, log_lines = tmp_path / "run", []
     with pytest.raises(InputError, match="there is none"):
         train(small_store.path, run, config(), fold=0, resume="require")
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, report=lambda text: None)
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
     with pytest.raises(InputError, match="continue it with --resume"):
         train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require", report=said.append)
-    assert "finished" in said[0]
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require")
+    assert "finished" in log_lines[0]
     with pytest.raises(InputError, match=r"optim\.lr was 0\.0015 when this run began and is now 0\.001"):
         train(small_store.path, run, config("optim.epochs=0.5", "optim.lr=1e-3"), fold=0, resume="auto")
     with pytest.raises(InputError, match="another fold"):
@@ -86,9 +86,9 @@ def test_a_finished_run_is_refused_continued_or_left(small_store: Store, tmp_pat
 
 def test_fine_tuning_starts_from_the_given_weights(small_store: Store, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    train(small_store.path, first, config("optim.epochs=1"), fold=0, report=lambda text: None)
+    train(small_store.path, first, config("optim.epochs=1"), fold=0)
     still = config("optim.epochs=0.2", "optim.lr=0", "optim.weight_decay=0")
-    train(small_store.path, second, still, fold=0, init=first, report=lambda text: None)
+    train(small_store.path, second, still, fold=0, init=first)
     for name, value in load_run(first).network.named_parameters():
         torch.testing.assert_close(load_run(second).network.get_parameter(name), value, atol=0, rtol=0)
     with pytest.raises(InputError, match="another network"):
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
         rf"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\].* last good checkpoint: {run}/checkpoints/step-0000000003$"
     )
     with pytest.raises(RunError, match=told):
-        train(small_store.path, run, made, fold=0, report=lambda text: None)
+        train(small_store.path, run, made, fold=0)
     loaded = load_run(run)
     assert loaded.step == 3  # the three good steps; nothing of the bad one
     assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
@@ -122,37 +122,36 @@ def test_a_clock_that_goes_back_stops_no_checkpoint(small_store: Store, tmp_path
     days = itertools.count(20_000, -1)
     monkeypatch.setattr("time.time", lambda: 86400.0 * next(days))
     made = config("optim.epochs=1", "run.checkpoint_every_minutes=1e-9", "run.log_every=1")
-    train(small_store.path, tmp_path / "run", made, fold=0, report=lambda text: None)
+    train(small_store.path, tmp_path / "run", made, fold=0)
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows if row["event"] == "checkpoint"] == [1, 2]
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
     assert load_run(tmp_path / "run").step == 3
 
 
-def test_a_streamed_training_goes_on_where_it_was(small_store: Store, tmp_path: Path) -> None:
-    whole, again, told = tmp_path / "whole", tmp_path / "again", []
+def test_a_streamed_training_goes_on_where_it_was(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
+    whole, again, log_lines = tmp_path / "whole", tmp_path / "again", []
     same = ["optim.epochs=3", "run.checkpoint_every_steps=5", "run.log_every=3"]
-    train(small_store.path, whole, config(*same, "run.resident_gb=0"), fold=0, report=told.append)
-    assert "streamed" in told[0]
+    train(small_store.path, whole, config(*same, "run.resident_gb=0"), fold=0)
+    assert "streamed" in log_lines[0]
     assert json.loads((whole / "environment.json").read_text())["data_tier"] == "streamed"
     shutil.copytree(whole, again)
     last = sorted((again / "checkpoints").glob("step-*"))[-1].name
     shutil.rmtree(again / "checkpoints" / last)
     # With room for everything it stays with the tier, and so with the order, that it began with.
-    train(small_store.path, again, config(*same, "run.resident_gb=1"), fold=0, resume="require", report=told.append)
-    assert "streamed" in next(line for line in told if line.startswith("resuming"))
+    train(small_store.path, again, config(*same, "run.resident_gb=1"), fold=0, resume="require")
+    assert "streamed" in next(line for line in log_lines if line.startswith("resuming"))
     for part in ("model", "average", "optimizer"):
         name = f"checkpoints/{last}/{part}.safetensors"
         assert (again / name).read_bytes() == (whole / name).read_bytes(), part
 
 
-def test_an_oblong_window_is_trained_with(tmp_path: Path, write_case) -> None:
+def test_an_oblong_window_is_trained_with(log_lines: list[str], tmp_path: Path, write_case) -> None:
     for number in range(1, 4):
         write_case(tmp_path / "source", f"{number:02d}-T2SPIR", seed=number)
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=(48, 80)), folds=3, report=lambda line: None)
-    told: list[str] = []
-    train(store.path, tmp_path / "run", config("optim.epochs=1"), fold=0, report=told.append)
-    assert "at 48×80 on 2 cases" in told[0]
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=(48, 80)), folds=3)
+    train(store.path, tmp_path / "run", config("optim.epochs=1"), fold=0)
+    assert "at 48×80 on 2 cases" in log_lines[0]
     assert load_run(tmp_path / "run").config.data.size == (48, 80)
     assert {row["event"] for row in read_metrics(tmp_path / "run")} >= {"validation", "native"}
 
@@ -160,7 +159,7 @@ def test_an_oblong_window_is_trained_with(tmp_path: Path, write_case) -> None:
 def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         run = tmp_path / precision
-        train(small_store.path, run, config("optim.epochs=0.4", f"run.mixed_precision={precision}"), fold=0, report=lambda text: None)
+        train(small_store.path, run, config("optim.epochs=0.4", f"run.mixed_precision={precision}"), fold=0)
         assert json.loads((run / "environment.json").read_text())["mixed_precision"] == precision
 
 
@@ -201,20 +200,20 @@ def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_p
     for name in preset_names():
         optim = load_config(PRESETS / f"{name}.toml").optim
         assert peak_rate(optim) == optim.lr, name
-    train(small_store.path, tmp_path / "run", config("optim.epochs=0.4", "optim.batch_size=2"), fold=0, report=lambda text: None)
+    train(small_store.path, tmp_path / "run", config("optim.epochs=0.4", "optim.batch_size=2"), fold=0)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["peak_learning_rate"] == 0.00075
 
 
-def test_a_run_of_a_version_without_a_field_goes_on(small_store: Store, tmp_path: Path) -> None:
-    run, said = tmp_path / "run", []
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, report=lambda text: None)
+def test_a_run_of_a_version_without_a_field_goes_on(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
+    run, log_lines = tmp_path / "run", []
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
     newest = newest_checkpoint(run / "checkpoints")
     del newest.state["config"]["optim"]["lr_reference_batch"]
     files = {f"{part}.safetensors": (newest.path / f"{part}.safetensors").read_bytes() for part in newest.tensors}
     files["state.json"] = json.dumps(newest.state).encode()
     write_folder(newest.path, {name: lambda path, content=content: path.write_bytes(content) for name, content in files.items()})
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require", report=said.append)
-    assert "finished" in said[0]
+    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require")
+    assert "finished" in log_lines[0]
 
 
 def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store) -> None:

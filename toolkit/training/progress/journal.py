@@ -1,8 +1,8 @@
 """What a training tells: lines for people, metrics.jsonl, the tracker, a progress bar. The main process alone tells."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +12,14 @@ from attunet.config import Config
 from attunet.runs.run_folder import RunFolder
 from attunet.training.progress.tracker import Tracker
 
+logger = logging.getLogger(__name__)
+
 
 class Journal:
     """Figures of the steps of one training; silent where `main` is false."""
 
-    def __init__(self, folder: RunFolder, config: Config, report: Callable[[str], None], *, main: bool, steps_per_epoch: float) -> None:
-        self._folder, self._main, self._report, self._steps_per_epoch = folder, main, report, steps_per_epoch
+    def __init__(self, folder: RunFolder, config: Config, *, main: bool, steps_per_epoch: float) -> None:
+        self._folder, self._main, self._steps_per_epoch = folder, main, steps_per_epoch
         self._tracker = Tracker(config, folder.path) if main else None
         self._began = time.monotonic()
         self._bar: tqdm | None = None
@@ -42,7 +44,12 @@ class Journal:
     def say(self, text: str) -> None:
         if self._main:
             with tqdm.external_write_mode(file=sys.stdout):
-                self._report(text)
+                logger.info(text)
+
+    def warn(self, text: str) -> None:
+        if self._main:
+            with tqdm.external_write_mode(file=sys.stdout):
+                logger.warning(text)
 
     def log(self, event: str, step: int, **figures: Any) -> None:
         """One line in metrics.jsonl; its numbers go to the tracker and, of a training line, the loss and the rate to the bar."""

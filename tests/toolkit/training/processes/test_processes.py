@@ -39,7 +39,7 @@ def five_cases(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) 
     folder = tmp_path_factory.mktemp("five")
     for number in range(1, 6):
         write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number)
-    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, report=lambda line: None)
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=3)
 
 
 @pytest.fixture(scope="module")

@@ -55,9 +55,8 @@ def test_the_matmul_rate_and_the_peak_are_of_this_machine() -> None:
     del filled
 
 
-def test_a_run_tells_its_speed(small_store: Store, tmp_path: Path) -> None:
-    said: list[str] = []
-    train(small_store.path, tmp_path / "run", load_config(None, SETTINGS), fold=0, report=said.append)
+def test_a_run_tells_its_speed(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
+    train(small_store.path, tmp_path / "run", load_config(None, SETTINGS), fold=0)
     rows = read_metrics(tmp_path / "run")
     lines = [row for row in rows if row["event"] in ("train", "speed")]
     assert [row["event"] for row in lines].count("speed") == 1
@@ -69,6 +68,6 @@ def test_a_run_tells_its_speed(small_store: Store, tmp_path: Path) -> None:
         assert row["flops_per_s"] == pytest.approx(row["slices_per_s"] * facts["training_flops_per_slice"])
         assert row["matmul_share"] == pytest.approx(row["flops_per_s"] / facts["matmul_flops_per_s"])
         assert row["peak_memory_mb"] > 50
-    told = next(line for line in said if line.startswith("speed: "))
+    told = next(line for line in log_lines if line.startswith("speed: "))
     for words in ("slices/s", "% waiting for data", "% in augmentation", "% of the matmul rate", "peak memory"):
         assert words in told

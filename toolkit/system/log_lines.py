@@ -1,0 +1,36 @@
+"""The log as plain lines: `logging.getLogger("attunet")` carries progress and warnings, and programs choose where the lines go."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LOGGER = logging.getLogger("attunet")
+
+
+class _Lines(logging.Handler):
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        self._write(prefix + record.getMessage())
+
+
+@contextmanager
+def forward_log(write: Callable[[str], object]) -> Iterator[None]:
+    """Sends every line of the log to `write` while the context is open.
+
+    Args:
+        write: gets one line without its newline; `warning: ` or `error: ` stands before lines of these levels.
+    """
+    handler, level, propagate = _Lines(write), LOGGER.level, LOGGER.propagate
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # the root logger's handlers would print each line a second time
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
