@@ -14,6 +14,11 @@ class RunError(RuntimeError):
     """The work itself failed (a loss that is not finite, a full disk, a provider that died). Exit code 1."""
 
 
+def one_line(error: Exception) -> str:
+    """An exception's text without line breaks, of at most 300 characters; its type's name if the text is empty."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class NotFinite(RunError):
     """A step's loss or gradient was not finite; the message names the step and its slices."""
 

@@ -1,1 +1,1 @@
-"""The artefact: an ONNX file with metadata."""
+"""The artefact: an ONNX file with metadata that describe its pre- and post-processing."""

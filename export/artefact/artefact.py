@@ -1,7 +1,7 @@
-"""What an artefact says about itself: one metadata key, `attunet`, with a versioned JSON. `docs/artefact.md` is its description.
+"""An artefact's metadata: one key, `attunet`, with a versioned JSON that `docs/artefact.md` describes.
 
-A file is trusted only when it is whole (`sha256` in the JSON covers every byte of it), says what the runtime needs, and is not newer than
-this reader. All of that is checked before an inference session sees the bytes; only InputError comes out.
+A file is loaded only if it is complete (`sha256` in the JSON covers every byte of it), has every field that the runtime needs, and has
+no newer schema than this reader. All of this is checked before an inference session gets the bytes, and every failure is an InputError.
 """
 
 import base64
@@ -22,18 +22,20 @@ from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
 KEY = "attunet"
-SCHEMA = 2  # 1 had no `erosion_mm`, which it would leave undone
+SCHEMA = 2
 PRECISIONS = ("fp32", "fp16", "int8")
-NO_HASH = "0" * 64  # stands for the hash while the hash is taken
+NO_HASH = "0" * 64  # in place of the hash while the hash is computed
 MAX_METADATA_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Golden:
-    """A generated input and what the artefact made of it when it was written, on the CPU.
+class SelfTest:
+    """A generated input with the artefact's output at export, computed on the CPU.
 
-    slices: `(1, in_channels, h, w)` float32. logits: `(1, K, h / stride, w / stride)` float32, every `stride`-th row and column.
-    tolerance: root mean square of the difference allowed, as a share of the logits' own.
+    Args:
+        slices: float32 `(1, in_channels, h, w)`.
+        logits: float32 `(1, K, h / stride, w / stride)`, every `stride`-th row and column of the output.
+        tolerance: largest allowed root mean square of the difference, as a fraction of the root mean square of `logits`.
     """
 
     slices: np.ndarray
@@ -44,14 +46,19 @@ class Golden:
 
 @dataclass(frozen=True)
 class Artefact:
-    """The metadata. Height and width are None where any multiple of 16 may be given.
+    """The metadata of an artefact.
 
-    ranges: what the cases of the data set span, to be compared with an input.
-    outputs: names of the graph's outputs; `labels` and `logits`, and on request `probabilities`, `attention_0` (the deepest gate), ...
-    num_members: networks whose mean probabilities the graph gives; 1 where it is no ensemble.
-    training_cases: case name -> SHA-256 of its image, of the cases that the weights have seen.
-    dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: v},
-        "per_case": {case: {name: v}}}, on the native grid, of the foreground classes; null where a class is in neither label map.
+    Args:
+        ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
+        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities` and one attention map per gate,
+            `attention_0` for the deepest.
+        height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
+        training_cases: case name -> SHA-256 of its image, for every case in the training set.
+        num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
+        license: of the training data.
+        dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
+            "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is in neither label map.
+        tools: package name -> version at export.
     """
 
     name: str
@@ -72,7 +79,7 @@ class Artefact:
     config: dict[str, Any] = field(default_factory=dict)
     dice_at_export: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
-    golden: Golden | None = None
+    self_test: SelfTest | None = None
 
     @property
     def attention_outputs(self) -> tuple[str, ...]:
@@ -101,12 +108,19 @@ class Artefact:
             "config": self.config,
             "dice_at_export": self.dice_at_export,
             "tools": self.tools,
-            "golden": _golden_json(self.golden),
+            "golden": _self_test_json(self.self_test),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any], where: str) -> "Artefact":
-        """Raises InputError naming the field for anything that `to_json` would not have written."""
+        """Reads the metadata of a file.
+
+        Args:
+            where: the file's name, for messages.
+
+        Raises:
+            InputError: naming the field, for a value that `to_json` cannot have written.
+        """
         at = Fields(data, where)
         side, training = at.inner("input"), at.inner("training")
         return cls(
@@ -123,29 +137,29 @@ class Artefact:
             training_cases=training.texts("cases"),
             fold=training.get("fold", lambda v: v == "all" or is_count(v), "a fold's number or all"),
             step=training.whole("step"),
-            num_members=training.whole("num_members") if "num_members" in training.data else 1,
+            num_members=training.whole("num_members"),
             license=training.get("license", lambda v: v is None or isinstance(v, str), "a text or null"),
             config=at.mapping("config"),
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
-            golden=_golden(at.inner("golden")),
+            self_test=_self_test(at.inner("golden")),
         )
 
 
 def read_artefact(path: Path) -> Artefact:
-    """The metadata of an artefact; InputError with the reason if the file is not one that this version can run."""
+    """Metadata of the artefact at `path`. Raises InputError with the reason for a file that this version cannot run."""
     return load_artefact(path)[0]
 
 
 def load_artefact(path: Path) -> tuple[Artefact, bytes]:
-    """The metadata and the very bytes that were checked, so that what runs is what was read."""
+    """Metadata and content of the artefact at `path`; the bytes are those that were checked. Raises what `read_artefact` raises."""
     data = read_bytes(Path(path))
     where = str(path)
     spans = find_metadata(data, KEY, where)
     if not spans:
-        raise InputError(f"{where}: an ONNX model, but not one that attunet exported: it has no metadata {KEY!r}")
+        raise InputError(f"{where}: is an ONNX model that attunet did not export: it has no metadata {KEY!r}")
     if len(spans) > 1:
-        raise InputError(f"{where}: the metadata {KEY!r} must occur once, found {len(spans)}")
+        raise InputError(f"{where}: the metadata {KEY!r} must occur once, got {len(spans)} of them")
     start, end = spans[0]
     if end - start > MAX_METADATA_BYTES:
         raise InputError(f"{where}: the metadata {KEY!r} must be at most {MAX_METADATA_BYTES} bytes, got {end - start}")
@@ -156,7 +170,14 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
 
 
 def write_artefact(model: bytes, artefact: Artefact) -> bytes:
-    """The artefact's file: the serialised ONNX model with the metadata appended and every byte of it hashed."""
+    """Content of an artefact's file.
+
+    Args:
+        model: the serialised ONNX model.
+
+    Returns:
+        The model with the metadata appended; their `sha256` covers every byte.
+    """
     text = json.dumps({**artefact.to_json(), "sha256": NO_HASH}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = with_metadata(model, KEY, text.encode())
     return data.replace(_hash_text(NO_HASH), _hash_text(hashlib.sha256(data).hexdigest()), 1)
@@ -193,11 +214,11 @@ def _check_hash(data: bytes, start: int, end: int, values: dict[str, Any], where
     if at < 0:
         raise InputError(f'{where}: the metadata must hold "sha256":"..." without blanks')
     at += len('"sha256":"')
-    found = hashlib.sha256(data[:at])
-    found.update(NO_HASH.encode())
-    found.update(memoryview(data)[at + 64 :])
-    if found.hexdigest() != digest:
-        raise InputError(f"{where}: damaged or changed after the export: its content has another SHA-256 than its metadata say")
+    actual = hashlib.sha256(data[:at])
+    actual.update(NO_HASH.encode())
+    actual.update(memoryview(data)[at + 64 :])
+    if actual.hexdigest() != digest:
+        raise InputError(f"{where}: was damaged or changed after the export: the SHA-256 of its content is not the one in its metadata")
 
 
 def _spec(at: Fields) -> PreprocessSpec:
@@ -209,8 +230,6 @@ def _spec(at: Fields) -> PreprocessSpec:
 
 def _postprocessing(at: Fields) -> Postprocessing:
     largest = at.get("largest_component", lambda v: isinstance(v, bool), "true or false")
-    if "erosion_mm" not in at.data:  # schema 1
-        return Postprocessing(largest)
     return Postprocessing(largest, float(at.get("erosion_mm", _is_erosion, "a number from 0 to 100")))
 
 
@@ -231,9 +250,8 @@ def _classes(at: Fields) -> Classes:
 
 
 def _ranges(at: Fields) -> TrainingRanges | None:
-    """None in artefacts that were written before there were any."""
-    found = at.data.get("ranges")
-    return None if found is None else TrainingRanges.from_json(found, at.where)
+    value = at.data.get("ranges")
+    return None if value is None else TrainingRanges.from_json(value, at.where)
 
 
 def _output_json(name: str, num_classes: int) -> dict[str, Any]:
@@ -249,7 +267,7 @@ def _output_json(name: str, num_classes: int) -> dict[str, Any]:
 def _outputs(at: Fields) -> tuple[str, ...]:
     names = tuple(Fields(row, f"{at.where}: outputs[{i}]").text("name") for i, row in enumerate(at.rows("outputs")))
     if "logits" not in names or len(set(names)) < len(names):
-        raise InputError(f"{at.where}: outputs must be different and have logits among them, got {list(names)[:9]}")
+        raise InputError(f"{at.where}: outputs must be distinct and include logits, got {list(names)[:9]}")
     return names
 
 
@@ -271,20 +289,20 @@ def _dice(at: Fields) -> dict[str, Any]:
     return dice
 
 
-def _golden_json(golden: Golden | None) -> dict[str, Any]:
-    if golden is None:
+def _self_test_json(test: SelfTest | None) -> dict[str, Any]:
+    if test is None:
         return {}
-    arrays = {"slices": _array_json(golden.slices), "logits": _array_json(golden.logits)}
-    return {**arrays, "stride": golden.stride, "tolerance": golden.tolerance}
+    arrays = {"slices": _array_json(test.slices), "logits": _array_json(test.logits)}
+    return {**arrays, "stride": test.stride, "tolerance": test.tolerance}
 
 
 def _array_json(array: np.ndarray) -> dict[str, Any]:
     return {"shape": list(array.shape), "float32_base64": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()}
 
 
-def _golden(at: Fields) -> Golden | None:
+def _self_test(at: Fields) -> SelfTest | None:
     if not at.data:
         return None
     tolerance = at.get("tolerance", lambda v: isinstance(v, float) and 0 < v < 1, "a number between 0 and 1")
     stride = at.get("stride", lambda v: is_count(v) and v > 0, "an integer of at least 1")
-    return Golden(array(at.inner("slices")), array(at.inner("logits")), stride, tolerance)
+    return SelfTest(array(at.inner("slices")), array(at.inner("logits")), stride, tolerance)

@@ -1,13 +1,12 @@
-"""An artefact for a person to read: what `attunet inspect model.onnx` prints."""
+"""An artefact's metadata as text, which `attunet inspect model.onnx` prints."""
 
 from pathlib import Path
-from typing import Any
 
 from attunet.export.artefact.artefact import Artefact, load_artefact
 
 
 def card(path: Path | str) -> str:
-    """The artefact's metadata as lines of text. InputError with the reason for a file that is no artefact."""
+    """Lines of text about the artefact at `path`. Raises InputError with the reason for any other file."""
     about, data = load_artefact(Path(path))
     rows = [
         ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
@@ -15,7 +14,7 @@ def card(path: Path | str) -> str:
         ("input", _input(about)),
         ("outputs", ", ".join(about.outputs)),
         ("preprocessing", _preprocessing(about)),
-        ("afterwards", about.postprocessing.words_in(about.spec.unit)),
+        ("post-processing", about.postprocessing.words_in(about.spec.unit)),
         ("trained on", _training(about)),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
@@ -23,7 +22,8 @@ def card(path: Path | str) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {_printable(text)}" for name, text in rows]
-    classes = [f"  {i}  value {v:<4} {c}  {n}" for i, (n, v, c) in _classes(about)]
+    table = zip(about.classes.names, about.classes.values, about.classes.colors, strict=True)
+    classes = [f"  {index}  value {value:<4} {color}  {name}" for index, (name, value, color) in enumerate(table)]
     return "\n".join([*lines, "classes", *(_printable(line) for line in classes), "", "Not a medical device."])
 
 
@@ -43,9 +43,9 @@ def _preprocessing(about: Artefact) -> str:
     rules = {
         "zscore": f"clipped at the percentiles {low:g} and {high:g}, mean 0 and deviation 1 per volume",
         "ct": f"window {spec.window[0]:g} to {spec.window[1]:g} scaled to -1 to 1",
-        "none": "intensities as they are, integers divided by their range",
+        "none": "intensities unchanged, integers divided by the range of their type",
     }
-    orientation = f"oriented to {spec.orientation}" if spec.orientation else "axes as they are"
+    orientation = f"oriented to {spec.orientation}" if spec.orientation else "axes unchanged"
     spacing = f"{spec.spacing_mm:g} {spec.unit} in plane" if spec.spacing_mm else "native spacing"
     context = f", {spec.context_slices} neighbouring slices as channels" if spec.context_slices > 1 else ""
     return f"{orientation}, slices along axis {spec.slice_axis}, {rules[spec.normalization]}, {spacing}{context}"
@@ -73,11 +73,6 @@ def _score(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def _classes(about: Artefact) -> Any:
-    classes = about.classes
-    return enumerate(zip(classes.names, classes.values, classes.colors, strict=True))
-
-
 def _printable(text: str) -> str:
-    """Without characters that steer a terminal: a stranger may have written the metadata."""
+    """The text without control characters: the metadata of a stranger's file must not control the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,7 +1,8 @@
-"""An `.onnx` file as bytes: what must be known before any library is trusted with it.
+"""Checks of an `.onnx` file's bytes, before an inference library reads them.
 
-The protobuf wire format is walked here in plain Python, so that a deployment needs no onnx package and a file that is truncated, foreign
-or refers to other files is refused before an inference session is made. Only InputError comes out, whatever the bytes.
+A file that is truncated, no ONNX model or refers to other files is refused with an InputError, whatever its bytes are. This code reads
+the protobuf wire format itself: the `onnx` package does the same with `load_model_from_string` and `external_data_helper`, but adds
+31 MB to an installation that only predicts.
 Sources: protobuf.dev/programming-guides/encoding for the format, onnx.proto for the field numbers.
 """
 
@@ -11,11 +12,11 @@ from typing import NamedTuple
 
 from attunet.errors import InputError
 
-MAX_BYTES = 2**31 - 1  # what protobuf itself allows for one message
+MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
 MAX_DEPTH = 24  # messages within messages; attunet's own files need 4
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-# The fields of a ModelProto below which tensors can be: message -> field number -> message.
+# Fields of a ModelProto that can contain tensors: message -> field number -> message.
 CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -30,7 +31,7 @@ NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # TensorProto
 
 
 class Field(NamedTuple):
-    """One field of a message; `value` is that of a varint, and the bytes from `start` to `end` are those of the others."""
+    """One field of a message: `value` if it is a varint, else the bytes from `start` to `end`."""
 
     number: int
     wire: int
@@ -40,16 +41,16 @@ class Field(NamedTuple):
 
 
 class _Malformed(Exception):
-    """The bytes are no protobuf message; becomes an InputError that names the file."""
+    """The bytes are no protobuf message; callers raise an InputError that names the file."""
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content; InputError if it cannot be read, is empty or larger than a protobuf message can be."""
+    """Content of a file. Raises InputError if it cannot be read, is empty or exceeds `MAX_BYTES`."""
     try:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path}: a model file has at most {MAX_BYTES} bytes, this one has {size}")
+            raise InputError(f"{path}: a model file must have at most {MAX_BYTES} bytes, got {size}")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
@@ -59,19 +60,26 @@ def read_bytes(path: Path) -> bytes:
 
 
 def find_metadata(data: bytes, key: str, where: str) -> list[tuple[int, int]]:
-    """Start and end of the value of every metadata entry with this key, in a whole ONNX model with its weights inside.
+    """Positions of the metadata entries with this key in a serialised ONNX model.
 
-    Raises InputError for bytes that are anything else: not ONNX, truncated, or with tensors in other files.
+    Args:
+        where: the file's name, for messages.
+
+    Returns:
+        Start and end of each entry's value in `data`.
+
+    Raises:
+        InputError: for bytes that are no ONNX model, are truncated, or refer to tensors in other files.
     """
     try:
         fields = list(_fields(data, 0, len(data)))
         if not {IR_VERSION, GRAPH} <= {f.number for f in fields}:
-            raise InputError(f"{where}: not an ONNX model: it has no version or no graph")
+            raise InputError(f"{where}: is not an ONNX model: it has no version or no graph")
         if name := _external_tensor(data, 0, len(data), "model", 0):
-            raise InputError(f"{where}: its weights must lie inside, but tensor {name!r} refers to another file")
+            raise InputError(f"{where}: must contain its weights, but the tensor {name!r} refers to another file")
         entries = [list(_fields(data, f.start, f.end)) for f in fields if f.number == METADATA and f.wire == BYTES]
     except _Malformed as error:
-        raise InputError(f"{where}: not an ONNX model, or truncated: {error}") from None
+        raise InputError(f"{where}: is not an ONNX model, or truncated: {error}") from None
     spans = []
     for entry in entries:
         parts = {f.number: (f.start, f.end) for f in entry if f.wire == BYTES}
@@ -81,7 +89,7 @@ def find_metadata(data: bytes, key: str, where: str) -> list[tuple[int, int]]:
 
 
 def with_metadata(model: bytes, key: str, value: bytes) -> bytes:
-    """The serialised model with one metadata entry appended (the fields of a message may come in any order)."""
+    """The serialised model with one metadata entry appended; the fields of a protobuf message may have any order."""
     return model + _bytes_field(METADATA, _bytes_field(1, key.encode()) + _bytes_field(2, value))
 
 
@@ -131,7 +139,7 @@ def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _external_tensor(data: bytes, start: int, end: int, message: str, depth: int) -> str | None:
-    """The name of the first tensor whose data lie in another file."""
+    """Name of the first tensor with data in another file, None if there is none."""
     if depth > MAX_DEPTH:
         raise _Malformed(f"messages are nested deeper than {MAX_DEPTH}")
     if message == "tensor":
@@ -140,8 +148,8 @@ def _external_tensor(data: bytes, start: int, end: int, message: str, depth: int
         if child := CHILDREN[message].get(field.number):
             if field.wire != BYTES:
                 raise _Malformed(f"field {field.number} of a {message} must be a message")
-            if found := _external_tensor(data, field.start, field.end, child, depth + 1):
-                return found
+            if name := _external_tensor(data, field.start, field.end, child, depth + 1):
+                return name
     return None
 
 

@@ -20,7 +20,7 @@ from attunet.export.build.parity import Parity, measure
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.export.runtime.self_test import make_golden
+from attunet.export.runtime.self_test import make_self_test
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
@@ -71,7 +71,7 @@ def export_run(
         segmenter = Segmenter(draft)
         parity = _parity(run, opened, segmenter, source)
         parity.refuse_if_apart(precision)
-        about = replace(about, dice_at_export=parity.to_json(), golden=make_golden(segmenter))
+        about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(segmenter))
     data = write_artefact(model, about)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, lambda path: path.write_bytes(data) and None)

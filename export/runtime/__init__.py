@@ -1,4 +1,4 @@
-"""Inference with an artefact; needs neither torch nor accelerate."""
+"""Prediction with an artefact; needs neither torch nor accelerate."""
 
 from attunet.export.runtime.segmenter import Segmenter, UntrainedInputWarning
 

@@ -1,4 +1,4 @@
-"""Who computes the graph: ONNX Runtime on a CPU, a GPU or TensorRT, or the openvino package; never another one than was asked for."""
+"""Backends that compute a graph: ONNX Runtime on a CPU, on a GPU or with TensorRT, and the openvino package. None falls back to another."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -15,14 +15,14 @@ PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
 
 class Backend(Protocol):
-    """One loaded graph. `options` are what was really asked of the library, for the environment of a result."""
+    """One loaded graph. options: settings of the library, to record with a measurement."""
 
     options: dict[str, Any]
     inputs: Shapes
     outputs: Shapes
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
-        """The named outputs for float32 slices (N, C, H, W); may be called from several threads."""
+        """The named outputs for slices float32 `(N, C, H, W)`. Several threads may call it."""
 
 
 def open_backend(
@@ -34,7 +34,24 @@ def open_backend(
     cuda_graph: bool = False,
     provider_options: Mapping[str, Any] | None = None,
 ) -> Backend:
-    """Loads the graph. InputError for an unknown provider or one that cannot run this artefact; RunError for one that is not there."""
+    """Loads a graph.
+
+    Args:
+        data: the serialised ONNX model.
+        artefact: its metadata.
+        provider: one of `PROVIDERS`.
+        num_threads: CPU threads; the library's own choice by default.
+        cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
+        provider_options: options of the library, which replace those that attunet sets.
+
+    Raises:
+        InputError: for an unknown provider and one that cannot run this artefact.
+        RunError: for a provider that does not load on this machine.
+
+    Example:
+        >>> backend = open_backend(data, artefact, "cpu", num_threads=4)  # doctest: +SKIP
+        >>> (logits,) = backend.run(["logits"], slices)  # doctest: +SKIP
+    """
     if provider not in PROVIDERS:
         raise InputError(f"provider: must be one of {', '.join(PROVIDERS)}, got {provider!r}")
     if num_threads is not None and not 1 <= num_threads <= 4096:
@@ -42,7 +59,7 @@ def open_backend(
     if cuda_graph and provider != "cuda":
         raise InputError(f"cuda_graph: needs the provider cuda, got {provider}")
     if provider_options and provider == "cpu":
-        raise InputError(f"provider_options: cpu has none, got {', '.join(provider_options)}")
+        raise InputError(f"provider_options: must be empty for cpu, got {', '.join(provider_options)}")
     if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
     backend: Backend
@@ -57,11 +74,11 @@ def open_backend(
 
 
 def _check_graph(backend: Backend, artefact: Artefact) -> None:
-    """InputError where the graph takes or gives something else than the metadata say."""
+    """Raises InputError if the graph's inputs or outputs are not those in the metadata."""
     channels, classes = (shape[1:2] for shape in (backend.inputs.get(INPUT, ()), backend.outputs.get("logits", ())))
     missing = set(artefact.outputs) - set(backend.outputs)
     if missing or list(backend.inputs) != [INPUT] or channels != (artefact.spec.in_channels,) or classes != (len(artefact.classes),):
         raise InputError(
-            f"the graph does not fit its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {INPUT} with "
+            f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {INPUT} with "
             f"{artefact.spec.in_channels} channels, logits with {len(artefact.classes)}, and the outputs {', '.join(artefact.outputs)}"
         )

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CPU provider, and what sessions of every provider share."""
+"""ONNX Runtime's CPU provider, and functions for sessions of every provider."""
 
 import contextlib
 import io
@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError, RunError, one_line
 from attunet.system.workers import usable_cores
 
 INPUT = "slices"
-SILENT, WARNINGS = 4, 2  # of ONNX Runtime's log levels: fatal errors alone, as what matters is raised; and its default
+SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
-Shapes = dict[str, tuple[Any, ...]]  # of a graph's inputs or outputs by name; an axis of any length is a text or -1
+Shapes = dict[str, tuple[Any, ...]]  # shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
 
 
 class SessionBackend:
-    """ONNX Runtime's CPU provider; its sessions may be run from several threads at once."""
+    """ONNX Runtime's CPU provider. Several threads may run one session at once."""
 
     def __init__(self, data: bytes, num_threads: int | None) -> None:
         options = session_options()
         options.intra_op_num_threads = num_threads or _default_threads()
-        # Threads that spin after a run would take the cores from whatever prepares and writes the other volumes.
+        # Threads that spin after a run would take the cores from threads that read and write other volumes.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options)
         self.inputs, self.outputs = shapes(self._session)
@@ -37,6 +37,7 @@ class SessionBackend:
 
 
 def session_options() -> Any:
+    """Options of a session without log messages."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -45,12 +46,11 @@ def session_options() -> Any:
 
 
 def _default_threads() -> int:
-    """0 lets ONNX Runtime take a thread for every physical core; a process held to fewer CPUs takes those it may use."""
+    """0 lets ONNX Runtime start a thread per physical core; a process limited to fewer cores starts one per usable core."""
     return 0 if usable_cores() == os.cpu_count() else usable_cores()
 
 
 def _open_session(data: bytes, options: Any) -> Any:
-    """On the CPU."""
     import onnxruntime
 
     try:
@@ -61,19 +61,18 @@ def _open_session(data: bytes, options: Any) -> Any:
 
 
 def refused_graph(error: Exception) -> InputError:
+    """The error for a graph that this ONNX Runtime cannot load."""
     import onnxruntime
 
     return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load this graph: {one_line(error)}")
 
 
 def shapes(session: Any) -> tuple[Shapes, Shapes]:
+    """Shapes of a session's inputs and of its outputs."""
     inputs, outputs = ({value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs()))
     return inputs, outputs
 
 
 def failure(provider: str, error: Exception) -> RunError:
+    """The error for a provider that failed during a run."""
     return RunError(f"provider: {provider} failed while running: {one_line(error)}")
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

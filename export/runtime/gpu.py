@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: the CUDA and the TensorRT provider, every node on the device, input and outputs in its memory."""
+"""ONNX Runtime's CUDA and TensorRT providers, with every node on the device, and input and outputs in its memory."""
 
 import contextlib
 import ctypes
@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from attunet.errors import RunError
-from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, one_line, refused_graph, session_options, shapes
+from attunet.errors import RunError, one_line
+from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused_graph, session_options, shapes
 
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
 class DeviceBackend:
-    """ONNX Runtime on a GPU, with input and outputs bound to device buffers that are made once for every batch shape.
+    """ONNX Runtime on a GPU, with input and outputs bound to device buffers that are allocated once per batch shape.
 
-    One run at a time: the buffers are shared. With `cuda_graph` the first shape is captured and other shapes run without the graph, as do
-    attention maps, whose buffers ONNX Runtime makes.
+    Runs are serialised, since they share the buffers. With `cuda_graph` the first batch shape is captured. Other shapes run without a CUDA
+    graph, and so do attention maps, whose buffers ONNX Runtime allocates.
     """
 
-    MAX_SHAPES = 8  # buffers kept; a volume needs one shape, and one more for its last batch
+    MAX_SHAPES = 8  # batch shapes with buffers; a volume has one, and another for its last batch
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class DeviceBackend:
         return self._bindings[key]
 
     def _run_options(self, key: tuple[Any, ...]) -> Any:
-        """Of a CUDA graph the first shape has number 1 (0 is ONNX Runtime's own), and −1 means without."""
+        """Run options for a batch shape: CUDA graph 1 for the first shape (ONNX Runtime reserves 0), −1 (no CUDA graph) for others."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -94,7 +94,7 @@ class DeviceBackend:
         return options
 
     def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any]]:
-        """Binds the input's buffer, and the outputs' where their shapes follow from the input's (labels and scores do)."""
+        """Binds buffers for the input and, unless attention maps are among them, for the outputs."""
         import onnxruntime
 
         binding = self._session.io_binding()
@@ -113,14 +113,14 @@ class DeviceBackend:
 
 
 def _open_device_session(data: bytes, provider: str, settings: dict[str, str]) -> Any:
-    """A session with every node on the device. RunError naming the library, or that it is the device, that is missing."""
+    """A session with every node on the device. Raises RunError that names the missing library or says that there is no device."""
     import onnxruntime
 
     name = EXECUTION_PROVIDERS[provider]
     _preload(provider)
     options = session_options()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    onnxruntime.set_default_logger_severity(SILENT)  # it prints what it then raises, or what is found out below
+    onnxruntime.set_default_logger_severity(SILENT)  # it would print errors that are raised here
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)
     except Exception as error:  # the library's exceptions share no other base
@@ -138,30 +138,30 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str]) -
 
 
 def _preload(provider: str) -> None:
-    """Loads CUDA and cuDNN where the nvidia wheels, or torch's, have them; RunError where ONNX Runtime was built without the provider."""
+    """Loads CUDA and cuDNN from NVIDIA's or torch's wheels. Raises RunError if this ONNX Runtime was built without the provider."""
     import onnxruntime
 
     wheel = "onnxruntime-gpu" if provider == "cuda" else "onnxruntime-gpu and tensorrt"
     if os.name == "posix" and not _library(provider).exists():
         raise RunError(f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built without it")
-    with contextlib.redirect_stdout(io.StringIO()):  # it says there what it did not find
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
         onnxruntime.preload_dlls()
 
 
 def _check_libraries(provider: str) -> None:
-    """RunError naming the library that the provider lacks. Only after a session was tried: ONNX Runtime must be the first to load it."""
+    """Raises RunError naming a missing library. Call it only after a session failed: ONNX Runtime must load the libraries first."""
     try:
         ctypes.CDLL(str(_library("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(_library(provider)))
     except OSError as error:
         wanted = "pip install 'onnxruntime-gpu[cuda,cudnn]'" + (" tensorrt" if provider == "tensorrt" else "") + ", and NVIDIA's driver"
-        raise RunError(f"provider: {provider} did not load, a library of its is missing ({wanted}): {one_line(error)}") from None
+        raise RunError(f"provider: {provider} did not load, one of its libraries is missing ({wanted}): {one_line(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    """The CUDA call's own words, where a long text of templates and files is around them."""
-    found = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
-    return found[0].strip() if found else one_line(error)
+    """The CUDA call's message, without ONNX Runtime's templates and file names around it."""
+    match = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
+    return match[0].strip() if match else one_line(error)
 
 
 def _library(name: str) -> Path:
@@ -175,11 +175,11 @@ def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes
         return {
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "cudnn_conv_use_max_workspace": 1,
-            "prefer_nhwc": int(precision == "fp16"),  # tensor cores want channels last
-            "use_tf32": 0,  # fp32 means fp32, as at the export
+            "prefer_nhwc": int(precision == "fp16"),  # tensor cores compute channels-last convolutions
+            "use_tf32": 0,  # full float32, as in the parity check at export
             "enable_cuda_graph": int(cuda_graph),
         }
-    # A folder for each artefact: TensorRT's engines are found again by the graph's names, which networks of one shape share.
+    # One folder per artefact: TensorRT names its engines by the graph's names, which are equal for networks of one shape.
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)

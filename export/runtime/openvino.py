@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from attunet.errors import InputError, RunError
-from attunet.export.runtime.cpu import INPUT, Shapes, failure, one_line
+from attunet.errors import InputError, RunError, one_line
+from attunet.export.runtime.cpu import INPUT, Shapes, failure
 
 
 class OpenVinoBackend:
-    """The openvino package on the CPU, an extra; an infer request is made for every call, so calls may overlap."""
+    """The openvino package on the CPU, an optional dependency. Each call has its own infer request, so calls may overlap."""
 
     def __init__(self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, Any] | None = None) -> None:
         try:
@@ -20,7 +20,7 @@ class OpenVinoBackend:
             raise RunError(f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}") from None
         self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
         if precision != "fp16":
-            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # its own choice is bf16 where the CPU has it
+            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # by default OpenVINO computes in bf16 on CPUs that have it
         self.options |= provider_options or {}
         try:
             core = openvino.Core()
@@ -39,12 +39,12 @@ class OpenVinoBackend:
 
 
 def _plain(value: Any) -> Any:
-    """A property as a JSON value: openvino has types of its own for some."""
+    """A property as a JSON value; some of OpenVINO's properties have types of its own."""
     return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
 
 
 def _port_shapes(ports: Any) -> Shapes:
-    """openvino keeps several names for a port behind a cast; the one that the file gives it has no `graph_` added."""
+    """Shapes by the names in the file. After a cast a port has several names; OpenVINO's own begin with `graph_`."""
     shapes = {}
     for port in ports:
         shape = tuple(axis.get_length() if axis.is_static else -1 for axis in port.get_partial_shape())

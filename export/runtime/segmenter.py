@@ -1,4 +1,4 @@
-"""The runtime: one artefact in, label maps out. It needs numpy, scipy, nibabel and onnxruntime, and nothing of the training stack."""
+"""Prediction with an artefact. It needs numpy, scipy, nibabel and onnxruntime, and neither torch nor accelerate."""
 
 import warnings
 from collections.abc import Mapping
@@ -22,9 +22,10 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A volume as it was read, and its class indices uint8 `(X, Y, Z)` on the same grid.
+    """A volume and its class indices uint8 `(X, Y, Z)` on the same grid.
 
-    findings: ways in which the volume is far outside what the model was trained on.
+    Args:
+        findings: warnings about spacing, size or intensities far outside the training set.
     """
 
     volume: Volume
@@ -33,16 +34,26 @@ class Prediction:
 
 
 class UntrainedInputWarning(UserWarning):
-    """An input is far outside the training's range of spacing, size or intensity."""
+    """An input's spacing, size or intensities are far outside the training set."""
 
 
 class Segmenter:
-    """Loads an artefact once and predicts as often as is wanted, from any number of threads.
+    """A loaded artefact, a `Model`. Any number of threads may predict with it.
 
-    provider: `cpu`, `cuda`, `tensorrt` or `openvino`; one that is not there, or runs only part of the graph, is an error.
-    num_threads: of the CPU providers; the library's own choice by default. cuda_graph: for many batches of one shape on cuda.
-    provider_options: the library's own, over those that attunet sets: `{"device_id": 1}` for a second GPU, say.
-    Raises InputError with the reason for a file that is no whole artefact of this version or older, before anything is loaded.
+    Args:
+        path: an `.onnx` file written by `attunet export`.
+        provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
+        num_threads: CPU threads of the providers `cpu` and `openvino`; the library's own choice by default.
+        cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
+        provider_options: options of the library, which replace those that attunet sets, such as `{"device_id": 1}` for a second GPU.
+
+    Raises:
+        InputError: with the reason, for a file that is no intact artefact or has a newer schema, before a library reads it.
+        RunError: for a provider that does not load here, or would compute only part of the graph.
+
+    Example:
+        >>> segmenter = Segmenter("model.onnx", provider="cuda")  # doctest: +SKIP
+        >>> segmenter.predict_file("scan.nii.gz").indices.shape  # doctest: +SKIP
     """
 
     def __init__(
@@ -66,7 +77,7 @@ class Segmenter:
 
     @property
     def spec(self) -> PreprocessSpec:
-        """How volumes are prepared for this artefact: the training's way, with the window that the artefact fixes, if it does."""
+        """Pre-processing as in training, with the slice size that the artefact fixes, if it fixes one."""
         spec, fixed = self.metadata.spec, (self.metadata.height, self.metadata.width)
         return replace(spec, size=(fixed[0] or spec.size[0], fixed[1] or spec.size[1]))
 
@@ -106,15 +117,19 @@ class Segmenter:
         return tuple(values[:, 0] for values in self.run(names, slices)) if names else ()
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
-        """Prepared slices float32 `(N, in_channels, H, W)` -> logits float32 `(N, K, H, W)`; the `network` of `predict_volume`."""
+        """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
         return self.run(("logits",), slices)[0]
 
     def labels(self, slices: np.ndarray) -> np.ndarray:
-        """Prepared slices float32 `(N, in_channels, H, W)` -> class indices uint8 `(N, H, W)`."""
+        """Class indices uint8 `(N, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
         return self.run(("labels",), slices)[0]
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
-        """The named outputs of the graph, for slices as `logits` takes them. InputError for outputs or shapes it does not have."""
+        """The named outputs of the graph for prepared slices float32 `(N, in_channels, H, W)`.
+
+        Raises:
+            InputError: for an output that the graph lacks, and for a shape that it does not accept.
+        """
         if missing := [name for name in outputs if name not in self.metadata.outputs]:
             raise InputError(
                 f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
@@ -132,10 +147,17 @@ class Segmenter:
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid. Beyond the volume and its label map, memory holds one batch.
+        """Segments a volume; besides the volume and its label map, memory holds one batch of slices.
 
-        An artefact of fixed height and width takes smaller slices too, padded; larger ones are an InputError.
-        Warns with UntrainedInputWarning where the volume is far outside what the model was trained on.
+        Returns:
+            Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+        Raises:
+            InputError: for another number of channels, and for slices larger than the height and width that the artefact fixes;
+                smaller ones are padded.
+
+        Warns:
+            UntrainedInputWarning: for a volume far outside the training set.
         """
         prepared = VolumeSlices(volume, self.spec)
         self._warn(volume, stacklevel=3)
@@ -168,10 +190,16 @@ class Segmenter:
         return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` for an array `(X, Y, Z)` or `(C, X, Y, Z)` with the voxel size in mm along X, Y, Z.
+        """Segments an array.
 
-        orientation: where each axis runs to, as nibabel's axis codes. The default is what `nibabel.as_closest_canonical` gives; DICOM's
-        slices stacked upwards are "LPS". With a wrong one left and right are exchanged.
+        Args:
+            data: `(X, Y, Z)` or `(C, X, Y, Z)`.
+            spacing: voxel size in mm along X, Y, Z.
+            orientation: the direction of each axis as nibabel's axis codes: "RAS" after `nibabel.as_closest_canonical`, "LPS" for DICOM
+                slices stacked upwards. A wrong one can exchange left and right.
+
+        Returns:
+            Class indices uint8 `(X, Y, Z)`.
         """
         channels = data[None] if data.ndim == 3 else data
         if channels.ndim != 4 or 0 in channels.shape:
@@ -179,7 +207,10 @@ class Segmenter:
         return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
 
     def predict_file(self, path: Path | str) -> Prediction:
-        """Reads and segments a file; `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result."""
+        """Reads and segments a file.
+
+        `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result `p`.
+        """
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
             prepared = VolumeSlices(volume, self.spec)
@@ -190,7 +221,7 @@ class Segmenter:
 
 
 def _affine(spacing: tuple[float, float, float], orientation: str) -> np.ndarray:
-    """Voxel to mm in RAS+ for axes that run to `orientation`, without an origin."""
+    """Affine `(4, 4)` from voxels to mm in RAS+ for axes with the directions `orientation`; the origin is voxel 0."""
     axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
     codes = [axes.get(code) for code in orientation]
     if None in codes or sorted(c[0] for c in codes if c) != [0, 1, 2]:

@@ -1,4 +1,4 @@
-"""A generated input with the answer it got at export, so that an artefact can be tried on any machine and provider without data."""
+"""The self test of an artefact: a generated input with its output at export, which shows without data that a machine computes the same."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import Golden
+from attunet.export.artefact.artefact import SelfTest
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.geometry import resize_linear
 
 SIDE, STRIDE = 64, 4
-# Root mean square of the difference allowed on another provider, as a share of the logits' own.
+# Largest allowed root mean square of the difference on another provider, as a fraction of the root mean square of the logits.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """difference: its root mean square, as a share of the logits' own. same_labels: share of compared pixels with the same class."""
+    """Result of a self test.
+
+    Args:
+        difference: root mean square of the difference, as a fraction of the root mean square of the logits at export.
+        same_labels: fraction of the compared pixels with the same class.
+    """
 
     provider: str
     difference: float
@@ -26,42 +31,52 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"provider {self.provider}: logits differ by {self.difference:.2e} of their size (allowed {self.tolerance:g}), "
+            f"provider {self.provider}: logits differ by {self.difference:.2e} of their magnitude (allowed {self.tolerance:g}), "
             f"same class in {self.same_labels:.2%} of the pixels"
         )
 
 
-def make_golden(segmenter: Segmenter) -> Golden:
+def make_self_test(segmenter: Segmenter) -> SelfTest:
+    """A self test with the output of `segmenter`."""
     about = segmenter.metadata
     slices = _blobs(about.spec.in_channels, about.height or SIDE, about.width or SIDE)
-    return Golden(slices, segmenter.logits(slices)[:, :, ::STRIDE, ::STRIDE], STRIDE, TOLERANCE[about.precision])
+    return SelfTest(slices, segmenter.logits(slices)[:, :, ::STRIDE, ::STRIDE], STRIDE, TOLERANCE[about.precision])
 
 
 def _blobs(channels: int, height: int, width: int) -> np.ndarray:
-    """Smooth spots with some noise, of the size that normalised intensities have; (1, channels, height, width)."""
+    """Smooth spots with noise, in the range of normalised intensities: float32 (1, channels, height, width)."""
     random = np.random.default_rng(0)
     spots = resize_linear(2 * random.standard_normal((1, channels, 8, 8)), (height, width))
     return spots + 0.2 * random.standard_normal(spots.shape, dtype=np.float32)
 
 
 def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None) -> Verification:
-    """Runs the golden input. RunError with the figures where the answer is another one, InputError for an artefact without one."""
+    """Runs the self test of the artefact at `path` on a provider.
+
+    Args:
+        provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
+        num_threads: CPU threads; the library's own choice by default.
+
+    Raises:
+        RunError: with the figures, if the output differs by more than the tolerance.
+        InputError: for an artefact without a self test.
+    """
     segmenter = Segmenter(path, provider=provider, num_threads=num_threads)
-    golden = segmenter.metadata.golden
-    if golden is None:
-        raise InputError(f"{path}: carries no golden input to verify with")
-    logits = segmenter.logits(golden.slices)[:, :, :: golden.stride, :: golden.stride]
-    if logits.shape != golden.logits.shape:
-        raise InputError(f"{path}: the golden logits have the shape {golden.logits.shape}, the graph gives {logits.shape}")
-    size = max(_root_mean_square(golden.logits), 1e-12)
+    test = segmenter.metadata.self_test
+    if test is None:
+        raise InputError(f"{path}: has no self test")
+    logits = segmenter.logits(test.slices)[:, :, :: test.stride, :: test.stride]
+    if logits.shape != test.logits.shape:
+        raise InputError(f"{path}: the logits of the self test have the shape {test.logits.shape}, those of the graph {logits.shape}")
+    size = max(_root_mean_square(test.logits), 1e-12)
     result = Verification(
         provider=provider,
-        difference=_root_mean_square(logits - golden.logits) / size,
-        tolerance=golden.tolerance,
-        same_labels=float((logits.argmax(axis=1) == golden.logits.argmax(axis=1)).mean()),
+        difference=_root_mean_square(logits - test.logits) / size,
+        tolerance=test.tolerance,
+        same_labels=float((logits.argmax(axis=1) == test.logits.argmax(axis=1)).mean()),
     )
     if not result.difference <= result.tolerance:  # NaN fails
-        raise RunError(f"{path}: gives other logits than at export: {result}")
+        raise RunError(f"{path}: computes other logits than at export: {result}")
     return result
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from attunet.export.artefact.artefact import KEY, write_artefact
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.export.runtime.self_test import make_golden
+from attunet.export.runtime.self_test import make_self_test
 from attunet.volumes.spec import Postprocessing
 from attunet.volumes.volume import Volume
 
@@ -114,7 +114,7 @@ def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, gr
 
 def test_golden_arrays_are_read_as_documented(tmp_path, graph, metadata, artefact):
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, golden=make_golden(Segmenter(artefact)))))
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, self_test=make_self_test(Segmenter(artefact)))))
     client = Client(path)
     golden = client.about["golden"]
     slices, logits = (
