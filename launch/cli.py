@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from attunet import __version__
+from attunet.config import MODELS
 from attunet.launch.exit_codes import debug_option, run_command
 from attunet.launch.options import PATH, FoldList, config_options, source_options
 from attunet.launch.train import train_command
@@ -135,7 +136,7 @@ cli.add_command(train_command)
 @cli.command(short_help="Folds, seeds, networks and recipes in one table.")
 @click.argument("store", type=PATH)
 @click.argument("out", type=PATH, metavar="DIR")
-@click.option("--model", "models", type=click.Choice(["unet", "attention_unet"]), multiple=True, required=True, help="May be repeated.")
+@click.option("--model", "models", type=click.Choice(list(MODELS)), multiple=True, required=True, help="May be repeated.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="How many, from 0.")
 @click.option("--config", "config_names", metavar="FILE|PRESET", multiple=True, help="A recipe; repeated, recipes are compared too.")
 @click.option("--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field in every recipe; may be repeated.")

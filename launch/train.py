@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from attunet.config import DataConfig
+from attunet.config import MODELS, DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
 from attunet.launch.options import PATH, Fold, config_options
 from attunet.presets import training_config
@@ -16,7 +16,7 @@ from attunet.presets import training_config
 @click.command("train", short_help="Train one network.")
 @click.argument("store", type=PATH)
 @click.argument("run", type=PATH)
-@click.option("--model", type=click.Choice(["unet", "attention_unet"]), help="The network; over model.name of the config.")
+@click.option("--model", type=click.Choice(list(MODELS)), help="The network; over model.name of the config.")
 @click.option("--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case.")
 @config_options
 @click.option(

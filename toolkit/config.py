@@ -15,6 +15,13 @@ from attunet.errors import InputError
 from attunet.fields import Rule
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 
+# Every network by the name that `model.name`, the command line and the benchmarks use: its module and class. Import paths, because
+# the configuration works without torch.
+MODELS = {
+    "unet": "attunet.models.unet:UNet",
+    "attention_unet": "attunet.models.attention_unet:AttentionUNet",
+}
+
 
 def _field(default: Any, kind: type, text: str, **rule: Any) -> Any:
     return field(default=default, metadata={"rule": Rule(kind, text, **rule)})
@@ -99,7 +106,7 @@ class DataConfig(Section):
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    name: str = _field("attention_unet", str, "The network.", choices=("unet", "attention_unet"))
+    name: str = _field("attention_unet", str, "The network.", choices=tuple(MODELS))
     base_width: Any = _field(
         "auto",
         int,

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from attunet.classes import Classes
+from attunet.config import ModelConfig
 from attunet.export.artefact.artefact import Artefact, write_artefact
 from attunet.export.build.graph import export_graph
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.models import build_model
+from attunet.models import SegmentationNetwork, build_model
 from attunet.models.torch_network import TorchNetwork
 from attunet.volumes.spec import PreprocessSpec
 
@@ -44,7 +45,7 @@ Make = Callable[[], Contender]
 class Subject:
     """The network that is timed, in eval mode, and the artefacts made of it in a folder."""
 
-    network: nn.Module
+    network: SegmentationNetwork
     in_channels: int
     num_classes: int
     size: tuple[int, int]
@@ -86,10 +87,10 @@ class Subject:
         )
 
 
-def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> nn.Module:
+def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> SegmentationNetwork:
     """Random weights, with the batch-norm statistics of noise: activations have the sizes that they have after a training."""
     torch.manual_seed(0)
-    network = build_model(name, in_channels=in_channels, num_classes=num_classes, base_width=width)
+    network = build_model(ModelConfig(name=name, base_width=width), in_channels, num_classes)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

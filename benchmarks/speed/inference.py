@@ -22,6 +22,7 @@ from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.contenders import Contender, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.system.environment import environment
 
@@ -143,7 +144,7 @@ def _arguments() -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description="One network in every form, timed in turns.")
     parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
-    parser.add_argument("--model", choices=["unet", "attention_unet"], default="attention_unet")
+    parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, default=64, help="channels of the finest level, 64 by default")
     parser.add_argument("--size", type=int, default=256, help="of the square slices, 256 by default")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

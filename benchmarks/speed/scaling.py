@@ -82,9 +82,7 @@ def _row(count: int, together: list[float], apart: list[float], batch_size: int)
 def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> dict[str, float]:
     """What a ring all-reduce sends from each process: twice all but one share of the gradients and of batch norm's statistics."""
     store, model = open_store(store_path), load_config(None, settings).model
-    network = build_model(
-        model.name, in_channels=store.spec.in_channels, num_classes=len(store.classes), base_width=model.base_width, depth=model.depth
-    )
+    network = build_model(model, store.spec.in_channels, len(store.classes))
     gradients = sum(p.nbytes for p in network.parameters())
     statistics = sum(b.nbytes for b in network.buffers() if b.is_floating_point())
     return {"sent_mb_per_step": 2 * (count - 1) / count * (gradients + statistics) / 1e6}

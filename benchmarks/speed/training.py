@@ -24,6 +24,7 @@ from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.made_store import generated_store
 from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.benchmarks.speed.training_contestants import Task
+from attunet.config import MODELS
 from attunet.errors import RunError
 from attunet.store import Store, open_store
 from attunet.system.environment import environment
@@ -143,7 +144,7 @@ def _arguments() -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description="Training speed of attunet, of a plain script and of MONAI on the same store.")
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
-    parser.add_argument("--model", choices=("unet", "attention_unet"), default="attention_unet", help="of attunet and plain")
+    parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
     parser.add_argument("--size", type=int, default=256, help="side of the generated slices, 256 by default")
     parser.add_argument("--batch-size", type=int, default=4)

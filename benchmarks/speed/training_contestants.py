@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from attunet.benchmarks.evaluation.memory import peak_resident_mb
-from attunet.config import Config, ModelConfig, load_config
+from attunet.config import Config, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.loading.choose import make_loader
 from attunet.loading.loader import Batch
@@ -74,12 +74,6 @@ def make(task: Task, store: Store, config: Config) -> Contestant:
     return makers[task.contestant](task, store, training, config, accelerator)
 
 
-def _network(store: Store, model: ModelConfig) -> nn.Module:
-    return build_model(
-        model.name, in_channels=store.spec.in_channels, num_classes=len(store.classes), base_width=model.base_width, depth=model.depth
-    )
-
-
 def _attunet(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
     tier = "streamed" if task.contestant == "attunet-streamed" else "resident"
     loader = make_loader(store, training, accelerator, resident_gb="auto", tier=tier)
@@ -92,7 +86,9 @@ def _attunet(task: Task, store: Store, training: list[str], config: Config, acce
         return batch
 
     loader.take = timed  # type: ignore[method-assign]
-    trainee = Trainee(_network(store, config.model), loader, len(store.classes), config, accelerator)
+    trainee = Trainee(
+        build_model(config.model, store.spec.in_channels, len(store.classes)), loader, len(store.classes), config, accelerator
+    )
     numbers = iter(range(sys.maxsize))
     return Contestant(
         lambda: trainee.step(next(numbers)),
@@ -120,7 +116,7 @@ class SliceFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def _plain(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
     device = accelerator.device
-    network = _network(store, config.model).to(device)
+    network = build_model(config.model, store.spec.in_channels, len(store.classes)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)
     loader = DataLoader(SliceFiles(Path(task.slices)), batch_size=task.batch_size, shuffle=True, drop_last=True, num_workers=task.workers)

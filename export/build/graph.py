@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attunet.errors import RunError
 from attunet.export.runtime.cpu import INPUT
 from attunet.fields import MULTIPLE
+from attunet.models import SegmentationNetwork
 
 OPSET = 20
 TRACE_SIDE = 4 * MULTIPLE
@@ -21,12 +22,12 @@ TRACE_SIDE = 4 * MULTIPLE
 class _WithOutputs(nn.Module):
     """slices (N, C, H, W) float32 -> the named outputs, in their order."""
 
-    def __init__(self, network: nn.Module, outputs: Sequence[str]) -> None:
+    def __init__(self, network: SegmentationNetwork, outputs: Sequence[str]) -> None:
         super().__init__()
         self.network, self.outputs = network, tuple(outputs)
 
     def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
-        logits, maps = self.network(slices, return_attention=True)
+        logits, maps = self.network.with_attention(slices)
         results = {f"attention_{i}": alpha for i, alpha in enumerate(maps)} | {"logits": logits}
         if "labels" in self.outputs:
             results["labels"] = logits.argmax(dim=1).to(torch.uint8)
@@ -35,7 +36,9 @@ class _WithOutputs(nn.Module):
         return tuple(results[name] for name in self.outputs)
 
 
-def export_graph(network: nn.Module, in_channels: int, outputs: Sequence[str], size: tuple[int, int] | None = None) -> onnx.ModelProto:
+def export_graph(
+    network: SegmentationNetwork, in_channels: int, outputs: Sequence[str], size: tuple[int, int] | None = None
+) -> onnx.ModelProto:
     """The network (eval mode, float32, CPU) as an ONNX model with dynamic batch; H and W are any multiples of 16, or `size`.
 
     Raises RunError if a batch normalisation is left, which would be computed at every run.

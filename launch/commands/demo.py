@@ -6,14 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from attunet.config import Config
+from attunet.config import MODELS, Config
 from attunet.errors import InputError
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
 
-MODELS = ("unet", "attention_unet")
 FOLDS, FOLD = 3, 0
 PHANTOM_SEED = 0
 LATENCY_SECONDS = 2.0

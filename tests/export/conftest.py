@@ -15,10 +15,11 @@ OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "a
 def network():
     """A width-4 attention U-Net with batch-norm statistics of its own, as a training leaves it."""
     torch = pytest.importorskip("torch")
+    from attunet.config import ModelConfig
     from attunet.models import build_model
 
     torch.manual_seed(0)
-    network = build_model("attention_unet", in_channels=1, num_classes=5, base_width=4)
+    network = build_model(ModelConfig(name="attention_unet", base_width=4), 1, 5)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

@@ -1,15 +1,28 @@
 """The networks: slices (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
 
-from attunet.errors import InputError
+import importlib
+
+from attunet.config import MODELS, ModelConfig
 from attunet.models.attention_unet import AttentionGate, AttentionUNet
+from attunet.models.network import SegmentationNetwork
 from attunet.models.unet import UNet
 
-__all__ = ["AttentionGate", "AttentionUNet", "UNet", "build_model"]
+__all__ = ["MODELS", "AttentionGate", "AttentionUNet", "SegmentationNetwork", "UNet", "build_model"]
 
 
-def build_model(name: str, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4) -> UNet:
-    """`unet` or `attention_unet`; any other name is an InputError."""
-    models: dict[str, type[UNet]] = {"unet": UNet, "attention_unet": AttentionUNet}
-    if name not in models:
-        raise InputError(f"model.name: must be one of {', '.join(models)}, got {name!r}")
-    return models[name](in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
+def build_model(model: ModelConfig, in_channels: int, num_classes: int) -> SegmentationNetwork:
+    """Build the network that a configuration names, with fresh weights from torch's global generator.
+
+    Args:
+        model: the `[model]` section; `base_width` must be a number, not "auto".
+        in_channels: channels of a slice: `PreprocessSpec.in_channels`.
+        num_classes: classes with the background.
+
+    Returns:
+        The network on the CPU, in training mode.
+    """
+    module, _, name = MODELS[model.name].partition(":")
+    network: SegmentationNetwork = getattr(importlib.import_module(module), name)(
+        in_channels=in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth
+    )
+    return network

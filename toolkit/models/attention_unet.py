@@ -10,7 +10,13 @@ from attunet.ops import attention_gate
 
 
 class AttentionGate(nn.Module):
-    """Owns the parameters of one gate; `attunet.ops.attention_gate` computes it. Hidden width is half of the skip's."""
+    """The parameters of one gate; `attunet.ops.attention_gate` computes it. The hidden width is half of the skip's.
+
+    Args:
+        channels: channels C of the skip x.
+        gating_channels: channels G of the gating signal g.
+        backend: implementation of the gate: "auto", or a name that `attention_gate` takes.
+    """
 
     def __init__(self, channels: int, gating_channels: int, *, backend: str = "auto") -> None:
         super().__init__()
@@ -23,31 +29,36 @@ class AttentionGate(nn.Module):
         self.psi_bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, C, H, W), g (N, G, H, W) -> concat(alpha * x, g) (N, C + G, H, W) and alpha (N, 1, H, W)."""
+        """Gate the skip x `(N, C, H, W)` with g `(N, G, H, W)`.
+
+        Returns:
+            `concat(alpha * x, g)` `(N, C + G, H, W)` and alpha `(N, 1, H, W)`.
+        """
         return attention_gate(
             x, g, self.weight_x, self.weight_g, self.bias, self.psi_weight, self.psi_bias, backend=self.backend, return_alpha=True
         )
 
 
 def _uniform(*shape: int) -> Tensor:
-    """What torch draws for a 1x1 convolution: uniform within 1 / sqrt(fan in), the last dimension."""
+    """Draw weights as torch does for a 1x1 convolution: uniform within 1 / sqrt(fan in), where fan in is the last dimension."""
     bound = 1 / math.sqrt(shape[-1])
     return torch.empty(shape).uniform_(-bound, bound)
 
 
 class AttentionUNet(UNet):
-    """x (N, in_channels, H, W) -> logits (N, num_classes, H, W). Differs from `UNet` by the gates alone.
+    """A `UNet` with an attention gate on every skip, and no other difference.
 
-    The gates are made last: with one seed both networks start from the same encoder and decoder weights.
+    The gates are made last, so that with one seed both networks start from the same encoder and decoder weights.
+
+    Args:
+        in_channels, num_classes, base_width, depth: as for `UNet`.
+        gate_backend: implementation of the gates, see `AttentionGate`.
     """
 
     def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, gate_backend: str = "auto") -> None:
         super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
         self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
-
-    @property
-    def num_gates(self) -> int:
-        return len(self.gates)
+        self.num_gates = len(self.gates)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         joined, alpha = self.gates[level](skip, g)

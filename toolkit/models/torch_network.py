@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from attunet.errors import InputError
+from attunet.models.network import SegmentationNetwork
 
 
 class TorchNetwork:
@@ -17,7 +18,7 @@ class TorchNetwork:
 
     def __init__(
         self,
-        network: torch.nn.Module,
+        network: SegmentationNetwork,
         device: str,
         *,
         num_threads: int | None = None,
@@ -54,7 +55,7 @@ class TorchNetwork:
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """Logits (N, K, H, W) and the map of every gate (N, h, w), the deepest first; no maps from a network without gates."""
         with torch.inference_mode():
-            logits, maps = self.network(self._tensor(slices), return_attention=True)
+            logits, maps = self.network.with_attention(self._tensor(slices))
         return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
 
     @property

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attunet.errors import InputError
+from attunet.models.network import SegmentationNetwork
 
 
 class DoubleConv(nn.Sequential):
@@ -26,8 +27,11 @@ class DoubleConv(nn.Sequential):
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Inside, batch norms move copies of their running statistics: they have seen this batch already."""
+def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Give the batch norms of `module` copies of their running statistics to update, and put the real ones back.
+
+    During recomputation: the first forward pass has already updated the real ones.
+    """
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
     kept = [dict(norm.named_buffers()) for norm in norms]
     for norm in norms:
@@ -39,7 +43,7 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
             norm._buffers.update(buffers)
 
 
-class UNet(nn.Module):
+class UNet(SegmentationNetwork):
     """x (N, in_channels, H, W) -> logits (N, num_classes, H, W); H and W are multiples of 2**depth.
 
     Level 0 is the finest; level l has base_width * 2**l channels, the bottleneck is level `depth`.
@@ -57,56 +61,60 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in self.widths[:-1])
         self.head = nn.Conv2d(base_width, num_classes, 1)
 
-    @property
-    def num_gates(self) -> int:
-        """Attention maps that `forward` returns with `return_attention`."""
-        return 0
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the logits.
 
-    @overload
-    def forward(self, x: Tensor, return_attention: Literal[False] = False) -> Tensor: ...
+        Args:
+            x: slices `(N, in_channels, H, W)`; H and W are multiples of `2**depth`.
 
-    @overload
-    def forward(self, x: Tensor, return_attention: Literal[True]) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+        Returns:
+            Logits `(N, num_classes, H, W)`.
 
-    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """With `return_attention` also the maps alpha (N, 1, h, w) of the gates, deepest level first; an empty tuple without gates."""
+        Raises:
+            InputError: height or width is not such a multiple.
+        """
+        return self.with_attention(x)[0]
+
+    def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._check_size(x)
         skips = []
         for block in self.encoder[:-1]:
-            x = self._keep_inputs(block, block, x)
+            x = self._maybe_checkpoint(block, block, x)
             skips.append(x)
             x = nn.functional.max_pool2d(x, 2)
-        x = self._keep_inputs(self.encoder[-1], self.encoder[-1], x)
+        x = self._maybe_checkpoint(self.encoder[-1], self.encoder[-1], x)
         attention = []
         for level in reversed(range(self.depth)):
-            x, alpha = self._keep_inputs(self.decoder[level], self._decode, level, skips[level], x)
+            x, alpha = self._maybe_checkpoint(self.decoder[level], self._decode, level, skips[level], x)
             if alpha is not None:
                 attention.append(alpha)
-        logits = self.head(x)
-        return (logits, tuple(attention)) if return_attention else logits
+        return self.head(x), tuple(attention)
+
+    def enable_activation_checkpointing(self) -> None:
+        self.activation_checkpointing = True
 
     def _decode(self, level: int, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Skip of a level and features of the level below -> the level's features, and the attention map where there is a gate."""
+        """Compute a level's features, and its attention map or None, from its skip and the features of the level below."""
         joined, alpha = self.join(level, skip, self.upsample[level](x))
         return self.decoder[level](joined), alpha
 
-    def _keep_inputs(self, owner: nn.Module, part: Callable[..., Any], *inputs: Any) -> Any:
-        """`part(*inputs)`; with `activation_checkpointing` nothing inside it is kept for the backward pass, which computes it again.
+    def _maybe_checkpoint(self, owner: nn.Module, part: Callable[..., Any], *inputs: Any) -> Any:
+        """Return `part(*inputs)`; with `activation_checkpointing` keep only the inputs and recompute the rest in the backward pass.
 
-        owner: has the batch norms of `part`.
+        owner: the module that has the batch norms of `part`.
         """
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
             return part(*inputs)
-        if torch.compiler.is_compiling():  # computes nothing again that has a side effect
+        if torch.compiler.is_compiling():  # the compiler does not recompute operations with side effects
             return checkpoint(part, *inputs, use_reentrant=False)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), _statistics_kept(owner)
+            return nullcontext(), _running_statistics_kept(owner)
 
         return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """skip, g (N, C, H, W) -> (N, 2C, H, W), and the attention map where there is a gate."""
+        """Join skip and up-sampled features g, both `(N, C, H, W)`, to `(N, 2C, H, W)`; the second result is an attention map or None."""
         return torch.cat((skip, g), dim=1), None
 
     def _check_size(self, x: Tensor) -> None:

@@ -8,27 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from attunet.errors import InputError
+from attunet.models import SegmentationNetwork
 from attunet.runs.load_run import TrainedRun, load_run
 
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
-class EnsembleNetwork(nn.Module):
+class EnsembleNetwork(SegmentationNetwork):
     """x (N, C, H, W) -> the logarithm of the members' mean probabilities (N, K, H, W): logits whose softmax is that mean."""
 
-    def __init__(self, members: Sequence[nn.Module], num_gates: int = 0) -> None:
+    def __init__(self, members: Sequence[SegmentationNetwork]) -> None:
         super().__init__()
-        self.num_gates = num_gates
         self.members = nn.ModuleList(members)
+        self.num_gates = members[0].num_gates
 
-    def forward(self, x: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """With `return_attention` also the gates' maps (N, 1, h, w), the deepest first, each the mean over the members."""
-        outputs = [member(x, return_attention=True) for member in self.members]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.with_attention(x)[0]
+
+    def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute the logits and, as attention maps, the mean over the members."""
+        outputs = [member.with_attention(x) for member in self.members]  # type: ignore[operator]
         logits = torch.stack([logits.log_softmax(dim=1) for logits, _ in outputs])
         greatest = logits.amax(dim=0)
         mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # no probability is too small for any arithmetic
-        if not return_attention:
-            return mean
         return mean, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
 
 
@@ -75,7 +77,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         first,
         path=path,
         name=f"{first.config.model.name}-ensemble-of-{len(members)}",
-        network=EnsembleNetwork([member.network for member in members], first.num_gates).eval(),
+        network=EnsembleNetwork([member.network for member in members]).eval(),
         fold=first.fold if len(folds) == 1 else "all",
         training_cases=seen,
         held_out=left_out,

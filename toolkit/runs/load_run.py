@@ -9,7 +9,7 @@ from torch import nn
 from attunet.classes import Classes
 from attunet.config import Config
 from attunet.errors import InputError
-from attunet.models import build_model
+from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from attunet.volumes.spec import Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -22,7 +22,7 @@ class TrainedRun:
     path: Path
     checkpoint: Path
     name: str
-    network: nn.Module
+    network: SegmentationNetwork
     config: Config
     spec: PreprocessSpec
     classes: Classes
@@ -40,7 +40,7 @@ class TrainedRun:
     @property
     def num_gates(self) -> int:
         """Attention maps of the network; 0 without gates."""
-        return int(self.network.num_gates)  # type: ignore[arg-type]
+        return self.network.num_gates
 
     @property
     def postprocessing(self) -> Postprocessing:
@@ -56,10 +56,7 @@ def load_run(path: Path) -> TrainedRun:
         raise InputError(f"{path}: has no checkpoint yet")
     state = checkpoint.state
     config, spec, classes = Config.from_json(state["config"]), PreprocessSpec.from_json(state["spec"]), Classes.from_json(state["classes"])
-    model = config.model
-    network = build_model(
-        model.name, in_channels=spec.in_channels, num_classes=len(classes), base_width=model.base_width, depth=model.depth
-    )
+    network = build_model(config.model, spec.in_channels, len(classes))
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(
         path=path,

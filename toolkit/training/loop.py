@@ -170,11 +170,8 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
 
 def _make_trainee(store: Store, loader: Loader, config: Config, accelerator: Accelerator, init: Path | None) -> Trainee:
     set_seed(config.run.seed)
-    model = config.model
     num_classes = len(store.classes)
-    network = build_model(
-        model.name, in_channels=store.spec.in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth
-    )
+    network = build_model(config.model, store.spec.in_channels, num_classes)
     if init is not None:
         load_initial_weights(network, init)
     return Trainee(network, loader, num_classes, config, accelerator)

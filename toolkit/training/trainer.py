@@ -17,7 +17,7 @@ from attunet.loading.augment import Augmenter
 from attunet.loading.loader import Batch, Loader
 from attunet.loading.order import Draw
 from attunet.losses import Loss, add_over_processes, loss_from_sums, segmentation_sums
-from attunet.models import UNet
+from attunet.models import SegmentationNetwork
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
 from attunet.training.optimization import AveragedNetwork, _class_weights, _make_optimizer, learning_rate
 from attunet.training.progress.telemetry import Telemetry, training_flops
@@ -37,7 +37,7 @@ class LoggedLosses:
 class Trainee:
     """Network, average, optimizer and data of one process. Nothing in `step` waits for the device; `read_losses` does."""
 
-    def __init__(self, network: nn.Module, loader: Loader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
+    def __init__(self, network: SegmentationNetwork, loader: Loader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
         self.config, self.accelerator, self.loader = config, accelerator, loader
         optim, device = config.optim, accelerator.device
         self.batch_size, self.seed = optim.batch_size, config.run.seed
@@ -49,8 +49,8 @@ class Trainee:
         self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
         self.class_weights = _class_weights(optim, loader, num_classes, device)
         self.telemetry = Telemetry(accelerator, training_flops(network, loader.in_channels, loader.size))
-        if isinstance(network, UNet):
-            network.activation_checkpointing = config.run.activation_checkpointing
+        if config.run.activation_checkpointing:
+            network.enable_activation_checkpointing()
         self._layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         network = network.to(device=device, memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs lack it
         self.network = network

@@ -66,15 +66,16 @@ def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
 
 
 def test_extreme_logits_stay_finite():
+    from attunet.models import SegmentationNetwork
     from attunet.runs.ensemble import EnsembleNetwork
 
-    class Fixed(torch.nn.Module):
+    class Fixed(SegmentationNetwork):
         def __init__(self, *logits):
             super().__init__()
             self.logits = torch.tensor(logits).reshape(1, -1, 1, 1)
 
-        def forward(self, x, return_attention=True):
-            return self.logits, ()
+        def forward(self, x):
+            return self.logits
 
     mean = EnsembleNetwork([Fixed(0.0, 300.0, -300.0), Fixed(0.0, 300.0, -280.0)])(torch.zeros(1))
     assert torch.isfinite(mean).all()

@@ -51,9 +51,11 @@ def test_outputs_are_those_of_the_network_for_any_batch_and_multiple_of_16(segme
 
     slices = _slices(*shape)
     with torch.no_grad():
-        logits, maps = network(torch.from_numpy(slices), return_attention=True)
+        logits, maps = network.with_attention(torch.from_numpy(slices))
     labels, probabilities, *attention = segmenter.run(("labels", "probabilities", *segmenter.metadata.attention_outputs), slices)
-    np.testing.assert_allclose(segmenter.logits(slices), logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        segmenter.logits(slices), logits.numpy(), atol=3e-5
+    )  # the order of additions depends on the number of threads
     np.testing.assert_array_equal(labels, logits.argmax(1).numpy())
     assert labels.dtype == np.uint8
     np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)

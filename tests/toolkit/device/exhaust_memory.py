@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from attunet.config import load_config
+from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import RunError
 from attunet.loading.resident import ResidentLoader
@@ -24,7 +24,7 @@ MAX_MMAPS = -4  # glibc's number of the setting
 
 def main(store_path: Path, settings: list[str]) -> None:
     store, config = open_store(store_path), load_config(None, ["optim.epochs=1", *settings])
-    network = build_model("unet", in_channels=1, num_classes=5, base_width=32, depth=2)
+    network = build_model(ModelConfig(name="unet", base_width=32, depth=2), 1, 5)
     loader = ResidentLoader(store, [case.name for case in store.cases], torch.device("cpu"))
     trainee = Trainee(network, loader, 5, config, make_accelerator(config.run))
     # Every large tensor gets pages of its own again: in a heap that is kept, holes of the wrong size count as used.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from attunet.config import load_config
+from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.device.memory import is_out_of_memory, largest_that_fits
 from attunet.errors import RunError
@@ -91,7 +91,7 @@ def test_sizes_are_halved_until_one_fits() -> None:
 )
 def test_what_is_advised_is_accepted(small_store: Store, monkeypatch: pytest.MonkeyPatch, settings: list[str], advice: str) -> None:
     config = load_config(None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", *settings])
-    network = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
     loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"))
     trainee = Trainee(network, loader, 5, config, make_accelerator(config.run))
     forward = network.forward
@@ -127,7 +127,7 @@ def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch
 @pytest.mark.parametrize("name", ["unet", "attention_unet"])
 def test_activation_checkpointing_keeps_less_and_computes_the_same(name: str, backend: str | None) -> None:
     torch.manual_seed(0)
-    plain: UNet = build_model(name, in_channels=1, num_classes=3, base_width=8, depth=2)
+    plain: UNet = build_model(ModelConfig(name=name, base_width=8, depth=2), 1, 3)
     thrifty = copy.deepcopy(plain)
     thrifty.activation_checkpointing = True
     images = torch.randn(2, 1, 32, 32)

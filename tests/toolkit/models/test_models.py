@@ -1,16 +1,21 @@
 """One suite that every network inherits."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from attunet.config import ModelConfig
 from attunet.errors import InputError
-from attunet.models import UNet, build_model
+from attunet.models import MODELS, SegmentationNetwork, build_model
 
 
-def make(name: str, *, in_channels: int = 1, num_classes: int = 5, base_width: int = 4, depth: int = 4, seed: int = 0) -> UNet:
+def make(
+    name: str, *, in_channels: int = 1, num_classes: int = 5, base_width: int = 4, depth: int = 4, seed: int = 0
+) -> SegmentationNetwork:
     torch.manual_seed(seed)
-    return build_model(name, in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
+    return build_model(ModelConfig(name=name, base_width=base_width, depth=depth), in_channels, num_classes)
 
 
 class NetworkSuite:
@@ -47,8 +52,9 @@ class NetworkSuite:
         assert without == []
 
     def test_attention_maps_lie_between_0_and_1_deepest_first(self) -> None:
-        logits, attention = make(self.name)(torch.randn(2, 1, 32, 48), return_attention=True)
+        logits, attention = make(self.name).with_attention(torch.randn(2, 1, 32, 48))
         assert logits.shape == (2, 5, 32, 48)
+        assert len(attention) == make(self.name).num_gates == self.num_gates
         assert [tuple(alpha.shape) for alpha in attention] == [(2, 1, 4, 6), (2, 1, 8, 12), (2, 1, 16, 24), (2, 1, 32, 48)][
             : self.num_gates
         ]
@@ -56,7 +62,7 @@ class NetworkSuite:
 
     def test_asking_for_attention_does_not_change_the_logits(self) -> None:
         network, x = make(self.name).eval(), torch.randn(1, 1, 32, 32)
-        assert torch.equal(network(x), network(x, return_attention=True)[0])
+        assert torch.equal(network(x), network.with_attention(x)[0])
 
     def test_shared_weights_of_one_seed_are_those_of_the_plain_network(self) -> None:
         ours, plain = make(self.name, seed=3).state_dict(), make("unet", seed=3).state_dict()
@@ -96,7 +102,7 @@ class TestAttentionUNet(NetworkSuite):
     num_gates = 4
 
     def test_gates_start_half_open(self) -> None:
-        _, attention = make(self.name)(torch.randn(2, 1, 32, 32), return_attention=True)
+        _, attention = make(self.name).with_attention(torch.randn(2, 1, 32, 32))
         assert all(0.3 < alpha.median() < 0.7 for alpha in attention)
 
     def test_a_checkpoint_does_not_know_the_backend(self) -> None:
@@ -111,3 +117,33 @@ class TestAttentionUNet(NetworkSuite):
 def test_an_unknown_name_is_one_line() -> None:
     with pytest.raises(InputError, match="must be one of unet, attention_unet, got 'vnet'"):
         make("vnet")
+
+
+def test_a_network_that_is_no_unet_needs_one_module_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+from torch import nn
+from attunet.models import SegmentationNetwork
+
+class Toy(SegmentationNetwork):
+    def __init__(self, *, in_channels, num_classes, base_width, depth):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, base_width, 3, padding=1), nn.ReLU(), nn.Conv2d(base_width, num_classes, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+    (tmp_path / "toy_network.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(MODELS, "toy", "toy_network:Toy")
+    model = ModelConfig(base_width=8)
+    object.__setattr__(model, "name", "toy")  # the choices of `model.name` are read from MODELS when the configuration is imported
+    network, x = build_model(model, 1, 3), torch.randn(2, 1, 16, 16)
+    assert network(x).shape == (2, 3, 16, 16)
+    assert network.with_attention(x)[1] == ()
+    with pytest.raises(InputError, match="activation_checkpointing: Toy does not support it"):
+        network.enable_activation_checkpointing()
+
+
+def test_every_model_of_the_table_is_a_choice_of_the_configuration_and_can_be_built() -> None:
+    for name in MODELS:
+        assert isinstance(build_model(ModelConfig(name=name, base_width=4), 1, 2), SegmentationNetwork)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attunet.config import load_config
+from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.loading.resident import ResidentLoader
@@ -26,7 +26,7 @@ def make_trainee(store: Store, network: nn.Module, parts: int) -> Trainee:
 @pytest.fixture
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_model("attention_unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    return build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
 
 
 def test_parts_give_the_losses_and_weights_of_the_whole(small_store: Store, network: nn.Module) -> None:

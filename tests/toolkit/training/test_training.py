@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from attunet.config import Config, DataConfig, load_config
+from attunet.config import Config, DataConfig, ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError, RunError
 from attunet.loading.resident import ResidentLoader
@@ -39,7 +39,7 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
     settings = ["augment.enabled=false", "optim.batch_size=6", "optim.lr=1e-2"]
     made = config(*settings, f"model.name={model}", "optim.epochs=250", "optim.ema_decay=0.9")
     torch.manual_seed(0)
-    network = build_model(model, in_channels=1, num_classes=5, base_width=8, depth=2)
+    network = build_model(ModelConfig(name=model, base_width=8, depth=2), 1, 5)
     loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"))
     assert loader.num_samples == 6
     trainee = Trainee(network, loader, 5, made, make_accelerator(made.run))
@@ -220,7 +220,7 @@ def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store)
     """Its kernels need GPUs; what can go wrong anywhere is that the average or a recomputed pass loses the statistics."""
     made = config("run.sync_batch_norm=true", "optim.epochs=1")
     accelerator = make_accelerator(config().run)
-    network = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
     trainee = Trainee(network, ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu")), 5, made, accelerator)
     norms = [m for m in trainee.network.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
     assert len(norms) == 10

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attunet.config import load_config
+from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.launch.exit_codes import leave
 from attunet.loading.loader import Batch
@@ -30,7 +30,7 @@ def main(store_path: Path, settings: list[str]) -> None:
     accelerator = make_accelerator(config.run)
     cases = [case.name for case in store.cases]
     torch.manual_seed(0)
-    network = build_model("attention_unet", in_channels=1, num_classes=5, base_width=4, depth=2)
+    network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
     trainee = Trainee(network, ResidentLoader(store, cases, accelerator.device), 5, config, accelerator)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -53,7 +53,7 @@ def main(store_path: Path, settings: list[str]) -> None:
         torch.distributed.all_gather_object(everyone, seen)
     expected = np.concatenate([trainee.draw.step(step)[1] for step in range(STEPS)])
     torch.manual_seed(1)
-    fixed = build_model("unet", in_channels=1, num_classes=5, base_width=4, depth=2).eval()
+    fixed = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
     result = validate(fixed, store, cases, accelerator, config.optim)
     if accelerator.is_main_process:
         same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from attunet.config import load_config
+from attunet.config import ModelConfig, load_config
 from attunet.device.memory import peak_memory_mb
 from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
@@ -28,9 +28,9 @@ def test_operations_of_a_training_step_are_counted() -> None:
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:
-    network = build_model("attention_unet", in_channels=1, num_classes=3, base_width=8)
+    network = build_model(ModelConfig(name="attention_unet", base_width=8), 1, 3)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    plain = build_model("unet", in_channels=1, num_classes=3, base_width=8)
+    plain = build_model(ModelConfig(name="unet", base_width=8), 1, 3)
     assert training_flops(network, 1, (64, 64)) > training_flops(plain, 1, (64, 64))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())

@@ -1,0 +1,32 @@
+"""The interface that every network of the `MODELS` table has."""
+
+from torch import Tensor, nn
+
+from attunet.errors import InputError
+
+
+class SegmentationNetwork(nn.Module):
+    """Base class: a subclass is made as `Class(in_channels=, num_classes=, base_width=, depth=)` and its `forward` maps slices
+    `(N, in_channels, H, W)` to logits `(N, num_classes, H, W)`, with H and W multiples of 16.
+    """
+
+    num_gates: int = 0  # attention gates; 0 for a network without attention maps
+
+    def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Compute the logits and the attention maps of the gates.
+
+        Args:
+            x: slices `(N, in_channels, H, W)`.
+
+        Returns:
+            Logits `(N, num_classes, H, W)` and `num_gates` maps `(N, 1, h, w)`, deepest level first.
+        """
+        return self(x), ()
+
+    def enable_activation_checkpointing(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them.
+
+        Raises:
+            InputError: the network does not support it.
+        """
+        raise InputError(f"run.activation_checkpointing: {type(self).__name__} does not support it; set it to false")
