@@ -1,7 +1,23 @@
 """The attention gate on the CPU, a block of pixels at a time.
 
-Intermediates are of a block, which is a whole image where that is small, and stay in the cache; the backward pass computes the hidden
-features again from x and g, so that nothing but the inputs is kept.
+For pixel p, with hidden channels f:
+
+    h_p     = W_x x_p + W_g g_p + b
+    z_p     = psi . relu(h_p) + b_psi
+    alpha_p = sigmoid(z_p)
+    out_p   = concat(alpha_p x_p, g_p)
+
+and backward, with a_p the gradient of alpha_p (from out: grad_out_x . x_p; and from alpha itself), and [h_p > 0] the ReLU's mask:
+
+    dz_p    = a_p alpha_p (1 - alpha_p)
+    r_p     = dz_p [h_p > 0]                    the gradient of h_p without its factor psi
+    dx_p    = alpha_p grad_out_x + r_p (psi W_x)
+    dg_p    = grad_out_g + r_p (psi W_g)
+    dW_x    = psi sum_p r_p x_p^T               dW_g likewise with g_p, db with 1
+    dpsi    = sum_p dz_p relu(h_p) = W_x . sum_p r_p x_p + W_g . sum_p r_p g_p + b sum_p r_p
+    db_psi  = sum_p dz_p
+
+The intermediates of a block stay in the cache; the backward pass computes h again, so only the inputs are saved.
 """
 
 from collections.abc import Iterator
@@ -9,26 +25,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attunet.ops.layout import empty_alpha, empty_result
+from attunet.ops.memory_format import empty_alpha, empty_result
+from attunet.ops.reference import GateParameters
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 threshold_backward = torch.ops.aten.threshold_backward.default
 
-# Bytes of x and g in a block, by the bytes of a value: small blocks stay in the cache, large ones make fewer calls, which weigh more where
-# arithmetic is fast, as it is in 16 bits.
+# Bytes of x and g in a block, for each number of bytes per value: small blocks stay in the cache, large ones make fewer calls, which
+# matters more in 16 bits, where arithmetic is faster.
 BLOCK_BYTES = {2: 2**24, 4: 2**23, 8: 2**23}
 
 
-def forward(
-    x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The tensors of `attention_gate`; returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
+def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, Tensor]:
+    """Returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
     channels = x.shape[1]
     out, alpha = empty_result(x, g, channels + g.shape[1]), empty_alpha(x)
     with torch.autocast("cpu", enabled=False):
-        w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in (weight_x, weight_g, bias, psi_weight, psi_bias))
+        rounded = _rounded(parameters, x.dtype)
         for rows_x, rows_g, rows_out, rows_alpha in pixel_blocks(x, g, out, alpha):
-            _, block_alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
+            _, block_alpha = _gate(rows_x, rows_g, rounded)
             rows_alpha.copy_(block_alpha)
             gated, copied = rows_out.tensor_split((channels,), dim=1)
             torch.mul(rows_x, _spread(block_alpha, rows_x), out=gated)
@@ -37,29 +52,19 @@ def forward(
 
 
 def backward(
-    grad_out: Tensor,
-    grad_alpha: Tensor | None,
-    x: Tensor,
-    g: Tensor,
-    weight_x: Tensor,
-    weight_g: Tensor,
-    bias: Tensor,
-    psi_weight: Tensor,
-    psi_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the seven inputs; those of parameters are summed over blocks in float32 or better, always in the same order."""
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters
+) -> tuple[Tensor, Tensor, GateParameters]:
+    """Returns the gradients of x, g and the parameters; the last are summed over blocks in float32 or better, always in the same order."""
     channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
-    parameters = (weight_x, weight_g, bias, psi_weight, psi_bias)
-    # Sums over the pixels: of the hidden features' gradient, without its factor psi, times x, g and one; of the logit's gradient.
-    sums: list[Tensor] = []
+    sums: list[Tensor] = []  # over pixels: r x^T (F, C), r g^T (F, G), r (F,), dz (1,)
     with torch.autocast("cpu", enabled=False):
-        w_x, w_g, b, psi, b_psi = (p.to(x.dtype) for p in parameters)
+        w_x, w_g, b, psi, _ = rounded = _rounded(parameters, x.dtype)
         back_x, back_g = psi[:, None] * w_x, psi[:, None] * w_g
         ones = x.new_ones((1, channels))
         tensors = (x, g, grad_out, grad_x, grad_g, *(() if grad_alpha is None else (grad_alpha,)))
         for rows_x, rows_g, rows_out, rows_grad_x, rows_grad_g, *rows_alpha in pixel_blocks(*tensors):
-            hidden, alpha = _gate(rows_x, rows_g, w_x, w_g, b, psi, b_psi)
+            hidden, alpha = _gate(rows_x, rows_g, rounded)
             grad_gated, grad_copied = rows_out.tensor_split((channels,), dim=1)
             product = torch.mul(grad_gated, rows_x, out=rows_grad_x)
             from_out = product @ ones.T if _is_short(product) else product.sum(1, keepdim=True)
@@ -67,14 +72,18 @@ def backward(
             reached = threshold_backward(_spread(grad_logit, hidden), hidden, 0)
             torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(reached, back_x)
             rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
-            summed = reached.float() if x.dtype == torch.float16 else reached  # sums over many pixels pass the largest float16
+            summed = reached.float() if x.dtype == torch.float16 else reached  # sums over many pixels exceed the largest float16
             products = (_over_pixels(summed, rows_x), _over_pixels(summed, rows_g), summed.sum(0), grad_logit.sum(0, dtype=dtype))
             sums = [total + part for total, part in zip(sums, products, strict=True)] if sums else [part.to(dtype) for part in products]
-        by_x, by_g, by_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in (weight_x, weight_g, bias, psi_bias)]
-        # The sum of the hidden features, by the pixel's gradient: they are linear in x, g and one where the gradient reaches them.
-        grad_psi = (w_x * by_x).sum(1) + (w_g * by_g).sum(1) + b * by_one
-        gradients = (by_x.mul_(psi[:, None]), by_g.mul_(psi[:, None]), by_one.mul_(psi), grad_psi, grad_psi_bias)
-    return grad_x, grad_g, *(v.to(p.dtype) for v, p in zip(gradients, parameters, strict=True))  # type: ignore[return-value]
+        shapes = (parameters.weight_x, parameters.weight_g, parameters.bias, parameters.psi_bias)
+        sum_x, sum_g, sum_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in shapes]
+        grad_psi = (w_x * sum_x).sum(1) + (w_g * sum_g).sum(1) + b * sum_one
+        gradients = (sum_x.mul_(psi[:, None]), sum_g.mul_(psi[:, None]), sum_one.mul_(psi), grad_psi, grad_psi_bias)
+    return grad_x, grad_g, GateParameters(*(v.to(p.dtype) for v, p in zip(gradients, parameters, strict=True)))
+
+
+def _rounded(parameters: GateParameters, dtype: torch.dtype) -> GateParameters:
+    return GateParameters(*(p.to(dtype) for p in parameters))
 
 
 def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
@@ -85,15 +94,16 @@ def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
     return products.sum(0, dtype=torch.promote_types(left.dtype, torch.float32))
 
 
-def _gate(x: Tensor, g: Tensor, w_x: Tensor, w_g: Tensor, bias: Tensor, psi: Tensor, psi_bias: Tensor) -> tuple[Tensor, Tensor]:
-    """x (P, C), g (P, G), w_x (F, C), w_g (F, G) -> hidden (P, F) after ReLU, alpha (P, 1)."""
+def _gate(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, Tensor]:
+    """x (P, C), g (P, G) -> relu(h) (P, F) and alpha (P, 1)."""
+    w_x, w_g, bias, psi, psi_bias = parameters
     hidden = torch.addmm(bias, x, w_x.T) if _is_row_major(x) else torch.addmm(bias[:, None], w_x, x.T).T
     hidden.addmm_(g, w_g.T).relu_()
     return hidden, torch.addmm(psi_bias, hidden, psi[:, None]).sigmoid_()
 
 
 def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
-    """alpha (P, 1) to be multiplied with rows (P, C); torch is slow where it broadcasts along short rows."""
+    """alpha (P, 1), ready to be multiplied with rows (P, C); torch is slow when it broadcasts along short rows."""
     return _outer(alpha, alpha.new_ones((1, rows.shape[1])), like=rows) if _is_short(rows) else alpha
 
 
@@ -107,7 +117,7 @@ def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
 
 
 def _is_row_major(rows: Tensor) -> bool:
-    """An NCHW block is a transposed view, and reading one order while writing the other is slow."""
+    """False for an NCHW block, a transposed view: reading one order while writing the other is slow."""
     return rows.stride(1) == 1
 
 

@@ -1,24 +1,15 @@
-"""Launches of the Triton kernels: shapes and strides in, grids and tilings out. Imported on first use, for it imports Triton."""
+"""Launches of the gate's Triton kernels: grids, tilings, strides. Imported on first use, since it imports Triton."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
 from attunet.ops import triton_kernels as kernels
-from attunet.ops.layout import empty_alpha, empty_result
-
-
-class Parameters(NamedTuple):
-    weight_x: Tensor
-    weight_g: Tensor
-    bias: Tensor
-    psi_weight: Tensor
-    psi_bias: Tensor
+from attunet.ops.memory_format import as_rows, copy_rows, empty_alpha, empty_result
+from attunet.ops.reference import GateParameters
+from attunet.ops.triton_device import num_multiprocessors, on_device_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +21,9 @@ class Tiling:
     warps: int
 
 
-# The one place where sizes decide: (bytes of a number, width) -> (forward, backward), width the largest of C, G and 2 F. Wider gates, where
-# products dominate, go to the library's matrix products. Chosen by what the compiler reports for sm_80 and sm_90: no spills, at least 8
-# warps on a multiprocessor. In float32 products run without tensor cores (no TF32), so that the library takes over sooner.
+# (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates, whose time goes into
+# products, use the library's matrix products. Chosen by the compiler's report for sm_80 and sm_90: no spills, at least 8 warps on a
+# multiprocessor. float32 products run without tensor cores (no TF32), so the library takes over at a smaller width.
 TILINGS = {
     (2, 64): (Tiling(128, 64, 8), Tiling(64, 64, 4)),
     (2, 128): (Tiling(64, 64, 8), Tiling(32, 64, 8)),
@@ -44,7 +35,7 @@ EPILOGUE_PIXELS, EPILOGUE_CHANNELS = 16, 128
 
 
 def choose_tilings(channels: int, gating_channels: int, hidden: int, element_size: int) -> tuple[Tiling, Tiling] | None:
-    """Tilings of the fused forward and backward kernels, or None where library products with a fused epilogue are the way."""
+    """Tilings of the fused forward and backward kernels, or None for gates that are computed by library products and a fused epilogue."""
     width = max(channels, gating_channels, 2 * hidden)
     fitting = sorted(limit for size, limit in TILINGS if size == element_size and width <= limit)
     if not fitting:
@@ -55,21 +46,19 @@ def choose_tilings(channels: int, gating_channels: int, hidden: int, element_siz
 
 
 def weight_tiling(channels: int, hidden: int, element_size: int) -> Tiling:
-    """Tiling of the gradient of one weight: pixels of a step, channels of a program."""
+    """Tiling of one weight's gradient: pixels of a step, channels of a program."""
     block = min(64, max(16, triton.next_power_of_2(channels)))
     return Tiling(64 if element_size == 2 else 16, block, 8 if hidden > 32 else 4)
 
 
-def forward(
-    x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The tensors of `attention_gate`; returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
+def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, Tensor]:
+    """Returns out (N, C + G, H, W) and alpha (N, 1, H, W)."""
     out, alpha = empty_result(x, g, x.shape[1] + g.shape[1]), empty_alpha(x)
     if alpha.numel() == 0:
         return out, alpha
-    parameters = _prepared(x, weight_x, weight_g, bias, psi_weight, psi_bias)
+    parameters = _prepared(x, parameters)
     tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
-    with _on_device_of(x):
+    with on_device_of(x):
         if tilings:
             _fused_forward(x, g, parameters, out, alpha, tilings[0])
         else:
@@ -78,45 +67,35 @@ def forward(
 
 
 def backward(
-    grad_out: Tensor,
-    grad_alpha: Tensor | None,
-    x: Tensor,
-    g: Tensor,
-    weight_x: Tensor,
-    weight_g: Tensor,
-    bias: Tensor,
-    psi_weight: Tensor,
-    psi_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the seven inputs, the same bits every time: sums over pixels are in float32 and always in the same order.
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters
+) -> tuple[Tensor, Tensor, GateParameters]:
+    """Returns the gradients of x, g and the parameters, the same bits every time.
 
-    Of wide gates the library's products sum, and round the gradients of both weights to the dtype of the pixels at the end.
+    Sums over pixels are in float32 and always in the same order. The library's products, used for wide gates, round the gradients of
+    both weights to the dtype of the pixels.
     """
     grad_x, grad_g = empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1])
     if grad_x.numel() == 0:
-        zeros = [torch.zeros_like(p) for p in (weight_x, weight_g, bias, psi_weight, psi_bias)]
-        return grad_x, grad_g, *zeros  # type: ignore[return-value]
-    parameters = _prepared(x, weight_x, weight_g, bias, psi_weight, psi_bias)
+        return grad_x, grad_g, GateParameters(*(torch.zeros_like(p) for p in parameters))
+    prepared = _prepared(x, parameters)
     grad_alpha = None if grad_alpha is None else grad_alpha.contiguous()
-    tilings = choose_tilings(x.shape[1], g.shape[1], len(parameters.bias), x.element_size())
-    with _on_device_of(x):
+    tilings = choose_tilings(x.shape[1], g.shape[1], len(prepared.bias), x.element_size())
+    with on_device_of(x):
         if tilings:
-            of_weights, partial = _fused_backward(grad_out, grad_alpha, x, g, parameters, grad_x, grad_g, tilings[1])
+            of_weights, partial = _fused_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g, tilings[1])
         else:
-            of_weights, partial = _wide_backward(grad_out, grad_alpha, x, g, parameters, grad_x, grad_g)
-        of_vectors = [part.sum(0) for part in partial.split([len(parameters.bias), len(parameters.bias), 1], dim=1)]
-    given = (weight_x, weight_g, bias, psi_weight, psi_bias)
-    sums = [s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), given, strict=True)]
-    return grad_x, grad_g, *sums
+            of_weights, partial = _wide_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g)
+        of_vectors = [part.sum(0) for part in partial.split([len(prepared.bias), len(prepared.bias), 1], dim=1)]
+    return grad_x, grad_g, GateParameters(*(s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), parameters, strict=True)))
 
 
-def _prepared(x: Tensor, weight_x: Tensor, weight_g: Tensor, *vectors: Tensor) -> Parameters:
-    """Weights in the dtype of the pixels, in which they are multiplied: every tile reads all of them, from 128 channels on as many
-    bytes as it has pixels, so that float32 would double what the second-level cache must deliver."""
-    return Parameters(weight_x.to(x.dtype).contiguous(), weight_g.to(x.dtype).contiguous(), *(v.contiguous() for v in vectors))
+def _prepared(x: Tensor, parameters: GateParameters) -> GateParameters:
+    """Contiguous parameters, weights in the dtype of x: every tile reads all weights again, and float32 would double that L2 traffic."""
+    weights = (parameters.weight_x.to(x.dtype), parameters.weight_g.to(x.dtype))
+    return GateParameters(*(p.contiguous() for p in (*weights, *parameters[2:])))
 
 
-def _fused_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alpha: Tensor, tiling: Tiling) -> None:
+def _fused_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor, tiling: Tiling) -> None:
     (x, *x_strides), (g, *g_strides), (_, *out_strides) = _strided(x), _strided(g), _strided(out)
     tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
     kernels.gate_forward[(x.shape[0] * tiles_per_image,)](
@@ -126,10 +105,10 @@ def _fused_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, al
 
 
 def _fused_backward(
-    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: Parameters,
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters,
     grad_x: Tensor, grad_g: Tensor, tiling: Tiling,
 ) -> tuple[list[Tensor], Tensor]:  # fmt: skip
-    """Fills grad_x and grad_g; returns the gradients of both weights, and a row per tile for those of the vectors."""
+    """Fills grad_x and grad_g; returns the gradients of both weights, and each tile's part (a row) of the vectors' gradients."""
     (grad_out, *strides), (x, *x_strides), (g, *g_strides) = _strided(grad_out), _strided(x), _strided(g)
     tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
     tiles = x.shape[0] * tiles_per_image
@@ -149,7 +128,7 @@ def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> T
     tiling = weight_tiling(channels, hidden, rows.element_size())
     tiles_per_image = triton.cdiv(_pixels(rows), tiling.pixels)
     tiles, columns = rows.shape[0] * tiles_per_image, triton.cdiv(channels, tiling.channels)
-    programs = min(tiles, max(1, 2 * _num_multiprocessors(rows) // columns))
+    programs = min(tiles, max(1, 2 * num_multiprocessors(rows) // columns))
     partial = rows.new_empty((programs, hidden, channels), dtype=torch.float32)
     kernels.gate_weight_gradient[(programs, columns)](
         rows, grad_hidden, partial, _pixels(rows), tiles_per_image, tiles, *strides,
@@ -159,8 +138,8 @@ def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> T
     return partial.sum(0)
 
 
-def _wide_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alpha: Tensor) -> None:
-    rows_x, rows_g, rows_out = _rows(x), _rows(g), _rows(out)
+def _wide_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor) -> None:
+    rows_x, rows_g, rows_out = as_rows(x), as_rows(g), as_rows(out)
     kernels.epilogue_forward[(triton.cdiv(len(rows_x), EPILOGUE_PIXELS),)](
         _hidden(rows_x, rows_g, parameters),
         rows_x,
@@ -171,15 +150,15 @@ def _wide_forward(x: Tensor, g: Tensor, parameters: Parameters, out: Tensor, alp
         len(rows_x),
         **_epilogue_constants(x, g, parameters),
     )
-    _put_back(rows_out, out)
+    copy_rows(rows_out, out)
 
 
 def _wide_backward(
-    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: Parameters, grad_x: Tensor, grad_g: Tensor
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, grad_x: Tensor, grad_g: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     """As `_fused_backward`, with the library's matrix products."""
-    rows_x, rows_g, rows_grad = _rows(x), _rows(g), _rows(grad_out)
-    rows_grad_x, rows_grad_g = _rows(grad_x), _rows(grad_g)
+    rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
+    rows_grad_x, rows_grad_g = as_rows(grad_x), as_rows(grad_g)
     programs = triton.cdiv(len(rows_x), EPILOGUE_PIXELS)
     partial = rows_x.new_empty((programs, 2 * len(parameters.bias) + 1), dtype=torch.float32)
     hidden = _hidden(rows_x, rows_g, parameters)
@@ -188,30 +167,19 @@ def _wide_backward(
     )
     rows_grad_x.addmm_(hidden, parameters.weight_x.to(x.dtype))
     torch.addmm(rows_grad[:, x.shape[1] :], hidden, parameters.weight_g.to(x.dtype), out=rows_grad_g)
-    _put_back(rows_grad_x, grad_x)
-    _put_back(rows_grad_g, grad_g)
+    copy_rows(rows_grad_x, grad_x)
+    copy_rows(rows_grad_g, grad_g)
     return [hidden.T @ rows_x, hidden.T @ rows_g], partial
 
 
-def _hidden(rows_x: Tensor, rows_g: Tensor, parameters: Parameters) -> Tensor:
+def _hidden(rows_x: Tensor, rows_g: Tensor, parameters: GateParameters) -> Tensor:
     """(P, F) before ReLU: W_x x + W_g g + b."""
     weight_x, weight_g, bias = (p.to(rows_x.dtype) for p in parameters[:3])
     return torch.addmm(bias, rows_x, weight_x.T).addmm_(rows_g, weight_g.T)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) as contiguous rows (N * H * W, C): a view of a channels-last tensor, a copy of any other."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
-
-
-def _put_back(rows: Tensor, image: Tensor) -> None:
-    """Rows that were written, into the (N, C, H, W) that they are not a view of."""
-    if rows.data_ptr() != image.data_ptr():
-        image.copy_(rows.view(image.shape[0], *image.shape[2:], image.shape[1]).permute(0, 3, 1, 2))
-
-
 def _strided(x: Tensor) -> tuple[Tensor, int, int, int]:
-    """x, copied only where rows and columns have no common stride, and its strides of image, pixel and channel."""
+    """x (a copy only if rows and columns have no common stride) and its strides of image, pixel and channel."""
     height, width = x.shape[2:]
     if height > 1 and width > 1 and x.stride(2) != width * x.stride(3):
         x = x.contiguous()
@@ -223,35 +191,20 @@ def _pixels(x: Tensor) -> int:
 
 
 def _precision(x: Tensor) -> str:
-    return "ieee" if x.dtype == torch.float32 else "tf32"  # the second says nothing of 16-bit numbers
+    return "ieee" if x.dtype == torch.float32 else "tf32"  # ignored for 16-bit numbers
 
 
 def _hidden_block(hidden: int) -> int:
     return max(16, triton.next_power_of_2(hidden))
 
 
-def _constants(x: Tensor, g: Tensor, parameters: Parameters, tiling: Tiling) -> dict[str, int | str]:
+def _constants(x: Tensor, g: Tensor, parameters: GateParameters, tiling: Tiling) -> dict[str, int | str]:
     return {
         **{"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias), "PRECISION": _precision(x), "num_warps": tiling.warps},
         **{"BLOCK_P": tiling.pixels, "BLOCK_K": tiling.channels, "BLOCK_F": _hidden_block(len(parameters.bias))},
     }
 
 
-def _epilogue_constants(x: Tensor, g: Tensor, parameters: Parameters) -> dict[str, int]:
+def _epilogue_constants(x: Tensor, g: Tensor, parameters: GateParameters) -> dict[str, int]:
     widths = {"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias)}
     return {**widths, "BLOCK_P": EPILOGUE_PIXELS, "BLOCK_K": EPILOGUE_CHANNELS, "num_warps": 4}
-
-
-def _num_multiprocessors(x: Tensor) -> int:
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2  # the interpreter's
-
-
-@contextmanager
-def _on_device_of(x: Tensor) -> Iterator[None]:
-    """Triton launches on the current device; matrix products keep the dtype that they are given."""
-    with torch.autocast(x.device.type, enabled=False):
-        if x.is_cuda:
-            with torch.cuda.device(x.device):
-                yield
-        else:
-            yield

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
-# Arguments of kernels have types at compile time alone, and tuples grow.
+# Kernel arguments have types only at compile time, and tuples grow.
 """Triton kernels of the attention gate. Imported on first use; nothing is compiled before the first launch.
 
-Every tensor of pixels is addressed by three strides, image, pixel and channel, so that channels-last, NCHW and odd sizes are one code.
+Every tensor of pixels is addressed by three strides (image, pixel, channel), so one kernel serves channels-last, NCHW and odd sizes.
 A tile is BLOCK_P pixels of one image with all their channels. Channels are padded to a power of two with zeros, which add nothing.
 """
 
@@ -12,13 +12,13 @@ import triton.language as tl
 
 @triton.jit
 def _relu(hidden):
-    """NaN stays NaN: a network that has diverged must not look sound."""
+    """Keeps NaN, so that a diverged network shows it."""
     return tl.maximum(hidden, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def _offsets(pixel, channel, stride_pixel, stride_channel):
-    """In 64 bits: an image may have more values than 32 bits count."""
+    """64-bit offsets: an image may have more than 2^31 values."""
     return pixel.to(tl.int64)[:, None] * stride_pixel + channel.to(tl.int64)[None, :] * stride_channel
 
 
@@ -72,7 +72,7 @@ def _project(hidden, tiles, weight, k, f, channels: tl.constexpr, F: tl.constexp
 
 @triton.jit
 def _attention(hidden_tile, psi, psi_bias):
-    """alpha (BLOCK_P,) of the hidden features after ReLU (BLOCK_P, BLOCK_F)."""
+    """alpha (BLOCK_P,) from the hidden features after ReLU (BLOCK_P, BLOCK_F)."""
     return _sigmoid(tl.sum(hidden_tile * psi[None, :], axis=1) + tl.load(psi_bias).to(tl.float32))
 
 
@@ -112,9 +112,9 @@ def gate_backward(
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile: alpha again from x and g, then grad_x, grad_g, grad_hidden (all pixels, F) and the tile's own row of `partial`.
+    """One tile: recomputes alpha from x and g, then writes grad_x, grad_g, grad_hidden (all pixels, F) and one row of `partial`.
 
-    The row holds what the tile adds to the gradients of bias (F), psi_weight (F) and psi_bias (1).
+    The row is the tile's part of the gradients of bias (F), psi_weight (F) and psi_bias (1).
     """
     tile = tl.program_id(0).to(tl.int64)
     image = tile // tiles_per_image
@@ -160,9 +160,9 @@ def gate_weight_gradient(
     pixels, tiles_per_image, tiles, rows_image, rows_pixel, rows_channel,
     C: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program p adds up grad_hidden^T rows over the tiles p, p + programs, ... into its own partial[p] (F, C); a sum over p finishes it.
+    """Program p sums grad_hidden^T rows over the tiles p, p + programs, ... into partial[p] (F, C); the caller sums over p.
 
-    No program writes where another does, and each adds in the order of its tiles: the same bits every time.
+    No two programs write to one place, and each adds in the order of its tiles, so the result has the same bits every time.
     """
     channel, f = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_F)
     total = tl.zeros((BLOCK_C, BLOCK_F), tl.float32)
@@ -181,7 +181,7 @@ def epilogue_forward(
     pixels,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """What follows the projections: ReLU, psi, sigmoid, the product, the concatenation. Rows of channels, any number of them.
+    """The rest of the gate after library products: ReLU, psi, sigmoid, product and concatenation, for any number of channels.
 
     hidden (P, F) before ReLU, x (P, C), g (P, G), out (P, C + G), alpha (P,).
     """
@@ -202,7 +202,7 @@ def epilogue_backward(
     pixels,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """hidden (P, F) before ReLU becomes its own gradient; grad_x (P, C) gets alpha * grad_out; `partial` as in gate_backward."""
+    """Replaces hidden (P, F) before ReLU by its gradient; grad_x (P, C) becomes alpha * grad_out; `partial` as in gate_backward."""
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     k = tl.arange(0, BLOCK_K)
     a = _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F, BLOCK_P, BLOCK_K)
@@ -226,7 +226,7 @@ def epilogue_backward(
 
 @triton.jit
 def _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr):
-    """alpha (BLOCK_P,) of the rows of hidden (P, F), which are before ReLU."""
+    """alpha (BLOCK_P,) from rows of hidden (P, F) before ReLU."""
     k = tl.arange(0, BLOCK_K)
     logit = tl.zeros((BLOCK_P,), tl.float32)
     for start in range(0, F, BLOCK_K):

@@ -128,9 +128,31 @@ def test_export_writes_standard_operators() -> None:
     assert sum(node.op_type == "Sigmoid" for node in nodes) == 2
 
 
-def test_export_with_a_backend_by_name_is_refused() -> None:
-    with pytest.raises(Exception, match="is not for export"):
-        torch.export.export(small_network("cpu", "cpu").eval(), (torch.randn(2, 1, 16, 16),), strict=False)
+def test_onnx_export_takes_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert choose_backend(torch.zeros(1, 4, 2, 2)) == "reference"
+    with pytest.raises(InputError, match="backend cpu is not for export"):
+        choose_backend(torch.zeros(1, 4, 2, 2), "cpu")
+
+
+def test_auto_keeps_the_fused_backend_in_a_compiled_network(backend: str, device: str) -> None:
+    """`torch.compiler.is_exporting()` is true there in torch 2.11, so the choice must not ask it."""
+    if backend == "reference":
+        pytest.skip("nothing is fused in the reference")
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, example: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compile(small_network("auto", device), fullgraph=True, backend=keep)(torch.randn(2, 1, 16, 16, device=device))
+    calls = [str(node.target) for graph in graphs for node in graph.graph.nodes if node.op == "call_function"]
+    assert sum(f"attention_gate_{backend}" in call for call in calls) == 2
+
+
+def test_torch_export_keeps_the_fused_operator() -> None:
+    program = torch.export.export(small_network("auto", "cpu").eval(), (torch.randn(2, 1, 16, 16),), strict=False)
+    assert any("attention_gate" in str(node.target) for node in program.graph.nodes)
 
 
 def test_auto_takes_the_blocked_path_on_the_cpu() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attunet.ops import attention_gate, cpu_gate
-from attunet.ops.reference import attention_gate_reference
+from attunet.ops.reference import GateParameters, attention_gate_reference
 
 Gate = Callable[..., tuple[Tensor, Tensor]]
 NAMES = ("out", "alpha", "x", "g", "weight_x", "weight_g", "bias", "psi_weight", "psi_bias")
@@ -264,7 +264,7 @@ def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few programs that each takes several tiles, as they do of the sizes that networks have."""
     from attunet.ops import triton_gate
 
-    monkeypatch.setattr(triton_gate, "_num_multiprocessors", lambda x: 1)
+    monkeypatch.setattr(triton_gate, "num_multiprocessors", lambda x: 1)
 
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
@@ -303,11 +303,13 @@ def test_a_broken_cpu_gate_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyP
         @staticmethod
         def forward(ctx, *inputs):  # type: ignore[no-untyped-def]
             ctx.save_for_backward(*inputs)
-            return module.forward(*inputs)
+            return module.forward(*inputs[:2], GateParameters(*inputs[2:]))
 
         @staticmethod
         def backward(ctx, *grads):  # type: ignore[no-untyped-def]
-            return module.backward(*grads, *ctx.saved_tensors)
+            x, g, *parameters = ctx.saved_tensors
+            grad_x, grad_g, gradients = module.backward(*grads, x, g, GateParameters(*parameters))
+            return grad_x, grad_g, *gradients
 
     with pytest.raises(AssertionError, match="relative error"):
         assert_agrees(BrokenGate.apply, SHAPES["square"], torch.float32)

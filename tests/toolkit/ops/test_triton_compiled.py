@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
 
 from attunet.ops import triton_gate, triton_kernels  # noqa: E402
+from attunet.ops.reference import GateParameters  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
 REGISTERS, LEAST_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
@@ -54,9 +55,10 @@ def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.Monke
         monkeypatch.setattr(triton_kernels, name, recorder(getattr(triton_kernels, name), launches))
     x, g = (torch.zeros(2, width, 16, 16, dtype=dtype).to(memory_format=torch.channels_last) for _ in range(2))
     hidden = width // 2
-    parameters = [torch.zeros(shape) for shape in ((hidden, width), (hidden, width), (hidden,), (hidden,), (1,))]
-    out, _ = triton_gate.forward(x, g, *parameters)
-    triton_gate.backward(out, None, x, g, *parameters)
+    shapes = ((hidden, width), (hidden, width), (hidden,), (hidden,), (1,))
+    parameters = GateParameters(*(torch.zeros(shape) for shape in shapes))
+    out, _ = triton_gate.forward(x, g, parameters)
+    triton_gate.backward(out, None, x, g, parameters)
     different = {launch.kernel: launch for launch in launches}  # the gradients of both weights are one kernel
     return list(different.values())
 

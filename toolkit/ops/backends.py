@@ -1,0 +1,72 @@
+"""The choice of a backend, the same for every operation: an explicit name is obeyed or refused, `auto` takes the first that applies."""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from attunet.errors import InputError
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HAS_TRITON = find_spec("triton") is not None
+TRITON_ON_CPU = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own switch: kernels run through NumPy, for tests
+
+
+def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
+    """The backend that computes `operation`.
+
+    Args:
+        operation: its name, for messages.
+        backend: `auto` or one of the names in `obstacles`.
+        obstacles: for each backend why it cannot compute this call, or an empty text; `auto` takes the first without an obstacle.
+
+    Raises:
+        InputError: if the name is unknown, or if the named backend has an obstacle.
+    """
+    if backend == "auto":
+        return next(name for name, obstacle in obstacles.items() if not obstacle)
+    if backend not in obstacles:
+        raise InputError(f"{operation}: backend must be one of auto, {', '.join(reversed(obstacles))}, got {backend!r}")
+    if obstacles[backend]:
+        raise InputError(f"{operation}: backend {backend} {obstacles[backend]}")
+    return backend
+
+
+def custom_operator_obstacle(transformed: bool) -> str:
+    """Why an operator that only attunet knows cannot be used now.
+
+    `torch.onnx.is_in_onnx_export()` and not `torch.compiler.is_exporting()`: in torch 2.11 the second is also true inside
+    `torch.compile(fullgraph=True)`.
+
+    Args:
+        transformed: whether the inputs are inside a transform of torch.func or have tangents.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return "is not for export, which takes standard operators: use auto or reference"
+    return "knows neither torch.func's transforms nor forward-mode derivatives: use auto or reference" if transformed else ""
+
+
+def triton_obstacle(x: Tensor) -> str:
+    """Why Triton kernels cannot take x, or an empty text."""
+    if x.dtype not in TRITON_DTYPES:
+        return f"takes float32, bfloat16 or float16, got {x.dtype}"
+    if not HAS_TRITON:
+        return "needs the package triton, which is not installed"
+    if TRITON_ON_CPU:
+        return "" if x.device.type == "cpu" else f"runs in Triton's interpreter (TRITON_INTERPRET=1) on the CPU, got {x.device.type}"
+    if x.device.type != "cuda" or torch.version.hip:
+        return f"needs a tensor on an NVIDIA GPU, got {x.device.type}"
+    if torch.cuda.get_device_properties(x.device).major < 8:
+        return "needs a GPU of compute capability 8.0 or later"
+    return ""
+
+
+def are_transformed(*tensors: Tensor | None) -> bool:
+    """Whether this runs inside vmap, grad, jvp or the like, or a tensor has a tangent: torch.library's operators would ignore them."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or any(t is not None and unpack_dual(t).tangent is not None for t in tensors)

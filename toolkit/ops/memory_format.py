@@ -1,0 +1,31 @@
+"""Memory formats of (N, C, H, W) tensors: every backend returns the memory format of its input."""
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(*tensors: Tensor) -> bool:
+    """True if every tensor is channels-last and at least one is not also contiguous (tensors with one channel or one pixel are both)."""
+    return all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) and not all(t.is_contiguous() for t in tensors)
+
+
+def empty_result(x: Tensor, g: Tensor, channels: int) -> Tensor:
+    """An empty (N, channels, H, W): channels-last if both inputs are, contiguous otherwise."""
+    memory_format = torch.channels_last if is_channels_last(x, g) else torch.contiguous_format
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=memory_format)
+
+
+def empty_alpha(x: Tensor) -> Tensor:
+    """An empty (N, 1, H, W) of x's dtype and device."""
+    return x.new_empty((x.shape[0], 1, *x.shape[2:]))
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) as contiguous rows (N * H * W, C): a view of a channels-last tensor, a copy of any other."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+def copy_rows(rows: Tensor, image: Tensor) -> None:
+    """Copies rows (N * H * W, C) into the (N, C, H, W) that they belong to, unless they are a view of it."""
+    if rows.data_ptr() != image.data_ptr():
+        image.copy_(rows.view(image.shape[0], *image.shape[2:], image.shape[1]).permute(0, 3, 1, 2))
