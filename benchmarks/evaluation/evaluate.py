@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.details import FILE as DETAILS
+from attunet.benchmarks.evaluation.details import evaluation_details
 from attunet.benchmarks.evaluation.from_file import predict_from_file
 from attunet.benchmarks.evaluation.memory import peak_memory_mb
 from attunet.benchmarks.evaluation.models import Candidate, load_candidates
 from attunet.benchmarks.evaluation.plots import draw_evaluation
 from attunet.benchmarks.evaluation.results_table import markdown
+from attunet.benchmarks.evaluation.saved_cases import new_cases, save_attention, save_case, save_prediction
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
@@ -25,11 +28,13 @@ from attunet.metrics.overlap import case_metrics, confusion
 from attunet.store import Case, Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
+from attunet.volumes.slices import preprocess
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 BATCH_SIZES = (1, 8)
+ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 
 
 def evaluate(
@@ -56,7 +61,9 @@ def evaluate(
         _check_fit(candidate, opened)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: must be a folder, or nothing yet")
-    judged = _judge(candidates, opened, cases, source)
+    with new_cases(out) as kept:
+        judged = _judge(candidates, opened, cases, source, kept)
+        _keep_attention(candidates, judged, opened, source, kept)
     make_folder(out)
     timings = _time(candidates, latency_seconds)
     rows = [_row(c, score_row(results, opened.classes), timed) for c, results, timed in zip(candidates, judged, timings, strict=True)]
@@ -71,6 +78,8 @@ def evaluate(
     results = nan_to_null(results)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
+    arguments = ["--out", out.name, *(x for p in providers for x in ("--provider", p)), *([] if fold is None else ["--fold", str(fold)])]
+    write_text(out / DETAILS, json.dumps(nan_to_null(evaluation_details(opened, cases, candidates, arguments)), indent=1) + "\n")
     draw_evaluation(out / "plots", results, candidates, opened, source=source)
     return results
 
@@ -109,24 +118,40 @@ def _seen_patients(candidate: Candidate, store: Store) -> set[str]:
     return {c.patient for c in store.cases if c.image_sha256 in candidate.training_hashes}
 
 
-def _judge(candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None) -> list[list[CaseResult]]:
-    """Every case through every model, models in turn: one list of case results per model."""
+def _judge(candidates: Sequence[Candidate], store: Store, cases: Sequence[Case], source: Path | None, kept: Path) -> list[list[CaseResult]]:
+    """Every case through every model, models in turn: one list of case results per model. kept: the folder for images and label maps."""
     judged: list[list[CaseResult]] = [[] for _ in candidates]
     seen = [_seen_patients(c, store) for c in candidates]
     for number, case in enumerate(cases):
         volume, truth = store.read_source(case.name, source)
         assert truth is not None, case.name
+        save_case(kept / case.name, volume, truth, store.spec)
         first: np.ndarray | None = None
-        for candidate, patients, results in zip(candidates, seen, judged, strict=True):
+        for index, (candidate, patients, results) in enumerate(zip(candidates, seen, judged, strict=True)):
             if number == 0:
                 predict_from_file(candidate, store, case, source)  # warm: not timed
             prediction, milliseconds = predict_from_file(candidate, store, case, source)
+            save_prediction(kept / case.name / f"prediction-{index}.npz", prediction, volume, store.spec)
             first = prediction if first is None else first
             metrics = case_metrics(prediction, truth, volume.spacing, len(store.classes))
             agreement = confusion(prediction, first, len(store.classes))
             results.append(CaseResult(case.name, case.patient, case.patient in patients, metrics, agreement, milliseconds))
             logger.info(_progress(candidate, results[-1], number + 1, len(cases)))
     return judged
+
+
+def _keep_attention(
+    candidates: Sequence[Candidate], judged: Sequence[Sequence[CaseResult]], store: Store, source: Path | None, kept: Path
+) -> None:
+    """The gates' maps of the worst cases, which a report shows first."""
+    means = {results[0].case: np.mean([np.nan_to_num(r.metrics.dice).mean() for r in results]) for results in zip(*judged, strict=True)}
+    for name in sorted(means, key=lambda case: float(means[case]))[:ATTENTION_CASES]:
+        volume, _ = store.read_source(name, source)
+        for index, candidate in enumerate(candidates):
+            if candidate.attention is None:
+                continue
+            path, spec = kept / name / f"attention-{index}.npz", candidate.spec
+            save_attention(path, candidate.attention, preprocess(volume, spec), volume, spec)
 
 
 def _progress(candidate: Candidate, result: CaseResult, number: int, total: int) -> str:

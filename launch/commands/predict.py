@@ -15,9 +15,9 @@ from attunet.io.readers import stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
-from attunet.volumes.geometry import resize_linear
+from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
-from attunet.volumes.slices import Prepared, assemble, gather_context, restore_scores
+from attunet.volumes.slices import Prepared
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -89,18 +89,6 @@ def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu") 
     )
 
 
-def attention_volumes(model: Model, prepared: Prepared, *, batch_size: int = 8) -> list[np.ndarray]:
-    """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
-    gates: list[list[np.ndarray]] = []
-    for start in range(0, prepared.grid.num_slices, batch_size):
-        chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
-        found = model.attention(gather_context(prepared.slices, chosen, model.spec.context_slices))
-        gates = gates or [[] for _ in found]
-        for parts, part in zip(gates, found, strict=True):
-            parts.append(restore_scores(resize_linear(part[:, None], prepared.grid.window), prepared.grid)[:, 0])
-    return [assemble(np.concatenate(parts), prepared.grid) for parts in gates]
-
-
 def _suffix(files: tuple[Path, ...], dicom_seg: bool) -> str:
     known = suffixes_for(files)
     return ".dcm" if dicom_seg and ".dcm" in known else known[0]
@@ -118,7 +106,7 @@ def _check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -
 
 
 def _write_attention(model: Model, volume: Volume, prepared: Prepared, write: Path) -> None:
-    for number, values in enumerate(attention_volumes(model, prepared), 1):
+    for number, values in enumerate(attention_volumes(model.attention, prepared, model.spec.context_slices), 1):
         write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
 
 

@@ -1,0 +1,122 @@
+"""Where the models of an evaluation come from, for a report: cards, settings, training curves, commands. Names of files, never paths."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attunet.benchmarks.evaluation.models import Candidate
+from attunet.config import Config
+from attunet.store import Case, Store
+
+FILE = "details.json"
+SCHEMA = 1
+CURVES = {"train": ("loss",), "validation": ("loss", "dice")}  # what a report draws of metrics.jsonl: event: figures
+
+
+def evaluation_details(store: Store, cases: Sequence[Case], candidates: Sequence[Candidate], arguments: Sequence[str]) -> dict[str, Any]:
+    """JSON values. arguments: of `attunet evaluate`, after the models."""
+    names = [c.path.name for c in candidates]
+    return {
+        "schema": SCHEMA,
+        "commands": {"evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments)},
+        "cases": {case.name: case_details(case) for case in cases},
+        "models": {c.label: model_details(c) for c in candidates},
+    }
+
+
+def case_details(case: Case) -> dict[str, Any]:
+    """Size and hashes of a case; no name of a file and no patient."""
+    return {
+        "shape": list(case.native_shape),
+        "spacing": list(case.spacing),
+        "image_sha256": case.image_sha256,
+        "label_sha256": case.label_sha256,
+    }
+
+
+def model_details(candidate: Candidate) -> dict[str, Any]:
+    """card: text; settings: of the training, by section; curves: rows of metrics.jsonl; command: that made it.
+
+    Empty for a model that is neither a run nor an artefact.
+    """
+    if candidate.backend == "pytorch":
+        return _of_run(candidate)
+    if candidate.path.suffix != ".onnx":
+        return {}
+    from attunet.export.artefact.artefact import load_artefact
+    from attunet.export.artefact.card import card
+
+    about, _ = load_artefact(candidate.path)
+    precision = [] if about.precision == "fp32" else ["--precision", about.precision]
+    return {
+        "card": card(candidate.path),
+        "settings": about.config,
+        "license": about.license,
+        "curves": [],
+        "command": command("export", about.name, candidate.path.name, *precision),
+    }
+
+
+def _of_run(candidate: Candidate) -> dict[str, Any]:
+    from attunet.runs.ensemble import load_model
+    from attunet.runs.run_folder import read_metrics
+
+    run = load_model(candidate.path)
+    return {
+        "card": run_card(run.name, run.config, run.num_parameters, run.step, run.fold, list(run.training_cases)),
+        "settings": run.config.to_json(),
+        "license": None,
+        "curves": curves_of(read_metrics(candidate.path)),
+        "command": training_command(run.store.name, candidate.path.name, run.fold, run.config),
+    }
+
+
+def run_card(name: str, config: Config, num_parameters: int, step: int, fold: int | str, training_cases: Sequence[str]) -> str:
+    """A run for a person to read."""
+    network = ", ".join(f"{key} {value}" for key, value in config.to_json()["model"].items())
+    rows = [
+        ("run", f"{name}, {num_parameters:,} parameters, {step:,} steps"),
+        ("network", network),
+        ("trained on", f"{len(training_cases)} cases (fold {fold}): {', '.join(training_cases)}"),
+        ("afterwards", config.data.postprocessing.words),
+    ]
+    width = max(len(title) for title, _ in rows)
+    return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows), "", "Not a medical device."])
+
+
+def curves_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl` that curves are drawn of, with event, epoch, seconds, loss and mean Dice."""
+    kept = []
+    for row in rows:
+        figures = {name: row[name]["mean"] if name == "dice" else row[name] for name in CURVES.get(row["event"], ())}
+        if figures:
+            kept.append({"event": row["event"], "epoch": row["epoch"], "seconds": row["seconds"], **figures})
+    return kept
+
+
+def training_command(store: str, run: str, fold: int | str, config: Config) -> str:
+    """`attunet train` with every setting that is not the default; `[data]` comes from the store."""
+    settings = settings_of(config)
+    return command("train", store, run, "--model", config.model.name, "--fold", str(fold), *settings)
+
+
+def settings_of(config: Config) -> list[str]:
+    """`--set SECTION.FIELD=VALUE` of everything but `[data]` that differs from the defaults."""
+    default = Config().to_json()
+    chosen = []
+    for section, fields in config.to_json().items():
+        for field, value in fields.items():
+            if section != "data" and (section, field) != ("model", "name") and value != default[section][field]:
+                chosen += ["--set", f"{section}.{field}={_written(value)}"]
+    return chosen
+
+
+def command(name: str, *words: str) -> str:
+    """A command line of `attunet`, quoted for a shell."""
+    return shlex.join(["attunet", name, *words])
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if not isinstance(value, list | tuple) else f"[{', '.join(map(str, value))}]"

@@ -1,0 +1,151 @@
+"""Images and label maps of evaluated cases, kept beside the scores so that a report can show them.
+
+A case is a folder `cases/NAME`: `image.npz` with the scan in 8 bits and the truth, and for each model `prediction-N.npz` and, where they
+were asked for, `attention-N.npz`. All arrays are in viewing axes: X to the patient's left or right as RAS has it, without the scan's
+place in the room; pictures have row 0 at the top, so Y runs up.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.models import Attention
+from attunet.system.atomic_files import write_file
+from attunet.volumes.attention import attention_volumes
+from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
+from attunet.volumes.slices import Prepared
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.volume import Volume
+
+FOLDER = "cases"
+IMAGE = "image.npz"
+PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
+PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
+ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed
+
+
+@dataclass(frozen=True, eq=False)
+class SavedCase:
+    """image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; its value v stands for `low + (high - low) * v / 255`.
+
+    truth: class indices uint8 `(X, Y, Z)`. spacing: of the voxels along X, Y, Z in `unit`. slice_axis: that slices are stacked along.
+    oriented: whether R, L, A, P, S and I are known.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    low: float
+    high: float
+    spacing: tuple[float, float, float]
+    unit: str
+    slice_axis: int
+    oriented: bool
+
+
+@contextmanager
+def new_cases(out: Path) -> Iterator[Path]:
+    """A folder to save cases in, which becomes `out/cases` at the end and replaces an earlier one; nothing is left after an error."""
+    partial = out.with_name(f".{out.name}.{FOLDER}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+        partial.rename(out / FOLDER)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec) -> None:
+    """Writes `image.npz` of one case. truth: class indices `(X, Y, Z)` on the volume's grid."""
+    transform = viewing_transform(volume, spec)
+    channels = volume.data if len(volume.data) == 3 and volume.unit == "pixel" else volume.data[:1]
+    low, high = _range(channels, volume, spec)
+    scaled = np.clip((channels.astype(np.float32) - low) * (255 / max(high - low, 1e-12)), 0, 255)
+    arrays = {
+        "image": orient(np.rint(scaled).astype(np.uint8), transform),
+        "truth": orient(truth.astype(np.uint8), transform),
+        "range": np.array([low, high]),
+        "spacing": np.array(oriented_spacing(volume.spacing, transform)),
+        "unit": np.array(volume.unit),
+        "slice_axis": np.array(spec.slice_axis),
+        "oriented": np.array(spec.orientation is not None),
+    }
+    _write(folder / IMAGE, arrays)
+
+
+def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: PreprocessSpec) -> None:
+    """prediction: class indices `(X, Y, Z)` on the volume's grid."""
+    _write(path, {"prediction": orient(prediction.astype(np.uint8), viewing_transform(volume, spec))})
+
+
+def save_attention(path: Path, network: Attention, prepared: Prepared, volume: Volume, spec: PreprocessSpec) -> None:
+    """Every gate's map of one case in 8 bits, on a grid that may be coarser than the scan's; nothing for a network without gates.
+
+    network: slices float32 `(N, C, H, W)` to logits and the map of every gate `(N, h, w)`, 0 to 1, the deepest first.
+    """
+    transform = viewing_transform(volume, spec)
+    gates = attention_volumes(lambda slices: network(slices)[1], prepared, spec.context_slices)
+    if gates:
+        _write(path, {f"gate_{n}": _coarse(orient(gate, transform), spec.slice_axis) for n, gate in enumerate(gates, start=1)})
+
+
+def load_case(folder: Path) -> SavedCase | None:
+    """None where nothing was kept of the case."""
+    if not (folder / IMAGE).is_file():
+        return None
+    with np.load(folder / IMAGE, allow_pickle=False) as kept:
+        x, y, z = (float(v) for v in kept["spacing"])
+        return SavedCase(
+            image=kept["image"],
+            truth=kept["truth"],
+            low=float(kept["range"][0]),
+            high=float(kept["range"][1]),
+            spacing=(x, y, z),
+            unit=str(kept["unit"]),
+            slice_axis=int(kept["slice_axis"]),
+            oriented=bool(kept["oriented"]),
+        )
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a prediction or of attention maps by name; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:
+    """From the volume's own axes to those in which cases are kept."""
+    return PICTURE if spec.orientation is None else orientation_transform(volume.affine, "RAS")
+
+
+def _range(channels: np.ndarray, volume: Volume, spec: PreprocessSpec) -> tuple[float, float]:
+    """The intensities that become 0 and 255."""
+    if spec.normalization == "ct":  # the window that was trained with, and half of it again on both sides
+        low, high = spec.window
+        return low - (high - low) / 2, high + (high - low) / 2
+    if volume.unit == "pixel" and channels.min() >= 0 and channels.max() <= 255:
+        return 0.0, 255.0
+    low, high = (float(v) for v in np.percentile(channels, PERCENTILES))
+    return low, max(high, low + 1e-6)
+
+
+def _coarse(gate: np.ndarray, slice_axis: int) -> np.ndarray:
+    slices = np.moveaxis(gate, slice_axis, 0)
+    factor = min(1.0, ATTENTION_SIDE / max(slices.shape[1:]))
+    rows, columns = (max(1, round(side * factor)) for side in slices.shape[1:])
+    resized = np.clip(resize_linear(slices, (rows, columns)), 0, 1)
+    return np.ascontiguousarray(np.moveaxis(np.rint(255 * resized).astype(np.uint8), 0, slice_axis))
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_file(path, lambda partial: np.savez_compressed(partial, **contiguous))  # type: ignore[arg-type]
