@@ -58,10 +58,10 @@ def model_details(candidate: Candidate) -> dict[str, Any]:
 
 
 def _of_run(candidate: Candidate) -> dict[str, Any]:
-    from attunet.runs.ensemble import load_model
+    from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
-    run = load_model(candidate.path)
+    run = load_runs(candidate.path)
     return {
         "card": run_card(run.name, run.config, run.num_parameters, run.step, run.fold, list(run.training_cases)),
         "settings": run.config.to_json(),
