@@ -11,6 +11,7 @@ from attunet.volumes.spec import Postprocessing
 Spacing = tuple[float, float, float]
 
 ONE_PART = 0.99  # of a class's voxels, in one part: then it is one
+EQUALLY_FAR = 1e-9  # of a distance: many voxels of a grid are equally far from two pieces, and every client must decide alike
 ROUNDING = 1e-6  # of a voxel: 6 mm are three voxels of 2 mm, whatever the binary fractions say
 
 
@@ -26,7 +27,8 @@ def keep_largest_components(
 
     Of parts of one size the first in the array's order stays. With `erosion_mm` the part is eroded by so many whole voxels along every
     axis as fit into it; an axis of one voxel is left alone, for a picture has no depth. Where that leaves several pieces, each voxel goes
-    with the nearest piece, and those of the largest piece stay. Where it leaves nothing, all of a part that is thin everywhere stays.
+    with the nearest piece, at equal distances with the largest, and those of the largest piece stay. Where it leaves nothing, all of a
+    part that is thin everywhere stays.
     """
     kept = indices.copy()
     radii = _voxels(erosion_mm, spacing, indices.shape)
@@ -84,8 +86,10 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
     pieces, sizes = _numbered(_eroded(inside, radii))
     if len(sizes) <= 2:  # one piece, or none of a part that is thin everywhere
         return part
-    nearest = ndimage.distance_transform_edt(pieces == 0, sampling=spacing, return_distances=False, return_indices=True)
-    own, sizes = _numbered(inside & (pieces[tuple(nearest)] == sizes.argmax()))
+    largest = pieces == sizes.argmax()
+    to_largest = ndimage.distance_transform_edt(~largest, sampling=spacing)
+    to_others = ndimage.distance_transform_edt((pieces == 0) | largest, sampling=spacing)
+    own, sizes = _numbered(inside & (to_largest <= to_others * (1 + EQUALLY_FAR)))
     kept = np.zeros_like(part)
     kept[box] = own == sizes.argmax()
     return kept

@@ -74,6 +74,12 @@ def test_the_neck_is_shared_between_the_pieces_that_it_joins() -> None:
     assert not kept[15:, :].any()
 
 
+@pytest.mark.parametrize("flip", [1, -1])
+def test_a_voxel_equally_far_from_two_pieces_stays_with_the_largest(flip: int) -> None:
+    kept = keep_largest_components(dumbbell(neck=2)[::flip], 2, (1.0, 1.0, 1.0), 1.0)[::flip]
+    assert kept[14, 3:5].all()  # five voxels from either eroded square
+
+
 def test_a_neck_of_two_slices_is_cut_where_slices_are_thin_enough() -> None:
     labels = np.moveaxis(dumbbell(neck=2, depth=6), 1, 2)  # (30, 6, 14): the neck is narrow from slice to slice alone
     assert not keep_largest_components(labels, 2, (3.0, 3.0, 3.0), 3.0)[18:].any()
