@@ -16,7 +16,7 @@ def packages() -> list[str]:
 
 setup(
     name="attunet",
-    version=re.search(r'__version__ = "(.+)"', (HERE / "toolkit/__init__.py").read_text()).group(1),
+    version=re.search(r'__version__ = "(.+)"', (HERE / "toolkit/version.py").read_text()).group(1),
     description="U-Net and Attention U-Net for slices of medical volumes: from a folder of scans to an evaluated ONNX file",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
@@ -25,7 +25,7 @@ setup(
     python_requires=">=3.11",
     package_dir=ROOMS,
     packages=packages(),
-    package_data={"attunet": ["presets/*.toml"], "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"]},
+    package_data={"attunet": ["py.typed", "presets/*.toml"], "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"]},
     install_requires=[
         "numpy>=2.0",  # arrays
         "scipy>=1.14",  # distances and components in the metrics and in post-processing

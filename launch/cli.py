@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from attunet import __version__
 from attunet.config import MODELS
 from attunet.launch.exit_codes import debug_option, run_command
 from attunet.launch.options import PATH, FoldList, config_options, source_options
 from attunet.launch.train import train_command
 from attunet.presets import read_config
+from attunet.version import __version__
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 

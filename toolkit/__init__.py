@@ -1,17 +1,73 @@
-"""attunet: U-Net and Attention U-Net for slices of medical volumes, from a folder of scans to an evaluated ONNX file."""
+"""attunet: U-Net and Attention U-Net for slices of medical volumes, from a folder of scans to an evaluated ONNX file.
+
+The names below are the public API. Each is imported when it is first used, so that `import attunet` needs neither torch nor accelerate,
+and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `prepare`.
+"""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from attunet.version import __version__
 
-_PUBLIC = {  # name: module; imported when a name is first used, so that prediction with an artefact imports no torch
+if TYPE_CHECKING:
+    from attunet.benchmarks.evaluation.evaluate import evaluate
+    from attunet.config import Config, DataConfig
+    from attunet.errors import InputError, RunError
+    from attunet.export.build.export_run import export_run as export
+    from attunet.export.load_model import load_model
+    from attunet.export.runtime.segmenter import Segmenter
+    from attunet.models.attention_unet import AttentionUNet
+    from attunet.models.unet import UNet
+    from attunet.ops.attention_gate import attention_gate
+    from attunet.preparation.prepare import prepare
+    from attunet.presets import read_config
+    from attunet.store import open_store
+    from attunet.training.loop import train
+
+__all__ = [
+    "AttentionUNet",
+    "Config",
+    "DataConfig",
+    "InputError",
+    "RunError",
+    "Segmenter",
+    "UNet",
+    "__version__",
+    "attention_gate",
+    "evaluate",
+    "export",
+    "load_model",
+    "open_store",
+    "prepare",
+    "read_config",
+    "train",
+]
+
+_MODULES = {
+    "AttentionUNet": "attunet.models.attention_unet",
+    "Config": "attunet.config",
+    "DataConfig": "attunet.config",
+    "InputError": "attunet.errors",
+    "RunError": "attunet.errors",
     "Segmenter": "attunet.export.runtime.segmenter",
+    "UNet": "attunet.models.unet",
+    "attention_gate": "attunet.ops.attention_gate",
+    "evaluate": "attunet.benchmarks.evaluation.evaluate",
+    "export": "attunet.export",  # a package that can be called, see there
     "load_model": "attunet.export.load_model",
+    "open_store": "attunet.store",
+    "prepare": "attunet.preparation.prepare",
+    "read_config": "attunet.presets",
+    "train": "attunet.training.loop",
 }
-__all__ = ["Segmenter", "__version__", "load_model"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
         raise AttributeError(f"module 'attunet' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    module = import_module(_MODULES[name])
+    return module if name == "export" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

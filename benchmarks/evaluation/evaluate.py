@@ -38,14 +38,14 @@ ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 
 
 def evaluate(
-    store: Path,
-    models: Sequence[Path],
-    out: Path,
+    store: str | Path,
+    models: Sequence[str | Path],
+    out: str | Path,
     *,
     providers: Sequence[str] = ("cpu",),
     device: str = "cpu",
     fold: int | None = None,
-    source: Path | None = None,
+    source: str | Path | None = None,
     latency_seconds: float = 5.0,
 ) -> dict[str, Any]:
     """Judges every model on the labelled cases of a store (with `fold`: on those that the fold leaves out) and times it.
@@ -54,9 +54,10 @@ def evaluate(
     latency_seconds: time for each model and batch size. source: where the source files are now, if they moved.
     Raises InputError for what does not fit together, RunError when a model or a provider fails at work.
     """
+    out, source = Path(out), Path(source) if source is not None else None
     opened = open_store(store)
     cases = _cases(opened, fold)
-    candidates = load_candidates(models, providers=providers, device=device)
+    candidates = load_candidates([Path(model) for model in models], providers=providers, device=device)
     for candidate in candidates:
         _check_fit(candidate, opened)
     if out.exists() and not out.is_dir():

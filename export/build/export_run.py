@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import torch
 
-from attunet import __version__
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.build.graph import export_graph
@@ -25,6 +24,7 @@ from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_file
+from attunet.version import __version__
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
@@ -36,12 +36,12 @@ MAX_TRAINING_CASES = 8  # judged on when the run left none out
 
 
 def export_run(
-    run_path: Path,
-    out: Path,
+    run_path: str | Path,
+    out: str | Path,
     *,
     precision: str = "fp32",
-    store: Path | None = None,
-    source: Path | None = None,
+    store: str | Path | None = None,
+    source: str | Path | None = None,
     outputs: Sequence[str] = ("labels", "logits"),
     size: tuple[int, int] | None = None,
     largest_component: bool | None = None,
@@ -56,6 +56,7 @@ def export_run(
     Raises InputError for a call that cannot work, RunError with the figures where the artefact disagrees with the checkpoint on the cases
     that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
     """
+    run_path, out, source = Path(run_path), Path(out), Path(source) if source is not None else None
     _check_call(out, precision, size)
     run = load_runs(run_path)
     opened = open_store(store or run.store)

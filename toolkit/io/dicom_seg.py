@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-import attunet
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.dicom import FILE_ERRORS, SliceNames, read_header
+from attunet.version import __version__
 from attunet.volumes.volume import Volume
 
 SCHEME = "99ATTUNET"  # a private coding scheme: a stranger's class names have no code in a public one
@@ -52,7 +52,7 @@ def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Vol
                 instance_number=1,
                 manufacturer="attunet",
                 manufacturer_model_name="attunet",
-                software_versions=attunet.__version__,
+                software_versions=__version__,
                 device_serial_number="0",
                 content_label="SEGMENTATION",
                 series_description="Segmentation by attunet, not a medical device",
@@ -86,5 +86,5 @@ def _describe(number: int, classes: Classes) -> Any:
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=Code(str(classes.values[number]), SCHEME, name),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=AlgorithmIdentificationSequence("attunet", codes.DCM.ArtificialIntelligence, attunet.__version__),
+        algorithm_identification=AlgorithmIdentificationSequence("attunet", codes.DCM.ArtificialIntelligence, __version__),
     )

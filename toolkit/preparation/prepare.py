@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attunet
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
@@ -23,6 +22,7 @@ from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, label_files, open_store, read_manifest
 from attunet.system.atomic_files import sha256
 from attunet.system.workers import over_cases
+from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
     """The manifest without its cases."""
     return {
         "schema": SCHEMA,
-        "attunet": attunet.__version__,
+        "attunet": __version__,
         "name": name,
         "layout": seen.source.layout,
         "reason": seen.source.reason,

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from attunet import __version__
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.runs.checkpoint import Checkpoint
 from attunet.store import Store
+from attunet.version import __version__
 
 # Fields that may differ between the parts of one training: none of them changes a figure.
 FREE_TO_CHANGE = (

@@ -42,13 +42,13 @@ VALIDATIONS_PER_RUN = 10
 
 
 def train(
-    store_path: Path,
-    run_path: Path,
+    store_path: str | Path,
+    run_path: str | Path,
     config: Config,
     *,
     fold: int | Literal["all"],
     resume: Resume = "never",
-    init: Path | None = None,
+    init: str | Path | None = None,
 ) -> None:
     """Trains one network on the cases that `fold` leaves in, and validates on those it leaves out.
 
@@ -56,6 +56,7 @@ def train(
     init: a run or a checkpoint folder whose weights are the start (fine-tuning).
     Raises InputError for a wrong call, RunError when training fails, Stopped (128 + signal) after SIGTERM or SIGINT.
     """
+    store_path, run_path, init = Path(store_path), Path(run_path), Path(init) if init is not None else None
     store = open_store(store_path)
     training, held_out = store.split(fold)
     if not training:

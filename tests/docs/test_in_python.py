@@ -1,0 +1,36 @@
+"""The examples of docs/in-python.md, run in the order of the page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from attunet.phantom import write_phantom
+
+PAGE = Path(__file__).parents[2] / "docs" / "in-python.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    write_phantom(tmp_path / "scans", cases=4, reduce=2)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in EXAMPLES:
+        exec(compile(example, str(PAGE), "exec"), names)  # our own page
+    assert len(EXAMPLES) == 6
+    assert names["weights"]
+    assert (tmp_path / "model.onnx").exists()
+
+
+def test_public_names_exist_and_the_light_ones_import_no_torch() -> None:
+    import subprocess
+    import sys
+
+    light = ["Segmenter", "load_model", "open_store", "prepare", "read_config", "Config", "DataConfig", "InputError", "RunError"]
+    code = f"import sys, attunet; [getattr(attunet, name) for name in {light}]; print('torch' in sys.modules, 'accelerate' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False", "False"]
+    code = "import attunet; [getattr(attunet, name) for name in attunet.__all__]; assert callable(attunet.export)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
