@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 DEMO_OUT ?= demo
 DEMO_ARGS ?=
 
-.PHONY: setup demo test lint types soak clean
+.PHONY: setup demo check test lint types links docs soak clean
 
 setup: $(INSTALLED)
 
@@ -14,12 +14,16 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 	  sys.exit("attunet runs on Python 3.11 and 3.12, and $(PYTHON) is %d.%d: try make PYTHON=python3.12 $(MAKECMDGOALS)" % v \
 	  if v not in ((3, 11), (3, 12)) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,docs,dev]'
 	@touch $@
 
 # Both networks trained, exported, evaluated and drawn. DEMO_ARGS="--data DIR" for your own cases.
 demo: $(INSTALLED)
 	$(BIN)/attunet demo --out $(DEMO_OUT) $(DEMO_ARGS)
+
+# Linters, types and the quick tests, in about a minute.
+check: lint types
+	$(BIN)/python -m pytest -m "not slow and not soak" -n 2 -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/io tests/test_structure.py
 
 test: lint types
 	$(BIN)/python -m pytest -m "not soak"
@@ -28,11 +32,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The folders are installed under one import name; mypy sees that name through a folder of links.
-types: $(INSTALLED)
+# The folders are installed under one import name; mypy, editors and the API reference see that name through a folder of links.
+links:
 	@rm -rf build/types && mkdir -p build/types/attunet
 	@ln -s $(CURDIR)/toolkit/* $(CURDIR)/launch $(CURDIR)/export $(CURDIR)/benchmarks build/types/attunet/
+
+types: $(INSTALLED) links
 	MYPYPATH=build/types $(BIN)/mypy -p attunet
+
+# The documentation site, in build/site; a broken link or an unknown name is an error.
+docs: $(INSTALLED) links
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak

@@ -50,7 +50,9 @@ setup(
         "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # the documentation site and its API reference
         "dev": [
+            *["pytest-xdist", "pre-commit"],  # the quick check and the linters at a commit
             *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
