@@ -4,6 +4,7 @@ import gzip
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -68,6 +69,33 @@ def read_nifti(path: Path, *, frames: bool = False) -> Volume:
             data = data.astype(np.float32)
     data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape(shape)
     return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=header)
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """shape: `(C, X, Y, Z)`; dtype: of the stored voxels; is_scaled: whether a slope or an intercept makes float32 of them."""
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype
+    affine: np.ndarray
+    is_scaled: bool
+
+
+def read_nifti_header(path: Path, *, frames: bool = False) -> NiftiHeader:
+    """The header alone, after the checks of `read_nifti`; of a gzipped file its first bytes are inflated."""
+    try:
+        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
+            warnings.simplefilter("ignore")
+            header = _header(path, file.read(540))
+            x, y, z, c = _checked_shape(path, header, frames)
+            slope, intercept = header.get_slope_inter()
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except InputError:
+        raise
+    except FILE_ERRORS as error:
+        raise InputError(f"{path}: cannot be read as NIfTI: {one_line(error)}") from None
+    is_scaled = (slope if slope is not None else 1) != 1 or (intercept or 0) != 0
+    return NiftiHeader((c, x, y, z), header.get_data_dtype(), checked_affine(path, affine), is_scaled)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -1,0 +1,17 @@
+"""An HTTP server for artefacts, and its client. The server needs the extra `serve`, the client the extra `client`; neither needs torch."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attunet.export.serve.client import Client
+
+__all__ = ["Client"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Client` on demand, so that the server runs without httpx."""
+    if name == "Client":
+        from attunet.export.serve.client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

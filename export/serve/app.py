@@ -1,0 +1,47 @@
+"""The application: addresses, errors and the frame around them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
+
+from attunet import __version__
+from attunet.errors import InputError, RunError
+from attunet.export.serve.guard import HUNG_UP, Guard
+from attunet.export.serve.refusal import Refusal
+from attunet.export.serve.replies import reply_to
+from attunet.export.serve.routes import inference, pages, segment
+from attunet.export.serve.service import Service
+
+DESCRIPTION = "Segmentation of medical volumes with artefacts of attunet. Not a medical device."
+
+
+def make_app(service: Service) -> ASGIApp:
+    """An ASGI application that serves `service`."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.queue.close()
+
+    app = FastAPI(title="attunet", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    for kind in (Refusal, InputError, RunError, OSError, MemoryError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    for router in (segment.router, inference.router, pages.router):
+        app.include_router(router)
+    return Guard(app, service)
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    return reply_to(error)
+
+
+async def _answer_nobody(_: Request, error: Exception) -> Response:
+    return Response(status_code=HUNG_UP)

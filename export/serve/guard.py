@@ -1,0 +1,144 @@
+"""Every request's frame: who may ask, how long, how many at once; and one line of log and one count for each."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from attunet.export.serve.refusal import UNAVAILABLE, Refusal, refusal_of
+from attunet.export.serve.replies import reply
+from attunet.export.serve.routes.context import TICKET
+from attunet.export.serve.service import Service
+from attunet.export.serve.settings import LOOPBACK
+from attunet.export.serve.work.queue import Ticket
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = ("/", "/page.js", "/viewer.js", "/style.css", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+HUNG_UP = 499  # as web servers log it; nobody gets it
+SENDING_S = 30.0  # for an answer that was finished at the last moment
+DRAIN_S, DRAIN_BYTES = 1.0, 2**23  # of a refused body, so that the client gets to read the refusal
+SAFETY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+class Guard:
+    """The application around all others."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service, self._open = app, service, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        ticket = scope[TICKET] = Ticket(time.monotonic() + self._service.settings.timeout_s)
+        self._count(1)
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(self._service.settings.timeout_s + SENDING_S):
+                await self._answer(scope, exchange)
+        except (TimeoutError, ClientDisconnect):
+            exchange.status = exchange.status or HUNG_UP
+        finally:
+            self._count(-1)
+            self._record(scope, exchange.status or HUNG_UP, time.monotonic() - start, ticket)
+
+    async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
+        try:
+            self._check(scope)
+            await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if not isinstance(error, Refusal):  # its text may quote a file
+                logger.error("%s at %s", type(error).__name__, _places(error))
+            if exchange.status is None:
+                await reply(refusal_of(error))(scope, exchange.receive, exchange.send)
+
+    def _check(self, scope: Scope) -> None:
+        settings, headers = self._service.settings, dict(scope["headers"])
+        if self._open > settings.max_requests:
+            raise Refusal(UNAVAILABLE, f"{settings.max_requests} requests are open; try again", retry_after=5)
+        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0] or headers.get(b"host", b"").decode("latin-1")
+        if settings.is_local and host.strip("[]") not in LOOPBACK:
+            # A page of another site whose name was made to lead here would have that site's name.
+            raise Refusal(421, f"Host: must be {' or '.join(LOOPBACK)}")
+        if settings.token is not None and scope["path"] not in OPEN_PATHS:
+            kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+            if kind.lower() != "bearer" or not settings.accepts(token.strip()):
+                raise Refusal(401, "Authorization: must be Bearer with this server's token")
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        self._service.metrics.open_requests.set(self._open)
+
+    def _record(self, scope: Scope, status: int, seconds: float, ticket: Ticket) -> None:
+        """One line that says nothing of the scan: no address but its pattern, no name but a served model's."""
+        route = getattr(scope.get("route"), "path", "none")
+        name = scope.get("path_params", {}).get("name", "")
+        model = name if name in self._service.models else ""
+        metrics = self._service.metrics
+        metrics.requests.labels(route, model, str(status)).inc()
+        if status >= 400:
+            metrics.failures.labels(route, model, str(status)).inc()
+        stages = {stage: round(spent, 4) for stage, spent in ticket.seconds.items()}
+        facts: dict[str, Any] = {"method": scope["method"], "route": route, "model": model, "status": status}
+        facts |= {"seconds": round(seconds, 4), "stages": stages}
+        text = " ".join(f"{stage} {spent:.3f}" for stage, spent in stages.items())
+        logger.info("%s %s %s %d %.3f s %s", scope["method"], route, model or "-", status, seconds, text, extra={"request": facts})
+
+
+class _Exchange:
+    """A request's body and answer, with what is known of them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        names = {name for name, _ in scope["headers"]}
+        self._body_is_over = not names & {b"content-length", b"transfer-encoding"}
+        self.status: int | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._body_is_over = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            closing = [] if self._body_is_over else [(b"connection", b"close")]
+            message = {**message, "headers": [*message.get("headers", []), *SAFETY_HEADERS, *closing]}
+        elif not message.get("more_body", False) and not self._body_is_over:
+            await self._send({**message, "more_body": True})
+            await self._drain()
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        """Takes some of a body that nobody wants: a connection that is closed on a client that still sends loses the answer."""
+        left = DRAIN_BYTES
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while left > 0 and not self._body_is_over:
+                    left -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            pass
+
+
+def _places(error: BaseException) -> str:
+    """Where in the code an error arose, without its text."""
+    places, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return " ".join(places[-8:])

@@ -1,0 +1,38 @@
+"""Counts and times for Prometheus. Labels come from the server alone, never from a request."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+
+from attunet import __version__
+from attunet.export.serve.work.served_model import ServedModel
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """A registry of this server's own, so that several servers in one process do not share counts."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = self._counter("requests", "Answered requests", "route", "model", "status")
+        self.failures = self._counter("failures", "Requests that got no answer of status 2xx", "route", "model", "reason")
+        self.seconds = Histogram("attunet_stage_seconds", "Seconds by stage", ("model", "stage"), buckets=SECONDS, registry=self.registry)
+        self.slices = self._counter("slices", "Slices through a network", "model")
+        self.waiting = Gauge("attunet_queue_waiting", "Scans that wait", registry=self.registry)
+        self.running = Gauge("attunet_queue_running", "Scans that are worked on", registry=self.registry)
+        self.open_requests = Gauge("attunet_open_requests", "Open requests", registry=self.registry)
+        about = Info("attunet_server", "The server", registry=self.registry)
+        about.info({"version": __version__})
+        served = Info("attunet_model", "Served models", ("model",), registry=self.registry)
+        for model in models:
+            described = model.describe()
+            served.labels(model.name).info({key: described[key] for key in ("sha256", "precision", "provider")})
+
+    def text(self) -> bytes:
+        """The page that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"attunet_{name}", text, labels, registry=self.registry)

@@ -1,0 +1,74 @@
+"""A request's way through receiving and working, which all addresses with a body share."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from attunet.export.serve.refusal import Refusal
+from attunet.export.serve.scans.upload import Upload, receive
+from attunet.export.serve.service import Service
+from attunet.export.serve.work.queue import Ticket
+from attunet.export.serve.work.served_model import ServedModel
+
+Result = TypeVar("Result")
+TICKET = "attunet.ticket"  # its key in a request's scope
+
+
+def service_of(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+async def receive_and_run(request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], Result]) -> tuple[Result, Ticket]:
+    """Receives the body into a folder of the request's own, runs `work` in the queue, and removes the folder whatever happened."""
+    service, ticket = service_of(request), request.scope[TICKET]
+    service.check_running()
+    service.queue.check_room()  # before anything is sent in vain
+    folder, taken = service.folder.request_folder(), 0
+
+    def clean() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        service.space.give_back(taken)
+
+    try:
+        with ticket.stage("upload"):
+            upload = await _receive(request, folder, service, ticket)
+    except BaseException:
+        clean()
+        raise
+    taken = upload.size
+    try:
+        result = await service.queue.run(lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), finished=clean)
+    finally:
+        for stage, seconds in ticket.seconds.items():
+            service.metrics.seconds.labels(model.name, stage).observe(seconds)
+    return result, ticket
+
+
+async def _receive(request: Request, folder: Path, service: Service, ticket: Ticket) -> Upload:
+    """The upload; Refusal with 408 where it does not arrive in time, 503 where the server stops before it is whole."""
+    receiving = asyncio.ensure_future(receive(request, folder, max_mb=service.settings.max_mb, space=service.space))
+    ending = asyncio.ensure_future(service.ending.wait())
+    try:
+        remaining = max(0.0, ticket.deadline - time.monotonic())
+        await asyncio.wait({receiving, ending}, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+        if receiving.done():
+            return receiving.result()
+        service.check_running()
+        raise Refusal(408, f"body: did not arrive within {service.settings.timeout_s:g} s")
+    finally:
+        for task in (receiving, ending):
+            task.cancel()
+        await asyncio.gather(receiving, ending, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client hangs up; its body has been received."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

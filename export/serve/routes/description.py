@@ -1,0 +1,27 @@
+"""Parts of the OpenAPI description that several addresses share."""
+
+from typing import Annotated, Any
+
+from fastapi import Path
+
+ModelName = Annotated[str, Path(description="A served model's name", examples=["small"], max_length=64)]
+
+_ERROR = {"application/json": {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": _ERROR}
+    for status, text in (
+        (400, "The request is malformed"),
+        (401, "The token is missing or wrong"),
+        (404, "No such model"),
+        (406, "The label map cannot have the accepted format"),
+        (408, "The body did not arrive in time"),
+        (411, "The body's length is missing"),
+        (413, "The body, or what the scan needs, is too large"),
+        (415, "The body's encoding is not supported"),
+        (421, "The host is not this server"),
+        (422, "The scan cannot be used; one line says why"),
+        (503, "The queue is full, or the server stops; Retry-After says when to come back"),
+        (504, "The scan took longer than a request may last"),
+    )
+}

@@ -1,0 +1,192 @@
+"""`/v2`: the Open Inference Protocol, so that its clients, Triton's among them, work unchanged."""
+
+import gzip
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from attunet import __version__
+from attunet.errors import InputError
+from attunet.export.serve.refusal import TOO_LARGE, Refusal
+from attunet.export.serve.routes.context import receive_and_run, service_of
+from attunet.export.serve.routes.description import ERRORS, ModelName
+from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, TensorSpec, inflate, read_request, write_answer
+from attunet.export.serve.scans.needs import BATCH
+from attunet.export.serve.scans.upload import Upload
+from attunet.export.serve.settings import MB, Settings
+from attunet.export.serve.work.queue import Ticket
+from attunet.export.serve.work.served_model import ServedModel
+from attunet.volumes.predict import MAX_BATCH_PIXELS, MAX_PIXELS
+
+router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
+
+VERSION = "1"
+JSON_BYTES = "Inference-Header-Content-Length"
+TENSOR: dict[str, Any] = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+        "datatype": {"type": "string", "enum": list(DTYPES)},
+        "parameters": {"type": "object"},
+        "data": {"type": "array", "items": {}},
+    },
+}
+OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": f"JSON; with tensors as bytes behind it, its length is in the header {JSON_BYTES}.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "inputs": {"type": "array", "items": TENSOR},
+                        "outputs": {"type": "array", "items": OUTPUT},
+                        "parameters": {"type": "object"},
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.get("/v2", summary="The server")
+def server() -> JSONResponse:
+    return JSONResponse({"name": "attunet", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]})
+
+
+@router.get("/v2/health/live", summary="Whether the server runs")
+def live() -> JSONResponse:
+    return JSONResponse({"live": True})
+
+
+@router.get("/v2/health/ready", summary="Whether the server takes scans")
+def ready(request: Request) -> JSONResponse:
+    service_of(request).check_running()
+    return JSONResponse({"ready": True})
+
+
+@router.get("/v2/models/{name}", summary="A model's tensors")
+@router.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
+def model_metadata(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
+    model = _model(request, name, version)
+    inputs, outputs = tensors_of(model)
+    tensors = {"inputs": [spec.to_json() for spec in inputs], "outputs": [spec.to_json() for spec in outputs]}
+    return JSONResponse({"name": name, "versions": [VERSION], "platform": "attunet_onnx", **tensors})
+
+
+@router.get("/v2/models/{name}/ready", summary="Whether a model takes slices")
+@router.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
+def model_ready(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
+    _model(request, name, version)
+    service_of(request).check_running()
+    return JSONResponse({"name": name, "ready": True})
+
+
+@router.get("/v2/models/{name}/config", summary="A model's configuration, as Triton gives it")
+@router.get("/v2/models/{name}/versions/{version}/config", include_in_schema=False)
+def model_config(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
+    inputs, outputs = tensors_of(_model(request, name, version))
+
+    def rows(specs: list[TensorSpec]) -> list[dict[str, Any]]:
+        return [{"name": s.name, "data_type": f"TYPE_{s.datatype}", "dims": list(s.shape)} for s in specs]
+
+    about = {"name": name, "platform": "attunet_onnx", "backend": "attunet", "max_batch_size": 0}
+    return JSONResponse({**about, "input": rows(inputs), "output": rows(outputs)})
+
+
+@router.post("/v2/repository/index", summary="The models that are served, as Triton gives them")
+def index(request: Request) -> JSONResponse:
+    return JSONResponse([{"name": name, "version": VERSION, "state": "READY"} for name in service_of(request).models])
+
+
+@router.post("/v2/models/{name}/infer", summary="Run a model's graph", response_class=Response, openapi_extra=BODY)
+@router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
+async def infer(name: ModelName, request: Request, version: str = VERSION) -> Response:
+    model, settings = _model(request, name, version), service_of(request).settings
+    encoding = request.headers.get("content-encoding", "").lower()
+    work = partial(_infer, model, encoding, request.headers.get(JSON_BYTES), settings)
+    (content, json_bytes), _ = await receive_and_run(request, model, work)
+    headers = {} if json_bytes is None else {JSON_BYTES: str(json_bytes)}
+    accepted = request.headers.get("accept-encoding", "").strip().lower()
+    if accepted in ("gzip", "deflate"):  # Triton's client names one where it wants one; browsers name several
+        content = gzip.compress(content, 1) if accepted == "gzip" else zlib.compress(content, 1)
+        headers["Content-Encoding"] = accepted
+    return Response(content, media_type="application/json" if json_bytes is None else "application/octet-stream", headers=headers)
+
+
+def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs of a model's graph."""
+    about = model.segmenter.metadata
+    sides = (about.height or -1, about.width or -1)
+    scores = ("FP32", (-1, len(about.classes), *sides))
+    shapes = {"labels": ("UINT8", (-1, *sides)), "logits": scores, "probabilities": scores}
+    outputs = [TensorSpec(name, *shapes.get(name, ("FP32", (-1, 1, -1, -1)))) for name in about.outputs]
+    return [TensorSpec("slices", "FP32", (-1, about.spec.in_channels, *sides))], outputs
+
+
+def _model(request: Request, name: str, version: str) -> ServedModel:
+    if version != VERSION:
+        raise Refusal(404, f"version: a model has the version {VERSION} alone, got {version[:40]!r}")
+    return service_of(request).model(name)
+
+
+def _infer(
+    model: ServedModel, encoding: str, json_bytes: str | None, settings: Settings, upload: Upload, _: Path, ticket: Ticket
+) -> tuple[bytes, int | None]:
+    with ticket.stage("read"):
+        if len(upload.files) != 1:
+            raise Refusal(400, "body: must be one request, not a form")
+        body = inflate(upload.files[0], encoding, settings.max_mb)
+        request = read_request(body, json_bytes, *tensors_of(model))
+        _check_needs(model, request, settings)
+    with ticket.stage("network"):
+        try:
+            results = _run(model, request, ticket)
+        except InputError as error:
+            raise Refusal(400, f"inputs: {str(error).removeprefix(f'{model.segmenter.path}: ')}") from None
+    with ticket.stage("write"):
+        return write_answer(model.name, request, results)
+
+
+def _check_needs(model: ServedModel, request: InferenceRequest, settings: Settings) -> None:
+    slices = request.inputs["slices"]
+    num, height, width = len(slices), *slices.shape[2:]
+    numbers = sum(len(model.segmenter.classes) if name != "labels" else 1 for name in request.outputs) + slices.shape[1]
+    pixels, memory = num * height * width, 2 * 4 * numbers * num * height * width
+    if height * width > MAX_PIXELS or pixels > settings.max_megapixels * MB or memory > settings.max_memory_mb * MB:
+        raise Refusal(
+            TOO_LARGE,
+            f"inputs: {num} slices of {height} × {width} are too large: at most {MAX_PIXELS:,} pixels a slice, "
+            f"{settings.max_megapixels:,} megapixels and {settings.max_memory_mb:,} MB of tensors are accepted",
+        )
+
+
+def _run(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
+    """The wanted outputs, a batch at a time, so that memory does not grow with the number of slices beyond the tensors' own."""
+    slices, names = request.inputs["slices"], tuple(request.outputs)
+    batch = max(1, min(BATCH, MAX_BATCH_PIXELS // (slices.shape[2] * slices.shape[3])))
+    parts = []
+    for start in range(0, len(slices), batch):
+        ticket.check()
+        parts.append(model.run(names, slices[start : start + batch]))
+    results = {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
+    if not all(np.isfinite(array).all() for array in results.values()):
+        raise Refusal(422, "inputs: the network's answer is not finite for these slices")
+    return results

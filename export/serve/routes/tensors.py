@@ -1,0 +1,221 @@
+"""Requests and answers of the Open Inference Protocol: tensors as JSON, or as bytes behind it."""
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from attunet.export.serve.refusal import TOO_LARGE, Refusal
+from attunet.export.serve.settings import MB
+
+MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
+MAX_JSON_NUMBERS = 4_000_000  # in an answer
+WINDOW_BITS = {"gzip": 31, "deflate": 15}
+DTYPES = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """shape: −1 for an axis of any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceRequest:
+    """inputs: by name. outputs: the wanted ones, and whether each is to come as bytes."""
+
+    id: str | None
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, bool]
+
+
+def inflate(body: Path, encoding: str, max_mb: int) -> Path:
+    """The body without its content encoding. Raises Refusal for another one than gzip and deflate, and 413 as soon as it gets too large."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in WINDOW_BITS:
+        raise Refusal(415, f"Content-Encoding: must be gzip or deflate, got {encoding[:40]!r}")
+    inflater, size, plain = zlib.decompressobj(WINDOW_BITS[encoding]), 0, body.with_name("inflated")
+    try:
+        with body.open("rb") as file, plain.open("xb") as out:
+            while chunk := inflater.unconsumed_tail or file.read(2**16):
+                part = inflater.decompress(chunk, 2**20)
+                size += len(part)
+                if size > max_mb * MB:
+                    raise Refusal(TOO_LARGE, f"body: at most {max_mb} MB are accepted after inflating")
+                out.write(part)
+                if inflater.eof:
+                    break
+    except zlib.error as error:
+        raise Refusal(400, f"body: is no {encoding}: {error}") from None
+    if not inflater.eof:
+        raise Refusal(400, f"body: its {encoding} is cut short")
+    return plain
+
+
+def read_request(body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> InferenceRequest:
+    """Reads a request from a file.
+
+    Args:
+        json_bytes: The header Inference-Header-Content-Length; None where all of the body is JSON.
+
+    Raises:
+        Refusal: 400 naming the field, the rule and the value; 413 for JSON that is too large.
+    """
+    size = body.stat().st_size
+    if json_bytes is not None and not (json_bytes.isdecimal() and json_bytes.isascii() and int(json_bytes) <= size):
+        raise _wrong(f"Inference-Header-Content-Length: must be a number up to the body's {size} bytes, got {json_bytes[:40]!r}")
+    length = size if json_bytes is None else int(json_bytes)
+    if length > MAX_JSON_BYTES:
+        raise Refusal(TOO_LARGE, f"body: at most {MAX_JSON_BYTES // MB} MB of JSON are accepted; send tensors as binary data")
+    with body.open("rb") as file:
+        values = _parse(file.read(length))
+    tensors = _tensors(values.get("inputs"), body, length)
+    wanted = {spec.name: spec for spec in inputs}
+    if set(tensors) != set(wanted):
+        raise _wrong(f"inputs: must be {', '.join(wanted)}, got {', '.join(tensors) or 'none'}"[:300])
+    arrays = {name: _checked(tensors[name], spec) for name, spec in wanted.items()}
+    return InferenceRequest(_id(values), arrays, _outputs(values, [spec.name for spec in outputs]))
+
+
+def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np.ndarray]) -> tuple[bytes, int | None]:
+    """The answer's body, and the length of its JSON where bytes follow."""
+    rows, parts = [], []
+    for name, as_bytes in request.outputs.items():
+        array = results[name]
+        datatype = next(key for key, dtype in DTYPES.items() if dtype == array.dtype)
+        row: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+        if as_bytes:
+            parts.append(np.ascontiguousarray(array, DTYPES[datatype]).tobytes())
+            row["parameters"] = {"binary_data_size": len(parts[-1])}
+        elif array.size > MAX_JSON_NUMBERS:
+            raise Refusal(TOO_LARGE, f"outputs: {name} has {array.size:,} numbers, at most {MAX_JSON_NUMBERS:,} fit in JSON; ask for bytes")
+        else:
+            row["data"] = array.ravel().tolist()
+        rows.append(row)
+    about = {"model_name": model, "model_version": "1", **({"id": request.id} if request.id is not None else {})}
+    text = json.dumps({**about, "outputs": rows}, allow_nan=False, separators=(",", ":")).encode()
+    return b"".join([text, *parts]), len(text) if parts else None
+
+
+def _wrong(text: str) -> Refusal:
+    return Refusal(400, text)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        values = json.loads(text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(f"body: is not JSON: {str(error)[:120]}") from None
+    if not isinstance(values, dict):
+        raise _wrong(f"body: must be a JSON object, got a {type(values).__name__}")
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any  # of JSON, or of bytes: float32 and so on
+
+
+def _tensors(rows: Any, body: Path, start: int) -> dict[str, _Tensor]:
+    """The request's tensors; bytes are mapped, not read."""
+    if not isinstance(rows, list):
+        raise _wrong("inputs: must be a list of tensors")
+    tensors: dict[str, _Tensor] = {}
+    for number, row in enumerate(rows):
+        where = f"inputs[{number}]"
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            raise _wrong(f"{where}: must be an object with a name")
+        if row["name"] in tensors:
+            raise _wrong(f"{where}: the name {row['name'][:80]!r} is there twice")
+        parameters = _parameters(row, where)
+        datatype, shape = row.get("datatype"), row.get("shape")
+        if datatype not in DTYPES:
+            raise _wrong(f"{where}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:40]!r}")
+        if not isinstance(shape, list) or not all(type(side) is int and 0 < side < 2**31 for side in shape) or len(shape) > 8:
+            raise _wrong(f"{where}: shape must be a list of numbers above 0, got {str(shape)[:80]}")
+        data, count = row.get("data"), parameters.get("binary_data_size")
+        if count is not None:
+            if "data" in row or type(count) is not int or count < 0 or start + count > body.stat().st_size:
+                raise _wrong(f"{where}: binary_data_size must be the length of bytes in the body, without data, got {str(count)[:40]}")
+            if count != math.prod(shape) * DTYPES[datatype].itemsize:
+                raise _wrong(f"{where}: {datatype} of the shape {shape} does not have {count} bytes")
+            data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=tuple(shape))
+            start += count
+        tensors[row["name"]] = _Tensor(row["name"], datatype, tuple(shape), data)
+    if start != body.stat().st_size:
+        raise _wrong(f"body: {body.stat().st_size - start} bytes follow that belong to no tensor")
+    return tensors
+
+
+def _parameters(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    parameters = row.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise _wrong(f"{where}: parameters must be an object")
+    for name in ("shared_memory_region", "classification"):
+        if name in parameters:
+            raise _wrong(f"{where}: the parameter {name} is not supported")
+    return parameters
+
+
+def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
+    if tensor.datatype != spec.datatype:
+        raise _wrong(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
+    fits = len(tensor.shape) == len(spec.shape) and all(b in (-1, a) for a, b in zip(tensor.shape, spec.shape, strict=True))
+    if not fits:
+        raise _wrong(f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}")
+    array = np.array(tensor.data) if isinstance(tensor.data, np.ndarray) else _from_json(tensor, spec)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise _wrong(f"inputs: {spec.name} must be finite numbers")
+    return array
+
+
+def _from_json(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
+    try:
+        array = np.asarray(tensor.data)
+    except (ValueError, OverflowError):
+        array = np.asarray(None)
+    if not isinstance(tensor.data, list) or array.dtype.kind not in "iuf" or array.size != math.prod(tensor.shape):
+        raise _wrong(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
+    with np.errstate(over="ignore"):
+        return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
+
+
+def _id(values: Mapping[str, Any]) -> str | None:
+    found = values.get("id")
+    if found is not None and not (isinstance(found, str) and len(found) <= 256):
+        raise _wrong("id: must be a text of at most 256 characters")
+    return found
+
+
+def _outputs(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
+    """The wanted outputs, all of them where the request names none, and whether each is wanted as bytes."""
+    all_binary = _parameters(values, "parameters").get("binary_data_output", False) is True
+    rows = values.get("outputs")
+    if rows is None or rows == []:
+        return dict.fromkeys(known, all_binary)
+    if not isinstance(rows, list):
+        raise _wrong("outputs: must be a list")
+    wanted: dict[str, bool] = {}
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or row.get("name") not in known:
+            raise _wrong(f"outputs[{number}]: name must be one of {', '.join(known)}")
+        wanted[row["name"]] = _parameters(row, f"outputs[{number}]").get("binary_data", all_binary) is True
+    return wanted

@@ -1,0 +1,1 @@
+"""Scans as they come in: received with limits, kept in a private folder, recognised, unpacked, segmented."""

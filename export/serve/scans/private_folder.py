@@ -1,0 +1,70 @@
+"""The folder for uploads: readable by the server's user alone, emptied on any end, a killed server's at the next start."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from attunet.errors import RunError
+
+PREFIX = "attunet-serve-"
+
+
+class PrivateFolder:
+    """A folder that belongs to this process, and one folder in it for each request.
+
+    The process holds a lock on the folder. One whose lock nobody holds was left by a server that was killed, and is removed.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        parent = parent or Path(tempfile.gettempdir())
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(parent)
+            self.path, self._lock = _locked_folder(parent)
+        except OSError as error:
+            raise RunError(f"{error.filename or parent}: no folder for uploads can be made: {error.strerror or error}") from None
+
+    def request_folder(self) -> Path:
+        """A new folder for one request."""
+        return Path(tempfile.mkdtemp(prefix="request-", dir=self.path))
+
+    def close(self) -> None:
+        """Removes the folder with everything in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+    def __enter__(self) -> "PrivateFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Removes the folders of servers that are no longer alive; those of other users stay."""
+    for path in parent.glob(f"{PREFIX}*"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its server is alive
+        finally:
+            os.close(descriptor)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder and the descriptor that holds its lock. Another server may take it for abandoned before it is locked: then again."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return path, descriptor
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""Uploaded files to a volume: recognised by what they begin with, zip archives unpacked within bounds."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.export.serve.refusal import TOO_LARGE, Refusal
+from attunet.export.serve.settings import MB, Settings
+from attunet.io.writers import suffixes_for
+from attunet.io.zip_archive import extract
+from attunet.sources.inputs import Input, find_inputs
+
+MARKS = (  # what a file begins with, and the ending that the readers know it by
+    (b"PK\x03\x04", ".zip"),
+    (b"PK\x05\x06", ".zip"),  # an empty one
+    (b"\x1f\x8b", ".nii.gz"),
+    (b"\x5c\x01\x00\x00", ".nii"),
+    (b"\x00\x00\x01\x5c", ".nii"),
+    (b"\x1c\x02\x00\x00", ".nii"),
+    (b"\x00\x00\x02\x1c", ".nii"),
+    (b"\x89PNG", ".png"),
+    (b"II*\x00", ".tif"),
+    (b"MM\x00*", ".tif"),
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"BM", ".bmp"),
+    (b"GIF8", ".gif"),
+)
+DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
+MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
+END_OF_DIRECTORY, ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan on disk. suffixes: formats in which its label map can be written, the usual one first."""
+
+    input: Input
+    suffixes: tuple[str, ...]
+
+
+def open_scan(files: list[Path], folder: Path, settings: Settings) -> Scan:
+    """The scan in the files of a request; several files are its channels. Raises InputError, or Refusal for too much in an archive."""
+    named = [_named(file, f"channel-{number}" if len(files) > 1 else "scan") for number, file in enumerate(files)]
+    if len(named) == 1 and named[0].suffix == ".zip":
+        opened = _unpacked(named[0], folder / "series", settings)
+    elif any(file.suffix == ".zip" for file in named):
+        raise InputError("scan: a zip archive must be the only file of a request")
+    else:
+        opened = Input("scan", tuple(named))
+    return Scan(opened, suffixes_for(opened.files))
+
+
+def _named(file: Path, stem: str) -> Path:
+    """The file under a name with the ending of its format."""
+    with file.open("rb") as opened:
+        start = opened.read(DICOM_MARK_AT + len(DICOM_MARK))
+    ending = next((ending for mark, ending in MARKS if start.startswith(mark)), "")
+    if start[DICOM_MARK_AT:] == DICOM_MARK:
+        ending = ".dcm"
+    if not ending:
+        raise InputError("scan: must be NIfTI, a DICOM file or a zip of a DICOM series, PNG, TIFF, JPEG, BMP or GIF")
+    return file.rename(file.with_name(stem + ending))
+
+
+def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:
+    _check_directory(archive)
+    _check_unpacked_size(archive, settings.max_unpacked_mb)
+    extract(archive, folder, lambda name: not name.startswith(("__MACOSX/", ".")) and "/." not in name)
+    archive.unlink()
+    folder.mkdir(exist_ok=True)  # nothing was in it
+    inputs = find_inputs(folder)
+    if len(inputs) != 1:
+        raise InputError(f"scan.zip: must hold one series or one volume, got {len(inputs)}")
+    return inputs[0]
+
+
+def _check_directory(archive: Path) -> None:
+    """Refuses a directory that would take much more memory than it has bytes, before it is read."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - 2**16 - 22))
+        tail = file.read()
+    at = tail.rfind(END_OF_DIRECTORY)
+    if at < 0 or len(tail) < at + 22:
+        raise InputError("scan.zip: cannot be read as a zip archive: it has no directory at its end")
+    if ZIP64_LOCATOR in tail[max(0, at - 20) : at] or int.from_bytes(tail[at + 12 : at + 16], "little") > MAX_DIRECTORY_BYTES:
+        raise Refusal(TOO_LARGE, f"scan.zip: its directory must have at most {MAX_DIRECTORY_BYTES:,} bytes")
+
+
+def _check_unpacked_size(archive: Path, max_mb: int) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            size = sum(member.file_size for member in opened.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # `extract` says what is wrong
+    if size > max_mb * MB:
+        raise Refusal(TOO_LARGE, f"scan.zip: must unpack to at most {max_mb} MB, its directory says {size / MB:,.0f}")

@@ -1,0 +1,171 @@
+"""One scan through one model, as `attunet predict` does it, and its answer."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import Finding, InputError
+from attunet.export.serve.refusal import Refusal, one_line
+from attunet.export.serve.scans.needs import check_header, check_volume
+from attunet.export.serve.scans.scan import Scan, open_scan
+from attunet.export.serve.settings import Settings
+from attunet.export.serve.work.queue import Ticket
+from attunet.export.serve.work.served_model import ServedModel
+from attunet.io.writers import write_labels
+from attunet.volumes.predict import Network, predict_prepared
+from attunet.volumes.slices import VolumeSlices
+from attunet.volumes.training_ranges import check_input
+from attunet.volumes.volume import Volume
+
+SUMMARY = "application/json"
+MEDIA_TYPES = {".nii.gz": "application/gzip", ".dcm": "application/dicom", ".png": "image/png", ".tif": "image/tiff"}
+ENDINGS = {  # of the label map, by what a client accepts; "" leaves the choice to the scan's own format
+    "*/*": "",
+    "application/*": "",
+    "application/octet-stream": "",
+    "application/gzip": ".nii.gz",
+    "application/x-gzip": ".nii.gz",
+    "application/nifti": ".nii.gz",
+    "application/x-nifti": ".nii.gz",
+    "application/dicom": ".dcm",
+    "image/png": ".png",
+    "image/tiff": ".tif",
+    SUMMARY: SUMMARY,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A label map, or nothing where only the summary was asked for. amounts: of every foreground class, in ml (`ml`) or `voxels`."""
+
+    content: bytes
+    media_type: str
+    unit: str
+    amounts: dict[str, float]
+    findings: tuple[Finding, ...]
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+    def headers(self, model: ServedModel) -> dict[str, str]:
+        """Amounts and findings as JSON in ASCII."""
+        return {
+            "X-Attunet-Model-SHA256": model.sha256,
+            "X-Attunet-Volumes": json.dumps({"unit": self.unit, **self.amounts}),
+            "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
+        }
+
+    def summary(self, model: ServedModel, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """Everything but the label map as JSON values."""
+        return {
+            "model": model.name,
+            "sha256": model.sha256,
+            "shape": list(self.shape),
+            "spacing": list(self.spacing),
+            "unit": self.unit,
+            "volumes": self.amounts,
+            "findings": [_finding_json(finding) for finding in self.findings],
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        }
+
+
+def ending_for(accept: str) -> str:
+    """The label map's ending, nothing for the scan's own, or `SUMMARY`, by an Accept header. Raises Refusal with status 406."""
+    accepted = [part.partition(";")[0].strip().lower() for part in accept.split(",") if part.strip()] or ["*/*"]
+    for media_type in accepted:
+        if media_type in ENDINGS:
+            return ENDINGS[media_type]
+    raise Refusal(406, f"Accept: must be one of {', '.join(ENDINGS)}, got {accept[:200]!r}")
+
+
+def segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings) -> Answer:
+    """Segments the scan in `files`; everything is written below `folder`.
+
+    Args:
+        ending: As `ending_for` gives it.
+
+    Raises:
+        InputError: For a scan that cannot be read or does not fit the model, in the words of `attunet predict`.
+        Refusal: 413 for one that needs too much, 406 for a label map that its format cannot have.
+        Stopped: Where the client left, or the time is over.
+    """
+    segmenter = model.segmenter
+    try:
+        with ticket.stage("read"):
+            ticket.check()
+            scan = open_scan(files, folder, settings)
+            suffix = _suffix(scan, ending)
+            volume, slices = _read(scan, model, settings)
+            findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
+        with ticket.stage("network"):
+            finish = segmenter.metadata.postprocessing
+            indices = predict_prepared(guarded(model.logits, ticket), slices, segmenter.spec, postprocessing=finish)
+        with ticket.stage("write"):
+            ticket.check()
+            content = b"" if ending == SUMMARY else _written(folder / f"labels{suffix}", indices, model, volume)
+    except InputError as error:
+        raise InputError(one_line(error).replace(f"{folder}/", "")) from None
+    unit, amounts = _amounts(indices, model, volume)
+    return Answer(
+        content=content,
+        media_type=MEDIA_TYPES.get(suffix, "application/octet-stream"),
+        unit=unit,
+        amounts=amounts,
+        findings=findings,
+        shape=volume.shape,
+        spacing=volume.spacing,
+    )
+
+
+def guarded(network: Network, ticket: Ticket) -> Network:
+    """The network, which stops between two batches where nobody waits for the answer any more, and refuses scans it overflows on."""
+
+    def run(slices: np.ndarray) -> np.ndarray:
+        ticket.check()
+        logits = network(slices)
+        if not np.isfinite(logits).all():
+            raise InputError("scan: the network's answer is not finite for these intensities")
+        return logits
+
+    return run
+
+
+def _suffix(scan: Scan, ending: str) -> str:
+    if ending in ("", SUMMARY):
+        return scan.suffixes[0]
+    if ending not in scan.suffixes:
+        raise Refusal(406, f"Accept: the label map of this scan can be {' or '.join(dict.fromkeys(scan.suffixes))}, not {ending}")
+    return ending
+
+
+def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, VolumeSlices]:
+    spec, num_classes = model.segmenter.spec, len(model.segmenter.classes)
+    for file in scan.input.files:
+        check_header(file, spec, num_classes, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they may quote a header
+        volume = scan.input.read(spec.num_channels)
+    check_volume(volume, spec, num_classes, settings)
+    return volume, VolumeSlices(volume, spec)
+
+
+def _written(path: Path, indices: np.ndarray, model: ServedModel, volume: Volume) -> bytes:
+    write_labels(path, indices, model.segmenter.classes, volume)
+    return path.read_bytes()
+
+
+def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[str, dict[str, float]]:
+    classes = model.segmenter.classes
+    counts = np.bincount(indices.ravel(), minlength=len(classes))[1:]
+    if volume.unit == "mm":
+        voxel_ml = float(np.prod(volume.spacing)) / 1000
+        return "ml", {name: round(int(count) * voxel_ml, 3) for name, count in zip(classes.foreground, counts, strict=True)}
+    return "voxels", {name: int(count) for name, count in zip(classes.foreground, counts, strict=True)}
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    return {"rule": finding.rule, "level": finding.level, "text": finding.text, "figure": finding.figure}

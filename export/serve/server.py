@@ -1,0 +1,132 @@
+"""Running the server: the socket, its connections' limits, signals, logs."""
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from attunet.errors import RunError
+from attunet.export.serve.app import make_app
+from attunet.export.serve.scans.private_folder import PrivateFolder
+from attunet.export.serve.service import Service
+from attunet.export.serve.settings import Settings
+from attunet.export.serve.work.served_model import load_models
+
+logger = logging.getLogger(__name__)
+
+HEADER_S = 20.0  # for the head of a request
+IDLE_S = 20  # for a connection between two requests
+MAX_CONNECTIONS = 1024
+
+
+def serve(models: Sequence[str | Path], settings: Settings, *, provider: str = "cpu", num_threads: int | None = None) -> None:
+    """Serves artefacts until SIGTERM or SIGINT comes; requests that run then are finished.
+
+    Example:
+        serve(["liver.onnx"], Settings(port=8080, max_queue=4))
+
+    Args:
+        models: Artefacts, or NAME=PATH.
+
+    Raises:
+        InputError: For an artefact that cannot be served.
+        RunError: Where the address cannot be listened on, or no folder for uploads can be made.
+    """
+    listening = _listen(settings)
+    loaded = load_models(models, provider=provider, workers=settings.workers, num_threads=num_threads)
+    with listening, PrivateFolder(settings.temp) as folder:
+        service = Service(settings, loaded, folder)
+        for model in loaded.values():
+            about = model.describe()
+            logger.info("model %s: %s %s on %s, SHA-256 %s", model.name, about["network"], about["precision"], provider, model.sha256)
+        host, port = listening.getsockname()[:2]
+        logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        _Server(service).run(sockets=[listening])
+        logger.info("stopped")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+    except OSError as error:
+        raise RunError(f"{settings.host}:{settings.port}: cannot be listened on: {error.strerror or error}") from None
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which ends with exit code 0 after a signal and tells the service of it; a second signal ends it at once."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        settings = service.settings
+        super().__init__(
+            uvicorn.Config(
+                make_app(service),
+                http=BoundedProtocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_keep_alive=IDLE_S,
+                timeout_graceful_shutdown=round(settings.timeout_s) + 5,
+            )
+        )
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its tracebacks may quote a file; the guard logs errors
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.ending.set()
+        await super().shutdown(sockets)
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP whose heads must arrive within `HEADER_S`: uvicorn itself waits for ever."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        """Starts the clock where a head is expected, stops it where one has arrived."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEADER_S, self.timeout_keep_alive_handler)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: time, level, text, and a request's facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        facts = getattr(record, "request", None)
+        message = {"event": "request", **facts} if facts else {"message": record.getMessage()}
+        return json.dumps({"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), **message})

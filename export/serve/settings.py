@@ -1,0 +1,76 @@
+"""Settings and limits of the server."""
+
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.errors import InputError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MIN_TOKEN_CHARACTERS = 16
+MB = 10**6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one server; every limit holds for one request unless it says otherwise.
+
+    host, port: where to listen; port 0 takes a free one.
+    token: what clients must send as `Authorization: Bearer TOKEN`; None accepts everybody.
+    max_mb: size of a body. max_unpacked_mb: of a zip archive's content.
+    max_memory_mb: memory that a scan may need, computed from its header.
+    max_megapixels: pixels that the network may have to look at, over all slices of a scan.
+    max_queue: scans that wait, over all clients. max_requests: open requests, over all clients.
+    workers: networks that run at the same time.
+    timeout_s: from the first byte of a request to the last of its answer.
+    temp: folder for uploads, the system's own by default.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    max_mb: int = 512
+    max_unpacked_mb: int = 2048
+    max_memory_mb: int = 8192
+    max_megapixels: int = 1000
+    max_queue: int = 16
+    max_requests: int = 256
+    workers: int = 1
+    timeout_s: float = 300.0
+    temp: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a limit below 1."""
+        for name in ("max_mb", "max_unpacked_mb", "max_memory_mb", "max_megapixels", "max_requests", "workers", "timeout_s"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.max_queue < 0:
+            raise InputError(f"max_queue: must be at least 0, got {self.max_queue}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether other machines cannot reach the server."""
+        return self.host in LOOPBACK
+
+    def accepts(self, token: str) -> bool:
+        """Whether a client's token is the right one; takes as long for a wrong one."""
+        return self.token is None or hmac.compare_digest(token.encode(), self.token.encode())
+
+
+def check_reachable(settings: Settings, *, insecure: bool) -> None:
+    """Raises InputError for a server that other machines reach and that asks for no token, unless `insecure` says that this is meant."""
+    if settings.token is None and not settings.is_local and not insecure:
+        raise InputError(
+            f"host: {settings.host} can be reached by other machines, so a token is needed: --token-file FILE (or --insecure without one)"
+        )
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without white space around it. Raises InputError for one that is short or not printable ASCII."""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the token cannot be read: {error}") from None
+    if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError(f"{path}: the token must have at least {MIN_TOKEN_CHARACTERS} printable ASCII characters and no blanks")
+    return token

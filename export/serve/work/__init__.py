@@ -1,0 +1,1 @@
+"""Loaded models, and the queue of scans that wait for them."""

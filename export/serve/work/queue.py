@@ -1,0 +1,160 @@
+"""The queue in front of the models: bounded, with a time limit, and left by clients that hang up."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from attunet.export.serve.metrics import Metrics
+from attunet.export.serve.refusal import UNAVAILABLE, Refusal
+
+Result = TypeVar("Result")
+
+READ_AHEAD = 2  # scans that are read or written while another one is in the network
+
+
+class Stopped(Exception):
+    """The work ends because nobody waits for its answer."""
+
+
+class Ticket:
+    """One request's place: its time limit, and the seconds of its stages."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline  # of time.monotonic()
+        self.seconds: dict[str, float] = {}
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raises Stopped where the client left or the time is over; work calls it between its steps."""
+        if self._cancelled.is_set() or time.monotonic() > self.deadline:
+            raise Stopped
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measures a stage of the work."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+
+class WorkQueue:
+    """Runs work in threads, the oldest first.
+
+    workers + READ_AHEAD pieces of work are in progress at once, so that reading and writing overlap with the network, whose turns are
+    the models' own; `max_waiting` more may wait.
+    """
+
+    def __init__(self, *, workers: int, max_waiting: int, metrics: Metrics) -> None:
+        self._slots, self._max_waiting, self._metrics = workers + READ_AHEAD, max_waiting, metrics
+        self._free = asyncio.Semaphore(self._slots)
+        self._threads = ThreadPoolExecutor(self._slots, "scan")
+        self._waiting = self._running = 0
+        self._typical_s = 1.0
+
+    def check_room(self) -> None:
+        """Raises Refusal with status 503 where the queue is full."""
+        if self._running >= self._slots and self._waiting >= self._max_waiting:
+            after = math.ceil(self._typical_s * (self._waiting + 1) / self._slots)
+            text = f"the queue is full ({self._max_waiting} scans wait); try again"
+            raise Refusal(UNAVAILABLE, text, retry_after=min(max(after, 1), 60))
+
+    async def run(
+        self,
+        work: Callable[[Ticket], Result],
+        ticket: Ticket,
+        *,
+        left: Callable[[], Awaitable[None]],
+        finished: Callable[[], None],
+    ) -> Result:
+        """The result of `work(ticket)`.
+
+        Args:
+            left: Returns when the client hangs up.
+            finished: Called once when the work is over, or will not begin; removes its files.
+
+        Raises:
+            Refusal: 503 where the queue is full or the time is over before the work began, 504 where it is over before the work ended.
+            ClientDisconnect: Where the client hung up.
+        """
+        leaving = asyncio.ensure_future(left())
+        try:
+            try:
+                self.check_room()
+                with ticket.stage("queue"):
+                    await self._wait_for_slot(ticket, leaving)
+            except BaseException:
+                finished()
+                raise
+            return await self._run(work, ticket, leaving, finished)
+        finally:
+            leaving.cancel()
+
+    async def _wait_for_slot(self, ticket: Ticket, leaving: "asyncio.Future[None]") -> None:
+        turn = asyncio.ensure_future(self._free.acquire())
+        self._count(waiting=1)
+        try:
+            await asyncio.wait({turn, leaving}, timeout=_remaining(ticket), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._count(waiting=-1)
+            if not turn.done():
+                turn.cancel()
+        if turn.cancelled() or not turn.done():
+            if leaving.done():
+                raise ClientDisconnect
+            raise Refusal(UNAVAILABLE, "the scan waited as long as a request may last; try again", retry_after=30)
+
+    async def _run(
+        self, work: Callable[[Ticket], Result], ticket: Ticket, leaving: "asyncio.Future[None]", finished: Callable[[], None]
+    ) -> Result:
+        self._count(running=1)
+        start = time.monotonic()
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work, ticket)
+
+        def over(done: "asyncio.Future[Result]") -> None:
+            self._count(running=-1)
+            self._free.release()
+            self._typical_s += 0.1 * (time.monotonic() - start - self._typical_s)
+            finished()
+            if not done.cancelled():
+                done.exception()  # of work that nobody waits for any more
+
+        running.add_done_callback(over)
+        try:
+            await asyncio.wait({running, leaving}, timeout=_remaining(ticket), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not running.done():
+                ticket.cancel()
+        if running.done():
+            try:
+                return running.result()
+            except Stopped:
+                pass
+        elif leaving.done():
+            raise ClientDisconnect
+        raise Refusal(504, "the scan took longer than a request may last")
+
+    def close(self) -> None:
+        """Waits for the work in progress."""
+        self._threads.shutdown()
+
+    def _count(self, *, waiting: int = 0, running: int = 0) -> None:
+        self._waiting += waiting
+        self._running += running
+        self._metrics.waiting.set(self._waiting)
+        self._metrics.running.set(self._running)
+
+
+def _remaining(ticket: Ticket) -> float:
+    return max(0.0, ticket.deadline - time.monotonic())

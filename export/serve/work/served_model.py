@@ -1,0 +1,88 @@
+"""A loaded artefact under the name by which clients ask for it."""
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.serve.work.shared_batches import SharedBatches
+from attunet.system.atomic_files import sha256
+
+GPU_PROVIDERS = ("cuda", "tensorrt")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A loaded artefact.
+
+    sha256: of the artefact's file. turns: how many threads may run the network at once.
+    """
+
+    name: str
+    segmenter: Segmenter
+    sha256: str
+    turns: threading.Semaphore
+    shared: SharedBatches | None
+
+    def logits(self, slices: np.ndarray) -> np.ndarray:
+        """Logits of prepared slices; on a GPU in one batch with the slices of other requests."""
+        if self.shared is not None:
+            return self.shared(slices)
+        with self.turns:
+            return self.segmenter.logits(slices)
+
+    def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
+        """The named outputs of the graph for slices `(N, in_channels, H, W)`."""
+        with self.turns:
+            return self.segmenter.run(outputs, slices)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, hash, precision, provider and classes as JSON values."""
+        about = self.segmenter.metadata
+        return {
+            "name": self.name,
+            "network": about.name,
+            "sha256": self.sha256,
+            "precision": about.precision,
+            "provider": self.segmenter.provider,
+            "channels": self.segmenter.spec.num_channels,
+            "classes": [{"name": name, "value": value} for name, value in zip(about.classes.names, about.classes.values, strict=True)],
+        }
+
+
+def load_models(
+    paths: Sequence[str | Path],
+    *,
+    provider: str = "cpu",
+    workers: int = 1,
+    num_threads: int | None = None,
+    load: Callable[..., Segmenter] = Segmenter,
+    provider_options: Mapping[str, Any] | None = None,
+) -> dict[str, ServedModel]:
+    """Loads every artefact once, under its file's name without ending, or under NAME where the path is given as NAME=PATH.
+
+    All of them share `workers` turns: on a CPU every network uses all threads, and several at once only get in each other's way.
+    Raises InputError for two models of one name, a name that does not fit in an address, and what `Segmenter` refuses.
+    """
+    turns, models = threading.Semaphore(workers), {}
+    for text in map(str, paths):
+        given, _, path = text.rpartition("=") if "=" in text and not Path(text).exists() else ("", "", text)
+        if Path(path).is_dir():
+            raise InputError(f"{path}: is a folder; serve takes artefacts (.onnx), which attunet export writes")
+        name = given or Path(path).name.removesuffix(".onnx")
+        if not NAME.fullmatch(name):
+            raise InputError(f"{path}: a served model's name may have letters, digits, '.', '_' and '-', got {name!r}; give NAME=PATH")
+
+        if name in models:
+            raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")
+        segmenter = load(path, provider=provider, num_threads=num_threads, provider_options=provider_options)
+        shared = SharedBatches(segmenter.logits) if provider in GPU_PROVIDERS else None
+        models[name] = ServedModel(name, segmenter, sha256(Path(path)), turns, shared)
+    return models

@@ -1,0 +1,66 @@
+"""Slices of several requests in one batch, for devices that are faster with larger batches."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from attunet.volumes.predict import Network
+
+MAX_SLICES = 32
+STEP = 8  # batches are filled up to a multiple, so that a device sees few shapes
+
+
+@dataclass(eq=False)
+class _Item:
+    slices: np.ndarray
+    logits: "Future[np.ndarray]" = field(default_factory=Future)
+
+
+class SharedBatches:
+    """A network that may be called from many threads and runs what waits meanwhile in one batch.
+
+    The thread that gets the device runs its own slices and those of others with the same height and width, up to `max_slices`.
+    Nobody waits for a batch to fill: batches grow only while the device is busy.
+    """
+
+    def __init__(self, network: Network, *, max_slices: int = MAX_SLICES) -> None:
+        self._network, self._max_slices = network, max_slices
+        self._device, self._access = threading.Lock(), threading.Lock()
+        self._waiting: deque[_Item] = deque()
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        item = _Item(slices)
+        with self._access:
+            self._waiting.append(item)
+        with self._device:
+            if not item.logits.done():
+                self._run(self._take(item))
+        return item.logits.result()
+
+    def _take(self, own: _Item) -> list[_Item]:
+        """The thread's own slices and others that fit beside them, the oldest first."""
+        taken, count = [own], len(own.slices)
+        with self._access:
+            for item in self._waiting:
+                if item is not own and item.slices.shape[1:] == own.slices.shape[1:] and count + len(item.slices) <= self._max_slices:
+                    taken.append(item)
+                    count += len(item.slices)
+            self._waiting = deque(item for item in self._waiting if not any(item is other for other in taken))
+        return taken
+
+    def _run(self, items: list[_Item]) -> None:
+        count = sum(len(item.slices) for item in items)
+        filling = [items[-1].slices[-1:]] * (-count % STEP)
+        try:
+            logits = self._network(np.concatenate([*(item.slices for item in items), *filling]))
+        except Exception as error:
+            for item in items:
+                item.logits.set_exception(error)
+            return
+        start = 0
+        for item in items:
+            item.logits.set_result(logits[start : start + len(item.slices)])
+            start += len(item.slices)
