@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from attunet.config import MODELS
+from attunet.launch.commands.serve import serve_command
 from attunet.launch.exit_codes import debug_option, run_command
 from attunet.launch.options import PATH, FoldList, config_options, source_options
 from attunet.launch.train import train_command
@@ -131,6 +132,7 @@ def inspect(
 
 
 cli.add_command(train_command)
+cli.add_command(serve_command)
 
 
 @cli.command(short_help="Folds, seeds, networks and recipes in one table.")

@@ -12,8 +12,10 @@ from attunet.errors import InputError, RunError
 from attunet.system.log_lines import forward_log
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
-EXTRA_OF = {"pydicom": "dicom", "PIL": "images", "openvino": "openvino"} | dict.fromkeys(
-    ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
+EXTRA_OF = (
+    {"pydicom": "dicom", "PIL": "images", "openvino": "openvino", "httpx": "client"}
+    | dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart"), "serve")
+    | dict.fromkeys(("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train")
 )
 
 

@@ -1,10 +1,8 @@
 """Running the server: the socket, its connections' limits, signals, logs."""
 
 import asyncio
-import json
 import logging
 import socket
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -120,13 +118,3 @@ class BoundedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
-
-
-class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: time, level, text, and a request's facts."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        facts = getattr(record, "request", None)
-        message = {"event": "request", **facts} if facts else {"message": record.getMessage()}
-        return json.dumps({"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), **message})
