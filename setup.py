@@ -25,7 +25,11 @@ setup(
     python_requires=">=3.11",
     package_dir=ROOMS,
     packages=packages(),
-    package_data={"attunet": ["py.typed", "presets/*.toml"], "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"]},
+    package_data={
+        "attunet": ["py.typed", "presets/*.toml"],
+        "attunet.export.serve": ["pages/*"],
+        "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"],
+    },
     install_requires=[
         "numpy>=2.0",  # arrays
         "scipy>=1.14",  # distances and components in the metrics and in post-processing
@@ -51,12 +55,23 @@ setup(
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # the documentation site and its API reference
+        "serve": [
+            "fastapi>=0.115",  # addresses and their OpenAPI description
+            "uvicorn>=0.34",  # HTTP
+            "prometheus-client>=0.21",  # /metrics
+            "python-multipart>=0.0.20",  # forms, parsed while they come in
+        ],
+        "client": ["httpx>=0.27"],  # attunet predict --server
         "dev": [
             *["pytest-xdist", "pre-commit"],  # the quick check and the linters at a commit
             *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
             "openvino>=2025.0",  # its provider is tested like the others
+            *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
+            "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
+            "schemathesis>=4",  # requests made from the server's own description
+            "playwright>=1.50",  # the server's page in a browser, where one is installed
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
             "triton>=3.6,<3.8; sys_platform == 'linux'",

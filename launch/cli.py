@@ -284,23 +284,43 @@ def evaluate(
 
 
 @cli.command(short_help="Segment volumes.")
-@click.argument("model", type=PATH)
-@click.argument("input", type=PATH)
-@click.argument("output", type=PATH)
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
 @click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
 @click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
+@click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
+@click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
 @debug_option
-def predict(model: Path, input: Path, output: Path, attention: bool, dicom_seg: bool, provider: str, device: str) -> None:
+def predict(
+    paths: tuple[Path, ...],
+    attention: bool,
+    dicom_seg: bool,
+    provider: str,
+    device: str,
+    server: str | None,
+    token_file: Path | None,
+) -> None:
     """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
 
     OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
     NIfTI, PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
     """
+    if len(paths) not in ((2, 3) if server else (3,)):
+        raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
+    if server:
+        from attunet.export.serve.client import Client
+        from attunet.export.serve.settings import read_token
+        from attunet.launch.commands.predict_remote import predict_remote
+
+        if attention:
+            raise click.UsageError("--attention: a server gives label maps alone")
+        with Client(server, token=read_token(token_file) if token_file else None) as client:
+            predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
+        return
     from attunet.launch.commands.predict import predict as run
 
-    run(model, input, output, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device)
+    run(*paths, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device)
 
 
 @cli.command(short_help="Try an artefact on this machine.")

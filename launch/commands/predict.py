@@ -48,7 +48,7 @@ def predict(
     also = partial(_write_attention, predictor) if attention else None
     inputs = find_inputs(source, predictor.spec.num_channels)
     is_one = source.is_file() or inputs[0].files == (source,)
-    _check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
+    check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
         _predict_one(predictor, Job(inputs[0], output), also)
         return
@@ -94,8 +94,11 @@ def _suffix(files: tuple[Path, ...], dicom_seg: bool) -> str:
     return ".dcm" if dicom_seg and ".dcm" in known else known[0]
 
 
-def _check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -> None:
-    """endings: of what the single input's label map can be; None for a folder of inputs."""
+def check_output(source: Path, output: Path, endings: tuple[str, ...] | None) -> None:
+    """Raises InputError for an output that does not fit the input.
+
+    endings: of what the single input's label map can be; None for a folder of inputs.
+    """
     if endings is not None:
         if not output.name.lower().endswith(endings):
             raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")

@@ -1,6 +1,7 @@
 """`/`, `/docs` and `/metrics`: what people and Prometheus look at. Everything is served from here; no page loads from elsewhere."""
 
 import html
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -72,7 +73,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return "".join(parts) + "</section>"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     def row(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

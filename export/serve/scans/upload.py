@@ -1,9 +1,9 @@
 """The body of a request into files, with its size checked while it comes in. The body itself, or the files of a multipart form."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -11,6 +11,9 @@ from starlette.requests import Request
 
 from attunet.export.serve.refusal import TOO_LARGE, UNAVAILABLE, Refusal
 from attunet.export.serve.settings import MB
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 64  # of a form
 
@@ -113,7 +116,7 @@ class _FormFiles:
         self._parts = 0
         self.ended = False
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_field,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -105,7 +105,7 @@ class WorkQueue:
         turn = asyncio.ensure_future(self._free.acquire())
         self._count(waiting=1)
         try:
-            await asyncio.wait({turn, leaving}, timeout=_remaining(ticket), return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(turn, leaving, ticket)
         finally:
             self._count(waiting=-1)
             if not turn.done():
@@ -132,7 +132,7 @@ class WorkQueue:
 
         running.add_done_callback(over)
         try:
-            await asyncio.wait({running, leaving}, timeout=_remaining(ticket), return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(running, leaving, ticket)
         finally:
             if not running.done():
                 ticket.cancel()
@@ -156,5 +156,6 @@ class WorkQueue:
         self._metrics.running.set(self._running)
 
 
-def _remaining(ticket: Ticket) -> float:
-    return max(0.0, ticket.deadline - time.monotonic())
+async def _first_of(work: "asyncio.Future[Any]", leaving: "asyncio.Future[Any]", ticket: Ticket) -> None:
+    """Returns when one of both is done, or the time is over."""
+    await asyncio.wait({work, leaving}, timeout=max(0.0, ticket.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,106 @@
+"""A running server with the small artefact, and requests to it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+
+ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
+
+
+@dataclass(eq=False)
+class Server:
+    """A process of `attunet serve`. lines: of its log."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    temp: Path
+    lines: list[str] = field(default_factory=list)
+
+    def post(self, path: str = "/v1/models/small/segment", content: object = b"", **more: object) -> httpx.Response:
+        return httpx.post(self.url + path, content=content, timeout=120, **more)
+
+    def get(self, path: str, **more: object) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **more)
+
+    def uploads(self) -> list[Path]:
+        """What lies in the folders for uploads."""
+        return [path for path in self.temp.rglob("*") if path.parent != self.temp]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
+        return self.process.wait(30)
+
+
+Serve = Callable[..., Server]
+
+
+def start_server(model: Path, temp: Path, *options: object) -> Server:
+    command = [*ATTUNET, "serve", model, "--port", 0, "--temp", temp, "--threads", 1, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    assert process.stdout is not None
+    server, ready = Server(process, "", temp), threading.Event()
+
+    def read() -> None:
+        for line in process.stdout:
+            server.lines.append(line.rstrip())
+            if found := re.search(r"serving at ([^\s\"]+)", line):
+                server.url = found[1]
+                ready.set()
+        ready.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    assert ready.wait(60), "the server did not start"
+    assert server.url, "\n".join(server.lines)
+    return server
+
+
+@pytest.fixture
+def serve(artefact: Path, tmp_path: Path) -> Iterator[Serve]:
+    """`serve("--max-mb", 1)` starts a server of the test's own, which is stopped at the end."""
+    servers: list[Server] = []
+
+    def start(*options: object, model: Path = artefact) -> Server:
+        servers.append(start_server(model, tmp_path / "uploads", *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave it as it is."""
+    server = start_server(artefact, tmp_path_factory.mktemp("uploads"))
+    yield server
+    server.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NIfTI scan that the small artefact takes."""
+    path = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
+    data = np.random.default_rng(0).normal(300, 60, (40, 48, 5)).astype(np.int16)
+    nib.save(nib.Nifti1Image(data, np.diag([-1.5, -1.5, 5, 1])), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def predicted(artefact: Path, scan: Path) -> bytes:
+    """The file that `attunet predict` writes for it."""
+    out = scan.with_name("labels.nii.gz")
+    subprocess.run([*ATTUNET, "predict", artefact, scan, out], check=True, capture_output=True)
+    return out.read_bytes()

@@ -1,0 +1,125 @@
+"""Scans in, label maps out: the answers of `/v1`."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.export.runtime import Segmenter
+from attunet.export.serve import Client
+from attunet.system.atomic_files import sha256
+
+ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
+
+
+def zipped(files: list[Path]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def series(tmp_path, write_series) -> list[Path]:
+    data = np.random.default_rng(1).integers(0, 600, (40, 48, 5)).astype(np.int16)
+    elements = dict(StudyInstanceUID="1.2.826.0.1.98", FrameOfReferenceUID="1.2.826.0.1.97", PatientName="Planted^Name", PatientID="4711")
+    return write_series(tmp_path / "series", data, np.diag([-1.5, -1.5, 5, 1]), **elements)
+
+
+def test_the_label_map_has_the_bytes_that_predict_writes(server, scan, predicted):
+    body = scan.read_bytes()
+    answer = server.post(content=body)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/gzip"
+    assert answer.content == predicted
+    assert server.post(content=None, files={"scan": ("patient name.nii.gz", body)}).content == predicted
+    assert server.post(content=body, headers={"Accept": "text/html, application/gzip;q=0.5"}).content == predicted
+
+
+def test_a_scan_without_gzip_is_recognised_by_its_content(server, scan, predicted):
+    assert server.post(content=gzip.decompress(scan.read_bytes())).content == predicted
+
+
+def test_volumes_findings_and_the_artefacts_hash_are_in_headers_and_in_the_summary(server, scan, artefact):
+    answer = server.post(content=scan.read_bytes())
+    volumes = json.loads(answer.headers["x-attunet-volumes"])
+    segmenter = Segmenter(artefact, num_threads=1)
+    indices = segmenter.predict_file(scan).indices
+    assert volumes == {
+        "unit": "ml",
+        **{name: round((indices == number).sum() * 1.5 * 1.5 * 5 / 1000, 3) for number, name in enumerate(segmenter.classes.foreground, 1)},
+    }
+    assert answer.headers["x-attunet-model-sha256"] == sha256(artefact)
+    summary = server.post("/v1/models/small/segment?answer=summary", scan.read_bytes()).json()
+    assert summary["volumes"] == {name: amount for name, amount in volumes.items() if name != "unit"}
+    assert summary["shape"] == [40, 48, 5]
+    assert summary["spacing"] == [1.5, 1.5, 5]
+    assert set(summary["seconds"]) == {"upload", "queue", "read", "network", "write"}
+
+
+def test_a_zip_of_a_dicom_series_gives_nifti_or_dicom_seg(server, series, artefact, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    body = zipped(series)
+    expected = tmp_path / "expected.nii.gz"
+    subprocess.run([*ATTUNET, "predict", artefact, series[0].parent, expected], check=True, capture_output=True)
+    assert server.post(content=body).content == expected.read_bytes()
+    answer = server.post(content=body, headers={"Accept": "application/dicom"})
+    assert answer.headers["content-type"] == "application/dicom"
+    segmentation = pydicom.dcmread(io.BytesIO(answer.content))
+    indices = Segmenter(artefact, num_threads=1).predict_file(series[0].parent).indices
+    assert segmentation.PatientID == "4711"
+    assert segmentation.pixel_array.sum() == (indices > 0).sum()
+
+
+def test_a_picture_gives_a_picture(server, artefact, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48), dtype=np.uint8)
+    image.fromarray(pixels).save(tmp_path / "picture.png")
+    subprocess.run([*ATTUNET, "predict", artefact, tmp_path / "picture.png", tmp_path / "labels.png"], check=True, capture_output=True)
+    answer = server.post(content=(tmp_path / "picture.png").read_bytes())
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == (tmp_path / "labels.png").read_bytes()
+
+
+def test_nothing_is_left_and_nothing_of_a_patient_is_logged(server, series, scan):
+    server.post(content=None, files={"scan": ("Planted^Name.nii.gz", scan.read_bytes())})
+    server.post(content=zipped(series))
+    server.post("/v1/models/Planted^Name/segment", b"")
+    server.post("/v1/models/small/segment?patient=Planted^Name", b"Planted^Name")
+    assert server.uploads() == []
+    assert not any("Planted" in line or "4711" in line for line in server.lines)
+    assert any(line.startswith("POST /v1/models/{name}/segment small 200") for line in server.lines)
+
+
+def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_path):
+    with Client(server.url) as client:
+        answer = client.segment(scan, tmp_path / "labels.nii.gz")
+        assert answer.content == predicted == (tmp_path / "labels.nii.gz").read_bytes()
+        assert client.summarize(scan).volumes == answer.volumes
+        assert client.segment(series[0].parent).content[:2] == b"\x1f\x8b"
+        assert [model["name"] for model in client.models()] == ["small"]
+
+
+def test_predict_on_a_server_writes_what_predict_writes(server, scan, predicted, tmp_path):
+    done = subprocess.run(
+        [*ATTUNET, "predict", "--server", server.url, scan, tmp_path / "one.nii.gz"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one.nii.gz").read_bytes() == predicted
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.nii.gz").write_bytes(scan.read_bytes())
+    (tmp_path / "scans/b.nii.gz").write_bytes(scan.read_bytes()[:500])
+    command = [*ATTUNET, "predict", "--server", server.url, "small", tmp_path / "scans", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "1 of 2 volumes could not be segmented" in done.stderr
+    assert (tmp_path / "out/a.nii.gz").read_bytes() == predicted
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
