@@ -10,13 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from attunet import __version__
 from attunet.errors import InputError, RunError
 from attunet.export.serve.guard import HUNG_UP, Guard
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.replies import reply_to
 from attunet.export.serve.routes import inference, pages, segment
 from attunet.export.serve.service import Service
+from attunet.version import __version__
 
 DESCRIPTION = "Segmentation of medical volumes with artefacts of attunet. Not a medical device."
 

@@ -10,7 +10,6 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from attunet import __version__
 from attunet.errors import InputError
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
@@ -21,6 +20,7 @@ from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
+from attunet.version import __version__
 from attunet.volumes.predict import MAX_BATCH_PIXELS, MAX_PIXELS
 
 router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
