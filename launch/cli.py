@@ -11,6 +11,7 @@ from attunet.launch.exit_codes import debug_option, run_command
 from attunet.launch.options import PATH, FoldList, config_options, source_options
 from attunet.launch.train import train_command
 from attunet.presets import read_config
+from attunet.system.plain_text import printable
 from attunet.version import __version__
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
@@ -123,7 +124,7 @@ def inspect(
     from attunet.launch.commands.inspect import SourceOptions, describe
 
     for line in describe(path, SourceOptions(layout, classes, case_pattern, picture)):
-        click.echo(line)
+        click.echo(printable(line))
     if augmented is not None:
         from attunet.plots.augmented import draw_augmented
         from attunet.store import open_store

@@ -10,6 +10,7 @@ import click
 
 from attunet.errors import InputError, RunError
 from attunet.system.log_lines import forward_log
+from attunet.system.plain_text import printable
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 EXTRA_OF = (
@@ -39,7 +40,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
         code, line = told
         if line:
             rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
-            print(f"error: {'' if rank == '0' else f'rank {rank}: '}{' '.join(line.split())}", file=sys.stderr)
+            print(f"error: {'' if rank == '0' else f'rank {rank}: '}{printable(' '.join(line.split()))}", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 

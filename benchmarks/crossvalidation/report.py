@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attunet.benchmarks.evaluation.results_table import aligned, number, table
+from attunet.system.plain_text import table_cell
 
 Results = Mapping[str, Any]
 
@@ -59,7 +60,7 @@ def _what(results: Results) -> str:
     store, seeds = results["store"], results["seeds"]
     cases = sum(len(cases) for cases in store["folds"].values())
     return (
-        f"Store `{store['name']}`: {cases} labelled cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
+        f"Store {table_cell(store['name'])}: {cases} labelled cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is judged by networks that were trained without it and without any "
         "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's score is the mean over "
         "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a bootstrap over "

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from attunet.system.plain_text import printable, table_cell
+
 Results = dict[str, Any]
 
 
@@ -19,8 +21,9 @@ def markdown(results: Results) -> str:
     header, rows = _summary(results)
     parts = [
         "# Evaluation",
-        f"Store `{store['name']}`, {which}: {', '.join(store['cases'])}. Dice per case in 3D on the native grid, mean over the foreground "
-        "classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over patients (from five on). "
+        f"Store {table_cell(store['name'])}, {which}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D on the native grid, "
+        "mean over the foreground classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over "
+        "patients (from five on). "
         "Agreement: Dice of the model's label maps against those of the first model, all cases together.",
         table(header, rows),
         *_notes(results),
@@ -156,8 +159,7 @@ def _environment(about: dict[str, Any]) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    safe = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, *rows]]
-    lines = ["| " + " | ".join(row) + " |" for row in safe]
+    lines = ["| " + " | ".join(table_cell(cell) for cell in row) + " |" for row in [header, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
@@ -168,4 +170,4 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     for row in rows:
         first, rest = row[0].ljust(widths[0]), [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([first, *rest]))
-    return "\n".join(lines)
+    return printable("\n".join(lines))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from attunet.export.artefact.artefact import Artefact, load_artefact
+from attunet.system.plain_text import printable
 
 
 def card(path: Path | str) -> str:
@@ -21,10 +22,10 @@ def card(path: Path | str) -> str:
         ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
     ]
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {_printable(text)}" for name, text in rows]
+    lines = [f"{name:<{width}}  {printable(text)}" for name, text in rows]
     table = zip(about.classes.names, about.classes.values, about.classes.colors, strict=True)
     classes = [f"  {index}  value {value:<4} {color}  {name}" for index, (name, value, color) in enumerate(table)]
-    return "\n".join([*lines, "classes", *(_printable(line) for line in classes), "", "Not a medical device."])
+    return "\n".join([*lines, "classes", *(printable(line) for line in classes), "", "Not a medical device."])
 
 
 def _network(about: Artefact) -> str:
@@ -71,8 +72,3 @@ def _dice(about: Artefact) -> list[tuple[str, str]]:
 
 def _score(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: the metadata of a stranger's file must not control the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

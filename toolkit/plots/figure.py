@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from attunet.classes import PALETTE
 from attunet.system.atomic_files import write_file
 
 DPI = 150
+rcParams["text.parse_math"] = False  # names come from files: a dollar sign is a dollar sign
 MODEL_COLORS = PALETTE[1:]
 TRUTH_COLOR = "#FFFFFF"
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from attunet.system.plain_text import printable
+
 LOGGER = logging.getLogger("attunet")
 
 
@@ -14,7 +16,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        self._write(prefix + record.getMessage())
+        self._write(prefix + printable(record.getMessage()))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import KEY, SCHEMA, Golden, load_artefact, read_artefact, write_artefact
+from attunet.export.artefact.artefact import KEY, SCHEMA, SelfTest, load_artefact, read_artefact, write_artefact
 from attunet.export.artefact.card import card
 from attunet.export.artefact.onnx_file import find_metadata, with_metadata
 from attunet.export.runtime.segmenter import Segmenter
@@ -65,7 +65,7 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
             "per_case": {"01": {"liver": 0.9}},
         },
         tools={"attunet": "0.1.0"},
-        golden=Golden(np.ones((1, 1, 64, 64), np.float32), np.zeros((1, 5, 16, 16), np.float32), 4, 1e-3),
+        self_test=SelfTest(np.ones((1, 1, 64, 64), np.float32), np.zeros((1, 5, 16, 16), np.float32), 4, 1e-3),
     )
     path = tmp_path / "model.onnx"
     path.write_bytes(write_artefact(graph, full))
@@ -128,7 +128,7 @@ def test_damaged_or_foreign_bytes_are_refused(tmp_path, artefact, make, reason):
 
 
 def test_somebody_elses_model_is_refused(tmp_path, graph):
-    assert "not one that attunet exported" in _refused(tmp_path, graph)
+    assert "attunet did not export" in _refused(tmp_path, graph)
 
 
 def test_changed_weight_is_refused(tmp_path, artefact):

@@ -1,0 +1,19 @@
+"""Names that a stranger's file brought, made harmless for terminals and tables."""
+
+import re
+
+
+def printable(text: str) -> str:
+    """The text with `?` in the place of every control character but line breaks and tabs: a file must not control the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def table_cell(text: str) -> str:
+    """The text as one cell of a Markdown table: no column, HTML or link begins in it, and no spreadsheet takes it for a formula.
+
+    Numbers keep their sign.
+    """
+    plain = " ".join(printable(text).split())
+    plain = re.sub(r"([\\|`\[\]])", r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    is_formula = plain[:1] in ("=", "+", "-", "@") and not re.match(r"[+-]?[\d.]", plain)
+    return f"'{plain}" if is_formula and plain not in ("-", "--") else plain
