@@ -1,1 +1,1 @@
-"""Evaluation of models on a store: Dice and latency."""
+"""Evaluation of models on a store: accuracy and speed."""

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attunet.benchmarks.evaluation.models import Candidate
+from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.config import Config
 from attunet.store import Case, Store
 
@@ -13,14 +13,14 @@ SCHEMA = 1
 CURVES = {"train": ("loss",), "validation": ("loss", "dice")}  # what a report draws of metrics.jsonl: event: figures
 
 
-def evaluation_details(store: Store, cases: Sequence[Case], candidates: Sequence[Candidate], arguments: Sequence[str]) -> dict[str, Any]:
+def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]) -> dict[str, Any]:
     """JSON values. arguments: of `attunet evaluate`, after the models."""
-    names = [c.path.name for c in candidates]
+    names = [c.path.name for c in models]
     return {
         "schema": SCHEMA,
         "commands": {"evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments)},
         "cases": {case.name: case_details(case) for case in cases},
-        "models": {c.label: model_details(c) for c in candidates},
+        "models": {c.label: model_details(c) for c in models},
     }
 
 
@@ -34,40 +34,40 @@ def case_details(case: Case) -> dict[str, Any]:
     }
 
 
-def model_details(candidate: Candidate) -> dict[str, Any]:
+def model_details(model: EvaluatedModel) -> dict[str, Any]:
     """card: text; settings: of the training, by section; curves: rows of metrics.jsonl; command: that made it.
 
     Empty for a model that is neither a run nor an artefact.
     """
-    if candidate.backend == "pytorch":
-        return _of_run(candidate)
-    if candidate.path.suffix != ".onnx":
+    if model.backend == "pytorch":
+        return _of_run(model)
+    if model.path.suffix != ".onnx":
         return {}
     from attunet.export.artefact.artefact import load_artefact
     from attunet.export.artefact.card import card
 
-    about, _ = load_artefact(candidate.path)
+    about, _ = load_artefact(model.path)
     precision = [] if about.precision == "fp32" else ["--precision", about.precision]
     return {
-        "card": card(candidate.path),
+        "card": card(model.path),
         "settings": about.config,
         "license": about.license,
         "curves": [],
-        "command": command("export", about.name, candidate.path.name, *precision),
+        "command": command("export", about.name, model.path.name, *precision),
     }
 
 
-def _of_run(candidate: Candidate) -> dict[str, Any]:
+def _of_run(model: EvaluatedModel) -> dict[str, Any]:
     from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
-    run = load_runs(candidate.path)
+    run = load_runs(model.path)
     return {
         "card": run_card(run.name, run.config, run.num_parameters, run.step, run.fold, list(run.training_cases)),
         "settings": run.config.to_json(),
         "license": None,
-        "curves": curves_of(read_metrics(candidate.path)),
-        "command": training_command(run.store.name, candidate.path.name, run.fold, run.config),
+        "curves": curves_of(read_metrics(model.path)),
+        "command": training_command(run.store.name, model.path.name, run.fold, run.config),
     }
 
 

@@ -1,24 +1,23 @@
-"""A volume from file to file, and where its time goes."""
+"""Time of a prediction from file to file, step by step."""
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.models import Candidate
 from attunet.io.writers import write_labels
 from attunet.sources.read_case import read_image
 from attunet.store import Case, Store
-from attunet.volumes.predict import predict_prepared
+from attunet.volumes.model import Model
+from attunet.volumes.predict import Network, predict_prepared
 from attunet.volumes.slices import preprocess
 
 
 class _TimedNetwork:
-    """A network that adds up how long it took."""
+    """A network that adds up the time of its calls."""
 
-    def __init__(self, network: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(self, network: Network) -> None:
         self.network, self.seconds = network, 0.0
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
@@ -28,19 +27,27 @@ class _TimedNetwork:
         return logits
 
 
-def predict_from_file(candidate: Candidate, store: Store, case: Case, source: Path | None) -> tuple[np.ndarray, dict[str, float]]:
-    """Class indices (X, Y, Z) on the native grid, and the milliseconds of each part of the way from file to file."""
-    network, root = _TimedNetwork(candidate.network), source or store.source_root
+def predict_from_file(model: Model, store: Store, case: Case, source: Path | None) -> tuple[np.ndarray, dict[str, float]]:
+    """Reads a case's image files, segments the volume and writes the label map to a temporary file.
+
+    Args:
+        source: where the store's source files are now, if they moved.
+
+    Returns:
+        Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`, `network`, `finish`
+        (resampling to the native grid and post-processing) and `write`.
+    """
+    network, root = _TimedNetwork(model.logits), source or store.source_root
     with tempfile.TemporaryDirectory() as folder:
         marks = [time.perf_counter()]
         volume = read_image(tuple(root / file for file in case.image_files), frames=store.frames)
         marks.append(time.perf_counter())
-        prepared = preprocess(volume, candidate.spec)
+        prepared = preprocess(volume, model.spec)
         marks.append(time.perf_counter())
-        indices = predict_prepared(network, prepared, candidate.spec, postprocessing=candidate.postprocessing)
+        indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
         marks.append(time.perf_counter())
-        write_labels(Path(folder) / "prediction.nii.gz", indices, candidate.classes, volume)
+        write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
         marks.append(time.perf_counter())
     read, prepare, predict, write = (float(v) for v in np.diff(marks))
     seconds = {"read": read, "prepare": prepare, "network": network.seconds, "finish": predict - network.seconds, "write": write}
-    return indices, {part: 1000 * value for part, value in seconds.items()}
+    return indices, {step: 1000 * value for step, value in seconds.items()}

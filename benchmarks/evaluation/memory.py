@@ -1,8 +1,7 @@
-"""How much memory a process needs that loads one model alone and runs it: measured in a process of its own.
+"""Peak memory of a process that loads and runs one model.
 
-`python -m attunet.benchmarks.evaluation.memory MODEL` prints one JSON line.
-On the CPU it is the peak of resident memory, libraries included; on a GPU it is how much more memory of the device is in use than
-before (allocators keep what they took).
+`python -m attunet.benchmarks.evaluation.memory MODEL` prints one JSON line. On the CPU the figure is the peak resident memory, libraries
+included; on a GPU it is the increase of the device memory in use, which allocators do not give back.
 """
 
 import argparse
@@ -11,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from attunet.benchmarks.evaluation.models import load_candidates
+from attunet.benchmarks.evaluation.models import load_models
 from attunet.errors import InputError, RunError
 from attunet.system.environment import gpu_memory_used_mb
 
@@ -19,9 +18,16 @@ TIMEOUT_S = 600
 
 
 def peak_memory_mb(model: Path, *, provider: str, batch_size: int = 8) -> float | None:
-    """Starts the process and reads its answer; None where the system does not tell. Raises RunError when the process fails.
+    """Measures a model in a new process.
 
-    provider: of an artefact; of a run the device, cpu or cuda.
+    Args:
+        provider: that computes an artefact; for a run the device, `cpu` or `cuda`.
+
+    Returns:
+        Megabytes, None if the system does not report them.
+
+    Raises:
+        RunError: if the process fails or takes longer than `TIMEOUT_S`.
     """
     command = [sys.executable, "-m", "attunet.benchmarks.evaluation.memory", str(model), "--provider", provider]
     try:
@@ -39,10 +45,10 @@ def _measure(model: Path, provider: str, batch_size: int) -> float | None:
     on_gpu = provider in ("cuda", "tensorrt")
     before = gpu_memory_used_mb() if on_gpu else None
     where = {"device": provider} if model.is_dir() else {"providers": (provider,)}
-    candidate = load_candidates([model], **where)[0]
-    slices = candidate.random_slices(batch_size)
+    loaded = load_models([model], **where)[0]
+    slices = loaded.random_slices(batch_size)
     for _ in range(3):
-        candidate.network(slices)
+        loaded.model.logits(slices)
     if not on_gpu:
         return peak_resident_mb()
     after = gpu_memory_used_mb()
@@ -62,7 +68,7 @@ def peak_resident_mb() -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--provider", default="cpu", help="of an artefact; of a run the device, cpu or cuda")
+    parser.add_argument("--provider", default="cpu", help="of an artefact; for a run the device, cpu or cuda")
     parser.add_argument("--batch-size", type=int, default=8)
     arguments = parser.parse_args()
     try:

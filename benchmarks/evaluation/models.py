@@ -1,4 +1,4 @@
-"""The models of one evaluation, loaded: runs with PyTorch, artefacts with every provider asked for."""
+"""The models of one evaluation: runs with PyTorch, artefacts with each of several providers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,124 +8,105 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import label_of
-from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.export.load_model import load_model
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.volumes.predict import Network
-from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
-
-Attention = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+from attunet.volumes.model import Model, NetworkModel
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
-    """One model on one backend, ready to run.
+class EvaluatedModel:
+    """A model with what is recorded and measured of it.
 
-    network: slices to logits, from and to the host. timed_call: makes a call that is one pass with input and output where the
-    backend wants them, to time the network alone. postprocessing: as for `predict_volume`.
-    attention: logits and the gates' maps, where the backend gives them. window: (H, W) of the slices that are timed.
-    training_hashes: SHA-256 of the images that the weights have seen. options: what the backend says it really runs with.
+    Args:
+        name: of the model, distinct within an evaluation.
+        backend: `pytorch`, `onnxruntime` or `openvino`; `provider`: of the backend, for PyTorch the device.
+        file_mb: size of the artefact, or of the run's weights.
+        timed_call: prepared slices -> a function that runs them once, with input and output on the backend's device.
+        options: settings of the backend that influence speed.
     """
 
+    model: Model
     name: str
     path: Path
     backend: str
     provider: str
     precision: str
-    num_parameters: int
     file_mb: float
-    spec: PreprocessSpec
-    classes: Classes
-    training_hashes: frozenset[str]
-    network: Network
     timed_call: Callable[[np.ndarray], Callable[[], object]]
     options: dict[str, Any]
-    window: tuple[int, int]
-    postprocessing: Postprocessing = UNTOUCHED
-    attention: Attention | None = None
 
     @property
     def label(self) -> str:
-        """What tables and pictures call it."""
+        """Name in tables and plots."""
         return label_of(self.name, self.backend, self.provider, self.precision)
 
+    @property
+    def training_hashes(self) -> frozenset[str]:
+        """SHA-256 of the images in the training set."""
+        return frozenset(self.model.training_cases.values())
+
     def random_slices(self, batch_size: int) -> np.ndarray:
-        """Input float32 (N, C, H, W) for timing."""
-        shape = (batch_size, self.spec.in_channels, *self.window)
+        """Input float32 `(N, in_channels, H, W)` of the training window's size, for timing."""
+        shape = (batch_size, self.model.spec.in_channels, *self.model.spec.size)
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def load_candidates(
-    models: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu", num_threads: int | None = None
-) -> list[Candidate]:
-    """Every run once on `device`, every artefact once per provider, in the order given.
+def load_models(
+    paths: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu", num_threads: int | None = None
+) -> list[EvaluatedModel]:
+    """Loads every run once and every artefact once per provider, in the order of `paths`.
 
-    num_threads: of the CPU backends, the library's own choice by default; PyTorch's is the whole process's.
-    Raises InputError for a path that is neither, for a provider that does not load, and when no model is given.
+    Args:
+        providers: that compute the artefacts.
+        device: on which PyTorch computes the runs, `cpu` or `cuda`.
+        num_threads: CPU threads, the library's own choice by default; PyTorch's is the whole process's.
+
+    Raises:
+        InputError: without paths, and for a path that is neither a run nor an artefact.
+        RunError: for a provider that does not load.
     """
-    if not models:
+    if not paths:
         raise InputError("evaluate: at least one model (a run or an .onnx) is needed")
     if device not in ("cpu", "cuda"):
         raise InputError(f"--device: must be cpu or cuda, got {device!r}")
-    candidates: list[Candidate] = []
-    for path in dict.fromkeys(models):
-        if path.is_dir():
-            candidates.append(_from_run(path, device, num_threads))
-        elif path.suffix == ".onnx":
-            candidates.extend(_from_artefact(path, provider, num_threads) for provider in dict.fromkeys(providers))
-        else:
-            raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){'' if path.exists() else '; there is no such file'}")
-    return _with_unique_names(candidates)
+    models = []
+    for path in dict.fromkeys(paths):
+        for provider in (device,) if path.is_dir() else dict.fromkeys(providers):
+            models.append(_evaluated(path, provider, num_threads))
+    return _with_unique_names(models)
 
 
-def _from_run(path: Path, device: str, num_threads: int | None) -> Candidate:
-    try:
-        from attunet.models.torch_network import TorchNetwork
-        from attunet.runs.ensemble import load_runs
-    except ModuleNotFoundError as error:
-        raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
-    run = load_runs(path)
-    network = TorchNetwork(run.network, device, num_threads=num_threads)
-    return Candidate(
-        name=run.name,
+def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedModel:
+    model = load_model(path, provider=provider, device=provider, num_threads=num_threads)
+    if isinstance(model, Segmenter):
+        return EvaluatedModel(
+            model=model,
+            name=model.name,
+            path=path,
+            backend="openvino" if provider == "openvino" else "onnxruntime",
+            provider=provider,
+            precision=model.metadata.precision,
+            file_mb=path.stat().st_size / 1e6,
+            timed_call=lambda slices: _timed_call(model, slices),
+            options=dict(model.backend.options),
+        )
+    from attunet.models.torch_network import TorchNetwork
+
+    assert isinstance(model, NetworkModel)
+    assert isinstance(model.network, TorchNetwork)
+    network = model.network
+    return EvaluatedModel(
+        model=model,
+        name=model.name,
         path=path,
         backend="pytorch",
-        provider=device,
+        provider=provider,
         precision="fp32",
-        num_parameters=run.num_parameters,
         file_mb=network.weights_mb,
-        spec=run.spec,
-        classes=run.classes,
-        training_hashes=frozenset(run.training_cases.values()),
-        network=network,
         timed_call=network.timed_call,
         options=network.options,
-        window=run.spec.size,
-        postprocessing=run.postprocessing,
-        attention=network.attention,
-    )
-
-
-def _from_artefact(path: Path, provider: str, num_threads: int | None) -> Candidate:
-    segmenter = Segmenter(path, provider=provider, num_threads=num_threads)
-    about = segmenter.metadata
-    return Candidate(
-        name=about.name,
-        path=path,
-        backend="openvino" if provider == "openvino" else "onnxruntime",
-        provider=provider,
-        precision=about.precision,
-        num_parameters=about.num_parameters,
-        file_mb=path.stat().st_size / 1e6,
-        spec=segmenter.spec,
-        classes=segmenter.classes,
-        training_hashes=frozenset(about.training_cases.values()),
-        network=segmenter.logits,
-        timed_call=lambda slices: _timed_call(segmenter, slices),
-        options=dict(segmenter.backend.options),
-        window=segmenter.spec.size,
-        postprocessing=about.postprocessing,
     )
 
 
@@ -135,12 +116,11 @@ def _timed_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object
     return lambda: segmenter.logits(slices)
 
 
-def _with_unique_names(candidates: list[Candidate]) -> list[Candidate]:
-    """Two files may carry one name (the folds of a cross-validation, say): the later ones get a number."""
-    seen: dict[str, list[Path]] = {}
+def _with_unique_names(models: list[EvaluatedModel]) -> list[EvaluatedModel]:
+    """Numbers the later ones of models with equal labels, such as the folds of a cross-validation."""
+    counts: dict[str, int] = {}
     unique = []
-    for candidate in candidates:
-        files = seen.setdefault(candidate.label, [])
-        files.append(candidate.path)
-        unique.append(candidate if len(files) == 1 else replace(candidate, name=f"{candidate.name} #{len(files)}"))
+    for one in models:
+        number = counts[one.label] = counts.get(one.label, 0) + 1
+        unique.append(one if number == 1 else replace(one, name=f"{one.name} #{number}"))
     return unique

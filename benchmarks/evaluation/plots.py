@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, in its folder `plots/`. Without matplotlib there are none, and that is said."""
+"""Plots of an evaluation, in its folder `plots/`; none without matplotlib."""
 
 import importlib.util
 import logging
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.from_file import predict_from_file
-from attunet.benchmarks.evaluation.models import Candidate
+from attunet.benchmarks.evaluation.models import EvaluatedModel
+from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import model_label
-from attunet.metrics.aggregate import mean_of_defined
+from attunet.evaluate_case import LabelledCase, read_labelled_case
+from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.plots.figure import file_name
 from attunet.store import Store
@@ -20,28 +21,39 @@ from attunet.volumes.slices import gather_context, preprocess
 logger = logging.getLogger(__name__)
 
 MAX_CASES = 4
-SAME_OUTLINE = 0.995  # mean Dice of two label maps whose outlines cannot be told apart in a picture
+SAME_OUTLINE = 0.995  # mean Dice above which the outlines of two label maps look alike
 
 
 def draw_evaluation(
     folder: Path,
     results: dict[str, Any],
-    candidates: Sequence[Candidate],
+    models: Sequence[EvaluatedModel],
+    predictions: Predictions,
     store: Store,
     *,
     source: Path | None,
 ) -> None:
-    """Speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases, training curves."""
+    """Draws speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases, training curves.
+
+    Args:
+        results: content of results.json.
+        predictions: label maps of every model and case.
+        source: where the store's source files are now, if they moved.
+
+    Example:
+        >>> draw_evaluation(out / "plots", results, models, predictions, store, source=None)  # doctest: +SKIP
+    """
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("no plots: matplotlib is not installed (it is in the extra 'train')")
         return
     rows = {model_label(row): row for row in results["models"]}
     _draw_figures(folder, rows, store)
-    _draw_curves(folder, candidates)
+    _draw_curves(folder, models)
     for number, case in enumerate(_cases_to_show(results)):
-        predictions = _draw_outlines(folder, case, candidates, store, source)
+        labelled = read_labelled_case(store, case, source)
+        _draw_outlines(folder, labelled, models, predictions, store)
         if number == 0:
-            _draw_attention(folder, case, candidates, predictions, store, source)
+            _draw_attention(folder, labelled, models, predictions)
     logger.info(f"plots: {folder}")
 
 
@@ -58,8 +70,8 @@ def _draw_figures(folder: Path, rows: dict[str, Any], store: Store) -> None:
             draw_confusion(folder / f"confusion_{file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label)
 
 
-def _draw_curves(folder: Path, candidates: Sequence[Candidate]) -> None:
-    runs = {c.name: c.path for c in candidates if c.backend == "pytorch" and (c.path / "metrics.jsonl").is_file()}
+def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:
+    runs = {one.name: one.path for one in models if one.backend == "pytorch" and (one.path / "metrics.jsonl").is_file()}
     if runs:
         from attunet.plots.curves import draw_curves
         from attunet.runs.run_folder import read_metrics
@@ -68,7 +80,7 @@ def _draw_curves(folder: Path, candidates: Sequence[Candidate]) -> None:
 
 
 def _cases_to_show(results: dict[str, Any]) -> list[str]:
-    """All cases where they are few; or else the two worst of the first model, one in the middle and the best."""
+    """All cases if they are few, otherwise the first model's two worst ones, the median and the best."""
     dice = results["models"][0]["dice"]["per_case"]
     means = {case: np.mean([v or 0.0 for v in scores.values()]) for case, scores in dice.items()}
     ordered = sorted(means, key=lambda case: float(means[case]))
@@ -77,56 +89,43 @@ def _cases_to_show(results: dict[str, Any]) -> list[str]:
     return [*ordered[:2], ordered[len(ordered) // 2], ordered[-1]]
 
 
-def _draw_outlines(folder: Path, name: str, candidates: Sequence[Candidate], store: Store, source: Path | None) -> dict[str, np.ndarray]:
-    """Draws one case and returns the predictions by the models' labels; a model whose outlines would lie on another's is left out."""
+def _draw_outlines(folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store) -> None:
+    """Draws the label maps of one case; a model whose outlines would cover another's is left out."""
     from attunet.plots.outlines import draw_outlines
     from attunet.plots.view import view_of
 
-    volume, truth = store.read_source(name, source)
-    view = view_of(volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
-    shown: dict[str, np.ndarray] = {}
-    everything = {}
-    for candidate in candidates:
-        prediction, _ = predict_from_file(candidate, store, store.case(name), source)
-        everything[candidate.label] = prediction
-        counts = [confusion(prediction, other, len(store.classes)) for other in shown.values()]
-        if not any(mean_of_defined(dice_from_confusion(c)[1:]) > SAME_OUTLINE for c in counts):
-            shown[candidate.name if candidate.name not in shown else candidate.label] = prediction
-    draw_outlines(folder / f"outlines_{file_name(name)}.png", volume, view, shown, store.classes, truth=truth, title=name)
-    return everything
+    view = view_of(case.volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
+    outlines: dict[str, np.ndarray] = {}
+    for one in models:
+        indices = predictions.get(one.label, case.name)
+        counts = [confusion(indices, other, case.num_classes) for other in outlines.values()]
+        if not any(mean(dice_from_confusion(c)[1:]) > SAME_OUTLINE for c in counts):
+            outlines[one.name if one.name not in outlines else one.label] = indices
+    path = folder / f"outlines_{file_name(case.name)}.png"
+    draw_outlines(path, case.volume, view, outlines, store.classes, truth=case.truth, title=case.name)
 
 
-def _draw_attention(
-    folder: Path,
-    name: str,
-    candidates: Sequence[Candidate],
-    predictions: dict[str, np.ndarray],
-    store: Store,
-    source: Path | None,
-) -> None:
-    """The gates of every model that has some, at the slice of the case with the most classes predicted."""
+def _draw_attention(folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions) -> None:
+    """Draws the attention maps of every model that has gates, at the slice of the case with the most classes predicted."""
     from attunet.plots.attention import draw_attention
     from attunet.plots.view import fullest_slice, view_of
 
-    volume, _ = store.read_source(name, source)
-    for candidate in candidates:
-        if candidate.attention is None:
+    for one in models:
+        model, spec = one.model, one.model.spec
+        if not model.num_gates:
             continue
-        spec = candidate.spec
-        prepared = preprocess(volume, spec)
-        view = view_of(volume, slice_axis=spec.slice_axis, oriented=spec.orientation is not None)
-        index = fullest_slice(view.slices(predictions[candidate.label]))
-        logits, maps = candidate.attention(gather_context(prepared.slices, [index], spec.context_slices))
-        if not maps:
-            continue
-        # Prepared slices are in the view's order, but for sagittal and coronal ones, which have the feet at the top.
+        prepared = preprocess(case.volume, spec)
+        view = view_of(case.volume, slice_axis=spec.slice_axis, oriented=spec.orientation is not None)
+        index = fullest_slice(view.slices(predictions.get(one.label, case.name)))
+        slices = gather_context(prepared.slices, [index], spec.context_slices)
+        # Prepared slices have the view's order, except sagittal and coronal ones, which have the feet at the top.
         up = slice(None, None, -1 if view.sides and spec.slice_axis != 2 else 1)
         draw_attention(
-            folder / f"attention_{file_name(candidate.label)}.png",
+            folder / f"attention_{file_name(one.label)}.png",
             prepared.slices[index, 0, up],
-            [m[0, up] for m in maps],
-            candidate.classes,
-            labels=logits[0].argmax(axis=0)[up],
+            [values[0, up] for values in model.attention(slices)],
+            model.classes,
+            labels=model.logits(slices)[0].argmax(axis=0)[up],
             sides=view.sides,
-            title=f"{candidate.name}, {name}, slice {index + 1} of {len(prepared.slices)}",
+            title=f"{one.name}, {case.name}, slice {index + 1} of {len(prepared.slices)}",
         )

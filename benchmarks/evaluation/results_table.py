@@ -1,15 +1,17 @@
-"""results.json as a page to read, and as a table for a terminal."""
+"""results.json as a Markdown page and as a table for a terminal."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from attunet.metrics.aggregate import mean
 from attunet.system.plain_text import printable, table_cell
 
 Results = dict[str, Any]
 
 
 def summary_table(results: Results) -> str:
-    """Dice and latency of every model as aligned plain text, one row a model."""
+    """Dice and latency as aligned plain text, one row per model."""
     header, rows = _summary(results)
     return aligned([header, *rows])
 
@@ -17,14 +19,14 @@ def summary_table(results: Results) -> str:
 def markdown(results: Results) -> str:
     """The whole evaluation as one Markdown page."""
     store = results["store"]
-    which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out"
+    selection = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} holds out"
     header, rows = _summary(results)
     parts = [
         "# Evaluation",
-        f"Store {table_cell(store['name'])}, {which}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D on the native grid, "
-        "mean over the foreground classes and then over the cases that the model has not seen in training; 95 % interval by bootstrap over "
+        f"Store {table_cell(store['name'])}, {selection}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D on the native grid, "
+        "mean over the foreground classes, then over the cases that the model has not seen in training; 95 % interval by bootstrap over "
         "patients (from five on). "
-        "Agreement: Dice of the model's label maps against those of the first model, all cases together.",
+        "Agreement: Dice between the model's label maps and those of the first model, all cases together.",
         table(header, rows),
         *_notes(results),
         "## Per class",
@@ -34,35 +36,37 @@ def markdown(results: Results) -> str:
         "## Comparison with the first model",
         *_comparisons(results),
         "## The network alone",
-        "Milliseconds of one pass over a batch of slices of the training window's size, models in turn; input and output lie where the "
-        "backend wants them.",
+        "Milliseconds of one pass over a batch of slices of the training window's size, the models in turn; input and output are on the "
+        "backend's device.",
         table(*_latency(results)),
         "## A volume from file to file",
         "Milliseconds, mean over the cases; the files are in the system's cache.",
         table(*_volume(results)),
-        "## Where it was measured",
+        "## Environment",
         *_environment(results["environment"]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def model_label(row: dict[str, Any]) -> str:
+    """Name of a row of results.json in tables and plots."""
     return label_of(row["name"], row["backend"], row["provider"], row["precision"])
 
 
 def label_of(name: str, backend: str, provider: str, precision: str) -> str:
-    """What tables and pictures call a model."""
+    """Name of a model in tables and plots."""
     where = dict.fromkeys((backend, provider))  # openvino is both
     return f"{name} ({' '.join([*where, *([] if precision == 'fp32' else [precision])])})"
 
 
 def number(value: float | None, digits: int = 3) -> str:
+    """A rounded number, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
     speed = ["ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
-    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agrees with the first", *speed]
+    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agreement", *speed]
     agreements = ["–", *(f"{number(c['agreement']['dice'], 4)}" for c in results["comparisons"])]
     rows = []
     for row, agreement in zip(results["models"], agreements, strict=True):
@@ -86,7 +90,7 @@ def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _notes(results: Results) -> list[str]:
-    """What the models have seen in training, said once for models that have seen the same."""
+    """Cases seen in training; one sentence for all models with the same ones."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in results["models"]:
         models.setdefault(tuple(row["seen_cases"]), []).append(model_label(row))
@@ -94,8 +98,8 @@ def _notes(results: Results) -> list[str]:
     for seen, labels in models.items():
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
-            what = "they are not in its means" if left else "nothing is left for its mean"
-            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {what}.")
+            effect = "they are not in its means" if left else "no case is left for its means"
+            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
     return notes
 
 
@@ -117,10 +121,11 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
     for case in results["store"]["cases"]:
         for row in results["models"]:
             dice = row["dice"]["per_case"][case]
-            defined = [v for v in dice.values() if v is not None]
-            mean = sum(defined) / len(defined) if defined else None
+            average = mean(v for v in dice.values() if v is not None)
             seen = "seen" if case in row["seen_cases"] else ""
-            rows.append([case, model_label(row), number(mean), *(number(dice[c]) for c in classes), seen])
+            rows.append(
+                [case, model_label(row), number(None if math.isnan(average) else average), *(number(dice[c]) for c in classes), seen]
+            )
     return ["case", "model", "mean Dice", *classes, "training"], rows
 
 
@@ -130,7 +135,7 @@ def _comparisons(results: Results) -> list[str]:
         agreement = c["agreement"]
         equal = "–" if agreement["equal_voxels"] is None else f"{100 * agreement['equal_voxels']:.3f} %"
         lines.append(f"- {c['words']} Their label maps agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels are equal.")
-    return ["\n".join(lines)] if lines else ["There is one model alone."]
+    return ["\n".join(lines)] if lines else ["There is only one model."]
 
 
 def _latency(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -145,9 +150,9 @@ def _latency(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def _volume(results: Results) -> tuple[list[str], list[list[str]]]:
-    parts = list(results["models"][0]["volume_ms"])
-    rows = [[model_label(row), *(number(row["volume_ms"][part], 0) for part in parts)] for row in results["models"]]
-    return ["model", *parts], rows
+    steps = list(results["models"][0]["volume_ms"])
+    rows = [[model_label(row), *(number(row["volume_ms"][step], 0) for step in steps)] for row in results["models"]]
+    return ["model", *steps], rows
 
 
 def _environment(about: dict[str, Any]) -> list[str]:
@@ -159,12 +164,13 @@ def _environment(about: dict[str, Any]) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = ["| " + " | ".join(table_cell(cell) for cell in row) + " |" for row in [header, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns: the first one to the left, the others to the right."""
+    """Cells in columns, the first one left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

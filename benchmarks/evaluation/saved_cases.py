@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.models import Attention
 from attunet.system.atomic_files import write_file
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
-from attunet.volumes.slices import Prepared
+from attunet.volumes.model import Model
+from attunet.volumes.slices import preprocess
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -84,15 +84,11 @@ def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: Pr
     _write(path, {"prediction": orient(prediction.astype(np.uint8), viewing_transform(volume, spec))})
 
 
-def save_attention(path: Path, network: Attention, prepared: Prepared, volume: Volume, spec: PreprocessSpec) -> None:
-    """Every gate's map of one case in 8 bits, on a grid that may be coarser than the scan's; nothing for a network without gates.
-
-    network: slices float32 `(N, C, H, W)` to logits and the map of every gate `(N, h, w)`, 0 to 1, the deepest first.
-    """
-    transform = viewing_transform(volume, spec)
-    gates = attention_volumes(lambda slices: network(slices)[1], prepared, spec.context_slices)
-    if gates:
-        _write(path, {f"gate_{n}": _coarse(orient(gate, transform), spec.slice_axis) for n, gate in enumerate(gates, start=1)})
+def save_attention(path: Path, model: Model, volume: Volume) -> None:
+    """Writes the attention map of every gate of a model in 8 bits, on a grid that may be coarser than the scan's."""
+    transform = viewing_transform(volume, model.spec)
+    gates = attention_volumes(model.attention, preprocess(volume, model.spec), model.spec.context_slices)
+    _write(path, {f"gate_{n}": _coarse(orient(gate, transform), model.spec.slice_axis) for n, gate in enumerate(gates, start=1)})
 
 
 def load_case(folder: Path) -> SavedCase | None:

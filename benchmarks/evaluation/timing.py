@@ -1,4 +1,4 @@
-"""How long calls take, measured so that a machine that drifts hurts all of them alike."""
+"""Timing of several calls in turns, so that a drift of the machine affects all of them alike."""
 
 import gc
 import math
@@ -14,7 +14,7 @@ TURNS = 10
 
 @dataclass(frozen=True, eq=False)
 class Timings:
-    """Seconds of each timed run of one call that handles `batch_size` slices."""
+    """Seconds of each timed run of a call for `batch_size` slices."""
 
     batch_size: int
     seconds: np.ndarray
@@ -31,22 +31,25 @@ class Timings:
 def time_interleaved(
     calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, min_runs: int = 3, max_runs: int | None = None
 ) -> list[np.ndarray]:
-    """Seconds of every timed run of each call.
+    """Times calls in `TURNS` turns. Each turn begins with an untimed run, which fills the caches and lets other threads come to rest.
 
-    The calls take turns, `TURNS` of them, and each turn begins with a run that is not timed: it brings the caches back and lets the
-    threads of the call before come to rest. A call is done after `max_runs` timed runs, or earlier when it has had about `seconds`,
-    untimed runs included, and at least `min_runs` timed ones.
+    Args:
+        seconds: a call ends after about so many, untimed runs included, and at least `min_runs` timed runs.
+        max_runs: a call ends after so many timed runs at the latest.
+
+    Returns:
+        For each call the seconds of its timed runs.
     """
-    assert math.isfinite(seconds) or max_runs is not None, "nothing says when a call is done"
+    assert math.isfinite(seconds) or max_runs is not None, "seconds or max_runs must limit the runs"
     timed: list[list[float]] = [[] for _ in calls]
     spent = [0.0] * len(calls)
     for call in calls:
         _warm_up(call, seconds / 5)
     while waiting := [i for i in range(len(calls)) if _goes_on(len(timed[i]), spent[i], seconds, min_runs, max_runs)]:
         for i in waiting:
-            most = None if max_runs is None else min(max_runs - len(timed[i]), math.ceil(max_runs / TURNS))
+            limit = None if max_runs is None else min(max_runs - len(timed[i]), math.ceil(max_runs / TURNS))
             began = time.perf_counter()
-            timed[i].extend(_turn(calls[i], seconds / TURNS, most))
+            timed[i].extend(_turn(calls[i], seconds / TURNS, limit))
             spent[i] += time.perf_counter() - began
     return [np.array(runs) for runs in timed]
 
@@ -65,14 +68,14 @@ def _warm_up(call: Callable[[], object], seconds: float) -> None:
             return
 
 
-def _turn(call: Callable[[], object], seconds: float, most: int | None) -> list[float]:
+def _turn(call: Callable[[], object], seconds: float, max_runs: int | None) -> list[float]:
     runs: list[float] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
         began = time.perf_counter()
         call()
-        while not runs or (time.perf_counter() - began < seconds and (most is None or len(runs) < most)):
+        while not runs or (time.perf_counter() - began < seconds and (max_runs is None or len(runs) < max_runs)):
             start = time.perf_counter()
             call()
             runs.append(time.perf_counter() - start)

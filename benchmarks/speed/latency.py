@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.models import Candidate, load_candidates
+from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.program import add_output_options, run_program
@@ -41,34 +41,34 @@ def sweep(
     rows, load_ms = [], {}
     for count in threads:
         began = time.perf_counter()
-        candidates = load_candidates(models, providers=providers, device=device, num_threads=count)
+        loaded = load_models(models, providers=providers, device=device, num_threads=count)
         load_ms[str(count or "auto")] = 1000 * (time.perf_counter() - began)
         for batch_size in batch_sizes:
-            rows += _time_batch(candidates, batch_size, count, runs, seconds)
-            slowest = max(rows[-len(candidates) :], key=lambda row: row["p50_ms"])
+            rows += _time_batch(loaded, batch_size, count, runs, seconds)
+            slowest = max(rows[-len(loaded) :], key=lambda row: row["p50_ms"])
             logger.info(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
     limit = seconds if math.isfinite(seconds) else None
     settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
     return {"environment": environment(), "settings": settings, "rows": rows}
 
 
-def _time_batch(candidates: Sequence[Candidate], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
+def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
     calls, first_ms = [], []
-    for candidate in candidates:
+    for one in loaded:
         began = time.perf_counter()
-        calls.append(candidate.timed_call(candidate.random_slices(batch_size)))
+        calls.append(one.timed_call(one.random_slices(batch_size)))
         calls[-1]()
         first_ms.append(1000 * (time.perf_counter() - began))
     timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
     baseline = float(np.median(timed[0]))
     rows = []
-    for candidate, times, first in zip(candidates, timed, first_ms, strict=True):
+    for one, times, first in zip(loaded, timed, first_ms, strict=True):
         rows.append(
             {
-                "model": candidate.label,
-                "provider_options": candidate.options,
+                "model": one.label,
+                "provider_options": one.options,
                 "threads": threads,
-                "shape": [batch_size, candidate.spec.in_channels, *candidate.window],
+                "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
                 "runs": len(times),
                 "first_ms": first,
                 **{f"p{p}_ms": float(np.percentile(1000 * times, p)) for p in PERCENTILES},

@@ -1,1 +1,1 @@
-"""Writing an artefact from a run."""
+"""Export of a run as an artefact."""

@@ -1,30 +1,30 @@
-"""`attunet export`: a run's averaged weights to one self-describing artefact, refused unless it segments as the checkpoint does."""
+"""`attunet export`: the averaged weights of a run as one artefact, which is refused unless it segments like the checkpoint."""
 
 import logging
 import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
-import torch
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.build.graph import export_graph
-from attunet.export.build.parity import Parity, measure
+from attunet.export.build.parity import Parity, measure_parity
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
+from attunet.runs.run_model import run_model
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_file
-from attunet.version import __version__
+from attunet.system.environment import versions
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
@@ -32,7 +32,8 @@ from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 logger = logging.getLogger(__name__)
 
 CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
-MAX_TRAINING_CASES = 8  # judged on when the run left none out
+TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")  # versions in the metadata
+MAX_TRAINING_CASES = 8  # training cases for the parity check of a run without held-out cases
 
 
 def export_run(
@@ -47,21 +48,35 @@ def export_run(
     largest_component: bool | None = None,
     license: str | None = None,
 ) -> Artefact:
-    """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble, and returns its metadata.
+    """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
-    precision: fp32, fp16 (for GPUs) or int8 (for CPUs). store and source: where the run's store and its source files are now.
-    outputs: of labels, logits, probabilities, attention (the map of every gate). size: fixes height and width, else any multiples of 16.
-    largest_component: the runtime keeps the largest part of every class; by default as the run's store says.
-    license: of the training data, for the card.
-    Raises InputError for a call that cannot work, RunError with the figures where the artefact disagrees with the checkpoint on the cases
-    that the run left out (on training cases if there are none). `out` appears when all is well, and only then.
+    Args:
+        run_path: a run, or a folder with runs below it.
+        out: the `.onnx` file to write; it is written only if the parity check succeeds.
+        precision: `fp32`, `fp16` for GPUs, or `int8` for CPUs.
+        store: where the run's store is now, if it moved; `source` likewise for the store's source files.
+        outputs: of the graph, any of `labels`, `logits`, `probabilities` and `attention` (one map per gate); `logits` is required.
+        size: fixes height and width of the slices in pixels; by default the graph accepts any multiples of 16.
+        largest_component: whether prediction keeps only the largest component of every class; by default as the store says.
+        license: of the training data.
+
+    Returns:
+        The metadata of the artefact.
+
+    Raises:
+        InputError: for arguments that are invalid or do not fit together.
+        RunError: with the figures, if the artefact disagrees with the checkpoint on the held-out cases (on training cases if the run has
+            no held-out ones).
+
+    Example:
+        >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
     run_path, out, source = Path(run_path), Path(out), Path(source) if source is not None else None
     _check_call(out, precision, size)
     run = load_runs(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
-        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or preprocessing differ")
+        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
     about = _metadata(run, opened, precision, _output_names(run, outputs), size, finish, license)
     logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
@@ -71,11 +86,11 @@ def export_run(
         draft.write_bytes(write_artefact(model, about))
         segmenter = Segmenter(draft)
         parity = _parity(run, opened, segmenter, source)
-        parity.refuse_if_apart(precision)
+        parity.refuse_if_different(precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(segmenter))
     data = write_artefact(model, about)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, lambda path: path.write_bytes(data) and None)
+    write_file(out, lambda path: path.write_bytes(data))
     logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
     return about
 
@@ -84,7 +99,7 @@ def _check_call(out: Path, precision: str, size: tuple[int, int] | None) -> None
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if out.suffix != ".onnx" or out.is_dir():
-        raise InputError(f"{out}: the artefact's name must end in .onnx and be no folder")
+        raise InputError(f"{out}: must be a file name that ends in .onnx")
     if size is not None and any(side < 16 or side % 16 for side in size):
         raise InputError(f"size: height and width must be multiples of 16, got {size}")
 
@@ -92,9 +107,9 @@ def _check_call(out: Path, precision: str, size: tuple[int, int] | None) -> None
 def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
     known = ("labels", "logits", "probabilities", "attention")
     if unknown := [name for name in outputs if name not in known]:
-        raise InputError(f"outputs: must be of {', '.join(known)}, got {unknown[0]!r}")
+        raise InputError(f"outputs: must be some of {', '.join(known)}, got {unknown[0]!r}")
     if "logits" not in outputs:
-        raise InputError(f"outputs: logits are needed to go back to the native grid, got {list(outputs)}")
+        raise InputError(f"outputs: must include logits, from which labels on the native grid are made, got {list(outputs)}")
     names = [name for name in known[:3] if name in outputs]
     if "attention" in outputs:
         if not run.num_gates:
@@ -112,8 +127,6 @@ def _metadata(
     postprocessing: Postprocessing,
     license: str | None,
 ) -> Artefact:
-    packages = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
-    installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions() if d.metadata["Name"]}
     return Artefact(
         name=run.name,
         precision=precision,
@@ -131,7 +144,7 @@ def _metadata(
         num_members=run.num_members,
         license=license or store.manifest.get("license"),
         config=run.config.to_json(),
-        tools={"attunet": __version__, "python": platform.python_version(), **{p: installed[p] for p in packages if p in installed}},
+        tools={"python": platform.python_version(), **versions(TOOLS)},
     )
 
 
@@ -147,7 +160,7 @@ def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
 
 
 def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Batches of training slices, evenly spread over the cases: float32 (N, C, H, W) of the store's one shape."""
+    """Batches of training slices for calibration, evenly spread over the cases: float32 (N, C, H, W), all of one shape."""
     images = [store.image(case) for case in sorted(run.training_cases)]
     places = [(image, z) for image in images for z in range(len(image))]
     count = min(len(places), CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE)
@@ -163,17 +176,6 @@ def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | 
     labelled = {case.name for case in store.cases if case.labelled}
     held_out = [case for case in run.held_out if case in labelled]
     training = sorted(case for case in run.training_cases if case in labelled)[:MAX_TRAINING_CASES]
-
-    def checkpoint(slices: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return run.network(torch.from_numpy(np.ascontiguousarray(slices))).numpy()
-
-    return measure(
-        store,
-        held_out or training,
-        {"checkpoint": checkpoint, "artefact": segmenter.logits},
-        spec=segmenter.spec,
-        seen="held out" if held_out else "training",
-        postprocessing=segmenter.metadata.postprocessing,
-        source=source,
-    )
+    checkpoint = replace(run_model(run), spec=segmenter.spec, postprocessing=segmenter.postprocessing)
+    seen: Literal["held out", "training"] = "held out" if held_out else "training"
+    return measure_parity(checkpoint, segmenter, store, held_out or training, seen=seen, source=source)

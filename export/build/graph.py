@@ -1,4 +1,4 @@
-"""A network as a serialised ONNX graph: traced by torch, cleaned of what it need not tell, with batch norm folded."""
+"""A network as an ONNX graph: traced by torch, with batch norm folded and without the exporter's debug information."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ TRACE_SIDE = 4 * MULTIPLE
 
 
 class _WithOutputs(nn.Module):
-    """slices (N, C, H, W) float32 -> the named outputs, in their order."""
+    """Slices float32 (N, C, H, W) -> the named outputs, in their order."""
 
     def __init__(self, network: SegmentationNetwork, outputs: Sequence[str]) -> None:
         super().__init__()
@@ -39,16 +39,25 @@ class _WithOutputs(nn.Module):
 def export_graph(
     network: SegmentationNetwork, in_channels: int, outputs: Sequence[str], size: tuple[int, int] | None = None
 ) -> onnx.ModelProto:
-    """The network (eval mode, float32, CPU) as an ONNX model with dynamic batch; H and W are any multiples of 16, or `size`.
+    """Traces a network.
 
-    Raises RunError if a batch normalisation is left, which would be computed at every run.
+    Args:
+        network: in eval mode, float32, on the CPU.
+        outputs: names of the graph's outputs, in their order.
+        size: height and width of the slices in pixels; None for any multiples of 16.
+
+    Returns:
+        An ONNX model with any batch size.
+
+    Raises:
+        RunError: if a batch normalisation could not be folded into a convolution.
     """
     height, width = size or (TRACE_SIDE, TRACE_SIDE + MULTIPLE)
     dims: dict[int, torch.export.Dim] = {0: torch.export.Dim("batch")}
     if size is None:
         dims |= {2: MULTIPLE * torch.export.Dim("rows", min=1, max=4096), 3: MULTIPLE * torch.export.Dim("columns", min=1, max=4096)}
-    example = torch.zeros(2, in_channels, height, width)  # a batch of 1 would be taken for a constant
-    with _quiet():
+    example = torch.zeros(2, in_channels, height, width)  # torch specialises a batch of 1 to a constant
+    with without_notes("torch.onnx"):
         program = torch.onnx.export(
             _WithOutputs(network, outputs).eval(),
             (example,),
@@ -71,7 +80,7 @@ def export_graph(
 
 
 def strip_provenance(model: onnx.ModelProto) -> None:
-    """Removes stack traces with the exporting machine's paths, and shapes that every reader infers again."""
+    """Removes stack traces, which contain the exporting machine's paths, and intermediate shapes, which readers infer."""
     for owner in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del owner.metadata_props[:]
         owner.doc_string = ""
@@ -79,9 +88,13 @@ def strip_provenance(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's notes about torchvision and its own deprecated calls say nothing to a user."""
-    logger = logging.getLogger("torch.onnx")
+def without_notes(library: str) -> Iterator[None]:
+    """Silences a library's warnings, log messages below errors and printed text, none of which concern a user of `attunet export`.
+
+    Args:
+        library: name of its logger; "" for the root logger.
+    """
+    logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

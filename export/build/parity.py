@@ -1,7 +1,10 @@
-"""Does the artefact segment as the checkpoint does? Judged in Dice on whole volumes, on the native grid, from the user's own files."""
+"""Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes, on the native grid, from the source files.
+
+The artefact is accepted or refused on label maps before post-processing. Keeping the largest component can move a whole organ for the
+sake of a few voxels, so Dice after post-processing is reported and not judged.
+"""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,103 +13,158 @@ from typing import Any, Literal
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.errors import InputError, RunError
-from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.errors import RunError
+from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
+from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
 from attunet.store import Store
-from attunet.volumes.predict import Network, predict_prepared
-from attunet.volumes.slices import preprocess
-from attunet.volumes.spec import Postprocessing, PreprocessSpec
+from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
 
-# How far the mean Dice may be from the checkpoint's; one case may be five times as far.
-MEAN_TOLERANCE = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.002}
-CASE_FACTOR = 5
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest difference from the checkpoint before post-processing.
+
+    Args:
+        mean: difference in mean Dice over the cases. case: difference in mean Dice of any one case.
+        agreement: least Dice between the artefact's and the checkpoint's label maps, all cases together.
+    """
+
+    mean: float
+    case: float
+    agreement: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(mean=0.0005, case=0.0025, agreement=0.999),
+    "fp16": Tolerance(mean=0.001, case=0.005, agreement=0.99),
+    "int8": Tolerance(mean=0.002, case=0.01, agreement=0.95),
+}
+
+Scores = dict[str, np.ndarray]  # case -> Dice of the foreground classes, float64 (K - 1,), NaN for a class in neither label map
 
 
 @dataclass
 class Parity:
-    """Dice of the foreground classes by case, float64 (K - 1,), NaN for a class in neither label map."""
+    """Dice of the checkpoint and of the artefact, before (`raw`) and after (`finished`) post-processing.
+
+    Args:
+        seen: whether the training left the cases out.
+        agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns the artefact.
+    """
 
     classes: Classes
     seen: Literal["held out", "training"]
-    checkpoint: dict[str, np.ndarray] = field(default_factory=dict)
-    artefact: dict[str, np.ndarray] = field(default_factory=dict)
+    agreement: np.ndarray
+    checkpoint_raw: Scores = field(default_factory=dict)
+    artefact_raw: Scores = field(default_factory=dict)
+    checkpoint_finished: Scores = field(default_factory=dict)
+    artefact_finished: Scores = field(default_factory=dict)
 
-    def differences(self) -> dict[str, float]:
-        """Artefact minus checkpoint in each case, over the classes that both have a Dice for."""
-        both = {case: self.artefact[case] - self.checkpoint[case] for case in self.artefact}
-        return {case: float(np.nanmean(d)) for case, d in both.items() if not np.isnan(d).all()}
+    def refuse_if_different(self, precision: str) -> None:
+        """Raises RunError with the figures if the artefact differs by more than its precision allows; warns of jumps in post-processing."""
+        allowed, raw = TOLERANCES[precision], _differences(self.artefact_raw, self.checkpoint_raw)
+        if not raw:
+            raise RunError("export: no case has a foreground class to compare the artefact on; no file was written")
+        agreement = self.agreement_dice
+        average, worst = mean(raw.values()), max(raw, key=lambda case: abs(raw[case]))
+        if abs(average) > allowed.mean or abs(raw[worst]) > allowed.case or agreement < allowed.agreement:
+            raise RunError(
+                f"export: the {precision} artefact disagrees with its checkpoint on {len(raw)} {self.seen} cases, before post-processing: "
+                f"mean Dice {_mean(self.artefact_raw):.4f} against {_mean(self.checkpoint_raw):.4f} (difference {average:+.4f}, allowed "
+                f"{allowed.mean}; in case {worst} {raw[worst]:+.4f}, allowed {allowed.case}); Dice between their label maps "
+                f"{agreement:.4f}, at least {allowed.agreement} is needed; no file was written"
+            )
+        for case, difference in _differences(self.artefact_finished, self.checkpoint_finished).items():
+            if abs(difference) > allowed.case:
+                logger.warning(
+                    f"{case}: post-processing moves the artefact's Dice by {difference:+.4f} from the checkpoint's, although their label "
+                    f"maps before it differ by {raw.get(case, 0.0):+.4f}: a connected part of this case is on the edge of being kept"
+                )
 
-    def refuse_if_apart(self, precision: str) -> None:
-        """RunError with the figures where the artefact is further from the checkpoint than its precision allows."""
-        allowed, differences = MEAN_TOLERANCE[precision], self.differences()
-        if not differences:
-            raise RunError("export: no case has a foreground class to judge the artefact by; no file was written")
-        mean = sum(differences.values()) / len(differences)
-        worst = max(differences, key=lambda case: abs(differences[case]))
-        if abs(mean) <= allowed and abs(differences[worst]) <= CASE_FACTOR * allowed:
-            return
-        raise RunError(
-            f"export: the {precision} artefact disagrees with its checkpoint on {len(differences)} {self.seen} cases: mean Dice "
-            f"{_mean(self.artefact):.4f} against {_mean(self.checkpoint):.4f} (difference {mean:+.4f}, allowed {allowed}; in case {worst} "
-            f"{differences[worst]:+.4f}, allowed {CASE_FACTOR * allowed:g}); no file was written"
-        )
+    @property
+    def agreement_dice(self) -> float:
+        """Dice between the two label maps before post-processing: mean over the foreground classes; 1 where both have none."""
+        agreement = mean(dice_from_confusion(self.agreement)[1:])
+        return 1.0 if np.isnan(agreement) else agreement
 
     def to_json(self) -> dict[str, Any]:
         """`dice_at_export` of the metadata."""
-        stacked = np.stack(list(self.artefact.values()))
-        with np.errstate(invalid="ignore"):
-            counted = (~np.isnan(stacked)).sum(axis=0)
-            per_class = np.where(counted, np.nansum(stacked, axis=0) / np.maximum(counted, 1), np.nan)
-        return {
+        table = summarize(self.artefact_finished, self.classes.foreground)
+        values = {
             "cases": self.seen,
-            "artefact": _number(_mean(self.artefact)),
-            "checkpoint": _number(_mean(self.checkpoint)),
-            "per_class": self._named(per_class),
-            "per_case": {case: self._named(values) for case, values in self.artefact.items()},
+            "artefact": table["mean"],
+            "checkpoint": _mean(self.checkpoint_finished),
+            "per_class": table["per_class"],
+            "per_case": table["per_case"],
+            "before_postprocessing": {
+                "artefact": _mean(self.artefact_raw),
+                "checkpoint": _mean(self.checkpoint_raw),
+                "agreement": self.agreement_dice,
+                "equal_voxels": pixel_accuracy(self.agreement),
+            },
         }
+        rounded: dict[str, Any] = nan_to_null(_rounded(values))
+        return rounded
 
-    def _named(self, values: np.ndarray) -> dict[str, float | None]:
-        return {name: _number(float(v)) for name, v in zip(self.classes.foreground, values, strict=True)}
 
-
-def measure(
+def measure_parity(
+    checkpoint: Model,
+    artefact: Model,
     store: Store,
     cases: Sequence[str],
-    networks: dict[str, Network],
     *,
-    spec: PreprocessSpec,
     seen: Literal["held out", "training"],
-    postprocessing: Postprocessing,
     source: Path | None = None,
 ) -> Parity:
-    """Dice of the two networks, `checkpoint` and `artefact`, on the cases' source files, prepared for both as `spec` says."""
-    parity = Parity(store.classes, seen)
-    num_classes = len(store.classes)
+    """Segments cases with a checkpoint and with its artefact.
+
+    Args:
+        checkpoint: with the pre- and post-processing of the artefact.
+        cases: labelled cases of the store.
+        seen: whether the training left these cases out.
+        source: where the source files are now, if they moved.
+
+    Raises:
+        InputError: for a case without labels, and for source files that are missing or changed.
+
+    Example:
+        >>> measure_parity(checkpoint, segmenter, store, run.held_out, seen="held out").agreement_dice  # doctest: +SKIP
+    """
+    parity = Parity(store.classes, seen, np.zeros((len(store.classes),) * 2, dtype=np.int64))
     for number, name in enumerate(cases, start=1):
-        volume, truth = store.read_source(name, source)
-        if truth is None:
-            raise InputError(f"{store.path}: the case {name!r} has no labels to judge an artefact by")
-        prepared = preprocess(volume, spec)
-        for which, by_case in (("checkpoint", parity.checkpoint), ("artefact", parity.artefact)):
-            indices = predict_prepared(networks[which], prepared, spec, postprocessing=postprocessing)
-            by_case[name] = dice_from_confusion(confusion(indices, truth, num_classes))[1:]
-        logger.info(
-            f"  {number}/{len(cases)} {name}: checkpoint {_score(parity.checkpoint[name])}, artefact {_score(parity.artefact[name])}"
-        )
+        case = read_labelled_case(store, name, source)
+        reference, candidate = (evaluate_case(model, case) for model in (checkpoint, artefact))
+        for result, raw, finished in (
+            (reference, parity.checkpoint_raw, parity.checkpoint_finished),
+            (candidate, parity.artefact_raw, parity.artefact_finished),
+        ):
+            raw[name] = dice_from_confusion(case.confusion(result.raw))[1:]
+            finished[name] = dice_from_confusion(result.confusion)[1:]
+        parity.agreement += confusion(candidate.raw, reference.raw, len(store.classes))
+        scores = [_score(scores[name]) for scores in (parity.checkpoint_finished, parity.artefact_finished)]
+        logger.info(f"  {number}/{len(cases)} {name}: checkpoint {scores[0]}, artefact {scores[1]}")
     return parity
 
 
-def _mean(by_case: dict[str, np.ndarray]) -> float:
-    """Over the classes of a case, then over the cases."""
-    cases = [float(np.nanmean(values)) for values in by_case.values() if not np.isnan(values).all()]
-    return sum(cases) / len(cases) if cases else math.nan
+def _differences(artefact: Scores, checkpoint: Scores) -> dict[str, float]:
+    """Artefact minus checkpoint for each case, over the classes that both have a Dice for."""
+    means = case_means({case: artefact[case] - checkpoint[case] for case in artefact})
+    return {case: value for case, value in means.items() if not np.isnan(value)}
+
+
+def _mean(scores: Scores) -> float:
+    return mean(case_means(scores).values())
 
 
 def _score(values: np.ndarray) -> str:
-    return "no class" if np.isnan(values).all() else f"{np.nanmean(values):.4f}"
+    average = mean(values)
+    return "no class" if np.isnan(average) else f"{average:.4f}"
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,30 +1,30 @@
-"""fp32 graphs to fp16 for GPUs and to int8 for CPUs."""
+"""Conversion of fp32 graphs to fp16 for GPUs and to int8 for CPUs."""
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from attunet.export.build.graph import without_notes
 from attunet.export.build.upsampling import shapes_of_quantised_tensors
 from attunet.export.runtime.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in float16; input and outputs stay float32."""
+    """The model with weights and arithmetic in float16; input and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
 
 
 def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:
-    """Static quantisation in QDQ form: U8 activations by the least and greatest values met in `batches`, S8 weights per channel.
+    """Static quantisation in QDQ form: U8 activations per tensor, S8 weights per channel.
 
-    batches: float32 slices (N, C, H, W), all of one shape. Up-sampling should already be a pixel shuffle
-    (`attunet.export.build.upsampling`).
+    Args:
+        model: with up-sampling as pixel shuffles (`attunet.export.build.upsampling`).
+        batches: calibration slices float32 (N, C, H, W), all of one shape; their extrema give the scale of every activation.
     """
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -36,9 +36,9 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(({INPUT: batch} for batch in self.batches), None)
 
-    with tempfile.TemporaryDirectory(prefix="attunet-int8-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="attunet-int8-") as folder, without_notes(""):
         plain, before, after = (Path(folder) / name for name in ("plain.onnx", "before.onnx", "after.onnx"))
-        onnx.save(model, plain)  # a model given in memory would be emptied
+        onnx.save(model, plain)  # the quantiser empties a model that it gets in memory
         quant_pre_process(plain, before, skip_symbolic_shape=True)
         quantize_static(
             before,
@@ -57,7 +57,7 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
 
 
 def _probabilities(model: onnx.ModelProto) -> list[str]:
-    """Nodes that compute probabilities: they and what is made of them stay in float32, so that probabilities sum to 1."""
+    """Names of the nodes that compute probabilities or use them. They stay in float32, so that probabilities sum to 1."""
     made: set[str] = set()
     names = []
     for node in model.graph.node:  # in topological order
@@ -65,14 +65,3 @@ def _probabilities(model: onnx.ModelProto) -> list[str]:
             names.append(node.name)
             made.update(node.output)
     return names
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser advises pre-processing even where it has been done."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)

@@ -1,8 +1,8 @@
 """Up-sampling for int8: a 2x2, stride-2 transposed convolution as a 1x1 convolution and a pixel shuffle, which is the same function.
 
-ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions keep channels last. `DepthToSpace` keeps them
-first, so that every shuffle would lie between two transpositions. Written as reshapes around one exchange of axes, with channels last,
-it is a single copy of contiguous rows: 81 ms instead of 94 for the whole 64-wide attention U-Net at 256 x 256 on two cores.
+ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions compute with channels last. `DepthToSpace` needs
+channels first, so each shuffle would need two transpositions. As reshapes around one transposition with channels last, the shuffle is a
+single copy of contiguous rows: 81 ms instead of 94 for the 64-wide attention U-Net at 256 x 256 on two cores.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,12 @@ from onnx import helper, numpy_helper
 
 
 def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
-    """Rewrites every 2x2, stride-2 transposed convolution of the graph and returns how many there were.
+    """Replaces every 2x2, stride-2 transposed convolution of the graph, in place.
 
-    No output pixel of such a convolution gets more than one product per channel: the result is the same but for rounding.
+    Each output pixel of such a convolution is one product per channel, so the result differs by rounding alone.
+
+    Returns:
+        The number of replaced convolutions.
     """
     initializers = {i.name: i for i in model.graph.initializer}
     nodes, count = [], 0
@@ -35,7 +38,7 @@ def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
 
 
 def shapes_of_quantised_tensors(model: onnx.ModelProto) -> None:
-    """The shapes that the shuffles need are taken before a tensor is dequantised: or else it would be dequantised for its shape alone."""
+    """Reads shapes from quantised tensors, in place, so that no DequantizeLinear is computed for a Shape node alone."""
     quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for node in model.graph.node:
         if node.op_type == "Shape" and node.input[0] in quantised:
@@ -43,13 +46,13 @@ def shapes_of_quantised_tensors(model: onnx.ModelProto) -> None:
 
 
 def _pixel_shuffle(node: onnx.NodeProto, weight: np.ndarray, bias: np.ndarray) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """weight: (C_in, C, 2, 2). The nodes that take the place of `node`, and their constants by name."""
+    """Nodes that replace the transposed convolution `node` with weight (C_in, C, 2, 2), and their constants by name."""
     source, (out,) = node.input[0], node.output
     inner, outer = weight.shape[:2]
     constants = {
         f"{out}.weight": np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(4 * outer, inner, 1, 1),  # (row, column, C) first
         f"{out}.bias": np.tile(bias, 4),
-        f"{out}.split": np.array([0, 0, 0, 2, 2 * outer]),  # 0: as it is
+        f"{out}.split": np.array([0, 0, 0, 2, 2 * outer]),  # 0: unchanged
         f"{out}.batch": np.array([0]),
         f"{out}.two": np.array([2]),
         f"{out}.channels": np.array([outer]),

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
-        "versions": _versions(),
+        "versions": versions(PACKAGES),
         "cpu": _cpu(),
         "gpus": _gpus(),
         "threads": _threads(),
@@ -47,14 +48,15 @@ def gpu_memory_used_mb() -> float | None:
         return None
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    installed = {}
+    for package in packages:
         try:
-            versions[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return installed
 
 
 def _commit() -> str | None:

@@ -13,13 +13,14 @@ import pytest
 
 from attunet.benchmarks.evaluation import evaluate as module
 from attunet.benchmarks.evaluation.evaluate import evaluate
-from attunet.benchmarks.evaluation.models import Candidate, load_candidates
+from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import summary_table
 from attunet.classes import CHAOS_MR, Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
+from attunet.volumes.model import NetworkModel
 
 CASES = ("01-T1", "01-T2", "02-T2", "03-T2", "04-T2", "05-T2", "06-T2")  # patient 01 has two
 WINDOW = (0.0, 1100.0)
@@ -62,30 +63,26 @@ def run_evaluate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if not draw:
             monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
         hashes = frozenset(store.case(name).image_sha256 for name in seen)
-        made = [_candidate(name, network, store, hashes) for name, network in networks.items()]
-        monkeypatch.setattr(module, "load_candidates", lambda models, **_: made)
+        made = [_model(name, network, store, hashes) for name, network in networks.items()]
+        monkeypatch.setattr(module, "load_models", lambda models, **_: made)
         monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
         return evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01, **options)
 
     return run
 
 
-def _candidate(name: str, network: Predict, store: Store, hashes: frozenset[str]) -> Candidate:
-    return Candidate(
+def _model(name: str, network: Predict, store: Store, hashes: frozenset[str] = frozenset(), **changes: Any) -> EvaluatedModel:
+    values = {"spec": store.spec, "classes": store.classes, "training_cases": {digest: digest for digest in hashes}, **changes}
+    return EvaluatedModel(
+        model=NetworkModel(name=name, network=network, **values),
         name=name,
         path=Path(name),
         backend="numpy",
         provider="cpu",
         precision="fp32",
-        num_parameters=0,
         file_mb=0.0,
-        spec=store.spec,
-        classes=store.classes,
-        training_hashes=hashes,
-        network=network,
         timed_call=lambda slices: lambda: network(slices),
         options={},
-        window=(32, 32),
     )
 
 
@@ -115,7 +112,7 @@ def test_a_case_without_any_class_is_said_to_have_none(
     for path, data in ((image, np.arange(11520).reshape(48, 40, 6) % 300), (mask, np.zeros((48, 40, 6)))):
         nib.save(nib.Nifti1Image(data.astype(np.int16), nib.load(path).affine), path)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64))
-    monkeypatch.setattr(module, "load_candidates", lambda models, **_: [_candidate("m", perfect, store, frozenset())])
+    monkeypatch.setattr(module, "load_models", lambda models, **_: [_model("m", perfect, store, frozenset())])
     monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
     monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
     evaluate(store.path, [], tmp_path / "out", latency_seconds=0.01)
@@ -150,7 +147,7 @@ def test_page_table_and_pictures(run_evaluate: Evaluate, tmp_path: Path) -> None
     assert "| b (numpy cpu) | spleen | 0.000 |" in page
     assert results["comparisons"][0]["words"] in page
     assert len(summary_table(results).splitlines()) == 3
-    assert "agrees with the first" in page
+    assert "| agreement |" in page
     assert f"| {results['comparisons'][0]['agreement']['dice']:.4f} |" in page
     drawn = {path.name for path in (tmp_path / "out/plots").iterdir()}
     assert {"dice_against_latency.png", "latency_against_batch.png", "volume_time.png", "confusion_a_numpy_cpu.png"} <= drawn
@@ -172,7 +169,7 @@ def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tm
     row = run_evaluate({"m": perfect}, seen=CASES)["models"][0]
     assert row["dice"]["mean"] is None
     assert row["pixel_accuracy"] is None
-    assert "nothing is left for its mean" in (tmp_path / "out/results.md").read_text(encoding="utf-8")
+    assert "no case is left for its means" in (tmp_path / "out/results.md").read_text(encoding="utf-8")
 
 
 def test_interval_from_five_patients_on(run_evaluate: Evaluate) -> None:
@@ -202,11 +199,10 @@ def test_sources_are_followed_where_they_moved_and_refused_where_they_changed(ru
 def test_what_does_not_fit_the_store_is_refused_before_anything_is_written(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fits = _candidate("m", perfect, store, frozenset())
-    other_classes = replace(fits, classes=Classes(("background", "tumour"), (0, 1)))
-    other_channels = replace(fits, spec=replace(store.spec, num_channels=3))
-    for candidate, words in ((other_classes, "classes"), (other_channels, "channels")):
-        monkeypatch.setattr(module, "load_candidates", lambda models, candidate=candidate, **_: [candidate])
+    other_classes = _model("m", perfect, store, classes=Classes(("background", "tumour"), (0, 1)))
+    other_channels = _model("m", perfect, store, spec=replace(store.spec, num_channels=3))
+    for model, words in ((other_classes, "classes"), (other_channels, "channels")):
+        monkeypatch.setattr(module, "load_models", lambda models, model=model, **_: [model])
         with pytest.raises(InputError, match=words):
             evaluate(store.path, [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -223,12 +219,11 @@ def test_what_does_not_fit_the_store_is_refused_before_anything_is_written(
 )
 def test_models_that_are_none(models: list[str], options: dict[str, str], words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        load_candidates([tmp_path / name for name in models], **options)
+        load_models([tmp_path / name for name in models], **options)
 
 
 def test_models_of_one_name_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attunet.benchmarks.evaluation import models as candidates
+    from attunet.benchmarks.evaluation import models
 
-    made = {name: _candidate("attention", perfect, store, frozenset()) for name in ("a.onnx", "b.onnx")}
-    monkeypatch.setattr(candidates, "_from_artefact", lambda path, provider, num_threads: made[path.name])
-    assert [c.name for c in load_candidates([Path("a.onnx"), Path("b.onnx")])] == ["attention", "attention #2"]
+    monkeypatch.setattr(models, "_evaluated", lambda path, provider, num_threads: _model("attention", perfect, store))
+    assert [one.name for one in load_models([Path("a.onnx"), Path("b.onnx")])] == ["attention", "attention #2"]

@@ -14,18 +14,17 @@ from attunet.benchmarks.speed import latency
 
 @dataclass
 class Idle:
-    """A candidate that does nothing."""
+    """A model that does nothing."""
 
     label: str
-    window: tuple[int, int] = (32, 48)
     options: Any = None
 
     @property
-    def spec(self) -> Any:
-        return type("Spec", (), {"in_channels": 1})
+    def model(self) -> Any:
+        return type("Model", (), {"spec": type("Spec", (), {"in_channels": 1, "size": (32, 48)})})
 
     def random_slices(self, batch_size: int) -> np.ndarray:
-        return np.zeros((batch_size, 1, *self.window), np.float32)
+        return np.zeros((batch_size, 1, 32, 48), np.float32)
 
     def timed_call(self, slices: np.ndarray) -> Any:
         return lambda: None
@@ -41,7 +40,7 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     def timed(calls: Any, *, seconds: float, max_runs: int) -> list[np.ndarray]:
         return [np.full(max_runs, t) for t in (0.004, 0.001)]
 
-    monkeypatch.setattr(latency, "load_candidates", load)
+    monkeypatch.setattr(latency, "load_models", load)
     monkeypatch.setattr(latency, "time_interleaved", timed)
     results = latency.sweep([], batch_sizes=(1, 2), threads=(1, 2), runs=4, seconds=5)
     assert asked == [1, 2]

@@ -112,17 +112,16 @@ def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, gr
     assert (got != expected).mean() < 1e-3, "rounding may decide a pixel where two classes are equal"
 
 
-def test_golden_arrays_are_read_as_documented(tmp_path, graph, metadata, artefact):
+def test_arrays_of_the_self_test_are_read_as_documented(tmp_path, graph, metadata, artefact):
     path = tmp_path / "model.onnx"
     path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, self_test=make_self_test(Segmenter(artefact)))))
     client = Client(path)
-    golden = client.about["golden"]
+    test = client.about["golden"]
     slices, logits = (
-        np.frombuffer(base64.b64decode(golden[name]["float32_base64"]), "<f4").reshape(golden[name]["shape"])
-        for name in ("slices", "logits")
+        np.frombuffer(base64.b64decode(test[name]["float32_base64"]), "<f4").reshape(test[name]["shape"]) for name in ("slices", "logits")
     )
-    found = client.session.run(["logits"], {"slices": slices})[0][:, :, :: golden["stride"], :: golden["stride"]]
-    assert ((found - logits) ** 2).mean() ** 0.5 <= golden["tolerance"] * (logits**2).mean() ** 0.5
+    found = client.session.run(["logits"], {"slices": slices})[0][:, :, :: test["stride"], :: test["stride"]]
+    assert ((found - logits) ** 2).mean() ** 0.5 <= test["tolerance"] * (logits**2).mean() ** 0.5
 
 
 def test_every_field_is_documented(artefact):

@@ -13,7 +13,7 @@ from attunet.export.runtime.segmenter import Segmenter
 
 torch = pytest.importorskip("torch")
 
-from attunet.benchmarks.evaluation.models import load_candidates  # noqa: E402
+from attunet.benchmarks.evaluation.models import load_models  # noqa: E402
 from attunet.config import Config  # noqa: E402
 from attunet.runs.ensemble import load_runs  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
@@ -61,8 +61,8 @@ def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
     assert about.training_cases == labelled  # each fold's cases are in the other's training
     assert about.num_members == 2
     assert about.dice_at_export["cases"] == "training"
-    for candidate in load_candidates([folds, exported]):
-        assert candidate.training_hashes == set(labelled.values())
+    for one in load_models([folds, exported]):
+        assert one.training_hashes == set(labelled.values())
 
 
 def test_extreme_logits_stay_finite():
