@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from attunet.errors import InputError
 from attunet.io.nifti import one_line
+from attunet.system.atomic_files import name_in_errors
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMBER_BYTES = 2**33
@@ -33,7 +34,7 @@ def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
             for name, member in chosen:
                 target = into / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(member) as source, target.open("xb") as out:
+                with name_in_errors(target), opened.open(member) as source, target.open("xb") as out:
                     shutil.copyfileobj(source, out, 2**20)
                 if target.stat().st_size != member.file_size:
                     raise InputError(f"{archive}: {name!r} does not have the size that the archive says")

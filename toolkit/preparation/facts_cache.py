@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attunet.preparation.case_facts import CaseFacts, case_hashes, scan_case
 from attunet.sources.case_files import CaseFiles, Source
+from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases
 
 SCANNED_BY = 4  # raised when the same files would give other facts
@@ -29,10 +30,12 @@ def scan_cases(found: Source, building: Path | None) -> Iterator[CaseFacts]:
     tasks: list[Task] = [(files, known.get(files.case)) for files in found.cases]
     with path.open("a" if known else "w", encoding="utf-8") as file:
         keep = partial(print, file=file, flush=True)
-        keep("" if known else _header(found))  # an empty line, since the last one may have no end
+        with name_in_errors(path):
+            keep("" if known else _header(found))  # an empty line, since the last one may have no end
         for (_, before), now in zip(tasks, over_cases(partial(_scan, frames=found.frames), tasks), strict=True):
             if now is not None:
-                keep(json.dumps(now.to_json(), allow_nan=False))
+                with name_in_errors(path):
+                    keep(json.dumps(now.to_json(), allow_nan=False))
             facts = now or before
             assert facts is not None
             yield facts

@@ -14,6 +14,7 @@ from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import read_image, read_labels
 from attunet.store import IMAGE, LABEL
+from attunet.system.atomic_files import name_in_errors
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import prepare_training_slices, resample_labels
@@ -68,7 +69,8 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     prepared = prepare_training_slices(volume, task.spec)
     shutil.rmtree(task.folder, ignore_errors=True)  # what a killed call left, temporary files included
     task.folder.mkdir()
-    np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
+    with name_in_errors(task.folder / IMAGE):
+        np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
     counts, pixels, cut = None, 0, 0
     if task.files.labels and task.mapping is not None:
         values, _ = read_labels(task.files.labels, volume, task.files.images[0])
@@ -78,7 +80,8 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
         pixels = int(np.count_nonzero(labels))
         cut = pixels - int(np.count_nonzero(window))
-        np.save(task.folder / LABEL, window, allow_pickle=False)
+        with name_in_errors(task.folder / LABEL):
+            np.save(task.folder / LABEL, window, allow_pickle=False)
     entry = {
         "case": task.files.case,
         "num_slices": len(prepared.slices),
@@ -99,6 +102,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     }
     sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
     partial = task.folder / f"{CASE}.partial"
-    partial.write_text(json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8")
+    with name_in_errors(task.folder / CASE):
+        partial.write_text(json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return entry

@@ -16,7 +16,7 @@ from attunet.preparation.write_case import ShardTask, finished_shard, write_shar
 from attunet.sources.case_files import CaseFiles
 from attunet.splits import Splits
 from attunet.store import CASES, MANIFEST, SPLITS
-from attunet.system.atomic_files import write_file, write_text
+from attunet.system.atomic_files import name_in_errors, write_file, write_text
 from attunet.system.workers import over_cases
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
 
 def _write_manifest(path: Path, head: Mapping[str, Any], entries: Iterator[Mapping[str, Any]]) -> None:
     """One JSON object, with a line per case."""
-    with path.open("w", encoding="utf-8") as file:
+    with name_in_errors(path), path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "cases": [')
         for number, entry in enumerate(entries):
             file.write((",\n  " if number else "\n  ") + json.dumps(entry, allow_nan=False))

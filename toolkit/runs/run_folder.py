@@ -8,7 +8,7 @@ from typing import Any
 
 from attunet.errors import InputError
 from attunet.runs.lock import Lock
-from attunet.system.atomic_files import clear_unfinished, write_text
+from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
 
 
 class RunFolder:
@@ -42,7 +42,7 @@ class RunFolder:
         """Appends one line to `metrics.jsonl`. Raises RunError when another training has taken the folder over."""
         self.check_held()
         line = json.dumps({"event": event, **figures})
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with name_in_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def forget_after(self, step: int) -> None:

@@ -1,10 +1,12 @@
 """Files and folders that are either whole or not there."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError
@@ -12,12 +14,24 @@ from attunet.errors import InputError
 MANIFEST = "manifest.json"
 
 
+@contextmanager
+def name_in_errors(path: Path) -> Iterator[None]:
+    """Gives an `OSError` the name of the file that was being written: the system names it when a file is opened, not when it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
     temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
-        write(temporary)
-        _sync(temporary)
+        with name_in_errors(path):
+            write(temporary)
+            _sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,11 +93,13 @@ def verify_folder(path: Path) -> None:
 
 def _fill(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
     for name, write in files.items():
-        write(folder / name)
-        _sync(folder / name)
+        with name_in_errors(folder / name):
+            write(folder / name)
+            _sync(folder / name)
     manifest = folder / MANIFEST
     hashes = {name: sha256(folder / name) for name in files}
-    manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
+    with name_in_errors(manifest):
+        manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
     _sync(manifest)
     _sync(folder)
 

@@ -41,30 +41,30 @@ def leave_lock(run: Path, content: str, age_s: float = 0) -> Path:
 OTHER_HOST = json.dumps({"host": "node7", "pid": 4711, "place": "node7 of a cluster", "token": "x"})
 
 
-def test_a_living_holder_on_another_machine_keeps_its_run(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    with RunFolder(tmp_path, said.append) as holder:
+def test_a_living_holder_on_another_machine_keeps_its_run(
+    log_lines: list[str], quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunFolder(tmp_path) as holder:
         os.utime(tmp_path / "run.lock", (0, 0))  # the time it bears says nothing
         elsewhere(monkeypatch)
         with (
             pytest.raises(InputError, match=f"in use by process {os.getpid()} on .*; one training at a time"),
-            RunFolder(tmp_path, said.append),
+            RunFolder(tmp_path),
         ):
             pass
         holder.check_held()
-    assert "watching" in said[0]
+    assert "watching" in log_lines[0]
     assert not (tmp_path / "run.lock").exists()
 
 
 @pytest.mark.parametrize("age_s", [-A_DAY_S, 0, A_DAY_S], ids=["a clock ahead", "just touched", "long ago"])
 @pytest.mark.parametrize("content", [OTHER_HOST, "", '{"host": "node7"'], ids=["another host", "empty", "cut off"])
-def test_a_silent_lock_is_a_dead_ones(quick: None, tmp_path: Path, content: str, age_s: float) -> None:
-    said: list[str] = []
+def test_a_silent_lock_is_a_dead_ones(quick: None, log_lines: list[str], tmp_path: Path, content: str, age_s: float) -> None:
     leave_lock(tmp_path, content, age_s)
-    with RunFolder(tmp_path, said.append) as folder:
+    with RunFolder(tmp_path) as folder:
         folder.log("train", step=1)
-    assert len(said) == 1
-    assert ("process 4711 on node7" if content == OTHER_HOST else "a process without a name") in said[0]
+    assert len(log_lines) == 1
+    assert ("process 4711 on node7" if content == OTHER_HOST else "a process without a name") in log_lines[0]
 
 
 def test_a_process_that_is_gone_from_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +72,13 @@ def test_a_process_that_is_gone_from_this_machine_is_not_watched(tmp_path: Path,
     child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
     gone = {"host": "here", "pid": int(child.stdout), "place": lock._place(), "token": "x"}
     leave_lock(tmp_path, json.dumps(gone))
-    with RunFolder(tmp_path, pytest.fail):
+    with RunFolder(tmp_path):
         pass
 
 
 def test_a_holder_that_was_taken_over_writes_nothing_more(quick: None, tmp_path: Path) -> None:
     """As after a process was stopped for longer than its lock lasts."""
-    with RunFolder(tmp_path, pytest.fail) as folder:
+    with RunFolder(tmp_path) as folder:
         folder.log("train", step=1)
         stolen = leave_lock(tmp_path, OTHER_HOST)
         with pytest.raises(RunError, match="process 4711 on node7 has taken this run over"):
@@ -93,7 +93,7 @@ def test_a_disk_too_full_for_the_lock_keeps_none(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(lock.os, "fdopen", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device"), RunFolder(tmp_path, pytest.fail):
+    with pytest.raises(InputError, match="cannot be written: No space left on device"), RunFolder(tmp_path):
         pass
     assert not (tmp_path / "run.lock").exists()
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_replaced_is_there_before_and_after_a_crash(
     with pytest.raises(KeyboardInterrupt):
         write_folder(path, write_numbers(2))
     monkeypatch.undo()
-    with RunFolder(tmp_path, pytest.fail):
+    with RunFolder(tmp_path):
         assert (path / "a").read_text() == "1"
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["best"]
         write_folder(path, write_numbers(3))

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from attunet.system.atomic_files import name_in_errors
+
 
 class RankLog:
     """`logs/rank-N.log` of a run, appended to. A process that ends with an error leaves the traceback there."""
@@ -30,4 +32,5 @@ class RankLog:
             self.write(last)
 
     def write(self, text: str) -> None:
-        self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} process {os.getpid()}: {text}\n")
+        with name_in_errors(self.path):
+            self._file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} process {os.getpid()}: {text}\n")
