@@ -171,7 +171,7 @@ def crossvalidate(
     Runs lie in DIR/RECIPE/MODEL/seed-S/fold-K; finished ones are taken, interrupted ones continued.
     """
     from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate as run
-    from attunet.benchmarks.crossvalidation.report import summary_table
+    from attunet.benchmarks.crossvalidation.results_table import summary_table
 
     results = run(
         store,
@@ -183,7 +183,7 @@ def crossvalidate(
         folds=folds,
         jobs=jobs,
         train=not no_train,
-        every_way=largest_component,
+        every_postprocessing=largest_component,
         source=source,
     )
     click.echo(summary_table(results))

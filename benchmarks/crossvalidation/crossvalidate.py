@@ -1,4 +1,4 @@
-"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained side by side, each judged on what it left out, in one table."""
+"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained in parallel and scored on their held-out cases, in one table."""
 
 import dataclasses
 import itertools
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attunet.benchmarks.crossvalidation.held_out import HeldOut, check_belongs, judge_run, progress_of
+from attunet.benchmarks.crossvalidation.held_out import HeldOut, check_belongs, progress_of, score_run
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
-from attunet.benchmarks.crossvalidation.report import markdown
-from attunet.benchmarks.crossvalidation.table import Arm, arm_row, arms_of, compare_arms, pairs_to_compare
+from attunet.benchmarks.crossvalidation.results_table import markdown
+from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, methods_of, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
 from attunet.benchmarks.crossvalidation.worst_organ import draw_worst_organ, worst_organ
 from attunet.benchmarks.evaluation.evaluate import make_folder
@@ -32,12 +32,12 @@ from attunet.volumes.spec import LARGEST, UNTOUCHED
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of the comparison; `arguments` are those of `attunet train` besides store, folder and fold."""
+    """One training. arguments: of `attunet train`, besides store, folder and fold."""
 
     recipe: str
     model: str
@@ -57,8 +57,8 @@ class PlannedRun:
 
 
 def crossvalidate(
-    store_path: Path,
-    out: Path,
+    store_path: str | Path,
+    out: str | Path,
     *,
     models: Sequence[str],
     config_names: Sequence[str] = (),
@@ -67,17 +67,34 @@ def crossvalidate(
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
     train: bool = True,
-    every_way: bool = False,
-    source: Path | None = None,
+    every_postprocessing: bool = False,
+    source: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Trains what is not finished yet, judges every finished run, writes results.json, results.md and plots/ in `out`; returns the results.
+    """Trains the unfinished runs, scores every finished one, and writes results.json, results.md and plots/.
 
-    A run's folder is `out/RECIPE/MODEL/seed-S/fold-K`; a finished one is taken as it is, whoever trained it. config_names: presets or
-    files, each a recipe (none: the defaults). folds: all by default. jobs: trainings at a time, one per GPU by default.
-    every_way: label maps are judged as the store says, with the largest component of every class alone, and with all.
-    Raises InputError, before anything is trained, for a call that cannot work and for a run that is not what its place says; Stopped
-    after a signal; and RunError when trainings failed, with the table of the others written.
+    Args:
+        out: folder of the results; a run lies in `out/RECIPE/MODEL/seed-S/fold-K`. Finished runs are not trained again.
+        config_names: presets or config files, each a recipe; the defaults if empty.
+        settings: `section.field=value` for every recipe.
+        num_seeds: trainings per fold, with the seeds from 0.
+        folds: all by default.
+        jobs: parallel trainings, one per GPU by default.
+        train: False scores the finished runs only.
+        every_postprocessing: scores label maps with the store's post-processing, with the largest components and without post-processing.
+        source: where the store's source files are now, if they moved.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: before anything is trained, for invalid arguments and for a run that does not belong in its folder.
+        Stopped: after a signal.
+        RunError: if trainings failed; the results of the others are written.
+
+    Example:
+        >>> crossvalidate("store", "comparison", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
     """
+    store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
     store = open_store(store_path)
     _check_folder(out, store_path, train)
     plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
@@ -87,19 +104,22 @@ def crossvalidate(
     failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
     configured = store.data_config.postprocessing
-    ways = [configured, *(way for way in (LARGEST, UNTOUCHED) if every_way and way != configured)]
-    judged: dict[tuple[str, str, int, int], HeldOut | None] = {}
+    postprocessings = [
+        configured,
+        *(postprocessing for postprocessing in (LARGEST, UNTOUCHED) if every_postprocessing and postprocessing != configured),
+    ]
+    scored: dict[tuple[str, str, int, int], HeldOut | None] = {}
     for run in plan:
-        judged[run.key] = judge_run(run.path, store, run.fold, run.config, ways=ways, device=device, source=source)
+        scored[run.key] = score_run(run.path, store, run.fold, run.config, postprocessings=postprocessings, device=device, source=source)
     failed = f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}" if failures else ""
-    if not any(judged.values()):
+    if not any(scored.values()):
         raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
     make_folder(out)
-    arms = arms_of(judged, ways)
-    results = _results(store, plan, judged, arms)
-    for arm, row in zip(arms, results["arms"], strict=True):
+    methods = methods_of(scored, postprocessings)
+    results = _results(store, plan, scored, methods)
+    for method, row in zip(methods, results["methods"], strict=True):
         if row["configured"] and row["worst_organ"]:
-            row["worst_organ"]["picture"] = _picture_of_the_worst(out, arm, row["worst_organ"], store, device, source)
+            row["worst_organ"]["picture"] = _picture_of_the_worst(out, method, row["worst_organ"], store, device, source)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
@@ -115,7 +135,7 @@ def _check_folder(out: Path, store: Path, train: bool) -> None:
     if out.exists() and out.samefile(store):
         raise InputError(f"{out}: must be another folder than the store's")
     if not train and not out.exists():
-        raise InputError(f"{out}: no such folder; --no-train makes the table of the trainings that are there")
+        raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 
 
 def make_plan(
@@ -127,13 +147,13 @@ def make_plan(
     num_seeds: int,
     folds: Sequence[int] | None,
 ) -> list[PlannedRun]:
-    """Every run, seed by seed and fold by fold with recipes and networks innermost, so that what is finished can be compared early."""
+    """All runs: seed by seed, fold by fold, with recipes and networks innermost, so that early results can be compared."""
     folds = list(range(store.num_folds)) if folds is None else list(dict.fromkeys(folds))
     for fold in folds:
         if not store.split(fold)[0]:
-            raise InputError(f"{store.path}: fold {fold} leaves no labelled case to train on")
+            raise InputError(f"{store.path}: fold {fold} has no labelled training case")
     if any(setting.replace(" ", "").startswith("run.seed=") for setting in settings):
-        raise InputError("--set: run.seed is what --seeds counts through, from 0; it cannot be set here")
+        raise InputError("--set: must not set run.seed, which --seeds counts from 0")
     recipes = _recipes(config_names)
     names = list(dict.fromkeys(models))
     plan = []
@@ -147,20 +167,20 @@ def make_plan(
 
 
 def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
-    """Recipe's name -> what `--config` gets; a file's name without its ending is the recipe's."""
+    """Recipe name -> value of `--config`; the recipe of a file has the file's name without its ending."""
     if not config_names:
         return {"default": None}
     recipes: dict[str, str | None] = {}
     for name in dict.fromkeys(config_names):
         recipe = name if name in preset_names() else Path(name).stem
         if recipe in recipes:
-            raise InputError(f"--config: two recipes are called {recipe!r}; rename the file {name}")
+            raise InputError(f"--config: must have distinct names, got two recipes {recipe!r}; rename the file {name}")
         recipes[recipe] = name
     return recipes
 
 
 def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[Outcome]:
-    """Trains what is not finished; returns the trainings that failed. Raises Stopped when a signal came."""
+    """Trains the unfinished runs and returns the failed ones. Raises Stopped after a signal."""
     waiting = [run for run in plan if not progress_of(run.path)[1]]
     logger.info(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
     if not waiting:
@@ -187,17 +207,19 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[O
 
 
 def _results(
-    store: Store, plan: Sequence[PlannedRun], judged: Mapping[tuple[str, str, int, int], HeldOut | None], arms: Sequence[Arm]
+    store: Store, plan: Sequence[PlannedRun], scored: Mapping[tuple[str, str, int, int], HeldOut | None], methods: Sequence[Method]
 ) -> dict[str, Any]:
     patients = {case.name: case.patient for case in store.cases}
-    several = len({arm.recipe for arm in arms}) > 1
-    labels = {id(arm): arm.label(several) for arm in arms}
-    logs = {key: read_metrics(held.run) for key, held in judged.items() if held is not None}
+    several = len({method.recipe for method in methods}) > 1
+    labels = {id(method): method.label(several) for method in methods}
+    logs = {key: read_metrics(held.run) for key, held in scored.items() if held is not None}
     rows = []
-    for arm in arms:
-        mine = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (arm.recipe, arm.model)]
-        rows.append(arm_row(arm, labels[id(arm)], patients) | {"worst_organ": worst_organ(arm), "time_to_accuracy": time_row(mine)})
-    unfinished = [run for run in plan if judged[run.key] is None]
+    for method in methods:
+        histories = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (method.recipe, method.model)]
+        rows.append(
+            method_row(method, labels[id(method)], patients) | {"worst_organ": worst_organ(method), "time_to_accuracy": time_row(histories)}
+        )
+    unfinished = [run for run in plan if scored[run.key] is None]
     results = {
         "schema": SCHEMA,
         "environment": environment(),
@@ -211,25 +233,27 @@ def _results(
         "recipes": {run.recipe: run.config.to_json() for run in reversed(plan)},
         "num_runs": len(plan),
         "missing": [{"run": run.name, "step": progress_of(run.path)[0]} for run in unfinished],
-        "arms": rows,
-        "comparisons": [compare_arms(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(arms)],
+        "methods": rows,
+        "comparisons": [compare_methods(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(methods)],
     }
     plain: dict[str, Any] = nan_to_null(results)
     return plain
 
 
-def _picture_of_the_worst(out: Path, arm: Arm, worst: Mapping[str, Any], store: Store, device: str, source: Path | None) -> str | None:
-    """The picture's place in `out`. Without the source files there is none, and that is said: the table needs only what is kept."""
-    place = f"plots/worst_{file_name(f'{arm.recipe}={arm.model}')}.png"
+def _picture_of_the_worst(
+    out: Path, method: Method, worst: Mapping[str, Any], store: Store, device: str, source: Path | None
+) -> str | None:
+    """Path of the plot within `out`; None with a warning if the source files are missing, which the table does not need."""
+    place = f"plots/worst_{file_name(f'{method.recipe}={method.model}')}.png"
     try:
-        return place if draw_worst_organ(out / place, arm, worst, store, device=device, source=source) else None
+        return place if draw_worst_organ(out / place, method, worst, store, device=device, source=source) else None
     except (InputError, RunError) as error:
         logger.warning(f"no picture of the worst organ: {error}")
         return None
 
 
 def _draw(folder: Path, results: Mapping[str, Any]) -> None:
-    scored = [row for row in results["arms"] if row["num_runs"]]
+    scored = [row for row in results["methods"] if row["num_runs"]]
     if not scored:
         return
     draw_cases(folder / "cases.png", scored)

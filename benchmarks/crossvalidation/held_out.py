@@ -1,4 +1,4 @@
-"""A finished run of a cross-validation, judged on the cases that it left out: from the source files, on the native grid."""
+"""Scores of a finished run of a cross-validation on its held-out cases, from the source files, on the native grid."""
 
 import dataclasses
 import json
@@ -9,24 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attunet.config import Config
 from attunet.errors import InputError
-from attunet.metrics.overlap import CaseMetrics, case_metrics
-from attunet.models.torch_network import TorchNetwork
+from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.metrics.aggregate import mean, nan_to_null
+from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.identity import FREE_TO_CHANGE
 from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.run_model import run_model
 from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, sha256, write_text
-from attunet.volumes.postprocess import postprocess
-from attunet.volumes.predict import predict_volume
+from attunet.volumes.model import Model
 from attunet.volumes.spec import Postprocessing
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2  # with the hashes of the cases that were judged
+SCHEMA = 2
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
 
@@ -35,56 +34,68 @@ Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, N
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a finished run scored on the cases it left out; scores: by the words for the way of finishing a label map."""
+    """Scores of a finished run on its held-out cases. scores: by the text of the post-processing, `Postprocessing.words`."""
 
     run: Path
     steps: int
     scores: dict[str, Scores]
 
 
-def judge_run(
+def score_run(
     path: Path,
     store: Store,
     fold: int,
     config: Config,
     *,
-    ways: Sequence[Postprocessing],
+    postprocessings: Sequence[Postprocessing],
     device: str = "cpu",
     source: Path | None = None,
 ) -> HeldOut | None:
-    """The scores of the run at `path`, or None where no training has finished there; kept in the run's folder and read again.
+    """Scores the run at `path`, or reads its scores from an earlier call, which are saved in the run's folder.
 
-    config: what the run must have been trained with (`auto` values settled or not). ways: of finishing a label map.
-    Raises InputError where the run is of another store, fold or configuration.
+    Args:
+        config: configuration that the run must have been trained with, with `auto` values resolved or not.
+        postprocessings: that the predictions are scored with.
+        device: on which PyTorch predicts, `cpu` or `cuda`.
+        source: where the store's source files are now, if they moved.
+
+    Returns:
+        None if no training has finished at `path`.
+
+    Raises:
+        InputError: if the run belongs to another store, fold or configuration.
+
+    Example:
+        >>> score_run(path, store, 0, config, postprocessings=[UNTOUCHED]).scores  # doctest: +SKIP
     """
     if not progress_of(path)[1]:
         return None
     run = load_run(path)
     check_belongs(run, store, fold, config)
-    judged = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
-    facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": judged}
-    scores = _kept(path / FILE, facts)
-    if missing := [way for way in ways if way.words not in scores]:
-        scores = scores | _judge(run, store, missing, TorchNetwork(run.network, device), source)
-        write_text(path / FILE, json.dumps(facts | {"scores": _with_null(scores)}, indent=1, allow_nan=False))
-    return HeldOut(path, run.step, {way.words: scores[way.words] for way in ways})
+    cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
+    facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
+    scores = _saved_scores(path / FILE, facts)
+    if missing := [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]:
+        scores = scores | _score(run_model(run, device), run, store, missing, source)
+        write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
+    return HeldOut(path, run.step, {postprocessing.words: scores[postprocessing.words] for postprocessing in postprocessings})
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
-    """The step of a run's newest checkpoint that verifies (0 without one), and whether the training is finished."""
+    """Step of a run's newest intact checkpoint, 0 without one, and whether the training is finished."""
     try:
         checkpoint = newest_checkpoint(path / "checkpoints", parts=())
-    except InputError:  # all are damaged: the training itself says so when it is continued
+    except InputError:  # all are damaged; the training reports it when it is continued
         checkpoint = None
     return (0, False) if checkpoint is None else (checkpoint.state["step"], checkpoint.state["finished"])
 
 
 def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
-    """InputError naming the first thing in which a run is not what its place in a cross-validation says."""
+    """Raises InputError with the first difference between a run and its place in a cross-validation."""
     training, held_out = store.split(fold)
     cases = {case.name: case for case in store.cases}
     if run.fold != fold or run.training_cases != {case: cases[case].image_sha256 for case in training} or run.held_out != held_out:
-        raise InputError(f"{run.path}: must be fold {fold} of {store.path}; it was trained on other cases")
+        raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
     if run.training_labels not in (None, {case: cases[case].label_sha256 for case in training}):
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
     if run.spec != store.spec or run.classes != store.classes:
@@ -96,47 +107,36 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
                 raise InputError(f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}")
 
 
-def _judge(
-    run: TrainedRun,
-    store: Store,
-    ways: Sequence[Postprocessing],
-    network: TorchNetwork,
-    source: Path | None,
+def _score(
+    model: Model, run: TrainedRun, store: Store, postprocessings: Sequence[Postprocessing], source: Path | None
 ) -> dict[str, Scores]:
-    scores: dict[str, Scores] = {way.words: {} for way in ways}
+    scores: dict[str, Scores] = {how.words: {} for how in postprocessings}
     for name in run.held_out:
-        volume, truth = store.read_source(name, source)
-        assert truth is not None, name
-        prediction = predict_volume(network, volume, run.spec)
-        for way in ways:
-            indices = postprocess(prediction, len(store.classes), volume.spacing, way)
-            found = case_metrics(indices, truth, volume.spacing, len(store.classes))
-            scores[way.words][name] = {m: dict(zip(store.classes.foreground, map(float, getattr(found, m)), strict=True)) for m in METRICS}
-        dice = np.array(list(scores[ways[0].words][name]["dice"].values()))
-        shown = "no class" if np.isnan(dice).all() else f"Dice {np.nanmean(dice):.4f}"
-        logger.info(f"{run.path}: {name}: {shown}")
+        case = read_labelled_case(store, name, source)
+        evaluation = evaluate_case(model, case)
+        for how in postprocessings:
+            metrics = case.metrics(evaluation.finished(how))
+            scores[how.words][name] = {
+                m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS
+            }
+        dice = mean(scores[postprocessings[0].words][name]["dice"].values())
+        logger.info(f"{run.path}: {name}: {'no class' if math.isnan(dice) else f'Dice {dice:.4f}'}")
     return scores
 
 
-def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Scores]:
-    """What an earlier call found for the same checkpoint and the same cases, or nothing."""
+def _saved_scores(file: Path, facts: Mapping[str, Any]) -> dict[str, Scores]:
+    """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):
         return {}
-    kept: dict[str, Scores] = _with_nan(data.get("scores", {}))
-    return kept
+    scores: dict[str, Scores] = _null_to_nan(data.get("scores", {}))
+    return scores
 
 
-def _with_null(value: Any) -> Any:
+def _null_to_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _with_null(v) for k, v in value.items()}
-    return None if math.isnan(value) else value
-
-
-def _with_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _with_nan(v) for k, v in value.items()}
+        return {k: _null_to_nan(v) for k, v in value.items()}
     return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""Trainings side by side, each a process of its own with its own device and threads; stopped together, each with a checkpoint."""
+"""Parallel trainings, each a process with its own device and threads. When stopped, each writes a checkpoint."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from attunet.system.workers import usable_cores
 
 @dataclass(frozen=True)
 class Job:
-    """One training. arguments: what `python -m attunet.launch.train` gets; log: the file that gets its output."""
+    """One training. arguments: of `python -m attunet.launch.train`; log: file for its output."""
 
     name: str
     arguments: tuple[str, ...]
@@ -24,7 +24,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; `last_line` is the last thing that it said."""
+    """Exit code of a job and the last line of its output."""
 
     job: Job
     code: int
@@ -32,18 +32,22 @@ class Outcome:
 
 
 class Jobs:
-    """Runs jobs on `count` slots; each slot has a share of the CPU cores and one of the GPUs."""
+    """Runs at most `count` jobs at a time, each with a share of the CPU cores and one GPU."""
 
     def __init__(self, count: int, devices: Sequence[str]) -> None:
-        """devices: the GPUs, as CUDA_VISIBLE_DEVICES names them; slots beyond their number share them."""
+        """devices: GPUs as in CUDA_VISIBLE_DEVICES; jobs share them if `count` exceeds their number."""
         self.count, self._devices = count, devices
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._lock, self._stopped = threading.Lock(), False
 
     def run(self, jobs: Sequence[Job], *, started: Callable[[Job], object], stop: Callable[[], object]) -> Iterator[Outcome]:
-        """Outcomes in the order in which jobs end. Once `stop` says so, no job begins, and those that run are asked to leave.
+        """Runs jobs and yields their outcomes in the order in which they end.
 
-        So are they when the caller gives up or an exception comes: none outlives this call.
+        Once `stop` returns a true value, no further job starts and the running ones are terminated. All jobs are also terminated if the
+        generator is closed or raises.
+
+        Args:
+            started: called with each job when it starts.
         """
         slots: SimpleQueue[int] = SimpleQueue()
         for slot in range(self.count):
@@ -69,7 +73,7 @@ class Jobs:
                     self._stop()
 
     def _stop(self) -> None:
-        """Every training writes a checkpoint and leaves."""
+        """Terminates every training; each writes a checkpoint first."""
         with self._lock:
             self._stopped = True
             for process in self._running.values():
@@ -80,7 +84,7 @@ class Jobs:
             return None
         try:
             return self._train(job, slot, started)
-        except OSError as error:  # a full disk, a file in the way of a folder: the other trainings go on
+        except OSError as error:  # a full disk, a file in place of a folder: the other trainings go on
             return Outcome(job, 1, f"{error.filename or job.log}: {error.strerror}")
 
     def _train(self, job: Job, slot: int, started: Callable[[Job], object]) -> Outcome | None:
@@ -95,7 +99,7 @@ class Jobs:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self._environment(slot),
-                    start_new_session=True,  # Ctrl-C at the terminal comes to the parent alone, which passes it on
+                    start_new_session=True,  # Ctrl-C at the terminal reaches the parent only, which terminates the jobs
                 )
                 self._running[job.name] = process
             started(job)
@@ -113,7 +117,7 @@ class Jobs:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     import torch
 
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -125,4 +129,4 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("error: ") if lines else "no output"

@@ -1,7 +1,7 @@
 """The table of a cross-validation: each network trained by each recipe, and the paired differences between them.
 
-A case is judged by the networks that left it out, one per seed; its scores are averaged over the seeds first. Means, medians and worst
-cases are over cases, intervals and tests over patients.
+The networks that held a case out score it, one per seed; its scores are averaged over the seeds first. Means, medians and worst cases
+are over cases, intervals and tests over patients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,65 +16,70 @@ from attunet.metrics.significance import PairedComparison, bootstrap_interval, c
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 
 HIGHER_IS_BETTER = ("dice", "surface_dice", "precision", "recall", "chaos_score")
-PRIMARY = "dice"  # the one that is tested; the others are there to read
+PRIMARY = "dice"  # the metric that is tested
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One network trained by one recipe, with label maps finished in one way.
+class Method:
+    """One network trained with one recipe, scored with one post-processing.
 
-    configured: whether it is the way that the store says; the others are there to compare with.
-    runs: (seed, fold) -> what the finished run scored on the cases it left out.
+    Args:
+        configured: whether it is the store's post-processing.
+        runs: (seed, fold) -> scores of the finished run on its held-out cases.
     """
 
     recipe: str
     model: str
-    way: Postprocessing = UNTOUCHED
+    postprocessing: Postprocessing = UNTOUCHED
     configured: bool = True
     runs: Mapping[tuple[int, int], HeldOut] = field(default_factory=dict)
 
     def label(self, several_recipes: bool) -> str:
         parts = [self.recipe, self.model] if several_recipes else [self.model]
-        return " ".join(parts) + ("" if self.configured else f", {self.way.words}")
+        return " ".join(parts) + ("" if self.configured else f", {self.postprocessing.words}")
 
     def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
         """seed: case: class: value."""
         found: dict[int, dict[str, dict[str, float]]] = {}
         for (seed, _), run in sorted(self.runs.items()):
-            for case, scores in run.scores[self.way.words].items():
+            for case, scores in run.scores[self.postprocessing.words].items():
                 found.setdefault(seed, {})[case] = scores[metric]
         return found
 
 
-def arms_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], ways: Sequence[Postprocessing]) -> list[Arm]:
-    """The arms in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
+def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postprocessings: Sequence[Postprocessing]) -> list[Method]:
+    """The methods in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
 
-    ways: that label maps were finished in, the configured one first.
+    postprocessings: that label maps were finished in, the configured one first.
     """
     pairs = list(dict.fromkeys((recipe, model) for recipe, model, _, _ in runs))
     finished = {
         pair: {(seed, fold): held for (recipe, model, seed, fold), held in runs.items() if (recipe, model) == pair and held is not None}
         for pair in pairs
     }
-    return [Arm(recipe, model, way, way == ways[0], finished[recipe, model]) for way in ways for recipe, model in pairs]
+    return [
+        Method(recipe, model, postprocessing, postprocessing == postprocessings[0], finished[recipe, model])
+        for postprocessing in postprocessings
+        for recipe, model in pairs
+    ]
 
 
-def arm_row(arm: Arm, label: str, patients: Mapping[str, str]) -> dict[str, Any]:
-    """An arm as it stands in results.json. patients: case -> patient."""
+def method_row(method: Method, label: str, patients: Mapping[str, str]) -> dict[str, Any]:
+    """An method as it stands in results.json. patients: case -> patient."""
     return {
         "name": label,
-        "recipe": arm.recipe,
-        "model": arm.model,
-        "postprocessing": arm.way.words,
-        "configured": arm.configured,
-        "num_runs": len(arm.runs),
-        "num_cases": len(arm.by_seed(PRIMARY) and _over_seeds(arm.by_seed(PRIMARY))),
-        "scores": {metric: _summary(arm, metric, patients) for metric in METRICS},
+        "recipe": method.recipe,
+        "model": method.model,
+        "postprocessing": method.postprocessing.words,
+        "configured": method.configured,
+        "num_runs": len(method.runs),
+        "num_cases": len(method.by_seed(PRIMARY) and _over_seeds(method.by_seed(PRIMARY))),
+        "scores": {metric: _summary(method, metric, patients) for metric in METRICS},
     }
 
 
-def _summary(arm: Arm, metric: str, patients: Mapping[str, str]) -> dict[str, Any]:
-    by_seed = arm.by_seed(metric)
+def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> dict[str, Any]:
+    by_seed = method.by_seed(metric)
     cases = _over_seeds(by_seed)
     means = {case: _mean(values.values()) for case, values in cases.items()}
     defined = {case: value for case, value in means.items() if not np.isnan(value)}
@@ -96,7 +101,7 @@ def _summary(arm: Arm, metric: str, patients: Mapping[str, str]) -> dict[str, An
     }
 
 
-def compare_arms(first: Arm, second: Arm, labels: tuple[str, str], patients: Mapping[str, str]) -> dict[str, Any]:
+def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> dict[str, Any]:
     """`second` minus `first` on the cases and the seeds that both have: the tested difference in Dice, and those of the other metrics."""
     tested = _compare(first, second, PRIMARY, labels, patients)
     return {
@@ -109,36 +114,36 @@ def compare_arms(first: Arm, second: Arm, labels: tuple[str, str], patients: Map
     }
 
 
-def pairs_to_compare(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Networks within a recipe against its first one, recipes within a network against the first one, ways of
+def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
+    """Networks within a recipe against its first one, recipes within a network against the first one, postprocessings of
     finishing a label map against simpler ones."""
-    main = [arm for arm in arms if arm.configured]
+    main = [method for method in methods if method.configured]
     pairs = []
-    for arm in main:
-        same_recipe = next(a for a in main if a.recipe == arm.recipe)
-        if same_recipe is not arm:
-            pairs.append((same_recipe, arm))
-    for arm in main:
-        same_model = next(a for a in main if a.model == arm.model)
-        if same_model is not arm:
-            pairs.append((same_model, arm))
-    for other in (arm for arm in arms if not arm.configured):
-        arm = next(a for a in main if (a.recipe, a.model) == (other.recipe, other.model))
-        pairs.append((other, arm) if other.way < arm.way else (arm, other))
+    for method in main:
+        same_recipe = next(a for a in main if a.recipe == method.recipe)
+        if same_recipe is not method:
+            pairs.append((same_recipe, method))
+    for method in main:
+        same_model = next(a for a in main if a.model == method.model)
+        if same_model is not method:
+            pairs.append((same_model, method))
+    for other in (method for method in methods if not method.configured):
+        method = next(a for a in main if (a.recipe, a.model) == (other.recipe, other.model))
+        pairs.append((other, method) if other.postprocessing < method.postprocessing else (method, other))
     return [(a, b) for a, b in pairs if a.runs and b.runs]
 
 
-def _compare(first: Arm, second: Arm, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
+def _compare(first: Method, second: Method, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
     scores = [{case: _mean(values.values()) for case, values in found.items()} for found in _on_common_seeds(first, second, metric)]
     return compare_paired(scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice"))
 
 
-def _patient_differences(first: Arm, second: Arm, metric: str, patients: Mapping[str, str]) -> dict[str, float]:
+def _patient_differences(first: Method, second: Method, metric: str, patients: Mapping[str, str]) -> dict[str, float]:
     a, b = _on_common_seeds(first, second, metric)
     return per_patient({case: _mean(b[case].values()) - _mean(a[case].values()) for case in a}, patients)
 
 
-def _class_differences(first: Arm, second: Arm, patients: Mapping[str, str]) -> dict[str, Any]:
+def _class_differences(first: Method, second: Method, patients: Mapping[str, str]) -> dict[str, Any]:
     """Mean difference in Dice per class, with its interval."""
     a, b = _on_common_seeds(first, second, PRIMARY)
     rows = {}
@@ -149,8 +154,8 @@ def _class_differences(first: Arm, second: Arm, patients: Mapping[str, str]) -> 
     return rows
 
 
-def _on_common_seeds(first: Arm, second: Arm, metric: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """case: class: value of both arms, over the (seed, case) pairs that both have."""
+def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """case: class: value of both methods, over the (seed, case) pairs that both have."""
     a, b = first.by_seed(metric), second.by_seed(metric)
     both = {(seed, case) for seed in a.keys() & b.keys() for case in a[seed].keys() & b[seed].keys()}
 

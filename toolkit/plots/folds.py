@@ -12,28 +12,28 @@ from attunet.plots.figure import model_color, new_figure, save
 MOST_NAMED = 8  # cases that can still be told apart by colour
 
 
-def draw_cases(path: Path, arms: Sequence[Mapping[str, Any]]) -> Path:
-    """arms: rows of results.json with finished runs. A panel for the mean Dice and one per class; a case has one colour.
+def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """rows: rows of results.json with finished runs. A panel for the mean Dice and one per class; a case has one colour.
 
     Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the cases.
     """
-    classes = list(arms[0]["scores"]["dice"]["per_class"])
+    classes = list(rows[0]["scores"]["dice"]["per_class"])
     panels = ["mean", *classes]
-    cases = sorted({case for arm in arms for case in arm["scores"]["dice"]["per_case"]})
+    cases = sorted({case for row in rows for case in row["scores"]["dice"]["per_case"]})
     columns = min(3, len(panels))
-    figure = new_figure(max(3.3, 1.6 + 0.6 * len(arms)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(arms))
+    figure = new_figure(max(3.3, 1.6 + 0.6 * len(rows)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(rows))
     grid = np.atleast_1d(figure.subplots(-(-len(panels) // columns), columns, sharey=True)).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         for index, case in enumerate(cases):
-            _draw_case(axes, arms, case, panel, model_color(index) if len(cases) <= MOST_NAMED else "#56B4E9")
-        for place, arm in enumerate(arms):
-            scores = arm["scores"]["dice"]
+            _draw_case(axes, rows, case, panel, model_color(index) if len(cases) <= MOST_NAMED else "#56B4E9")
+        for place, row in enumerate(rows):
+            scores = row["scores"]["dice"]
             mean = scores["mean"] if panel == "mean" else scores["per_class"][panel]
             if mean is not None:
                 axes.plot([place - 0.3, place + 0.3], [mean, mean], color="black", linewidth=2, zorder=4)
         axes.set_title("mean of the classes" if panel == "mean" else panel, fontsize=10)
-        axes.set_xticks(range(len(arms)), labels=[str(i + 1) for i in range(len(arms))])
-        axes.set_xlim(-0.6, len(arms) - 0.4)
+        axes.set_xticks(range(len(rows)), labels=[str(i + 1) for i in range(len(rows))])
+        axes.set_xlim(-0.6, len(rows) - 0.4)
         axes.grid(alpha=0.3)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
@@ -42,36 +42,36 @@ def draw_cases(path: Path, arms: Sequence[Mapping[str, Any]]) -> Path:
     handles = grid[0].get_legend_handles_labels() if len(cases) <= MOST_NAMED else ([], [])
     if handles[0]:
         figure.legend(*handles, loc="outside right upper", fontsize=8, frameon=False)
-    names = "\n".join(f"{i + 1}  {arm['name']}: {_words(arm)}" for i, arm in enumerate(arms))
+    names = "\n".join(f"{i + 1}  {row['name']}: {_words(row)}" for i, row in enumerate(rows))
     figure.supxlabel(names, fontsize=9, x=0.02, ha="left")
     return save(figure, path)
 
 
-def _draw_case(axes: Any, arms: Sequence[Mapping[str, Any]], case: str, panel: str, color: str) -> None:
-    values = [arm["scores"]["dice"]["per_case"].get(case, {}).get(panel) for arm in arms]
+def _draw_case(axes: Any, rows: Sequence[Mapping[str, Any]], case: str, panel: str, color: str) -> None:
+    values = [row["scores"]["dice"]["per_case"].get(case, {}).get(panel) for row in rows]
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
     style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5.5, "linewidth": 0.8, "alpha": 0.85, "zorder": 3}
-    for start, stop in _alike(arms):  # points of one recipe are joined
+    for start, stop in _alike(rows):  # points of one recipe are joined
         axes.plot(range(start, stop), means[start:stop], label=case if start == 0 else None, **style)
     if panel != "mean":
         return
-    for place, arm in enumerate(arms):
-        by_seed = arm["scores"]["dice"]["per_seed_case"]
+    for place, row in enumerate(rows):
+        by_seed = row["scores"]["dice"]["per_seed_case"]
         seeds = [found[case] for found in by_seed.values() if found.get(case) is not None]
         if len(by_seed) > 1:
             axes.plot(np.full(len(seeds), place + 0.13), seeds, color=color, marker=".", markersize=4, linestyle="none", alpha=0.7)
 
 
-def _alike(arms: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def _alike(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Where each run of neighbours with one recipe and one treatment begins and ends; all together where there are no such."""
-    groups = [list(group) for _, group in itertools.groupby(range(len(arms)), lambda i: (arms[i]["recipe"], arms[i]["postprocessing"]))]
-    if len(groups) == len(arms):
-        return [(0, len(arms))]
+    groups = [list(group) for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))]
+    if len(groups) == len(rows):
+        return [(0, len(rows))]
     return [(group[0], group[-1] + 1) for group in groups]
 
 
-def _words(arm: Mapping[str, Any]) -> str:
-    dice = arm["scores"]["dice"]
+def _words(row: Mapping[str, Any]) -> str:
+    dice = row["scores"]["dice"]
     span = "" if dice["ci95"] is None else f" ({dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
     return "no class" if dice["mean"] is None else f"{dice['mean']:.3f}{span}"
 

@@ -50,14 +50,14 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     assert "4 of 6 trainings are not finished" in page
     assert "Under 5 patients there is no interval" in page
     configured = small_store.data_config.postprocessing
-    others = [way.words for way in (LARGEST, UNTOUCHED) if way != configured]
-    assert [arm["name"] for arm in results["arms"]] == [
+    others = [postprocessing.words for postprocessing in (LARGEST, UNTOUCHED) if postprocessing != configured]
+    assert [method["name"] for method in results["methods"]] == [
         "unet",
         "attention_unet",
         *(f"{model}, {other}" for other in others for model in ("unet", "attention_unet")),
     ]
     held_out = small_store.split(0)[1]
-    unet, attention = results["arms"][:2]
+    unet, attention = results["methods"][:2]
     assert list(unet["scores"]["dice"]["per_case"]) == sorted(held_out)
     difference = attention["scores"]["dice"]["mean"] - unet["scores"]["dice"]["mean"]
     assert results["comparisons"][0]["dice"]["mean"] == pytest.approx(difference)
@@ -91,12 +91,12 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     assert taken.stat().st_mtime_ns == before
     results = json.loads((folder / "results.json").read_text())
     assert results["missing"] == []
-    expected = [np.mean(list(case.values())[1:]) for case in results["arms"][0]["scores"]["dice"]["per_case"].values()]
+    expected = [np.mean(list(case.values())[1:]) for case in results["methods"][0]["scores"]["dice"]["per_case"].values()]
     assert len(expected) == len(small_store.split(0)[1]) + len(small_store.split(2)[1])
-    assert results["arms"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
+    assert results["methods"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
     again = attunet(*call)
     assert "training default" not in again.out
-    assert json.loads((folder / "results.json").read_text())["arms"] == results["arms"]
+    assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
 
 
 @pytest.mark.parametrize(

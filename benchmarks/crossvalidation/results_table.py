@@ -1,4 +1,4 @@
-"""The results of a cross-validation as a page to read: the table, the differences, and in words what they do and do not show."""
+"""results.json of a cross-validation as a Markdown page: scores, differences, and sentences on their significance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,27 +22,27 @@ COLUMNS = (
 
 
 def summary_table(results: Results) -> str:
-    """Dice of every arm as aligned plain text."""
+    """Dice of every method as aligned plain text."""
     return aligned(_dice_rows(results))
 
 
 def markdown(results: Results) -> str:
-    """The whole comparison as one Markdown page."""
+    """All results as one Markdown page."""
     dice = _dice_rows(results)
     parts = [
         "# Cross-validation",
-        _what(results),
+        _introduction(results),
         *_missing(results),
         "## Dice",
         table(dice[0], dice[1:]),
         *_seed_spread(results),
-        "## What the data show",
-        *_words(results),
+        "## Significance",
+        *_significance(results),
         "## Paired differences in Dice",
         *_differences(results),
         "## Every metric",
         "Means over the cases; of each case over the foreground classes and the seeds.",
-        table(["", *(title for _, title, _ in COLUMNS)], [_every_metric(row) for row in results["arms"]]),
+        table(["", *(title for _, title, _ in COLUMNS)], [_every_metric(row) for row in results["methods"]]),
         "## Per class",
         table(*_per_class(results)),
         "## Per case",
@@ -56,12 +56,12 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _what(results: Results) -> str:
+def _introduction(results: Results) -> str:
     store, seeds = results["store"], results["seeds"]
     cases = sum(len(cases) for cases in store["folds"].values())
     return (
         f"Store {table_cell(store['name'])}: {cases} labelled cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is judged by networks that were trained without it and without any "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is scored by networks that were trained without it and without any "
         "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's score is the mean over "
         "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a bootstrap over "
         "patients (from five on)."
@@ -83,7 +83,7 @@ def _missing(results: Results) -> list[str]:
 def _dice_rows(results: Results) -> list[list[str]]:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = [["", "mean", "95 %", "median", "worst case", *classes, "cases", "runs"]]
-    for row in results["arms"]:
+    for row in results["methods"]:
         dice = row["scores"]["dice"]
         worst = "–" if dice["worst"] is None else f"{dice['worst']['value']:.3f} ({dice['worst']['case']})"
         organs = [number(dice["per_class"].get(name)) for name in classes]
@@ -94,19 +94,19 @@ def _dice_rows(results: Results) -> list[list[str]]:
 
 def _seed_spread(results: Results) -> list[str]:
     if len(results["seeds"]) < 2:
-        return ["One seed: how much a training's chance alone moves these figures is not known from this table."]
+        return ["There is one seed: the table does not show how much these figures vary from training to training."]
     lines = []
-    for row in results["arms"]:
+    for row in results["methods"]:
         values = [v for v in row["scores"]["dice"]["per_seed"].values() if v is not None]
         if len(values) > 1:
             lines.append(f"{row['name']} {min(values):.3f} to {max(values):.3f}")
     return [f"Mean Dice from seed to seed: {'; '.join(lines)}."] if lines else []
 
 
-def _words(results: Results) -> list[str]:
+def _significance(results: Results) -> list[str]:
     comparisons = results["comparisons"]
     if not comparisons:
-        return ["There is nothing to compare: one row alone has finished runs."]
+        return ["There is nothing to compare: only one row has finished runs."]
     notes = [
         "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of other scanners or sites; "
         "and of these trainings: seeds are averaged, their chance is only partly in the interval."
@@ -156,7 +156,7 @@ def _every_metric(row: Mapping[str, Any]) -> list[str]:
 
 def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for row in results["arms"]:
+    for row in results["methods"]:
         for name in row["scores"]["dice"]["per_class"]:
             figures = [number(row["scores"][metric]["per_class"][name], digits) for metric, _, digits in COLUMNS]
             rows.append([row["name"], name, *figures, number(row["scores"]["dice"]["per_class_worst"][name])])
@@ -168,7 +168,7 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
     rows = []
     for fold, cases in results["store"]["folds"].items():
         for case in cases:
-            for row in results["arms"]:
+            for row in results["methods"]:
                 scores = row["scores"]["dice"]["per_case"].get(case)
                 if scores is not None:
                     rows.append([case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)])
@@ -177,7 +177,7 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def _worst_organs(results: Results) -> list[str]:
     parts = []
-    for row in results["arms"]:
+    for row in results["methods"]:
         if row["configured"] and (worst := row["worst_organ"]):
             parts.append(f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
             if worst["picture"]:
@@ -186,7 +186,7 @@ def _worst_organs(results: Results) -> list[str]:
 
 
 def _time(results: Results) -> list[str]:
-    rows = [row for row in results["arms"] if row["configured"] and row["time_to_accuracy"]["minutes"]]
+    rows = [row for row in results["methods"] if row["configured"] and row["time_to_accuracy"]["minutes"]]
     if not rows:
         return ["No finished run has validations."]
     targets = list(rows[0]["time_to_accuracy"]["minutes_to"])
@@ -197,7 +197,7 @@ def _time(results: Results) -> list[str]:
         body.append([row["name"], *reached, number(time["minutes"][-1], 1), number(time["dice"][-1])])
     return [
         "Minutes of training (validations included) until the mean validation Dice over all runs reaches a value, on the training grid, "
-        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the time on the way of "
+        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the time within "
         "these trainings, on the machine that they ran on.",
         table(["", *targets, "minutes in all", "Dice at the end"], body),
         "![Time to accuracy](plots/time_to_accuracy.png)",
