@@ -26,7 +26,7 @@ setup(
     package_dir=ROOMS,
     packages=packages(),
     package_data={
-        "attunet": ["py.typed", "presets/*.toml"],
+        "attunet": ["py.typed", "__init__.pyi", "presets/*.toml"],
         "attunet.export.serve": ["pages/*"],
         "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"],
     },

@@ -1,28 +1,13 @@
 """attunet: U-Net and Attention U-Net for slices of medical volumes, from a folder of scans to an evaluated ONNX file.
 
 The names below are the public API. Each is imported when it is first used, so that `import attunet` needs neither torch nor accelerate,
-and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `prepare`.
+and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `prepare`. Their types are in `__init__.pyi`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attunet.version import __version__
-
-if TYPE_CHECKING:
-    from attunet.benchmarks.evaluation.evaluate import evaluate
-    from attunet.config import Config, DataConfig
-    from attunet.errors import InputError, RunError
-    from attunet.export.build.export_run import export_run as export
-    from attunet.export.load_model import load_model
-    from attunet.export.runtime.segmenter import Segmenter
-    from attunet.models.attention_unet import AttentionUNet
-    from attunet.models.unet import UNet
-    from attunet.ops.attention_gate import attention_gate
-    from attunet.preparation.prepare import prepare
-    from attunet.presets import read_config
-    from attunet.store import open_store
-    from attunet.training.loop import train
 
 __all__ = [
     "AttentionUNet",

@@ -24,6 +24,13 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (tmp_path / "model.onnx").exists()
 
 
+def test_every_public_name_has_a_type() -> None:
+    import attunet
+
+    stub = (Path(attunet.__file__).parent / "__init__.pyi").read_text(encoding="utf-8")
+    assert set(re.findall(r'^    "(\w+)",$', stub, flags=re.MULTILINE)) == set(attunet.__all__)
+
+
 def test_public_names_exist_and_the_light_ones_import_no_torch() -> None:
     import subprocess
     import sys
