@@ -43,7 +43,7 @@ def page() -> str:
     for section in dataclasses.fields(Config):
         kind: Any = section.type
         rows = [
-            f"| `{section.name}.{f.name}` | {_value(f.default)} | {f.metadata['rule'].words} | {f.metadata['rule'].text} |"
+            f"| `{section.name}.{f.name}` | {_value(f.default)} | {f.metadata['rule'].words} | {f.metadata['text']} |"
             for f in dataclasses.fields(kind)
         ]
         parts.append("\n".join([f"## [{section.name}]", "", SECTIONS[section.name], "", *_head("field", "default", "accepts", ""), *rows]))

@@ -1,10 +1,11 @@
 """What the label values mean: names, the values in the user's files, colours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from attunet.errors import InputError
+from attunet.fields import MAX_WHOLE, Fields, Rule
 
 IGNORE_LABEL = 255  # in a store's label.npy: a pixel that no loss and no metric counts
 
@@ -48,8 +49,14 @@ class Classes:
         ]
 
     @classmethod
-    def from_json(cls, rows: Sequence[dict[str, Any]]) -> "Classes":
-        return cls(names=tuple(str(r["name"]) for r in rows), values=tuple(int(r["value"]) for r in rows))
+    def from_json(cls, rows: Iterable[Fields]) -> "Classes":
+        """Raises InputError for anything that `to_json` would not have written."""
+        rows = list(rows)
+        read = [(row.text("name"), row.get("value", Rule(int, -MAX_WHOLE, MAX_WHOLE))) for row in rows]
+        try:
+            return cls(names=tuple(name for name, _ in read), values=tuple(value for _, value in read))
+        except InputError as error:
+            raise InputError(f"{rows[0].where}: {error}" if rows else str(error)) from None
 
 
 CHAOS_MR = Classes(("background", "liver", "right kidney", "left kidney", "spleen"), (0, 1, 2, 3, 4))

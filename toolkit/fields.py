@@ -1,123 +1,216 @@
-"""Fields of a JSON object that a stranger may have written, each read with its rule."""
+"""The validator of fields: configurations, JSON objects in files that a stranger may have written. Errors name field, rule and value."""
 
-import base64
 import dataclasses
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from attunet.errors import InputError
 
-if TYPE_CHECKING:  # the command's help imports this module, and is quick without NumPy
-    import numpy as np
-
-MULTIPLE = 16  # of which heights and widths are multiples
-
-
-class Fields:
-    """Fields of a JSON object, each with its rule; InputError names the field, the rule and the value."""
-
-    def __init__(self, data: dict[str, Any], where: str) -> None:
-        self.data, self.where = data, where
-
-    def get(self, key: str, holds: Callable[[Any], bool], rule: str) -> Any:
-        if key not in self.data:
-            raise InputError(f"{self.where}: the metadata lack the field {key!r}")
-        if not holds(self.data[key]):
-            raise InputError(f"{self.where}: {key} must be {rule}, got {shown(self.data[key])}")
-        return self.data[key]
-
-    def text(self, key: str) -> str:
-        return str(self.get(key, lambda v: isinstance(v, str) and 0 < len(v) < 200, "a text"))
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        return str(self.get(key, lambda v: isinstance(v, str) and v in choices, "one of " + ", ".join(choices)))
-
-    def whole(self, key: str) -> int:
-        return int(self.get(key, is_count, "an integer of at least 0"))
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        return dict(self.get(key, lambda v: isinstance(v, dict), "an object"))
-
-    def texts(self, key: str) -> dict[str, str]:
-        return dict(self.get(key, lambda v: isinstance(v, dict) and all(isinstance(x, str) for x in v.values()), "an object of texts"))
-
-    def rows(self, key: str) -> list[dict[str, Any]]:
-        return list(self.get(key, lambda v: isinstance(v, list) and all(isinstance(x, dict) for x in v), "a list of objects"))
-
-    def inner(self, key: str) -> "Fields":
-        return Fields(self.mapping(key), f"{self.where}: {key}")
-
-
-def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-
-
-def is_side(value: Any) -> bool:
-    return value is None or (is_count(value) and 0 < value <= 65536 and value % MULTIPLE == 0)
-
-
-def shown(value: Any) -> str:
-    """A value for an error's one line: short, and safe for a value that is nested deeply."""
-    if isinstance(value, dict | list):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
-    return repr(value)[:80]
-
-
-def array(at: Fields) -> "np.ndarray":
-    import numpy as np
-
-    shape = at.get("shape", lambda v: isinstance(v, list) and len(v) == 4 and all(is_count(n) and n for n in v), "four positive integers")
-    try:
-        data = base64.b64decode(at.get("float32_base64", lambda v: isinstance(v, str), "a text"), validate=True)
-    except ValueError as error:
-        raise InputError(f"{at.where}: float32_base64 is not base64: {error}") from None
-    if len(data) != 4 * math.prod(shape):
-        raise InputError(f"{at.where}: float32_base64 must hold {math.prod(shape)} numbers, got {len(data)} bytes")
-    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
+MAX_WHOLE = 2**53  # integers above it are not exact in JSON
+MAX_NUMBER = 1e300
+MAX_TEXT = 200
+MAX_PATH = 4096
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field accepts; `check` returns the value in its final type or raises InputError with the rule in words."""
+    """The values that a field accepts.
 
-    kind: type
-    text: str
+    Args:
+        kind: type of the value, or of each element of a list.
+        low, high: bounds of numbers, both allowed.
+        choices: the texts that are accepted.
+        noun: a noun phrase for the value, where the one made of the other arguments would be long.
+        multiple_of: an integer must be a multiple of this one.
+        odd: an integer must be odd.
+        length: the value is a list of this many elements.
+        single: with `length`, one element for all of the list is accepted as well.
+        rising: with `length` 2, the first element must be below the second.
+        auto: the text "auto" is accepted as well.
+        null: None is accepted as well.
+    """
+
+    kind: type[int] | type[float] | type[bool] | type[str]
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    length: int | None = None  # a list of so many numbers
-    single: bool = False  # or one number for all of the list
+    noun: str = ""
+    multiple_of: int = 1
+    odd: bool = False
+    length: int | None = None
+    single: bool = False
+    rising: bool = False
     auto: bool = False
+    null: bool = False
 
     @property
     def words(self) -> str:
+        """The rule as a noun phrase for documentation and error messages."""
         noun = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[self.kind]
+        if self.odd:
+            noun = "an odd integer"
+        if self.multiple_of > 1:
+            noun = f"a multiple of {self.multiple_of}"
         if self.choices:
-            noun = "one of " + ", ".join(self.choices)
+            noun = self.noun or "one of " + ", ".join(self.choices)
         if self.length and not self.single:
-            noun = f"a list of {self.length} numbers"
+            noun = f"a list of {self.length} {'rising ' if self.rising else ''}numbers"
         if self.low is not None and self.high is not None:
             noun += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
             noun += f" of at least {self.low:g}"
         if self.single:
             noun += f", a list of {self.length} such"
-        return noun + (' or "auto"' if self.auto else "")
+        return noun + (' or "auto"' if self.auto else "") + (" or null" if self.null else "")
 
-    def check(self, name: str, value: Any) -> Any:
-        if self.auto and value == "auto":
+    def check(self, name: str, value: object) -> Any:
+        """The value in its final type (lists as tuples, numbers as float); InputError, which names `name`, if the rule forbids it."""
+        if (self.null and value is None) or (self.auto and value == "auto"):
             return value
         if self.length and (isinstance(value, list | tuple) or not self.single):
             if isinstance(value, list | tuple) and len(value) == self.length:
-                return tuple(dataclasses.replace(self, length=None, single=False, auto=False).check(name, v) for v in value)
+                checked = tuple(self._element.check(name, v) for v in value)
+                if not self.rising or checked[0] < checked[1]:
+                    return checked
         elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            if self._inside(value):
+            if self._is_inside(value):
                 return float(value)
-        elif type(value) is self.kind and self._inside(value) and (not self.choices or value in self.choices):
+        elif isinstance(value, self.kind) and type(value) is self.kind and self._is_allowed(value):
             return value
-        raise InputError(f"{name}: must be {self.words}, got {value!r}")
+        raise InputError(f"{name}: must be {self.words}, got {shown(value)}")
 
-    def _inside(self, value: Any) -> bool:
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+    @cached_property
+    def _element(self) -> "Rule":
+        return dataclasses.replace(self, length=None, single=False, rising=False, auto=False, null=False)
+
+    def _is_allowed(self, value: int | float | str) -> bool:
+        if isinstance(value, str):
+            return value in self.choices if self.choices else len(value) <= MAX_PATH
+        if isinstance(value, int) and not isinstance(value, bool):
+            return self._is_inside(value) and value % self.multiple_of == 0 and (not self.odd or value % 2 == 1)
+        return True
+
+    def _is_inside(self, value: float) -> bool:
+        low, high = (-MAX_NUMBER if self.low is None else self.low), (MAX_NUMBER if self.high is None else self.high)
+        return low <= value <= high
+
+
+class Fields:
+    """The fields of a JSON object.
+
+    Args:
+        data: the parsed object.
+        where: file that begins every error.
+        path: fields that lead to the object inside the file, each followed by a dot.
+
+    Raises:
+        InputError: `data` is no object; each method raises it for a field that is missing or breaks the method's rule.
+    """
+
+    def __init__(self, data: object, where: str, path: str = "") -> None:
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: {path.rstrip('.') + ': ' if path else ''}must be an object, got {shown(data)}")
+        self.data: dict[str, object] = data
+        self.where, self.path = where, path
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.data
+
+    def name(self, key: str) -> str:
+        """The file and the field, as errors name them."""
+        return f"{self.where}: {self.path}{key}"
+
+    def require(self, key: str, holds: Callable[[Any], bool], words: str) -> Any:
+        """The field as it is, which must satisfy `holds`; words: the rule as a noun phrase."""
+        value = self._value(key)
+        if not holds(value):
+            raise InputError(f"{self.name(key)}: must be {words}, got {shown(value)}")
+        return value
+
+    def get(self, key: str, rule: Rule) -> Any:
+        """The field in the type that `Rule.check` gives it."""
+        return rule.check(self.name(key), self._value(key))
+
+    def text(self, key: str, max_length: int = MAX_TEXT) -> str:
+        return str(self.require(key, lambda v: isinstance(v, str) and 0 < len(v) <= max_length, "a text"))
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        return str(self.get(key, Rule(str, choices=choices)))
+
+    def whole(self, key: str, low: int = 0) -> int:
+        return int(self.get(key, Rule(int, low, MAX_WHOLE)))
+
+    def flag(self, key: str) -> bool:
+        return bool(self.get(key, Rule(bool)))
+
+    def texts(self, key: str) -> dict[str, str]:
+        return dict(self.require(key, lambda v: isinstance(v, dict) and _are_texts(v.values()), "an object of texts"))
+
+    def text_list(self, key: str) -> list[str]:
+        return list(self.require(key, is_text_list, "a list of texts"))
+
+    def values(self, key: str, length: int | None = None) -> list[object]:
+        """The elements of a list of this length; None: of any."""
+        words = f"a list of {length}" if length else "a list"
+        return list(self.require(key, lambda v: isinstance(v, list) and length in (None, len(v)), words))
+
+    def inner(self, key: str) -> "Fields":
+        return Fields(self._value(key), self.where, f"{self.path}{key}.")
+
+    def rows(self, key: str) -> Iterator["Fields"]:
+        """The objects of a list."""
+        for number, row in enumerate(self.values(key)):
+            yield Fields(row, self.where, f"{self.path}{key}[{number}].")
+
+    def spans(self, key: str, length: int | None = None) -> tuple[tuple[float, float], ...]:
+        """A list of pairs of numbers, the first of each at most the second."""
+        pairs = [Rule(float, length=2).check(self.name(key), row) for row in self.values(key, length)]
+        if any(low > high for low, high in pairs):
+            raise InputError(f"{self.name(key)}: must be pairs of rising numbers, got {shown(pairs)}")
+        return tuple(pairs)
+
+    def _value(self, key: str) -> object:
+        if key not in self.data:
+            raise InputError(f"{self.name(key)}: the field is missing")
+        return self.data[key]
+
+
+def read_json(path: str | Path) -> Fields:
+    """The object in a JSON file. Raises InputError for a file that cannot be read or holds anything else."""
+    try:
+        return Fields(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
+
+
+def is_text_list(value: object) -> bool:
+    """True for a list of texts."""
+    return isinstance(value, list) and _are_texts(value)
+
+
+def is_whole(value: object) -> bool:
+    """True for an integer of at least 0 that is exact in JSON."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WHOLE
+
+
+def is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
+    """True for a finite number from `low` to `high`."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
+
+
+def shown(value: object) -> str:
+    """A value for an error's one line: short, and safe for a value that is nested deeply."""
+    if isinstance(value, dict | list | tuple) and (isinstance(value, dict) or len(value) > 4 or not all(map(is_number, value))):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    return repr(list(value) if isinstance(value, tuple) else value)[:80]
+
+
+def _are_texts(values: Any) -> bool:
+    return all(isinstance(v, str) and len(v) <= MAX_PATH for v in values)

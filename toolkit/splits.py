@@ -1,7 +1,6 @@
 """Folds by patient, never by slice: dealt by a hash of the patient, or a user's own file."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet.errors import InputError
+from attunet.fields import is_text_list, read_json
 
 SCHEMA = 1
 
@@ -48,20 +48,19 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
 
 
 def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
-    """A splits file. Raises InputError naming the file and the rule; with `patients`, each must be in one fold or in the test set."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise InputError(
-            f'{path}: "schema" must be {SCHEMA}, got {data.get("schema") if isinstance(data, dict) else type(data).__name__!r}'
-        )
-    folds, test, seed = data.get("folds"), data.get("test", []), data.get("seed", 0)
-    if not isinstance(folds, list) or not all(_is_names(f) and f for f in folds):
-        raise InputError(f'{path}: "folds" must be a list of lists of patients, none of them empty')
-    if not _is_names(test) or type(seed) is not int:
-        raise InputError(f'{path}: "test" must be a list of patients and "seed" an integer')
+    """Read a splits file.
+
+    Args:
+        path: the file, as `Splits.to_json` describes it.
+        patients: each of them must be in one fold or in the test set.
+
+    Raises:
+        InputError: the file breaks a rule, which the message names.
+    """
+    at = read_json(path)
+    at.require("schema", lambda v: v == SCHEMA and type(v) is int, str(SCHEMA))
+    folds = at.require("folds", lambda v: isinstance(v, list) and all(is_text_list(f) and f for f in v), "lists of patients, none empty")
+    test, seed = at.text_list("test") if "test" in at else [], at.whole("seed") if "seed" in at else 0
     listed = [p for group in (*folds, test) for p in group]
     if twice := sorted(patient for patient, number in Counter(listed).items() if number > 1):
         raise InputError(f"{path}: a patient must be in one fold or in the test set, {twice[0]!r} is listed twice")
@@ -69,7 +68,3 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
         what = "is not listed" if odd[0] not in set(listed) else "is not a labelled patient of the source"
         raise InputError(f"{path}: folds and test must list every labelled patient once, {odd[0]!r} {what}")
     return Splits(tuple(tuple(f) for f in folds), tuple(test), seed)
-
-
-def _is_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(p, str) for p in value)

@@ -1,7 +1,5 @@
 """A prepared data set on disk: opening it, its cases, its folds, and the way back to the user's own files."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,29 +7,39 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attunet.classes import Classes
-from attunet.config import Config, DataConfig
+from attunet.classes import IGNORE_LABEL, Classes
+from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import content_hash, joined_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 from attunet.volumes.volume import Volume
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"
 IMAGE, LABEL = "image.npy", "label.npy"
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One volume of a store. image_files and label_files are relative to the source; spacing is along the native axes."""
+    """One volume of a store.
+
+    Args:
+        native_shape: `(X, Y, Z)` of the user's own file.
+        affine: `(4, 4)` float64, voxel index to mm in RAS+.
+        spacing: voxel size along the native axes, in mm or pixels.
+        image_sha256, label_sha256: one hash over the files of the image, and of the mask.
+        image_files, label_files: paths relative to the source.
+        source_sha256: path -> SHA-256 of each of these files.
+        label_mapping: value in the mask -> class index; None without labels.
+    """
 
     name: str
     patient: str
-    labelled: bool
     num_slices: int
     native_shape: tuple[int, int, int]
     affine: np.ndarray
@@ -40,6 +48,12 @@ class Case:
     label_sha256: str | None
     image_files: tuple[str, ...]
     label_files: tuple[str, ...]
+    source_sha256: dict[str, str]
+    label_mapping: dict[int, int] | None
+
+    @property
+    def labelled(self) -> bool:
+        return self.label_mapping is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +62,20 @@ class Store:
 
     path: Path
     manifest: dict[str, Any]
-    spec: PreprocessSpec
+    preprocessing: Preprocessing
     classes: Classes
-    data_config: DataConfig
+    ranges: TrainingRanges
     cases: tuple[Case, ...]
     splits: Splits
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        return self.preprocessing.spec
+
+    @property
+    def data_config(self) -> DataConfig:
+        """The resolved preprocessing as the section `[data]` of a run's configuration."""
+        return DataConfig.of(self.preprocessing)
 
     @property
     def name(self) -> str:
@@ -66,13 +89,7 @@ class Store:
     @property
     def frames(self) -> bool:
         """Whether the fourth axis of a file holds channels."""
-        return bool(self.manifest.get("frames"))
-
-    @property
-    def ranges(self) -> TrainingRanges | None:
-        """What the cases span, None in a store that was made before this was noted."""
-        found = self.manifest.get("ranges")
-        return None if found is None else TrainingRanges.from_json(found, str(self.path / MANIFEST))
+        return bool(self.manifest["frames"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
         """Of the voxels of `image` and `label`, along `(Z, H, W)`: in mm, or in pixels where the source has no physical spacing."""
@@ -132,81 +149,86 @@ class Store:
 
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
-        case, root = self.case(name), source_root or self.source_root
-        entry = next(c for c in self.manifest["cases"] if c["case"] == name)
-        for file in (*entry["image_files"], *label_files(entry)):
-            path = root / file["file"]
+        case, root = self.case(name), Path(source_root or self.source_root)
+        for file, sha256 in case.source_sha256.items():
+            path = root / file
             if not path.exists():
                 raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
-            if content_hash(path) != file["sha256"]:
+            if content_hash(path) != sha256:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
         volume = read_image(images, frames=self.frames)
-        if not case.labelled:
+        if case.label_mapping is None:
             return volume, None
         masks = tuple(root / file for file in case.label_files)
         labels, _ = read_labels(masks, volume, images[0])
-        return volume, to_indices(labels, {int(v): i for v, i in entry["label_mapping"].items()}, masks[0])
+        return volume, to_indices(labels, case.label_mapping, masks[0])
 
 
-def open_store(path: Path | str) -> Store:
-    """Raises InputError for what is no store, a store of another version, or one that is damaged."""
+def open_store(path: str | Path) -> Store:
+    """Open a prepared data set.
+
+    Args:
+        path: the folder that `attunet prepare` wrote.
+
+    Raises:
+        InputError: the folder is no store, was written by another version, or is damaged.
+    """
     path = Path(path)
-    manifest = read_manifest(path)
-    try:
-        cases = tuple(_case(entry, path) for entry in manifest["cases"])
-        return Store(
-            path=path,
-            manifest=manifest,
-            spec=PreprocessSpec.from_json(manifest["spec"]),
-            classes=Classes.from_json(manifest["classes"]),
-            data_config=Config.from_json({"data": manifest["data_config"]}, str(path / MANIFEST)).data,
-            cases=cases,
-            splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path / MANIFEST}: is damaged: {type(error).__name__} {error}") from None
+    at = _read_manifest(path)
+    for key in ("name", "source"):
+        at.text(key, MAX_PATH)
+    at.flag("frames")
+    cases = tuple(_case(row) for row in at.rows("cases"))
+    return Store(
+        path=path,
+        manifest=at.data,
+        preprocessing=Preprocessing.from_json(at.inner("preprocessing")),
+        classes=Classes.from_json(at.rows("classes")),
+        ranges=TrainingRanges.from_json(at.inner("ranges")),
+        cases=cases,
+        splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
+    )
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a store, of this version."""
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The manifest of a store, of this version. Raises InputError as `open_store`."""
+    return _read_manifest(Path(path)).data
+
+
+def _read_manifest(path: Path) -> Fields:
     file = path / MANIFEST
     if not path.is_dir() or not file.is_file():
         raise InputError(f"{path}: is no store (a folder with {MANIFEST}; `attunet prepare` makes one)")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as JSON: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise InputError(f"{file}: the store's version must be {SCHEMA}, got {found!r}; prepare it again")
-    return manifest
+    at = read_json(file)
+    if (schema := at.data.get("schema")) != SCHEMA:
+        raise InputError(f"{file}: the store's version must be {SCHEMA}, got {shown(schema)}; prepare it again")
+    return at
 
 
-def label_files(entry: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The label files of a case in the manifest, as {"file", "sha256"}; stores of earlier versions have one or none."""
-    one: dict[str, str] | None = entry.get("label_file")
-    found: list[dict[str, str]] = entry.get("label_files", [one] if one else [])
-    return found
-
-
-def _case(entry: dict[str, Any], path: Path) -> Case:
-    name = str(entry["case"])
-    if Path(name).name != name:
-        raise InputError(f"{path / MANIFEST}: a case's name must be a plain file name, got {name!r}")
-    x, y, z = entry["native_shape"]
-    a, b, c = entry["spacing"]
-    labels = label_files(entry)
+def _case(at: Fields) -> Case:
+    images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
+    rule = Rule(float, -1e9, 1e9, length=4)
     return Case(
-        name=name,
-        patient=str(entry["patient"]),
-        labelled=bool(entry["labelled"]),
-        num_slices=int(entry["num_slices"]),
-        native_shape=(int(x), int(y), int(z)),
-        affine=np.array(entry["affine"], dtype=np.float64),
-        spacing=(float(a), float(b), float(c)),
-        image_sha256=str(entry["image_sha256"]),
-        label_sha256=joined_hash([str(f["sha256"]) for f in labels]) if labels else None,
-        image_files=tuple(str(f["file"]) for f in entry["image_files"]),
-        label_files=tuple(str(f["file"]) for f in labels),
+        name=at.require("case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name"),
+        patient=at.text("patient", MAX_PATH),
+        num_slices=at.whole("num_slices", 1),
+        native_shape=at.get("native_shape", Rule(int, 1, 2**31, length=3)),
+        affine=np.array([rule.check(at.name("affine"), row) for row in at.values("affine", 4)]),
+        spacing=at.get("spacing", Rule(float, 0, 1e9, length=3)),
+        image_sha256=at.text("image_sha256"),
+        label_sha256=joined_hash([f.text("sha256") for f in labels]) if labels else None,
+        image_files=tuple(f.text("file", MAX_PATH) for f in images),
+        label_files=tuple(f.text("file", MAX_PATH) for f in labels),
+        source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
+        label_mapping=_mapping(at) if labels else None,
     )
+
+
+def _mapping(at: Fields) -> dict[int, int]:
+    mapping = at.inner("label_mapping")
+    index = Rule(int, 0, IGNORE_LABEL)
+    try:
+        return {int(value): mapping.get(value, index) for value in mapping.data}
+    except ValueError as error:
+        raise InputError(f"{at.name('label_mapping')}: must map label values to class indices: {error}") from None

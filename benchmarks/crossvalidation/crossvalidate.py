@@ -103,7 +103,7 @@ def crossvalidate(
             check_belongs(load_run(run.path), store, run.fold, run.config)
     failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
-    configured = store.data_config.postprocessing
+    configured = store.preprocessing.postprocessing
     postprocessings = [
         configured,
         *(postprocessing for postprocessing in (LARGEST, UNTOUCHED) if every_postprocessing and postprocessing != configured),

@@ -2,11 +2,14 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.config import Config
 from attunet.store import Case, Store
+
+if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
+    from attunet.runs.load_run import TrainedRun
 
 FILE = "details.json"
 SCHEMA = 1
@@ -63,7 +66,7 @@ def _of_run(model: EvaluatedModel) -> dict[str, Any]:
 
     run = load_runs(model.path)
     return {
-        "card": run_card(run.name, run.config, run.num_parameters, run.step, run.fold, list(run.training_cases)),
+        "card": run_card(run),
         "settings": run.config.to_json(),
         "license": None,
         "curves": curves_of(read_metrics(model.path)),
@@ -71,14 +74,15 @@ def _of_run(model: EvaluatedModel) -> dict[str, Any]:
     }
 
 
-def run_card(name: str, config: Config, num_parameters: int, step: int, fold: int | str, training_cases: Sequence[str]) -> str:
+def run_card(run: "TrainedRun") -> str:
     """A run for a person to read."""
-    network = ", ".join(f"{key} {value}" for key, value in config.to_json()["model"].items())
+    network = ", ".join(f"{key} {value}" for key, value in run.config.to_json()["model"].items())
+    cases, spec = run.training_cases, run.preprocessing.spec
     rows = [
-        ("run", f"{name}, {num_parameters:,} parameters, {step:,} steps"),
+        ("run", f"{run.name}, {run.num_parameters:,} parameters, {run.step:,} steps"),
         ("network", network),
-        ("trained on", f"{len(training_cases)} cases (fold {fold}): {', '.join(training_cases)}"),
-        ("afterwards", config.data.postprocessing.words),
+        ("trained on", f"{len(cases)} cases (fold {run.fold}): {', '.join(cases)}"),
+        ("afterwards", run.postprocessing.words_in(spec.unit)),
     ]
     width = max(len(title) for title, _ in rows)
     return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows), "", "Not a medical device."])

@@ -23,7 +23,7 @@ from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork, build_model
 from attunet.models.torch_network import TorchNetwork
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 OUTPUTS = ("labels", "logits")
 CALIBRATION_BATCHES = 2  # of slices; the scales do not change the time
@@ -80,7 +80,7 @@ class Subject:
         return Artefact(
             name="timed",
             precision=precision,
-            spec=PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=self.size, num_channels=self.in_channels),
+            preprocessing=Preprocessing(PreprocessSpec(None, 2, spacing_mm=None, size=self.size, num_channels=self.in_channels)),
             classes=Classes(names, tuple(range(self.num_classes))),
             num_parameters=sum(p.numel() for p in self.network.parameters()),
             outputs=OUTPUTS,

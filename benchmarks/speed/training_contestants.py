@@ -26,8 +26,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from attunet.benchmarks.evaluation.memory import peak_resident_mb
-from attunet.config import Config, load_config
+from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
+from attunet.loading.augment import SHIFT_FRACTION
 from attunet.loading.choose import make_loader
 from attunet.loading.loader import Batch
 from attunet.models import build_model
@@ -66,7 +67,7 @@ class Contestant:
     accelerator: Accelerator
 
 
-def make(task: Task, store: Store, config: Config) -> Contestant:
+def make(task: Task, store: Store, config: ResolvedConfig) -> Contestant:
     accelerator = make_accelerator(config.run)
     training, _ = store.split(task.fold)
     torch.manual_seed(0)
@@ -74,7 +75,7 @@ def make(task: Task, store: Store, config: Config) -> Contestant:
     return makers[task.contestant](task, store, training, config, accelerator)
 
 
-def _attunet(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
+def _attunet(task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator) -> Contestant:
     tier = "streamed" if task.contestant == "attunet-streamed" else "resident"
     loader = make_loader(store, training, accelerator, resident_gb="auto", tier=tier)
     waited, take = [0.0], loader.take
@@ -114,7 +115,7 @@ class SliceFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(image)[None], torch.from_numpy(label.astype(np.int64))
 
 
-def _plain(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
+def _plain(task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator) -> Contestant:
     device = accelerator.device
     network = build_model(config.model, store.spec.in_channels, len(store.classes)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -136,7 +137,7 @@ def _plain(task: Task, store: Store, training: list[str], config: Config, accele
     return Contestant(step, lambda: None, lambda: waited[0], network, accelerator)
 
 
-def _monai(task: Task, store: Store, training: list[str], config: Config, accelerator: Accelerator) -> Contestant:
+def _monai(task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator) -> Contestant:
     from monai import data, losses, transforms
     from monai.networks.nets import AttentionUnet
 
@@ -151,7 +152,7 @@ def _monai(task: Task, store: Store, training: list[str], config: Config, accele
             prob=config.augment.spatial_probability,
             rotate_range=np.deg2rad(config.augment.rotation_degrees),
             scale_range=0.2,
-            translate_range=[config.augment.shift_fraction * side for side in store.spec.size],
+            translate_range=[SHIFT_FRACTION * side for side in store.spec.size],
             mode=("bilinear", "nearest"),
             padding_mode="border",
         ),
@@ -193,10 +194,8 @@ def _endless(loader: Any) -> Iterator[Any]:
 def run(task: Task) -> dict[str, Any]:
     """Seconds of each timed step, share of waiting, peak memory; and the minutes to a Dice where it is asked for."""
     store = open_store(task.store)
-    config = load_config(
-        None, ["optim.epochs=100", *task.settings, f"optim.batch_size={task.batch_size}", f"model.base_width={task.width}"]
-    )
-    config = dataclasses.replace(config, data=store.data_config, model=dataclasses.replace(config.model, name=task.model))
+    asked = dataclasses.replace(load_config(None, [*task.settings, f'model.name="{task.model}"']), data=store.data_config)
+    config = asked.resolve(base_width=task.width, batch_size=task.batch_size, epochs=100)
     contestant = make(task, store, config)
     on_gpu = contestant.accelerator.device.type == "cuda"
     for _ in range(task.warm_up_steps):
@@ -218,7 +217,7 @@ def run(task: Task) -> dict[str, Any]:
     }
 
 
-def _to_dice(task: Task, store: Store, config: Config, contestant: Contestant) -> dict[str, Any]:
+def _to_dice(task: Task, store: Store, config: ResolvedConfig, contestant: Contestant) -> dict[str, Any]:
     """Trains on, validating now and then on the store's grid; the clock stands still meanwhile. Warm-up and timed steps are not counted."""
     assert task.dice is not None
     _, held_out = store.split(task.fold)

@@ -7,6 +7,7 @@ no newer schema than this reader. All of this is checked before an inference ses
 import base64
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
-from attunet.fields import MULTIPLE, Fields, array, is_count, is_side, shown
-from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
+from attunet.fields import Fields, Rule, is_number, is_whole, shown
+from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
 KEY = "attunet"
@@ -63,14 +64,13 @@ class Artefact:
 
     name: str
     precision: str
-    spec: PreprocessSpec
+    preprocessing: Preprocessing
     classes: Classes
     num_parameters: int
     ranges: TrainingRanges | None = None
     outputs: tuple[str, ...] = ("labels", "logits")
     height: int | None = None
     width: int | None = None
-    postprocessing: Postprocessing = UNTOUCHED
     training_cases: dict[str, str] = field(default_factory=dict)
     fold: int | str = "all"
     step: int = 0
@@ -80,6 +80,14 @@ class Artefact:
     dice_at_export: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     self_test: SelfTest | None = None
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        return self.preprocessing.spec
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        return self.preprocessing.postprocessing
 
     @property
     def attention_outputs(self) -> tuple[str, ...]:
@@ -122,24 +130,23 @@ class Artefact:
             InputError: naming the field, for a value that `to_json` cannot have written.
         """
         at = Fields(data, where)
-        side, training = at.inner("input"), at.inner("training")
+        side, training, rule = at.inner("input"), at.inner("training"), Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
-            spec=_spec(at),
-            classes=_classes(at),
+            preprocessing=_preprocessing(at),
+            classes=Classes.from_json(at.rows("classes")),
             num_parameters=at.whole("num_parameters"),
-            ranges=_ranges(at),
+            ranges=None if at.data.get("ranges") is None else TrainingRanges.from_json(at.inner("ranges")),
             outputs=_outputs(at),
-            height=side.get("height", is_side, "a multiple of 16 or null"),
-            width=side.get("width", is_side, "a multiple of 16 or null"),
-            postprocessing=_postprocessing(at.inner("postprocessing")),
+            height=side.get("height", rule),
+            width=side.get("width", rule),
             training_cases=training.texts("cases"),
-            fold=training.get("fold", lambda v: v == "all" or is_count(v), "a fold's number or all"),
+            fold=training.require("fold", lambda v: v == "all" or is_whole(v), "a fold's number or all"),
             step=training.whole("step"),
             num_members=training.whole("num_members"),
-            license=training.get("license", lambda v: v is None or isinstance(v, str), "a text or null"),
-            config=at.mapping("config"),
+            license=training.get("license", Rule(str, null=True)),
+            config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
             self_test=_self_test(at.inner("golden")),
@@ -201,7 +208,7 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _check_schema(values: dict[str, Any], where: str) -> None:
-    schema = Fields(values, where).get("schema", lambda v: is_count(v) and v > 0, "an integer of at least 1")
+    schema = Fields(values, where).whole("schema", 1)
     if schema > SCHEMA:
         raise InputError(f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed")
 
@@ -221,37 +228,8 @@ def _check_hash(data: bytes, start: int, end: int, values: dict[str, Any], where
         raise InputError(f"{where}: was damaged or changed after the export: the SHA-256 of its content is not the one in its metadata")
 
 
-def _spec(at: Fields) -> PreprocessSpec:
-    try:
-        return PreprocessSpec.from_json(at.mapping("preprocessing"))
-    except InputError as error:
-        raise InputError(f"{at.where}: {error}") from None
-
-
-def _postprocessing(at: Fields) -> Postprocessing:
-    largest = at.get("largest_component", lambda v: isinstance(v, bool), "true or false")
-    return Postprocessing(largest, float(at.get("erosion_mm", _is_erosion, "a number from 0 to 100")))
-
-
-def _is_erosion(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
-
-
-def _classes(at: Fields) -> Classes:
-    rows = at.rows("classes")
-    for i, row in enumerate(rows):
-        one = Fields(row, f"{at.where}: classes[{i}]")
-        one.text("name")
-        one.get("value", lambda v: is_count(abs(v)) if isinstance(v, int) else False, "an integer")
-    try:
-        return Classes.from_json(rows)
-    except InputError as error:
-        raise InputError(f"{at.where}: {error}") from None
-
-
-def _ranges(at: Fields) -> TrainingRanges | None:
-    value = at.data.get("ranges")
-    return None if value is None else TrainingRanges.from_json(value, at.where)
+def _preprocessing(at: Fields) -> Preprocessing:
+    return Preprocessing(PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing")))
 
 
 def _output_json(name: str, num_classes: int) -> dict[str, Any]:
@@ -265,28 +243,29 @@ def _output_json(name: str, num_classes: int) -> dict[str, Any]:
 
 
 def _outputs(at: Fields) -> tuple[str, ...]:
-    names = tuple(Fields(row, f"{at.where}: outputs[{i}]").text("name") for i, row in enumerate(at.rows("outputs")))
+    names = tuple(row.text("name") for row in at.rows("outputs"))
     if "logits" not in names or len(set(names)) < len(names):
         raise InputError(f"{at.where}: outputs must be distinct and include logits, got {list(names)[:9]}")
     return names
 
 
 def _dice(at: Fields) -> dict[str, Any]:
-    def score(value: Any) -> bool:
-        return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1)
+    def is_score(value: object) -> bool:
+        return value is None or is_number(value, 0, 1)
 
-    def scores(value: Any) -> bool:
-        return isinstance(value, dict) and all(score(v) for v in value.values())
+    def are_scores(value: object) -> bool:
+        return isinstance(value, dict) and all(map(is_score, value.values()))
 
-    dice = at.mapping("dice_at_export")
-    if dice:
-        inner = Fields(dice, f"{at.where}: dice_at_export")
-        inner.choice("cases", ("held out", "training"))
-        inner.get("artefact", score, "a number from 0 to 1 or null")
-        inner.get("checkpoint", score, "a number from 0 to 1 or null")
-        inner.get("per_class", scores, "an object of numbers from 0 to 1")
-        inner.get("per_case", lambda v: isinstance(v, dict) and all(scores(c) for c in v.values()), "numbers from 0 to 1 by case and class")
-    return dice
+    dice = at.inner("dice_at_export")
+    if dice.data:
+        dice.choice("cases", ("held out", "training"))
+        for name in ("artefact", "checkpoint"):
+            dice.require(name, is_score, "a number from 0 to 1 or null")
+        dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
+        dice.require(
+            "per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), "numbers from 0 to 1 by case and class"
+        )
+    return dice.data
 
 
 def _self_test_json(test: SelfTest | None) -> dict[str, Any]:
@@ -303,6 +282,17 @@ def _array_json(array: np.ndarray) -> dict[str, Any]:
 def _self_test(at: Fields) -> SelfTest | None:
     if not at.data:
         return None
-    tolerance = at.get("tolerance", lambda v: isinstance(v, float) and 0 < v < 1, "a number between 0 and 1")
-    stride = at.get("stride", lambda v: is_count(v) and v > 0, "an integer of at least 1")
-    return SelfTest(array(at.inner("slices")), array(at.inner("logits")), stride, tolerance)
+    tolerance = at.require("tolerance", lambda v: isinstance(v, float) and 0 < v < 1, "a number between 0 and 1")
+    stride = at.whole("stride", 1)
+    return SelfTest(_array(at.inner("slices")), _array(at.inner("logits")), stride, tolerance)
+
+
+def _array(at: Fields) -> np.ndarray:
+    shape = at.get("shape", Rule(int, 1, 2**31, length=4))
+    try:
+        data = base64.b64decode(at.text("float32_base64", MAX_METADATA_BYTES), validate=True)
+    except ValueError as error:
+        raise InputError(f"{at.name('float32_base64')}: is not base64: {error}") from None
+    if len(data) != 4 * math.prod(shape):
+        raise InputError(f"{at.name('float32_base64')}: must hold {math.prod(shape)} numbers, got {len(data)} bytes")
+    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)

@@ -27,7 +27,7 @@ from attunet.system.atomic_files import write_file
 from attunet.system.environment import versions
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
-from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
+from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Postprocessing, Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def _check_call(out: Path, precision: str, size: tuple[int, int] | None) -> None
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if out.suffix != ".onnx" or out.is_dir():
         raise InputError(f"{out}: must be a file name that ends in .onnx")
-    if size is not None and any(side < 16 or side % 16 for side in size):
-        raise InputError(f"size: height and width must be multiples of 16, got {size}")
+    if size is not None and any(side < MULTIPLE or side % MULTIPLE for side in size):
+        raise InputError(f"size: height and width must be multiples of {MULTIPLE}, got {size}")
 
 
 def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
@@ -130,14 +130,13 @@ def _metadata(
     return Artefact(
         name=run.name,
         precision=precision,
-        spec=run.spec,
+        preprocessing=Preprocessing(run.spec, postprocessing),
         classes=run.classes,
         num_parameters=run.num_parameters,
-        ranges=run.ranges or store.ranges,
+        ranges=run.ranges,
         outputs=outputs,
         height=size[0] if size else None,
         width=size[1] if size else None,
-        postprocessing=postprocessing,
         training_cases=dict(run.training_cases),
         fold=run.fold,
         step=run.step,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from attunet.errors import RunError
 from attunet.export.runtime.cpu import INPUT
-from attunet.fields import MULTIPLE
 from attunet.models import SegmentationNetwork
+from attunet.volumes.spec import MULTIPLE
 
 OPSET = 20
 TRACE_SIDE = 4 * MULTIPLE

@@ -15,7 +15,7 @@ from attunet.export.runtime.backends import Backend, open_backend
 from attunet.io.readers import read_volume
 from attunet.volumes.predict import predict_prepared
 from attunet.volumes.slices import Prepared, VolumeSlices
-from attunet.volumes.spec import Postprocessing, PreprocessSpec
+from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
 from attunet.volumes.volume import Volume
 
@@ -140,7 +140,7 @@ class Segmenter:
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         height, width, channels = self.metadata.height, self.metadata.width, self.spec.in_channels
         if len(shape) == 4 and shape[0] > 0 and shape[1] == channels and 0 not in shape:
-            fits = [n == fixed if fixed else n % 16 == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)]
+            fits = [n == fixed if fixed else n % MULTIPLE == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)]
             if all(fits):
                 return
         sides = " and ".join(f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width)))

@@ -6,7 +6,7 @@ import pytest
 
 from attunet.classes import CHAOS_MR
 from attunet.export.artefact.artefact import Artefact, write_artefact
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "attention_2", "attention_3")
 
@@ -42,7 +42,9 @@ def graph(network) -> bytes:
 @pytest.fixture(scope="session")
 def metadata() -> Artefact:
     spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(64, 64))
-    return Artefact(name="small", precision="fp32", spec=spec, classes=CHAOS_MR, num_parameters=7, outputs=OUTPUTS, fold=0)
+    return Artefact(
+        name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7, outputs=OUTPUTS, fold=0
+    )
 
 
 @pytest.fixture(scope="session")

@@ -70,11 +70,11 @@ def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> N
 @pytest.mark.parametrize(
     ("splits", "rule"),
     [
-        ({"folds": []}, '"schema" must be 1'),
+        ({"folds": []}, "schema: the field is missing"),
         ({"schema": 1, "folds": [["01"], ["01", "02", "03", "04"]]}, "'01' is listed twice"),
         ({"schema": 1, "folds": [["01"], ["02", "03"]]}, "'04' is not listed"),
         ({"schema": 1, "folds": [["01", "02"], ["03", "04", "05"]]}, "'05' is not a labelled patient"),
-        ({"schema": 1, "folds": [["01"], []]}, "none of them empty"),
+        ({"schema": 1, "folds": [["01"], []]}, "must be lists of patients, none empty"),
     ],
 )
 def test_splits_that_do_not_fit_are_one_line(copied: Path, splits: dict, rule: str) -> None:
@@ -106,10 +106,12 @@ def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path:
         open_store(tmp_path)
     manifest = json.loads((copied / "manifest.json").read_text())
     for change, rule in (
-        ({"schema": 2}, "the store's version must be 1, got 2; prepare it again"),
+        ({"schema": 1}, "the store's version must be 2, got 1; prepare it again"),
         ({"cases": [{**manifest["cases"][0], "case": "../../etc"}]}, "must be a plain file name"),
-        ({"cases": None}, "is damaged"),
-        ({"spec": {"size": [1, 2]}}, "preprocessing: expected the fields"),
+        ({"cases": None}, "cases: must be a list, got None"),
+        ({"cases": [{**manifest["cases"][0], "native_shape": [1, "2", 3]}]}, r"cases\[0\]\.native_shape: must be an integer"),
+        ({"cases": [{**manifest["cases"][0], "label_mapping": {"x": 1}}]}, "must map label values to class indices"),
+        ({"preprocessing": {"spec": {"size": [1, 2]}, "postprocessing": {}}}, r"preprocessing\.spec\.orientation: the field is missing"),
     ):
         (copied / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(InputError, match=rule):

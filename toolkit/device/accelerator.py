@@ -21,7 +21,7 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     if run.device == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device: cuda was asked for, but this machine has no CUDA device that PyTorch can use")
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
-    precision = run.mixed_precision
+    precision: str = run.mixed_precision
     if precision == "auto":
         precision = _fast_precision(on_cpu)
     if precision == "fp16" and on_cpu:

@@ -15,6 +15,8 @@ from attunet.config import AugmentConfig
 
 ELASTIC_NODES = 7  # per side of the coarse displacement field
 BIAS_NODES = 4
+ELASTIC_MAGNITUDE = 0.012  # standard deviation of the coarse displacement, as a fraction of the side
+SHIFT_FRACTION = 0.08  # largest shift in either direction, as a fraction of the side
 RESOLUTIONS = 8  # steps in which the factor of the low-resolution transform is quantised
 
 
@@ -62,7 +64,7 @@ def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, sam
     p = config.spatial_probability
     angle = chosen(0, p, np.deg2rad(between(1, -config.rotation_degrees, config.rotation_degrees)), 0.0)
     zoom = 1 / chosen(0, p, log_between(2, *config.scale), 1.0)
-    shift = np.stack([between(3 + i, -config.shift_fraction, config.shift_fraction) * size[1 - i] for i in range(2)], axis=1)
+    shift = np.stack([between(3 + i, -SHIFT_FRACTION, SHIFT_FRACTION) * size[1 - i] for i in range(2)], axis=1)
     shift = chosen(0, p, shift, 0.0)
     affine = np.empty((count, 2, 3))
     affine[:, 0, 0], affine[:, 0, 1] = zoom * np.cos(angle), -zoom * np.sin(angle)
@@ -70,7 +72,7 @@ def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, sam
     affine[:, :, 2] = shift
 
     nodes = 2 * ELASTIC_NODES**2
-    elastic = normal[:, :nodes].reshape(count, 2, ELASTIC_NODES, ELASTIC_NODES) * config.elastic_magnitude
+    elastic = normal[:, :nodes].reshape(count, 2, ELASTIC_NODES, ELASTIC_NODES) * ELASTIC_MAGNITUDE
     bias = normal[:, nodes:].reshape(count, 1, BIAS_NODES, BIAS_NODES) * config.bias_field
     resolution = 1 + np.floor(uniform[:, 14] * RESOLUTIONS)
 

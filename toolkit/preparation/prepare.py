@@ -19,7 +19,7 @@ from attunet.sources.case_files import Source
 from attunet.sources.find_cases import find_cases
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
-from attunet.store import SCHEMA, Store, label_files, open_store, read_manifest
+from attunet.store import SCHEMA, Store, open_store, read_manifest
 from attunet.system.atomic_files import sha256
 from attunet.system.workers import over_cases
 from attunet.version import __version__
@@ -113,7 +113,7 @@ def _unchanged(store: Path, found: Source, request: Mapping[str, Any]) -> Store:
     """The existing store where it was made of the same files in the same way."""
     manifest = read_manifest(store)
     made_of = {
-        entry["case"]: tuple(tuple(file["sha256"] for file in rows) for rows in (entry["image_files"], label_files(entry)))
+        entry["case"]: tuple(tuple(file["sha256"] for file in rows) for rows in (entry["image_files"], entry["label_files"]))
         for entry in manifest["cases"]
     }
     if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in found.cases}:
@@ -135,8 +135,7 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
         "source": source,
         "frames": seen.source.frames,
         "classes": seen.settled.classes.to_json(),
-        "spec": seen.settled.spec.to_json(),
-        "data_config": vars(seen.settled.config),
+        "preprocessing": seen.settled.preprocessing.to_json(),
         "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),
     }
@@ -148,9 +147,9 @@ def _say_settled(settled: Settled, asked: DataConfig, splits: Splits, folds: int
     logger.info(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(settled.classes.names)}, label maps: {settled.config.postprocessing.words_in(spec.unit)}"
+        f"classes {', '.join(settled.classes.names)}, label maps: {settled.preprocessing.postprocessing.words_in(spec.unit)}"
     )
-    if erosion_mm not in ("auto", settled.config.component_erosion_mm):
+    if erosion_mm not in ("auto", settled.preprocessing.postprocessing.erosion_mm):
         logger.info(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
     if len(splits.folds) < folds:
         logger.info(f"{len(splits.folds)} folds, since there are no more labelled patients")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attunet.classes import IGNORE_LABEL, Classes
-from attunet.config import DataConfig, as_pair
+from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, CaseFacts
 from attunet.sources.case_files import Source
@@ -18,7 +18,7 @@ from attunet.sources.codings import classes_of_values
 from attunet.volumes.geometry import resampled_length, round_up
 from attunet.volumes.postprocess import ONE_PART
 from attunet.volumes.slices import COLOUR, GREY, MAX_SIDE
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 
 MARGIN_PIXELS = 8  # around the labelled extent, either side
 SIZE_STEP = 32
@@ -36,12 +36,15 @@ LARGEST_HALF = 65504.0  # the largest float16
 
 @dataclass(frozen=True)
 class Settled:
-    """config: `[data]` with every `auto` replaced; mappings: per labelled case, label value -> class index."""
+    """mappings: per labelled case, label value -> class index."""
 
-    spec: PreprocessSpec
-    config: DataConfig
+    preprocessing: Preprocessing
     classes: Classes
     mappings: dict[str, dict[int, int]]
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        return self.preprocessing.spec
 
 
 def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Settled:
@@ -67,7 +70,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
         orientation=ORIENTATION if first.unit == "mm" else None,
         slice_axis=slice_axis,
         spacing_mm=spacing,
-        size=as_pair(size),
+        size=(size, size) if isinstance(size, int) else size,
         normalization=normalization,
         clip_percentiles=config.clip_percentiles,
         window=config.window,
@@ -78,16 +81,7 @@ def settle(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Se
     erosion_mm = config.component_erosion_mm if largest_component else 0.0
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, mappings)
-    settled = dataclasses.replace(
-        config,
-        spacing_mm="auto" if spacing is None else spacing,  # without physical spacing there is nothing to settle
-        size=size,
-        normalization=normalization,
-        slice_axis=slice_axis,
-        largest_component=largest_component,
-        component_erosion_mm=erosion_mm,
-    )
-    return Settled(spec, settled, classes, mappings)
+    return Settled(Preprocessing(spec, Postprocessing(largest_component, erosion_mm)), classes, mappings)
 
 
 def _without_smooth_edges(source: Source, facts: Sequence[CaseFacts]) -> Source:

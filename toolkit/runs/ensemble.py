@@ -51,7 +51,7 @@ def load_runs(path: Path) -> TrainedRun:
     for member in members:
         if not member.finished:
             raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
-        for what in ("spec", "classes", "postprocessing"):
+        for what in ("preprocessing", "classes"):
             if getattr(member, what) != getattr(first, what):
                 raise InputError(f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}")
         if member.config.model != first.config.model:

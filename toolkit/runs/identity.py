@@ -17,7 +17,7 @@ FREE_TO_CHANGE = (
 
 # What a training learns from, and how an error names it.
 CONTENT = {
-    "spec": "scans prepared in another way",
+    "preprocessing": "scans prepared in another way",
     "classes": "other classes",
     "fold": "another fold",
     "training_cases": "other training cases",
@@ -31,9 +31,9 @@ def identity(store: Store, training: list[str], held_out: list[str], fold: int |
     facts = {
         "attunet": __version__,
         "config": config.to_json(),
-        "spec": store.spec.to_json(),
+        "preprocessing": store.preprocessing.to_json(),
         "classes": store.classes.to_json(),
-        "ranges": store.ranges and store.ranges.to_json(),
+        "ranges": store.ranges.to_json(),
         "store": str(store.path.resolve()),
         "fold": fold,
         "training_cases": {case: cases[case].image_sha256 for case in training},

@@ -7,11 +7,12 @@ from typing import Literal
 from torch import nn
 
 from attunet.classes import Classes
-from attunet.config import Config
+from attunet.config import ResolvedConfig
 from attunet.errors import InputError
+from attunet.fields import Fields
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
-from attunet.volumes.spec import Postprocessing, PreprocessSpec
+from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
 
@@ -23,10 +24,10 @@ class TrainedRun:
     checkpoint: Path
     name: str
     network: SegmentationNetwork
-    config: Config
-    spec: PreprocessSpec
+    config: ResolvedConfig
+    preprocessing: Preprocessing
     classes: Classes
-    ranges: TrainingRanges | None  # None where the run began before they were noted
+    ranges: TrainingRanges
     store: Path
     fold: int | Literal["all"]
     training_cases: dict[str, str]  # case: SHA-256 of its image
@@ -43,8 +44,12 @@ class TrainedRun:
         return self.network.num_gates
 
     @property
+    def spec(self) -> PreprocessSpec:
+        return self.preprocessing.spec
+
+    @property
     def postprocessing(self) -> Postprocessing:
-        return self.config.data.postprocessing
+        return self.preprocessing.postprocessing
 
 
 def load_run(path: Path) -> TrainedRun:
@@ -55,8 +60,10 @@ def load_run(path: Path) -> TrainedRun:
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet")
     state = checkpoint.state
-    config, spec, classes = Config.from_json(state["config"]), PreprocessSpec.from_json(state["spec"]), Classes.from_json(state["classes"])
-    network = build_model(config.model, spec.in_channels, len(classes))
+    at = Fields(state, str(checkpoint.path))
+    config, classes = ResolvedConfig.from_json(at.inner("config").data, at.where), Classes.from_json(at.rows("classes"))
+    preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
+    network = build_model(config.model, preprocessing.spec.in_channels, len(classes))
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(
         path=path,
@@ -64,9 +71,9 @@ def load_run(path: Path) -> TrainedRun:
         name=path.name,
         network=network.eval().requires_grad_(False),
         config=config,
-        spec=spec,
+        preprocessing=preprocessing,
         classes=classes,
-        ranges=TrainingRanges.from_json(state["ranges"], str(checkpoint.path)) if state.get("ranges") else None,
+        ranges=TrainingRanges.from_json(at.inner("ranges")),
         store=Path(state["store"]),
         fold=state["fold"],
         training_cases=state["training_cases"],

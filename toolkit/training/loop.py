@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 
-from attunet.config import Config
+from attunet.config import Config, ResolvedConfig
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.loading.choose import make_loader
@@ -61,7 +61,6 @@ def train(
     training, held_out = store.split(fold)
     if not training:
         raise InputError(f"{store_path}: fold {fold} leaves no labelled case to train on")
-    config = dataclasses.replace(config, data=store.data_config)
     accelerator = make_accelerator(config.run)
     main = accelerator.is_main_process
     with ExitStack() as stack:
@@ -71,7 +70,8 @@ def train(
             stack.enter_context(folder)
         accelerator.wait_for_everyone()
         start = _find_start(folder, resume, accelerator)
-        config = settle(config, store, training, accelerator, start.state["config"] if start is not None else None)
+        begun = start.state["config"] if start is not None else None
+        config = settle(dataclasses.replace(config, data=store.data_config), store, training, accelerator, begun)
         facts = identity(store, training, held_out, fold, config)
         if start is not None:
             check_same_training(start, facts)
@@ -169,7 +169,7 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
     return start
 
 
-def _make_trainee(store: Store, loader: Loader, config: Config, accelerator: Accelerator, init: Path | None) -> Trainee:
+def _make_trainee(store: Store, loader: Loader, config: ResolvedConfig, accelerator: Accelerator, init: Path | None) -> Trainee:
     set_seed(config.run.seed)
     num_classes = len(store.classes)
     network = build_model(config.model, store.spec.in_channels, num_classes)
@@ -218,7 +218,7 @@ def _headline(trainee: Trainee, num_training: int, num_held_out: int, first_step
 
 def _validation_interval(trainee: Trainee) -> int:
     epochs = trainee.config.run.validate_every_epochs
-    if epochs == "auto":
+    if isinstance(epochs, str):
         return max(1, -(-trainee.total_steps // VALIDATIONS_PER_RUN))
     return max(1, round(epochs * trainee.loader.num_samples / trainee.batch_size))
 

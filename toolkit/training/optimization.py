@@ -6,11 +6,11 @@ import math
 import torch
 from torch import nn
 
-from attunet.config import OptimConfig
+from attunet.config import OptimConfig, ResolvedOptimConfig
 from attunet.loading.loader import Loader
 
 
-def peak_rate(optim: OptimConfig) -> float:
+def peak_rate(optim: ResolvedOptimConfig) -> float:
     """The highest rate of a training whose `batch_size` is settled: `lr` times the square root of the batch over its reference.
 
     The square root is the rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
@@ -21,7 +21,7 @@ def peak_rate(optim: OptimConfig) -> float:
     return optim.lr * math.sqrt(optim.batch_size / optim.lr_reference_batch)
 
 
-def learning_rate(step: int, total_steps: int, optim: OptimConfig) -> float:
+def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> float:
     """Rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`, then the schedule.
 
     one_cycle: cosine from the peak to zero (Smith & Topin 2018); poly: `(1 - t)^0.9` (as nnU-Net); constant: the peak.
@@ -63,8 +63,6 @@ class AveragedNetwork:
 
 def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
     parameters = list(network.parameters())
-    if optim.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=optim.lr, fused=True)
     # Biases and batch-norm scales are not decayed: they have one dimension.
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},

@@ -1,6 +1,5 @@
 """What `"auto"` means in a training's configuration: values from the store's own slices and from the device."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from attunet.config import Config
+from attunet.config import Config, ResolvedConfig
 from attunet.store import Store
 
 CPU_WIDTH, GPU_WIDTHS = 16, (64, 32)
@@ -21,7 +20,7 @@ KEPT_PER_PIXEL = 24
 BYTES = 4
 
 
-def settle(config: Config, store: Store, cases: list[str], accelerator: Accelerator, begun: Mapping[str, Any] | None) -> Config:
+def settle(config: Config, store: Store, cases: list[str], accelerator: Accelerator, begun: Mapping[str, Any] | None) -> ResolvedConfig:
     """The configuration without `auto` in width, batch and epochs. begun: the configuration of the training that is continued, as JSON.
 
     A training that has begun keeps its values, also on another device. Every process gets those of the first.
@@ -32,37 +31,25 @@ def settle(config: Config, store: Store, cases: list[str], accelerator: Accelera
       a CPU step takes about as long for every data set, because the batch shrinks as slices grow.
     """
     if begun is not None:
-        chosen = {(section, name): begun[section][name] for section, name in _FIELDS}
+        model, optim = begun["model"], begun["optim"]
+        resolved = config.resolve(base_width=model["base_width"], batch_size=optim["batch_size"], epochs=optim["epochs"])
     else:
         memory = torch.cuda.get_device_properties(accelerator.device).total_memory if accelerator.device.type == "cuda" else None
-        chosen = _choose(config, store, cases, memory, accelerator.num_processes)
-    for section, name in _FIELDS:
-        old = getattr(config, section)
-        if getattr(old, name) == "auto":
-            new: Any = dataclasses.replace(old, **{name: chosen[section, name]})
-            config = dataclasses.replace(config, **{section: new})
-    return broadcast_object_list([config])[0] if accelerator.num_processes > 1 else config
+        resolved = _choose(config, store, cases, memory, accelerator.num_processes)
+    return broadcast_object_list([resolved])[0] if accelerator.num_processes > 1 else resolved
 
 
-_FIELDS = (("model", "base_width"), ("optim", "batch_size"), ("optim", "epochs"))
-
-
-def _choose(config: Config, store: Store, cases: list[str], memory: int | None, num_processes: int) -> dict[tuple[str, str], Any]:
+def _choose(config: Config, store: Store, cases: list[str], memory: int | None, num_processes: int) -> ResolvedConfig:
     """memory: of the GPU in bytes, None on a CPU."""
     slices = sum(store.case(case).num_slices for case in cases)
     pixels = store.spec.size[0] * store.spec.size[1]
     most, room = (CPU_BATCH, CPU_BATCH_PIXELS) if memory is None else (GPU_BATCH * num_processes, GPU_BATCH_PIXELS * num_processes)
-    batch = config.optim.batch_size
-    if batch == "auto":
-        batch = max(num_processes, LEAST_BATCH, min(most, room // pixels, slices))
+    fitting, asked = max(num_processes, LEAST_BATCH, min(most, room // pixels, slices)), config.optim.batch_size
+    batch = fitting if isinstance(asked, str) else asked
     width = CPU_WIDTH
     if memory is not None:
         share = -(-batch // num_processes) * pixels * KEPT_PER_PIXEL * BYTES
         width = next((w for w in GPU_WIDTHS if share * w <= memory / 2), GPU_WIDTHS[-1])
     fewest, longest = CPU_STEPS if memory is None else GPU_STEPS
     steps = min(max(EPOCHS * slices / batch, fewest), longest)
-    return {
-        ("model", "base_width"): width,
-        ("optim", "batch_size"): batch,
-        ("optim", "epochs"): round(steps * batch / slices, 2),
-    }
+    return config.resolve(base_width=width, batch_size=batch, epochs=round(steps * batch / slices, 2))

@@ -10,7 +10,7 @@ import torch.distributed as distributed
 from accelerate import Accelerator
 from torch import nn
 
-from attunet.config import Config
+from attunet.config import ResolvedConfig
 from attunet.device.memory import forget, is_out_of_memory, largest_that_fits
 from attunet.errors import InputError, NotFinite, RunError
 from attunet.loading.augment import Augmenter
@@ -37,7 +37,9 @@ class LoggedLosses:
 class Trainee:
     """Network, average, optimizer and data of one process. Nothing in `step` waits for the device; `read_losses` does."""
 
-    def __init__(self, network: SegmentationNetwork, loader: Loader, num_classes: int, config: Config, accelerator: Accelerator) -> None:
+    def __init__(
+        self, network: SegmentationNetwork, loader: Loader, num_classes: int, config: ResolvedConfig, accelerator: Accelerator
+    ) -> None:
         self.config, self.accelerator, self.loader = config, accelerator, loader
         optim, device = config.optim, accelerator.device
         self.batch_size, self.seed = optim.batch_size, config.run.seed

@@ -50,7 +50,7 @@ def validate(network: nn.Module, store: Store, cases: Sequence[str], accelerator
                 logits = network(batch)
             sums += segmentation_sums(logits, truth).double().cpu().numpy()
             found[window] = logits.argmax(1).to(torch.uint8).cpu().numpy()
-        found = postprocess(found, num_classes, store.spacing(case), store.data_config.postprocessing)
+        found = postprocess(found, num_classes, store.spacing(case), store.preprocessing.postprocessing)
         return CaseCounts(case, sums, confusion(found, labels, num_classes))
 
     counts = _over_cases(count, cases, accelerator)
@@ -70,7 +70,7 @@ def validate_native(network: nn.Module, store: Store, cases: Sequence[str], acce
     def count(case: str) -> CaseCounts:
         volume, truth = store.read_source(case)
         assert truth is not None
-        indices = predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE, postprocessing=store.data_config.postprocessing)
+        indices = predict_volume(run, volume, store.spec, batch_size=BATCH_SIZE, postprocessing=store.preprocessing.postprocessing)
         return CaseCounts(case, np.zeros(0), confusion(indices, truth, len(store.classes)))
 
     return dice_table({c.case: c.confusion for c in _over_cases(count, cases, accelerator)}, store.classes)

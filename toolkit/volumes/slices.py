@@ -21,11 +21,10 @@ from attunet.volumes.geometry import (
     window_offset,
 )
 from attunet.volumes.intensity import ChannelStatistics, channel_statistics, normalize
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 from attunet.volumes.volume import Volume
 
 GREY, COLOUR = 1, 3  # channels of pictures
-MULTIPLE = 16  # deepest network: four down-samplings
 MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
 
 

@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from attunet.errors import Finding, InputError
+from attunet.errors import Finding
+from attunet.fields import Fields
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.volume import Volume
 
@@ -21,33 +22,35 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class TrainingRanges:
-    """Least and largest over the cases. spacing, extent: in `unit`, along the oriented axes; mean, std: of intensities, per channel."""
+    """Smallest and largest value over the cases of a data set.
+
+    Args:
+        unit: unit of spacing and extent, "mm" or "pixel".
+        spacing: voxel size along each of the three oriented axes.
+        extent: size of the volume along each of them.
+        std: standard deviation of the intensities of each channel.
+        mean: their mean.
+    """
 
     unit: str
     spacing: tuple[Range, ...]
     extent: tuple[Range, ...]
     std: tuple[Range, ...]
-    mean: tuple[Range, ...] = ()  # stores of earlier versions lack it
+    mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
 
     def to_json(self) -> dict[str, Any]:
         return {name: [list(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, data: object, where: str) -> "TrainingRanges":
+    def from_json(cls, at: Fields) -> "TrainingRanges":
         """Raises InputError for anything that `to_json` would not have written; further fields are ignored."""
-        if not isinstance(data, Mapping) or data.get("unit") not in ("mm", "pixel"):
-            raise InputError(f"{where}: ranges must be an object with the unit mm or pixel")
-        fields = {name: data.get(name, []) for name in ("spacing", "extent", "std", "mean")}
-        for name, rows in fields.items():
-            if not isinstance(rows, list) or not all(_is_range(row) for row in rows) or (name in ("spacing", "extent") and len(rows) != 3):
-                raise InputError(f"{where}: ranges.{name} must be pairs of rising numbers, one for each axis or channel")
-        return cls(str(data["unit"]), **{name: tuple((float(a), float(b)) for a, b in rows) for name, rows in fields.items()})
-
-
-def _is_range(row: object) -> bool:
-    if not isinstance(row, list) or len(row) != 2:
-        return False
-    return all(type(v) in (int, float) and abs(v) <= 1e300 and math.isfinite(v) for v in row) and row[0] <= row[1]
+        return cls(
+            at.choice("unit", ("mm", "pixel")),
+            spacing=at.spans("spacing", 3),
+            extent=at.spans("extent", 3),
+            std=at.spans("std"),
+            mean=at.spans("mean") if "mean" in at else (),
+        )
 
 
 def range_of(values: Sequence[float]) -> Range:

@@ -49,7 +49,7 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     page = (folder / "results.md").read_text()
     assert "4 of 6 trainings are not finished" in page
     assert "Under 5 patients there is no interval" in page
-    configured = small_store.data_config.postprocessing
+    configured = small_store.preprocessing.postprocessing
     others = [postprocessing.words for postprocessing in (LARGEST, UNTOUCHED) if postprocessing != configured]
     assert [method["name"] for method in results["methods"]] == [
         "unet",

@@ -11,7 +11,7 @@ from attunet.export.artefact.artefact import KEY, SCHEMA, SelfTest, load_artefac
 from attunet.export.artefact.card import card
 from attunet.export.artefact.onnx_file import find_metadata, with_metadata
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.volumes.spec import Postprocessing
+from attunet.volumes.spec import Postprocessing, Preprocessing
 from attunet.volumes.training_ranges import TrainingRanges
 
 
@@ -50,9 +50,9 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
     full = dataclasses.replace(
         metadata,
         precision="int8",
+        preprocessing=Preprocessing(metadata.spec, Postprocessing(largest_component=True, erosion_mm=6.0)),
         ranges=TrainingRanges("mm", ((1.0, 2.0),) * 3, ((50.0, 60.5),) * 3, ((3.0, 3.0),), ((-1.0, 4.0),)),
         height=64,
-        postprocessing=Postprocessing(largest_component=True, erosion_mm=6.0),
         training_cases={"01": "ab" * 32},
         fold="all",
         license="CC-BY-NC-SA 4.0",
@@ -76,7 +76,7 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
 def test_a_person_reads_lengths_in_the_unit_of_the_files(tmp_path, graph, metadata, orientation: str | None, unit: str) -> None:
     spec = dataclasses.replace(metadata.spec, orientation=orientation)
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec, postprocessing=Postprocessing(True, 6.0))))
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, Postprocessing(True, 6.0)))))
     told = card(path)
     assert f"largest component, necks under 12 {unit} cut" in told
     assert f"1.6 {unit} in plane" in told

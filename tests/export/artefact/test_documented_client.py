@@ -14,7 +14,7 @@ from scipy import ndimage
 from attunet.export.artefact.artefact import KEY, write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
-from attunet.volumes.spec import Postprocessing
+from attunet.volumes.spec import Postprocessing, Preprocessing
 from attunet.volumes.volume import Volume
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "artefact.md").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, gr
     path = tmp_path / "model.onnx"
     spec = dataclasses.replace(metadata.spec, **changes)
     finish = Postprocessing() if erosion_mm is None else Postprocessing(True, erosion_mm)
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, spec=spec, postprocessing=finish)))
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, finish))))
     segmenter = Segmenter(path)
     random = np.random.default_rng(3)
     data = random.normal(100, 30, (1, 37, 52, 21)).astype(np.float32)

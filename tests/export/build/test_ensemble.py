@@ -99,14 +99,15 @@ def test_members_must_fit_together(folds, tmp_path, change_state):
     change_state(checkpoint, finished=False)
     with pytest.raises(InputError, match="fold-1: is not finished"):
         load_runs(other)
-    change_state(checkpoint, finished=True, spec=state["spec"] | {"spacing_mm": 9.0})
-    with pytest.raises(InputError, match="differ in their spec"):
-        load_runs(other)
-    assert state["config"]["data"]["largest_component"]
-    data = state["config"]["data"] | {"largest_component": False, "component_erosion_mm": 0}
-    change_state(checkpoint, spec=state["spec"], config=state["config"] | {"data": data})
-    with pytest.raises(InputError, match="differ in their postprocessing"):
-        load_runs(other)
+    coarse = json.loads(json.dumps(state["preprocessing"]))
+    coarse["spec"]["spacing_mm"] = 9.0
+    unfinished = state["preprocessing"] | {"postprocessing": {"largest_component": False, "erosion_mm": 0.0}}
+    assert state["preprocessing"]["postprocessing"]["largest_component"]
+    for changed in (coarse, unfinished):
+        change_state(checkpoint, finished=True, preprocessing=changed)
+        with pytest.raises(InputError, match="differ in their preprocessing"):
+            load_runs(other)
+    change_state(checkpoint, preprocessing=state["preprocessing"])
     both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
     change_state(checkpoint, config=state["config"], training_cases=state["training_cases"] | {both: "of another image"})
     with pytest.raises(InputError, match=f"was trained on another image of case {both}"):

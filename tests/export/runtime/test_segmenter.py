@@ -15,6 +15,7 @@ from attunet.export.runtime.cpu import SessionBackend
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter, UntrainedInputWarning
 from attunet.volumes.predict import predict_volume
+from attunet.volumes.spec import LARGEST, Postprocessing, Preprocessing
 from attunet.volumes.training_ranges import TrainingRanges
 from attunet.volumes.volume import Volume
 
@@ -129,14 +130,13 @@ def test_memory_holds_one_batch_at_a_time(segmenter, monkeypatch):
 
 def test_largest_component_is_kept_where_the_metadata_say_so(segmenter, variant):
     from attunet.volumes.postprocess import keep_largest_components
-    from attunet.volumes.spec import Postprocessing
 
     volume = _volume()
     every = segmenter.predict_volume(volume)
-    kept = variant(postprocessing=Postprocessing(largest_component=True)).predict_volume(volume)
+    kept = variant(preprocessing=Preprocessing(segmenter.spec, LARGEST)).predict_volume(volume)
     np.testing.assert_array_equal(kept, keep_largest_components(every, 5))
     assert (kept != every).any()
-    cut = variant(postprocessing=Postprocessing(largest_component=True, erosion_mm=2.0)).predict_volume(volume)
+    cut = variant(preprocessing=Preprocessing(segmenter.spec, Postprocessing(True, 2.0))).predict_volume(volume)
     np.testing.assert_array_equal(cut, keep_largest_components(every, 5, volume.spacing, 2.0))
     assert (cut != kept).any()
 
@@ -155,7 +155,8 @@ def test_fixed_size_takes_smaller_slices_and_refuses_larger_ones(variant, networ
 
 
 def test_metadata_that_do_not_fit_the_graph_are_refused(variant, metadata):
-    for changes in ({"outputs": ("logits", "attention_7")}, {"spec": dataclasses.replace(metadata.spec, context_slices=3)}):
+    wider = Preprocessing(dataclasses.replace(metadata.spec, context_slices=3))
+    for changes in ({"outputs": ("logits", "attention_7")}, {"preprocessing": wider}):
         with pytest.raises(InputError, match="does not fit its metadata"):
             variant(**changes)
 

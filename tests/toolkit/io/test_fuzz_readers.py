@@ -22,6 +22,7 @@ from attunet.io.zip_archive import extract
 from attunet.sources.find_cases import find_cases
 from attunet.splits import read_splits
 from attunet.store import open_store
+from attunet.volumes.spec import PreprocessSpec
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("pydicom")
@@ -139,13 +140,17 @@ def series(syntax: str = "1.2.840.10008.1.2.1") -> bytes:
 
 MANIFEST = json.dumps(
     {
-        "schema": 1,
+        "schema": 2,
         "name": "a",
         "source": "b",
         "cases": [],
         "classes": [{"name": "background", "value": 0}, {"name": "x", "value": 1}],
-        "spec": {"orientation": "LPS", "slice_axis": 2, "size": [32, 32]},
-        "data_config": {},
+        "frames": False,
+        "preprocessing": {
+            "spec": PreprocessSpec("LPS", 2, None, (32, 32)).to_json(),
+            "postprocessing": {"largest_component": True, "erosion_mm": 2.0},
+        },
+        "ranges": {"unit": "mm", "spacing": [[1, 2]] * 3, "extent": [[9, 10]] * 3, "std": [[3, 4]], "mean": [[5, 6]]},
     }
 ).encode()
 DESCRIPTION = b'{"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "MRI"}, "training": []}'

@@ -35,7 +35,7 @@ def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: P
     entry = store.manifest["cases"][1]
     for file in (*entry["image_files"], *entry["label_files"]):
         assert hashlib.sha256((source / file["file"]).read_bytes()).hexdigest() == file["sha256"]
-    assert store.manifest["schema"] == 1
+    assert store.manifest["schema"] == 2
     assert entry["native_shape"] == [48, 40, 6]
     assert entry["spacing"] == pytest.approx([2, 2, 8])
     labels = np.asarray(nib.load(source / "02-T2SPIR-mask.nii.gz").dataobj)
@@ -108,7 +108,7 @@ def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_ca
     write_necks(tmp_path / "source", write_case)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes))
     assert store.data_config.component_erosion_mm == expected
-    assert store.data_config.postprocessing.erosion_mm == expected
+    assert store.preprocessing.postprocessing.erosion_mm == expected
     assert store.spacing("0-T2") == (8.0, store.spec.spacing_mm, store.spec.spacing_mm)
 
 

@@ -12,6 +12,7 @@ from attunet.config import OptimConfig, RunConfig
 from attunet.device.accelerator import make_accelerator
 from attunet.store import Store
 from attunet.training.validation import validate
+from attunet.volumes.spec import Postprocessing, Preprocessing
 
 
 class Recites(nn.Module):
@@ -28,8 +29,9 @@ class Recites(nn.Module):
 
 
 def test_necks_are_as_wide_as_the_prepared_pixels_make_them(small_store: Store) -> None:
-    finish = dataclasses.replace(small_store.data_config, largest_component=True, component_erosion_mm=2 * small_store.spec.spacing_mm)
-    store, case = dataclasses.replace(small_store, data_config=finish), small_store.cases[0].name
+    assert small_store.spec.spacing_mm is not None
+    finish = Preprocessing(small_store.spec, Postprocessing(True, 2 * small_store.spec.spacing_mm))
+    store, case = dataclasses.replace(small_store, preprocessing=finish), small_store.cases[0].name
     truth = np.array(small_store.label(case))
     found = truth.copy()
     column = int(np.flatnonzero((truth[2] == 1).any(0))[-1])  # the liver's last one in a slice in the middle
@@ -46,8 +48,7 @@ def test_necks_are_as_wide_as_the_prepared_pixels_make_them(small_store: Store) 
 @pytest.mark.parametrize("keep", [False, True])
 def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attunet.training.validation.BATCH_SIZE", 4)  # of six slices
-    data = dataclasses.replace(small_store.data_config, largest_component=keep, component_erosion_mm=0.0)
-    store = dataclasses.replace(small_store, data_config=data)
+    store = dataclasses.replace(small_store, preprocessing=Preprocessing(small_store.spec, Postprocessing(keep)))
     case, liver = store.cases[0].name, store.classes.foreground[0]
     truth = np.array(store.label(case))
     found = truth.copy()
