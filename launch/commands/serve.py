@@ -20,6 +20,7 @@ PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Networks that run at the same time.")
 @click.option("--max-queue", type=click.IntRange(0), default=16, show_default=True, help="Scans that wait; more get 503 and Retry-After.")
 @click.option("--max-mb", type=click.IntRange(1), default=512, show_default=True, help="Size of a body.")
+@click.option("--max-unpacked-mb", type=click.IntRange(1), default=2048, show_default=True, help="Size of what a zip archive holds.")
 @click.option("--max-memory-mb", type=click.IntRange(1), default=8192, show_default=True, help="That a scan may need, by its header.")
 @click.option("--max-megapixels", type=click.IntRange(1), default=1000, show_default=True, help="Of a scan, through the network.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, metavar="S", help="Of a request, in seconds.")
@@ -37,6 +38,7 @@ def serve_command(
     workers: int,
     max_queue: int,
     max_mb: int,
+    max_unpacked_mb: int,
     max_memory_mb: int,
     max_megapixels: int,
     timeout: float,
@@ -59,6 +61,7 @@ def serve_command(
         port=port,
         token=read_token(token_file) if token_file else None,
         max_mb=max_mb,
+        max_unpacked_mb=max_unpacked_mb,
         max_memory_mb=max_memory_mb,
         max_megapixels=max_megapixels,
         max_queue=max_queue,

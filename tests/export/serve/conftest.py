@@ -89,6 +89,16 @@ def server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.stop(signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def strict_server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with low limits."""
+    server = start_server(
+        artefact, tmp_path_factory.mktemp("strict"), "--max-mb", 4, "--max-memory-mb", 600, "--max-megapixels", 20, "--max-unpacked-mb", 64
+    )
+    yield server
+    server.stop(signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A NIfTI scan that the small artefact takes."""

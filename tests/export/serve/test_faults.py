@@ -1,0 +1,159 @@
+"""Bodies that are broken or made to harm: every one is refused with its line, and the server goes on."""
+
+import gzip
+import io
+import json
+import socket
+import stat
+import struct
+import zipfile
+import zlib
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+
+
+def nifti(shape: tuple[int, ...], *, spacing: float = 1.5, voxels: bytes = b"") -> bytes:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(shape)
+    header.set_sform(np.diag([-spacing, -spacing, 5, 1]), code=1)
+    header["vox_offset"] = 352
+    return header.binaryblock + bytes(4) + voxels
+
+
+def archive(*members: tuple[str, bytes], mode: int = stat.S_IFREG | 0o644) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            opened.writestr(info, content)
+    return buffer.getvalue()
+
+
+def zip_with_directory_of(size: int) -> bytes:
+    """A zip's end record that announces so many bytes of directory."""
+    return b"PK\x03\x04" + bytes(100) + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0)
+
+
+REFUSED = {
+    "empty": (b"", 400, "is empty"),
+    "no scan": (b"hello" * 100, 422, "must be NIfTI"),
+    "no voxels": (nifti((40, 48, 5)), 422, "is cut short"),
+    "gzip cut off": (gzip.compress(nifti((40, 48, 5), voxels=bytes(19200)))[:-30], 422, "cannot be read"),
+    "gzip damaged": (b"\x1f\x8b\x08" + bytes(400), 422, "cannot be read"),
+    "gzip bomb": (gzip.compress(nifti((500, 500, 200), voxels=bytes(10**8))), 413, "of memory"),
+    "header bomb": (gzip.compress(nifti((30000, 30000, 1))), 422, "is cut short"),
+    "more voxels than any scan": (gzip.compress(nifti((30000, 30000, 30000))), 422, "voxels are supported"),
+    "40,000 slices of one voxel": (gzip.compress(nifti((1, 1, 30000), voxels=bytes(60000))), 413, "megapixels"),
+    "pixels of 4 m": (gzip.compress(nifti((100, 100, 5), spacing=4000, voxels=bytes(100000))), 422, "pixels a side"),
+    "pixels of 100 mm": (gzip.compress(nifti((100, 100, 100), spacing=100, voxels=bytes(2000000))), 413, "scan: "),
+    "empty zip": (archive(), 422, "has no volume"),
+    "zip without a scan": (archive(("a.txt", b"hello")), 422, "has no volume"),
+    "zip that leads out": (archive(("../a.dcm", b"hello")), 422, "must lie inside"),
+    "zip with a link": (archive(("a.dcm", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777), 422, "is a link"),
+    "zip bomb": (archive(("a.nii", bytes(2**28))), 413, "must unpack to at most"),
+    "zip directory bomb": (zip_with_directory_of(2**30), 413, "its directory must have"),
+    "zip without directory": (b"PK\x03\x04" + bytes(200), 422, "no directory"),
+    "zip of two scans": (archive(("a.nii", nifti((4, 4, 4))), ("b.nii", nifti((4, 4, 4)))), 422, "one volume, got 2"),
+    "no DICOM behind its mark": (bytes(128) + b"DICM" + bytes(100), 422, "scan.dcm: "),
+    "no PNG behind its mark": (b"\x89PNG\r\n\x1a\n" + bytes(100), 422, "scan.png: "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_broken_scan_is_refused_with_its_line(strict_server, name):
+    body, status, line = REFUSED[name]
+    answer = strict_server.post(content=body)
+    assert answer.status_code == status, answer.text
+    assert line in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+    assert str(strict_server.temp) not in answer.text
+
+
+def test_after_all_that_the_server_answers_and_keeps_nothing(strict_server, scan, predicted):
+    assert strict_server.post(content=scan.read_bytes()).content == predicted
+    assert strict_server.uploads() == []
+    assert not any("error" in line.lower() for line in strict_server.lines)
+
+
+def test_forms_are_checked(strict_server, scan, predicted):
+    body = scan.read_bytes()
+    head = {"Content-Type": "multipart/form-data; boundary=cut"}
+    part = b'--cut\r\nContent-Disposition: form-data; name="scan"; filename="a"\r\n\r\n'
+    assert strict_server.post(content=part + body + b"\r\n--cut--\r\n", headers=head).content == predicted
+    for content, headers, line in (
+        (part + body, head, "cut short"),
+        (part + body + b"\r\n--cut--\r\n", {"Content-Type": "multipart/form-data"}, "form"),
+        (b"--other\r\n\r\n", head, "form"),
+        (b'--cut\r\nContent-Disposition: form-data; name="scan"\r\n\r\na\r\n--cut--\r\n', head, "must hold a file"),
+        (part + b"a\r\n" * 1 + (b"\r\n" + part + b"a") * 70 + b"\r\n--cut--\r\n", head, "at most 64 parts"),
+    ):
+        answer = strict_server.post(content=content, headers=headers)
+        assert answer.status_code == 400, answer.text
+        assert line in answer.json()["error"]
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(strict_server):
+    answer = raw(strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    chunks = (bytes(2**18) for _ in range(100))
+    answer = strict_server.post(content=chunks)  # without a length
+    assert answer.status_code == 413
+    bomb = gzip.compress(bytes(2**24))
+    answer = strict_server.post("/v2/models/small/infer", bomb, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]) == (413, "body: at most 4 MB are accepted after inflating")
+    many = zlib.compress(b"[" * 2**22)
+    assert strict_server.post("/v2/models/small/infer", many, headers={"Content-Encoding": "deflate"}).status_code in (400, 413)
+
+
+def test_a_body_that_ends_early_is_dropped(strict_server):
+    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
+    assert raw(strict_server, head + bytes(100), close_early=True) == b""
+    assert raw(strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n").startswith(
+        b"HTTP/1.1 400"
+    )
+    assert raw(strict_server, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert strict_server.get("/v2/health/ready").status_code == 200
+    assert strict_server.uploads() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models/small/segment", 405),
+        ("PUT", "/v1/models/small/segment", 405),
+        ("DELETE", "/v2/models/small", 405),
+        ("POST", "/v1/models/other/segment", 404),
+        ("GET", "/v2/models/other", 404),
+        ("GET", "/v2/models/small/versions/7", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/page.js/../../settings.py", 404),
+        ("POST", "/v1/models/small/segment?answer=picture", 422),
+    ],
+)
+def test_wrong_addresses_have_their_status_and_a_line(strict_server, method, path, status):
+    answer = httpx.request(method, strict_server.url + path, timeout=30)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+
+
+def test_formats_that_cannot_be_had_are_refused(strict_server, scan):
+    body = scan.read_bytes()
+    assert strict_server.post(content=body, headers={"Accept": "text/html"}).status_code == 406
+    assert strict_server.post(content=body, headers={"Accept": "application/dicom"}).status_code == 406
+    assert strict_server.post(content=body, headers={"Content-Encoding": "gzip"}).status_code == 415
+    assert json.loads(strict_server.post(content=body, headers={"Accept": "application/json"}).content)["unit"] == "ml"
+
+
+def raw(server, request: bytes, *, close_early: bool = False) -> bytes:
+    """What the server sends to these bytes."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request)
+        if close_early:
+            return b""
+        return connection.recv(65536)
