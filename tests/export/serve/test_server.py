@@ -1,0 +1,257 @@
+"""The process: who may ask, how much at once and how long, signals, kills, logs."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import nibabel as nib
+import numpy as np
+import pytest
+import uvicorn
+
+import attunet.export.serve.server
+from attunet.export.serve.server import BoundedProtocol
+
+ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
+
+
+@pytest.fixture(scope="module")
+def long_scan(tmp_path_factory) -> bytes:
+    """A scan that takes the small artefact some seconds."""
+    path = tmp_path_factory.mktemp("long") / "scan.nii.gz"
+    data = np.random.default_rng(0).integers(0, 50, (16, 16, 120)).astype(np.int16)
+    nib.save(nib.Nifti1Image(np.repeat(np.repeat(data, 16, axis=0), 16, axis=1), np.diag([-1.6, -1.6, 2, 1])), path)
+    return path.read_bytes()
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "did not happen"
+        time.sleep(0.02)
+
+
+def running(server) -> float:
+    found = re.search(r"^attunet_queue_running (\S+)", server.get("/metrics").text, re.MULTILINE)
+    return float(found[1])
+
+
+def test_other_machines_need_a_token(artefact, tmp_path):
+    command = [*ATTUNET, "serve", artefact, "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "so a token is needed" in done.stderr
+    (tmp_path / "token").write_text("short\n")
+    done = subprocess.run([*command, "--token-file", tmp_path / "token"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "at least 16" in done.stderr
+
+
+def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(serve, scan, predicted, tmp_path):
+    token = "correct-horse-battery"
+    (tmp_path / "token").write_text(token + "\n")
+    server = serve("--token-file", tmp_path / "token", "--host", "0.0.0.0")
+    server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+    good, bad = {"Authorization": f"Bearer {token}"}, {"Authorization": "Bearer wrong-horse-battery"}
+    body = scan.read_bytes()
+    for headers in ({}, bad, {"Authorization": token}, {"Authorization": "Basic abc"}, {"Authorization": "Bearer"}):
+        answer = server.post(content=body, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert server.get("/metrics", headers=headers).status_code == 401
+        assert server.get("/v1/models", headers=headers).status_code == 401
+    assert server.post(content=body, headers=good).content == predicted
+    assert [server.get(path).status_code for path in ("/", "/docs", "/v2/health/live", "/v2/health/ready")] == [200] * 4
+    done = subprocess.run(
+        [*ATTUNET, "predict", "--server", server.url, "--token-file", tmp_path / "token", scan, tmp_path / "labels.nii.gz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any(token in line for line in server.lines)
+
+
+def test_a_page_of_another_site_cannot_ask(server, scan):
+    """A site whose name was made to lead to this machine sends its own name, and no answer lets another origin read it."""
+    assert server.get("/v1/models", headers={"Host": "evil.example"}).status_code == 421
+    assert server.get("/v1/models", headers={"Host": "evil.example:8000"}).status_code == 421
+    assert server.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+    answer = server.post(content=scan.read_bytes(), headers={"Origin": "http://evil.example"})
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_scan):
+    server = serve("--max-queue", 1)
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: server.post("/v1/models/small/segment?answer=summary", long_scan), range(12)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 4  # three in work, one waiting
+    for answer in answers:
+        if answer.status_code == 503:
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert "queue is full" in answer.json()["error"]
+    assert server.uploads() == []
+
+
+def test_time_limits_hold_for_uploads_and_for_work(serve, long_scan, scan):
+    server = serve("--timeout", 1)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+    assert server.post(content=long_scan).status_code == 504
+    wait_for(lambda: server.uploads() == [] and running(server) == 0)
+    assert server.post(content=scan.read_bytes()).status_code == 200
+
+
+def test_work_stops_when_its_client_leaves(serve, long_scan):
+    server = serve()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + "/v1/models/small/segment", content=long_scan, timeout=0.5)
+    wait_for(lambda: running(server) == 0)
+    assert server.uploads() == []
+    assert any(" 499 " in line for line in server.lines)
+
+
+def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
+    """64 clients send a byte of a head or of a body now and then; others are answered as if they were not there."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n"
+    slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(64)]
+    done = threading.Event()
+
+    def trickle() -> None:
+        for number in range(10**6):
+            for index, connection in enumerate(slow):
+                sent = head[number : number + 1] if index % 2 and number < len(head) - 4 else b"a"
+                connection.sendall(sent)
+            if done.wait(0.2):
+                return
+
+    for index, connection in enumerate(slow):
+        if index % 2 == 0:
+            connection.sendall(head)
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert server.post(content=scan.read_bytes()).content == predicted
+        assert len([path for path in server.uploads() if path.name == "body"]) == 32
+    finally:
+        done.set()
+        thread.join()
+        for connection in slow:
+            connection.close()
+    wait_for(lambda: server.uploads() == [])
+
+
+def test_heads_that_do_not_come_are_not_waited_for(monkeypatch):
+    """A connection is closed when its head is not there in time, whatever trickles in; uvicorn itself would wait for ever."""
+    monkeypatch.setattr(attunet.export.serve.server, "HEADER_S", 0.5)
+
+    async def hello(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    web = uvicorn.Server(uvicorn.Config(hello, http=BoundedProtocol, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=web.run, args=([listening],))
+    thread.start()
+    try:
+        with socket.create_connection(listening.getsockname(), timeout=10) as connection:
+            for request in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HT"):  # the second head is not finished
+                connection.sendall(request)
+                start = time.monotonic()
+                answer = connection.recv(4096)
+            assert answer == b""
+            assert time.monotonic() - start < 5
+    finally:
+        web.should_exit = True
+        thread.join()
+
+
+def test_sigterm_lets_running_requests_finish_and_ends_with_0(serve, long_scan):
+    server = serve()
+    host, port = server.url.removeprefix("http://").split(":")
+    with ThreadPoolExecutor(1) as threads, socket.create_connection((host, int(port)), timeout=20) as upload:
+        upload.sendall(b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc")
+        answer = threads.submit(server.post, "/v1/models/small/segment", long_scan)
+        wait_for(lambda: running(server) == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert upload.recv(4096).startswith(b"HTTP/1.1 503")  # it would not have ended
+        with pytest.raises(httpx.ConnectError):
+            wait_for(lambda: server.get("/v2/health/live") is None)
+        assert answer.result().status_code == 200
+    assert server.process.wait(30) == 0
+    assert list(server.temp.iterdir()) == []
+    assert server.lines[-1] == "stopped"
+
+
+def test_after_kill_9_the_next_start_empties_the_folder(serve, long_scan, scan, predicted):
+    server = serve()
+    with ThreadPoolExecutor(1) as threads:
+        broken = threads.submit(server.post, "/v1/models/small/segment", long_scan)
+        wait_for(lambda: running(server) == 1)
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert isinstance(broken.exception(), httpx.TransportError)
+    assert server.uploads() != []
+    second = serve()
+    assert second.uploads() == []
+    third = serve()  # a living server's folder stays
+    assert len(list(second.temp.iterdir())) == 2
+    assert second.post(content=scan.read_bytes()).content == predicted
+    assert third.post(content=scan.read_bytes()).content == predicted
+
+
+def test_the_log_can_be_json(serve, scan):
+    server = serve("--log-json")
+    server.post(content=scan.read_bytes())
+    server.get("/nothing")
+    server.stop()
+    rows = [json.loads(line) for line in server.lines]
+    requests = [row for row in rows if row.get("event") == "request"]
+    assert [(row["route"], row["model"], row["status"]) for row in requests] == [
+        ("/v1/models/{name}/segment", "small", 200),
+        ("none", "", 404),
+    ]
+    assert set(requests[0]["stages"]) == {"upload", "queue", "read", "network", "write"}
+
+
+def test_metrics_count(server, scan):
+    def count(name: str) -> float:
+        found = re.search(rf"^{re.escape(name)} (\S+)", server.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    good = 'attunet_requests_total{model="small",route="/v1/models/{name}/segment",status="200"}'
+    bad = 'attunet_failures_total{model="small",reason="422",route="/v1/models/{name}/segment"}'
+    before = count(good), count(bad)
+    server.post(content=scan.read_bytes())
+    server.post(content=b"no scan")
+    assert (count(good), count(bad)) == (before[0] + 1, before[1] + 1)
+    assert count('attunet_stage_seconds_count{model="small",stage="network"}') >= 1
+    assert 'attunet_model_info{model="small",precision="fp32",provider="cpu",sha256="' in server.get("/metrics").text
+
+
+def test_a_port_in_use_and_a_model_that_is_none_are_one_line(server, artefact, tmp_path):
+    port = server.url.rpartition(":")[2]
+    done = subprocess.run([*ATTUNET, "serve", artefact, "--port", port], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"127.0.0.1:{port}: cannot be listened on" in done.stderr
+    (tmp_path / "none.onnx").write_bytes(b"none")
+    for models, line in (
+        ([tmp_path / "none.onnx"], "none.onnx"),
+        ([tmp_path], "is a folder"),
+        ([artefact, artefact], "two models have the name"),
+        ([f"b/d={artefact}"], "a served model's name"),
+    ):
+        done = subprocess.run([*ATTUNET, "serve", *models, "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert line in done.stderr
