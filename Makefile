@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 DEMO_OUT ?= demo
 DEMO_ARGS ?=
 
-.PHONY: setup demo check test lint types links docs soak clean
+.PHONY: setup demo check test lint types links docs sbom audit soak clean
 
 setup: $(INSTALLED)
 
@@ -43,6 +43,15 @@ types: $(INSTALLED) links
 # The documentation site, in build/site; a broken link or an unknown name is an error.
 docs: $(INSTALLED) links
 	$(BIN)/python -m mkdocs build --strict --quiet
+
+# Software bills of materials (CycloneDX) of the base and the training install; an error if they are not those of constraints.txt.
+sbom: $(INSTALLED)
+	$(BIN)/python -m attunet.launch.components --sbom build/sbom --check constraints.txt
+
+# Known vulnerabilities of what is installed; says so if the database cannot be reached.
+audit: $(INSTALLED)
+	@$(BIN)/python -m pip_audit --skip-editable --progress-spinner off || \
+	  { echo "audit: vulnerabilities were found, or the database could not be reached (see above)"; exit 1; }
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
