@@ -191,7 +191,7 @@ class RunConfig(Section):
     )
     channels_last: bool = _field(True, Rule(bool), "Memory layout of activations.")
     compile: bool = _field(False, Rule(bool), "torch.compile the network.")
-    sync_batch_norm: bool = _field(False, Rule(bool), "Batch norm over the slices of all processes; on GPUs alone.")
+    sync_batch_norm: bool = _field(False, Rule(bool), "Batch norm over the slices of all processes.")
     activation_checkpointing: bool = _field(False, Rule(bool), "Keep fewer activations and compute them again: less memory, more time.")
     resident_gb: float | Auto = _field(
         "auto",

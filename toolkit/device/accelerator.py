@@ -26,8 +26,6 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         precision = _fast_precision(on_cpu)
     if precision == "fp16" and on_cpu:
         raise InputError("run.mixed_precision: fp16 needs a GPU; on the CPU use bf16 or no")
-    if run.sync_batch_norm and on_cpu:
-        raise InputError("run.sync_batch_norm: needs GPUs: PyTorch has no synchronised batch norm for the CPU")
     if on_cpu:
         keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = True

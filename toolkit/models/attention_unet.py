@@ -51,12 +51,25 @@ class AttentionUNet(UNet):
     The gates are made last, so that with one seed both networks start from the same encoder and decoder weights.
 
     Args:
-        in_channels, num_classes, base_width, depth: as for `UNet`.
+        in_channels, num_classes, base_width, depth, norm_backend: as for `UNet`.
         gate_backend: implementation of the gates, see `AttentionGate`.
+
+    Example:
+        >>> AttentionUNet(in_channels=1, num_classes=5, base_width=16)(torch.rand(2, 1, 64, 64)).shape
+        torch.Size([2, 5, 64, 64])
     """
 
-    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, gate_backend: str = "auto") -> None:
-        super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth)
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        base_width: int,
+        depth: int = 4,
+        gate_backend: str = "auto",
+        norm_backend: str = "auto",
+    ) -> None:
+        super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth, norm_backend=norm_backend)
         self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
         self.num_gates = len(self.gates)
 

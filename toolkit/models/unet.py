@@ -1,5 +1,6 @@
 """The U-Net (Ronneberger et al. 2015) with batch norm, padded convolutions and transposed-convolution up-sampling."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -9,21 +10,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attunet.errors import InputError
+from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.models.network import SegmentationNetwork
 
 
 class DoubleConv(nn.Sequential):
-    """(N, C_in, H, W) -> (N, C_out, H, W): twice 3x3 convolution, batch norm, ReLU; batch norm has the bias."""
+    """(N, C_in, H, W) -> (N, C_out, H, W): twice 3x3 convolution, batch norm, ReLU; batch norm has the bias.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+    Parameters are named as in a sequence of six layers: the ReLUs (2 and 5) have none.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_backend: str = "auto") -> None:
+        layers: dict[str, nn.Module] = {
+            "0": nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            "1": BatchNormReLU(out_channels, backend=norm_backend),
+            "3": nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            "4": BatchNormReLU(out_channels, backend=norm_backend),
+        }
+        super().__init__(OrderedDict(layers))
 
 
 @contextmanager
@@ -47,18 +51,30 @@ class UNet(SegmentationNetwork):
     """x (N, in_channels, H, W) -> logits (N, num_classes, H, W); H and W are multiples of 2**depth.
 
     Level 0 is the finest; level l has base_width * 2**l channels, the bottleneck is level `depth`.
+
+    Args:
+        in_channels: channels of a slice.
+        num_classes: classes with the background.
+        base_width: channels of the finest level.
+        depth: number of down-samplings.
+        norm_backend: implementation of batch norm with ReLU, see `BatchNormReLU`.
+
+    Example:
+        >>> UNet(in_channels=1, num_classes=5, base_width=16)(torch.rand(2, 1, 64, 64)).shape
+        torch.Size([2, 5, 64, 64])
     """
 
-    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4) -> None:
+    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, norm_backend: str = "auto") -> None:
         super().__init__()
         self.depth = depth
         self.activation_checkpointing = False
         self.widths = [base_width * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
-            DoubleConv(before, after) for before, after in zip([in_channels, *self.widths], self.widths, strict=False)
+            DoubleConv(before, after, norm_backend=norm_backend)
+            for before, after in zip([in_channels, *self.widths], self.widths, strict=False)
         )
         self.upsample = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in self.widths[:-1])
-        self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in self.widths[:-1])
+        self.decoder = nn.ModuleList(DoubleConv(2 * width, width, norm_backend=norm_backend) for width in self.widths[:-1])
         self.head = nn.Conv2d(base_width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

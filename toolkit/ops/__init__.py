@@ -1,5 +1,6 @@
 """Operations: functions of tensors, with the backend chosen in one place."""
 
 from attunet.ops.attention_gate import BACKENDS, attention_gate
+from attunet.ops.norm_relu import batch_norm_relu
 
-__all__ = ["BACKENDS", "attention_gate"]
+__all__ = ["BACKENDS", "attention_gate", "batch_norm_relu"]

@@ -30,7 +30,7 @@ def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
     if backend == "auto":
         return next(name for name, obstacle in obstacles.items() if not obstacle)
     if backend not in obstacles:
-        raise InputError(f"{operation}: backend must be one of auto, {', '.join(reversed(list(obstacles)))}, got {backend!r}")
+        raise InputError(f"{operation}: backend must be one of auto, {', '.join([*obstacles][::-1])}, got {backend!r}")
     if obstacles[backend]:
         raise InputError(f"{operation}: backend {backend} {obstacles[backend]}")
     return backend

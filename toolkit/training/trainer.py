@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
-from torch import nn
 
 from attunet.config import ResolvedConfig
 from attunet.device.memory import forget, is_out_of_memory, largest_that_fits
@@ -18,6 +17,7 @@ from attunet.loading.loader import Batch, Loader
 from attunet.loading.order import Draw
 from attunet.losses import Loss, add_over_processes, loss_from_sums, segmentation_sums
 from attunet.models import SegmentationNetwork
+from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
 from attunet.training.optimization import AveragedNetwork, _class_weights, _make_optimizer, learning_rate
 from attunet.training.progress.telemetry import Telemetry, training_flops
@@ -57,8 +57,8 @@ class Trainee:
         network = network.to(device=device, memory_format=self._layout)  # type: ignore[call-overload]  # torch's stubs lack it
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
-        if config.run.sync_batch_norm:  # after the average was made: its parts share the tensors, and it needs no other process
-            network = self.network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if config.run.sync_batch_norm:  # after the average was made, which is evaluated in one process
+            synchronize_batch_norms(network)
         self.optimizer = _make_optimizer(network, optim)
         if config.run.compile:
             torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway

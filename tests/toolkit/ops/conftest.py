@@ -1,7 +1,11 @@
-"""The backends of the gate, each on the device where it runs here."""
+"""The backends of the operations, each on the device where it runs here; modules with one piece of their source replaced."""
 
+import importlib.util
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -30,20 +34,58 @@ def ieee_products() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-@pytest.fixture(params=["reference", "cpu", pytest.param("triton", marks=[] if INTERPRETED else [pytest.mark.gpu])])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "triton" and not INTERPRETED and not torch.cuda.is_available():
+TRITON = pytest.param("triton", marks=[] if INTERPRETED else [pytest.mark.gpu])
+
+
+def available(name: str) -> str:
+    if name == "triton" and not INTERPRETED and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; test_triton_interpreted.py runs it through Triton's interpreter")
+    return name
+
+
+@pytest.fixture(params=["reference", "cpu", TRITON])
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend of the gate."""
+    return available(request.param)
+
+
+@pytest.fixture(params=["reference", "torch", TRITON])
+def norm_backend(request: pytest.FixtureRequest) -> str:
+    """A backend of batch norm with ReLU."""
+    return available(request.param)
+
+
+def device_of(backend: str) -> str:
+    return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    name = "norm_backend" if "norm_backend" in request.fixturenames else "backend"
+    return device_of(request.getfixturevalue(name))
+
+
+@pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    if INTERPRETED and request.param == torch.bfloat16:
+        pytest.skip("Triton's interpreter computes bfloat16 products wrongly")
     return request.param
 
 
 @pytest.fixture
-def device(backend: str) -> str:
-    return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
+def broken(tmp_path: Path) -> Callable[[ModuleType, str, str], ModuleType]:
+    """A function of a module, a piece of its source and another one: the module with the piece replaced."""
 
+    def replace(module: ModuleType, old: str, new: str) -> ModuleType:
+        source = Path(str(module.__file__)).read_text()
+        assert old in source
+        path = tmp_path / f"broken_{module.__name__.rpartition('.')[2]}.py"
+        path.write_text(source.replace(old, new))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[path.stem] = result = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(result)
+        return result
 
-@pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
-def dtype(request: pytest.FixtureRequest, backend: str) -> torch.dtype:
-    if INTERPRETED and request.param == torch.bfloat16:
-        pytest.skip("Triton's interpreter computes bfloat16 products wrongly")
-    return request.param
+    return replace

@@ -1,11 +1,8 @@
 """Every backend of the gate against the float64 reference: values, all gradients, what is saved, the same bits twice."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,6 +13,7 @@ from attunet.ops import attention_gate, cpu_gate
 from attunet.ops.reference import GateParameters, attention_gate_reference
 
 Gate = Callable[..., tuple[Tensor, Tensor]]
+Broken = Callable[[ModuleType, str, str], ModuleType]
 NAMES = ("out", "alpha", "x", "g", "weight_x", "weight_g", "bias", "psi_weight", "psi_bias")
 
 
@@ -246,20 +244,6 @@ def test_only_the_inputs_are_saved(backend: str, device: str) -> None:
     assert sum(saved.values()) == given + (more if backend == "reference" else 0)
 
 
-def broken(module: ModuleType, old: str, new: str, folder: Path) -> ModuleType:
-    """The module with one piece of its source replaced."""
-    source = Path(str(module.__file__)).read_text()
-    assert old in source
-    path = folder / f"broken_{module.__name__.rpartition('.')[2]}.py"
-    path.write_text(source.replace(old, new))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[path.stem] = result = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(result)
-    return result
-
-
 def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few programs that each takes several tiles, as they do of the sizes that networks have."""
     from attunet.ops import triton_gate
@@ -287,17 +271,17 @@ BREAKAGES = {
 
 @pytest.mark.parametrize(("old", "new"), BREAKAGES.values(), ids=BREAKAGES.keys())
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
-def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     from attunet.ops import triton_gate, triton_kernels
 
     one_multiprocessor(monkeypatch)
-    monkeypatch.setattr(triton_gate, "kernels", broken(triton_kernels, old, new, tmp_path))
+    monkeypatch.setattr(triton_gate, "kernels", broken(triton_kernels, old, new))
     with pytest.raises(AssertionError):
         assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), SHAPES["more tiles than one"], torch.float32, device)
 
 
-def test_a_broken_cpu_gate_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = broken(cpu_gate, "= sigmoid_backward(", "= torch.mul(", tmp_path)
+def test_a_broken_cpu_gate_is_caught(broken: Broken) -> None:
+    module = broken(cpu_gate, "= sigmoid_backward(", "= torch.mul(")
 
     class BrokenGate(torch.autograd.Function):
         @staticmethod

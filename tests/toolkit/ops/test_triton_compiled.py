@@ -1,4 +1,4 @@
-"""Every kernel that the 64-wide network launches, compiled for sm_80 and sm_90 by Triton's own compiler: no GPU needed.
+"""Every kernel that a training step of the 64-wide network launches, compiled for sm_80 and sm_90 by Triton's own compiler: no GPU needed.
 
 The launches are recorded, not made: so what is compiled are the tilings and constants that a GPU would be given.
 """
@@ -22,12 +22,12 @@ triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
 
-from attunet.ops import triton_gate, triton_kernels  # noqa: E402
+from attunet.ops import norm_kernels, triton_gate, triton_kernels, triton_norm  # noqa: E402
 from attunet.ops.reference import GateParameters  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
-REGISTERS, LEAST_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
-MOST_SPILLED = 32  # bytes of a thread: the assembler may spill a few words so that more warps fit; real spilling is hundreds
+REGISTERS, MIN_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
+MAX_SPILLED = 32  # bytes of a thread: the assembler may spill a few words so that more warps fit; real spilling is hundreds
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 OPTIONS = ("num_warps", "num_stages")
 
@@ -73,6 +73,9 @@ def compiled(launch: Launch, capability: int) -> CompiledKernel:
         value = values[name]
         if isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+            continue
         elif name not in launch.constants and value is not None and value != 1:
             signature[name] = "i32"
         else:
@@ -114,16 +117,53 @@ def test_compiles_within_the_hardware(
     for launch in launches:
         kernel, name = compiled(launch, capability), launch.kernel.__name__
         used = resources(kernel, tmp_path)
-        assert used["STACK"] + used["LOCAL"] <= MOST_SPILLED, f"{name} spills registers: {used}"
+        assert used["STACK"] + used["LOCAL"] <= MAX_SPILLED, f"{name} spills registers: {used}"
         assert kernel.metadata.shared <= SHARED_MEMORY[capability], f"{name} wants {kernel.metadata.shared} bytes of shared memory"
         warps = launch.constants["num_warps"]
         resident = (
             min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)) // warps * warps
         )
-        assert resident >= LEAST_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
+        assert resident >= MIN_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
         assert "max.f32" not in kernel.asm["ptx"], f"{name}: a ReLU that makes 0 of NaN"
         tensor_cores = "mma" in kernel.asm["ptx"]
         assert tensor_cores == (fused and dtype != torch.float32), f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
+
+
+def launches_of_a_norm(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """The launches of a forward and backward pass of batch norm with ReLU, with float32 vectors, on 132 multiprocessors."""
+    launches: list[Launch] = []
+    for name in [name for name in vars(norm_kernels) if name.startswith("norm_")]:
+        monkeypatch.setattr(norm_kernels, name, recorder(getattr(norm_kernels, name), launches))
+    monkeypatch.setattr(triton_norm, "num_multiprocessors", lambda x: 132)
+    x = torch.zeros(2, width, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
+    weight, bias, running_mean, running_var = (torch.zeros(width) for _ in range(4))
+    mean, var, count = triton_norm.combine(triton_norm.statistics(x), running_mean, running_var, 0.1)
+    out = triton_norm.normalise(x, weight, bias, mean, var, 1e-5)
+    sums = triton_norm.gradient_sums(out, x, weight, bias, mean, var, 1e-5)
+    triton_norm.gradient(out, x, (weight, bias), mean, var, 1e-5, (count, *sums))
+    return launches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("width", [64, 128, 1024])
+def test_norm_compiles_to_full_occupancy(
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = launches_of_a_norm(width, dtype, monkeypatch)
+    assert len(launches) == 6
+    for launch in launches:
+        kernel, name = compiled(launch, capability), launch.kernel.__name__
+        used = resources(kernel, tmp_path)
+        assert used["STACK"] + used["LOCAL"] == 0, f"{name} spills registers: {used}"
+        if not name.endswith("finish"):
+            threads = 32 * launch.constants["num_warps"]
+            resident = min(REGISTERS // (threads * used["REG"]), SHARED_MEMORY[capability] // max(1, kernel.metadata.shared))
+            assert resident >= triton_norm.PROGRAMS_PER_MULTIPROCESSOR, f"{name}: {resident} programs on a multiprocessor, with {used}"
+            assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
+            reduces = name in ("norm_statistics", "norm_gradient_sums")
+            assert ("cp.async.cg.shared.global" in kernel.asm["ptx"]) == reduces, f"{name}: the loop loads ahead of its sums"
 
 
 def test_import_compiles_nothing(tmp_path: Path) -> None:

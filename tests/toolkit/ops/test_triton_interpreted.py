@@ -11,8 +11,8 @@ pytest.importorskip("triton", reason="Triton exists on Linux alone")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["test_gate_values.py", "test_gate_in_torch.py"])
-def test_the_suite_of_the_gate(suite: str) -> None:
+@pytest.mark.parametrize("suite", ["test_gate_values.py", "test_gate_in_torch.py", "test_norm_relu.py"])
+def test_the_suites_of_the_operations(suite: str) -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("this is the process of its own")
     command = [sys.executable, "-m", "pytest", "-q", "-k", "triton", "-p", "no:cacheprovider", str(Path(__file__).parent / suite)]

@@ -1,4 +1,6 @@
-"""Not a test: one of several processes that train a few steps with batch norm frozen and validate; rank 0 prints one JSON line.
+"""Not a test: one of several processes that train a few steps and validate; rank 0 prints one JSON line.
+
+Batch norm is frozen unless it is synchronised, since each process would normalise over its own slices.
 
 accelerate launch ... measure_processes.py STORE SETTING...
 """
@@ -33,7 +35,7 @@ def main(store_path: Path, settings: list[str]) -> None:
     network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
     trainee = Trainee(network, ResidentLoader(store, cases, accelerator.device), 5, config, accelerator)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and not config.run.sync_batch_norm:
             module.eval()
     seen, taken = [], trainee.loader.take
 
@@ -57,7 +59,10 @@ def main(store_path: Path, settings: list[str]) -> None:
     result = validate(fixed, store, cases, accelerator, config.optim)
     if accelerator.is_main_process:
         same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
-        print(json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": result}), flush=True)
+        print(
+            json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": result}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

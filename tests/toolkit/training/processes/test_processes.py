@@ -58,3 +58,10 @@ def test_many_processes_compute_what_one_does(five_cases: Store, alone: dict, pr
     assert together["losses"][-1] < 0.95 * together["losses"][0]
     assert together["validation"]["dice"] == alone["validation"]["dice"]
     assert together["validation"]["loss"] == pytest.approx(alone["validation"]["loss"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_synchronised_batch_norm_computes_what_one_process_does(five_cases: Store) -> None:
+    """Two steps, before the optimizer has amplified another order of summation."""
+    alone, together = (measure(processes, five_cases, "run.sync_batch_norm=true") for processes in (1, 2))
+    assert together["losses"][:2] == pytest.approx(alone["losses"][:2], abs=1e-4)

@@ -1,0 +1,116 @@
+"""Launches of the Triton kernels of batch norm with ReLU: grids and tilings. Imported on first use, since it imports Triton.
+
+Every x is channels-last, so that it is a view of rows (N * H * W, C).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from attunet.ops import norm_kernels as kernels
+from attunet.ops.memory_format import as_rows
+from attunet.ops.triton_device import num_multiprocessors, on_device_of
+
+TILE_BYTES = 8192  # of the operands that a tile reads: two 16-byte loads for each of 256 threads
+ROW_BYTES = 128  # of a tile: a line of the cache, which a warp loads whole
+WARPS = 8
+PROGRAMS_PER_MULTIPROCESSOR = 4  # that the reductions keep resident: 1,024 threads with at most 64 registers
+FINISH_TILE = (128, 16)  # parts and channels of a program that combines the parts
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of x, tiles along them, columns of tiles along the channels; the block sizes of a tile."""
+
+    rows: int
+    tiles: int
+    columns: int
+    block_rows: int
+    block_channels: int
+
+    @classmethod
+    def of(cls, x: Tensor, operands: int = 1) -> "Grid":
+        """The grid for a kernel that reads x, or x and another tensor of its shape (two operands)."""
+        rows, channels = x.numel() // x.shape[1], x.shape[1]
+        block_channels = min(ROW_BYTES // x.element_size(), max(4, triton.next_power_of_2(channels)))
+        block_rows = TILE_BYTES // operands // x.element_size() // block_channels
+        return cls(rows, triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels), block_rows, block_channels)
+
+    def programs(self, x: Tensor) -> int:
+        """Programs that share a column of tiles in a reduction."""
+        return min(self.tiles, max(1, PROGRAMS_PER_MULTIPROCESSOR * num_multiprocessors(x) // self.columns))
+
+    def constants(self, x: Tensor) -> dict[str, int]:
+        return {"C": x.shape[1], "BLOCK_P": self.block_rows, "BLOCK_C": self.block_channels, "num_warps": WARPS}
+
+
+def statistics(x: Tensor) -> Tensor:
+    """Count, mean and sum of squared deviations, (parts, 3, C) float32; `combine` makes one of the parts."""
+    grid = Grid.of(x)
+    partial = x.new_empty((grid.programs(x), 3, x.shape[1]), dtype=torch.float32)
+    with on_device_of(x):
+        kernels.norm_statistics[(len(partial), grid.columns)](as_rows(x), partial, grid.rows, grid.tiles, **grid.constants(x))
+    return partial
+
+
+def combine(
+    partial: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, momentum: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,), count (1,) of partial statistics (parts, 3, C); the running statistics are updated in place."""
+    parts, _, channels = partial.shape
+    mean, var, count = (partial.new_empty(size) for size in (channels, channels, 1))
+    with on_device_of(partial):
+        kernels.norm_finish[(triton.cdiv(channels, FINISH_TILE[1]),)](
+            partial, mean, var, count, running_mean, running_var, parts, momentum, **_finish_constants(channels)
+        )
+    return mean, var, count
+
+
+def normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    """relu((x - mean) / sqrt(var + eps) * weight + bias), channels-last."""
+    out, grid = torch.empty_like(x), Grid.of(x)
+    if x.numel():
+        with on_device_of(x):
+            kernels.norm_apply[(grid.tiles, grid.columns)](
+                as_rows(x), weight, bias, mean, var, as_rows(out), grid.rows, eps, **grid.constants(x)
+            )
+    return out
+
+
+def gradient_sums(
+    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias, (C,) float32: the sums that the gradient of x needs too."""
+    grid, channels = Grid.of(x, operands=2), x.shape[1]
+    grad_weight, grad_bias = (x.new_zeros(channels, dtype=torch.float32) for _ in range(2))
+    if x.numel():
+        partial = x.new_empty((grid.programs(x), 2, channels), dtype=torch.float32)
+        with on_device_of(x):
+            kernels.norm_gradient_sums[(len(partial), grid.columns)](
+                as_rows(grad_out), as_rows(x), weight, bias, mean, var, partial, grid.rows, grid.tiles, eps, **grid.constants(x)
+            )
+            kernels.norm_gradient_finish[(triton.cdiv(channels, FINISH_TILE[1]),)](
+                partial, grad_weight, grad_bias, len(partial), **_finish_constants(channels)
+            )
+    return grad_weight, grad_bias
+
+
+def gradient(
+    grad_out: Tensor, x: Tensor, parameters: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, eps: float,
+    sums: tuple[Tensor, Tensor, Tensor] | None,
+) -> Tensor:  # fmt: skip
+    """The gradient of x. sums: count (1,), sum of dy and of dy * normalised x, each (C,); None for fixed statistics."""
+    grad_x, grid = torch.empty_like(x), Grid.of(x, operands=2)
+    if x.numel():
+        with on_device_of(x):
+            kernels.norm_gradient[(grid.tiles, grid.columns)](
+                as_rows(grad_out), as_rows(x), *parameters, mean, var, *(sums or (None, None, None)), as_rows(grad_x),
+                grid.rows, eps, **grid.constants(x),
+            )  # fmt: skip
+    return grad_x
+
+
+def _finish_constants(channels: int) -> dict[str, int]:
+    return {"C": channels, "BLOCK_R": FINISH_TILE[0], "BLOCK_C": FINISH_TILE[1], "num_warps": 4}
