@@ -50,7 +50,7 @@ sbom: $(INSTALLED)
 
 # Known vulnerabilities of what is installed; says so if the database cannot be reached.
 audit: $(INSTALLED)
-	@$(BIN)/python -m pip_audit --skip-editable --progress-spinner off || \
+	@$(BIN)/python -m pip_audit --strict --skip-editable --progress-spinner off || \
 	  { echo "audit: vulnerabilities were found, or the database could not be reached (see above)"; exit 1; }
 
 soak: $(INSTALLED)
