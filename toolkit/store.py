@@ -84,7 +84,7 @@ class Store:
     @property
     def source_root(self) -> Path:
         """Where the source was when the store was made; relative ones lie in the store itself."""
-        return self.path / self.manifest["source"]
+        return self.path / str(self.manifest["source"])
 
     @property
     def frames(self) -> bool:
@@ -128,7 +128,7 @@ class Store:
     def _shard(self, name: str, file: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         path = self.path / CASES / name / file
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read as an array of the store: {error}") from None
         if array.dtype != dtype or array.shape != shape:

@@ -11,7 +11,7 @@ from attunet.sources.read_case import read_image
 from attunet.store import Case, Store
 from attunet.volumes.model import Model
 from attunet.volumes.predict import Network, predict_prepared
-from attunet.volumes.slices import preprocess
+from attunet.volumes.slices import VolumeSlices
 
 
 class _TimedNetwork:
@@ -42,7 +42,7 @@ def predict_from_file(model: Model, store: Store, case: Case, source: Path | Non
         marks = [time.perf_counter()]
         volume = read_image(tuple(root / file for file in case.image_files), frames=store.frames)
         marks.append(time.perf_counter())
-        prepared = preprocess(volume, model.spec)
+        prepared = VolumeSlices(volume, model.spec)
         marks.append(time.perf_counter())
         indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
         marks.append(time.perf_counter())

@@ -16,7 +16,7 @@ from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.plots.figure import file_name
 from attunet.store import Store
-from attunet.volumes.slices import gather_context, preprocess
+from attunet.volumes.slices import VolumeSlices
 
 logger = logging.getLogger(__name__)
 
@@ -114,18 +114,18 @@ def _draw_attention(folder: Path, case: LabelledCase, models: Sequence[Evaluated
         model, spec = one.model, one.model.spec
         if not model.num_gates:
             continue
-        prepared = preprocess(case.volume, spec)
+        prepared = VolumeSlices(case.volume, spec)
         view = view_of(case.volume, slice_axis=spec.slice_axis, oriented=spec.orientation is not None)
         index = fullest_slice(view.slices(predictions.get(one.label, case.name)))
-        slices = gather_context(prepared.slices, [index], spec.context_slices)
+        slices = prepared.batch(index, index + 1)
         # Prepared slices have the view's order, except sagittal and coronal ones, which have the feet at the top.
         up = slice(None, None, -1 if view.sides and spec.slice_axis != 2 else 1)
         draw_attention(
             folder / f"attention_{file_name(one.label)}.png",
-            prepared.slices[index, 0, up],
+            prepared[index : index + 1][0, 0, up],
             [values[0, up] for values in model.attention(slices)],
             model.classes,
             labels=model.logits(slices)[0].argmax(axis=0)[up],
             sides=view.sides,
-            title=f"{one.name}, {case.name}, slice {index + 1} of {len(prepared.slices)}",
+            title=f"{one.name}, {case.name}, slice {index + 1} of {len(prepared)}",
         )

@@ -17,7 +17,7 @@ from attunet.system.atomic_files import write_file
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
-from attunet.volumes.slices import preprocess
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -87,7 +87,7 @@ def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: Pr
 def save_attention(path: Path, model: Model, volume: Volume) -> None:
     """Writes the attention map of every gate of a model in 8 bits, on a grid that may be coarser than the scan's."""
     transform = viewing_transform(volume, model.spec)
-    gates = attention_volumes(model.attention, preprocess(volume, model.spec), model.spec.context_slices)
+    gates = attention_volumes(model.attention, VolumeSlices(volume, model.spec))
     _write(path, {f"gate_{n}": _coarse(orient(gate, transform), model.spec.slice_axis) for n, gate in enumerate(gates, start=1)})
 
 

@@ -15,7 +15,7 @@ from attunet.errors import Finding, InputError, RunError
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
 from attunet.volumes.model import Model
-from attunet.volumes.slices import Prepared, preprocess
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
@@ -57,7 +57,7 @@ def predict_cohort(
     jobs: Sequence[Job],
     *,
     shard: tuple[int, int] = (0, 1),
-    also: Callable[[Volume, Prepared, Path], None] | None = None,
+    also: Callable[[Volume, VolumeSlices, Path], None] | None = None,
 ) -> Outcome:
     """Segments every job of this shard whose label map is not there yet; a case that fails is kept in the outcome and does not stop others.
 
@@ -70,7 +70,7 @@ def predict_cohort(
     waiting = deque(job for job in mine if not job.write.exists())
     outcome = Outcome(skipped=len(mine) - len(waiting))
     total, start = len(waiting), time.monotonic()
-    reads: deque[tuple[Job, Future[tuple[Volume, Prepared, list[Finding]]]]] = deque()
+    reads: deque[tuple[Job, Future[tuple[Volume, VolumeSlices, list[Finding]]]]] = deque()
     writes: deque[tuple[Job, Future[None]]] = deque()
 
     def finish_write() -> None:
@@ -108,10 +108,10 @@ def predict_cohort(
     return outcome
 
 
-def read_prepared(job: Job, model: Model) -> tuple[Volume, Prepared, list[Finding]]:
+def read_prepared(job: Job, model: Model) -> tuple[Volume, VolumeSlices, list[Finding]]:
     """A job's volume, as the network takes it, and in what it is far outside the training."""
     volume = job.input.read(model.spec.num_channels)
-    prepared = preprocess(volume, model.spec)
+    prepared = VolumeSlices(volume, model.spec).load()
     return volume, prepared, check_input(volume, model.ranges, model.spec.orientation)
 
 

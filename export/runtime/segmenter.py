@@ -14,7 +14,7 @@ from attunet.export.artefact.artefact import load_artefact
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.io.readers import read_volume
 from attunet.volumes.predict import predict_prepared
-from attunet.volumes.slices import Prepared, VolumeSlices
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
 from attunet.volumes.volume import Volume
@@ -169,9 +169,7 @@ class Segmenter:
             warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
         return findings
 
-    def predict_prepared(
-        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
-    ) -> np.ndarray:
+    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
         """The second half of `predict_volume`, for a volume that `attunet.volumes.slices` prepared with `spec`.
 
         Args:

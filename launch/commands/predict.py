@@ -17,12 +17,12 @@ from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
-from attunet.volumes.slices import Prepared
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-Also = Callable[[Volume, Prepared, Path], None]  # what is written beside a label map
+Also = Callable[[Volume, VolumeSlices, Path], None]  # what is written beside a label map
 
 
 def predict(
@@ -108,8 +108,8 @@ def check_output(source: Path, output: Path, endings: tuple[str, ...] | None) ->
         raise InputError(f"{output}: must be a folder outside the input's")
 
 
-def _write_attention(model: Model, volume: Volume, prepared: Prepared, write: Path) -> None:
-    for number, values in enumerate(attention_volumes(model.attention, prepared, model.spec.context_slices), 1):
+def _write_attention(model: Model, volume: Volume, prepared: VolumeSlices, write: Path) -> None:
+    for number, values in enumerate(attention_volumes(model.attention, prepared), 1):
         write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
 
 

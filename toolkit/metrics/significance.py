@@ -63,7 +63,7 @@ def permutation_p_value(differences: np.ndarray, *, draws: int = SIGN_DRAWS, see
     resamples = 2**EXACT_UP_TO if len(differences) <= EXACT_UP_TO else draws  # SciPy enumerates where that suffices
 
     def distance(values: np.ndarray, axis: int) -> np.ndarray:
-        return np.abs(values.mean(axis=axis))
+        return np.asarray(np.abs(values.mean(axis=axis)))
 
     rng = np.random.default_rng(seed)
     test = stats.permutation_test(

@@ -17,7 +17,7 @@ from attunet.store import IMAGE, LABEL
 from attunet.system.atomic_files import name_in_errors
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
-from attunet.volumes.slices import prepare_training_slices, resample_labels
+from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
 
 WRITTEN_BY = 1  # raised when the same files and settings would give other arrays
@@ -66,11 +66,11 @@ def _intensity(known: Mapping[str, Any], used: ChannelStatistics) -> dict[str, A
 def write_shard(task: ShardTask) -> dict[str, Any]:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     volume = read_image(task.files.images, frames=task.frames)
-    prepared = prepare_training_slices(volume, task.spec)
+    prepared = VolumeSlices(volume, task.spec, task.spec.size)
     shutil.rmtree(task.folder, ignore_errors=True)  # what a killed call left, temporary files included
     task.folder.mkdir()
     with name_in_errors(task.folder / IMAGE):
-        np.save(task.folder / IMAGE, prepared.slices.astype(np.float16), allow_pickle=False)
+        np.save(task.folder / IMAGE, prepared[:].astype(np.float16), allow_pickle=False)
     counts, pixels, cut = None, 0, 0
     if task.files.labels and task.mapping is not None:
         values, _ = read_labels(task.files.labels, volume, task.files.images[0])
@@ -84,7 +84,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
             np.save(task.folder / LABEL, window, allow_pickle=False)
     entry = {
         "case": task.files.case,
-        "num_slices": len(prepared.slices),
+        "num_slices": len(prepared),
         "native_shape": task.facts.native_shape,
         "affine": task.facts.affine,
         "spacing": task.facts.spacing,

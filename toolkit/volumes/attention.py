@@ -5,18 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from attunet.volumes.geometry import resize_linear
-from attunet.volumes.slices import Prepared, assemble, gather_context, restore_scores
+from attunet.volumes.slices import VolumeSlices, assemble, restore_scores
 
 # slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
 AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
-def attention_volumes(maps: AttentionMaps, prepared: Prepared, context_slices: int, *, batch_size: int = 8) -> list[np.ndarray]:
+def attention_volumes(maps: AttentionMaps, prepared: VolumeSlices, *, batch_size: int = 8) -> list[np.ndarray]:
     """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
     gates: list[list[np.ndarray]] = []
     for start in range(0, prepared.grid.num_slices, batch_size):
-        chosen = np.arange(start, min(start + batch_size, prepared.grid.num_slices))
-        of_batch = maps(gather_context(prepared.slices, chosen, context_slices))
+        of_batch = maps(prepared.batch(start, min(start + batch_size, prepared.grid.num_slices)))
         gates = gates or [[] for _ in of_batch]
         for parts, part in zip(gates, of_batch, strict=True):
             parts.append(restore_scores(resize_linear(part[:, None], prepared.grid.window), prepared.grid)[:, 0])

@@ -161,12 +161,6 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def pad_to_multiple(array: np.ndarray, multiple: int, fill: float | np.ndarray) -> np.ndarray:
-    """Pad the last two axes around their centre to the next multiple; never crops."""
-    height, width = array.shape[-2:]
-    return fit_window(array, (round_up(height, multiple), round_up(width, multiple)), fill)
-
-
 def resampled_length(n: int, spacing: float, target: float | None) -> int:
     """Pixels that `n` pixels of `spacing` become at `target` (None: they stay), at least 1."""
     return n if target is None else max(1, round(n * spacing / target))

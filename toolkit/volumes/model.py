@@ -8,7 +8,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.volumes.predict import Network, predict_prepared
-from attunet.volumes.slices import Prepared, VolumeSlices
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
@@ -53,9 +53,7 @@ class Model(Protocol):
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         """Attention maps of prepared slices, one `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
 
-    def predict_prepared(
-        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
-    ) -> np.ndarray:
+    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` on the volume's own grid; `postprocessing` replaces the model's own."""
 
 
@@ -85,8 +83,6 @@ class NetworkModel:
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.maps(slices) if self.maps else ()
 
-    def predict_prepared(
-        self, prepared: Prepared | VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
-    ) -> np.ndarray:
+    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
         finish = self.postprocessing if postprocessing is None else postprocessing
         return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)

@@ -6,7 +6,7 @@ import numpy as np
 
 from attunet.errors import RunError
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.slices import Prepared, VolumeSlices, assemble, gather_context, restore
+from attunet.volumes.slices import VolumeSlices, assemble, restore
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -36,7 +36,7 @@ def predict_volume(
 
 def predict_prepared(
     network: Network,
-    prepared: Prepared | VolumeSlices,
+    prepared: VolumeSlices,
     spec: PreprocessSpec,
     *,
     batch_size: int = 8,
@@ -46,19 +46,18 @@ def predict_prepared(
 
     Batches get smaller where slices are large, and slices beyond `MAX_PIXELS` are run in tiles.
     """
-    slices, grid = (prepared if isinstance(prepared, VolumeSlices) else prepared.slices), prepared.grid
-    run, reach = tiled(network), spec.context_slices // 2
+    grid = prepared.grid
+    run = tiled(network)
     batch_size = max(1, min(batch_size, MAX_BATCH_PIXELS // (grid.window[0] * grid.window[1])))
     labels = np.empty((grid.num_slices, *grid.plane_shape), dtype=np.uint8)
     for start in range(0, grid.num_slices, batch_size):
-        chosen = np.arange(start, min(start + batch_size, grid.num_slices))
-        first = max(0, start - reach)
-        batch = gather_context(slices[first : chosen[-1] + 1 + reach], chosen - first, spec.context_slices)
+        stop = min(start + batch_size, grid.num_slices)
+        batch = prepared.batch(start, stop)
         logits = run(batch)
         assert logits.shape == (len(batch), logits.shape[1], *batch.shape[2:]), (logits.shape, batch.shape)
         if not np.isfinite(logits).all():
-            raise RunError(f"network: logits must be finite, those of slices {start} to {chosen[-1]} are not")
-        labels[chosen] = restore(logits, grid)
+            raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
+        labels[start:stop] = restore(logits, grid)
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
 
 

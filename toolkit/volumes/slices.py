@@ -20,7 +20,7 @@ from attunet.volumes.geometry import (
     to_slices,
     window_offset,
 )
-from attunet.volumes.intensity import ChannelStatistics, channel_statistics, normalize
+from attunet.volumes.intensity import channel_statistics, normalize
 from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -49,16 +49,6 @@ class Grid:
     @property
     def num_slices(self) -> int:
         return int(np.prod(self.native_shape)) // (self.plane_shape[0] * self.plane_shape[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """slices: float32 `(Z, num_channels, H, W)`; pad_value and statistics: one per channel."""
-
-    slices: np.ndarray
-    grid: Grid
-    pad_value: tuple[float, ...]
-    statistics: tuple[ChannelStatistics, ...]
 
 
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
@@ -97,10 +87,25 @@ def as_colour(volume: Volume, num_channels: int) -> Volume:
 
 
 class VolumeSlices:
-    """The slices of a volume as network input, made when they are asked for: `slices[3:8]` is float32 `(5, num_channels, H, W)`.
+    """The slices of a volume as network input, prepared when they are indexed: oriented, normalised, resampled, placed in the window.
 
-    Oriented, normalised, resampled, placed in the window: the grid's own, or `window`. statistics: one per channel.
-    Raises InputError for another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+    Args:
+        volume: the scan on its native grid.
+        spec: the preprocessing.
+        window: `(H, W)` that slices are cropped or padded to around their centre, for training; None takes the grid's own, which crops
+            nothing.
+
+    Attributes:
+        grid: the geometry, to go back to the native grid.
+        statistics: intensity scaling of each channel.
+
+    Raises:
+        InputError: another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+
+    Example:
+        >>> volume = Volume(np.zeros((1, 20, 20, 5), np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))
+        >>> VolumeSlices(volume, PreprocessSpec("LPS", 2, spacing_mm=1.0, size=(32, 32)))[1:3].shape
+        (2, 1, 32, 32)
     """
 
     def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
@@ -113,47 +118,39 @@ class VolumeSlices:
         self._channels = [to_slices(channel, self.grid.transform, self.grid.slice_axis) for channel in volume.data]
         # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
         self.statistics = tuple(channel_statistics(np.ascontiguousarray(channel), spec) for channel in self._channels)
+        self._context_slices = spec.context_slices
+        self._loaded: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.grid.num_slices
 
     def __getitem__(self, chosen: slice) -> np.ndarray:
+        """Slices float32 `(n, num_channels, H, W)`."""
+        if self._loaded is not None:
+            return self._loaded[chosen]
         numbers = range(len(self))[chosen]
         prepared = np.empty((len(numbers), len(self._channels), *self.grid.window), dtype=np.float32)
         for index, (channel, statistics) in enumerate(zip(self._channels, self.statistics, strict=True)):
-            for number, out in zip(numbers, prepared[:, index], strict=True):  # a slice at a time: no volume in between
+            for number, out in zip(numbers, prepared[:, index], strict=True):  # one slice at a time: no volume in between
                 one = np.ascontiguousarray(channel[number])
                 resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
                 out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
         return prepared
 
-    def prepared(self) -> Prepared:
-        """All of them at once."""
-        return Prepared(self[:], self.grid, tuple(one.pad_value for one in self.statistics), self.statistics)
+    def batch(self, start: int, stop: int) -> np.ndarray:
+        """Network input of slices `start` to `stop - 1` with their neighbours: float32 `(n, in_channels, H, W)`."""
+        first, reach = max(0, start - self._context_slices // 2), self._context_slices // 2
+        return gather_context(self[first : stop + reach], np.arange(start, stop) - first, self._context_slices)
 
-
-def preprocess(volume: Volume, spec: PreprocessSpec) -> Prepared:
-    """Network input of a whole volume: oriented, normalised, resampled, padded to the training window or beyond it, never cropped.
-
-    Returns slices float32 `(Z, num_channels, H, W)`; neighbouring slices are gathered by `gather_context`.
-    Raises what `VolumeSlices` raises.
-    """
-    return VolumeSlices(volume, spec).prepared()
-
-
-def prepare_training_slices(volume: Volume, spec: PreprocessSpec) -> Prepared:
-    """As `preprocess`, but cropped or padded around the centre to the training window `spec.size`."""
-    return VolumeSlices(volume, spec, spec.size).prepared()
+    def load(self) -> "VolumeSlices":
+        """Prepare all slices now and keep them in memory, for a reader that works ahead of the network; returns itself."""
+        self._loaded = self[:]
+        return self
 
 
 def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
     """Class indices `(X, Y, Z)` as slices uint8 `(Z, h, w)` of the resampled, not yet windowed, shape."""
     return resize_labels(np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes)
-
-
-def prepare_training_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
-    """Class indices `(X, Y, Z)` as slices uint8 `(Z, H, W)` that match the slices prepared with the same grid; padding is background."""
-    return place(resample_labels(labels, grid, num_classes), grid.window, grid.offset, 0)
 
 
 def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:

@@ -8,10 +8,15 @@ import pytest
 
 from attunet.io.readers import read_label_array, read_volume
 from attunet.sources.find_cases import find_cases
+from attunet.volumes.geometry import place
 from attunet.volumes.predict import predict_volume
-from attunet.volumes.slices import assemble, make_grid, prepare_training_labels, prepare_training_slices, restore
+from attunet.volumes.slices import Grid, VolumeSlices, assemble, make_grid, resample_labels, restore
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
+
+
+def training_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
+    return place(resample_labels(labels, grid, num_classes), grid.window, grid.offset, 0)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -25,8 +30,8 @@ def test_every_organ_of_every_case_survives_preparation(real_cases: Path, spacin
     assert len(cases) == 6
     for case in cases:
         volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
-        grid = prepare_training_slices(volume, spec).grid
-        prepared = prepare_training_labels(labels.astype(np.uint8), grid, 5)
+        grid = VolumeSlices(volume, spec, spec.size).grid
+        prepared = training_labels(labels.astype(np.uint8), grid, 5)
         assert prepared.shape[1:] == (size, size)
         certain = np.eye(5, dtype=np.float32)[prepared].transpose(0, 3, 1, 2)
         back = assemble(restore(certain, grid), grid)
@@ -60,6 +65,6 @@ def test_an_organ_lies_on_its_own_side_of_the_prepared_slices(real_cases: Path) 
     """Columns run to the patient's left: liver and right kidney come first."""
     for case in find_cases(real_cases / "labelled").cases:
         volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
-        prepared = prepare_training_labels(labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5)
+        prepared = training_labels(labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5)
         liver, right, left, spleen = (np.nonzero(prepared == organ)[2].mean() for organ in range(1, 5))
         assert max(liver, right) < min(left, spleen)

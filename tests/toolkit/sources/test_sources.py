@@ -16,7 +16,7 @@ from attunet.io.readers import read_label_array, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
-from attunet.volumes.slices import preprocess
+from attunet.volumes.slices import VolumeSlices
 
 RNG = np.random.default_rng(0)
 
@@ -186,8 +186,8 @@ def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
     (one,) = store.image("1")
     np.testing.assert_array_equal(one[0], one[2])
     volume, _ = store.read_source("1")
-    whole = preprocess(volume, store.spec)  # as prediction sees it
-    assert whole.slices.shape[1] == 3
+    whole = VolumeSlices(volume, store.spec)  # as prediction sees it
+    assert whole[:].shape[1] == 3
 
 
 def test_masks_that_are_not_quite_black_and_white_have_two_classes(tmp_path: Path) -> None:
