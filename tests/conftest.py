@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from attunet.config import DataConfig
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, sha256
@@ -169,3 +172,26 @@ def change_state() -> Callable[..., None]:
         (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
     return change
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Attunet = Callable[..., Done]
+
+
+@pytest.fixture
+def attunet(capfd: pytest.CaptureFixture[str]) -> Attunet:
+    """`attunet("prepare", source, store)` runs the command in this process."""
+
+    def call(*arguments: object) -> Done:
+        capfd.readouterr()
+        code = run_command(cli, "attunet", [str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return Done(code, out, err)
+
+    return call

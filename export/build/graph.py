@@ -5,6 +5,8 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
+from heapq import heapify, heappop, heappush
 
 import onnx
 import torch
@@ -75,16 +77,46 @@ def export_graph(
     left = sorted({node.op_type for node in model.graph.node if "Normalization" in node.op_type})
     if left or model.functions:
         raise RunError(f"export: batch norm must be folded into the convolutions, the graph still has {left}")
-    strip_provenance(model)
+    tidy(model)
     return model
 
 
-def strip_provenance(model: onnx.ModelProto) -> None:
-    """Removes stack traces, which contain the exporting machine's paths, and intermediate shapes, which readers infer."""
+def tidy(model: onnx.ModelProto) -> None:
+    """Makes a graph plain, in place: nodes in topological order, no unused opset domain, no debug information.
+
+    Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack traces contain the
+    exporting machine's paths. Readers infer intermediate shapes.
+    """
     for owner in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del owner.metadata_props[:]
         owner.doc_string = ""
     del model.graph.value_info[:]
+    ordered = _topological(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    used = {node.domain for node in ordered}
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+
+
+def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Copies of the nodes, each after those that compute its inputs."""
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
+    before = {index: {maker[name] for name in node.input if name in maker} for index, node in enumerate(nodes)}
+    sorter = TopologicalSorter(before)
+    sorter.prepare()
+    ready, order = list(sorter.get_ready()), []
+    heapify(ready)
+    while ready:  # the first of the nodes that can come next, so that a sorted graph stays as it is
+        order.append(heappop(ready))
+        sorter.done(order[-1])
+        for index in sorter.get_ready():
+            heappush(ready, index)
+    copies = [onnx.NodeProto() for _ in order]
+    for copy, index in zip(copies, order, strict=True):
+        copy.CopyFrom(nodes[index])
+    return copies
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
-"""The command as a user calls it, and a small trained run with its artefact."""
+"""A small trained run with its artefact."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,29 +9,6 @@ from attunet.launch.exit_codes import run_command
 from attunet.store import Store
 
 QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Attunet = Callable[..., Done]
-
-
-@pytest.fixture
-def attunet(capfd: pytest.CaptureFixture[str]) -> Attunet:
-    """`attunet("prepare", source, store)` runs the command in this process."""
-
-    def call(*arguments: object) -> Done:
-        capfd.readouterr()
-        code = run_command(cli, "attunet", [str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,266 @@
+"""A graph that takes a whole volume: intensities, resampling, slices, network and labels, in standard ONNX operators alone.
+
+The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`. Lengths and resampling weights are computed in integers, so
+that every runtime gets the same ones. The network runs in a Loop, a few slices at a time, so memory beyond the volume and its labels does
+not grow with the number of slices.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from attunet.errors import InputError
+from attunet.export.build.graph_builder import GraphBuilder
+from attunet.export.runtime.cpu import INPUT
+from attunet.export.runtime.whole_volume import LABELS, SPACING, VOLUME
+from attunet.fields import MULTIPLE
+from attunet.volumes.predict import MAX_BATCH_PIXELS
+from attunet.volumes.spec import PreprocessSpec
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Tensors that describe one axis of the slices: lengths, and matrices between the native grid and the network's window.
+
+    Args:
+        native: length of the axis. resampled: its length at the network's pixel size. window: with padding. offset: of the resampled axis
+            in the window.
+        forward: float32 (window, native). backward: float32 (native, window).
+    """
+
+    native: str
+    resampled: str
+    window: str
+    offset: str
+    forward: str = ""
+    backward: str = ""
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """Tensors float32 (C, 1, 1): intensities become (clip(x, low, high) - shift) / scale, and padding is `pad`."""
+
+    low: str
+    high: str
+    shift: str
+    scale: str
+    pad: str
+
+
+def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, values: tuple[int, ...]) -> onnx.ModelProto:
+    """Puts a network into a graph from a volume to its label map.
+
+    Args:
+        network: any precision, with input `slices` and output `logits`, for any height and width that are multiples of 16.
+        spec: pre-processing of the network.
+        values: label value of every class.
+
+    Returns:
+        A model with the inputs `volume` float32 (C, Z, Y, X), oriented so that Z is the slice axis and Y and X are rows and columns of a
+        slice, and `spacing` float32 (3,) of Z, Y and X, and the output `labels` (Z, Y, X), uint8 where all values fit and else int32.
+    """
+    dtype = np.uint8 if min(values) >= 0 and max(values) <= 255 else np.int32
+    build = GraphBuilder("whole/")
+    slices = build.side(VOLUME, 1)
+    planes = [_plane(build, axis, spec) for axis in (2, 3)]
+    scaling = _scaling(build, spec)
+    batch, iterations = _batches(build, slices, planes)
+    body = _body(network, spec, np.array(values, dtype), slices, batch, planes, scaling)
+    always = build.constant(True, np.bool_)
+    name = f"{build.prefix}batches"
+    build.nodes.append(helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body))
+    shape = build.vector([build.multiply(iterations, batch), planes[0].native, planes[1].native])
+    stacked = build("Reshape", name, shape)
+    build.name(build("Slice", stacked, build.constant([0]), slices, build.constant([0])), LABELS)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        build.nodes,
+        "whole",
+        [
+            helper.make_tensor_value_info(VOLUME, TensorProto.FLOAT, [spec.num_channels, "slices", "rows", "columns"]),
+            helper.make_tensor_value_info(SPACING, TensorProto.FLOAT, [3]),
+        ],
+        [helper.make_tensor_value_info(LABELS, kind, ["slices", "rows", "columns"])],
+        build.constants,
+    )
+    opsets = [opset for opset in network.opset_import if not opset.domain]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=network.ir_version, producer_name=network.producer_name)
+
+
+def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
+    """Rows (axis 2 of the volume) or columns (axis 3)."""
+    native = build.side(VOLUME, axis)
+    resampled = native
+    if spec.spacing_mm is not None:
+        size = build("Slice", SPACING, build.constant([axis - 1]), build.constant([axis]))
+        pixels = build.divide(
+            build.multiply(build("Cast", native, to=TensorProto.FLOAT), size), build.constant([spec.spacing_mm], np.float32)
+        )
+        resampled = build("Max", build("Cast", build("Round", pixels), to=TensorProto.INT64), build.constant([1]))
+    multiple = build.constant([MULTIPLE])
+    padded = build.multiply(build.divide_up(resampled, multiple), multiple)
+    window = build("Max", padded, build.constant([spec.size[axis - 2]]))
+    offset = build.divide(build.subtract(window, resampled), build.constant([2]))
+    if spec.spacing_mm is None:
+        return _Plane(native, resampled, window, offset)
+    behind, none = build.subtract(build.subtract(window, resampled), offset), build.constant([0])
+    forward = build("Pad", _triangle_filter(build, native, resampled), build.vector([offset, none, behind, none]))
+    backward = build("Pad", _triangle_filter(build, resampled, native), build.vector([none, offset, none, behind]))
+    return _Plane(native, resampled, window, offset, forward, backward)
+
+
+def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
+    """Float32 (new_length, length): `attunet.volumes.geometry`'s weights of linear interpolation, widened where pixels get larger.
+
+    With s = max(1, n / m) for n pixels that become m, pixel i weighs 1 - |i - c| / s for new pixel u, c = (u + 0.5) n / m - 0.5. Times
+    2 max(n, m), all of these are integers.
+    """
+    two, one = build.constant([2]), build.constant([1])
+    new = build.column(build.add(build.multiply(build.count(new_length), two), one))
+    centre = build.subtract(build.multiply(new, length), new_length)
+    pixel = build.multiply(build.multiply(build.count(length), two), new_length)
+    reach = build.multiply(build("Max", length, new_length), two)
+    weights = build("Max", build.subtract(reach, build("Abs", build.subtract(pixel, centre))), build.constant([0]))
+    numbers = build("Cast", weights, to=TensorProto.FLOAT)
+    return build.divide(numbers, build("ReduceSum", numbers, build.constant([1]), keepdims=1))
+
+
+def _scaling(build: GraphBuilder, spec: PreprocessSpec) -> _Scaling:
+    shape = build.constant([spec.num_channels, 1, 1])
+    if spec.normalization != "zscore":
+        low, high = spec.window if spec.normalization == "ct" else (-np.inf, np.inf)
+        shift, scale = ((low + high) / 2, (high - low) / 2) if spec.normalization == "ct" else (0.0, 1.0)
+        bounds = [build.constant(np.full((spec.num_channels, 1, 1), v), np.float32) for v in (low, high, shift, scale)]
+        if spec.normalization == "none":  # padding is the least value of each channel
+            least = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3]), keepdims=0), shape)
+            return _Scaling(bounds[0], bounds[1], bounds[2], bounds[3], least)
+        return _Scaling(*bounds, build.divide(build.subtract(bounds[0], bounds[2]), bounds[3]))
+    flat = build("Reshape", VOLUME, build.constant([spec.num_channels, -1]))
+    low, high = (
+        build("Reshape", _percentile(build, flat, p, top), shape) for p, top in zip(spec.clip_percentiles, (False, True), strict=True)
+    )
+    wide = [build("Unsqueeze", bound, build.constant([1])) for bound in (low, high)]
+    clipped = build("Min", build("Max", VOLUME, wide[0]), wide[1])
+    shift = _mean(build, clipped)
+    deviation = build("Sqrt", _mean(build, build("Mul", *[build.subtract(clipped, build("Unsqueeze", shift, build.constant([1])))] * 2)))
+    constant = build("Equal", deviation, build.constant([0], np.float32))
+    scale = build("Where", constant, build.constant([1], np.float32), deviation)
+    return _Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
+
+
+def _mean(build: GraphBuilder, volume: str) -> str:
+    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that float32 loses nothing in long sums."""
+    for axis in (3, 2, 1):
+        volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
+    return build("Squeeze", volume, build.constant([1]))
+
+
+def _percentile(build: GraphBuilder, flat: str, percentile: float, from_top: bool) -> str:
+    """Percentile of each row of (C, N), linear between ranks: (C, 1). Sorts no more than the values beyond it."""
+    share = Fraction(str(percentile)) / 100
+    last = build.subtract(build.side(flat, 1), build.constant([1]))
+    # rank = last * share; last is divided first, so that no product exceeds 32 bits, in which some runtimes compute
+    numerator, denominator = build.constant([share.numerator]), build.constant([share.denominator])
+    quotient = build.divide(last, denominator)
+    rest = build.multiply(build.subtract(last, build.multiply(quotient, denominator)), numerator)
+    below = build.add(build.multiply(quotient, numerator), build.divide(rest, denominator))
+    remainder = build.subtract(rest, build.multiply(build.divide(rest, denominator), denominator))
+    weight = build.divide(*(build("Cast", x, to=TensorProto.FLOAT) for x in (remainder, denominator)))
+    above = build("Min", build.add(below, build.constant([1])), last)
+    positions = [build.subtract(last, rank) if from_top else rank for rank in (below, above)]
+    count = build.add(positions[0] if from_top else positions[1], build.constant([1]))
+    name = f"{build.prefix}extremes_{len(build.nodes)}"
+    node = helper.make_node("TopK", [flat, count], [name, f"{name}_indices"], name=f"{name}_node", axis=1, largest=int(from_top), sorted=1)
+    build.nodes.append(node)
+    first, second = (build("Gather", name, position, axis=1) for position in positions)
+    return build.add(first, build.multiply(build.subtract(second, first), weight))
+
+
+def _batches(build: GraphBuilder, slices: str, planes: list[_Plane]) -> tuple[str, str]:
+    """Slices per batch and number of batches: equal batches of at most `BATCH_SIZE`, fewer where slices are large."""
+    pixels = build.multiply(planes[0].window, planes[1].window)
+    fitting = build("Max", build.divide(build.constant([MAX_BATCH_PIXELS]), pixels), build.constant([1]))
+    iterations = build.divide_up(slices, build("Min", fitting, build.constant([BATCH_SIZE])))
+    return build.divide_up(slices, iterations), iterations
+
+
+def _body(
+    network: onnx.ModelProto, spec: PreprocessSpec, values: np.ndarray, slices: str, batch: str, planes: list[_Plane], scaling: _Scaling
+) -> onnx.GraphProto:
+    """One batch of the Loop: labels (batch, Y, X). Beyond the last slice, the last batch repeats it."""
+    build = GraphBuilder("whole/body/")
+    number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
+    last = build.subtract(slices, build.constant([1]))
+    chosen = build("Min", build.add(build.multiply(number, batch), build.count(batch)), last)
+    reach = spec.context_slices // 2
+    with_context = build.add(build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
+    inside = build("Min", build("Max", with_context, build.constant([0])), last)
+    images = build("Transpose", build("Gather", VOLUME, inside, axis=1), perm=[1, 2, 0, 3, 4])  # (batch, context, C, Y, X)
+    clipped = build("Min", build("Max", images, scaling.low), scaling.high)
+    scaled = build.divide(build.subtract(clipped, scaling.shift), scaling.scale)
+    padded = build.add(_to_window(build, scaled, planes), build.multiply(_padding(build, planes), scaling.pad))
+    shape = build.vector([batch, build.constant([spec.in_channels]), planes[0].window, planes[1].window])
+    build.nodes.append(helper.make_node("Reshape", [padded, shape], [INPUT], name=f"{build.prefix}slices_node"))
+    build.nodes.extend(network.graph.node)
+    build.constants.extend(network.graph.initializer)
+    best = build("ArgMax", _to_native(build, "logits", planes), axis=1, keepdims=0)
+    build.name(build("Gather", build.constant(values, values.dtype), best, axis=0), labels)
+    build.name(going, still)
+    kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+    return helper.make_graph(
+        build.nodes,
+        "batch",
+        [
+            helper.make_tensor_value_info(number, TensorProto.INT64, []),
+            helper.make_tensor_value_info(going, TensorProto.BOOL, []),
+        ],
+        [
+            helper.make_tensor_value_info(still, TensorProto.BOOL, []),
+            helper.make_tensor_value_info(labels, kind, ["batch", "rows", "columns"]),
+        ],
+        build.constants,
+    )
+
+
+def _to_window(build: GraphBuilder, images: str, planes: list[_Plane]) -> str:
+    """Images (..., Y, X) resampled and placed in the window (..., H, W), with 0 around them."""
+    rows, columns = planes
+    if rows.forward:
+        across = build("Transpose", columns.forward, perm=[1, 0])
+        return build("MatMul", build("MatMul", rows.forward, images), across)
+    behind = [build.subtract(build.subtract(plane.window, plane.native), plane.offset) for plane in planes]
+    none = build.constant([0, 0, 0])
+    return build("Pad", images, build("Concat", none, rows.offset, columns.offset, none, *behind, axis=0))
+
+
+def _padding(build: GraphBuilder, planes: list[_Plane]) -> str:
+    """Float32 (H, W): 1 in the padding, 0 in the image."""
+    sides = []
+    for plane in planes:
+        position = build.subtract(build.count(plane.window), plane.offset)
+        sides.append(build("Or", build("Less", position, build.constant([0])), build("GreaterOrEqual", position, plane.resampled)))
+    return build("Cast", build("Or", build.column(sides[0]), sides[1]), to=TensorProto.FLOAT)
+
+
+def _to_native(build: GraphBuilder, logits: str, planes: list[_Plane]) -> str:
+    """Logits (batch, K, H, W) without the padding, resampled to (batch, K, Y, X)."""
+    rows, columns = planes
+    if rows.backward:
+        across = build("Transpose", columns.backward, perm=[1, 0])
+        return build("MatMul", build("MatMul", rows.backward, logits), across)
+    starts, ends = ([p.offset for p in planes], [build.add(p.offset, p.native) for p in planes])
+    return build("Slice", logits, build.vector(starts), build.vector(ends), build.constant([2, 3]))
+
+
+def check_can_be_whole(spec: PreprocessSpec, outputs: tuple[str, ...], size: tuple[int, int] | None) -> None:
+    """Raises InputError for options that only an ordinary artefact has."""
+    if size is not None:
+        raise InputError(f"size: a whole artefact takes volumes of any size, got {size[0]} × {size[1]}")
+    if extra := [name for name in outputs if name not in ("labels", "logits")]:
+        raise InputError(f"outputs: a whole artefact has labels alone, got {extra[0]}")
+    del spec

@@ -1,0 +1,69 @@
+"""Input and output of a whole artefact, whose graph takes a volume and gives its label map."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.volumes.geometry import oriented_spacing, to_slices
+from attunet.volumes.slices import Grid, as_colour, assemble, make_grid
+from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.volume import Volume
+
+VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # names in the graph
+
+
+@dataclass(frozen=True, eq=False)
+class OrientedVolume:
+    """Input of a whole artefact.
+
+    Args:
+        data: float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X.
+        spacing: float32 `(3,)` of Z, Y and X.
+        grid: of the native volume.
+    """
+
+    data: np.ndarray
+    spacing: np.ndarray
+    grid: Grid
+
+
+def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
+    """Orients a volume and cuts it into slices, without interpolation.
+
+    Raises:
+        InputError: for another number of channels, voxels that are not finite, and slices that are too large.
+    """
+    volume = as_colour(volume, spec.num_channels)
+    if volume.data.shape[0] != spec.num_channels:
+        raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
+    grid = make_grid(volume, spec)
+    channels = [to_slices(channel, grid.transform, grid.slice_axis) for channel in volume.data]
+    data = np.stack(channels).astype(np.float32)
+    if bad := int(data.size - np.isfinite(data).sum()):
+        raise InputError(f"volume: voxels must be finite numbers, {bad} of {data.size} are NaN or infinite")
+    if spec.normalization == "none" and np.issubdtype(volume.data.dtype, np.integer):
+        limits = np.iinfo(volume.data.dtype)
+        data /= np.float32(float(limits.max) - float(limits.min))
+    return OrientedVolume(data, _spacing(grid, spec), grid)
+
+
+def _spacing(grid: Grid, spec: PreprocessSpec) -> np.ndarray:
+    """Spacing in float32, nudged where its rounding would change the number of resampled pixels."""
+    native = oriented_spacing(grid.native_spacing, grid.transform)
+    columns, rows = (axis for axis in range(3) if axis != grid.slice_axis)
+    spacing = np.array([native[axis] for axis in (grid.slice_axis, rows, columns)], dtype=np.float32)
+    if spec.spacing_mm is not None:
+        for index, (length, resampled) in enumerate(zip(grid.plane_shape, grid.resampled_shape, strict=True), start=1):
+            pixels = np.round(np.float32(length) * spacing[index] / np.float32(spec.spacing_mm))
+            if max(1, int(pixels)) != resampled:
+                spacing[index] = resampled * spec.spacing_mm / length
+    return spacing
+
+
+def class_indices(labels: np.ndarray, classes: Classes, grid: Grid) -> np.ndarray:
+    """Label values `(Z, Y, X)` of a whole artefact as class indices uint8 `(X, Y, Z)` on the native axes."""
+    order = np.argsort(classes.values)
+    indices = order[np.searchsorted(np.array(classes.values)[order], labels)].astype(np.uint8)
+    return assemble(indices, grid)
