@@ -200,10 +200,10 @@ def crossvalidate(
     "outputs",
     type=click.Choice(["labels", "logits", "probabilities", "attention"]),
     multiple=True,
-    help="What the graph gives; may be repeated, logits must be among them.  [default: labels, logits]",
+    help="Output of the graph; may be repeated, logits must be among them.  [default: labels, logits]",
 )
-@click.option("--attention", is_flag=True, help="The maps of the attention gates too: short for one more --output.")
-@click.option("--size", type=int, nargs=2, metavar="H W", help="Fix height and width of the slices; any multiples of 16 by default.")
+@click.option("--whole", is_flag=True, help="The graph takes a volume and gives its label map, instead of slices and logits.")
+@click.option("--size", type=int, nargs=2, metavar="H W", help="Fixed height and width of the slices; any multiples of 16 by default.")
 @click.option(
     "--largest-component/--all-components",
     default=None,
@@ -218,7 +218,7 @@ def export(
     out: Path,
     precision: str,
     outputs: tuple[str, ...],
-    attention: bool,
+    whole: bool,
     size: tuple[int, int] | None,
     largest_component: bool | None,
     license: str | None,
@@ -235,7 +235,8 @@ def export(
         run,
         out,
         precision=precision,
-        outputs=(*(outputs or ("labels", "logits")), *(("attention",) if attention else ())),
+        outputs=outputs or ("labels", "logits"),
+        whole=whole,
         size=size,
         largest_component=largest_component,
         license=license,

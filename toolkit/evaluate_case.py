@@ -11,7 +11,6 @@ from attunet.metrics.overlap import CaseMetrics, case_metrics, confusion
 from attunet.store import Store
 from attunet.volumes.model import Model
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 from attunet.volumes.volume import Volume
 
@@ -70,5 +69,5 @@ def read_labelled_case(store: Store, name: str, source: Path | None = None) -> L
 
 def evaluate_case(model: Model, case: LabelledCase, *, batch_size: int = 8) -> CaseEvaluation:
     """Segments a labelled case with a model."""
-    raw = model.predict_prepared(VolumeSlices(case.volume, model.spec), batch_size=batch_size, postprocessing=UNTOUCHED)
+    raw = model.predict_prepared(model.prepare(case.volume), batch_size=batch_size, postprocessing=UNTOUCHED)
     return CaseEvaluation(case, raw, model.postprocessing)

@@ -10,8 +10,10 @@ from attunet.io.writers import write_labels
 from attunet.sources.read_case import read_image
 from attunet.store import Case, Store
 from attunet.volumes.model import Model
+from attunet.volumes.oriented_volume import OrientedVolume
+from attunet.volumes.postprocess import postprocess
 from attunet.volumes.predict import Network, predict_prepared
-from attunet.volumes.slices import VolumeSlices
+from attunet.volumes.spec import UNTOUCHED
 
 
 class _TimedNetwork:
@@ -42,9 +44,14 @@ def predict_from_file(model: Model, store: Store, case: Case, source: Path | Non
         marks = [time.perf_counter()]
         volume = read_image(tuple(root / file for file in case.image_files), frames=store.frames)
         marks.append(time.perf_counter())
-        prepared = VolumeSlices(volume, model.spec)
+        prepared = model.prepare(volume)
         marks.append(time.perf_counter())
-        indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
+        if isinstance(prepared, OrientedVolume):  # the graph resamples too, so its time is that of the network
+            raw, began = model.predict_prepared(prepared, postprocessing=UNTOUCHED), marks[-1]
+            network.seconds = time.perf_counter() - began
+            indices = postprocess(raw, len(model.classes), volume.spacing, model.postprocessing)
+        else:
+            indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
         marks.append(time.perf_counter())
         write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
         marks.append(time.perf_counter())

@@ -47,8 +47,9 @@ def _measure(model: Path, provider: str, batch_size: int) -> float | None:
     where = {"device": provider} if model.is_dir() else {"providers": (provider,)}
     loaded = load_models([model], **where)[0]
     slices = loaded.random_slices(batch_size)
+    run = loaded.timed_call(slices)
     for _ in range(3):
-        loaded.model.logits(slices)
+        run()
     if not on_gpu:
         return peak_resident_mb()
     after = gpu_memory_used_mb()

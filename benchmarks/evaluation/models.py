@@ -111,6 +111,10 @@ def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedM
 
 
 def _timed_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object]:
+    if segmenter.metadata.whole:
+        volume = slices[:, : segmenter.spec.num_channels].swapaxes(0, 1)
+        spacing = np.full(3, segmenter.spec.spacing_mm or 1.0)
+        return lambda: segmenter.segment_oriented(volume, spacing)
     if isinstance(segmenter.backend, DeviceBackend):
         return segmenter.backend.bound_call(("logits",), slices)
     return lambda: segmenter.logits(slices)

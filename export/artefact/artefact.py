@@ -55,6 +55,7 @@ class Artefact:
             `attention_0` for the deepest.
         height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
         training_cases: case name -> SHA-256 of its image, for every case in the training set.
+        whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
         num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
         license: of the training data.
         dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
@@ -80,6 +81,7 @@ class Artefact:
     dice_at_export: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     self_test: SelfTest | None = None
+    whole: bool = False
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -94,15 +96,14 @@ class Artefact:
         return tuple(name for name in self.outputs if name.startswith("attention_"))
 
     def to_json(self) -> dict[str, Any]:
-        side = {"height": self.height, "width": self.width, "multiple_of": MULTIPLE}
         return {
             "schema": SCHEMA,
             "name": self.name,
             "precision": self.precision,
             "preprocessing": self.spec.to_json(),
             "classes": self.classes.to_json(),
-            "input": {"name": "slices", "dtype": "float32", "layout": "NCHW", "channels": self.spec.in_channels, **side},
-            "outputs": [_output_json(name, len(self.classes)) for name in self.outputs],
+            "input": self._input_json(),
+            "outputs": [_output_json(name, self) for name in self.outputs],
             "postprocessing": asdict(self.postprocessing),
             "num_parameters": self.num_parameters,
             "ranges": self.ranges and self.ranges.to_json(),
@@ -119,6 +120,12 @@ class Artefact:
             "golden": _self_test_json(self.self_test),
         }
 
+    def _input_json(self) -> dict[str, Any]:
+        side = {"height": self.height, "width": self.width, "multiple_of": MULTIPLE}
+        if self.whole:
+            return {"name": "volume", "dtype": "float32", "layout": "CZYX", "channels": self.spec.num_channels, **side}
+        return {"name": "slices", "dtype": "float32", "layout": "NCHW", "channels": self.spec.in_channels, **side}
+
     @classmethod
     def from_json(cls, data: dict[str, Any], where: str) -> "Artefact":
         """Reads the metadata of a file.
@@ -131,6 +138,7 @@ class Artefact:
         """
         at = Fields(data, where)
         side, training, rule = at.inner("input"), at.inner("training"), Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
+        whole = side.choice("name", ("slices", "volume")) == "volume"
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
@@ -138,7 +146,7 @@ class Artefact:
             classes=Classes.from_json(at.rows("classes")),
             num_parameters=at.whole("num_parameters"),
             ranges=None if at.data.get("ranges") is None else TrainingRanges.from_json(at.inner("ranges")),
-            outputs=_outputs(at),
+            outputs=_outputs(at, "labels" if whole else "logits"),
             height=side.get("height", rule),
             width=side.get("width", rule),
             training_cases=training.texts("cases"),
@@ -150,6 +158,7 @@ class Artefact:
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
             self_test=_self_test(at.inner("golden")),
+            whole=whole,
         )
 
 
@@ -232,7 +241,10 @@ def _preprocessing(at: Fields) -> Preprocessing:
     return Preprocessing(PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing")))
 
 
-def _output_json(name: str, num_classes: int) -> dict[str, Any]:
+def _output_json(name: str, about: Artefact) -> dict[str, Any]:
+    num_classes = len(about.classes)
+    if about.whole:
+        return {"name": name, "dtype": label_dtype(about.classes).name, "shape": ["slices", "rows", "columns"]}
     shape: dict[str, tuple[str, list[Any]]] = {
         "labels": ("uint8", ["batch", "height", "width"]),
         "logits": ("float32", ["batch", num_classes, "height", "width"]),
@@ -242,10 +254,15 @@ def _output_json(name: str, num_classes: int) -> dict[str, Any]:
     return {"name": name, "dtype": dtype, "shape": axes}
 
 
-def _outputs(at: Fields) -> tuple[str, ...]:
+def label_dtype(classes: Classes) -> np.dtype[Any]:
+    """Type of the labels of a whole artefact: uint8 if every class value fits."""
+    return np.dtype(np.uint8 if min(classes.values) >= 0 and max(classes.values) <= 255 else np.int32)
+
+
+def _outputs(at: Fields, needed: str) -> tuple[str, ...]:
     names = tuple(row.text("name") for row in at.rows("outputs"))
-    if "logits" not in names or len(set(names)) < len(names):
-        raise InputError(f"{at.where}: outputs must be distinct and include logits, got {list(names)[:9]}")
+    if needed not in names or len(set(names)) < len(names):
+        raise InputError(f"{at.where}: outputs must be distinct and include {needed}, got {list(names)[:9]}")
     return names
 
 

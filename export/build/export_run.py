@@ -13,10 +13,11 @@ import onnx
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
-from attunet.export.build.graph import export_graph
+from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.parity import Parity, measure_parity
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+from attunet.export.build.whole_graph import whole_graph
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.runs.ensemble import load_runs
@@ -47,6 +48,7 @@ def export_run(
     size: tuple[int, int] | None = None,
     largest_component: bool | None = None,
     license: str | None = None,
+    whole: bool = False,
 ) -> Artefact:
     """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
@@ -59,6 +61,7 @@ def export_run(
         size: fixes height and width of the slices in pixels; by default the graph accepts any multiples of 16.
         largest_component: whether prediction keeps only the largest component of every class; by default as the store says.
         license: of the training data.
+        whole: the graph takes a volume and its spacing and gives its label map, instead of slices and logits.
 
     Returns:
         The metadata of the artefact.
@@ -72,13 +75,13 @@ def export_run(
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
     run_path, out, source = Path(run_path), Path(out), Path(source) if source is not None else None
-    _check_call(out, precision, size)
+    _check_call(out, precision, size, outputs if whole else None)
     run = load_runs(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
-    about = _metadata(run, opened, precision, _output_names(run, outputs), size, finish, license)
+    about = _metadata(run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole)
     logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
@@ -95,13 +98,18 @@ def export_run(
     return about
 
 
-def _check_call(out: Path, precision: str, size: tuple[int, int] | None) -> None:
+def _check_call(out: Path, precision: str, size: tuple[int, int] | None, whole_outputs: Sequence[str] | None) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if out.suffix != ".onnx" or out.is_dir():
         raise InputError(f"{out}: must be a file name that ends in .onnx")
     if size is not None and any(side < MULTIPLE or side % MULTIPLE for side in size):
         raise InputError(f"size: height and width must be multiples of {MULTIPLE}, got {size}")
+    if whole_outputs is not None:
+        if size is not None:
+            raise InputError(f"size: must not be given for a whole artefact, which takes volumes of any size, got {size}")
+        if extra := [name for name in whole_outputs if name not in ("labels", "logits")]:
+            raise InputError(f"outputs: a whole artefact gives labels alone, got {extra[0]!r}")
 
 
 def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
@@ -126,6 +134,7 @@ def _metadata(
     size: tuple[int, int] | None,
     postprocessing: Postprocessing,
     license: str | None,
+    whole: bool,
 ) -> Artefact:
     return Artefact(
         name=run.name,
@@ -144,18 +153,20 @@ def _metadata(
         license=license or store.manifest.get("license"),
         config=run.config.to_json(),
         tools={"python": platform.python_version(), **versions(TOOLS)},
+        whole=whole,
     )
 
 
 def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
     size = (about.height, about.width) if about.height and about.width else None
-    model = export_graph(run.network, run.spec.in_channels, about.outputs, size)
+    model = export_graph(run.network, run.spec.in_channels, ("logits",) if about.whole else about.outputs, size)
     if about.precision == "fp16":
-        return to_half(model)
-    if about.precision == "int8":
+        model = to_half(model)
+    elif about.precision == "int8":
         upsample_by_pixel_shuffle(model)
-        return to_int8(model, _calibration(run, store, size))
-    return model
+        model = to_int8(model, _calibration(run, store, size))
+    tidy(model)
+    return whole_graph(model, run.spec, run.classes) if about.whole else model
 
 
 def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:

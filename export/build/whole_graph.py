@@ -12,13 +12,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from attunet.errors import InputError
+from attunet.classes import Classes
+from attunet.export.artefact.artefact import label_dtype
 from attunet.export.build.graph_builder import GraphBuilder
-from attunet.export.runtime.cpu import INPUT
-from attunet.export.runtime.whole_volume import LABELS, SPACING, VOLUME
-from attunet.fields import MULTIPLE
+from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.volumes.predict import MAX_BATCH_PIXELS
-from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 
 BATCH_SIZE = 8
 
@@ -52,32 +51,32 @@ class _Scaling:
     pad: str
 
 
-def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, values: tuple[int, ...]) -> onnx.ModelProto:
+def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes) -> onnx.ModelProto:
     """Puts a network into a graph from a volume to its label map.
 
     Args:
         network: any precision, with input `slices` and output `logits`, for any height and width that are multiples of 16.
         spec: pre-processing of the network.
-        values: label value of every class.
+        classes: with the values of the label map.
 
     Returns:
         A model with the inputs `volume` float32 (C, Z, Y, X), oriented so that Z is the slice axis and Y and X are rows and columns of a
         slice, and `spacing` float32 (3,) of Z, Y and X, and the output `labels` (Z, Y, X), uint8 where all values fit and else int32.
     """
-    dtype = np.uint8 if min(values) >= 0 and max(values) <= 255 else np.int32
+    values = np.array(classes.values, label_dtype(classes))
     build = GraphBuilder("whole/")
     slices = build.side(VOLUME, 1)
     planes = [_plane(build, axis, spec) for axis in (2, 3)]
     scaling = _scaling(build, spec)
     batch, iterations = _batches(build, slices, planes)
-    body = _body(network, spec, np.array(values, dtype), slices, batch, planes, scaling)
+    body = _body(network, spec, values, slices, batch, planes, scaling)
     always = build.constant(True, np.bool_)
     name = f"{build.prefix}batches"
     build.nodes.append(helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body))
     shape = build.vector([build.multiply(iterations, batch), planes[0].native, planes[1].native])
     stacked = build("Reshape", name, shape)
     build.name(build("Slice", stacked, build.constant([0]), slices, build.constant([0])), LABELS)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     graph = helper.make_graph(
         build.nodes,
         "whole",
@@ -131,25 +130,33 @@ def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
 
 
 def _scaling(build: GraphBuilder, spec: PreprocessSpec) -> _Scaling:
-    shape = build.constant([spec.num_channels, 1, 1])
-    if spec.normalization != "zscore":
-        low, high = spec.window if spec.normalization == "ct" else (-np.inf, np.inf)
-        shift, scale = ((low + high) / 2, (high - low) / 2) if spec.normalization == "ct" else (0.0, 1.0)
-        bounds = [build.constant(np.full((spec.num_channels, 1, 1), v), np.float32) for v in (low, high, shift, scale)]
-        if spec.normalization == "none":  # padding is the least value of each channel
-            least = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3]), keepdims=0), shape)
-            return _Scaling(bounds[0], bounds[1], bounds[2], bounds[3], least)
-        return _Scaling(*bounds, build.divide(build.subtract(bounds[0], bounds[2]), bounds[3]))
-    flat = build("Reshape", VOLUME, build.constant([spec.num_channels, -1]))
-    low, high = (
-        build("Reshape", _percentile(build, flat, p, top), shape) for p, top in zip(spec.clip_percentiles, (False, True), strict=True)
+    """Intensity scaling by the rule that `spec.normalization` names."""
+    if spec.normalization == "zscore":
+        return _scaling_by_statistics(build, spec)
+    low, high = spec.window if spec.normalization == "ct" else (-np.inf, np.inf)
+    shift, scale = ((low + high) / 2, (high - low) / 2) if spec.normalization == "ct" else (0.0, 1.0)
+    low_tensor, high_tensor, shift_tensor, scale_tensor = (
+        build.constant(np.full((spec.num_channels, 1, 1), value), np.float32) for value in (low, high, shift, scale)
     )
-    wide = [build("Unsqueeze", bound, build.constant([1])) for bound in (low, high)]
-    clipped = build("Min", build("Max", VOLUME, wide[0]), wide[1])
+    if spec.normalization == "ct":
+        pad = build.divide(build.subtract(low_tensor, shift_tensor), scale_tensor)
+    else:
+        pad = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1]))
+    return _Scaling(low_tensor, high_tensor, shift_tensor, scale_tensor, pad)
+
+
+def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> _Scaling:
+    """Clipped at two percentiles of the volume, to mean 0 and standard deviation 1."""
+    flat = build("Reshape", VOLUME, build.constant([spec.num_channels, -1]))
+    shape, slices = build.constant([spec.num_channels, 1, 1]), build.constant([1])
+    bounds = zip(spec.clip_percentiles, (False, True), strict=True)
+    low, high = (build("Reshape", _percentile(build, flat, percentile, from_top), shape) for percentile, from_top in bounds)
+    clipped = build("Min", build("Max", VOLUME, build("Unsqueeze", low, slices)), build("Unsqueeze", high, slices))
     shift = _mean(build, clipped)
-    deviation = build("Sqrt", _mean(build, build("Mul", *[build.subtract(clipped, build("Unsqueeze", shift, build.constant([1])))] * 2)))
-    constant = build("Equal", deviation, build.constant([0], np.float32))
-    scale = build("Where", constant, build.constant([1], np.float32), deviation)
+    centred = build.subtract(clipped, build("Unsqueeze", shift, slices))
+    deviation = build("Sqrt", _mean(build, build.multiply(centred, centred)))
+    one = build.constant([1], np.float32)
+    scale = build("Where", build("Equal", deviation, build.constant([0], np.float32)), one, deviation)
     return _Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
 
 
@@ -255,12 +262,3 @@ def _to_native(build: GraphBuilder, logits: str, planes: list[_Plane]) -> str:
         return build("MatMul", build("MatMul", rows.backward, logits), across)
     starts, ends = ([p.offset for p in planes], [build.add(p.offset, p.native) for p in planes])
     return build("Slice", logits, build.vector(starts), build.vector(ends), build.constant([2, 3]))
-
-
-def check_can_be_whole(spec: PreprocessSpec, outputs: tuple[str, ...], size: tuple[int, int] | None) -> None:
-    """Raises InputError for options that only an ordinary artefact has."""
-    if size is not None:
-        raise InputError(f"size: a whole artefact takes volumes of any size, got {size[0]} × {size[1]}")
-    if extra := [name for name in outputs if name not in ("labels", "logits")]:
-        raise InputError(f"outputs: a whole artefact has labels alone, got {extra[0]}")
-    del spec

@@ -7,7 +7,7 @@ import numpy as np
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.runtime.cpu import INPUT, SessionBackend, Shapes
+from attunet.export.runtime.cpu import INPUT, SPACING, VOLUME, SessionBackend, Shapes
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.openvino import OpenVinoBackend
 
@@ -23,6 +23,9 @@ class Backend(Protocol):
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs for slices float32 `(N, C, H, W)`. Several threads may call it."""
+
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs for inputs by name. Several threads may call it."""
 
 
 def open_backend(
@@ -62,23 +65,29 @@ def open_backend(
         raise InputError(f"provider_options: must be empty for cpu, got {', '.join(provider_options)}")
     if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
+    if artefact.whole and (provider == "tensorrt" or cuda_graph):
+        raise InputError(f"provider: a whole artefact runs on cpu, cuda (without a CUDA graph) or openvino, got {provider}")
     backend: Backend
     if provider == "openvino":
         backend = OpenVinoBackend(data, artefact.precision, num_threads, provider_options)
     elif provider == "cpu":
         backend = SessionBackend(data, num_threads)
     else:
-        backend = DeviceBackend(data, provider, artefact.precision, cuda_graph=cuda_graph, provider_options=provider_options)
+        backend = DeviceBackend(
+            data, provider, artefact.precision, cuda_graph=cuda_graph, provider_options=provider_options, whole=artefact.whole
+        )
     _check_graph(backend, artefact)
     return backend
 
 
 def _check_graph(backend: Backend, artefact: Artefact) -> None:
     """Raises InputError if the graph's inputs or outputs are not those in the metadata."""
-    channels, classes = (shape[1:2] for shape in (backend.inputs.get(INPUT, ()), backend.outputs.get("logits", ())))
+    inputs = {VOLUME: artefact.spec.num_channels, SPACING: 3} if artefact.whole else {INPUT: artefact.spec.in_channels}
     missing = set(artefact.outputs) - set(backend.outputs)
-    if missing or list(backend.inputs) != [INPUT] or channels != (artefact.spec.in_channels,) or classes != (len(artefact.classes),):
+    lengths = {name: shape[:1] if artefact.whole else shape[1:2] for name, shape in backend.inputs.items()}
+    classes = backend.outputs.get("logits", ())[1:2]
+    if missing or lengths != {name: (n,) for name, n in inputs.items()} or (not artefact.whole and classes != (len(artefact.classes),)):
         raise InputError(
-            f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {INPUT} with "
-            f"{artefact.spec.in_channels} channels, logits with {len(artefact.classes)}, and the outputs {', '.join(artefact.outputs)}"
+            f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {inputs}, "
+            f"{len(artefact.classes)} classes, and the outputs {', '.join(artefact.outputs)}"
         )

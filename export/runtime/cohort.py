@@ -1,4 +1,4 @@
-"""Many volumes through one model: reading, the network and writing overlap; finished cases are skipped and broken ones survived."""
+"""Segmentation of many volumes with one model. Reading, network and writing overlap; finished cases are skipped, failed ones listed."""
 
 import logging
 import time
@@ -14,20 +14,19 @@ from attunet.classes import Classes
 from attunet.errors import Finding, InputError, RunError
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
-from attunet.volumes.model import Model
-from attunet.volumes.slices import VolumeSlices
+from attunet.volumes.model import Model, PreparedVolume
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-AHEAD = 2  # volumes read before the network wants them, and written after it is done: what bounds the memory
+AHEAD = 2  # volumes read ahead of the network, and label maps waiting to be written; limits the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A volume to read and the label map to write."""
+    """A volume to read, and the label map to write at `write`."""
 
     input: Input
     write: Path
@@ -40,7 +39,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """failed: the file and the reason. minutes: from the first read to the last write."""
+    """Counts of segmented and skipped volumes. failed: file and reason; minutes: from the first read to the last write."""
 
     done: int = 0
     skipped: int = 0
@@ -57,20 +56,23 @@ def predict_cohort(
     jobs: Sequence[Job],
     *,
     shard: tuple[int, int] = (0, 1),
-    also: Callable[[Volume, VolumeSlices, Path], None] | None = None,
+    also: Callable[[Volume, Path], None] | None = None,
 ) -> Outcome:
-    """Segments every job of this shard whose label map is not there yet; a case that fails is kept in the outcome and does not stop others.
+    """Segments the jobs of one process whose label maps do not exist yet. A failed job is listed and does not stop the others.
 
-    shard: (number, count); of the jobs, which all processes must get in the same order, every count-th belongs to this one.
-    also: called for each case with the volume, its prepared form and the label map's path, before that is written (attention maps, say).
-    A label map appears when it is whole, so that a run which was killed goes on where it was.
+    Args:
+        shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same order.
+        also: called for each job with its volume and label map's path before the label map is written.
+
+    Returns:
+        The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
     """
     number, count = shard
-    mine = list(jobs)[number::count]
-    waiting = deque(job for job in mine if not job.write.exists())
-    outcome = Outcome(skipped=len(mine) - len(waiting))
+    own = list(jobs)[number::count]
+    waiting = deque(job for job in own if not job.write.exists())
+    outcome = Outcome(skipped=len(own) - len(waiting))
     total, start = len(waiting), time.monotonic()
-    reads: deque[tuple[Job, Future[tuple[Volume, VolumeSlices, list[Finding]]]]] = deque()
+    reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
     writes: deque[tuple[Job, Future[None]]] = deque()
 
     def finish_write() -> None:
@@ -95,7 +97,7 @@ def predict_cohort(
                 indices = model.predict_prepared(prepared)
                 if also is not None:
                     job.write.parent.mkdir(parents=True, exist_ok=True)
-                    also(volume, prepared, job.write)
+                    also(volume, job.write)
             except CASE_ERRORS as error:
                 _fail(outcome, job, error)
                 continue
@@ -108,10 +110,10 @@ def predict_cohort(
     return outcome
 
 
-def read_prepared(job: Job, model: Model) -> tuple[Volume, VolumeSlices, list[Finding]]:
-    """A job's volume, as the network takes it, and in what it is far outside the training."""
+def read_prepared(job: Job, model: Model) -> tuple[Volume, PreparedVolume, list[Finding]]:
+    """A job's volume, the model's input, and warnings about a volume far outside the training set."""
     volume = job.input.read(model.spec.num_channels)
-    prepared = VolumeSlices(volume, model.spec).load()
+    prepared = model.prepare(volume)
     return volume, prepared, check_input(volume, model.ranges, model.spec.orientation)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from attunet.errors import InputError, RunError, one_line
 from attunet.system.workers import usable_cores
 
 INPUT = "slices"
+VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
 Shapes = dict[str, tuple[Any, ...]]  # shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
@@ -30,8 +31,11 @@ class SessionBackend:
         self.options: dict[str, Any] = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
+        return self.run_inputs(outputs, {INPUT: slices})
+
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
-            return list(self._session.run(list(outputs), {INPUT: slices}))
+            return list(self._session.run(list(outputs), dict(inputs)))
         except Exception as error:
             raise failure("cpu", error) from error
 

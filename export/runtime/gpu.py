@@ -36,9 +36,10 @@ class DeviceBackend:
         *,
         cuda_graph: bool = False,
         provider_options: Mapping[str, Any] | None = None,
+        whole: bool = False,
     ) -> None:
         wanted = {**_device_options(provider, precision, cuda_graph, data), **(provider_options or {})}
-        session = _open_device_session(data, provider, {name: str(value) for name, value in wanted.items()})
+        session = _open_device_session(data, provider, {name: str(value) for name, value in wanted.items()}, whole)
         used = session.get_provider_options()[EXECUTION_PROVIDERS[provider]]
         self.options = {name: used.get(name, value) for name, value in wanted.items() if not name.endswith("_path")}
         self._bind(session, provider, "cuda", cuda_graph, device_id=int(wanted.get("device_id", 0)))
@@ -58,6 +59,14 @@ class DeviceBackend:
                 buffer.update_inplace(slices)
                 self._session.run_with_iobinding(binding, run_options)
                 return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
+            except Exception as error:
+                raise failure(self._provider, error) from error
+
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs for inputs on the host, without device buffers of its own."""
+        with self._lock:
+            try:
+                return list(self._session.run(list(outputs), dict(inputs)))
             except Exception as error:
                 raise failure(self._provider, error) from error
 
@@ -112,14 +121,19 @@ class DeviceBackend:
         return binding, buffer, results if len(results) == len(outputs) else []
 
 
-def _open_device_session(data: bytes, provider: str, settings: dict[str, str]) -> Any:
-    """A session with every node on the device. Raises RunError that names the missing library or says that there is no device."""
+def _open_device_session(data: bytes, provider: str, settings: dict[str, str], whole: bool) -> Any:
+    """A session with every node on the device, except the computation of shapes in a whole artefact.
+
+    Raises:
+        RunError: that names the missing library or says that there is no device.
+    """
     import onnxruntime
 
     name = EXECUTION_PROVIDERS[provider]
     _preload(provider)
     options = session_options()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if not whole:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     onnxruntime.set_default_logger_severity(SILENT)  # it would print errors that are raised here
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)

@@ -31,8 +31,11 @@ class OpenVinoBackend:
         self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
+        return self.run_inputs(outputs, {INPUT: slices})
+
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
-            results = self._model.create_infer_request().infer({INPUT: slices})
+            results = self._model.create_infer_request().infer(dict(inputs))
             return [np.array(results[name]) for name in outputs]
         except Exception as error:
             raise failure("openvino", error) from error

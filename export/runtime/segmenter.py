@@ -12,7 +12,11 @@ from attunet.classes import Classes
 from attunet.errors import Finding, InputError
 from attunet.export.artefact.artefact import load_artefact
 from attunet.export.runtime.backends import Backend, open_backend
+from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
 from attunet.io.readers import read_volume
+from attunet.volumes.model import PreparedVolume
+from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orient_volume
+from attunet.volumes.postprocess import postprocess
 from attunet.volumes.predict import predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
@@ -134,6 +138,8 @@ class Segmenter:
             raise InputError(
                 f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
             )
+        if self.metadata.whole:
+            raise InputError(f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole")
         self._check_shape(slices.shape)
         return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
 
@@ -159,9 +165,30 @@ class Segmenter:
         Warns:
             UntrainedInputWarning: for a volume far outside the training set.
         """
-        prepared = VolumeSlices(volume, self.spec)
+        prepared = self._lazily_prepared(volume)
         self._warn(volume, stacklevel=3)
         return self.predict_prepared(prepared, batch_size=batch_size)
+
+    def prepare(self, volume: Volume) -> PreparedVolume:
+        """Input of `predict_prepared`. Raises InputError for a volume that the artefact cannot take."""
+        return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec).load()
+
+    def _lazily_prepared(self, volume: Volume) -> PreparedVolume:
+        """As `prepare`, with slices that are computed when the network needs them."""
+        return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
+
+    def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+        """Runs a whole artefact.
+
+        Args:
+            volume: float32 `(C, Z, Y, X)`, oriented as the pre-processing says.
+            spacing: of Z, Y and X, in mm.
+
+        Returns:
+            Label values `(Z, Y, X)`, before post-processing.
+        """
+        inputs = {VOLUME: np.ascontiguousarray(volume, np.float32), SPACING: np.asarray(spacing, np.float32)}
+        return self.backend.run_inputs((LABELS,), inputs)[0]
 
     def _warn(self, volume: Volume, stacklevel: int) -> tuple[Finding, ...]:
         findings = tuple(check_input(volume, self.ranges, self.spec.orientation))
@@ -169,8 +196,10 @@ class Segmenter:
             warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
         return findings
 
-    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
-        """The second half of `predict_volume`, for a volume that `attunet.volumes.slices` prepared with `spec`.
+    def predict_prepared(
+        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
+        """The second half of `predict_volume`, for the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
 
         Args:
             postprocessing: replaces the artefact's own.
@@ -178,13 +207,17 @@ class Segmenter:
         Returns:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
         """
+        finish = self.postprocessing if postprocessing is None else postprocessing
+        if isinstance(prepared, OrientedVolume):
+            labels = self.segment_oriented(prepared.data, prepared.spacing)
+            indices = class_indices(labels, self.classes, prepared.grid)
+            return postprocess(indices, len(self.classes), prepared.grid.native_spacing, finish)
         fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
         if any(side and side != length for side, length in zip(fixed, window, strict=True)):
             raise InputError(
                 f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
                 f"{window[0]} × {window[1]} after resampling"
             )
-        finish = self.postprocessing if postprocessing is None else postprocessing
         return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
@@ -211,7 +244,7 @@ class Segmenter:
         """
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
-            prepared = VolumeSlices(volume, self.spec)
+            prepared = self._lazily_prepared(volume)
             findings = self._warn(volume, stacklevel=3)
             return Prediction(volume, self.predict_prepared(prepared), findings)
         except InputError as error:

@@ -11,6 +11,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.geometry import resize_linear
 
 SIDE, STRIDE = 64, 4
+DIFFERENT_LABELS = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}  # allowed fraction of other labels from a whole artefact
 # Largest allowed root mean square of the difference on another provider, as a fraction of the root mean square of the logits.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
@@ -39,8 +40,16 @@ class Verification:
 def make_self_test(segmenter: Segmenter) -> SelfTest:
     """A self test with the output of `segmenter`."""
     about = segmenter.metadata
+    if about.whole:
+        volume = np.repeat(_blobs(about.spec.num_channels, SIDE, SIDE).swapaxes(0, 1), 2, axis=1)
+        return SelfTest(volume, _labels(segmenter, volume), 1, DIFFERENT_LABELS[about.precision])
     slices = _blobs(about.spec.in_channels, about.height or SIDE, about.width or SIDE)
     return SelfTest(slices, segmenter.logits(slices)[:, :, ::STRIDE, ::STRIDE], STRIDE, TOLERANCE[about.precision])
+
+
+def _labels(segmenter: Segmenter, volume: np.ndarray) -> np.ndarray:
+    """Label values float32 (1, Z, Y, X) of a whole artefact, for a volume with pixels of 1.25 times the network's."""
+    return segmenter.segment_oriented(volume, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))[None].astype(np.float32)
 
 
 def _blobs(channels: int, height: int, width: int) -> np.ndarray:
@@ -65,6 +74,8 @@ def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None)
     test = segmenter.metadata.self_test
     if test is None:
         raise InputError(f"{path}: has no self test")
+    if segmenter.metadata.whole:
+        return _verify_whole(segmenter, test, provider)
     logits = segmenter.logits(test.slices)[:, :, :: test.stride, :: test.stride]
     if logits.shape != test.logits.shape:
         raise InputError(f"{path}: the logits of the self test have the shape {test.logits.shape}, those of the graph {logits.shape}")
@@ -77,6 +88,19 @@ def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None)
     )
     if not result.difference <= result.tolerance:  # NaN fails
         raise RunError(f"{path}: computes other logits than at export: {result}")
+    return result
+
+
+def _verify_whole(segmenter: Segmenter, test: SelfTest, provider: str) -> Verification:
+    labels = _labels(segmenter, test.slices)
+    if labels.shape != test.logits.shape:
+        raise InputError(
+            f"{segmenter.path}: the labels of the self test have the shape {test.logits.shape}, those of the graph {labels.shape}"
+        )
+    different = float((labels != test.logits).mean())
+    result = Verification(provider, different, test.tolerance, 1 - different)
+    if different > test.tolerance:
+        raise RunError(f"{segmenter.path}: computes other labels than at export: {result}")
     return result
 
 

@@ -22,7 +22,7 @@ from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-Also = Callable[[Volume, VolumeSlices, Path], None]  # what is written beside a label map
+Also = Callable[[Volume, Path], None]  # writes other maps of a volume beside its label map
 
 
 def predict(
@@ -37,7 +37,7 @@ def predict(
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
-    attention: also writes every gate's map beside the label map, `NAME-attention-1.nii.gz` of the deepest gate and so on.
+    attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
     dicom_seg: in a folder, the label maps of DICOM series are DICOM SEG (`NAME.dcm`); of a single series, where `output` ends in .dcm.
     In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
     how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
@@ -71,7 +71,7 @@ def _predict_one(model: Model, job: Job, also: Also | None) -> None:
     indices = model.predict_prepared(prepared)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
-        also(volume, prepared, job.write)
+        also(volume, job.write)
     write_labels(job.write, indices, model.classes, volume)
     logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
@@ -108,7 +108,8 @@ def check_output(source: Path, output: Path, endings: tuple[str, ...] | None) ->
         raise InputError(f"{output}: must be a folder outside the input's")
 
 
-def _write_attention(model: Model, volume: Volume, prepared: VolumeSlices, write: Path) -> None:
+def _write_attention(model: Model, volume: Volume, write: Path) -> None:
+    prepared = VolumeSlices(volume, model.spec).load()
     for number, values in enumerate(attention_volumes(model.attention, prepared), 1):
         write_map(write.with_name(f"{stem_of(write)}-attention-{number}.nii.gz"), values, volume)
 

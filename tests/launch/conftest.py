@@ -23,5 +23,8 @@ def run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artefact(run: Path) -> Path:
     """That run, exported with the maps of its gates."""
     path = run.parent / "small.onnx"
-    assert run_command(cli, "attunet", ["export", str(run), str(path), "--attention"]) == 0
+    assert (
+        run_command(cli, "attunet", ["export", str(run), str(path), "--output", "labels", "--output", "logits", "--output", "attention"])
+        == 0
+    )
     return path

@@ -7,10 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Network, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
+from attunet.volumes.volume import Volume
+
+PreparedVolume = VolumeSlices | OrientedVolume
 
 
 class Model(Protocol):
@@ -53,7 +57,12 @@ class Model(Protocol):
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         """Attention maps of prepared slices, one `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
 
-    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
+    def prepare(self, volume: Volume) -> PreparedVolume:
+        """Input of `predict_prepared`. Raises InputError for a volume that the model cannot take."""
+
+    def predict_prepared(
+        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` on the volume's own grid; `postprocessing` replaces the model's own."""
 
 
@@ -83,6 +92,12 @@ class NetworkModel:
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.maps(slices) if self.maps else ()
 
-    def predict_prepared(self, prepared: VolumeSlices, *, batch_size: int = 8, postprocessing: Postprocessing | None = None) -> np.ndarray:
+    def prepare(self, volume: Volume) -> VolumeSlices:
+        return VolumeSlices(volume, self.spec).load()
+
+    def predict_prepared(
+        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+    ) -> np.ndarray:
+        assert not isinstance(prepared, OrientedVolume)
         finish = self.postprocessing if postprocessing is None else postprocessing
         return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)

@@ -1,4 +1,4 @@
-"""Input and output of a whole artefact, whose graph takes a volume and gives its label map."""
+"""Input and output of a graph that takes a whole volume and gives its label map."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,10 @@ from attunet.volumes.slices import Grid, as_colour, assemble, make_grid
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
-VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # names in the graph
-
 
 @dataclass(frozen=True, eq=False)
 class OrientedVolume:
-    """Input of a whole artefact.
+    """A volume as oriented slices, in its own intensities and resolution.
 
     Args:
         data: float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X.
@@ -63,7 +61,7 @@ def _spacing(grid: Grid, spec: PreprocessSpec) -> np.ndarray:
 
 
 def class_indices(labels: np.ndarray, classes: Classes, grid: Grid) -> np.ndarray:
-    """Label values `(Z, Y, X)` of a whole artefact as class indices uint8 `(X, Y, Z)` on the native axes."""
+    """Label values `(Z, Y, X)` of oriented slices as class indices uint8 `(X, Y, Z)` on the native axes."""
     order = np.argsort(classes.values)
     indices = order[np.searchsorted(np.array(classes.values)[order], labels)].astype(np.uint8)
     return assemble(indices, grid)
