@@ -8,9 +8,10 @@ import click
 from attunet.config import MODELS
 from attunet.launch.commands.serve import serve_command
 from attunet.launch.exit_codes import debug_option, run_command
-from attunet.launch.options import PATH, FoldList, config_options, source_options
+from attunet.launch.options import PATH, FoldList, config_options, read_option, source_options
 from attunet.launch.train import train_command
 from attunet.presets import read_config
+from attunet.sources.find_cases import SourceOptions
 from attunet.system.plain_text import printable
 from attunet.version import __version__
 
@@ -73,9 +74,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 def prepare(
     source: Path,
     store: Path,
-    layout: str,
-    classes: str | None,
-    case_pattern: str | None,
+    options: SourceOptions,
     config_name: str | None,
     settings: tuple[str, ...],
     folds: int,
@@ -84,21 +83,18 @@ def prepare(
     allow_unlabelled: bool,
     strict: bool,
 ) -> None:
-    """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip archive)."""
+    """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip or tar archive)."""
     from attunet.preparation.prepare import prepare as run
-    from attunet.sources.codings import parse_classes
 
     run(
         source,
         store,
         read_config(config_name, settings).data,
-        layout=layout,
+        options=options,
         folds=folds,
         seed=seed,
         splits_file=splits,
         allow_unlabelled=allow_unlabelled,
-        classes=parse_classes(classes) if classes else None,
-        case_pattern=case_pattern,
         strict=strict,
     )
 
@@ -112,18 +108,16 @@ def prepare(
 @debug_option
 def inspect(
     path: Path,
-    layout: str,
-    classes: str | None,
-    case_pattern: str | None,
+    options: SourceOptions,
     picture: Path | None,
     augmented: Path | None,
     config_name: str | None,
     settings: tuple[str, ...],
 ) -> None:
     """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
-    from attunet.launch.commands.inspect import SourceOptions, describe
+    from attunet.launch.commands.inspect import describe
 
-    for line in describe(path, SourceOptions(layout, classes, case_pattern, picture)):
+    for line in describe(path, options, picture):
         click.echo(printable(line))
     if augmented is not None:
         from attunet.plots.augmented import draw_augmented
@@ -293,6 +287,7 @@ def evaluate(
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
 @click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
 @click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
+@read_option
 @debug_option
 def predict(
     paths: tuple[Path, ...],
@@ -302,11 +297,12 @@ def predict(
     device: str,
     server: str | None,
     token_file: Path | None,
+    readings: tuple[str, ...],
 ) -> None:
     """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
 
     OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
-    NIfTI, PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
+    in the input's format; PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
     """
     if len(paths) not in ((2, 3) if server else (3,)):
         raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
@@ -320,9 +316,10 @@ def predict(
         with Client(server, token=read_token(token_file) if token_file else None) as client:
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
+    from attunet.decisions import parse_choices
     from attunet.launch.commands.predict import predict as run
 
-    run(*paths, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device)
+    run(*paths, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device, choices=parse_choices(readings))
 
 
 @cli.command(short_help="Try an artefact on this machine.")

@@ -1,12 +1,16 @@
 """What several commands share: presets, settings, folds."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from attunet.decisions import parse_choices
 from attunet.presets import preset_names
+from attunet.sources.codings import parse_classes
+from attunet.sources.find_cases import SourceOptions
 
 PATH = click.Path(path_type=Path)
 
@@ -22,14 +26,51 @@ def config_options(command: Callable[..., object]) -> Callable[..., object]:
 
 
 def source_options(command: Callable[..., object]) -> Callable[..., object]:
-    """How a source is read."""
+    """Options of reading a source; the command gets them as one argument `options`, a `SourceOptions`."""
+
+    @functools.wraps(command)
+    def with_options(
+        *,
+        layout: str,
+        classes: str | None,
+        case_pattern: str | None,
+        images: str | None,
+        masks: str | None,
+        readings: tuple[str, ...],
+        **others: object,
+    ) -> object:
+        options = SourceOptions(
+            layout=layout,
+            classes=parse_classes(classes) if classes else None,
+            case_pattern=case_pattern,
+            images=_names(images),
+            masks=_names(masks),
+            choices=parse_choices(readings),
+        )
+        return command(options=options, **others)
+
+    wrapped: Callable[..., object] = with_options
     for option in (
+        read_option,
+        click.option("--masks", metavar="NAME,...", help="Parts of the names of masks that count; others are left out."),
+        click.option("--images", metavar="NAME,...", help="Parts of the names of images that are channels, in their order."),
         click.option("--case-pattern", metavar="REGEX", help="Its first group, found in a case's name, is the patient."),
         click.option("--classes", metavar="NAME=VALUE,...", help="Names of the label values; ignore=V is a value that nothing counts."),
         click.option("--layout", default="auto", show_default=True, help="How files make cases; auto looks, and says what it took."),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def read_option(command: Callable[..., object]) -> Callable[..., object]:
+    """`--read`: the readings that a user chooses."""
+    return click.option(
+        "--read", "readings", metavar="RULE=VALUE", multiple=True, help="Another reading than the one that is `decided`; may be repeated."
+    )(command)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
 
 
 class Fold(click.ParamType):

@@ -28,8 +28,51 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {
-    "exif-orientation": Rule("camera orientation of photographs and masks (EXIF)", "applied, as viewers do", choices=("apply", "ignore")),
-    "alpha-mask": Rule("masks with an alpha channel", "alpha is the mask where the colours are constant", choices=("auto", "drop")),
+    "fourth-axis": Rule(
+        "NIfTI, MGZ and ITK files with a fourth axis", "its entries are channels", option="split the file into one for each moment"
+    ),
+    "exif-orientation": Rule(
+        "photographs and masks with a camera orientation (EXIF)", "it is applied, as viewers do", choices=("apply", "ignore")
+    ),
+    "alpha-mask": Rule(
+        "masks with an alpha channel",
+        "alpha is the mask where one colour is painted; else it says what is background",
+        choices=("mask", "drop"),
+    ),
+    "raw-tiff": Rule("TIFF masks that say white is zero", "samples are read as stored", choices=("raw", "inverted")),
+    "mask-colours": Rule(
+        "masks with a palette or in colours",
+        "the indices where they agree in all files, else a colour is a class",
+        option='--classes "liver=#ff0000,..."',
+    ),
+    "mask-greys": Rule(
+        "masks with smoothed edges",
+        "greys with regions of their own are classes; edges go to the nearest of them",
+        option="--classes with every value",
+    ),
+    "rounded-labels": Rule("label values within 0.001 of whole numbers", "they are rounded", option="write the masks as integers"),
+    "nan-labels": Rule("NaN in masks that are whole numbers elsewhere", "it is background", option="write the masks as integers"),
+    "overlapping-classes": Rule(
+        "classes in files of their own that overlap", "an error with the number of voxels", choices=("refuse", "first", "last")
+    ),
+    "mask-files": Rule("cases with several mask files", "names that recur are classes, numbered ones objects", option="--masks NAME,..."),
+    "mask-folder": Rule("several folders of masks", "the one whose name says most", option="--masks NAME"),
+    "image-roles": Rule("several images of a case", "the usual ones on the mask's grid are channels", option="--images NAME,..."),
+    "published-split": Rule("labelled cases in a folder named test", "they are the test set", choices=("test", "mix")),
+    "unlabelled-part": Rule("folders named test or validation without any mask", "left out of the store", option="--allow-unlabelled"),
+    "dicom-bits": Rule(
+        "DICOM with fewer bits stored than allocated",
+        "the bits beyond are no values; the sign is extended",
+        choices=("stored", "allocated"),
+    ),
+    "dicom-preamble": Rule(
+        "DICOM files without the 128-byte preamble", "they are read where a series needs them", choices=("read", "skip")
+    ),
+    "monochrome1": Rule(
+        "DICOM whose lowest value is white (MONOCHROME1)",
+        "inverted, but for CT and PET, whose values have a unit",
+        choices=("auto", "stored", "inverted"),
+    ),
 }
 
 Choices = Mapping[str, str]
@@ -65,24 +108,26 @@ def parse_choices(texts: Iterable[str]) -> dict[str, str]:
     return choices
 
 
-def as_findings(decisions: Mapping[str, Iterable[Decision]]) -> list[Finding]:
+def as_findings(decisions: Mapping[str | None, Iterable[Decision]]) -> list[Finding]:
     """One finding for each different decision, with the number of cases that share it.
 
     Args:
-        decisions: the decisions of each case, by its name.
+        decisions: the decisions of each case, by its name; of None, those about the whole source.
     """
-    cases: dict[Decision, list[str]] = {}
+    cases: dict[Decision, list[str | None]] = {}
     for case, made in decisions.items():
         for decision in dict.fromkeys(made):
             cases.setdefault(decision, []).append(case)
     return [_finding(decision, names, len(decisions)) for decision, names in cases.items()]
 
 
-def _finding(decision: Decision, cases: list[str], total: int) -> Finding:
+def _finding(decision: Decision, cases: list[str | None], total: int) -> Finding:
     rule = RULES[decision.rule]
     option = rule.option or f"--read {decision.rule}={'|'.join(rule.choices[1:])}"
-    text = f"{decision.text} ({len(cases)} of {total} cases; otherwise: {option})"
-    return Finding(cases[0] if len(cases) == 1 and total > 1 else None, decision.rule, len(cases), "decided", text)
+    share = "" if None in cases else f"{len(cases)} of {total} cases; "
+    return Finding(
+        cases[0] if len(cases) == 1 else None, decision.rule, len(cases), "decided", f"{decision.text} ({share}otherwise: {option})"
+    )
 
 
 def rules_table() -> str:

@@ -46,4 +46,7 @@ class Finding:
 
     def log(self, logger: logging.Logger, file: str | Path | None = None) -> None:
         """Sends the line to a log at the finding's own level."""
-        logger.log(logging.WARNING if self.level == "warning" else logging.ERROR, self.describe(file))
+        if self.level == "decided":
+            logger.info(f"decided: {self.describe(file)}")
+        else:
+            logger.log(logging.WARNING if self.level == "warning" else logging.ERROR, self.describe(file))

@@ -1,4 +1,4 @@
-"""A prepared data set on disk: opening it, its cases, its folds, and the way back to the user's own files."""
+"""A prepared data set on disk: its cases, its folds, and the user's own files that it was made of."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
 from attunet.sources.codings import to_indices
-from attunet.sources.read_case import content_hash, joined_hash, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
@@ -36,6 +36,7 @@ class Case:
         image_files, label_files: paths relative to the source.
         source_sha256: path -> SHA-256 of each of these files.
         label_mapping: value in the mask -> class index; None without labels.
+        label_values: the label value of each mask file's foreground; empty where the masks' own values count.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     label_files: tuple[str, ...]
     source_sha256: dict[str, str]
     label_mapping: dict[int, int] | None
+    label_values: tuple[int, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -83,13 +85,13 @@ class Store:
 
     @property
     def source_root(self) -> Path:
-        """Where the source was when the store was made; relative ones lie in the store itself."""
+        """Source folder at preparation time; relative paths are inside the store."""
         return self.path / str(self.manifest["source"])
 
     @property
-    def frames(self) -> bool:
-        """Whether the fourth axis of a file holds channels."""
-        return bool(self.manifest["frames"])
+    def choices(self) -> dict[str, str]:
+        """The user's readings of the source, by rule."""
+        return dict(self.manifest["choices"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
         """Of the voxels of `image` and `label`, along `(Z, H, W)`: in mm, or in pixels where the source has no physical spacing."""
@@ -157,12 +159,13 @@ class Store:
             if content_hash(path) != sha256:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
-        volume = read_image(images, frames=self.frames)
+        volume = read_image(images, choices=self.choices)
         if case.label_mapping is None:
             return volume, None
         masks = tuple(root / file for file in case.label_files)
-        labels, _ = read_labels(masks, volume, images[0])
-        return volume, to_indices(labels, case.label_mapping, masks[0])
+        options = MaskOptions(case.label_values, tuple(self.manifest["grey_levels"]), self.choices)
+        mask = read_labels(masks, volume, images[0], options)
+        return volume, to_indices(mask.values, case.label_mapping, masks[0])
 
 
 def open_store(path: str | Path) -> Store:
@@ -178,7 +181,8 @@ def open_store(path: str | Path) -> Store:
     at = _read_manifest(path)
     for key in ("name", "source"):
         at.text(key, MAX_PATH)
-    at.flag("frames")
+    at.require("choices", lambda v: isinstance(v, dict) and all(isinstance(value, str) for value in v.values()), "texts by rule")
+    at.require("grey_levels", lambda v: isinstance(v, list) and all(type(level) is int for level in v), "a list of whole numbers")
     cases = tuple(_case(row) for row in at.rows("cases"))
     return Store(
         path=path,
@@ -222,6 +226,7 @@ def _case(at: Fields) -> Case:
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
         label_mapping=_mapping(at) if labels else None,
+        label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
     )
 
 

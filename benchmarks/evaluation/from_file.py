@@ -42,7 +42,7 @@ def predict_from_file(model: Model, store: Store, case: Case, source: Path | Non
     network, root = _TimedNetwork(model.logits), source or store.source_root
     with tempfile.TemporaryDirectory() as folder:
         marks = [time.perf_counter()]
-        volume = read_image(tuple(root / file for file in case.image_files), frames=store.frames)
+        volume = read_image(tuple(root / file for file in case.image_files), choices=store.choices)
         marks.append(time.perf_counter())
         prepared = model.prepare(volume)
         marks.append(time.perf_counter())

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
@@ -111,10 +112,10 @@ def predict_cohort(
 
 
 def read_prepared(job: Job, model: Model) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """A job's volume, the model's input, and warnings about a volume far outside the training set."""
+    """A job's volume, the model's input, and findings: readings that could be others, values far outside the training set."""
     volume = job.input.read(model.spec.num_channels)
     prepared = model.prepare(volume)
-    return volume, prepared, check_input(volume, model.ranges, model.spec.orientation)
+    return volume, prepared, [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)]
 
 
 def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from attunet.errors import InputError, RunError
-from attunet.io.dicom import is_dicom
+from attunet.io.dicom_file import is_dicom
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
-"""`attunet inspect`: what a path holds, in plain lines, and what looks wrong with it."""
+"""`attunet inspect`: the contents of a path in plain lines, and what looks wrong with them."""
 
-import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,15 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.config import DataConfig
+from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
-from attunet.io.dicom import is_dicom
-from attunet.preparation.case_facts import CaseFacts, scan_case
-from attunet.preparation.checks import check_cases
-from attunet.preparation.resolve_data import Settled, settle
-from attunet.sources.case_files import CaseFiles, Source, files_in
-from attunet.sources.codings import parse_classes, to_indices
-from attunet.sources.find_cases import find_cases
-from attunet.sources.read_case import read_image, read_labels
+from attunet.io.dicom_file import is_dicom
+from attunet.preparation.case_facts import CaseFacts
+from attunet.preparation.survey import Survey, survey
+from attunet.sources.case_files import files_in
+from attunet.sources.codings import to_indices
+from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import MANIFEST, Store, open_store
 from attunet.system.log_lines import forward_log
@@ -26,33 +25,28 @@ from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceOptions:
-    """How a source is read, as for `prepare`; picture: where a sheet of all cases goes."""
+def describe(path: Path, options: SourceOptions, picture: Path | None = None) -> Iterator[str]:
+    """Lines about a source, a store, a run, an artefact or one volume.
 
-    layout: str = "auto"
-    classes: str | None = None
-    case_pattern: str | None = None
-    picture: Path | None = None
+    Args:
+        path: any of these.
+        options: how a source is read.
+        picture: a PNG file for a page with all cases of a source or a store.
 
-    def find(self, path: Path) -> Source:
-        classes = parse_classes(self.classes) if self.classes else None
-        return find_cases(path, self.layout, classes=classes, case_pattern=self.case_pattern)
-
-
-def describe(path: Path, options: SourceOptions) -> Iterator[str]:
-    """Lines about a source, a store, a run, an artefact or one volume. Raises InputError for a path that is none of these."""
+    Raises:
+        InputError: for a path that is none of these.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         if (path / MANIFEST).is_file():
-            return _store(path, options.picture)
+            return _store(path, picture)
         if any(is_dicom(file) for file in files_in(path)):
-            return _volume(path)
-        return _run(path) if _holds_runs(path) else _source(path, options)
+            return _volume(path, options.choices)
+        return _run(path) if _holds_runs(path) else _source(path, options, picture)
     if is_archive(path):
-        return _archive(path, options)
-    return _artefact(path) if path.suffix == ".onnx" else _volume(path)
+        return _archive(path, options, picture)
+    return _artefact(path) if path.suffix == ".onnx" else _volume(path, options.choices)
 
 
 def _store(path: Path, picture: Path | None) -> Iterator[str]:
@@ -60,8 +54,8 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
     spec, labelled = store.spec, [c for c in store.cases if c.labelled]
     yield f"{path}: a store of {len(store.cases)} cases ({len(labelled)} labelled), {sum(c.num_slices for c in store.cases)} slices"
     yield f"  source    {store.source_root}{'' if store.source_root.exists() else ' (not there now: name it with --source)'}"
-    yield f"  classes   {_classes_in_words(store.classes)}"
-    yield f"  slices    {_spec_in_words(spec)}"
+    yield f"  classes   {_describe_classes(store.classes)}"
+    yield f"  slices    {_describe_spec(spec)}"
     for fold in range(store.num_folds):
         training, held_out = store.split(fold)
         yield f"  fold {fold}    {len(training)} cases to train on, left out: {', '.join(held_out)}"
@@ -102,7 +96,7 @@ def _run(path: Path) -> Iterator[str]:
     what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} runs"
     yield f"{path}: {what} of {run.config.model.name}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
-    yield f"  slices    {_spec_in_words(run.spec)}"
+    yield f"  slices    {_describe_spec(run.spec)}"
     yield f"  trained   {', '.join(run.training_cases)}"
     yield f"  left out  {', '.join(run.held_out) or 'nothing'}"
     if run.num_members > 1:
@@ -112,7 +106,7 @@ def _run(path: Path) -> Iterator[str]:
     for row in validations[-2:]:
         dice = row["dice"]
         where = "on the native grid" if row["event"] == "native" else "on the store's grid"
-        yield f"  Dice      {_dice_in_words(dice)} at step {row['step']}, {where}"
+        yield f"  Dice      {_describe_dice(dice)} at step {row['step']}, {where}"
     if not rows:
         yield "warning: metrics.jsonl has no line"
 
@@ -124,86 +118,81 @@ def _artefact(path: Path) -> Iterator[str]:
     yield card(path)
 
 
-def _archive(path: Path, options: SourceOptions) -> Iterator[str]:
-    """As the folder that is in it, unpacked for as long as it is looked at."""
+def _archive(path: Path, options: SourceOptions, picture: Path | None) -> Iterator[str]:
+    """The lines of the folder in an archive, which is unpacked as long as it is inspected."""
     with tempfile.TemporaryDirectory(prefix="attunet-inspect-") as folder:
-        root, said = Path(folder, path.stem), list[str]()
+        root, logged = Path(folder, path.name.partition(".")[0]), list[str]()
         try:
-            with forward_log(said.append):
+            with forward_log(logged.append):
                 unpack(path, root, options.layout)
-            yield from said
-            for line in _source(root, options):
+            yield from logged
+            for line in _source(root, options, picture):
                 yield line.replace(str(root), str(path))
         except InputError as error:
             raise InputError(str(error).replace(str(root), str(path))) from None
 
 
-def _source(path: Path, options: SourceOptions) -> Iterator[str]:
+def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterator[str]:
     """Reads every case; a case that cannot be read is a line, not the end."""
-    source = options.find(path)
-    patients = {case.patient: case.case for case in source.cases}
+    source = find_cases(path, options)
+    patients = {case.patient for case in source.cases}
     yield f"{path}: a source, layout {source.layout} ({source.reason}): {len(source.cases)} cases of {len(patients)} patients"
     yield from (f"  {note}" for note in source.notes)
-    good: dict[CaseFiles, CaseFacts] = {}
-    for case in source.cases:
-        try:
-            good[case] = scan_case(case, frames=source.frames)
-        except InputError as error:
-            yield f"error: {error}"
-            continue
-        yield f"  {_facts_in_words(good[case])}"
-    if not good:
-        return
-    facts = list(good.values())
-    yield from (f"warning: {f.case}: has no mask; it can be predicted, not trained on" for f in facts if f.label_values is None)
+    errors: list[InputError] = []
     try:
-        settled = settle(dataclasses.replace(source, cases=tuple(good)), facts, DataConfig())
+        seen = survey(source, DataConfig(), on_error=errors.append)
     except InputError as error:
+        yield from (f"error: {unreadable}" for unreadable in errors)
         yield f"error: {error}"
         return
-    yield f"  classes   {_classes_in_words(settled.classes)}"
-    yield f"  slices    {_spec_in_words(settled.spec)}, as prepare would choose"
-    for finding in check_cases(facts, {case.case: case.patient for case in good}, settled.mappings, settled.classes):
-        yield finding.line()
-    if options.picture is not None:
-        cases, title = _read(good, settled, source.frames), f"{path.name}: {len(good)} cases"
+    yield from (f"  {_describe_facts(facts)}" for facts in seen.facts)
+    yield from (f"error: {error}" for error in errors)
+    yield from (f"warning: {f.case}: has no mask; it can be predicted, not trained on" for f in seen.facts if f.label_values is None)
+    yield f"  classes   {_describe_classes(seen.resolved.classes)}"
+    yield f"  slices    {_describe_spec(seen.resolved.spec)}, as prepare would choose"
+    yield from (finding.line() for finding in seen.findings)
+    if picture is not None:
         from attunet.plots.contact_sheet import draw_cases
 
-        draw_cases(options.picture, cases, settled.classes, slice_axis=settled.spec.slice_axis, title=title)
-        yield f"picture: {options.picture}"
+        title = f"{path.name}: {len(seen.facts)} cases"
+        draw_cases(picture, _read(seen), seen.resolved.classes, slice_axis=seen.resolved.spec.slice_axis, title=title)
+        yield f"picture: {picture}"
 
 
-def _read(good: dict[CaseFiles, CaseFacts], settled: Settled, frames: bool) -> Iterator[tuple[str, Volume, np.ndarray | None]]:
-    for case, facts in good.items():
-        volume = read_image(case.images, frames=frames)
+def _read(seen: Survey) -> Iterator[tuple[str, Volume, np.ndarray | None]]:
+    source, mappings = seen.source, seen.resolved.mappings
+    for case in source.cases:
+        volume = read_image(case.images, choices=source.choices)
         labels = None
-        if case.labels and facts.case in settled.mappings:
-            values, _ = read_labels(case.labels, volume, case.images[0])
-            labels = to_indices(values, settled.mappings[facts.case], case.labels[0])
+        if case.labels and case.case in mappings:
+            options = MaskOptions(case.label_values, source.grey_levels, source.choices)
+            mask = read_labels(case.labels, volume, case.images[0], options)
+            labels = to_indices(mask.values, mappings[case.case], case.labels[0])
         yield case.case, volume, labels
 
 
-def _facts_in_words(facts: CaseFacts) -> str:
+def _describe_facts(facts: CaseFacts) -> str:
     low, high = facts.intensity[0]["min"], facts.intensity[0]["max"]
     labels = "no mask" if facts.label_values is None else f"label values {', '.join(map(str, facts.label_values))}"
     size = f"{' × '.join(map(str, facts.native_shape))} voxels of {_mm(facts.spacing)} {facts.unit}"
     return f"{facts.case}: {size}, intensities {low:g} to {high:g}, {labels}"
 
 
-def _volume(path: Path) -> Iterator[str]:
+def _volume(path: Path, choices: Choices) -> Iterator[str]:
     from attunet.io.readers import read_volume
 
-    volume = read_volume(path, channels=None)
+    volume = read_volume(path, channels=None, choices=choices)
     shape = " × ".join(map(str, volume.shape))
     yield f"{path}: a volume, {shape} voxels of {_mm(volume.spacing)} {volume.unit}, {len(volume.data)} channel(s)"
     yield f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean {volume.data.mean():.4g}"
+    yield from (finding.line() for finding in as_findings({None: volume.decisions}))
 
 
-def _classes_in_words(classes: Classes) -> str:
+def _describe_classes(classes: Classes) -> str:
     return ", ".join(f"{value} {name}" for name, value in zip(classes.names, classes.values, strict=True))
 
 
-def _spec_in_words(spec: PreprocessSpec) -> str:
+def _describe_spec(spec: PreprocessSpec) -> str:
     spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
@@ -212,7 +201,7 @@ def _spec_in_words(spec: PreprocessSpec) -> str:
     )
 
 
-def _dice_in_words(dice: dict[str, Any]) -> str:
+def _describe_dice(dice: dict[str, Any]) -> str:
     organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
     return f"{dice['mean'] or 0:.4f} ({organs})"
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.cohort import Job, predict_cohort, read_prepared
-from attunet.io.readers import stem_of
+from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
@@ -34,11 +35,13 @@ def predict(
     dicom_seg: bool = False,
     provider: str = "cpu",
     device: str = "cpu",
+    choices: Choices = NOTHING,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
     attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
     dicom_seg: in a folder, the label maps of DICOM series are DICOM SEG (`NAME.dcm`); of a single series, where `output` ends in .dcm.
+    choices: the user's readings (`--read RULE=VALUE`), by rule.
     In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
     how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
     """
@@ -46,7 +49,7 @@ def predict(
     if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
     also = partial(_write_attention, predictor) if attention else None
-    inputs = find_inputs(source, predictor.spec.num_channels)
+    inputs = find_inputs(source, predictor.spec.num_channels, choices)
     is_one = source.is_file() or inputs[0].files == (source,)
     check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:

@@ -132,7 +132,7 @@ def test_photographs_with_smoothed_masks(attunet, tmp_path: Path) -> None:
     photographs(tmp_path / "photos", 4)
     model, said = trained(attunet, tmp_path, tmp_path / "photos", 200)
     assert any("spacing as it is, window 64 × 64 pixels" in line for line in said)
-    assert any("[smoothed-masks]" in line for line in said)
+    assert any("[mask-greys]" in line for line in said)
     done = attunet("predict", model, tmp_path / "photos/images", tmp_path / "predicted")
     assert done.code == 0, done.err
     paths = sorted((tmp_path / "predicted").iterdir())

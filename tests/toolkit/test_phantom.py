@@ -6,7 +6,7 @@ import pytest
 
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
-from attunet.io.readers import read_label_array, read_volume
+from attunet.io.readers import read_mask, read_volume
 from attunet.phantom import PhantomCase, generate_case, write_phantom
 
 REDUCE = 4
@@ -94,7 +94,8 @@ def test_files_are_the_same_bytes_and_go_through_the_readers(tmp_path: Path) -> 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     case = generate_case(5, 1, reduce=REDUCE)
     volume = read_volume(tmp_path / "a" / "02-T2SPIR-src.nii.gz")
-    labels, affine = read_label_array(tmp_path / "a" / "02-T2SPIR-mask.nii.gz")
+    mask = read_mask(tmp_path / "a" / "02-T2SPIR-mask.nii.gz")
+    labels, affine = mask.data[0], mask.affine
     np.testing.assert_array_equal(volume.data[0], case.image)
     np.testing.assert_array_equal(labels, case.labels)
     np.testing.assert_allclose(volume.affine, case.affine, atol=1e-4)

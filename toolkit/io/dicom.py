@@ -1,50 +1,29 @@
-"""One DICOM series of uncompressed slices, through pydicom (the extra `dicom`). Nothing of a header but geometry is kept."""
+"""One DICOM series, a file per slice or one file of many frames. Nothing of a header but geometry is kept."""
 
-import re
-import struct
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from attunet.decisions import Decision, choice
 from attunet.errors import InputError
-from attunet.io.nifti import MAX_VOXELS, checked_affine
+from attunet.io.dicom_file import check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
+from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.volumes.volume import Volume
 
-IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-MAX_FILE_BYTES = 2**30
 MAX_SLICES = 16384
-MAX_SIDE = 2**15
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
-LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
-
-Result = TypeVar("Result")
-
-# What pydicom raises on files that are damaged; headers are parsed when an element is asked for.
-FILE_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    NotImplementedError,
-    RecursionError,
-    EOFError,
-    AssertionError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
 class SliceNames:
-    """The files of a series in the order of its slices, and their folder; a volume's `header`, so that masks in files of their own find
-    their slice and a segmentation its series."""
+    """The files of a series in the order of its slices, and their folder.
+
+    It is a volume's `header`: masks in files of their own find their slice by it, and a segmentation its series.
+    """
 
     folder: Path
     names: tuple[str, ...]
@@ -61,128 +40,116 @@ class _Slice:
     series: str
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file has the mark of the DICOM file format."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+def read_series(path: Path, options: ReadOptions) -> Volume:
+    """Reads the one DICOM series of a folder, or a single file.
 
+    Files that are no DICOM are left out, and so is a DICOMDIR.
 
-def read_series(path: Path) -> Volume:
-    """A folder's one series, or a single file, as `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal.
+    Args:
+        path: the folder or the file.
+        options: the user's readings.
 
-    Files without DICOM's mark are left aside, as are DICOMDIR files. Raises InputError where slices differ in size, spacing, direction or
-    series, lie in the same place or unevenly, or where a file is damaged, compressed, in colour or has several frames.
+    Returns:
+        `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
+
+    Raises:
+        InputError: where slices differ in size, spacing, direction or series, lie in the same place or unevenly, or where a file is
+            damaged, in colour, or is no image of slices.
     """
-    files = _files(path)
+    files = _files(path, options)
     if not files:
         raise InputError(f"{path}: the folder has no DICOM files")
     if len(files) > MAX_SLICES:
         raise InputError(f"{path}: at most {MAX_SLICES} slices are supported, got {len(files)}")
-    slices, values = [], 0
+    slices: list[_Slice] = []
+    decisions: dict[Decision, None] = {}
+    voxels = 0
     for file in files:
-        slices.append(_read_slice(file))
-        values += slices[-1].pixels.size
-        if values > MAX_VOXELS:
+        for one, made in _read_file(file, options):
+            slices.append(one)
+            decisions |= dict.fromkeys(made)
+            voxels += one.pixels.size
+        if voxels > MAX_VOXELS:
             raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported")
+    if any(_without_preamble(file) for file in files):
+        decisions[Decision("dicom-preamble", "files without the 128-byte preamble are read too")] = None
     slices, affine = _in_order(path, slices)
     data = np.stack([s.pixels.T for s in slices], axis=-1)[None]
-    return Volume(
-        data, checked_affine(path, affine), header=SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
-    )
+    if data.dtype == np.float64:
+        data = data.astype(np.float32)  # slices of large integers beside rescaled ones
+    names = SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
+    return Volume(data, checked_affine(path, affine), header=names, decisions=tuple(decisions))
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        if not is_dicom(path):
-            raise InputError(f"{path}: is no DICOM file (bytes 129 to 132 must be DICM)")
-        return [path]
-    regular = (p for p in path.iterdir() if p.is_file() and not p.is_symlink() and not p.name.startswith("."))
+def series_files(folder: Path) -> list[Path]:
+    """The DICOM files directly in a folder, sorted; links, hidden files and DICOMDIR are left out."""
+    regular = (p for p in folder.iterdir() if p.is_file() and not p.is_symlink() and not p.name.startswith("."))
     return sorted(p for p in regular if p.name.upper() != "DICOMDIR" and is_dicom(p))
 
 
-def _read_slice(path: Path) -> _Slice:
-    return _guarded(path, lambda dataset, order: _slice(path, dataset, order))
+def _files(path: Path, options: ReadOptions) -> list[Path]:
+    if path.is_dir():
+        files = series_files(path)
+        return [f for f in files if not _without_preamble(f)] if choice("dicom-preamble", options.choices) == "skip" else files
+    if not is_dicom(path):
+        raise InputError(f"{path}: is no DICOM file (bytes 129 to 132 must be DICM)")
+    return [path]
 
 
-def read_header(path: Path) -> Any:
-    """A slice's header as pydicom has it, without its pixels, after the same checks as in `read_series`."""
-
-    def without_pixels(dataset: Any, order: str) -> Any:
-        del dataset.PixelData
-        return dataset
-
-    return _guarded(path, without_pixels)
+def _without_preamble(path: Path) -> bool:
+    with path.open("rb") as file:
+        return lacks_preamble(file.read(132))
 
 
-def _guarded(path: Path, use: Callable[[Any, str], Result]) -> Result:
-    """What `use` makes of a file's data set and byte order ("<" or ">"); InputError for a file that is damaged, compressed or too large."""
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
-    try:
-        import pydicom
-    except ImportError:
-        raise InputError(f"{path}: DICOM needs pydicom, which is not installed: pip install 'attunet[dicom]'") from None
-    try:
-        raw = path.read_bytes()  # so that no element can ask for more than there is
-        syntax = _transfer_syntax(raw)
-        if syntax not in (IMPLICIT, EXPLICIT, BIG_ENDIAN):
-            raise InputError(f"{path}: must be uncompressed, got the transfer syntax {syntax or 'of a damaged header'}")
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")  # warnings quote the header, and with it a patient
-            return use(pydicom.dcmread(BytesIO(raw)), ">" if syntax == BIG_ENDIAN else "<")
-    except InputError:
-        raise
-    except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
-        # Only the kind of error: its text may quote the header, and with it a patient.
-        raise InputError(f"{path}: cannot be read as DICOM: {type(error).__name__}") from None
+def _read_file(path: Path, options: ReadOptions) -> list[tuple[_Slice, list[Decision]]]:
+    """The slices of a file, one or one for each frame, with the decisions about each."""
+
+    def slices(dataset: Any, syntax: str) -> list[tuple[_Slice, list[Decision]]]:
+        check_kind(path, dataset)
+        geometries = list(_geometries(path, dataset))
+        stored, decisions = frames_of(path, dataset, syntax, options.choices)
+        if len(geometries) != len(stored):
+            raise InputError(f"{path}: says where {len(geometries)} of its {len(stored)} frames lie; a volume needs all")
+        series = str(dataset.get("SeriesInstanceUID", ""))
+        return [(_slice(path.name, series, frame, geometry), decisions) for frame, geometry in zip(stored, geometries, strict=True)]
+
+    return with_dataset(path, slices)
 
 
-def _transfer_syntax(raw: bytes) -> str:
-    """A UID or nothing, from the meta group alone: pydicom would inflate a deflated file without a bound."""
-    at, found = 132, b""
-    while at + 8 <= len(raw) and raw[at : at + 2] == b"\x02\x00":
-        element, kind, length = raw[at + 2 : at + 4], raw[at + 4 : at + 6], int.from_bytes(raw[at + 6 : at + 8], "little")
-        at += 8
-        if kind in LONG_FORM:
-            length = int.from_bytes(raw[at : at + 4], "little")
-            at += 4
-        if element == b"\x10\x00":
-            found = raw[at : at + length].rstrip(b"\0 ")
-        at += length
-    return found.decode() if re.fullmatch(rb"[0-9.]{1,64}", found) else ""
+def _geometries(path: Path, dataset: Any) -> Iterator[dict[str, Any]]:
+    """The elements that say where a frame lies and how its values are scaled, one dictionary for each frame."""
+    names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+    scaling = ("RescaleSlope", "RescaleIntercept")
+    if "PerFrameFunctionalGroupsSequence" not in dataset:
+        if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+            raise InputError(f"{path}: has {frames} frames that do not say where they lie (no PerFrameFunctionalGroupsSequence)")
+        for name in names[:3]:
+            getattr(dataset, name)  # an AttributeError names what is missing
+        yield {name: dataset.get(name) for name in (*names, *scaling)}
+        return
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        values: dict[str, Any] = {}
+        for group in (shared[0], frame):
+            for sequence in group or ():
+                if sequence.VR == "SQ" and sequence.value:
+                    values |= {name: sequence.value[0].get(name) for name in (*names, *scaling) if name in sequence.value[0]}
+        if missing := [name for name in names[:3] if values.get(name) is None]:
+            raise InputError(f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}")
+        yield values
 
 
-def _slice(path: Path, dataset: Any, order: str) -> _Slice:
-    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
-    frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
-    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE) or frames != 1 or samples != 1 or bits not in (8, 16, 32):
-        raise InputError(
-            f"{path}: must be one grey frame of 8, 16 or 32 bits and at most {MAX_SIDE} pixels a side, "
-            f"got {frames} × {rows} × {columns} with {samples} samples of {bits} bits"
-        )
-    if dataset.get("PhotometricInterpretation", "MONOCHROME2") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"{path}: must be grey (MONOCHROME1 or MONOCHROME2)")
-    kind = np.dtype(f"{order}{'i' if dataset.get('PixelRepresentation', 0) else 'u'}{bits // 8}")
-    content, needed = dataset.PixelData, rows * columns * kind.itemsize
-    if len(content) < needed:
-        raise InputError(f"{path}: is cut short: {rows} × {columns} pixels need {needed:,} bytes, the file has {len(content):,}")
-    pixels = np.frombuffer(content[:needed], kind).reshape(rows, columns)
-    pixels = pixels.astype(kind.newbyteorder("="))
-    slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
-    if (slope, intercept) != (1, 0):
-        pixels = (pixels * slope + intercept).astype(np.float32)
-    vertical, horizontal = _numbers(dataset.PixelSpacing, 2)
+def _slice(name: str, series: str, stored: np.ndarray, geometry: dict[str, Any]) -> _Slice:
+    slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
+    vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
     return _Slice(
-        name=path.name,
-        pixels=pixels,
-        position=np.array(_numbers(dataset.ImagePositionPatient, 3)),
-        directions=np.array(_numbers(dataset.ImageOrientationPatient, 6)).reshape(2, 3),
+        name=name,
+        pixels=stored if (slope, intercept) == (1, 0) else (stored * slope + intercept).astype(np.float32),
+        position=np.array(_numbers(geometry["ImagePositionPatient"], 3)),
+        directions=np.array(_numbers(geometry["ImageOrientationPatient"], 6)).reshape(2, 3),
         pixel_mm=(vertical, horizontal),
-        thickness=float(dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness") or 1),
-        series=str(dataset.get("SeriesInstanceUID", "")),
+        thickness=float(geometry.get("SpacingBetweenSlices") or geometry.get("SliceThickness") or 1),
+        series=series,
     )
 
 
@@ -193,7 +160,7 @@ def _numbers(values: Iterable[Any], count: int) -> list[float]:
     return numbers
 
 
-def _in_order(path: Path, slices: list[_Slice]) -> tuple[list[_Slice], np.ndarray]:
+def _in_order(path: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], np.ndarray]:
     """The slices along their normal, and the affine in RAS+ of `(column, row, slice)`."""
     first = slices[0]
     for other in slices[1:]:
@@ -203,25 +170,29 @@ def _in_order(path: Path, slices: list[_Slice]) -> tuple[list[_Slice], np.ndarra
         if not same_grid or np.abs(other.directions - first.directions).max() > DIRECTION_TOLERANCE:
             raise InputError(f"{path}: slices must agree in size, spacing and direction, {other.name} differs from {first.name}")
     normal = np.cross(*first.directions)
-    slices = sorted(slices, key=lambda s: float(s.position @ normal))
+    ordered = sorted(slices, key=lambda s: float(s.position @ normal))
     step = normal * first.thickness
-    if len(slices) > 1:
-        heights = np.array([s.position @ normal for s in slices])
-        gaps, typical = np.diff(heights), float(np.median(np.diff(heights)))
-        if gaps.min() <= 1e-3:
-            at = int(gaps.argmin())
-            raise InputError(f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}")
-        if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
-            at = int(np.abs(gaps - typical).argmax())
-            raise InputError(
-                f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {slices[at].name} and {slices[at + 1].name} "
-                f"are {gaps[at]:g} mm apart: is one missing?"
-            )
-        step = (slices[-1].position - slices[0].position) / (len(slices) - 1)
+    if len(ordered) > 1:
+        _check_gaps(path, ordered, normal)
+        step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
     affine = np.eye(4)
     affine[:3, 0] = first.directions[0] * first.pixel_mm[1]
     affine[:3, 1] = first.directions[1] * first.pixel_mm[0]
     affine[:3, 2] = step
-    affine[:3, 3] = slices[0].position
+    affine[:3, 3] = ordered[0].position
     affine[:2] *= -1  # DICOM's left and posterior to right and anterior
-    return slices, affine
+    return ordered, affine
+
+
+def _check_gaps(path: Path, slices: Sequence[_Slice], normal: np.ndarray) -> None:
+    gaps = np.diff([s.position @ normal for s in slices])
+    typical = float(np.median(gaps))
+    if gaps.min() <= 1e-3:
+        at = int(gaps.argmin())
+        raise InputError(f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}")
+    if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
+        at = int(np.abs(gaps - typical).argmax())
+        raise InputError(
+            f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {slices[at].name} and {slices[at + 1].name} "
+            f"are {gaps[at]:g} mm apart: is one missing?"
+        )

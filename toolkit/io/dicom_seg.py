@@ -9,7 +9,9 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom import FILE_ERRORS, SliceNames, read_header
+from attunet.io.dicom import SliceNames
+from attunet.io.dicom_file import read_header
+from attunet.io.reading import FILE_ERRORS
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
 

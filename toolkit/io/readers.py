@@ -1,56 +1,136 @@
-"""Files to volumes and label arrays. Strangers made the files: headers are checked before memory is asked for.
+"""Files to volumes and masks. Every format is a row of `FORMATS`; headers are checked before memory is reserved.
 
-Only InputError comes out, one line with the file and the rule.
+Only InputError comes out: one line with the file and the rule.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from attunet.decisions import Choices, Decision
 from attunet.errors import InputError
-from attunet.io.dicom import is_dicom, read_series
-from attunet.io.images import IMAGE_SUFFIXES, read_picture
+from attunet.io.dicom import read_series
+from attunet.io.dicom_file import is_dicom
+from attunet.io.images import IMAGE_SUFFIXES, read_image_file
+from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze, read_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
+from attunet.io.reading import ReadOptions
+from attunet.io.simpleitk import ITK_SUFFIXES, read_itk
 from attunet.volumes.volume import Volume
 
-SUFFIXES = (*NIFTI_SUFFIXES, *IMAGE_SUFFIXES, ".dcm")
+MAX_ROUNDING = 1e-3  # how far a label value may lie from a whole number
+NOTHING: Mapping[str, str] = {}
 
 
-def read_volume(path: Path | str, *, channels: int | None = 1) -> Volume:
-    """An image volume: NIfTI, a folder with one DICOM series, PNG, TIFF, JPEG, BMP or GIF; scaling as the header says; every voxel finite.
+@dataclass(frozen=True)
+class Format:
+    """One file format.
 
-    channels: how many a model takes. A NIfTI's fourth axis is taken as channels where it has that length (None: any length).
+    Args:
+        name: as messages name it.
+        suffixes: endings of file names, in lower case.
+        read: the reader.
+        companions: endings of files that belong to a file of this format and are not read for themselves.
+        single: one file holds a whole image or mask.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, ReadOptions], Volume]
+    companions: tuple[str, ...] = ()
+    single: bool = True
+
+
+FORMATS = (
+    Format("NIfTI", NIFTI_SUFFIXES, read_nifti),
+    Format("MGZ", MGH_SUFFIXES, read_mgh),
+    Format("NRRD, MHA, MHD", ITK_SUFFIXES, read_itk, companions=(".raw", ".zraw", ".raw.gz")),
+    Format("PNG, TIFF, JPEG, BMP, GIF, WebP, JPEG 2000, PPM", IMAGE_SUFFIXES, read_image_file),
+    Format("Analyze (.hdr with .img)", ANALYZE_SUFFIXES, read_analyze, companions=(".img",)),
+    Format("DICOM (a folder with one series, or a file)", (".dcm", ".dicom", ".ima"), read_series, single=False),
+)
+SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
+SINGLE_FILE_SUFFIXES = tuple(suffix for format in FORMATS if format.single for suffix in format.suffixes)
+COMPANIONS = tuple(suffix for format in FORMATS for suffix in format.companions)
+FORMAT_NAMES = ", ".join(format.name for format in FORMATS)
+
+
+def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices = NOTHING) -> Volume:
+    """Reads an image volume, scaled as its header says.
+
+    Args:
+        path: a file of one of `FORMATS`, or a folder with one DICOM series.
+        channels: the number that a model takes; a grey picture is accepted for any. None accepts any number.
+        choices: the user's readings (`--read RULE=VALUE`), by rule.
+
+    Returns:
+        The volume; every voxel is finite.
+
+    Raises:
+        InputError: for a file that cannot be read, of another number of channels, or with NaN or infinite voxels.
     """
     path = Path(path)
-    volume = _read(path, channels)
+    volume = _read(path, ReadOptions(choices=choices))
+    if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
+        raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
     if np.issubdtype(volume.data.dtype, np.floating) and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):
         raise InputError(f"{path}: voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite")
     return volume
 
 
-def read_label_array(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
-    """A label map as whole numbers `(X, Y, Z)`, and its affine. Floats are taken when they are whole."""
+def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
+    """Reads a mask as whole numbers `(1, X, Y, Z)`.
+
+    Floats are accepted when they are whole within `MAX_ROUNDING`; NaN is background where the rest is whole.
+
+    Args:
+        path: the file.
+        choices: the user's readings, by rule.
+
+    Returns:
+        The label values on the file's grid, with the decisions.
+
+    Raises:
+        InputError: for a file that cannot be read, or values that are no labels.
+    """
     path = Path(path)
-    volume = read_picture(path, labels=True) if path.name.lower().endswith(IMAGE_SUFFIXES) and path.is_file() else _read(path, 1)
-    labels = volume.data[0]
-    if np.issubdtype(labels.dtype, np.floating):
-        whole = np.isfinite(labels) & (np.rint(labels) == labels)
-        if not whole.all():
-            raise InputError(f"{path}: label values must be whole numbers, got {labels[~whole][0]}")
-        if np.abs(labels).max() > np.iinfo(np.int32).max:
-            raise InputError(f"{path}: label values must fit 32 bits, got {np.abs(labels).max():g}")
-        labels = labels.astype(np.int32)
-    return labels, volume.affine
+    volume = _read(path, ReadOptions(labels=True, choices=choices))
+    if len(volume.data) != 1:
+        raise InputError(f"{path}: a mask must have one channel, got {len(volume.data)}")
+    labels, decisions = _whole_numbers(path, volume.data)
+    return replace(volume, data=labels, decisions=(*volume.decisions, *decisions))
+
+
+def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Decision]]:
+    if not np.issubdtype(labels.dtype, np.floating):
+        return labels, []
+    decisions = []
+    missing = np.isnan(labels)
+    if missing.all():
+        raise InputError(f"{path}: label values must be whole numbers, every one is NaN")
+    if missing.any():
+        labels = np.where(missing, np.float32(0), labels)
+        decisions.append(Decision("nan-labels", "NaN in masks is background, since their other values are whole numbers"))
+    whole = np.isfinite(labels) & (np.abs(np.rint(labels) - labels) <= MAX_ROUNDING)
+    if not whole.all():
+        raise InputError(f"{path}: label values must be whole numbers, got {labels[~whole][0]:g}; is it a probability map?")
+    if np.abs(labels).max() > np.iinfo(np.int32).max:
+        raise InputError(f"{path}: label values must fit 32 bits, got {np.abs(labels).max():g}")
+    if (np.rint(labels) != labels).any():
+        decisions.append(Decision("rounded-labels", "label values within 0.001 of whole numbers are rounded"))
+    return np.rint(labels).astype(np.int32), decisions
 
 
 def is_readable(path: Path) -> bool:
-    """Whether the file's name is of a format that is read here."""
+    """True where the file's name is of a format that is read here."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def is_single_file(path: Path) -> bool:
-    """Whether the file's name is of a format in which one file holds a whole image or mask, unlike DICOM."""
-    return path.name.lower().endswith((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
+    """True where the file's name is of a format in which one file holds a whole image or mask, unlike DICOM."""
+    return path.name.lower().endswith(SINGLE_FILE_SUFFIXES)
 
 
 def stem_of(path: Path) -> str:
@@ -59,19 +139,20 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(ending)]
 
 
-def _read(path: Path, channels: int | None) -> Volume:
+def format_of(path: Path) -> Format:
+    """The format of a file or of a DICOM folder. Raises InputError for one that is not read."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     name = path.name.lower()
-    if path.is_dir() or name.endswith(".dcm"):
-        return read_series(path)
-    if name.endswith(NIFTI_SUFFIXES):
-        volume = read_nifti(path, frames=channels != 1)
-        if channels is not None and len(volume.data) not in (1, channels):
-            raise InputError(f"{path}: a 4D image must have {channels} channels, got {len(volume.data)}")
-        return volume
-    if name.endswith(IMAGE_SUFFIXES):
-        return read_picture(path)
-    if is_dicom(path):
-        return read_series(path)
-    raise InputError(f"{path}: must be NIfTI (.nii, .nii.gz), DICOM (a folder with one series, or .dcm), PNG, TIFF, JPEG, BMP or GIF")
+    by_name = next((f for f in FORMATS if name.endswith(f.suffixes)), None)
+    if by_name is not None and path.is_file():
+        return by_name
+    if path.is_dir() or is_dicom(path):
+        return FORMATS[-1]
+    if name.endswith(COMPANIONS):
+        raise InputError(f"{path}: holds voxels without a header; name the header's file ({path.stem}.mhd or .hdr) instead")
+    raise InputError(f"{path}: {path.suffix or 'a file without an ending'} is not read; the formats are {FORMAT_NAMES}")
+
+
+def _read(path: Path, options: ReadOptions) -> Volume:
+    return format_of(path).read(path, options)

@@ -1,4 +1,4 @@
-"""Label maps, and other maps, to files."""
+"""Label maps, and other maps, to files. Every format is a row of `WRITERS`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,80 +9,120 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom import is_dicom
-from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.mask_colours import colour_of, is_colour
+from attunet.io.mgh_analyze import MGH_SUFFIXES, write_mgh
+from attunet.io.nifti import NIFTI_SUFFIXES
+from attunet.io.readers import FORMATS, format_of
+from attunet.io.simpleitk import write_itk
 from attunet.system.atomic_files import write_file
 from attunet.volumes.volume import Volume
 
-NIFTI = (".nii.gz", ".nii")
+MAX_PICTURE_VALUE = 65535
 PICTURES = (".png", ".tif", ".tiff")
+
+Writer = Callable[[Path, np.ndarray, Volume], object]
 
 
 def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: Volume) -> None:
-    """Class indices `(X, Y, Z)` as a NIfTI label map with the classes' own values, on the grid and with the codes of `like`.
+    """Writes class indices as a label map with the classes' own values, on the grid and with the codes of `like`.
 
-    A picture's may be PNG (one slice) or TIFF (a page per slice) too: grey of 8 bits, or of 16 where values are larger than 255.
-    A DICOM series' may be .dcm too: a DICOM Segmentation of the series' patient and study, a segment per class.
-    Written beside the target and renamed when whole. Raises InputError where the path's suffix does not fit or it cannot be written.
+    A picture's label map may be PNG (one slice) or TIFF (a page for each slice); where the values stand for colours, it has a palette. A
+    DICOM series' may be `.dcm`: a DICOM Segmentation of the series' patient and study, a segment for each class.
+    The file is written beside the target and renamed when it is whole.
+
+    Args:
+        path: the file; its ending names the format.
+        indices: class indices `(X, Y, Z)`.
+        classes: their label values.
+        like: the volume that was segmented.
+
+    Raises:
+        InputError: where the ending does not fit or the file cannot be written.
     """
     assert indices.shape == like.shape, (indices.shape, like.shape)
-    path, values = Path(path), np.array(classes.values)
-    if path.name.lower().endswith(PICTURES):
-        _write_picture(path, values, indices, like)
-        return
+    path = Path(path)
     if path.name.lower().endswith(".dcm"):
         from attunet.io.dicom_seg import segmentation_of
 
         segmentation = segmentation_of(path, indices, classes, like)
         _write(path, lambda temporary: segmentation.save_as(temporary))
         return
-    values = values.astype(np.min_scalar_type(int(values.min())) if values.min() < 0 else np.uint8 if values.max() < 256 else np.int32)
+    values = np.array(classes.values)
+    # np.result_type of both bounds: a type that holds 200 and -1 alike
+    values = values.astype(np.result_type(np.min_scalar_type(int(values.min())), np.min_scalar_type(int(values.max())), np.uint8))
     write_map(path, values[indices], like)
 
 
 def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
-    """The formats in which the label map of an input in these files can be written; the first where a user names none."""
-    name = files[0].name.lower()
-    if files[0].is_file() and name.endswith(IMAGE_SUFFIXES):
-        return ((".tif",) if name.endswith((".tif", ".tiff")) else (".png", ".tif")) + (*PICTURES, *NIFTI)
-    return (*NIFTI, ".dcm") if files[0].is_dir() or is_dicom(files[0]) else NIFTI
-
-
-def _write_picture(path: Path, values: np.ndarray, indices: np.ndarray, like: Volume) -> None:
-    if like.unit != "pixel":
-        raise InputError(f"{path}: a scan's label map must end in .nii or .nii.gz, since a picture has no grid in space")
-    if values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{path}: a picture holds label values from 0 to 65535, got {values.min()} to {values.max()}; write .nii.gz")
-    pages = (values.astype(np.uint8 if values.max() < 256 else np.uint16)[indices]).transpose(2, 1, 0)  # (Z, rows, columns)
-    if len(pages) > 1 and path.name.lower().endswith(".png"):
-        raise InputError(f"{path}: a PNG holds one slice, got {len(pages)}; write .tif or .nii.gz")
-    from PIL import Image
-
-    first, *others = (Image.fromarray(page) for page in pages)
-    pages_too: dict[str, Any] = {"save_all": True, "append_images": others, "compression": "tiff_lzw"}
-    more = {} if path.name.lower().endswith(".png") else pages_too
-    _write(path, lambda temporary: first.save(temporary, **more))
+    """Endings with which the label map of an input in these files can be written; the first is used where a user names none."""
+    name, format = files[0].name.lower(), format_of(files[0])
+    if ".png" in format.suffixes:
+        return ((".tif",) if name.endswith((".tif", ".tiff")) else (".png", ".tif")) + (*PICTURES, *NIFTI_SUFFIXES)
+    scans = tuple(suffix for suffix in WRITERS if suffix not in PICTURES)
+    if format is FORMATS[-1]:
+        return (*scans, ".dcm")
+    own = tuple(suffix for suffix in scans if suffix in format.suffixes)
+    single = {".mhd": ".mha", ".nhdr": ".nrrd"}  # formats of two files have one of a single file
+    exact = next((single.get(suffix, suffix) for suffix in format.suffixes if name.endswith(suffix)), "")
+    first = own if exact in NIFTI_SUFFIXES or exact not in own else (exact,)
+    return tuple(dict.fromkeys((*first, *scans)))
 
 
 def write_map(path: Path | str, values: np.ndarray, like: Volume) -> None:
-    """Any map `(X, Y, Z)` in the same way, with its own dtype. Of the input's header, units and codes are taken, no text."""
+    """Writes any map `(X, Y, Z)` with its own dtype. Of the input's header, units and codes are copied, no text.
+
+    Raises InputError as `write_labels` does.
+    """
     path = Path(path)
-    if not path.name.endswith(NIFTI):
-        raise InputError(f"{path}: the name must end in .nii or .nii.gz")
-    _write(path, lambda temporary: nib.save(_image(values, like), temporary))
+    suffix = next((s for s in WRITERS if path.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise InputError(f"{path}: the name must end in {', '.join(WRITERS)}")
+    _write(path, lambda temporary: WRITERS[suffix](temporary, values, like))
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write_file(path, write)
+    except InputError as error:
+        raise InputError(str(error).replace(f".{path.name}", path.name)) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _image(values: np.ndarray, like: Volume) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(values, like.affine)
+def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
+    """Grey of 8 bits, of 16 where values are larger, or a palette where they are codes of colours."""
+    if like.unit != "pixel":
+        raise InputError(f"{path}: a scan's label map must end in .nii.gz or another format of scans, since a picture has no grid in space")
+    from PIL import Image
+
+    colours = np.unique(values) if is_colour(int(values.max())) else np.zeros(0, dtype=int)
+    if colours.size:
+        values = np.searchsorted(colours, values)
+    if values.min() < 0 or values.max() > MAX_PICTURE_VALUE or len(colours) > 256:
+        raise InputError(f"{path}: a picture holds label values from 0 to 65535, got {values.min()} to {values.max()}; write .nii.gz")
+    stack = values.astype(np.uint8 if values.max() < 256 else np.uint16).transpose(2, 1, 0)  # (Z, rows, columns)
+    if len(stack) > 1 and path.name.lower().endswith(".png"):
+        raise InputError(f"{path}: a PNG holds one slice, got {len(stack)}; write .tif or .nii.gz")
+    pages = [Image.fromarray(page) for page in stack]
+    for page in pages if colours.size else ():
+        page.putpalette([part for code in colours for part in colour_of(int(code))])
+    options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "compression": "tiff_lzw"}
+    pages[0].save(path, **({} if path.name.lower().endswith(".png") else options))
+
+
+def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:
+    image = nib.Nifti1Image(values, like.affine, dtype=values.dtype)
     if isinstance(like.header, nib.Nifti1Header):
         image.header.set_xyzt_units(*like.header.get_xyzt_units())
         image.set_qform(like.header.get_qform(coded=False) if like.header["qform_code"] else None, int(like.header["qform_code"]))
         image.set_sform(like.header.get_sform(coded=False) if like.header["sform_code"] else None, int(like.header["sform_code"]))
-    return image
+    nib.save(image, path)
+
+
+# By ending; for scans, the first is used where nothing else decides.
+WRITERS: dict[str, Writer] = {
+    **dict.fromkeys(NIFTI_SUFFIXES, _write_nifti),
+    **dict.fromkeys(MGH_SUFFIXES, write_mgh),
+    **dict.fromkeys((".nrrd", ".mha"), write_itk),
+    **dict.fromkeys(PICTURES, _write_picture),
+}

@@ -1,4 +1,4 @@
-"""The first look at every case of a source: facts that settle the preprocessing and that the checks judge. Nothing is written."""
+"""Facts of every case of a source, by which the preprocessing is resolved and which the checks judge. Nothing is written."""
 
 import hashlib
 import itertools
@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from attunet.decisions import Choices
 from attunet.errors import InputError
+from attunet.io.readers import NOTHING
 from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import label_values
-from attunet.sources.read_case import content_hash, joined_hash, read_image, read_labels
+from attunet.sources.grey_levels import MAX_CLASS_GREYS, region_sizes
+from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
 from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
 
@@ -23,16 +26,23 @@ EROSIONS_MM = tuple(range(1, 9))
 
 @dataclass(frozen=True, slots=True)
 class CaseFacts:
-    """What one case's files hold, as plain numbers.
+    """The facts of one case's files, as plain numbers.
 
-    oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing);
-    intensity: per channel min, max, mean, std and the `PERCENTILES`;
-    half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground;
-    label_values: value -> voxels, None without a mask; label_centres: value -> centre in these axes, in `unit` from the image centre;
-    largest_parts: value -> the largest connected part's share of its voxels, without 0;
-    eroded_parts: value -> what of that part stays with each of `EROSIONS_MM`; values that are not one part are left out;
-    grid_distance: between image and mask, in voxels; content_sha256: of the voxels;
-    steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the usual one.
+    Args:
+        oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing).
+        dtype: of the image.
+        intensity: for each channel min, max, mean, std and the `PERCENTILES`.
+        content_sha256: of the voxels, whatever their file's form.
+        steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the median one.
+        label_values: value -> voxels, None without a mask.
+        label_regions: value -> pixels inside its regions, of pictures' masks with many greys.
+        label_centres: value -> centre in these axes, in `unit` from the image centre.
+        palette: code of a colour -> index, of masks with a palette.
+        half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground.
+        largest_parts: value -> the largest connected part's share of its voxels, without 0.
+        eroded_parts: value -> the share of that part left after each of `EROSIONS_MM`; values that are not one part are left out.
+        grid_distance: between image and mask, in voxels.
+        decisions: rule and text of every reading that could be another.
     """
 
     case: str
@@ -49,18 +59,21 @@ class CaseFacts:
     content_sha256: str
     steepest_jump: float
     label_values: dict[int, int] | None
+    label_regions: dict[int, int]
     label_centres: dict[int, tuple[float, float, float]]
+    palette: dict[int, int]
     half_extent: tuple[float, float, float] | None
     largest_parts: dict[int, float]
     eroded_parts: dict[int, tuple[float, ...]]
     grid_distance: float
+    decisions: tuple[tuple[str, str], ...]
 
     @property
     def num_channels(self) -> int:
         return len(self.intensity)
 
     def channels(self, number: int) -> tuple[dict[str, Any], ...]:
-        """The intensities of every channel, where a grey picture has become one of several equal channels."""
+        """The intensities of `number` channels; a grey picture's are the same in each."""
         return self.intensity * (number // self.num_channels)
 
     @property
@@ -72,17 +85,20 @@ class CaseFacts:
         return joined_hash(self.label_sha256) if self.label_sha256 else None
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values; `from_json` reads them again."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
-        """What `to_json` gave, after JSON has made lists of tuples and text of the label values."""
+        """The facts of `to_json`, after JSON has made lists of tuples and text of the label values."""
         values, centres = data["label_values"], data["label_centres"]
         restored = {
             **{name: _tuples(value) for name, value in data.items()},
             "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
             "label_values": None if values is None else {int(value): count for value, count in values.items()},
             "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
+            "label_regions": {int(value): count for value, count in data["label_regions"].items()},
+            "palette": {int(code): index for code, index in data["palette"].items()},
             "largest_parts": {int(value): share for value, share in data["largest_parts"].items()},
             "eroded_parts": {int(value): _tuples(shares) for value, shares in data["eroded_parts"].items()},
         }
@@ -98,24 +114,29 @@ def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(content_hash(p) for p in files.images), tuple(content_hash(p) for p in files.labels)
 
 
-def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
-    """Read a case's files once. Raises InputError with the file for what cannot be read or does not fit together."""
+def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
+    """Reads a case's files once. Raises InputError with the file for one that cannot be read or does not fit the others."""
     image_hashes, label_hashes = case_hashes(files)
-    volume = read_image(files.images, frames=frames)
+    volume = read_image(files.images, choices=choices)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     spacing = oriented_spacing(volume.spacing, transform)
-    values, centres, extent, distance = None, {}, None, 0.0
+    values, centres, extent = None, {}, None
     parts: dict[int, float] = {}
     eroded: dict[int, tuple[float, ...]] = {}
+    regions: dict[int, int] = {}
+    mask = None
     if files.labels:
-        labels, distance = read_labels(files.labels, volume, files.images[0])
-        values = label_values(labels)
+        mask = read_labels(files.labels, volume, files.images[0], MaskOptions(files.label_values, choices=choices))
+        values = label_values(mask.values)
         if len(values) > MAX_LABEL_VALUES:
             raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
-        along_axes = orient(labels, transform)
+        if volume.unit == "pixel" and len(values) > MAX_CLASS_GREYS:
+            regions = region_sizes(mask.values)
+        along_axes = orient(mask.values, transform)
         extent = _half_extent(along_axes != 0, spacing)
         centres = _centres(along_axes, values, spacing)
-        parts, eroded = _parts(labels, values, volume.spacing)
+        parts, eroded = _parts(mask.values, values, volume.spacing)
+    decisions = dict.fromkeys((*volume.decisions, *(mask.decisions if mask else ())))
     oriented = np.ascontiguousarray(orient(volume.data, transform))
     return CaseFacts(
         case=files.case,
@@ -132,16 +153,19 @@ def scan_case(files: CaseFiles, *, frames: bool = False) -> CaseFacts:
         content_sha256=_voxel_hash(oriented),
         steepest_jump=_steepest_jump(oriented[0], spacing),
         label_values=values,
+        label_regions=regions,
         label_centres=centres,
+        palette=mask.palette if mask else {},
         half_extent=extent,
         largest_parts=parts,
         eroded_parts=eroded,
-        grid_distance=distance,
+        grid_distance=mask.grid_distance if mask else 0.0,
+        decisions=tuple((decision.rule, decision.text) for decision in decisions),
     )
 
 
 def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """Per axis, how far the outer edge of the foreground is from the image centre."""
+    """The distance of the foreground's outer edge from the image centre, for each axis."""
     reach = []
     for axis in range(3):
         hits = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -198,14 +222,14 @@ def _intensity(channel: np.ndarray) -> dict[str, Any]:
 
 
 def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """How much the most different neighbours among the slices differ, over what is usual in this volume; 1 for a few slices."""
+    """The largest difference between neighbouring slices over the median one; 1 for fewer than five slices."""
     axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
     slices = np.moveaxis(channel, axis, 0)
     if len(slices) < 5:
         return 1.0
     differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
-    usual = float(np.median(differences))
-    return max(differences) / usual if usual > 0 else 1.0
+    median = float(np.median(differences))
+    return max(differences) / median if median > 0 else 1.0
 
 
 def _voxel_hash(oriented: np.ndarray) -> str:

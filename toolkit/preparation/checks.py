@@ -1,4 +1,4 @@
-"""What looks wrong with a data set: rules over the facts of its cases, each with its figure."""
+"""Checks of a data set: rules over the facts of its cases, each with its figure."""
 
 import math
 import re
@@ -13,14 +13,14 @@ from attunet.sources.read_case import SAME_GRID
 from attunet.splits import Splits
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 
-MOST_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
-FEWEST_FOR_OUTLIERS = 5
-FAR_VOLUME = 3.0  # times the median, either way
+MAX_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
+MIN_CASES_FOR_OUTLIERS = 5
+FAR_VOLUME = 3.0  # times the median, or its inverse
 FAR_INTENSITY = 4.0
-FAR_SHIFT = 2.0  # of the average intensity, in usual deviations within a case
-MOST_JUMP = 3.0  # of the usual difference between neighbouring slices
-COMMON_CLASS = 0.8  # a class that so many cases have is expected in every one
-DEVIATIONS = 5.0  # robust ones, as well as the factor above
+FAR_SHIFT = 2.0  # of the mean intensity, in median standard deviations of a case
+MAX_JUMP = 3.0  # times the median difference between neighbouring slices
+COMMON_CLASS = 0.8  # a class of this share of the cases is expected in every case
+DEVIATIONS = 5.0  # robust standard deviations, besides the factor above
 
 
 def check_cases(
@@ -30,15 +30,22 @@ def check_cases(
     classes: Classes,
     splits: Splits | None = None,
 ) -> list[Finding]:
-    """Every finding of a data set, in the order of its rules.
+    """All that looks wrong with a data set, in the order of the rules.
 
-    patients: of each case; mappings: per labelled case, label value -> class index; splits: a user's own, None where folds are dealt.
+    Args:
+        facts: of every case.
+        patients: the patient of each case.
+        mappings: for each labelled case, label value -> class index.
+        classes: of the data set.
+        splits: a user's own folds, None where folds are dealt.
+
+    Example:
+        check_cases(facts, {"a": "p1"}, {"a": {0: 0, 1: 1}}, Classes(("background", "liver"), (0, 1)))
     """
     voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
     return [
         *_grids(facts),
         *_masks(voxels, classes),
-        *_smoothed(facts, mappings),
         *_sides(facts, mappings, classes),
         *_volumes(facts, voxels, classes),
         *_spacings(facts),
@@ -59,7 +66,7 @@ def _voxels_per_class(fact: CaseFacts, mapping: Mapping[int, int], num_classes: 
 def _grids(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for fact in facts:
         if fact.grid_distance > SAME_GRID:
-            far = fact.grid_distance > MOST_GRID_DISTANCE
+            far = fact.grid_distance > MAX_GRID_DISTANCE
             text = f"the mask's grid lies {fact.grid_distance:.3g} voxels from the image's, of the same shape"
             hint = "; where they belong together voxel by voxel, give the mask the image's affine" if far else ""
             yield Finding(fact.case, "grid-mismatch", fact.grid_distance, "error" if far else "warning", text + hint)
@@ -76,20 +83,6 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
             continue
         if missing := [classes.names[i] for i, present in share.items() if not counts[i] and present >= COMMON_CLASS]:
             yield Finding(case, "missing-class", len(missing), "warning", f"the mask has no {', '.join(missing)}, which most cases have")
-
-
-def _smoothed(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> Iterator[Finding]:
-    """Greys that became foreground or background because they lie between black and white."""
-    masks = [f.label_values for f in facts if f.unit == "pixel" and f.label_values and _is_merged(mappings.get(f.case, {}))]
-    between = sum(count for values in masks for value, count in values.items() if value not in (0, 255))
-    if between:
-        share = between / sum(sum(values.values()) for values in masks)
-        text = f"{len(masks)} masks have pixels that are neither 0 nor 255 ({share:.2%} of theirs); from 128 on they count as foreground"
-        yield Finding(None, "smoothed-masks", share, "warning", text)
-
-
-def _is_merged(mapping: Mapping[int, int]) -> bool:
-    return len(set(mapping.values())) < len(mapping)
 
 
 def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
@@ -152,9 +145,9 @@ def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
-    """Intensities that lie elsewhere: a CT in other units, an inverted picture."""
+    """Cases whose mean intensity is far from the others': a CT in other units, an inverted picture."""
     means = {f.case: f.intensity[channel]["mean"] for f in facts}
-    if len(means) < FEWEST_FOR_OUTLIERS:
+    if len(means) < MIN_CASES_FOR_OUTLIERS:
         return
     middle = statistics.median(means.values())
     spread = 1.4826 * statistics.median(abs(mean - middle) for mean in means.values())
@@ -167,13 +160,13 @@ def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
 
 def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for fact in facts:
-        if fact.steepest_jump > MOST_JUMP:
+        if fact.steepest_jump > MAX_JUMP:
             text = f"two neighbouring slices differ {fact.steepest_jump:.3g} times as much as is usual in this volume"
             yield Finding(fact.case, "slice-jump", fact.steepest_jump, "warning", text)
 
 
 def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]) -> Iterator[Finding]:
-    """places: of every patient, its fold in a user's own splits; dealt folds keep what is the same together."""
+    """Cases with the same voxels. places: each patient's fold in a user's own splits; dealt folds keep equal scans together."""
     for first, *others in same_scans(facts):
         for other in others:
             text = f"has the same voxels as {first}"
@@ -187,7 +180,7 @@ def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places:
 
 
 def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
-    """Groups of cases with the same voxels; images of a single value apart, which have nothing to leak."""
+    """Groups of cases with the same voxels; images of a single value are left out, since they have nothing to leak."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if any(channel["min"] < channel["max"] for channel in fact.intensity):
@@ -196,21 +189,26 @@ def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
 
 
 def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
-    """Cases whose positive figure is `factor` from the median either way, and far on the scale on which the others vary.
+    """Outliers among positive figures.
 
-    Returns (case, figure, median); nothing where there are too few to tell.
+    Args:
+        figures: by case.
+        factor: least ratio to the median, or its inverse; a figure must also lie `DEVIATIONS` robust deviations from the others.
+
+    Returns:
+        (case, figure, median) of each outlier; nothing for fewer than `MIN_CASES_FOR_OUTLIERS` cases.
     """
-    if len(figures) < FEWEST_FOR_OUTLIERS:
+    if len(figures) < MIN_CASES_FOR_OUTLIERS:
         return []
     logs = {case: math.log(value) for case, value in figures.items()}
     middle = statistics.median(logs.values())
     spread = 1.4826 * statistics.median(abs(v - middle) for v in logs.values())
-    least = max(math.log(factor), DEVIATIONS * spread)
-    return [(case, figures[case], math.exp(middle)) for case, value in logs.items() if abs(value - middle) > least]
+    minimum = max(math.log(factor), DEVIATIONS * spread)
+    return [(case, figures[case], math.exp(middle)) for case, value in logs.items() if abs(value - middle) > minimum]
 
 
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
-    """What the cases span, for `attunet.volumes.training_ranges.check_input`."""
+    """Ranges over all cases, for `attunet.volumes.training_ranges.check_input`."""
     extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
     channels = max(f.num_channels for f in facts)
     intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))

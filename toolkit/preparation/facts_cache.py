@@ -1,38 +1,53 @@
-"""The facts of every case that was looked at, kept while a store is built, so that a killed call does not look at it again."""
+"""Facts of the cases that were scanned, kept while a store is built, so that a call after a kill does not scan them again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from attunet.decisions import Choices
+from attunet.errors import InputError
 from attunet.preparation.case_facts import CaseFacts, case_hashes, scan_case
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases
 
-SCANNED_BY = 4  # raised when the same files would give other facts
+SCANNED_BY = 5  # raised when the same files would give other facts
 FACTS = "facts.jsonl"
 
 Task = tuple[CaseFiles, CaseFacts | None]
 
 
-def scan_cases(found: Source, building: Path | None) -> Iterator[CaseFacts]:
-    """The facts of every case, in the order of the source's cases; in `building` (None: nowhere) they are kept as they come.
+def scan_cases(source: Source, building: Path | None, on_error: Callable[[InputError], object] | None = None) -> Iterator[CaseFacts]:
+    """The facts of every case, in the order of the source's cases.
 
-    What an earlier call kept counts where the files still have the same SHA-256. Raises InputError as `scan_case` does.
+    Args:
+        source: the cases.
+        building: the folder that keeps the facts as they come, None for nowhere. Facts that an earlier call kept count where the files
+            still have the same SHA-256.
+        on_error: called for each case that cannot be read, which is left out then.
+
+    Raises:
+        InputError: as `scan_case` does, without `on_error`.
     """
     if building is None:
-        yield from over_cases(partial(scan_case, frames=found.frames), found.cases)
+        for result in over_cases(partial(_scan_or_error, choices=source.choices), source.cases):
+            if isinstance(result, InputError):
+                if on_error is None:
+                    raise result
+                on_error(result)
+            else:
+                yield result
         return
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS
-    known = _read(path, _header(found))
-    tasks: list[Task] = [(files, known.get(files.case)) for files in found.cases]
+    known = _read(path, _header(source))
+    tasks: list[Task] = [(files, known.get(files.case)) for files in source.cases]
     with path.open("a" if known else "w", encoding="utf-8") as file:
         keep = partial(print, file=file, flush=True)
         with name_in_errors(path):
-            keep("" if known else _header(found))  # an empty line, since the last one may have no end
-        for (_, before), now in zip(tasks, over_cases(partial(_scan, frames=found.frames), tasks), strict=True):
+            keep("" if known else _header(source))  # terminate a line cut short by a kill
+        for (_, before), now in zip(tasks, over_cases(partial(_scan, choices=source.choices), tasks), strict=True):
             if now is not None:
                 with name_in_errors(path):
                     keep(json.dumps(now.to_json(), allow_nan=False))
@@ -41,20 +56,27 @@ def scan_cases(found: Source, building: Path | None) -> Iterator[CaseFacts]:
             yield facts
 
 
-def _scan(task: Task, *, frames: bool) -> CaseFacts | None:
-    """The facts of a case, None where those that are known still hold."""
+def _scan_or_error(files: CaseFiles, *, choices: Choices) -> CaseFacts | InputError:
+    try:
+        return scan_case(files, choices=choices)
+    except InputError as error:
+        return error
+
+
+def _scan(task: Task, *, choices: Choices) -> CaseFacts | None:
+    """The facts of a case, None where the kept ones still hold."""
     files, known = task
     if known is not None and case_hashes(files) == (known.image_sha256, known.label_sha256):
         return None
-    return scan_case(files, frames=frames)
+    return scan_case(files, choices=choices)
 
 
-def _header(found: Source) -> str:
-    return json.dumps({"scanned_by": SCANNED_BY, "frames": found.frames})
+def _header(source: Source) -> str:
+    return json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices)})
 
 
 def _read(path: Path, header: str) -> dict[str, CaseFacts]:
-    """By case; the line at which a call was killed may be cut short and counts for nothing."""
+    """Facts by case; a line that a kill cut short is ignored."""
     known: dict[str, CaseFacts] = {}
     if not path.is_file():
         return known

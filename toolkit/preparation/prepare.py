@@ -1,22 +1,24 @@
-"""A source to a store: look at every case, settle the preprocessing, write a shard per case, rename when whole."""
+"""A source to a store: scan every case, resolve the preprocessing, write a shard for each case, rename when all are there."""
 
 import json
 import logging
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from attunet.classes import Classes
 from attunet.config import DataConfig
+from attunet.decisions import Decision
 from attunet.errors import InputError, RunError
 from attunet.preparation.case_facts import case_hashes
 from attunet.preparation.checks import same_scans, training_ranges
-from attunet.preparation.resolve_data import Settled
+from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import Source
-from attunet.sources.find_cases import find_cases
+from attunet.sources.find_cases import DEFAULTS, SourceOptions, find_cases
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, open_store, read_manifest
@@ -26,7 +28,8 @@ from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
-UNPACKED = "source"  # the folder in a store that holds what came in an archive
+UNPACKED = "source"  # the folder in a store that holds the files of an archive
+UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|validationdata|testdata")
 
 
 def prepare(
@@ -34,21 +37,39 @@ def prepare(
     store: Path | str,
     config: DataConfig,
     *,
-    layout: str = "auto",
+    options: SourceOptions = DEFAULTS,
     folds: int = 5,
     seed: int = 0,
     splits_file: Path | None = None,
     allow_unlabelled: bool = False,
-    classes: tuple[Classes, int | None] | None = None,
-    case_pattern: str | None = None,
     strict: bool = False,
 ) -> Store:
-    """Write the store of a source (a folder, or a zip archive of one) and open it.
+    """Writes the store of a source and opens it.
 
-    Built in `STORE.partial/` and renamed when whole; after a kill, the same call goes on with the cases that are not finished.
-    An existing store of the same files and settings is left as it is. classes, case_pattern: as for `find_cases`.
-    Raises InputError, before anything is written, where a file cannot be read, an image lacks its mask (unless `allow_unlabelled`),
-    a check finds an error (with `strict`, a warning), or the store exists and is another.
+    It is built in `STORE.partial/` and renamed when it is whole; after a kill, the same call goes on with the cases that are not
+    finished. An existing store of the same files and settings stays as it is.
+
+    Args:
+        source: a folder, or an archive of one.
+        store: the new folder.
+        config: `[data]`, with `auto` where the cases decide.
+        options: layout, classes, patients and readings of the source.
+        folds: their number, at least 2, dealt by patient.
+        seed: of the folds.
+        splits_file: a user's own splits.json.
+        allow_unlabelled: images without a mask are prepared too.
+        strict: a warning about the data ends the work, as an error does.
+
+    Returns:
+        The opened store.
+
+    Raises:
+        InputError: before anything is written, where a file cannot be read, an image lacks its mask, a check finds an error, or the
+            store exists and is another.
+        RunError: where the store cannot be written.
+
+    Example:
+        prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
     """
     source, store = Path(source), Path(store)
     if folds < 2:
@@ -56,35 +77,47 @@ def prepare(
     building = store.with_name(store.name + ".partial")
     fresh = not building.exists()
     try:
-        root, archive = _folder_of(source, store, building, layout)
-        found = find_cases(root, layout, classes=classes, case_pattern=case_pattern)
-        _check_masks(found, allow_unlabelled)
-        for line in (f"layout {found.layout} ({found.reason}), {len(found.cases)} cases", *found.notes):
+        root, archive = _folder_of(source, store, building, options.layout)
+        cases = _labelled(find_cases(root, options), allow_unlabelled)
+        for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
-        patients = sorted({c.patient for c in found.cases if c.labels})
+        patients = sorted({c.patient for c in cases.cases if c.labels})
         own = read_splits(splits_file, patients) if splits_file else None
-        given = {"layout": layout, "case_pattern": case_pattern, "classes": classes and [classes[0].to_json(), classes[1]]}
-        request = {**given, "data": vars(config), "splits": own.to_json() if own else [folds, seed], "archive_sha256": archive}
+        request = _request(options, config, own.to_json() if own else [folds, seed], archive)
         if store.exists():
-            return _unchanged(store, found, request)
-        seen = survey(found, config, splits=own, building=building)
+            return _unchanged(store, cases, request)
+        seen = survey(cases, config, splits=own, building=building)
         refuse_errors(seen.findings, strict)
-        splits = own or deal_folds(patients, folds, seed, _sharing(seen))
-        _say_settled(seen.settled, config, splits, folds)
+        splits = own or _deal(seen, patients, folds, seed)
+        _log_resolved(seen.resolved, config, splits, folds)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
         findings = build_store(store, building, seen, splits, head, strict=strict)
     except InputError:
         if fresh:
-            shutil.rmtree(building, ignore_errors=True)  # what came out of an archive
+            shutil.rmtree(building, ignore_errors=True)  # files of an archive
         raise
     except OSError as error:
         raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
     for finding in findings:
         finding.log(logger)
-    del seen, found, head  # the facts of a hundred thousand cases, before the store is read
+    del seen, cases, head  # the facts of a hundred thousand cases, before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
+
+
+def _request(options: SourceOptions, config: DataConfig, splits: Any, archive: str | None) -> dict[str, Any]:
+    """Everything that the caller chose, for the manifest."""
+    classes = options.classes and [options.classes[0].to_json(), options.classes[1]]
+    chosen = {**vars(options), "classes": classes, "choices": dict(options.choices)}
+    return {**chosen, "data": vars(config), "splits": splits, "archive_sha256": archive}
+
+
+def _deal(seen: Survey, patients: Sequence[str], folds: int, seed: int) -> Splits:
+    """Folds of the patients; a test part of the data set's own is the test set."""
+    test = seen.source.test_patients
+    splits = deal_folds([p for p in patients if p not in test], folds, seed, _sharing(seen))
+    return replace(splits, test=tuple(sorted(test)))
 
 
 def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[Path, str | None]:
@@ -96,29 +129,41 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
-def _check_masks(found: Source, allow_unlabelled: bool) -> None:
-    if not allow_unlabelled and (without := [c for c in found.cases if not c.labels]):
-        count = f"{len(without)} of {len(found.cases)} images have none"
+def _labelled(source: Source, allow_unlabelled: bool) -> Source:
+    """The source without a test or validation part that has no masks. Raises InputError for other images without a mask."""
+    if allow_unlabelled:
+        return source
+    labelled = {folder for case in source.cases if case.labels for folder in case.images[0].parents}
+    part = [
+        c for c in source.cases if not c.labels and any(UNLABELLED_PART.search(f.name) for f in c.images[0].parents if f not in labelled)
+    ]
+    if part and len(part) < len(source.cases):
+        reading = Decision("unlabelled-part", f"{len(part)} images of a part without masks are left out, first {part[0].images[0].name}")
+        cases = tuple(case for case in source.cases if case not in part)
+        source = replace(source, cases=cases, decisions=(*source.decisions, reading))
+    if without := [c for c in source.cases if not c.labels]:
+        count = f"{len(without)} of {len(source.cases)} images have none"
         raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
+    return source
 
 
 def _sharing(seen: Survey) -> list[set[str]]:
-    """Patients of which one has a scan that another has too."""
+    """Groups of patients that share a scan."""
     patients = {case.case: case.patient for case in seen.source.cases if case.labels}
     shared = ({patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts))
     return [group for group in shared if len(group) > 1]
 
 
-def _unchanged(store: Path, found: Source, request: Mapping[str, Any]) -> Store:
+def _unchanged(store: Path, source: Source, request: Mapping[str, Any]) -> Store:
     """The existing store where it was made of the same files in the same way."""
     manifest = read_manifest(store)
     made_of = {
         entry["case"]: tuple(tuple(file["sha256"] for file in rows) for rows in (entry["image_files"], entry["label_files"]))
         for entry in manifest["cases"]
     }
-    if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in found.cases}:
-        hashes = over_cases(case_hashes, found.cases)
-        if all(made_of[case.case] == found_now for case, found_now in zip(found.cases, hashes, strict=True)):
+    if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
+        hashes = over_cases(case_hashes, source.cases)
+        if all(made_of[case.case] == now for case, now in zip(source.cases, hashes, strict=True)):
             logger.info(f"{store}: is up to date, nothing to do")
             return open_store(store)
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
@@ -133,23 +178,24 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
         "layout": seen.source.layout,
         "reason": seen.source.reason,
         "source": source,
-        "frames": seen.source.frames,
-        "classes": seen.settled.classes.to_json(),
-        "preprocessing": seen.settled.preprocessing.to_json(),
+        "choices": dict(seen.source.choices),
+        "grey_levels": list(seen.source.grey_levels),
+        "classes": seen.resolved.classes.to_json(),
+        "preprocessing": seen.resolved.preprocessing.to_json(),
         "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),
     }
 
 
-def _say_settled(settled: Settled, asked: DataConfig, splits: Splits, folds: int) -> None:
-    spec, erosion_mm = settled.spec, asked.component_erosion_mm
+def _log_resolved(resolved: Resolved, requested: DataConfig, splits: Splits, folds: int) -> None:
+    spec, erosion_mm = resolved.spec, requested.component_erosion_mm
     spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     logger.info(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(settled.classes.names)}, label maps: {settled.preprocessing.postprocessing.words_in(spec.unit)}"
+        f"classes {', '.join(resolved.classes.names)}, label maps: {resolved.preprocessing.postprocessing.words_in(spec.unit)}"
     )
-    if erosion_mm not in ("auto", settled.preprocessing.postprocessing.erosion_mm):
+    if erosion_mm not in ("auto", resolved.preprocessing.postprocessing.erosion_mm):
         logger.info(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
     if len(splits.folds) < folds:
         logger.info(f"{len(splits.folds)} folds, since there are no more labelled patients")

@@ -1,16 +1,17 @@
-"""A look at every case of a source: facts, settled preprocessing, findings."""
+"""All cases of a source: their facts, the resolved preprocessing, the findings."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attunet.config import DataConfig
+from attunet.decisions import Decision, as_findings
 from attunet.errors import Finding, InputError
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.checks import check_cases
 from attunet.preparation.facts_cache import scan_cases
-from attunet.preparation.resolve_data import Settled, settle
+from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
 from attunet.splits import Splits
 
@@ -19,30 +20,64 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at every case of a source gave; facts in the order of the source's cases."""
+    """Result of scanning all cases; facts in the order of the source's cases."""
 
     source: Source
     facts: tuple[CaseFacts, ...]
-    settled: Settled
+    resolved: Resolved
     findings: tuple[Finding, ...]
 
 
-def survey(found: Source, config: DataConfig, *, splits: Splits | None = None, building: Path | None = None) -> Survey:
-    """Read every case once, settle the preprocessing and check what looks wrong. Raises InputError where a case cannot be used.
+def survey(
+    source: Source,
+    config: DataConfig,
+    *,
+    splits: Splits | None = None,
+    building: Path | None = None,
+    on_error: Callable[[InputError], object] | None = None,
+) -> Survey:
+    """Reads every case once, resolves the preprocessing and checks the data.
 
-    splits: a user's own folds, which may part what belongs together; building: the folder that remembers what has been looked at.
+    Args:
+        source: the cases.
+        config: `[data]`, with `auto` where the cases decide.
+        splits: a user's own folds, which may part cases that belong together.
+        building: the folder that keeps the facts of scanned cases, None for nowhere.
+        on_error: called for each case that cannot be read; it is left out then.
+
+    Returns:
+        The facts, the resolved preprocessing, and the findings: decisions first, then what looks wrong.
+
+    Raises:
+        InputError: where a case cannot be read (without `on_error`), or the cases do not fit together.
+
+    Example:
+        survey(find_cases("data"), DataConfig()).findings
     """
     facts: list[CaseFacts] = []
-    for fact in scan_cases(found, building):
+    for fact in scan_cases(source, building, on_error):
         facts.append(fact)
-        progress("looked at", len(facts), len(found.cases))
-    settled = settle(found, facts, config)
-    findings = check_cases(facts, {c.case: c.patient for c in found.cases}, settled.mappings, settled.classes, splits)
-    return Survey(found, tuple(facts), settled, tuple(findings))
+        progress("scanned", len(facts), len(source.cases))
+    if not facts:
+        raise InputError(f"{source.root}: no case can be read")
+    scanned = {fact.case for fact in facts}
+    source = replace(source, cases=tuple(case for case in source.cases if case.case in scanned))
+    resolved = resolve(source, facts, config)
+    findings = [
+        *as_findings({None: (*source.decisions, *resolved.decisions)}),
+        *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),
+        *check_cases(facts, {c.case: c.patient for c in source.cases}, resolved.mappings, resolved.classes, splits),
+    ]
+    return Survey(resolved.source, tuple(facts), resolved, tuple(findings))
 
 
 def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:
-    """Raises InputError with the first finding that ends the work (with `strict`, warnings do), after all have been reported."""
+    """Raises InputError with the first finding that ends the work, after all have been logged.
+
+    Args:
+        findings: of all cases.
+        strict: a warning ends the work, as an error does.
+    """
     if fatal := [f for f in findings if f.level == "error" or (strict and f.level == "warning")]:
         for finding in findings:
             finding.log(logger)
@@ -52,6 +87,6 @@ def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:
 
 
 def progress(what: str, number: int, total: int) -> None:
-    """A line where all are done, and about ten on the way where there are many."""
+    """Logs a line when all are done, and about ten before where there are many."""
     if number == total or (total >= 50 and number * 10 // total > (number - 1) * 10 // total):
         logger.info(f"{what} {number} of {total} cases")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from attunet.decisions import Choices
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts
 from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import to_indices
-from attunet.sources.read_case import read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.store import IMAGE, LABEL
 from attunet.system.atomic_files import name_in_errors
 from attunet.volumes.geometry import place
@@ -20,29 +21,40 @@ from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
 
-WRITTEN_BY = 1  # raised when the same files and settings would give other arrays
+WRITTEN_BY = 2  # raised when the same files and settings would give other arrays
 CASE = "case.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """What a process needs to write one case. mapping: label value -> class index, None where the case has no labels."""
+    """Everything that a process needs to write one case.
+
+    Args:
+        mapping: label value -> class index, None where the case has no labels.
+        levels: the greys that are classes in masks with smoothed edges.
+        choices: the user's readings, by rule.
+        folder: of the case in the store.
+    """
 
     files: CaseFiles
     facts: CaseFacts
     spec: PreprocessSpec
     mapping: dict[int, int] | None
     num_classes: int
-    frames: bool
+    levels: tuple[int, ...]
+    choices: Choices
     folder: Path
 
     def key(self) -> dict[str, Any]:
-        """What the arrays depend on; a shard with another key is written again."""
+        """All inputs of the arrays; a shard with another key is written again."""
         return {
             "written_by": WRITTEN_BY,
             "image_sha256": list(self.facts.image_sha256),
             "label_sha256": list(self.facts.label_sha256),
             "spec": json.loads(json.dumps(self.spec.to_json())),
+            "mask_values": list(self.files.label_values),
+            "levels": list(self.levels),
+            "choices": dict(self.choices),
             "label_mapping": None if self.mapping is None else {str(v): i for v, i in self.mapping.items()},
         }
 
@@ -65,16 +77,17 @@ def _intensity(known: Mapping[str, Any], used: ChannelStatistics) -> dict[str, A
 
 def write_shard(task: ShardTask) -> dict[str, Any]:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
-    volume = read_image(task.files.images, frames=task.frames)
+    volume = read_image(task.files.images, choices=task.choices)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
-    shutil.rmtree(task.folder, ignore_errors=True)  # what a killed call left, temporary files included
+    shutil.rmtree(task.folder, ignore_errors=True)  # the rest of a killed call, temporary files included
     task.folder.mkdir()
     with name_in_errors(task.folder / IMAGE):
         np.save(task.folder / IMAGE, prepared[:].astype(np.float16), allow_pickle=False)
     counts, pixels, cut = None, 0, 0
     if task.files.labels and task.mapping is not None:
-        values, _ = read_labels(task.files.labels, volume, task.files.images[0])
-        indices = to_indices(values, task.mapping, task.files.labels[0])
+        options = MaskOptions(task.files.label_values, task.levels, task.choices)
+        mask = read_labels(task.files.labels, volume, task.files.images[0], options)
+        indices = to_indices(mask.values, task.mapping, task.files.labels[0])
         counts = np.bincount(indices.ravel(), minlength=task.num_classes)[: task.num_classes].tolist()
         labels = resample_labels(indices, prepared.grid, task.num_classes)
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)

@@ -1,4 +1,4 @@
-"""Writing a store: a shard per case, the manifest over all, the name at the very end."""
+"""Writing a store: a shard for each case, the manifest of all, and the store's name last."""
 
 import json
 import logging
@@ -43,15 +43,24 @@ def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head:
 
 
 def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:
-    settled, found = seen.settled, seen.source
+    resolved, source = seen.resolved, seen.source
     return [
-        ShardTask(files, fact, settled.spec, settled.mappings.get(files.case), len(settled.classes), found.frames, folder / files.case)
-        for files, fact in zip(found.cases, seen.facts, strict=True)
+        ShardTask(
+            files=files,
+            facts=fact,
+            spec=resolved.spec,
+            mapping=resolved.mappings.get(files.case),
+            num_classes=len(resolved.classes),
+            levels=source.grey_levels,
+            choices=source.choices,
+            folder=folder / files.case,
+        )
+        for files, fact in zip(source.cases, seen.facts, strict=True)
     ]
 
 
 def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
-    """Every case's arrays, in parallel where there are many; a finding for every case whose labels the window cuts."""
+    """Writes every case's arrays, in parallel where there are many; returns a finding for each case whose labels the window cuts."""
     folder = building / CASES
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {p.name for p in folder.iterdir()} - {t.files.case for t in tasks}:
@@ -79,7 +88,7 @@ def _crop_finding(entry: Mapping[str, Any]) -> Finding | None:
 
 
 def _entry(task: ShardTask, root: Path) -> dict[str, Any]:
-    """A case in the manifest: what its shard says, and where its files lie below the source."""
+    """A case in the manifest: its shard's entry, and the paths of its files below the source."""
     entry = finished_shard(task)
     assert entry is not None, task.folder
     return {**entry, **_files(task.files, task.facts, root)}
@@ -90,7 +99,9 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
         return {"file": path.relative_to(root).as_posix(), "sha256": sha256}
 
     images = [row(path, sha256) for path, sha256 in zip(files.images, fact.image_sha256, strict=True)]
-    labels = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
+    labels: list[dict[str, Any]] = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
+    for label, value in zip(labels, files.label_values, strict=False):
+        label["value"] = value
     return {"patient": files.patient, "labelled": bool(labels), "image_files": images, "label_files": labels}
 
 

@@ -1,35 +1,51 @@
-"""A source as cases: which files belong to which case, before any of them is read."""
+"""A source as cases: the files of each case, before any of them is read."""
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attunet.classes import Classes
+from attunet.decisions import Choices, Decision
 from attunet.sources.codings import choose_coding
 
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """images: one file per channel, one with all channels, or the folder of a DICOM series.
+    """The files of one case.
 
-    labels: none, one (a file, or a folder with a mask per DICOM slice), or one for each of an image's objects, which together are its mask.
+    Args:
+        case: its name.
+        patient: its patient; folds are by patient.
+        images: one file for each channel, one with all channels, or the folder of a DICOM series.
+        labels: none; one mask, or a folder with a mask for each DICOM slice; or several masks, one for each object or class.
+        label_values: the label value that each mask's foreground becomes; empty where the masks' own values count.
     """
 
     case: str
     patient: str
     images: tuple[Path, ...]
     labels: tuple[Path, ...] = ()
+    label_values: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Source:
     """A user's folder as cases.
 
-    codings: the ways in which label values may be written, all with the same names; none: the masks' own values become the classes;
-    grey_ranges: per class of a coding, the values that count as it, for masks that went through image formats;
-    ignored: a label value that no loss and no metric counts; frames: whether the fourth axis of a file holds channels;
-    notes: what a user should know about what was taken and what was left.
+    Args:
+        root: the folder.
+        layout: the name of its file layout.
+        reason: the reason for this layout, as a clause.
+        codings: possible codings of the label values, all with the same names; none: the masks' own values become the classes.
+        cases: the files of every case.
+        grey_ranges: for each class of a coding, the values that count as it, for masks that went through image formats.
+        grey_levels: values to which the greys of smoothed edges belong; empty: none are smoothed.
+        ignored: a label value that no loss and no metric counts.
+        test_patients: patients of the data set's own test part.
+        choices: the user's readings (`--read RULE=VALUE`).
+        decisions: readings of the folder that could be others.
+        notes: lines about files that were left out.
     """
 
     root: Path
@@ -38,20 +54,25 @@ class Source:
     codings: tuple[Classes, ...]
     cases: tuple[CaseFiles, ...]
     grey_ranges: tuple[tuple[int, int], ...] | None = None
+    grey_levels: tuple[int, ...] = ()
     ignored: int | None = None
-    frames: bool = False
+    test_patients: frozenset[str] = frozenset()
+    choices: Choices = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
 
     def coding(self, values: Iterable[int], where: Path | str) -> Classes:
-        """The coding that a mask with these values is in. Raises InputError naming the file and the value that is unknown."""
+        """The coding that a mask with these values uses. Raises InputError with the file and the value that is unknown."""
         known = {canonical for value in values if (canonical := self.canonical(value)) != self.ignored}
         return choose_coding(known, self.codings, where)
 
     def canonical(self, value: int) -> int:
-        """The label value that `value` stands for, where greys are decoded by range."""
+        """The label value that `value` stands for, where greys are decoded by range or belong to a level."""
         for (low, high), canonical in zip(self.grey_ranges or (), self.codings[0].values if self.codings else (), strict=False):
             if low <= value <= high:
                 return canonical
+        if self.grey_levels:
+            return min(self.grey_levels, key=lambda level: (abs(level - value), -level))
         return value
 
 

@@ -1,5 +1,6 @@
-"""How label values stand for classes: the codings of CHAOS, a user's own, and those that the masks themselves show."""
+"""Label values and classes: the codings of CHAOS, a user's own, and those that the masks themselves show."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from attunet.classes import CHAOS_MR, Classes
 from attunet.errors import InputError
+from attunet.io.mask_colours import codes_of, colour_name, is_colour
 
 LOOKUP_RANGE = 2**16  # label values this close together are counted and mapped through a table
 
-# How copies of CHAOS write the same organs: plain, the official greys, and another common export.
+# Codings of the same organs in copies of CHAOS: plain, the official greys, and another common export.
 CHAOS_CODINGS = (
     CHAOS_MR,
     Classes(CHAOS_MR.names, (0, 63, 126, 189, 252)),
@@ -30,34 +32,67 @@ def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Pa
         if present <= set(coding.values):
             return coding
     unknown = min(present, key=lambda v: (sum(v in c.values for c in codings), v))
-    known = "; ".join(", ".join(map(str, c.values)) for c in codings)
-    raise InputError(f"{where}: label values must be among {known}, got {unknown}")
+    known = "; ".join(", ".join(map(_value_text, c.values)) for c in codings)
+    raise InputError(f"{where}: label values must be among {known}, got {_value_text(unknown)}")
 
 
 def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
-    """Classes for label values that nobody has named: 0 is the background, the others are called by their value."""
+    """Classes for label values without names: 0 is the background, the others are named by their value or colour."""
     foreground = sorted(set(values) - {0})
     if not foreground:
         raise InputError(f"{where}: a mask must have a value besides 0; no mask has")
-    names = ["foreground"] if len(foreground) == 1 else [f"label {v}" for v in foreground]
-    return Classes(("background", *names), (0, *foreground))
+    named = [_value_text(v) if is_colour(v) else f"label {v}" for v in foreground]
+    return Classes(("background", *(["foreground"] if len(foreground) == 1 else named)), (0, *foreground))
 
 
 def parse_classes(text: str) -> tuple[Classes, int | None]:
-    """`liver=1,left kidney=3` as classes, background 0 unless it is given; `ignore=V` is the value that nothing counts."""
+    """Classes of a user's `liver=1,left kidney=3` or `liver=#ff0000`.
+
+    Args:
+        text: `name=value` with commas between; `background` is 0 unless it is given, `ignore` names the value that nothing counts.
+
+    Returns:
+        The classes, and the ignored value or None.
+
+    Raises:
+        InputError: for anything else.
+    """
     values: dict[str, int] = {}
     for part in text.split(","):
         name, equals, value = (p.strip() for p in part.rpartition("="))
-        if not equals or not name or not value.lstrip("-").isascii() or not value.lstrip("-").isdigit() or name in values:
+        number = _parse_value(value)
+        if not equals or not name or number is None or name in values:
             raise InputError(f"classes: must be name=value,..., every name once, got {part.strip()!r}")
-        values[name] = int(value)
+        values[name] = number
     ignored = values.pop("ignore", None)
     values = {"background": values.pop("background", 0), **values}
     return Classes(tuple(values), tuple(values.values())), ignored
 
 
+def read_label_map(path: Path) -> Classes:
+    """Classes of CVAT's labelmap.txt: lines `name:red,green,blue:parts:actions`; black is the background."""
+    names: dict[int, str] = {0: "background"}
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[: 2**16]:
+        match = re.match(r"([^#:][^:]*):(\d{1,3}),(\d{1,3}),(\d{1,3}):", line)
+        if match:
+            names[int(codes_of(np.array([int(match[n]) for n in (2, 3, 4)])))] = (
+                match[1] if any(map(int, match.groups()[1:])) else "background"
+            )
+    return Classes(tuple(names.values()), tuple(names))
+
+
+def _parse_value(text: str) -> int | None:
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return int(codes_of(np.array([int(text[at : at + 2], 16) for at in (1, 3, 5)])))
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else None
+
+
+def _value_text(value: int) -> str:
+    return colour_name(value) if is_colour(value) else str(value)
+
+
 def to_indices(labels: np.ndarray, mapping: Mapping[int, int], where: Path | str) -> np.ndarray:
-    """Label values to class indices uint8 by `{value: index}`. Raises InputError for a value that is not in the mapping."""
+    """Class indices uint8 of label values, by `{value: index}`. Raises InputError for a value that is not in the mapping."""
     if unknown := [v for v in label_values(labels) if v not in mapping]:
         raise InputError(f"{where}: label values must be among {', '.join(map(str, mapping))}, got {unknown[0]}")
     low = min(mapping)

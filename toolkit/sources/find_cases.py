@@ -1,53 +1,121 @@
-"""Which files of a source make a case: `auto` tries every layout in turn and says which it took and why."""
+"""The cases of a source: `auto` tries every layout in turn and says which it took and why."""
 
-import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attunet.classes import Classes
+from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.readers import is_readable
+from attunet.io.readers import COMPANIONS, FORMAT_NAMES, is_readable
 from attunet.sources.case_files import CaseFiles, Source, regular_files
+from attunet.sources.layouts.annotated import find_annotated
+from attunet.sources.layouts.anywhere import find_anywhere
+from attunet.sources.layouts.by_role import find_bids, find_case_folders
 from attunet.sources.layouts.chaos import find_chaos
 from attunet.sources.layouts.decathlon import find_decathlon
+from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_folders
+from attunet.sources.several_masks import resolve_masks
 
-Finder = Callable[[Path, list[Path]], Source | None]
+TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read.
+
+    Args:
+        layout: the name of a layout in `FINDERS`, or auto.
+        classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them.
+        case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
+        images: parts of the names of files that are channels, in their order.
+        masks: parts of the names of masks that count.
+        choices: the user's readings (`--read RULE=VALUE`), by rule.
+    """
+
+    layout: str = "auto"
+    classes: tuple[Classes, int | None] | None = None
+    case_pattern: str | None = None
+    images: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    choices: Choices = field(default_factory=dict)
+
+
+DEFAULTS = SourceOptions()
+
+Finder = Callable[[Path, list[Path], SourceOptions], Source | None]
 
 # In the order in which auto tries them; with an example of each.
 FINDERS: dict[str, tuple[Finder, str]] = {
-    "chaos-mr": (lambda root, files: find_chaos(root, files, "MR"), "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
-    "chaos-ct": (lambda root, files: find_chaos(root, files, "CT"), "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}"),
-    "decathlon": (find_decathlon, "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz"),
+    "chaos-mr": (lambda root, files, _: find_chaos(root, files, "MR"), "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
+    "chaos-ct": (lambda root, files, _: find_chaos(root, files, "CT"), "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}"),
+    "decathlon": (
+        lambda root, files, _: find_decathlon(root, files),
+        "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz",
+    ),
+    "annotations": (
+        lambda root, files, _: find_annotated(root, files),
+        "annotations.json (COCO, Label Studio) or .xml (CVAT), images/a.png",
+    ),
     "images-labels": (
-        find_folders,
+        lambda root, files, options: find_folders(root, files, options.masks),
         "images/a.nii.gz or .png or .tif or .jpg, labels/ or masks/ or ground_truth/a.nii.gz or a_mask.png",
     ),
-    "src-mask": (find_src_mask, "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
-    "suffix": (find_suffixes, "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii"),
+    "src-mask": (lambda root, files, _: find_src_mask(root, files), "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
+    "bids": (
+        lambda root, files, options: find_bids(root, files, options.images, options.masks),
+        "sub-1/ses-1/sub-1_ses-1_dwi.nii.gz, derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz",
+    ),
+    "suffix": (lambda root, files, _: find_suffixes(root, files), "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii"),
+    "case-folders": (
+        lambda root, files, options: find_case_folders(root, files, options.images, options.masks),
+        "case_1/{imaging.nii.gz, segmentation.nii.gz}, case_1/{ct.nii.gz, segmentations/liver.nii.gz}",
+    ),
+    "series-masks": (
+        lambda root, files, _: find_series_with_masks(root, files),
+        "PATIENT_0001/study/series/*.dcm, labels/label0001.nii.gz",
+    ),
+    "anywhere": (lambda root, files, _: find_anywhere(root, files), "part1/volume-0.nii, segmentations/segmentation-0.nii"),
 }
 LAYOUTS = ("auto", *FINDERS)
 
 
-def find_cases(
-    source: Path | str,
-    layout: str = "auto",
-    *,
-    classes: tuple[Classes, int | None] | None = None,
-    case_pattern: str | None = None,
-) -> Source:
+def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     """The cases of a source, in the order of their names.
 
-    classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them;
-    case_pattern: a regular expression whose first group, found in a case's name, is its patient.
-    Raises InputError where nothing, or something ambiguous, is found.
+    Args:
+        source: a folder.
+        options: see `SourceOptions`.
+
+    Returns:
+        The cases, with the layout that was taken and every decision about the files.
+
+    Raises:
+        InputError: where no layout fits, or the files are ambiguous.
+
+    Example:
+        find_cases("data", SourceOptions(case_pattern=r"^(p\\d+)_"))
     """
     root = Path(source)
-    if layout not in LAYOUTS:
-        raise InputError(f"layout: must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if options.layout not in LAYOUTS:
+        raise InputError(f"layout: must be one of {', '.join(LAYOUTS)}, got {options.layout!r}")
+    files = _files(root)
+    inner = _wrapped(root, files)
+    below = [path for path in files if path.is_relative_to(inner)]
+    for name, (find, _) in FINDERS.items():
+        if options.layout not in ("auto", name):
+            continue
+        cases = find(root, files, options) or (find(inner, below, options) if inner != root else None)
+        if cases is not None:
+            return _finished(replace(cases, root=root, choices=options.choices), files, options)
+    raise InputError(_no_layout(root, files, options.layout))
+
+
+def _files(root: Path) -> list[Path]:
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
@@ -55,25 +123,51 @@ def find_cases(
     files = regular_files(root)
     if not files:
         raise InputError(f"{root}: the folder has no files")
-    inner = _wrapped(root, files)
-    below = [path for path in files if path.is_relative_to(inner)]
-    for name, (find, _) in FINDERS.items():
-        if layout in ("auto", name) and (found := find(root, files) or find(inner, below)):
-            found = dataclasses.replace(found, root=root)
-            if classes is not None:
-                found = dataclasses.replace(found, codings=(classes[0],), ignored=classes[1], grey_ranges=None)
-            return _checked(found, case_pattern)
-    asked = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
-    known = "; ".join(f"{name}: {example}" for name, (_, example) in asked.items())
-    raise InputError(f"{root}: fits no known layout (its first file is {files[0].relative_to(root)}). Known are {known}")
+    return files
+
+
+def _no_layout(root: Path, files: Sequence[Path], layout: str) -> str:
+    readable = [path for path in files if is_readable(path) or path.name.lower().endswith(COMPANIONS)]
+    if not readable:
+        kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
+        return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
+    layouts = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
+    known = "; ".join(f"{name}: {example}" for name, (_, example) in layouts.items())
+    return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {known}"
 
 
 def _wrapped(root: Path, files: list[Path]) -> Path:
-    """The folder in which everything that is read here lies: archives are often of one folder."""
+    """The deepest folder that has all readable files below it: archives often hold one folder."""
     readable = [path.parent for path in files if is_readable(path)]
     inner = Path(os.path.commonpath(readable)) if readable else root
     decathlon = {"imagestr", "labelstr", "imagests"}
     return inner.parent if inner != root and inner.name.lower() in decathlon else inner
+
+
+def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> Source:
+    """The source after the steps that all layouts share: classes, names, patients, the test part, files of no case."""
+    source = resolve_masks(source, options.masks)
+    if options.classes is not None:
+        coding, ignored = options.classes
+        source = replace(source, codings=(_renumbered(source, coding),), ignored=ignored, grey_ranges=None)
+    source = _checked(source, options.case_pattern)
+    source = _with_test_part(source)
+    used = {path for case in source.cases for path in (*case.images, *case.labels)}
+    folders = {path for path in used if path.is_dir()}
+    unused = [p for p in files if is_readable(p) and p not in used and folders.isdisjoint(p.parents)]
+    if unused and source.layout not in ("chaos-mr", "chaos-ct"):
+        note = f"{len(unused)} files belong to no case and are left out, first {unused[0].relative_to(source.root)}"
+        source = replace(source, notes=(*source.notes, note))
+    return source
+
+
+def _renumbered(source: Source, coding: Classes) -> Classes:
+    """The user's classes, where masks are classes by their files' names, with the values that the layout gave to these names."""
+    values = {value for case in source.cases for value in case.label_values}
+    if not values or set(coding.names) != set(source.codings[0].names):
+        return coding
+    given = dict(zip(source.codings[0].names, source.codings[0].values, strict=True))
+    return Classes(coding.names, tuple(given[name] for name in coding.names))
 
 
 def _checked(source: Source, case_pattern: str | None) -> Source:
@@ -88,8 +182,8 @@ def _checked(source: Source, case_pattern: str | None) -> Source:
         if name.lower() in seen:
             raise InputError(f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}")
         seen[name.lower()] = case
-        cases.append(dataclasses.replace(case, patient=_patient(case, case_pattern)) if case_pattern else case)
-    return dataclasses.replace(source, cases=tuple(cases))
+        cases.append(replace(case, patient=_patient(case, case_pattern)) if case_pattern else case)
+    return replace(source, cases=tuple(cases))
 
 
 def _patient(case: CaseFiles, pattern: str) -> str:
@@ -98,5 +192,22 @@ def _patient(case: CaseFiles, pattern: str) -> str:
     except re.error as error:
         raise InputError(f"case pattern: must be a regular expression, got {pattern!r}: {error}") from None
     if not match or not match.groups() or not match[1]:
-        raise InputError(f"case pattern: {pattern!r} must find the patient as its first group in every case, not in {case.case!r}")
+        raise InputError(f"case pattern: {pattern!r} must match the patient as its first group in every case, not in {case.case!r}")
     return match[1]
+
+
+def _with_test_part(source: Source) -> Source:
+    """Patients whose labelled cases lie in a folder named test, where others do not, are the set's own test part."""
+    if choice("published-split", source.choices) == "mix":
+        return source
+    labelled = [case for case in source.cases if case.labels]
+    test = {case.patient for case in labelled if _in_test_folder(source.root, case)}
+    others = {case.patient for case in labelled if not _in_test_folder(source.root, case)}
+    if not test - others or not others:
+        return source
+    reading = Decision("published-split", f"the {len(test - others)} patients in the data set's test folder are its test set")
+    return replace(source, test_patients=frozenset(test - others), decisions=(*source.decisions, reading))
+
+
+def _in_test_folder(root: Path, case: CaseFiles) -> bool:
+    return any(TEST_FOLDER.fullmatch(part) for part in case.images[0].relative_to(root).parts[:-1])

@@ -1,57 +1,77 @@
-"""What a user may hand to a model: one volume, or a folder of them, in any format and layout that is read here."""
+"""Inputs of a model: one volume, or a folder of them, in any format and layout that is read here."""
 
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.io.dicom import is_dicom
-from attunet.io.readers import is_readable, read_volume, stem_of
-from attunet.sources.case_files import files_in, regular_files
-from attunet.sources.find_cases import find_cases
-from attunet.sources.layouts.matching import CHANNEL, MASK_ENDING
+from attunet.io.dicom_file import is_dicom
+from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
+from attunet.sources.case_files import Source, files_in, regular_files
+from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.read_case import read_image
 from attunet.volumes.volume import Volume
 
-WITH_IMAGE_FOLDERS = ("chaos-mr", "chaos-ct", "decathlon", "images-labels")  # layouts in which names alone do not tell masks
+NAMES_ARE_ENOUGH = ("src-mask", "suffix")  # layouts whose images and masks differ in their names; in others the layout is needed
 
 
 @dataclass(frozen=True)
 class Input:
-    """One volume. name: its path below the folder that was given, without ending (`site/scan`); files: one, or one per channel."""
+    """One volume.
+
+    Args:
+        name: its path below the folder that was given, without ending (`site/scan`).
+        files: one, or one for each channel.
+        choices: the user's readings (`--read RULE=VALUE`), by rule.
+    """
 
     name: str
     files: tuple[Path, ...]
+    choices: Choices = field(default_factory=dict)
 
     def read(self, num_channels: int) -> Volume:
-        """The volume for a model of so many channels."""
-        return read_volume(self.files[0], channels=num_channels) if len(self.files) == 1 else read_image(self.files)
+        """The volume for a model of so many channels. Raises InputError as `read_volume` does."""
+        if len(self.files) > 1:
+            return read_image(self.files, choices=self.choices)
+        return read_volume(self.files[0], channels=num_channels, choices=self.choices)
 
 
-def find_inputs(path: Path, num_channels: int = 1) -> list[Input]:
-    """The volumes at a path: a file, the folder of a DICOM series, a data set in a known layout (its images alone), or any folder.
+def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -> list[Input]:
+    """The volumes at a path. Masks (`X-mask`, `X_seg`, `segmentations/`, ...) are left out.
 
-    `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume for a model of several channels. Masks (`X-mask`, `X_seg`, ...) are left out.
-    Raises InputError where there is nothing to read.
+    Args:
+        path: a file, the folder of a DICOM series, a data set in a known layout (its images alone), or any folder.
+        num_channels: of the model; `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume for a model of several.
+        choices: the user's readings, by rule.
+
+    Raises:
+        InputError: where there is nothing to read.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_file():
-        return [Input(stem_of(path), _channels(path, num_channels))]
+        return [Input(stem_of(path), _channels(path, num_channels), choices)]
     if any(is_dicom(file) for file in files_in(path)):
-        return [Input(path.name, (path,))]
-    try:
-        found = find_cases(path)
-    except InputError:
-        found = None
-    if found is not None and found.layout in WITH_IMAGE_FOLDERS:
-        return [Input(case.case, case.images) for case in found.cases]
-    inputs = _any_folder(path, num_channels, {label for case in found.cases for label in case.labels} if found else set())
+        return [Input(path.name, (path,), choices)]
+    source = _known_layout(path)
+    if source is not None and source.layout not in NAMES_ARE_ENOUGH:
+        return [Input(case.case, case.images, choices) for case in source.cases]
+    masks = {label for case in source.cases for label in case.labels} if source else set()
+    inputs = _any_folder(path, num_channels, masks)
     if not inputs:
-        raise InputError(f"{path}: the folder has no volume (NIfTI, DICOM, PNG, TIFF, JPEG, BMP or GIF)")
-    return inputs
+        raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
+    return [Input(name, files, choices) for name, files in inputs]
+
+
+def _known_layout(path: Path) -> Source | None:
+    try:
+        return find_cases(path, SourceOptions())
+    except InputError:
+        return None
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
@@ -64,17 +84,20 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
     return siblings if all(p.is_file() for p in siblings) else (path,)
 
 
-def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[Input]:
-    groups: dict[str, list[Path]] = {}
+def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[tuple[str, tuple[Path, ...]]]:
+    """Names and files of every volume below a folder that no layout describes."""
+    series: dict[str, list[Path]] = {}
     images: dict[str, Path] = {}
     for path in regular_files(root):
-        folder, stem = path.parent.relative_to(root).as_posix(), stem_of(path)
-        prefix = "" if folder == "." else f"{folder}/"
+        relative = path.relative_to(root)
+        folder = relative.parent.as_posix()
         if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):  # scanners' exports often have no endings
-            groups[folder if folder != "." else root.name] = [path.parent]
-        elif is_readable(path) and path not in masks and not MASK_ENDING.fullmatch(stem):
-            images[prefix + stem] = path
-    return [Input(name, tuple(files)) for name, files in sorted({**groups, **_joined(images, num_channels)}.items())]
+            series[folder if folder != "." else root.name] = [path.parent]
+        elif is_readable(path) and path not in masks:
+            parts = (*relative.parts[:-1], stem_of(path))
+            if not any(names_a_mask(part) for part in parts):
+                images["/".join(parts)] = path
+    return [(name, tuple(files)) for name, files in sorted({**series, **_joined(images, num_channels)}.items())]
 
 
 def _joined(images: Mapping[str, Path], num_channels: int) -> dict[str, list[Path]]:

@@ -1,22 +1,61 @@
-"""A case's files as they lie in the source: their hashes, and what they hold."""
+"""A case's files in the source: their hashes, their image, their mask."""
 
 import hashlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from attunet.errors import InputError
+from attunet.decisions import Choices, Decision, choice
+from attunet.errors import InputError, one_line
+from attunet.io.annotations import ANNOTATION_SUFFIXES, read_annotations
 from attunet.io.dicom import SliceNames
 from attunet.io.images import IMAGE_SUFFIXES
-from attunet.io.nifti import one_line
-from attunet.io.readers import read_label_array, read_volume
+from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
+from attunet.sources.grey_levels import snap
 from attunet.system.atomic_files import sha256
 from attunet.volumes.geometry import orient, orientation_transform
 from attunet.volumes.volume import Volume
 
-SAME_GRID = 0.05  # of a voxel, at the corner where two grids differ most
+SAME_GRID = 0.05  # voxels, at the corner where two grids differ most
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A case's label map.
+
+    Args:
+        values: the files' own label values `(X, Y, Z)`.
+        grid_distance: the distance between its grid and the image's, in voxels.
+        palette: `{code: index}` of a mask with a palette.
+        decisions: readings that could be others.
+    """
+
+    values: np.ndarray
+    grid_distance: float = 0.0
+    palette: dict[int, int] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How the masks of a source are read.
+
+    Args:
+        values: the label value of each mask file's foreground; empty where the files' own values count.
+        levels: the greys that are classes in masks with smoothed edges; empty: none are smoothed.
+        choices: the user's readings, by rule.
+    """
+
+    values: tuple[int, ...] = ()
+    levels: tuple[int, ...] = ()
+    choices: Choices = field(default_factory=dict)
+
+
+OWN_VALUES = MaskOptions()
 
 
 def content_hash(path: Path) -> str:
@@ -31,50 +70,97 @@ def content_hash(path: Path) -> str:
 
 
 def joined_hash(hashes: Sequence[str]) -> str:
-    """One hash for an image in several files: that of the file where it is only one."""
+    """One hash for an image in several files; a single file's own."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def read_image(paths: Sequence[Path], *, frames: bool = False) -> Volume:
-    """A case's image; several files on one grid become its channels, in the order given, and so do a file's frames where asked for."""
-    volumes = [read_volume(path, channels=None if frames else 1) for path in paths]
+def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
+    """Reads a case's image; several files on one grid become its channels, in the order given.
+
+    Raises InputError as `read_volume` does, and where the files' grids differ.
+    """
+    volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
     first = volumes[0]
     for path, volume in zip(paths[1:], volumes[1:], strict=True):
         if volume.shape != first.shape or grid_distance(first, volume.affine) > SAME_GRID:
-            raise InputError(f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in {paths[0].name}")
+            raise InputError(
+                f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in {paths[0].name}; "
+                "choose the files with --images NAME,..."
+            )
     if len(volumes) == 1:
         return first
-    return Volume(np.concatenate([v.data for v in volumes]), first.affine, first.unit, first.header)
+    decisions = dict.fromkeys(decision for volume in volumes for decision in volume.decisions)
+    return replace(first, data=np.concatenate([v.data for v in volumes]), decisions=tuple(decisions))
 
 
-def read_labels(paths: Sequence[Path], image: Volume, image_path: Path) -> tuple[np.ndarray, float]:
-    """A label map `(X, Y, Z)` of the files' own values, and how far its grid is from the image's, in voxels.
+def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions = OWN_VALUES) -> Mask:
+    """Reads a case's mask or masks on the image's grid.
 
-    Several masks, one per object, are one label map; where they overlap, the larger value counts.
+    Several masks without values of their own are the objects of one mask: where they overlap, the larger value counts. Masks with
+    `options.values` are classes, which must not overlap unless the user chose an order.
+
+    Args:
+        paths: the mask files.
+        image: the case's image.
+        image_path: its first file.
+        options: see `MaskOptions`.
+
+    Returns:
+        The label map; of several files, one.
+
+    Raises:
+        InputError: for files that cannot be read, another shape than the image's, and classes that overlap.
     """
-    labels, distance = _read_mask(paths[0], image, image_path)
-    for path in paths[1:]:
-        further, apart = _read_mask(path, image, image_path)
-        labels, distance = np.maximum(labels, further), max(distance, apart)
-    return labels, distance
+    masks = [_read_mask(path, image, image_path, options.choices) for path in paths]
+    if options.levels:
+        masks = [replace(mask, values=snap(mask.values, options.levels)) for mask in masks]
+    if options.values:
+        values, decisions = _join_classes(paths, [mask.values for mask in masks], options)
+    else:
+        values, decisions = masks[0].values, []
+        for mask in masks[1:]:
+            values = np.maximum(values, mask.values)
+    made = dict.fromkeys([*(decision for mask in masks for decision in mask.decisions), *decisions])
+    return Mask(values, max(mask.grid_distance for mask in masks), masks[0].palette if len(masks) == 1 else {}, tuple(made))
 
 
-def _read_mask(path: Path, image: Volume, image_path: Path) -> tuple[np.ndarray, float]:
-    """One mask file, or the masks of a DICOM series' slices.
+def _join_classes(paths: Sequence[Path], masks: Sequence[np.ndarray], options: MaskOptions) -> tuple[np.ndarray, list[Decision]]:
+    """One label map of a mask for each class."""
+    labels = np.zeros(masks[0].shape, dtype=np.int32)
+    order, overlapping = choice("overlapping-classes", options.choices), 0
+    for path, mask, value in zip(paths, masks, options.values, strict=True):
+        inside = mask != 0
+        both = inside & (labels != 0) & (labels != value)
+        overlapping += int(both.sum())
+        if overlapping and order == "refuse":
+            raise InputError(
+                f"{path}: this class overlaps another in {overlapping:,} voxels; choose which counts with "
+                "--read overlapping-classes=first or last, or masks with --masks NAME,..."
+            )
+        labels[inside & ~both if order == "first" else inside] = value
+    if not overlapping:
+        return labels, []
+    return labels, [Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts")]
 
-    A mask of the same grid stored along other axes is brought to the image's; a folder holds a mask per DICOM slice, matched by the
-    order of names. Raises InputError where the shapes differ.
+
+def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:
+    """One mask file, or the masks of a DICOM series' slices in a folder.
+
+    A mask of the same grid stored along other axes is brought to the image's. Raises InputError where the shapes differ.
     """
     if path.is_dir():
-        return _read_slice_masks(path, image, image_path), 0.0
-    labels, affine = read_label_array(path)
-    if image.unit == "mm" and not (labels.shape == image.shape and grid_distance(image, affine) <= SAME_GRID):
-        turned, turned_affine = _along(image.affine, labels, affine)
+        return Mask(_read_slice_masks(path, image, image_path))
+    if path.name.lower().endswith(ANNOTATION_SUFFIXES):
+        return Mask(read_annotations(path, image_path, image.shape))
+    mask = read_mask(path, choices=choices)
+    labels, palette = mask.data[0], mask.header if isinstance(mask.header, dict) else {}
+    if image.unit == "mm" and not (labels.shape == image.shape and grid_distance(image, mask.affine) <= SAME_GRID):
+        turned, turned_affine = _along(image.affine, labels, mask.affine)
         if turned.shape == image.shape and grid_distance(image, turned_affine) <= SAME_GRID:
-            return turned, 0.0
+            return Mask(turned, decisions=mask.decisions)
     if labels.shape != image.shape:
         raise InputError(f"{path}: the mask must have the image's shape {image.shape} ({image_path.name}), got {labels.shape}")
-    return labels, grid_distance(image, affine) if image.unit == "mm" else 0.0
+    return Mask(labels, grid_distance(image, mask.affine) if image.unit == "mm" else 0.0, palette, mask.decisions)
 
 
 def grid_distance(volume: Volume, affine: np.ndarray) -> float:
@@ -94,16 +180,45 @@ def _along(target: np.ndarray, array: np.ndarray, affine: np.ndarray) -> tuple[n
 
 
 def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarray:
-    """One mask image per slice of a DICOM series: the n-th by name belongs to the n-th slice file by name."""
-    masks = [p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    """One mask image for each slice of a DICOM series, paired by `pair_by_number`."""
+    masks = {p.name: p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)}
     names = image.header.names if isinstance(image.header, SliceNames) else ()
     if len(masks) != len(names):
-        raise InputError(f"{folder}: must have a mask per slice of {image_path.name}, got {len(masks)} for {len(names)}")
-    by_name = dict(zip(sorted(names), masks, strict=True))
+        raise InputError(f"{folder}: must have a mask for each slice of {image_path.name}, got {len(masks)} for {len(names)}")
+    pairs = pair_by_number(names, list(masks))
+    if pairs is None:
+        raise InputError(f"{folder}: the numbers in the names of masks and slices differ, and their orders too; name them alike")
     labels = np.zeros(image.shape, dtype=np.int32)
     for index, name in enumerate(names):
-        mask, _ = read_label_array(by_name[name])
+        path = masks[pairs[name]]
+        mask = read_mask(path)
         if mask.shape != (*image.shape[:2], 1):
-            raise InputError(f"{by_name[name]}: the mask must have the slice's {image.shape[:2]} pixels, got {mask.shape[:2]}")
-        labels[:, :, index] = mask[:, :, 0]
+            raise InputError(f"{path}: the mask must have the slice's {image.shape[:2]} pixels, got {mask.shape[:2]}")
+        labels[:, :, index] = mask.data[0, :, :, 0]
     return labels
+
+
+def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
+    """The mask's name for each image's, of two lists of equal length.
+
+    By the number in the names where both lists have the same numbers; else by order, where the order of names is that of the numbers.
+    None where neither holds: `1, 10, 2` beside `003, 004, 005` says nothing.
+    """
+    image_numbers, mask_numbers = _numbers(images), _numbers(masks)
+    if image_numbers is not None and mask_numbers is not None and set(image_numbers.values()) == set(mask_numbers.values()):
+        by_number = {number: name for name, number in mask_numbers.items()}
+        return {name: by_number[number] for name, number in image_numbers.items()}
+    for numbers in (image_numbers, mask_numbers):
+        if numbers is not None and sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
+            return None
+    return dict(zip(sorted(images), sorted(masks), strict=True))
+
+
+def _numbers(names: Sequence[str]) -> dict[str, int] | None:
+    """The number that tells the names apart, the last such one; None where no number does."""
+    rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
+    for column in reversed(range(min(map(len, rows), default=0))):
+        numbers = [row[column] for row in rows]
+        if len(set(numbers)) == len(numbers):
+            return dict(zip(names, numbers, strict=True))
+    return None

@@ -1,13 +1,15 @@
-"""A source that comes as a zip archive: what of it is unpacked, and where."""
+"""A source in an archive: the files that are unpacked, and their folder."""
 
 import logging
 import re
 import shutil
 from pathlib import Path
 
-from attunet.io.readers import is_readable
-from attunet.io.zip_archive import extract, member_names
+from attunet.io.annotations import ANNOTATION_SUFFIXES
+from attunet.io.archives import ARCHIVE_SUFFIXES, extract, member_names
+from attunet.io.readers import COMPANIONS, is_readable
 from attunet.sources.layouts.chaos import CT_SERIES, MR_SERIES
+from attunet.sources.layouts.two_folders import LABEL_MAP
 from attunet.system.atomic_files import sha256, write_text
 
 logger = logging.getLogger(__name__)
@@ -17,11 +19,24 @@ DONE = ".unpacked"
 
 
 def is_archive(source: Path) -> bool:
-    return source.is_file() and source.name.lower().endswith(".zip")
+    """True for a file whose name ends as an archive's that is read here."""
+    return source.is_file() and source.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def unpack(archive: Path, into: Path, layout: str) -> str:
-    """Unpack what a source may need into the folder `into`, unless a killed call has done so; returns the archive's SHA-256."""
+    """Unpacks the files that a source may need, unless a killed call has done so.
+
+    Args:
+        archive: the file.
+        into: the folder, which is emptied first.
+        layout: the name of a layout, or auto: of a CHAOS archive, the MR series alone are unpacked where both are there.
+
+    Returns:
+        The archive's SHA-256.
+
+    Raises:
+        InputError: as `extract` does.
+    """
     checksum = sha256(archive)
     names = member_names(archive)
     is_chaos = any(MR_SERIES.fullmatch(name) or CT_SERIES.fullmatch(name) for name in names)
@@ -45,4 +60,7 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
 
 def _may_be_needed(name: str) -> bool:
     path = Path(name)
-    return not any(part.startswith((".", "__MACOSX")) for part in path.parts) and (is_readable(path) or path.name == "dataset.json")
+    if any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        return False
+    kinds = (*ANNOTATION_SUFFIXES, *COMPANIONS, LABEL_MAP)
+    return is_readable(path) or path.name.lower().endswith(kinds) or not path.suffix

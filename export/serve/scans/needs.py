@@ -43,7 +43,7 @@ def check_header(path: Path, spec: PreprocessSpec, num_classes: int, settings: S
     """Refuses a NIfTI file whose header announces more than a scan may need; other formats hold no more than their size allows."""
     if not path.name.endswith(NIFTI_SUFFIXES):
         return
-    header = read_nifti_header(path, frames=spec.num_channels != 1)
+    header = read_nifti_header(path)
     dtype = np.dtype(np.float32) if header.is_scaled else header.dtype
     # An array of that shape that takes no memory.
     check_volume(Volume(np.broadcast_to(np.zeros((), dtype), header.shape), header.affine), spec, num_classes, settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
+from attunet.io.archives import extract
 from attunet.io.writers import suffixes_for
-from attunet.io.zip_archive import extract
 from attunet.sources.inputs import Input, find_inputs
 
 MARKS = (  # what a file begins with, and the ending that the readers know it by

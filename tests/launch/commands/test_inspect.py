@@ -24,7 +24,7 @@ def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(attunet, 
 
 
 def test_what_fits_no_layout_gets_an_example_of_each(attunet, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "scan.nii.gz").touch()
     done = attunet("inspect", tmp_path)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert all(f"{layout}: " in done.err for layout in LAYOUTS if layout != "auto")

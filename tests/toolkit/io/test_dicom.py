@@ -96,12 +96,12 @@ def test_one_file_is_one_slice(tmp_path: Path, write_series) -> None:
         ({"ImageOrientationPatient": ["0", "1", "0", "1", "0", "0"]}, "must agree in size, spacing and direction"),
         ({"ImagePositionPatient": ["-90", "-70", "-30"]}, "two slices lie in the same place"),
         ({"ImagePositionPatient": ["-90", "-70", "-17"]}, "must be evenly spaced, 5 mm apart"),
-        ({"NumberOfFrames": 30000}, "must be one grey frame"),
+        ({"NumberOfFrames": 30000}, "has 30000 frames that do not say where they lie"),
         ({"SamplesPerPixel": 3}, "with 3 samples of 16 bits"),
         ({"PhotometricInterpretation": "YBR_FULL"}, "must be grey"),
-        ({"Rows": 30000, "Columns": 30000}, "is cut short: 30000 × 30000 pixels need 1,800,000,000 bytes"),
+        ({"Rows": 30000, "Columns": 30000}, "is cut short: its pixels need 1,800,000,000 bytes"),
         ({"Rows": 65535, "Columns": 65535}, "at most 32768 pixels a side"),
-        ({"ImagePositionPatient": None}, "cannot be read as DICOM: AttributeError"),
+        ({"ImagePositionPatient": None}, "is no slice of a volume: the element ImagePositionPatient is missing"),
         ({"PixelSpacing": ["1.5", "1.5", "1.5"]}, "cannot be read as DICOM: ValueError"),
     ],
 )
@@ -112,8 +112,8 @@ def test_a_series_that_makes_no_volume_is_one_line(tmp_path: Path, write_series,
     assert "\n" not in str(caught.value)
 
 
-def test_compressed_syntaxes_are_named(tmp_path: Path, write_series) -> None:
-    for uid in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"):
+def test_syntaxes_that_are_not_read_are_named(tmp_path: Path, write_series) -> None:
+    for uid in ("1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.1.99"):  # MPEG-2, deflated
         path = write_series(tmp_path / uid, DATA[:, :, :1], AXES["axial"])[0]
         dataset = pydicom.dcmread(path)
         dataset.file_meta.TransferSyntaxUID = uid
@@ -122,7 +122,7 @@ def test_compressed_syntaxes_are_named(tmp_path: Path, write_series) -> None:
         header.is_little_endian, header.is_implicit_VR = True, False
         pydicom.filewriter.write_file_meta_info(header, dataset.file_meta)
         path.write_bytes(bytes(128) + b"DICM" + header.getvalue() + raw[-500:])
-        with pytest.raises(InputError, match=f"must be uncompressed, got the transfer syntax {uid}$"):
+        with pytest.raises(InputError, match=f"the transfer syntax {uid} is not read; decompress it"):
             read_volume(path)
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from attunet.errors import InputError
-from attunet.io.readers import read_label_array, read_volume
-from attunet.io.zip_archive import extract
+from attunet.io.archives import extract
+from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
 from attunet.splits import read_splits
 from attunet.store import open_store
@@ -98,7 +98,7 @@ def png_headers(draw: st.DrawFn) -> bytes:
 
 
 def read_any(path: Path) -> None:
-    for read in (read_volume, read_label_array, lambda p: read_volume(p, channels=None)):
+    for read in (read_volume, read_mask, lambda p: read_volume(p, channels=None)):
         read(path)
 
 

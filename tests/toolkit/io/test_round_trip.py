@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.io.readers import read_label_array, read_volume
+from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
 from attunet.volumes.geometry import place
 from attunet.volumes.predict import predict_volume
@@ -29,7 +29,7 @@ def test_every_organ_of_every_case_survives_preparation(real_cases: Path, spacin
     cases = find_cases(real_cases / "labelled").cases
     assert len(cases) == 6
     for case in cases:
-        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
+        volume, labels = read_volume(case.images[0]), read_mask(case.labels[0]).data[0]
         grid = VolumeSlices(volume, spec, spec.size).grid
         prepared = training_labels(labels.astype(np.uint8), grid, 5)
         assert prepared.shape[1:] == (size, size)
@@ -64,7 +64,7 @@ def test_a_case_stored_rotated_or_flipped_gets_the_same_labels(real_cases: Path,
 def test_an_organ_lies_on_its_own_side_of_the_prepared_slices(real_cases: Path) -> None:
     """Columns run to the patient's left: liver and right kidney come first."""
     for case in find_cases(real_cases / "labelled").cases:
-        volume, (labels, _) = read_volume(case.images[0]), read_label_array(case.labels[0])
+        volume, labels = read_volume(case.images[0]), read_mask(case.labels[0]).data[0]
         prepared = training_labels(labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5)
         liver, right, left, spleen = (np.nonzero(prepared == organ)[2].mean() for organ in range(1, 5))
         assert max(liver, right) < min(left, spleen)

@@ -16,7 +16,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
 from attunet.preparation.case_facts import scan_case
 from attunet.preparation.prepare import prepare
-from attunet.sources.find_cases import find_cases
+from attunet.sources.find_cases import SourceOptions, find_cases
 from attunet.store import Store
 from attunet.system.workers import FEWEST_FOR_PROCESSES, over_cases
 
@@ -119,7 +119,7 @@ def test_scattered_ignored_voxels_do_not_keep_necks_from_being_cut(tmp_path: Pat
         mask[34::2, ::3] = 9
         rewrite(path, mask)
     classes = Classes(("background", "a", "b"), (0, 1, 2)), 9
-    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), classes=classes)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), options=SourceOptions(classes=classes))
     assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (True, 5.0)
     facts = scan_case(find_cases(tmp_path / "source").cases[0])
     assert facts.largest_parts[9] < 0.1

@@ -7,7 +7,7 @@ import pytest
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 from attunet.sources.codings import CHAOS_CODINGS, choose_coding, label_values, parse_classes, to_indices
-from attunet.sources.find_cases import find_cases
+from attunet.sources.find_cases import SourceOptions, find_cases
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -49,7 +49,7 @@ def test_cases_are_found_below_the_folder_but_not_behind_links_out_of_it(tmp_pat
     ("names", "rule"),
     [
         ([], "the folder has no files"),
-        (["a.txt"], "fits no known layout"),
+        (["a.txt"], r"\.txt files are not read"),
         (["a-mask.nii.gz", "b-src.nii.gz"], "a-mask.nii.gz: this mask has no image a-src"),
         (["a-src.nii.gz", "a-src.nii"], "is there twice"),
         (["x/a-src.nii.gz", "y/a-src.nii.gz"], "is there twice"),
@@ -67,7 +67,7 @@ def test_a_wrong_path_or_layout_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a folder"):
         find_cases(touch(tmp_path, "file") / "file")
     with pytest.raises(InputError, match="layout: must be one of auto, chaos-mr"):
-        find_cases(tmp_path, "dicom-rt")
+        find_cases(tmp_path, SourceOptions("dicom-rt"))
 
 
 @pytest.mark.parametrize("coding", CHAOS_CODINGS)
@@ -172,7 +172,7 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
         ]
         assert "CT series are left out" in found.notes[0]
     assert len(find_cases(mr).cases) == 4
-    (ct,) = find_cases(tmp_path, "chaos-ct").cases
+    (ct,) = find_cases(tmp_path, SourceOptions("chaos-ct")).cases
     assert (ct.case, ct.patient) == ("05-CT", "05")
     assert find_cases(tmp_path).coding((0, 61, 128, 255), "mask").names[1:] == ("liver", "right kidney", "left kidney", "spleen")
     with pytest.raises(InputError, match="got 90"):
@@ -181,13 +181,13 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
 
 def test_own_classes_and_patients(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/p{p}_scan{s}.png" for p in (1, 2) for s in (1, 2)), "labels/p1_scan1.png")
-    found = find_cases(tmp_path, classes=parse_classes("left kidney=3, right kidney = 2,ignore=9"), case_pattern=r"^(p\d+)_")
+    found = find_cases(tmp_path, SourceOptions(classes=parse_classes("left kidney=3, right kidney = 2,ignore=9"), case_pattern=r"^(p\d+)_"))
     assert [c.patient for c in found.cases] == ["p1", "p1", "p2", "p2"]
     assert found.codings[0].names == ("background", "left kidney", "right kidney")
     assert (found.codings[0].values, found.ignored) == ((0, 3, 2), 9)
-    for pattern, rule in ((r"^(x)", "must find the patient"), (r"p\d", "must find the patient"), ("(", "must be a regular expression")):
+    for pattern, rule in ((r"^(x)", "must match the patient"), (r"p\d", "must match the patient"), ("(", "must be a regular expression")):
         with pytest.raises(InputError, match=rule):
-            find_cases(tmp_path, case_pattern=pattern)
+            find_cases(tmp_path, SourceOptions(case_pattern=pattern))
 
 
 @pytest.mark.parametrize("text", ["", "liver", "liver=", "=1", "liver=x", "liver=1,liver=2", "liver=1,spleen=1", "liver=0", "liver=²"])
@@ -261,14 +261,17 @@ def test_pictures_find_their_masks_as_public_sets_name_them(tmp_path: Path, name
 
 def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "eyes", "images/1.jpg", "manual1/1.tif", "mask/1_mask.tif")
-    (note,) = find_cases(tmp_path / "eyes").notes
-    assert note == "masks are taken from manual1/; left out: mask"
+    source = find_cases(tmp_path / "eyes")
+    assert [d.text for d in source.decisions] == ["masks are those of manual1/, not of mask"]
+    assert source.notes == ("1 files belong to no case and are left out, first mask/1_mask.tif",)
+    (case,) = find_cases(tmp_path / "eyes", SourceOptions(masks=("mask",))).cases
+    assert case.labels[0].parent.name == "mask"
     touch(tmp_path / "two", "a/1.jpg", "b/1.jpg", "masks/1.png")
     with pytest.raises(InputError, match="these masks fit the images of several folders: a, b"):
         find_cases(tmp_path / "two")
     touch(tmp_path / "readers", "images/1.jpg", "images/2.jpg", "labels/one/1.png", "labels/two/1.png", "labels/one/2.png")
-    with pytest.raises(InputError, match=r"1\.png: 1 has a second mask"):
-        find_cases(tmp_path / "readers")
+    first, second = find_cases(tmp_path / "readers").cases  # classes: where the masks overlap, reading refuses them
+    assert (first.label_values, second.label_values) == ((1, 2), (1,))
 
 
 def test_images_are_in_a_folder_called_labelled(tmp_path: Path) -> None:

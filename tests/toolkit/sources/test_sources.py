@@ -12,7 +12,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
-from attunet.io.readers import read_label_array, read_volume
+from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
@@ -44,7 +44,7 @@ def archive_of(folder: Path, path: Path) -> Path:
 
 def official_tree(nifti: Path, tree: Path, write_chaos_case) -> None:
     for path in sorted(nifti.glob("*-src.nii.gz")):
-        labels, _ = read_label_array(path.with_name(path.name.replace("src", "mask")))
+        labels = read_mask(path.with_name(path.name.replace("src", "mask"))).data[0]
         volume = read_volume(path)
         write_chaos_case(tree, int(path.name[:2]), volume.data[0], labels, volume.affine)
 
@@ -79,7 +79,7 @@ def test_a_bad_archive_leaves_nothing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no mask"):
         prepare(path, tmp_path / "store", DataConfig())
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match="cannot be read as a zip archive"):
+    with pytest.raises(InputError, match="cannot be read as an archive"):
         prepare(path, tmp_path / "store", DataConfig())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "source"]
 
@@ -87,7 +87,7 @@ def test_a_bad_archive_leaves_nothing(source: Path, tmp_path: Path) -> None:
 def test_both_phases_of_t1_are_cases_of_one_patient(source: Path, tmp_path: Path, write_chaos_case, write_series) -> None:
     official_tree(source, tmp_path / "tree", write_chaos_case)
     case = tmp_path / "tree/Train_Sets/MR/1/T1DUAL"
-    data, (labels, _) = read_volume(source / "01-T2SPIR-src.nii.gz"), read_label_array(source / "01-T2SPIR-mask.nii.gz")
+    data, labels = read_volume(source / "01-T2SPIR-src.nii.gz"), read_mask(source / "01-T2SPIR-mask.nii.gz").data[0]
     write_chaos_case(tmp_path / "tree", 1, data.data[0], labels, data.affine, "T1DUAL")
     (case / "DICOM_anon").rename(case / "InPhase")
     (case / "InPhase").rename((case / "DICOM_anon").with_name("x"))
@@ -135,7 +135,7 @@ def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj))) == {0, 3, 200}
 
 
-def test_four_dimensional_images_are_channels_in_decathlon_alone(tmp_path: Path) -> None:
+def test_the_fourth_axis_holds_channels_and_prepare_says_so(tmp_path: Path) -> None:
     for number in range(2):
         labels = np.zeros((20, 20, 4), np.uint8)
         labels[5:15, 5:15] = 1
@@ -143,10 +143,12 @@ def test_four_dimensional_images_are_channels_in_decathlon_alone(tmp_path: Path)
         save(tmp_path / f"t/labelsTr/b_{number}.nii.gz", labels)
     store = prepare(tmp_path / "t", tmp_path / "store", DataConfig(), folds=2)
     assert store.spec.num_channels == 3
+    (text,) = (f["text"] for f in store.manifest["findings"] if f["rule"] == "fourth-axis")
+    assert text.startswith("the fourth axis holds 3 channels")
     assert store.read_source("b_0")[0].data.shape == (3, 20, 20, 4)
     path = tmp_path / "t/imagesTr/b_0.nii.gz"
     assert read_volume(path, channels=3).data.shape == (3, 20, 20, 4)
-    with pytest.raises(InputError, match="must be a 3D image"):
+    with pytest.raises(InputError, match="must have 1 channel, got 3"):
         read_volume(path)
     with pytest.raises(InputError, match="must have 2 channels, got 3"):
         read_volume(path, channels=2)
@@ -201,7 +203,7 @@ def test_masks_that_are_not_quite_black_and_white_have_two_classes(tmp_path: Pat
             (tmp_path / name / folder).mkdir(parents=True)
             images.fromarray(array).save(tmp_path / f"{name}/{folder}/a.png")
     store = prepare(tmp_path / "stray", tmp_path / "a", DataConfig())
-    assert (store.classes.values, [f["rule"] for f in store.manifest["findings"]]) == ((0, 255), ["smoothed-masks"])
+    assert (store.classes.values, [f["rule"] for f in store.manifest["findings"]]) == ((0, 255), ["mask-greys"])
     assert prepare(tmp_path / "classes", tmp_path / "b", DataConfig()).classes.values == (0, 1, 2, 255)
 
 
@@ -230,8 +232,9 @@ def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path:
     images = pytest.importorskip("PIL.Image")
     for number in range(2):
         for folder, top in (("images", 255), ("labels", 2)):
+            low = 0 if folder == "images" else -1  # more background than foreground
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            images.fromarray(RNG.integers(0, top, (1400, 1600)).astype(np.uint8)).save(tmp_path / f"s/{folder}/{number}.png")
+            images.fromarray(RNG.integers(low, top, (1400, 1600)).clip(0).astype(np.uint8)).save(tmp_path / f"s/{folder}/{number}.png")
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert store.spec.size == (512, 512)
     assert store.spec.spacing_mm == pytest.approx(1600 / 512, rel=0.02)

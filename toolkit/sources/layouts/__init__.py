@@ -1,1 +1,1 @@
-"""File layouts of sources, one module each."""
+"""File layouts of sources, one module for each kind."""

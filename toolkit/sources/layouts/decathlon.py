@@ -1,41 +1,74 @@
-"""imagesTr/ and labelsTr/ with a dataset.json: the Medical Segmentation Decathlon and nnU-Net's raw data."""
+"""imagesTr/ and labelsTr/ with a dataset.json: the Medical Segmentation Decathlon, nnU-Net's raw data, AMOS."""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.sources.case_files import Source
+from attunet.io.readers import stem_of
+from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.two_folders import matched
 
 MAX_DATASET_JSON = 16 * 2**20
+PARTS = {"Tr": "training", "Va": "validation"}  # endings of the folders, and their lists in dataset.json
 
 
 def find_decathlon(root: Path, files: list[Path]) -> Source | None:
-    """The cases of imagesTr/ and labelsTr/, with classes from dataset.json."""
-    images, labels, description = root / "imagesTr", root / "labelsTr", root / "dataset.json"
-    if not (images.is_dir() and labels.is_dir()):
+    """The cases of imagesTr/ and labelsTr/ (and of imagesVa/ and labelsVa/), with classes and lists from dataset.json."""
+    if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
-    cases = matched(images, labels, {folder: [path for path in files if path.is_relative_to(folder)] for folder in (images, labels)})
-    if not cases:
+    below = {root / f"{kind}{part}": list[Path]() for part in PARTS for kind in ("images", "labels")}
+    for path in files:
+        for folder in below:
+            if path.is_relative_to(folder):
+                below[folder].append(path)
+    cases = {part: matched(root / f"images{part}", root / f"labels{part}", below) for part in PARTS if (root / f"labels{part}").is_dir()}
+    if not cases["Tr"]:
         return None
+    description = root / "dataset.json"
     if description not in files:
-        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), cases, frames=True)
-    classes, ignored = _described_classes(description)
-    return Source(root, "decathlon", "it has imagesTr/, labelsTr/ and dataset.json", (classes,), cases, ignored=ignored, frames=True)
+        everything = tuple(case for part in cases.values() for case in part)
+        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), everything)
+    data = _read_json(description)
+    classes, ignored = _described_classes(description, data)
+    listed, notes = [], []
+    for part, part_cases in cases.items():
+        kept, left = _listed(part_cases, data.get(PARTS[part]))
+        listed += kept
+        if left:
+            notes.append(
+                f"{len(left)} cases are left out, which the {PARTS[part]} list of dataset.json does not name: {', '.join(left[:5])}"
+            )
+    reason = "it has imagesTr/, labelsTr/ and dataset.json"
+    return Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes))
 
 
-def _described_classes(path: Path) -> tuple[Classes, int | None]:
-    """Names and values of `labels` in dataset.json, either way round or a list of names, and the value of `ignore`."""
+def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str]]:
+    """The cases that a list of dataset.json names, and the names of the others; an empty list names all."""
+    if not isinstance(rows, list) or not rows:
+        return list(cases), []
+    paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
+    names = {stem_of(Path(path)) for path in paths if isinstance(path, str)}
+    kept = [case for case in cases if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))]
+    return kept, sorted({case.case for case in cases} - {case.case for case in kept})
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
     if path.stat().st_size > MAX_DATASET_JSON:
         raise InputError(f"{path}: must be at most {MAX_DATASET_JSON:,} bytes, got {path.stat().st_size:,}")
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    labels = data.get("labels") if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _described_classes(path: Path, data: Mapping[str, Any]) -> tuple[Classes, int | None]:
+    """Names and values of `labels` in dataset.json, either way round or a list of names, and the value of `ignore`."""
+    labels = data.get("labels")
     if isinstance(labels, list) and all(isinstance(name, str) for name in labels):
         labels = {str(value): name for value, name in enumerate(labels)}
     if not isinstance(labels, dict) or not labels:
@@ -49,7 +82,7 @@ def _described_classes(path: Path) -> tuple[Classes, int | None]:
     return Classes(tuple(n for n, _ in ordered), tuple(v for _, v in ordered)), ignored
 
 
-def _values(path: Path, labels: dict[str, Any]) -> dict[str, int]:
+def _values(path: Path, labels: Mapping[str, object]) -> dict[str, int]:
     values: dict[str, int] = {}
     for left, right in labels.items():
         name, value = (right, left) if isinstance(right, str) and not _is_whole(right) else (left, right)
@@ -59,7 +92,7 @@ def _values(path: Path, labels: dict[str, Any]) -> dict[str, int]:
             )
         if str(name) in values:
             raise InputError(f'{path}: "labels" must have every name once, {name!r} has {values[str(name)]} and {value}')
-        values[str(name)] = int(value)
+        values[str(name)] = int(str(value))
     return values
 
 

@@ -1,24 +1,24 @@
-"""Which mask belongs to which image, by their names alone."""
+"""Pairs of image and mask, by their names alone."""
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
-MASK_ENDING = re.compile(r"(.+?)[-_ ](mask|seg|segmentation|label|labels|gt|groundtruth)", re.IGNORECASE)
 
-MASK_WORDS = "masks?|seg|segmentations?|labels?|gt|ground[-_ ]?truth|anno|annotations?|manual"
+MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual|lesions?|delineations?"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
 # A mask's name is an image's with such a word behind or before it; behind a number may follow: X_mask_1 is a second mask of X.
 BEHIND = re.compile(rf"(.+?)[-_ .]({MASK_WORDS})(?:[-_ .]?\d{{1,3}})?", re.IGNORECASE)
 BEFORE = re.compile(rf"({MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
 IMAGE_BEHIND = re.compile(rf"(.+?)[-_ .]({IMAGE_WORDS})", re.IGNORECASE)
 IMAGE_BEFORE = re.compile(rf"({IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
+MASK_WORD = re.compile(rf"({MASK_WORDS})\d{{0,3}}", re.IGNORECASE)
 
 Name = Callable[[str], str]
 
@@ -30,6 +30,12 @@ def _same(stem: str) -> str:
 def without_mask_words(stem: str) -> str:
     """`X` of `X_mask`, `X_mask_1` or `mask_X`; anything else as it is. The folders before the name stay."""
     return _without(stem, BEHIND, BEFORE)
+
+
+def names_a_mask(stem: str) -> bool:
+    """True where a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`."""
+    name = stem.rpartition("/")[2]
+    return without_mask_words(stem) != stem or MASK_WORD.fullmatch(name) is not None
 
 
 def _without_image_words(stem: str) -> str:
@@ -49,8 +55,8 @@ def _last(name: Name) -> Name:
     return lambda stem: name(stem).rpartition("/")[2]
 
 
-# What an image's and a mask's name have in common, the strictest first: the whole path; a mask that says what it is; an image that does
-# too; and the same three where the folders differ.
+# The common part of an image's and a mask's name, the strictest rule first: the whole path; a mask's without its word; an image's without
+# its word too; and the same three where the folders differ.
 _RULES: tuple[tuple[Name, Name], ...] = (
     (_same, _same),
     (_same, without_mask_words),
@@ -60,22 +66,53 @@ RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
 
 
 def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
-    """The masks of every image that has any, by the first rule under which every mask finds one image; None where no rule does.
+    """Masks by image, by the first rule under which every mask has one image.
 
-    images, masks: stems, below their folders. Several masks of one image are in the order of their names.
+    The rules: equal names, names without the words of masks and images, a mask's name with the same ending everywhere (`X.ah`), and
+    equal numbers in names that are alike but for their number.
+
+    Args:
+        images, masks: stems, below their folders.
+
+    Returns:
+        For each image that has a mask, its masks in the order of their names; None where no rule pairs every mask.
     """
-    for image_name, mask_name in RULES:
+    for image_name, mask_name in (*RULES, *_same_ending(images, masks), *_by_number(images, masks)):
         named: dict[str, str] = {image_name(stem): stem for stem in images}
         if len(named) == len(images) and all(mask_name(stem) in named for stem in masks):
-            found: defaultdict[str, list[str]] = defaultdict(list)
+            matched: defaultdict[str, list[str]] = defaultdict(list)
             for stem in sorted(masks):
-                found[named[mask_name(stem)]].append(stem)
-            return dict(found)
+                matched[named[mask_name(stem)]].append(stem)
+            return dict(matched)
     return None
 
 
+def _same_ending(images: Collection[str], masks: Collection[str]) -> list[tuple[Name, Name]]:
+    """The rule for masks named X and an ending that all of them share, where X is an image."""
+    names = sorted(map(_last(_same), images), key=len, reverse=True)
+    first = min(map(_last(_same), masks), default="")
+    image = next((name for name in names if first.startswith(name) and first != name), None)
+    if image is None or not re.match(r"[^A-Za-z0-9]", ending := first[len(image) :]):
+        return []
+    return [(_last(_same), lambda stem: _last(_same)(stem).removesuffix(ending))]
+
+
+def _by_number(images: Collection[str], masks: Collection[str]) -> list[tuple[Name, Name]]:
+    """The rule for names that are alike but for one number: img0001 with label0001, 7 with mask_007."""
+    last = _last(_same)
+    if any(len({re.sub(r"\d+", "#", last(stem)) for stem in stems}) != 1 for stems in (images, masks)):
+        return []
+    if any(len(re.findall(r"\d+", last(stem))) != 1 for stem in (*images, *masks)):
+        return []
+
+    def number(stem: str) -> str:
+        return str(int(re.findall(r"\d+", last(stem))[0]))
+
+    return [(number, number)]
+
+
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
-    """A mask without an image, by the rule under which the fewest are; None where every rule leaves all of them alone."""
+    """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
     alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in RULES]
     fewest = min(alone, key=len)
     return fewest[0] if fewest and len(fewest) < len(masks) else None
@@ -83,23 +120,15 @@ def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
 
 def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
     """Files of one image or mask below a folder, by their path below it without ending. Raises InputError where two have the same."""
-    found: dict[str, Path] = {}
+    stems: dict[str, Path] = {}
     for path in files:
         if is_single_file(path) and path.is_relative_to(folder):
             stem = (path.parent / stem_of(path)).relative_to(folder).as_posix()
             stem = unicodedata.normalize("NFC", stem)  # archives of macOS decompose letters with accents
-            if stem in found:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {found[stem].name}")
-            found[stem] = path
-    return found
-
-
-def masks_of(image: str, masks: Sequence[Path]) -> tuple[Path, ...]:
-    """Several masks of an image, as one mask per object: numbered, in one folder. Raises InputError for what may be a second opinion."""
-    kinds = {(mask.parent, re.sub(r"[-_ .]?\d{1,3}$", "", stem_of(mask))) for mask in masks}
-    if len(kinds) > 1:
-        raise InputError(f"{masks[1]}: {image} has a second mask, {masks[0].parent.name}/{masks[0].name}; which one counts?")
-    return tuple(masks)
+            if stem in stems:
+                raise InputError(f"{path}: the same image or mask is there twice, also as {stems[stem].name}")
+            stems[stem] = path
+    return stems
 
 
 def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""Layouts in which image and mask lie side by side and are told by their names."""
+"""Layouts with image and mask side by side, told apart by their names."""
 
 import re
 from collections import defaultdict
@@ -9,11 +9,12 @@ from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.codings import CHAOS_CODINGS
-from attunet.sources.layouts.matching import by_stem, flat, masks_of, match_masks, without_mask_words
+from attunet.sources.layouts.headers import has_frames
+from attunet.sources.layouts.matching import by_stem, flat, match_masks, without_mask_words
 
 
 def find_src_mask(root: Path, files: list[Path]) -> Source | None:
-    """`X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`, the number is the patient."""
+    """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`, the number is the patient."""
     images = _named(files, "src")
     if not images:
         return None
@@ -30,40 +31,46 @@ def find_src_mask(root: Path, files: list[Path]) -> Source | None:
 
 def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
     """Files called X-ENDING, by the path of X."""
-    found: dict[Path, Path] = {}
+    named: dict[Path, Path] = {}
     for path in files:
         stem = stem_of(path)
         if is_single_file(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
             key = path.parent / stem[: -len(ending) - 1]
-            if key in found:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {found[key].name}")
-            found[key] = path
-    return found
+            if key in named:
+                raise InputError(f"{path}: the same image or mask is there twice, also as {named[key].name}")
+            named[key] = path
+    return named
 
 
 def find_suffixes(root: Path, files: list[Path]) -> Source | None:
-    """`X.png` with `X_mask.png` (or _seg, _label, _gt) beside it, or `image_X.png` with `mask_X.png`; a mask's ending may differ."""
+    """Cases of `X.png` with `X_mask.png` (or _seg, _label, _gt) beside it, or `image_X.png` with `mask_X.png`.
+
+    A mask's ending may differ. Files of several moments beside frames with masks, as cine MR has them, are left out.
+    """
     folders: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         folders[path.parent].append(path)
     cases = [case for folder, inside in folders.items() for case in _beside(root, folder, inside)]
-    number = sum(bool(case.labels) for case in cases)
-    if not number:
+    labelled = sum(bool(case.labels) for case in cases)
+    if not labelled:
         return None
-    return Source(root, "suffix", f"{number} images have a file with _mask or the like beside them", (), tuple(cases))
+    series = [case for case in cases if not case.labels and has_frames(case.images[0])]
+    notes = (f"{len(series)} files of several moments without a mask are left out, first {series[0].images[0].name}",) if series else ()
+    kept = tuple(case for case in cases if case not in series)
+    return Source(root, "suffix", f"{labelled} images have a file with _mask or the like beside them", (), kept, notes=notes)
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
-    """The images of a folder, each with its masks. What is called a mask and has no image is an image like any other."""
+    """The images of a folder, each with its masks. A file that is called a mask and has no image is an image like any other."""
     readable = by_stem(folder, files)
     masks = {stem for stem in readable if without_mask_words(stem) != stem}
-    found = match_masks(set(readable) - masks, masks)
-    if found is None:
+    matched = match_masks(set(readable) - masks, masks)
+    if matched is None:
         masks = {stem for stem in masks if without_mask_words(stem) in readable}
-        found = match_masks(set(readable) - masks, masks) or {}
+        matched = match_masks(set(readable) - masks, masks) or {}
     name = "" if folder == root else f"{flat(folder.relative_to(root))}_"
     return [
-        CaseFiles(name + stem, name + stem, (path,), masks_of(name + stem, [readable[m] for m in found.get(stem, [])]))
+        CaseFiles(name + stem, name + stem, (path,), tuple(readable[m] for m in matched.get(stem, [])))
         for stem, path in readable.items()
         if stem not in masks
     ]

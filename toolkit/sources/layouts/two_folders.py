@@ -1,4 +1,4 @@
-"""Layouts in which images lie in one folder and their masks in another beside it."""
+"""Layouts with images in one folder and their masks in another beside it."""
 
 import re
 from collections import defaultdict
@@ -6,19 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file
 from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.layouts.matching import by_stem, channels_of, first_orphan, flat, masks_of, match_masks
+from attunet.sources.codings import read_label_map
+from attunet.sources.layouts.matching import by_stem, channels_of, first_orphan, flat, match_masks
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "original")
-# Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth says where the camera sees anything at all.
+# Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth holds the camera's field of view.
 LABEL_FOLDERS = ("label(?!l?ed)", "segmentationclass", "segment", "groundtruth", "annot", "manual", "trimap", "^gt|gt$", "mask")
+LABEL_MAP = "labelmap.txt"  # CVAT's names of colours
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A folder of images and one of masks that fit together. rank: the lower, the more likely these are the masks that are meant."""
+    """A folder of images and one of masks that fit together. rank: of the masks' folder in `LABEL_FOLDERS`."""
 
     rank: int
     images: Path
@@ -26,10 +29,15 @@ class _Pair:
     cases: tuple[CaseFiles, ...]
 
 
-def find_folders(root: Path, files: list[Path]) -> Source | None:
-    """`images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below: `train/images`, `train/labels`, `val/images`, ...
+def find_folders(root: Path, files: list[Path], masks: Sequence[str] = ()) -> Source | None:
+    """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below: `train/images`, `val/images`, ...
 
-    Where several folders of masks fit, the one whose name says most is taken, the same in all places, and a note says so.
+    Where several folders of masks fit, the one whose name says most is used, the same in all places, and a decision says so.
+
+    Args:
+        root: the folder.
+        files: its files.
+        masks: parts of names, of which the masks' folder has one if any folder does (`--masks`).
     """
     below = _below(root, files)
     beside: defaultdict[Path, list[Path]] = defaultdict(list)
@@ -38,19 +46,23 @@ def find_folders(root: Path, files: list[Path]) -> Source | None:
     pairs: list[_Pair] = []
     places: set[Path] = set()
     for place, folders in beside.items():
-        if place in below and places.isdisjoint((place, *place.parents)) and (found := list(_pairs(root, place, folders, below))):
+        if place in below and places.isdisjoint((place, *place.parents)) and (fitting := list(_pairs(root, place, folders, below))):
             places.add(place)
-            pairs.extend(found)
+            pairs.extend(fitting)
     if not pairs:
         return None
-    best = min(pairs, key=lambda pair: pair.rank)
+    chosen = [pair for pair in pairs if any(text.lower() in pair.labels.name.lower() for text in masks)]
+    best = min(chosen or pairs, key=lambda pair: pair.rank)
     taken = [pair for pair in pairs if _plain(pair.labels) == _plain(best.labels)]
     left = sorted({pair.labels.relative_to(root).as_posix() for pair in pairs if _plain(pair.labels) != _plain(best.labels)})
-    notes = (f"masks are taken from {best.labels.name}/; left out: {', '.join(left)}",) if left else ()
+    decisions = [Decision("mask-folder", f"masks are those of {best.labels.name}/, not of {', '.join(left)}")] if left else []
     reason = f"it has {best.images.relative_to(root).as_posix()}/ and {best.labels.relative_to(root).as_posix()}/"
     if len(taken) > 1:
         reason = f"{len(taken)} of its folders have one for images and one for labels"
-    return Source(root, "images-labels", reason, (), tuple(case for pair in taken for case in pair.cases), notes=notes)
+    cases = tuple(case for pair in taken for case in pair.cases)
+    labels = [path for path in files if path.name == LABEL_MAP]
+    codings = (read_label_map(labels[0]),) if labels else ()
+    return Source(root, "images-labels", reason, codings, cases, decisions=tuple(decisions))
 
 
 def _below(root: Path, files: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -90,18 +102,23 @@ def _rank(folder: Path) -> int | None:
 def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
     """The cases of a folder of images and one of masks; none where no mask fits.
 
-    prefix: of the cases' names; only: the masks can be of these images alone: of a single image, whatever their names.
-    Raises InputError where some masks fit and one does not.
+    Args:
+        images, labels: the folders.
+        below: the files below each folder.
+        prefix: of the cases' names.
+        only: no other image folder exists, so all masks of a single image are accepted whatever their names.
+
+    Raises:
+        InputError: where some masks fit and one does not.
     """
     pictures, masks = by_stem(images, below.get(images, [])), by_stem(labels, below.get(labels, []))
     groups = channels_of(pictures, masks)
-    found = match_masks(groups, masks)
-    if found is None and only and len(groups) == 1:
-        ((stem, paths),) = groups.items()
-        return (CaseFiles(prefix + flat(Path(stem)), prefix + flat(Path(stem)), tuple(paths), tuple(masks[m] for m in sorted(masks))),)
-    if found is None:
+    pairs = match_masks(groups, masks)
+    if pairs is None and only and len(groups) == 1:
+        pairs = {next(iter(groups)): sorted(masks)}
+    if pairs is None:
         if orphan := first_orphan(groups, masks):
             raise InputError(f"{masks[orphan]}: this mask has no image of its name in {images.name}/")
         return ()
-    named = ((prefix + flat(Path(stem)), paths, [masks[m] for m in found.get(stem, [])]) for stem, paths in groups.items())
-    return tuple(CaseFiles(name, name, tuple(paths), masks_of(name, labels)) for name, paths, labels in named)
+    named = ((prefix + flat(Path(stem)), paths, [masks[m] for m in pairs.get(stem, [])]) for stem, paths in groups.items())
+    return tuple(CaseFiles(name, name, tuple(paths), tuple(labels)) for name, paths, labels in named)

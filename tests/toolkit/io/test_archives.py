@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import InputError
-from attunet.io import zip_archive as archive
-from attunet.io.zip_archive import extract
+from attunet.io import archives as archive
+from attunet.io.archives import extract
 
 
 def everything(name: str) -> bool:
@@ -104,15 +104,15 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
         with pytest.raises(InputError, match=rule):
             extract(path, tmp_path / "out", everything)
 
-    attempt(raw[: len(raw) // 2], "cannot be read as a zip archive")
-    attempt(b"no zip", "cannot be read as a zip archive")
+    attempt(raw[: len(raw) // 2], "cannot be read as an archive")
+    attempt(b"no zip", "cannot be read as an archive")
     directory = raw.index(b"PK\x01\x02")
     flags = bytearray(raw)
     flags[directory + 8] |= 1
     attempt(bytes(flags), "must not be encrypted")
     size = bytearray(raw)
     size[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
-    attempt(bytes(size), "cannot be read as a zip archive|does not have the size")
+    attempt(bytes(size), "cannot be read as an archive|does not have the size")
     content = bytearray(raw)
     content[60] ^= 255
-    attempt(bytes(content), "cannot be read as a zip archive|does not have the size|is there twice|File exists")
+    attempt(bytes(content), "cannot be read as an archive|does not have the size|is there twice|File exists")

@@ -1,0 +1,155 @@
+"""Unpacking zip and tar archives without trusting them."""
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO, cast
+
+from attunet.errors import InputError, one_line
+from attunet.io.reading import FILE_ERRORS
+from attunet.system.atomic_files import name_in_errors
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+MAX_MEMBERS = 1_000_000
+MAX_MEMBER_BYTES = 2**33
+MAX_TOTAL_BYTES = 2**39
+MAX_RATIO = 100  # unpacked over packed, of the whole archive; single masks may shrink further
+ALWAYS_ALLOWED_BYTES = 2**30  # whatever the ratio
+MAX_READ_BYTES = 2**24  # at once, of a tar
+
+ARCHIVE_ERRORS = (*FILE_ERRORS, zipfile.BadZipFile, tarfile.TarError)
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    is_folder: bool
+    is_regular: bool
+    is_encrypted: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+class _ShortReads:
+    """A file whose reads are short: tarfile reads the headers of members at once, whatever length they claim."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_READ_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
+def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
+    """Extracts members below a folder.
+
+    Args:
+        archive: a file with one of `ARCHIVE_SUFFIXES`.
+        into: the folder.
+        wanted: True for the name of a member that is extracted.
+
+    Returns:
+        The number of extracted members.
+
+    Raises:
+        InputError: before a byte is written, for links and other special members, paths that lead out, names that occur twice,
+            encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
+    """
+    with _opened(archive) as members:
+        chosen = [(name, member) for name, member in members.items() if wanted(name)]
+        for name, member in chosen:
+            target = into / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = member.open()
+            if source is None:
+                raise InputError(f"{archive}: {name!r} cannot be read")
+            with name_in_errors(target), source, target.open("xb") as out:
+                shutil.copyfileobj(source, out, 2**20)
+            if target.stat().st_size != member.size:
+                raise InputError(f"{archive}: {name!r} does not have the size that the archive says")
+    return len(chosen)
+
+
+def member_names(archive: Path) -> list[str]:
+    """The names of the regular members, after the same checks as for extraction."""
+    with _opened(archive) as members:
+        return list(members)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
+    """The checked members of an archive, by name, while it is open."""
+    try:
+        if archive.name.lower().endswith(".zip"):
+            with zipfile.ZipFile(archive) as opened:
+                yield _checked(archive, _zip_members(opened))
+        else:
+            packed = not archive.name.lower().endswith(".tar")
+            with (
+                gzip.open(archive) if packed else archive.open("rb") as file,
+                tarfile.TarFile(fileobj=cast(IO[bytes], _ShortReads(file))) as opened_tar,
+            ):
+                yield _checked(archive, _tar_members(opened_tar))
+    except InputError:
+        raise
+    except ARCHIVE_ERRORS as error:
+        raise InputError(f"{archive}: cannot be read as an archive: {one_line(error)}") from None
+
+
+def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
+    for entry in opened.infolist():
+        mode = entry.external_attr >> 16
+        regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
+        yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, bool(entry.flag_bits & 1), partial(opened.open, entry))
+
+
+def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
+    for entry in opened:
+        yield _Member(entry.name, entry.size, entry.isdir(), entry.isreg(), False, partial(opened.extractfile, entry))
+
+
+def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
+    """The regular members. The limits are checked while they are listed, since a packed tar is unpacked by listing it."""
+    members: dict[str, _Member] = {}
+    folded: set[str] = set()
+    total, packed = 0, os.path.getsize(archive)
+    for number, entry in enumerate(entries, 1):
+        if number > MAX_MEMBERS:
+            raise InputError(f"{archive}: at most {MAX_MEMBERS:,} members are supported")
+        if entry.is_folder:
+            continue
+        _check_member(archive, entry)
+        name = str(PurePosixPath(entry.name))
+        if name.casefold() in folded:
+            raise InputError(f"{archive}: the member {name!r} is there twice")
+        folded.add(name.casefold())
+        members[name] = entry
+        total += entry.size
+        if total > MAX_TOTAL_BYTES or total > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * packed):
+            raise InputError(
+                f"{archive}: must unpack to at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes, got {total:,} from {packed:,}"
+            )
+    return members
+
+
+def _check_member(archive: Path, entry: _Member) -> None:
+    name = entry.name
+    if not name or name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name or not name.isprintable():
+        raise InputError(f"{archive}: members must lie inside the archive, got {name!r}")
+    if not entry.is_regular:
+        raise InputError(f"{archive}: members must be regular files, {name!r} is a link or something special")
+    if entry.is_encrypted:
+        raise InputError(f"{archive}: must not be encrypted, {name!r} is")
+    if entry.size > MAX_MEMBER_BYTES:
+        raise InputError(f"{archive}: a member of at most {MAX_MEMBER_BYTES:,} bytes is supported, {name!r} has {entry.size:,}")

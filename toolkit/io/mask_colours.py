@@ -1,0 +1,147 @@
+"""Label values of masks in pictures: greys, palettes, colours, alpha.
+
+A grey is its own label value. A colour that is no grey is the code `COLOUR + 0xRRGGBB`, the same in every file whatever
+its palette's order.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.decisions import Choices, Decision, choice
+from attunet.errors import InputError
+
+COLOUR = 2**24  # added to 0xRRGGBB, so that no colour is taken for a grey
+MAX_COLOURS = 256  # in one mask; more are a photograph or smoothed edges
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+OPAQUE_FROM = 128  # alpha of a pixel that counts as painted
+
+Samples = tuple[np.ndarray, dict[int, int], list[Decision]]
+
+
+def codes_of(rgb: np.ndarray) -> np.ndarray:
+    """Label values int32 `(...)` of colours `(..., 3)` of 8 bits."""
+    red, green, blue = (rgb[..., band].astype(np.int32) for band in range(3))
+    return np.where((red == green) & (green == blue), red, COLOUR + (red << 16) + (green << 8) + blue)
+
+
+def is_colour(value: int) -> bool:
+    """True for the code of a colour that is no grey."""
+    return COLOUR <= value < 2 * COLOUR
+
+
+def colour_of(value: int) -> tuple[int, int, int]:
+    """Red, green and blue of a label value: of a code, or of a grey from 0 to 255."""
+    if not is_colour(value):
+        return value, value, value
+    return (value >> 16) & 255, (value >> 8) & 255, value & 255
+
+
+def colour_name(value: int) -> str:
+    """`#rrggbb` of a label value that stands for a colour."""
+    return "#" + "".join(f"{part:02x}" for part in colour_of(value))
+
+
+def colour_codes(image: Any) -> np.ndarray:
+    """Label values of the entries of a palette, by index."""
+    return codes_of(np.array(image.getpalette("RGB"), dtype=np.int32).reshape(-1, 3))
+
+
+def mask_samples(path: Path, image: Any, file: Any, choices: Choices) -> Samples:
+    """Label values of a mask.
+
+    Args:
+        path: for messages.
+        image: the page, upright, in Pillow's form.
+        file: the opened file, for its format and tags.
+        choices: the user's readings.
+
+    Returns:
+        Label values `(rows, columns)`; the palette as `{code: index}`, empty without one; the decisions.
+
+    Raises:
+        InputError: for a mode that holds no mask, or more colours than a mask has.
+    """
+    mode = image.mode
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        return _with_alpha(path, image.convert("RGBA"), choices)
+    if mode == "P":
+        return _palette(image, file)
+    if mode == "RGB":
+        values = _colours(path, np.asarray(image), file)
+        return values, {}, []
+    if mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F"):
+        return _greys(image, file, choices)
+    raise InputError(f"{path}: a mask must be grey, palette or RGB, got Pillow's mode {mode}")
+
+
+def _greys(image: Any, file: Any, choices: Choices) -> Samples:
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    white_is_zero = file.format == "TIFF" and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
+    if not white_is_zero or choice("raw-tiff", choices) == "inverted":
+        return values, {}, []
+    return 255 - values, {}, [Decision("raw-tiff", "samples of TIFF masks are read as stored, though their tag says that white is zero")]
+
+
+def _palette(image: Any, file: Any) -> Samples:
+    indices, codes = np.asarray(image), colour_codes(image)
+    codes[_transparent(image, len(codes))] = 0
+    used = np.unique(indices)
+    same_colour = len({int(codes[i]) for i in used if i < len(codes)}) < len(used)
+    if same_colour or (file.format == "TIFF" and codes.max() < COLOUR):
+        return indices, {}, []  # the colours do not tell the classes apart, or they are TIFF's greys
+    if codes.max() < COLOUR:
+        return codes.astype(np.uint8)[indices], {}, []  # programs that shrink files turn greys into a palette, in any order
+    return codes[indices], {int(codes[i]): int(i) for i in used}, []
+
+
+def _transparent(image: Any, entries: int) -> np.ndarray:
+    """For each entry of a palette, True where the file says that it is transparent."""
+    transparency = image.info.get("transparency", b"")
+    if isinstance(transparency, int):
+        return np.arange(entries) == transparency
+    alpha = np.frombuffer(transparency[:entries], np.uint8) if isinstance(transparency, bytes) else np.zeros(0, np.uint8)
+    return np.concatenate([alpha < OPAQUE_FROM, np.zeros(entries - len(alpha), dtype=bool)])
+
+
+def _colours(path: Path, rgb: np.ndarray, file: Any) -> np.ndarray:
+    if file.format in ("JPEG", "MPO"):
+        return rgb[:, :, 0]
+    values = codes_of(rgb)
+    if values.max() < COLOUR:
+        return values.astype(np.uint8)
+    if (number := len(np.unique(values))) > MAX_COLOURS:
+        raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {number:,}; are its edges smoothed?")
+    return values
+
+
+def _with_alpha(path: Path, image: Any, choices: Choices) -> Samples:
+    """Alpha is the mask where one colour is painted; where several are, what is transparent is background."""
+    rgba = np.asarray(image)
+    alpha = rgba[:, :, 3]
+    if alpha.min() == alpha.max() or choice("alpha-mask", choices) == "drop":
+        return _narrow(codes_of(rgba[:, :, :3])), {}, []
+    colours = codes_of(rgba[:, :, :3])
+    painted = np.unique(colours[alpha >= OPAQUE_FROM])
+    if len(painted) <= 1:
+        return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
+    if len(painted) > MAX_COLOURS:
+        raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {len(painted):,}; are its edges smoothed?")
+    values = np.where(alpha >= OPAQUE_FROM, colours, 0)
+    return _narrow(values), {}, [Decision("alpha-mask", "transparent pixels are background, the others have their colour's class")]
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8) if values.max() < 256 else values
+
+
+def common_indices(palettes: Mapping[str, Mapping[int, int]]) -> dict[int, int] | None:
+    """`{code: index}` where all files' palettes agree, None where a colour or an index means two things."""
+    merged: dict[int, int] = {}
+    for palette in palettes.values():
+        for code, index in palette.items():
+            if merged.setdefault(code, index) != index:
+                return None
+    return merged if len(set(merged.values())) == len(merged) else None

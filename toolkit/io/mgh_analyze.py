@@ -1,0 +1,86 @@
+"""MGH and MGZ (FreeSurfer), and Analyze 7.5 pairs, through nibabel: the header is judged before the voxels are read."""
+
+import gzip
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+
+from attunet.errors import InputError, one_line
+from attunet.io.nifti import NIBABEL_ERRORS, channel_decision
+from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
+from attunet.volumes.volume import Volume
+
+MGH_SUFFIXES = (".mgz", ".mgh")
+ANALYZE_SUFFIXES = (".hdr",)
+MGH_HEADER_BYTES, MGH_FOOTER_BYTES = 284, 2**16
+ANALYZE_HEADER_BYTES = 348
+
+
+def read_mgh(path: Path, options: ReadOptions) -> Volume:
+    """Reads MGH, plain or gzipped (MGZ). Arguments, result and errors are as for `read_nifti`."""
+    packed = path.name.lower().endswith("z")
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            start = file.read(MGH_HEADER_BYTES)
+        header = nib.freesurfer.MGHImage.header_class(start)
+        holder, ratio = path, MAX_DEFLATE_RATIO if packed else 1
+    except NIBABEL_ERRORS as error:
+        raise InputError(f"{path}: cannot be read as MGH: {one_line(error)}") from None
+    return _read(path, header, holder, ratio, options)
+
+
+def read_analyze(path: Path, options: ReadOptions) -> Volume:
+    """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it. Arguments, result and errors are as for `read_nifti`.
+
+    Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left.
+    """
+    voxels = next((p for p in (path.with_suffix(".img"), path.with_suffix(".IMG")) if p.is_file() and not p.is_symlink()), None)
+    if voxels is None:
+        raise InputError(f"{path}: its voxels must lie beside it in {path.with_suffix('.img').name}, which is not there")
+    try:
+        start = path.read_bytes()[:ANALYZE_HEADER_BYTES]
+        is_nifti = start[344:348] == b"ni1\0"
+        with LoggingOutputSuppressor():
+            header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm99AnalyzeImage.header_class(start)
+    except NIBABEL_ERRORS as error:
+        raise InputError(f"{path}: cannot be read as Analyze: {one_line(error)}") from None
+    return _read(path, header, voxels, 1, options)
+
+
+def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOptions) -> Volume:
+    try:
+        shape = tuple(int(n) for n in header.get_data_shape())
+        dtype = header.get_data_dtype()
+        if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if options.labels else 4 :]):
+            raise InputError(f"{path}: must be a 3D image, got the shape {shape}")
+        if dtype.kind not in "iuf":
+            raise InputError(f"{path}: voxels must be real numbers, got {dtype}")
+        check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
+        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            image = nib.load(path)
+            data = np.asanyarray(image.dataobj)
+            affine = np.asarray(image.affine, dtype=np.float64)
+    except InputError:
+        raise
+    except NIBABEL_ERRORS as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+    if data.dtype.kind == "f":
+        data = data.astype(np.float32)
+    data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape((*shape, 1, 1)[:4])
+    suffix = ".mgz" if path.name.lower().endswith(MGH_SUFFIXES) else ".hdr"
+    return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=suffix, decisions=channel_decision(data.shape[3]))
+
+
+def write_mgh(path: Path, values: np.ndarray, like: Volume) -> None:
+    """Writes a label map `(X, Y, Z)` on `like`'s grid as MGH or MGZ, which hold int32."""
+    nib.save(nib.freesurfer.MGHImage(values.astype(np.int32), like.affine), path)
+
+
+def write_analyze(path: Path, values: np.ndarray, like: Volume) -> None:
+    """Writes a label map `(X, Y, Z)` as a NIfTI pair, `X.hdr` and `X.img`, which keeps the affine that Analyze cannot."""
+    nib.save(nib.Nifti1Pair(values, like.affine), path)

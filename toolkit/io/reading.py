@@ -1,0 +1,64 @@
+"""Options, limits and errors that the readers of all formats share."""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from attunet.decisions import Choices
+from attunet.errors import InputError
+
+MAX_VOXELS = 2**30
+MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
+SPACING_RANGE_MM = (1e-6, 1e6)
+
+# The exceptions of nibabel, pydicom, Pillow, SimpleITK, gzip and NumPy on files that are damaged or made to harm.
+FILE_ERRORS = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, struct.error, zlib.error),
+)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of a reader.
+
+    Args:
+        labels: the file is a mask: its samples are label values, not intensities.
+        choices: the user's `--read RULE=VALUE`, by rule.
+    """
+
+    labels: bool = False
+    choices: Choices = field(default_factory=dict)
+
+
+INTENSITIES = ReadOptions()
+
+
+def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
+    """The affine `(4, 4)` itself. Raises InputError where it is not finite or not invertible, or the spacing is impossible."""
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    low, high = SPACING_RANGE_MM
+    if not np.isfinite(affine).all() or spacing.min() < low or spacing.max() > high:
+        raise InputError(f"{path}: the affine must be finite with voxels of {low:g} to {high:g} mm, got {spacing.tolist()}")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-4:
+        raise InputError(f"{path}: the affine must be invertible, got {affine[:3, :3].tolist()}")
+    return affine
+
+
+def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) -> None:
+    """Raises InputError where a header announces more voxels than are supported, or more bytes than the file can hold.
+
+    Args:
+        path: the file that holds the voxels.
+        voxels: their number, over all channels.
+        item_bytes: bytes of one voxel.
+        ratio: the largest factor by which the format's compression can shrink voxels.
+    """
+    if voxels > MAX_VOXELS:
+        raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
+    if voxels * item_bytes > path.stat().st_size * ratio:
+        raise InputError(f"{path}: is cut short: the header says {voxels * item_bytes:,} bytes, the file has {path.stat().st_size:,}")

@@ -1,0 +1,154 @@
+"""The classes of a data set, and the class of every label value in its masks, from the facts of all cases."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attunet.classes import IGNORE_LABEL, Classes
+from attunet.decisions import Decision
+from attunet.errors import InputError
+from attunet.io.mask_colours import colour_name, common_indices, is_colour
+from attunet.preparation.case_facts import CaseFacts
+from attunet.sources.case_files import Source
+from attunet.sources.codings import classes_of_values
+from attunet.sources.grey_levels import find_levels
+
+
+@dataclass(frozen=True)
+class ResolvedClasses:
+    """Classes and codings of a data set.
+
+    Args:
+        source: the source, with its grey levels.
+        classes: in index order, background first.
+        mappings: for each labelled case, label value -> class index.
+        decisions: readings of the masks that could be others.
+    """
+
+    source: Source
+    classes: Classes
+    mappings: dict[str, dict[int, int]]
+    decisions: tuple[Decision, ...] = ()
+
+
+def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClasses:
+    """The coding that all masks share, and each mask's values as class indices. A mask may lack classes.
+
+    Where copies of a data set are mixed, the first coding is used; without any, one is made of the values of all masks.
+
+    Raises:
+        InputError: for values without a class, masks without a class, and masks whose background nothing shows.
+    """
+    masks = {fact.case: fact for fact in facts if fact.label_values is not None}
+    if source.codings:
+        return _with_codings(source, masks)
+    if not masks:
+        raise InputError(f"{source.root}: without masks the classes cannot be known; name them with --classes")
+    indices = _palette_indices(masks.values())
+    if indices is not None:
+        return _with_palette(source, masks, indices)
+    levels = _grey_levels(masks.values())
+    source = replace(source, grey_levels=levels)
+    total = Counter[int]()
+    for fact in masks.values():
+        for value, count in (fact.label_values or {}).items():
+            total[source.canonical(value)] += count
+    check_background(source, total)
+    classes = classes_of_values([*total, *levels], source.root)
+    mappings = {
+        case: {value: classes.values.index(source.canonical(value)) for value in (*(fact.label_values or {}), *levels)}
+        for case, fact in masks.items()
+    }
+    return ResolvedClasses(source, classes, mappings, tuple(_decisions(total, levels)))
+
+
+def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision]:
+    made = []
+    if levels:
+        made.append(Decision("mask-greys", f"the greys {', '.join(map(str, levels))} are classes; those of smoothed edges join them"))
+    if colours := [colour_name(value) for value in sorted(total) if is_colour(value)]:
+        made.append(Decision("mask-colours", f"a colour is a class, the same in all files: {', '.join(colours)}"))
+    return made
+
+
+def _grey_levels(masks: Collection[CaseFacts]) -> tuple[int, ...]:
+    total, regions = Counter[int](), Counter[int]()
+    for fact in masks:
+        if fact.unit != "pixel":
+            return ()
+        total.update(fact.label_values or {})
+        regions.update(fact.label_regions)
+    return find_levels(total, regions)
+
+
+def check_background(source: Source, total: Mapping[int, int]) -> None:
+    """Raises InputError where the masks do not show that 0 is the background.
+
+    Args:
+        source: for the message.
+        total: voxels of every label value, over all masks.
+    """
+    commonest = max(total, key=lambda value: (total[value], -value))
+    if commonest == 0 or (set(total) == {0}):
+        return
+    others = ",".join(f"NAME={value}" for value in sorted(total) if value != commonest)
+    share = total[commonest] / sum(total.values())
+    text = "no mask has the value 0" if 0 not in total else f"the commonest value of the masks is {commonest} ({share:.0%}), not 0"
+    zero = ",".join(f"NAME={value}" for value in sorted(total) if value != 0)
+    raise InputError(
+        f"{source.root}: {text}, so nothing shows which is the background: give --classes background={commonest},{others} "
+        f"or --classes background=0,{zero}"
+    )
+
+
+def _with_codings(source: Source, masks: Mapping[str, CaseFacts]) -> ResolvedClasses:
+    labels = {c.case: c.labels[0] if c.labels else c.case for c in source.cases}
+    if any(fact.unit == "pixel" for fact in masks.values()) and {v for c in source.codings for v in c.values} <= set(range(256)):
+        indices = _palette_indices(masks.values())
+        if indices is not None and not all(set(f.label_values or {}) <= set(source.codings[0].values) for f in masks.values()):
+            return _with_palette(source, masks, indices)
+    codings = {case: source.coding(fact.label_values or {}, labels[case]) for case, fact in masks.items()}
+    several = {codings[case] for case, fact in masks.items() if len(fact.label_values or {}) > 1}
+    classes = several.pop() if len(several) == 1 else source.codings[0]
+    return ResolvedClasses(
+        source, classes, {case: {v: _index(source, codings[case], v) for v in f.label_values or {}} for case, f in masks.items()}
+    )
+
+
+def _index(source: Source, coding: Classes, value: int) -> int:
+    canonical = source.canonical(value)
+    return IGNORE_LABEL if canonical == source.ignored else coding.values.index(canonical)
+
+
+def _palette_indices(masks: Collection[CaseFacts]) -> dict[int, int] | None:
+    """`{code: index}` where the palettes of all masks agree, None without palettes or where they differ."""
+    if not any(fact.palette for fact in masks):
+        return None
+    indices = common_indices({fact.case: fact.palette for fact in masks})
+    if indices is None or indices.get(0, 0) != 0:
+        return None
+    indices = {0: 0, **indices}
+    return indices if all(set(fact.label_values or {}) <= set(indices) for fact in masks) else None
+
+
+def _with_palette(source: Source, masks: Mapping[str, CaseFacts], indices: Mapping[int, int]) -> ResolvedClasses:
+    total = Counter[int]()
+    for fact in masks.values():
+        for code, count in (fact.label_values or {}).items():
+            total[indices[code]] += count
+    if source.codings:
+        classes = source.codings[0]
+    else:
+        check_background(source, total)
+        classes = classes_of_values(total, source.root)
+    if unknown := sorted(set(total) - set(classes.values) - {source.ignored}):
+        raise InputError(f"{source.root}: label values must be among {', '.join(map(str, classes.values))}, got {unknown[0]}")
+    mappings = {
+        case: {
+            code: IGNORE_LABEL if indices[code] == source.ignored else classes.values.index(indices[code])
+            for code in fact.label_values or {}
+        }
+        for case, fact in masks.items()
+    }
+    reading = Decision("mask-colours", "all palettes agree, so their indices are the label values")
+    return ResolvedClasses(source, classes, mappings, (reading,))

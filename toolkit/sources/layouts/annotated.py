@@ -1,0 +1,40 @@
+"""Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
+
+from pathlib import Path
+
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.io.annotations import ANNOTATION_SUFFIXES, load_annotations
+from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.readers import stem_of
+from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.layouts.matching import flat
+
+MAX_FILES = 50  # of JSON or XML that are looked into
+OTHER_FILES = ("dataset.json",)
+
+
+def find_annotated(root: Path, files: list[Path]) -> Source | None:
+    """Cases of the pictures that an annotation file names."""
+    candidates = [p for p in files if p.name.lower().endswith(ANNOTATION_SUFFIXES) and p.name not in OTHER_FILES]
+    pictures = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
+    if not pictures or not 0 < len(candidates) <= MAX_FILES:
+        return None
+    cases: dict[Path, CaseFiles] = {}
+    values: dict[str, int] = {}
+    for path in candidates:
+        try:
+            annotations = load_annotations(path)
+        except InputError:
+            continue  # another program's JSON or XML
+        near = [p for p in pictures if p.is_relative_to(path.parent)] or pictures
+        for picture in near:
+            if picture not in cases and annotations.regions(picture) is not None:
+                name = flat(picture.parent.relative_to(root) / stem_of(picture))
+                cases[picture] = CaseFiles(name, name, (picture,), (path,))
+        if any(values.setdefault(name, value) != value for name, value in annotations.values.items()):
+            raise InputError(f"{path}: gives classes other numbers than another annotation file here does; prepare them one by one")
+    if not cases or not values:
+        return None
+    coding = Classes(("background", *values), (0, *values.values()))
+    return Source(root, "annotations", f"{candidates[0].name} annotates its pictures", (coding,), tuple(cases.values()))

@@ -1,0 +1,43 @@
+"""DICOM series in folders of their own, with one mask file for each, elsewhere in the tree."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from attunet.io.dicom_file import is_dicom
+from attunet.io.readers import FORMATS, is_readable, is_single_file, stem_of
+from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.layouts.matching import flat, match_masks
+
+DICOM_SUFFIXES = FORMATS[-1].suffixes
+
+
+def series_folders(files: Iterable[Path]) -> list[Path]:
+    """The folders that hold DICOM files, sorted. Of files without an ending, the first of a folder is looked into."""
+    folders: set[Path] = set()
+    looked: set[Path] = set()
+    for path in files:
+        if path.name.lower().endswith(DICOM_SUFFIXES):
+            folders.add(path.parent)
+        elif not is_readable(path) and path.parent not in looked and path.name.upper() != "DICOMDIR":
+            looked.add(path.parent)
+            if is_dicom(path):
+                folders.add(path.parent)
+    return sorted(folders)
+
+
+def find_series_with_masks(root: Path, files: list[Path]) -> Source | None:
+    """Cases of a DICOM series in a folder and a mask file whose name is, or has the number of, a folder on the way to it."""
+    folders = series_folders(files)
+    masks = {stem_of(path): path for path in files if is_single_file(path)}
+    if not folders or not masks:
+        return None
+    for depth in range(max(len(folder.relative_to(root).parts) for folder in folders)):
+        parts = {folder.relative_to(root).parts[depth]: folder for folder in folders if len(folder.relative_to(root).parts) > depth}
+        matched = match_masks(parts, masks) if len(parts) == len(folders) else None
+        if matched is not None:
+            cases = tuple(
+                CaseFiles(flat(Path(name)), name, (folder,), tuple(masks[m] for m in matched.get(name, [])))
+                for name, folder in parts.items()
+            )
+            return Source(root, "series-masks", f"{len(folders)} DICOM series have mask files of their names", (), cases)
+    return None

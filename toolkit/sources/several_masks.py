@@ -1,0 +1,90 @@
+"""Cases with several masks: objects of one class, or a class for each file."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attunet.classes import Classes
+from attunet.decisions import Decision
+from attunet.errors import InputError
+from attunet.io.readers import stem_of
+from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.layouts.matching import MASK_WORD
+
+
+def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
+    """Decides what several masks of a case are.
+
+    Numbered masks, and names that no other case has, are the objects of one mask. Names that recur are classes.
+
+    Args:
+        source: the cases as their layout gives them.
+        chosen: parts of file names; other masks are left out.
+
+    Returns:
+        The source with `label_values` and a coding where masks are classes.
+
+    Raises:
+        InputError: where no mask has a chosen name, or a case has two masks whose names say nothing apart.
+    """
+    if chosen:
+        cases = tuple(replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases)
+        if not any(case.labels for case in cases):
+            raise InputError(f"{source.root}: no mask is named {' or '.join(chosen)} (--masks)")
+        source = replace(source, cases=cases)
+    several = [case for case in source.cases if len(case.labels) > 1]
+    if not several:
+        return source
+    by_folder = all(len({path.parent for path in case.labels}) == len(case.labels) for case in several)
+    names = {case.case: mask_names(case, by_folder) for case in source.cases if case.labels}
+    recurring = Counter(name for case_names in names.values() for name in set(case_names) if name)
+    classes = sorted(name for name, count in recurring.items() if count > 1 or len(names) == 1)
+    for case in several:
+        given = names[case.case]
+        if not any(given) and not _are_numbered(case.labels):
+            raise InputError(
+                f"{case.labels[1]}: {case.case} has a second mask, {case.labels[0].parent.name}/{case.labels[0].name}; "
+                "choose one with --masks NAME"
+            )
+    if not classes or sum(recurring[name] for name in classes) * 2 < sum(recurring.values()):
+        return source
+    values = {name: number for number, name in enumerate([*classes, *sorted(set(recurring) - set(classes))], 1)}
+    if any("" in names[case.case] for case in several):
+        return source
+    coding = Classes(("background", *values), (0, *values.values()))
+    cases = tuple(
+        replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case for case in source.cases
+    )
+    reading = Decision("mask-files", f"each mask file is a class by its name: {', '.join(values)}")
+    return replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
+
+
+def _is_chosen(path: Path, chosen: Sequence[str]) -> bool:
+    return any(text.lower() in f"{path.parent.name}/{path.name}".lower() for text in chosen)
+
+
+def _are_numbered(paths: Sequence[Path]) -> bool:
+    """True for masks in one folder whose names differ in a number at the end."""
+    return len({(path.parent, re.sub(r"[-_ .]?\d{1,3}$", "", stem_of(path))) for path in paths}) == 1
+
+
+def mask_names(case: CaseFiles, by_folder: bool) -> list[str]:
+    """For each mask of a case, the part of its name, or its folder's, that is no name of the case, no number and no word for masks."""
+    if by_folder:
+        return [_plain(path.parent.name, []) for path in case.labels]
+    known = [stem_of(image) for image in case.images] + [case.patient, case.case]
+    return [_plain(stem_of(path), known) for path in case.labels]
+
+
+def _plain(name: str, known: Sequence[str]) -> str:
+    for text in known:
+        name = re.sub(rf"(^|(?<=[-_ .])){re.escape(text)}(?=$|[-_ .])", "", name)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # leftMask
+    parts = [part for part in re.split(r"[-_ .]+", words) if part]
+    parts = [part for part in parts if not MASK_WORD.fullmatch(part)]
+    while parts and parts[-1].isdigit():
+        parts.pop()
+    text = "_".join(parts)
+    return text if re.search(r"[A-Za-z]", text) else ""
