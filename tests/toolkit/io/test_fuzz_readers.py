@@ -145,7 +145,8 @@ MANIFEST = json.dumps(
         "source": "b",
         "cases": [],
         "classes": [{"name": "background", "value": 0}, {"name": "x", "value": 1}],
-        "frames": False,
+        "choices": {},
+        "grey_levels": [],
         "preprocessing": {
             "spec": PreprocessSpec("LPS", 2, None, (32, 32)).to_json(),
             "postprocessing": {"largest_component": True, "erosion_mm": 2.0},
