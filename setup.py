@@ -46,7 +46,7 @@ setup(
             "safetensors>=0.5",  # checkpoints without pickle
             "onnx>=1.21",  # the artefact; below 1.21 external data can leave its folder
             "onnxscript>=0.5",  # torch's exporter needs it
-            "wandb>=0.19",  # tracker, where it is asked for
+            "psutil>=5.9",  # free memory of the host
             "matplotlib>=3.9",  # pictures
             "tqdm>=4.66",  # progress bar
         ],
@@ -58,6 +58,9 @@ setup(
         "itk": ["SimpleITK>=2.4"],  # NRRD, MHA and MHD
         "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
+        "wandb": ["wandb>=0.19"],  # trackers of training runs, one extra each
+        "tensorboard": ["tensorboard>=2.18"],
+        "mlflow": ["mlflow>=3.1"],
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # the documentation site and its API reference
         "serve": [
@@ -69,7 +72,8 @@ setup(
         "client": ["httpx>=0.27"],  # attunet predict --server
         "dev": [
             *["pytest-xdist", "pre-commit"],  # the quick check and the linters at a commit
-            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs", "types-setuptools", "types-tqdm"],
+            *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs"],
+            *["types-setuptools", "types-tqdm", "types-psutil"],
             *["cyclonedx-python-lib>=9", "pip-audit>=2.7"],  # bills of materials, and known vulnerabilities
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
@@ -79,6 +83,7 @@ setup(
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
             "schemathesis>=4",  # requests made from the server's own description
             "playwright>=1.50",  # the server's page in a browser, where one is installed
+            *["wandb>=0.19", "tensorboard>=2.18", "mlflow>=3.1"],  # each tracker is tested with the real package
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
             "triton>=3.6,<3.8; sys_platform == 'linux'",

@@ -198,7 +198,9 @@ class RunConfig(Section):
         Rule(float, 0, 1e6, auto=True),
         "Memory of a process's device for slices, in 10^9 bytes; if they do not fit they are streamed; auto: 40 % of the free memory.",
     )
-    tracker: Literal["none", "wandb"] = _field("none", Rule(str, choices=("none", "wandb")), "Where figures go besides metrics.jsonl.")
+    tracker: Literal["none", "wandb", "tensorboard", "mlflow"] = _field(
+        "none", Rule(str, choices=("none", "wandb", "tensorboard", "mlflow")), "Experiment tracker, besides metrics.jsonl."
+    )
     project: str = _field("attunet", Rule(str), "Project name at the tracker.")
     log_every: int = _field(10, Rule(int, 1, 10**6), "Steps between lines in metrics.jsonl.")
     validate_every_epochs: float | Auto = _field(

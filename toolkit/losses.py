@@ -1,7 +1,7 @@
 """Dice and cross entropy from sums, so that many processes compute the loss of the global batch.
 
 The network's output is first reduced to a short vector of sums (`segmentation_sums`), the sums are added over the processes
-(`add_over_processes`), and only then divided (`loss_from_sums`): averages of averages never appear.
+(`add_over_processes`), and only then divided (`loss_of`): averages of averages never appear.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch.distributed as distributed
 import torch.nn.functional as F
 
 from attunet.classes import IGNORE_LABEL
+from attunet.config import OptimConfig
 
 SMOOTH = 1e-5  # in the Dice quotient, as in nnU-Net
 
@@ -24,49 +25,81 @@ class Loss:
     cross_entropy: torch.Tensor
 
 
-def segmentation_sums(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Sums of a batch: `(2 + 3 K,)` float32: cross entropy, its weight, then intersection, prediction and truth per class.
+def segmentation_sums(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor | None = None,
+    labelled: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Reduce a batch to the sums that its loss is a function of.
 
-    logits: `(N, K, H, W)`; labels: `(N, H, W)` uint8 class indices, pixels of `IGNORE_LABEL` count nowhere;
-    class_weights: `(K,)` weights in the cross entropy.
+    With `labelled`, the loss is marginal (Fang & Yan 2020, "Multi-Organ Segmentation Over Partially Labeled Datasets With Multi-Scale
+    Feature Abstraction"; Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised multi-organ segmentation"): a
+    pixel of label 0 means "background or a class that was not drawn", and its probability is the sum over these classes. Slices count
+    in the Dice sums of the classes that were drawn in them alone.
+
+    Args:
+        logits: `(N, K, H, W)`.
+        labels: `(N, H, W)` uint8 class indices; pixels of `IGNORE_LABEL` count nowhere.
+        class_weights: `(K,)` weights in the cross entropy.
+        labelled: `(N, K)` bool, the classes that were drawn in each slice; None where all were. Column 0 is ignored.
+
+    Returns:
+        `(2 + 3 K,)` float32 (float64 for float64 logits): cross entropy, its weight, then intersection, prediction and truth per class.
     """
     num_classes = logits.shape[1]
-    log_probability = F.log_softmax(logits.float(), dim=1)
+    log_probability = F.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
     truth = labels[:, None] == torch.arange(num_classes, dtype=labels.dtype, device=labels.device)[:, None, None]
     valid = (labels != IGNORE_LABEL)[:, None]
     weights = torch.ones(num_classes, device=logits.device) if class_weights is None else class_weights
     over = (0, 2, 3)
     probability = log_probability.exp() * valid
+    if labelled is not None:
+        log_probability = _with_marginal_background(log_probability, labelled)
+        drawn = labelled[:, :, None, None]
+        probability, truth = probability * drawn, truth & (drawn | (torch.arange(num_classes, device=labels.device) == 0)[:, None, None])
     per_class_entropy = -torch.where(truth, log_probability, 0.0).sum(over)
-    per_class_truth = truth.sum(over).float()
+    per_class_truth = truth.sum(over).to(log_probability.dtype)
     intersection = torch.where(truth, probability, 0.0).sum(over)
     totals = torch.stack([(weights * per_class_entropy).sum(), (weights * per_class_truth).sum()])
     return torch.cat([totals, intersection, probability.sum(over), per_class_truth])
 
 
+def _with_marginal_background(log_probability: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+    """Replace the background's log probability by that of "background or a class that was not drawn"."""
+    not_drawn = ~labelled
+    not_drawn = torch.cat([torch.ones_like(not_drawn[:, :1]), not_drawn[:, 1:]], dim=1)[:, :, None, None]
+    background = log_probability.masked_fill(~not_drawn, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return torch.cat([background, log_probability[:, 1:]], dim=1)
+
+
 def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
-    """The sums of the global batch; the gradient flows into this process's share alone.
+    """Add the sums over all processes; the gradient flows into this process's share alone.
 
     Every process then differentiates the same global loss by its own samples, and adding the gradients over the processes gives the
     gradient of the global loss. DistributedDataParallel averages instead of adding, so the loss is scaled by the number of processes.
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return sums
-    everyone = sums.detach().clone()
-    distributed.all_reduce(everyone)
-    return sums + (everyone - sums.detach())
+    total = sums.detach().clone()
+    distributed.all_reduce(total)
+    return sums + (total - sums.detach())
 
 
-def loss_from_sums(sums: torch.Tensor, *, dice_weight: float, cross_entropy_weight: float) -> Loss:
-    """Logarithmic batch Dice over the foreground classes that the batch has, plus cross entropy.
+def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
+    """Compute the loss of training and validation: logarithmic batch Dice over the foreground classes present, plus cross entropy.
 
     The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018, "3D Segmentation
-    with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice it has reached. Without that a
-    small organ next to its mirror image, the left kidney of CHAOS, is not learnt at all for the first 25 passes over the data.
+    with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice that it has reached. Without
+    the logarithm, a small organ next to its mirror image (the left kidney of CHAOS) is not learnt in the first 25 epochs.
+
+    Args:
+        sums: of `segmentation_sums`, added over batches and processes.
+        optim: gives the weights of the two parts.
     """
     cross_entropy = sums[0] / sums[1].clamp_min(1.0)
     intersection, prediction, truth = sums[2:].reshape(3, -1)[:, 1:]
     quotient = (2 * intersection + SMOOTH) / (prediction + truth + SMOOTH)
     present = truth > 0
     dice = -torch.where(present, quotient, 1.0).log().sum() / present.sum().clamp_min(1)
-    return Loss(dice_weight * dice + cross_entropy_weight * cross_entropy, dice, cross_entropy)
+    return Loss(optim.dice_weight * dice + optim.cross_entropy_weight * cross_entropy, dice, cross_entropy)

@@ -15,9 +15,9 @@ from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.checkpoint import newest_checkpoint
-from attunet.runs.identity import FREE_TO_CHANGE
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import run_model
+from attunet.runs.run_state import FREE_TO_CHANGE
 from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, sha256, write_text
 from attunet.volumes.model import Model
@@ -87,7 +87,7 @@ def progress_of(path: Path) -> tuple[int, bool]:
         checkpoint = newest_checkpoint(path / "checkpoints", parts=())
     except InputError:  # all are damaged; the training reports it when it is continued
         checkpoint = None
-    return (0, False) if checkpoint is None else (checkpoint.state["step"], checkpoint.state["finished"])
+    return (0, False) if checkpoint is None else (checkpoint.state.step, checkpoint.state.finished)
 
 
 def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
@@ -96,7 +96,7 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
     cases = {case.name: case for case in store.cases}
     if run.fold != fold or run.training_cases != {case: cases[case].image_sha256 for case in training} or run.held_out != held_out:
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
-    if run.training_labels not in (None, {case: cases[case].label_sha256 for case in training}):
+    if run.state.training_labels != {case: cases[case].label_sha256 for case in training}:
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")

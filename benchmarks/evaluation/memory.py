@@ -13,6 +13,7 @@ from pathlib import Path
 from attunet.benchmarks.evaluation.models import load_models
 from attunet.errors import InputError, RunError
 from attunet.system.environment import gpu_memory_used_mb
+from attunet.system.peak_memory import peak_resident_mb
 
 TIMEOUT_S = 600
 
@@ -54,16 +55,6 @@ def _measure(model: Path, provider: str, batch_size: int) -> float | None:
         return peak_resident_mb()
     after = gpu_memory_used_mb()
     return None if before is None or after is None else after - before
-
-
-def peak_resident_mb() -> float | None:
-    """The most memory that this process has had resident, libraries included; None where the system does not tell."""
-    # not getrusage: its maximum survives exec, so a child of a large process would look large
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM:")), None)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
 from attunet.loading.loader import Loader
-from attunet.loading.order import Draw
+from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
 from attunet.store import open_store
@@ -68,8 +68,7 @@ def measure(path: Path, tier: str, settings: Settings) -> dict[str, float]:
         keep_freed_memory()  # as training does
     store = open_store(path)
     began = time.perf_counter()
-    loader = dict(TIERS)[tier](store, store.split(0)[0], device)
-    loader.follow(Draw(loader.order(0), settings.batch_size))
+    loader = dict(TIERS)[tier](store, store.split(0)[0], device, Sampling(batch_size=settings.batch_size))
     loader.take(0)
     synchronize(device)
     first_batch_s, step, megabytes = time.perf_counter() - began, 1, []

@@ -25,7 +25,6 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from attunet.benchmarks.evaluation.memory import peak_resident_mb
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.loading.augment import SHIFT_FRACTION
@@ -33,8 +32,9 @@ from attunet.loading.choose import make_loader
 from attunet.loading.loader import Batch
 from attunet.models import build_model
 from attunet.store import Store, open_store
-from attunet.training.trainer import Trainee
-from attunet.training.validation import validate
+from attunet.system.peak_memory import peak_resident_mb
+from attunet.training.trainer import Trainer
+from attunet.training.validation import Validator
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def make(task: Task, store: Store, config: ResolvedConfig) -> Contestant:
 
 def _attunet(task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator) -> Contestant:
     tier = "streamed" if task.contestant == "attunet-streamed" else "resident"
-    loader = make_loader(store, training, accelerator, resident_gb="auto", tier=tier)
+    optim = config.optim
+    loader = make_loader(store, training, accelerator, seed=config.run.seed, batch_size=optim.batch_size, tier=tier)
     waited, take = [0.0], loader.take
 
     def timed(step: int) -> Batch:
@@ -87,15 +88,15 @@ def _attunet(task: Task, store: Store, training: list[str], config: ResolvedConf
         return batch
 
     loader.take = timed  # type: ignore[method-assign]
-    trainee = Trainee(
+    trainer = Trainer(
         build_model(config.model, store.spec.in_channels, len(store.classes)), loader, len(store.classes), config, accelerator
     )
     numbers = iter(range(sys.maxsize))
     return Contestant(
-        lambda: trainee.step(next(numbers)),
-        trainee.read_losses,
+        lambda: trainer.step(next(numbers)),
+        trainer.read_losses,
         lambda: waited[0],
-        trainee.average.network,
+        trainer.average.network,
         accelerator,
     )
 
@@ -220,7 +221,7 @@ def run(task: Task) -> dict[str, Any]:
 def _to_dice(task: Task, store: Store, config: ResolvedConfig, contestant: Contestant) -> dict[str, Any]:
     """Trains on, validating now and then on the store's grid; the clock stands still meanwhile. Warm-up and timed steps are not counted."""
     assert task.dice is not None
-    _, held_out = store.split(task.fold)
+    validator = Validator(store, store.split(task.fold)[1], contestant.accelerator, config.optim)
     clock, reached, best = 0.0, None, 0.0
     while clock < 60 * task.minutes and reached is None:
         began = time.perf_counter()
@@ -229,7 +230,7 @@ def _to_dice(task: Task, store: Store, config: ResolvedConfig, contestant: Conte
         contestant.wait()
         clock += time.perf_counter() - began
         contestant.network.eval()
-        dice = validate(contestant.network, store, held_out, contestant.accelerator, config.optim)["dice"]["mean"] or 0.0
+        dice = validator.validate(contestant.network)["dice"]["mean"] or 0.0
         contestant.network.train()
         best = max(best, dice)
         reached = clock / 60 if dice >= task.dice else None

@@ -1,4 +1,4 @@
-"""Accelerate, set up for this toolkit: device, arithmetic, processes."""
+"""Set-up of Accelerate: device, precision, processes."""
 
 import ctypes
 import os
@@ -17,7 +17,14 @@ from attunet.errors import InputError
 
 
 def make_accelerator(run: RunConfig) -> Accelerator:
-    """The accelerator of this process, with `run.mixed_precision` settled; also sets the backends where that helps speed."""
+    """Make the accelerator of this process and set PyTorch's backends for speed.
+
+    Args:
+        run: the `[run]` section; "auto" values of device and precision are resolved here.
+
+    Raises:
+        InputError: the machine cannot do what `run` asks for.
+    """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device: cuda was asked for, but this machine has no CUDA device that PyTorch can use")
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
@@ -31,19 +38,19 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    # The loss is made of sums over all processes, and batch-norm buffers are averaged by the loop: no broadcast before each step.
+    # Batch-norm buffers are averaged by the trainer: no broadcast before each step.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # its successor is not in torch 2.10
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
-    _meet(timedelta(minutes=run.timeout_minutes), on_cpu)
-    AcceleratorState._reset_state()  # it is one per process, and refuses a second training with another precision
+    _join_processes(timedelta(minutes=run.timeout_minutes), on_cpu)
+    AcceleratorState._reset_state()  # a singleton, which refuses a second training with another precision
     return Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False)
 
 
-def _meet(timeout: timedelta, on_cpu: bool) -> None:
-    """Joins the processes that a launcher started; one that hears nothing from another for `timeout` gives up.
+def _join_processes(timeout: timedelta, on_cpu: bool) -> None:
+    """Initialise torch.distributed in a process that a launcher started; collectives fail after `timeout`.
 
-    A launcher that restarts a job keeps its store of addresses, those of the dead processes included. So each try has a prefix of
-    its own in it; without, a process may look for one that is gone.
+    A launcher that restarts a job keeps its key-value store with the addresses of the dead processes. So each restart uses its own
+    prefix there; without it, a process may connect to one that is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         return
@@ -51,14 +58,14 @@ def _meet(timeout: timedelta, on_cpu: bool) -> None:
     own = distributed.PrefixStore(f"try-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
     backend = "gloo" if on_cpu else "nccl"
     if not on_cpu:
-        timeout += timedelta(minutes=1)  # NCCL ends the process without a word: the group on the host (see Peers) is to speak before
+        timeout += timedelta(minutes=1)  # NCCL ends the process without a message: the group on the host (see Heartbeat) fails earlier
     distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed blocks instead of giving them back; True where that worked.
+    """Make glibc keep freed blocks instead of returning them to the system; returns True if that worked.
 
-    Each step on the CPU frees and asks again for the same hundreds of megabytes, and every page given back is a page fault
+    Each step on the CPU frees and allocates the same hundreds of megabytes, and every page that was returned is a page fault
     later: 0.22 s a step instead of 0.25 for the 16-wide network at 192², batch 8, on two cores.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):

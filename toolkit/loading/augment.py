@@ -1,10 +1,12 @@
 """Augmentation of a whole batch on its device.
 
-What happens to a sample is a function of (seed, epoch, sample): `draw_parameters` draws it on the host with a counter-based
-generator, so batch size, process count and restarts change nothing. `Augmenter` then applies it in a few batched operations; image
-and label go through one resampling grid. There is no left-right flip: left and right kidney are different classes.
+The random numbers of a sample are a function of (seed, epoch, sample): `draw_parameters` draws them on the host with a counter-based
+generator, so batch size, number of processes and restarts change nothing. `Augmenter` then applies all transforms of `TRANSFORMS` in a
+few batched operations; image and label go through one resampling grid. There is no left-right flip: left and right kidney are
+different classes. kornia has most of these transforms, with random numbers that depend on the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,86 +16,126 @@ import torch.nn.functional as F
 from attunet.config import AugmentConfig
 
 ELASTIC_NODES = 7  # per side of the coarse displacement field
-BIAS_NODES = 4
 ELASTIC_MAGNITUDE = 0.012  # standard deviation of the coarse displacement, as a fraction of the side
 SHIFT_FRACTION = 0.08  # largest shift in either direction, as a fraction of the side
+BIAS_NODES = 4  # per side of the coarse bias field
 RESOLUTIONS = 8  # steps in which the factor of the low-resolution transform is quantised
+MIN_UNIFORMS = 20  # random numbers per sample; those beyond the table's are for new transforms, which then change no other
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The input of `Transform.draw`: random numbers of N samples.
+
+    Args:
+        uniform: `(N, uniforms - 1)` from 0 to 1; the transform's first number decides if it is applied.
+        normal: `(N, normals)`, standard normal.
+        size: `(H, W)` of the slices.
+    """
+
+    uniform: np.ndarray
+    normal: np.ndarray
+    size: tuple[int, int]
+
+    def between(self, column: int, low: float, high: float) -> np.ndarray:
+        """Uniform numbers `(N,)` from `low` to `high`."""
+        return np.asarray(low + (high - low) * self.uniform[:, column])
+
+    def log_between(self, column: int, low: float, high: float) -> np.ndarray:
+        """Numbers `(N,)` from `low` to `high` whose logarithm is uniform."""
+        return np.exp(self.between(column, np.log(low), np.log(high)))
+
+
+@dataclass(frozen=True)
+class Context:
+    """Further input of `Transform.apply`.
+
+    Args:
+        keys: int64 `(N,)`, a random number per sample.
+        blur_rows, blur_columns: tables of `_low_resolution_table` for the two axes.
+    """
+
+    keys: torch.Tensor
+    blur_rows: torch.Tensor
+    blur_columns: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One augmentation. The field `NAME_probability` of the configuration is its probability per sample.
+
+    Args:
+        name: of the transform.
+        draw: configuration and random numbers to the parameters `(N, ...)`.
+        apply: images `(N, C, H, W)` and parameters to images; of a spatial transform, positions `(N, 2, H, W)` and parameters to positions,
+            x first, from -1 to 1 as for grid_sample (the first spatial transform gets them in pixels from the centre).
+        neutral: parameter of the samples that it is not applied to.
+        uniforms: uniform random numbers per sample, with the one that decides.
+        normals: normal random numbers per sample.
+        spatial: True for a transform of positions, which moves image and label together.
+    """
+
+    name: str
+    draw: Callable[[AugmentConfig, Sample], np.ndarray]
+    apply: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor]
+    neutral: float | np.ndarray = 0.0
+    uniforms: int = 2
+    normals: int = 0
+    spatial: bool = False
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """One row per sample; every transform that is not drawn has its neutral value.
+    """Parameters of a batch: float32 `(N, ...)` by transform, and a key int64 `(N,)` for random numbers on the device."""
 
-    affine: `(N, 2, 3)`, output to input, in pixels about the centre (x, y); elastic: `(N, 2, n, n)` displacements at coarse nodes as a
-    share of the side; brightness: added; contrast: factor on the deviation from the mean; gamma: exponent on the slice's own range;
-    bias: `(N, 1, n, n)` log of the field at coarse nodes; noise: standard deviation; noise_key: int64; resolution: table index.
-    """
-
-    affine: torch.Tensor
-    elastic: torch.Tensor
-    brightness: torch.Tensor
-    contrast: torch.Tensor
-    gamma: torch.Tensor
-    bias: torch.Tensor
-    noise: torch.Tensor
-    noise_key: torch.Tensor
-    resolution: torch.Tensor
+    values: dict[str, torch.Tensor]
+    keys: torch.Tensor
 
     def to(self, device: torch.device) -> "Parameters":
-        return Parameters(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+        """Copy to the device without waiting for it."""
+        return Parameters({n: v.to(device, non_blocking=True) for n, v in self.values.items()}, self.keys.to(device, non_blocking=True))
 
 
 def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, samples: np.ndarray, size: tuple[int, int]) -> Parameters:
-    """Parameters of the samples `(N,)` in their epochs `(N,)` for slices of `size` `(H, W)`."""
+    """Draw the parameters of samples.
+
+    Args:
+        config: probabilities and ranges.
+        seed: of the training.
+        epochs, samples: `(N,)`, the epoch and the number of each sample.
+        size: `(H, W)` of the slices.
+
+    Returns:
+        The parameters, on the CPU.
+
+    Example:
+        >>> parameters = draw_parameters(AugmentConfig(), seed=0, epochs=np.zeros(4, int), samples=np.arange(4), size=(256, 256))
+    """
     generators = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, s + 1, e])) for e, s in zip(epochs, samples, strict=True)]
-    uniform = np.stack([g.random(20) for g in generators])
-    normal = np.stack([g.standard_normal(2 * ELASTIC_NODES**2 + BIAS_NODES**2) for g in generators])
+    uniform = np.stack([g.random(max(MIN_UNIFORMS, sum(t.uniforms for t in TRANSFORMS))) for g in generators])
+    normal = np.stack([g.standard_normal(sum(t.normals for t in TRANSFORMS)) for g in generators])
     keys = np.stack([g.integers(0, 2**31) for g in generators])
-    count = len(generators)
-
-    def chosen(column: int, probability: float, value: np.ndarray, neutral: float) -> np.ndarray:
-        shape = (count,) + (1,) * (value.ndim - 1)
-        return np.where((uniform[:, column] < probability).reshape(shape), value, neutral)
-
-    def between(column: int, low: float, high: float) -> np.ndarray:
-        return low + (high - low) * uniform[:, column]
-
-    def log_between(column: int, low: float, high: float) -> np.ndarray:
-        return np.exp(between(column, np.log(low), np.log(high)))
-
-    p = config.spatial_probability
-    angle = chosen(0, p, np.deg2rad(between(1, -config.rotation_degrees, config.rotation_degrees)), 0.0)
-    zoom = 1 / chosen(0, p, log_between(2, *config.scale), 1.0)
-    shift = np.stack([between(3 + i, -SHIFT_FRACTION, SHIFT_FRACTION) * size[1 - i] for i in range(2)], axis=1)
-    shift = chosen(0, p, shift, 0.0)
-    affine = np.empty((count, 2, 3))
-    affine[:, 0, 0], affine[:, 0, 1] = zoom * np.cos(angle), -zoom * np.sin(angle)
-    affine[:, 1, 0], affine[:, 1, 1] = zoom * np.sin(angle), zoom * np.cos(angle)
-    affine[:, :, 2] = shift
-
-    nodes = 2 * ELASTIC_NODES**2
-    elastic = normal[:, :nodes].reshape(count, 2, ELASTIC_NODES, ELASTIC_NODES) * ELASTIC_MAGNITUDE
-    bias = normal[:, nodes:].reshape(count, 1, BIAS_NODES, BIAS_NODES) * config.bias_field
-    resolution = 1 + np.floor(uniform[:, 14] * RESOLUTIONS)
-
-    def tensor(value: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
-
-    return Parameters(
-        affine=tensor(affine),
-        elastic=tensor(chosen(5, config.elastic_probability, elastic, 0.0)),
-        brightness=tensor(chosen(6, config.brightness_probability, between(7, -config.brightness, config.brightness), 0.0)),
-        contrast=tensor(chosen(8, config.contrast_probability, log_between(9, *config.contrast), 1.0)),
-        gamma=tensor(chosen(10, config.gamma_probability, log_between(11, *config.gamma), 1.0)),
-        bias=tensor(chosen(12, config.bias_field_probability, bias, 0.0)),
-        noise=tensor(chosen(15, config.noise_probability, between(16, *config.noise), 0.0)),
-        noise_key=torch.from_numpy(keys.astype(np.int64)),
-        resolution=torch.from_numpy(chosen(13, config.low_resolution_probability, resolution, 0).astype(np.int64)),
-    )
+    values, column, normal_column = {}, 0, 0
+    for transform in TRANSFORMS:
+        own = Sample(
+            uniform[:, column + 1 : column + transform.uniforms], normal[:, normal_column : normal_column + transform.normals], size
+        )
+        drawn = transform.draw(config, own)
+        applied = uniform[:, column] < getattr(config, f"{transform.name}_probability")
+        chosen = np.where(applied.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, transform.neutral)
+        values[transform.name] = torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
+        column, normal_column = column + transform.uniforms, normal_column + transform.normals
+    return Parameters(values, torch.from_numpy(keys.astype(np.int64)))
 
 
 class Augmenter:
-    """Applies drawn parameters to batches of one slice size; holds the tables that do not change."""
+    """Applies drawn parameters to batches of one slice size.
+
+    Args:
+        config: probabilities and ranges.
+        size: `(H, W)` of the slices.
+        device: of the batches.
+    """
 
     def __init__(self, config: AugmentConfig, size: tuple[int, int], device: torch.device) -> None:
         self.config, self.size, self.device = config, size, device
@@ -103,50 +145,129 @@ class Augmenter:
     def __call__(
         self, images: torch.Tensor, labels: torch.Tensor, *, seed: int, epochs: np.ndarray, samples: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented images `(N, C, H, W)` float32 and labels `(N, H, W)` uint8."""
+        """Augment a batch.
+
+        Args:
+            images: `(N, C, H, W)` float32.
+            labels: `(N, H, W)` uint8.
+            seed, epochs, samples: as for `draw_parameters`.
+
+        Returns:
+            Images and labels of the same shapes and types.
+        """
         if not self.config.enabled:
             return images, labels
         parameters = draw_parameters(self.config, seed=seed, epochs=epochs, samples=samples, size=self.size).to(self.device)
         return self.apply(images, labels, parameters)
 
     def apply(self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
-        grid = _sampling_grid(parameters, self.size)
+        """Augment a batch with the given parameters; shapes as in `__call__`."""
+        context = Context(parameters.keys, self._blur_rows, self._blur_columns)
+        grid = self._sampling_grid(parameters, context)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
         moved = F.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-        images = self._blur_rows[parameters.resolution][:, None] @ images @ self._blur_columns[parameters.resolution][:, None].mT
-        return _change_intensities(images, parameters), moved[:, 0].to(torch.uint8)
+        for name in INTENSITY_ORDER:
+            images = BY_NAME[name].apply(images, parameters.values[name], context)
+        return images, moved[:, 0].to(torch.uint8)
+
+    def _sampling_grid(self, parameters: Parameters, context: Context) -> torch.Tensor:
+        """Position `(N, H, W, 2)` at which each output pixel is read, in grid_sample's coordinates (align_corners=False)."""
+        height, width = self.size
+        x = torch.arange(width, device=self.device) - (width - 1) / 2
+        y = (torch.arange(height, device=self.device) - (height - 1) / 2)[:, None]
+        positions = torch.stack([x.expand(height, width), y.expand(height, width)])[None]  # (1, 2, H, W) in pixels from the centre
+        for transform in TRANSFORMS:
+            if transform.spatial:
+                positions = transform.apply(positions, parameters.values[transform.name], context)
+        return positions.permute(0, 2, 3, 1)
 
 
-def _sampling_grid(parameters: Parameters, size: tuple[int, int]) -> torch.Tensor:
-    """Where each output pixel is read, `(N, H, W, 2)` in grid_sample's coordinates (align_corners=False)."""
-    height, width = size
-    device = parameters.affine.device
-    x = torch.arange(width, device=device) - (width - 1) / 2
-    y = (torch.arange(height, device=device) - (height - 1) / 2)[:, None]
+def _draw_spatial(config: AugmentConfig, sample: Sample) -> np.ndarray:
+    """Affine matrices `(N, 2, 3)` from output to input, in pixels from the centre, x first."""
+    angle = np.deg2rad(sample.between(0, -config.rotation_degrees, config.rotation_degrees))
+    zoom = 1 / sample.log_between(1, *config.scale)
+    affine = np.empty((len(angle), 2, 3))
+    affine[:, 0, 0], affine[:, 0, 1] = zoom * np.cos(angle), -zoom * np.sin(angle)
+    affine[:, 1, 0], affine[:, 1, 1] = zoom * np.sin(angle), zoom * np.cos(angle)
+    affine[:, :, 2] = np.stack([sample.between(2 + i, -SHIFT_FRACTION, SHIFT_FRACTION) * sample.size[1 - i] for i in range(2)], axis=1)
+    return affine
+
+
+def _apply_spatial(positions: torch.Tensor, affine: torch.Tensor, context: Context) -> torch.Tensor:
     # Written out, not as a matrix product: products round differently for different batch sizes.
-    factor_x, factor_y, shift = parameters.affine[:, :, :, None, None].unbind(2)
-    where = factor_x * x + factor_y * y + shift  # (N, 2, H, W) in pixels
-    half = torch.tensor([width / 2, height / 2], device=device)[:, None, None]
-    elastic = F.interpolate(parameters.elastic, size=size, mode="bicubic", align_corners=True)
-    return (where / half + 2 * elastic).permute(0, 2, 3, 1)
+    factor_x, factor_y, shift = affine[:, :, :, None, None].unbind(2)
+    height, width = positions.shape[2:]
+    half = torch.tensor([width / 2, height / 2], device=positions.device)[:, None, None]
+    return (factor_x * positions[:, :1] + factor_y * positions[:, 1:] + shift) / half
 
 
-def _change_intensities(images: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    def column(values: torch.Tensor) -> torch.Tensor:
-        return values[:, None, None, None]
+def _draw_elastic(config: AugmentConfig, sample: Sample) -> np.ndarray:
+    """Displacements `(N, 2, n, n)` at coarse nodes, as a fraction of the side."""
+    return sample.normal.reshape(-1, 2, ELASTIC_NODES, ELASTIC_NODES) * ELASTIC_MAGNITUDE
 
+
+def _apply_elastic(positions: torch.Tensor, displacement: torch.Tensor, context: Context) -> torch.Tensor:
+    return positions + 2 * F.interpolate(displacement, size=positions.shape[2:], mode="bicubic", align_corners=True)
+
+
+def _apply_gamma(images: torch.Tensor, exponent: torch.Tensor, context: Context) -> torch.Tensor:
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     span = (high - low).clamp_min(1e-6)
-    images = low + span * ((images - low) / span).clamp(0, 1) ** column(parameters.gamma)
-    field = F.interpolate(parameters.bias, size=images.shape[2:], mode="bicubic", align_corners=True).exp()
-    images = low + (images - low) * field  # multiplicative above air, which stays dark
+    return low + span * ((images - low) / span).clamp(0, 1) ** _column(exponent)
+
+
+def _draw_bias_field(config: AugmentConfig, sample: Sample) -> np.ndarray:
+    """Logarithm of the field at coarse nodes, `(N, 1, n, n)`."""
+    return sample.normal.reshape(-1, 1, BIAS_NODES, BIAS_NODES) * config.bias_field
+
+
+def _apply_bias_field(images: torch.Tensor, nodes: torch.Tensor, context: Context) -> torch.Tensor:
+    low = images.amin((2, 3), keepdim=True)
+    field = F.interpolate(nodes, size=images.shape[2:], mode="bicubic", align_corners=True).exp()
+    return low + (images - low) * field  # multiplicative above air, which stays dark
+
+
+def _apply_contrast(images: torch.Tensor, factor: torch.Tensor, context: Context) -> torch.Tensor:
     mean = images.mean((2, 3), keepdim=True)
-    images = mean + (images - mean) * column(parameters.contrast) + column(parameters.brightness)
-    return images + column(parameters.noise) * _gaussian_noise(parameters.noise_key, images.shape)
+    return mean + (images - mean) * _column(factor)
+
+
+def _apply_low_resolution(images: torch.Tensor, index: torch.Tensor, context: Context) -> torch.Tensor:
+    rows = index.long()
+    return context.blur_rows[rows][:, None] @ images @ context.blur_columns[rows][:, None].mT
+
+
+def _apply_noise(images: torch.Tensor, deviation: torch.Tensor, context: Context) -> torch.Tensor:
+    return images + _column(deviation) * _gaussian_noise(context.keys, images.shape)
+
+
+def _column(values: torch.Tensor) -> torch.Tensor:
+    return values[:, None, None, None]
+
+
+# In the order in which random numbers are drawn: append new transforms, so that the others keep theirs.
+TRANSFORMS = (
+    Transform("spatial", _draw_spatial, _apply_spatial, neutral=np.eye(2, 3), uniforms=5, spatial=True),
+    Transform("elastic", _draw_elastic, _apply_elastic, uniforms=1, normals=2 * ELASTIC_NODES**2, spatial=True),
+    Transform(
+        "brightness",
+        lambda config, sample: sample.between(0, -config.brightness, config.brightness),
+        lambda images, shift, context: images + _column(shift),
+    ),
+    Transform("contrast", lambda config, sample: sample.log_between(0, *config.contrast), _apply_contrast, neutral=1.0),
+    Transform("gamma", lambda config, sample: sample.log_between(0, *config.gamma), _apply_gamma, neutral=1.0),
+    Transform("bias_field", _draw_bias_field, _apply_bias_field, uniforms=1, normals=BIAS_NODES**2),
+    Transform("low_resolution", lambda config, sample: 1 + np.floor(sample.uniform[:, 0] * RESOLUTIONS), _apply_low_resolution),
+    Transform("noise", lambda config, sample: sample.between(0, *config.noise), _apply_noise),
+)
+BY_NAME = {transform.name: transform for transform in TRANSFORMS}
+_FIRST = ("low_resolution", "gamma", "bias_field", "contrast", "brightness", "noise")
+# In the order in which they are applied: transforms that are not named come last.
+INTENSITY_ORDER = (*_FIRST, *(t.name for t in TRANSFORMS if not t.spatial and t.name not in _FIRST))
 
 
 def _gaussian_noise(keys: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Standard normal noise `(N, C, H, W)` that is a function of each sample's key: Box-Muller on a 32-bit integer hash."""
+    """Standard normal noise `(N, C, H, W)` as a function of each sample's key: Box-Muller on a 32-bit integer hash."""
     count = shape[1] * shape[2] * shape[3]
     index = torch.arange((count + 1) // 2, device=keys.device)
     first = _hash32(index[None] * 2 + keys[:, None])
@@ -166,7 +287,7 @@ def _hash32(value: torch.Tensor) -> torch.Tensor:
 
 
 def _low_resolution_table(length: int, factors: tuple[float, float]) -> torch.Tensor:
-    """Matrices `(RESOLUTIONS + 1, length, length)` that sample a line down and up again; index 0 leaves it."""
+    """Matrices `(RESOLUTIONS + 1, length, length)` that sample a line down and up again; index 0 is the identity."""
     table = [torch.eye(length)]
     for step in range(RESOLUTIONS):
         factor = factors[0] + (factors[1] - factors[0]) * (step + 0.5) / RESOLUTIONS

@@ -1,4 +1,4 @@
-"""The store's slices on the training device, in batches: what every tier has in common, and the tier that keeps them there.
+"""The base class of the loaders, which put the store's slices onto the training device in batches.
 
 A sample is a slice; samples are numbered through the cases in the order given.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from attunet.classes import IGNORE_LABEL
-from attunet.loading.order import Draw, SampleOrder
+from attunet.loading.order import Draw, SampleOrder, Sampling
 from attunet.store import Store
 
 
@@ -25,45 +25,50 @@ class Batch:
     labels: torch.Tensor
 
     def split(self, parts: int) -> "list[Batch]":
-        """Parts whose sizes differ by one at most."""
+        """Split into `parts` batches whose sizes differ by at most one."""
         arrays = (np.array_split(array, parts) for array in (self.epochs, self.samples))
         tensors = (tensor.tensor_split(parts) for tensor in (self.images, self.labels))
         return [Batch(*part) for part in zip(*arrays, *tensors, strict=True)]
 
 
 class Loader(ABC):
-    """What a training asks of its data. `follow` says what will be drawn, then `take` gives step after step, from any step on."""
+    """Batches of a training, step after step from any step on.
 
-    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, tier: str) -> None:
-        self.tier = tier  # its name: it says in which order the samples come, so a training keeps it for good
-        self.store, self.cases, self.device = store, list(cases), device
+    Args:
+        store: the prepared data set.
+        cases: the cases to train on.
+        device: where the batches go.
+        sampling: seed, batch size and the share of this process.
+    """
+
+    tier: str  # where the slices are kept; the order of the samples depends on it, so a run keeps its tier
+
+    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, sampling: Sampling) -> None:
+        self.store, self.cases, self.device, self.sampling = store, list(cases), device, sampling
         self.lengths = np.array([store.case(case).num_slices for case in cases])
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.num_samples = int(self.lengths.sum())
         self.size = (int(store.spec.size[0]), int(store.spec.size[1]))
         self.in_channels = store.spec.in_channels
+        self.draw = Draw(self.order(), sampling)
 
     @abstractmethod
-    def order(self, seed: int) -> SampleOrder:
-        """The order in which this tier gives the samples."""
-
-    def follow(self, draw: Draw) -> None:
-        """Sets which samples `take` gives; `draw.order` is this tier's."""
-        self._draw = draw
+    def order(self) -> SampleOrder:
+        """The order of the samples in this tier."""
 
     @abstractmethod
     def take(self, step: int) -> Batch:
         """This process's share of a step. Raises RunError when the slices can no longer be read."""
 
-    def close(self) -> None:  # noqa: B027, most tiers have nothing to end
-        """Ends what works in the background."""
+    def close(self) -> None:  # noqa: B027, not every loader has something to end
+        """End background work."""
 
     @abstractmethod
-    def in_words(self) -> str:
-        """Where the slices are, for the headline."""
+    def describe(self) -> str:
+        """Where the slices are and how much memory they take, for the log."""
 
     def locate(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the case and of the slice in it, of each sample."""
+        """Case number and slice number of each sample."""
         numbers = np.searchsorted(self.starts, samples, side="right") - 1
         return numbers, samples - self.starts[numbers]
 
@@ -72,10 +77,9 @@ class Loader(ABC):
         reach = self.store.spec.context_slices // 2
         numbers, _ = self.locate(samples)
         first, last = self.starts[numbers], self.starts[numbers] + self.lengths[numbers] - 1
-        wanted: np.ndarray = np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None])
-        return wanted
+        return np.asarray(np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None]))
 
-    def describe(self, sample: int) -> str:
+    def describe_sample(self, sample: int) -> str:
         """Case and slice of a sample, for messages."""
         numbers, slices = self.locate(np.array([sample]))
         return f"{self.cases[int(numbers[0])]}[{int(slices[0])}]"

@@ -1,9 +1,9 @@
-"""Which slice is drawn when: a pure function of the seed and the position in the training.
+"""The order in which a training draws slices: a pure function of the seed and the position in the training.
 
-Each epoch is a permutation of all samples; the epochs one after the other form an endless stream of positions, and a step takes the
-next `batch_size` of it. So every sample is drawn once per epoch, no batch is ever short, and neither the number of processes nor the
-moment of a restart changes the order: step n begins at position `n * batch_size`. Process r of W takes the positions p with
-`p % W == r`. How an epoch is permuted is up to the tier that the slices are kept in: an order per tier.
+Each epoch is a permutation of all samples; the epochs one after the other form an endless stream of positions, and each step takes
+the next `batch_size` of them. So every sample is drawn once per epoch, no batch is short, and neither the number of processes nor a
+restart changes the order: step n begins at position `n * batch_size`. Process r of W takes the positions p with `p % W == r`.
+PyTorch's `DistributedSampler` pads the last batch and cannot start in the middle of an epoch.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-LANES = 240  # divisible by 1 to 6, 8, 10, 12, 15, 16, 20, 24, 30, 40, 48, 60, 80: numbers of processes
-
 
 class SampleOrder(Protocol):
-    """How the samples of each epoch are permuted."""
+    """A permutation of the samples for each epoch."""
 
     @property
     def num_samples(self) -> int: ...
@@ -28,7 +26,7 @@ class SampleOrder(Protocol):
 
 @dataclass(frozen=True)
 class ShuffledOrder:
-    """Any sample anywhere: for slices that every process holds all of."""
+    """Uniformly random permutations, for slices that every process holds in memory."""
 
     seed: int
     num_samples: int
@@ -38,32 +36,16 @@ class ShuffledOrder:
 
 
 @dataclass(frozen=True)
-class LaneOrder:
-    """Position p takes a slice of lane `p % LANES`, so that a process needs only the lanes that its positions meet.
-
-    A lane is a run of consecutive samples, shuffled in itself every epoch; all lanes are of one length. The few samples that this
-    leaves over are everyone's, and take the turns by which an epoch visits some lanes once more than they have samples.
-    """
-
-    seed: int
-    num_samples: int
-
-    def epoch(self, epoch: int) -> np.ndarray:
-        return _in_lanes(self, epoch)
-
-    def held(self, rank: int, world: int) -> np.ndarray:
-        """Samples that process `rank` of `world` may ever draw, ascending; `world` divides `LANES`."""
-        assert LANES % world == 0, world
-        length = self.num_samples // LANES
-        mine = [np.arange(block * length, (block + 1) * length) for block in _lane_blocks()[rank::world]]
-        return np.sort(np.concatenate([*mine, np.arange(LANES * length, self.num_samples)]))
-
-
-@dataclass(frozen=True)
 class WindowOrder:
-    """For reading in large pieces: pieces of consecutive slices are shuffled, and the slices within a window of so many pieces.
+    """Permutations that can be read from disk in large pieces.
 
-    lengths: slices of each case; piece: slices of a piece (the last one of a case may have fewer); window: pieces.
+    Pieces of consecutive slices are shuffled and grouped into windows; slices are shuffled within a window.
+
+    Args:
+        seed: seed of the permutations.
+        lengths: number of slices of each case.
+        piece: slices per piece; the last piece of a case may have fewer.
+        window: pieces per window.
     """
 
     seed: int
@@ -84,31 +66,50 @@ class WindowOrder:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What each step takes from an order, and process `rank` of `world` of it."""
+class Sampling:
+    """The settings of a training that decide its samples, for process `rank` of `world`.
 
-    order: SampleOrder
-    batch_size: int
+    Args:
+        seed: seed of the order.
+        batch_size: slices per step over all processes.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    seed: int = 0
+    batch_size: int = 8
     rank: int = 0
     world: int = 1
+
+
+DEFAULT_SAMPLING = Sampling()
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The samples of each step, taken from an order."""
+
+    order: SampleOrder
+    sampling: Sampling
 
     def step(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Epochs and samples, each `(batch_size,)` int64, of the global batch of a step."""
         positions = self._positions(step)
         epochs, within = np.divmod(positions, self.order.num_samples)
-        samples = np.empty(self.batch_size, np.int64)
+        samples = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs):
             samples[epochs == epoch] = self.order.epoch(int(epoch))[within[epochs == epoch]]
         return epochs, samples
 
     def share(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs and samples of this process; shares of one step differ by one sample at most."""
+        """Epochs and samples of this process; the shares of one step differ by at most one sample."""
         epochs, samples = self.step(step)
-        mine = self._positions(step) % self.world == self.rank
-        return epochs[mine], samples[mine]
+        here = self._positions(step) % self.sampling.world == self.sampling.rank
+        return epochs[here], samples[here]
 
     def _positions(self, step: int) -> np.ndarray:
-        return np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        batch_size = self.sampling.batch_size
+        return np.arange(step * batch_size, (step + 1) * batch_size)
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
@@ -118,27 +119,6 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
 @lru_cache(maxsize=2)
 def _shuffled(order: ShuffledOrder, epoch: int) -> np.ndarray:
     return _generator(order.seed, epoch).permutation(order.num_samples)
-
-
-@lru_cache(maxsize=1)
-def _lane_blocks() -> np.ndarray:
-    """Which run of samples each lane is: shuffled, so that a batch does not meet one case alone."""
-    return _generator(0, 0).permutation(LANES)
-
-
-@lru_cache(maxsize=2)
-def _in_lanes(order: LaneOrder, epoch: int) -> np.ndarray:
-    generator, length = _generator(order.seed, epoch), order.num_samples // LANES
-    rest = list(generator.permutation(np.arange(LANES * length, order.num_samples)))
-    samples = np.empty(order.num_samples, np.int64)
-    for lane, block in enumerate(_lane_blocks()):
-        turns = np.arange((lane - epoch * order.num_samples) % LANES, order.num_samples, LANES)
-        if len(turns) > length:
-            extra = generator.integers(len(turns))
-            samples[turns[extra]] = rest.pop()
-            turns = np.delete(turns, extra)
-        samples[turns] = block * length + generator.permutation(length)
-    return samples
 
 
 @lru_cache(maxsize=2)

@@ -1,9 +1,8 @@
-"""Slices read from the store while the training goes on: for data sets larger than the memory they may take.
+"""The loader that reads slices from the store during training, for data sets larger than the memory budget.
 
-A thread reads the coming window of the order into one of two buffers while steps are fed from the other. Within a window it reads case
-by case in ascending order, in pieces of consecutive slices, whatever order they are then given in, so that a disk sees long
-sequential reads. On a GPU the buffers are pinned and copied on a stream of their own, beside the computation. Memory does not grow
-with the store.
+A thread reads the next window of the order into one of two buffers while steps take slices from the other. It reads each window case
+by case in ascending order, in pieces of consecutive slices, so that a disk sees long sequential reads. On a GPU the buffers are pinned
+and copied on their own stream, in parallel with the computation. Memory does not grow with the store.
 """
 
 import mmap
@@ -17,17 +16,17 @@ import torch
 
 from attunet.errors import RunError
 from attunet.loading.loader import Batch, Loader
-from attunet.loading.order import Draw, WindowOrder
+from attunet.loading.order import DEFAULT_SAMPLING, Sampling, WindowOrder
 from attunet.store import Store
 
-PIECE = 16  # slices that are read one after the other
-WINDOW_BYTES = 256 * 10**6  # over all processes; there are two buffers
+PIECE = 16  # consecutive slices per read
+WINDOW_BYTES = 256 * 10**6  # of one buffer, over all processes
 BUFFERS = 2
 
 
 @dataclass
 class Buffer:
-    """Slices of one window in the order in which they are given; `samples` says which. released: when the copies out of it are done."""
+    """The slices `samples` of one window, in the order of training. released: event after the last copy out of the buffer."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -37,30 +36,47 @@ class Buffer:
 
 
 class StreamedLoader(Loader):
-    """Tier "streamed". piece, window: slices of a piece and pieces of a window; the order of the samples depends on both."""
+    """Slices streamed from the store.
 
-    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, *, piece: int = PIECE, window: int | None = None) -> None:
-        super().__init__(store, cases, device, "streamed")
-        slice_bytes = (2 * self.in_channels + 1) * self.size[0] * self.size[1]
-        self.piece, self.window = piece, window or max(2, WINDOW_BYTES // (slice_bytes * piece))
-        self._slice_bytes = slice_bytes
+    Args:
+        store, cases, device, sampling: as for `Loader`.
+        piece: slices per piece; the order of the samples depends on it.
+        window: pieces per window, by default as many as `WINDOW_BYTES` hold; the order of the samples depends on it.
+
+    Example:
+        >>> loader = StreamedLoader(store, training_cases, torch.device("cpu"), Sampling(seed=0, batch_size=8))
+        >>> batch = loader.take(0)
+        >>> loader.close()
+    """
+
+    tier = "streamed"
+
+    def __init__(
+        self,
+        store: Store,
+        cases: Sequence[str],
+        device: torch.device,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        *,
+        piece: int = PIECE,
+        window: int | None = None,
+    ) -> None:
+        self._slice_bytes = (2 * store.spec.in_channels + 1) * store.spec.size[0] * store.spec.size[1]
+        self.piece, self.window = piece, window or max(2, WINDOW_BYTES // (self._slice_bytes * piece))
+        super().__init__(store, cases, device, sampling)
         self._reader: _Reader | None = None
         self._current: Buffer | None = None
         self._next_step = 0
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def order(self, seed: int) -> WindowOrder:
-        return WindowOrder(seed, tuple(int(n) for n in self.lengths), self.piece, self.window)
-
-    def follow(self, draw: Draw) -> None:
-        super().follow(draw)
-        self.close()
+    def order(self) -> WindowOrder:
+        return WindowOrder(self.sampling.seed, tuple(int(n) for n in self.lengths), self.piece, self.window)
 
     def take(self, step: int) -> Batch:
         if self._reader is None or step != self._next_step:
             self._start(step)
         self._next_step = step + 1
-        epochs, samples = self._draw.share(step)
+        epochs, samples = self.draw.share(step)
         on_gpu = self._stream is not None
         with torch.cuda.stream(self._stream):  # does nothing without one
             shape, dtype = (len(samples), self.in_channels, *self.size), torch.float16 if on_gpu else torch.float32
@@ -75,7 +91,7 @@ class StreamedLoader(Loader):
         return Batch(epochs, samples, images.float(), labels)
 
     def _copy(self, samples: np.ndarray, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Fills the tensors from as many windows as it takes; waits for the reader only where that is behind."""
+        """Fill the tensors from as many windows as needed; waits for the reader only if that is behind."""
         assert self._reader is not None
         filled = 0
         while filled < len(samples):
@@ -99,17 +115,17 @@ class StreamedLoader(Loader):
             self._reader.stop()
         self._reader = self._current = None
 
-    def in_words(self) -> str:
-        megabytes = BUFFERS * self._capacity(self._draw.world) * self._slice_bytes / 1e6
+    def describe(self) -> str:
+        megabytes = BUFFERS * self._capacity() * self._slice_bytes / 1e6
         return f"slices streamed in windows of {self.piece * self.window} ({megabytes:.0f} MB of buffers)"
 
-    def _capacity(self, world: int) -> int:
-        return min(-(-self.piece * self.window // world), self.num_samples)
+    def _capacity(self) -> int:
+        return min(-(-self.piece * self.window // self.sampling.world), self.num_samples)
 
     def _start(self, step: int) -> None:
-        """Begins to read at a step: of the window that it lies in, only what is still to come."""
+        """Start reading at a step; of the window with that step only the rest is read."""
         self.close()
-        capacity = self._capacity(self._draw.world)
+        capacity = self._capacity()
         pinned = self._stream is not None
         buffers = [
             Buffer(
@@ -119,21 +135,20 @@ class StreamedLoader(Loader):
             )
             for _ in range(BUFFERS)
         ]
-        self._reader = _Reader(self._windows(step * self._draw.batch_size), buffers, self._read)
+        self._reader = _Reader(self._windows(step * self.sampling.batch_size), buffers, self._read)
 
     def _windows(self, position: int) -> Iterator[np.ndarray]:
-        """This process's samples from a position of the stream on, window by window, without an end."""
-        draw = self._draw
-        assert isinstance(draw.order, WindowOrder)
+        """This process's samples from a position of the stream on, window by window, endlessly."""
+        order, rank, world = self.order(), self.sampling.rank, self.sampling.world
         epoch, skip = divmod(position, self.num_samples)
         while True:
             begin = epoch * self.num_samples
-            for window in draw.order.windows(epoch):
+            for window in order.windows(epoch):
                 positions = np.arange(begin, begin + len(window))
-                mine = window[(positions % draw.world == draw.rank) & (positions >= epoch * self.num_samples + skip)]
+                own = window[(positions % world == rank) & (positions >= epoch * self.num_samples + skip)]
                 begin += len(window)
-                if len(mine):
-                    yield mine
+                if len(own):
+                    yield own
             epoch, skip = epoch + 1, 0
 
     def _read(self, buffer: Buffer, samples: np.ndarray) -> None:
@@ -154,7 +169,7 @@ class StreamedLoader(Loader):
 
 
 class _Reader:
-    """The thread that fills buffers. What goes wrong in it is raised by `next`, in the thread that trains."""
+    """The thread that fills buffers. `next` raises its errors in the training thread."""
 
     def __init__(self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]) -> None:
         self._windows, self._read = windows, read
@@ -166,12 +181,12 @@ class _Reader:
         self._thread.start()
 
     def next(self) -> Buffer:
-        """The next window, waiting for it where needed. Raises RunError when reading has failed."""
-        found = self._ready.get()
-        if isinstance(found, Exception):
-            self._ready.put(found)  # for whoever asks again
-            raise RunError(f"the slices can no longer be read: {found}") from found
-        return found
+        """Wait for the next window and return it. Raises RunError when reading has failed."""
+        ready = self._ready.get()
+        if isinstance(ready, Exception):
+            self._ready.put(ready)  # every later call raises it too
+            raise RunError(f"the slices can no longer be read: {ready}") from ready
+        return ready
 
     def give_back(self, buffer: Buffer) -> None:
         self._free.put(buffer)
@@ -188,8 +203,8 @@ class _Reader:
                 if buffer is None:
                     return
                 if buffer.released is not None:
-                    buffer.released.synchronize()  # this thread waits, the one that trains does not
+                    buffer.released.synchronize()  # this thread waits, the training thread does not
                 self._read(buffer, samples)
                 self._ready.put(buffer)
-        except Exception as error:  # whatever it is, the training must hear of it
+        except Exception as error:  # any error must reach the training thread
             self._ready.put(error)

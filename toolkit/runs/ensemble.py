@@ -62,7 +62,7 @@ def load_runs(path: Path) -> TrainedRun:
 def runs_below(path: Path) -> Iterator[Path]:
     """The run folders below a folder, in the order of their names."""
     for depth in range(1, DEPTH + 1):
-        yield from sorted(found.parent for found in path.glob("/".join(["*"] * depth + ["checkpoints"])) if found.is_dir())
+        yield from sorted(folder.parent for folder in path.glob("/".join(["*"] * depth + ["checkpoints"])) if folder.is_dir())
 
 
 def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
@@ -78,10 +78,12 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         path=path,
         name=f"{first.config.model.name}-ensemble-of-{len(members)}",
         network=EnsembleNetwork([member.network for member in members]).eval(),
-        fold=first.fold if len(folds) == 1 else "all",
-        training_cases=seen,
-        held_out=left_out,
-        num_parameters=sum(member.num_parameters for member in members),
-        step=min(member.step for member in members),
+        state=dataclasses.replace(
+            first.state,
+            fold=first.fold if len(folds) == 1 else "all",
+            training_cases=seen,
+            held_out=left_out,
+            step=min(member.step for member in members),
+        ),
         num_members=len(members),
     )

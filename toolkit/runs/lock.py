@@ -1,4 +1,7 @@
-"""Who may write in a run folder: one training at a time, also where several machines see it."""
+"""The lock of a run folder: one training at a time, also on a file system that several machines share.
+
+filelock needs the file locks that NFS may lack.
+"""
 
 import json
 import logging
@@ -17,26 +20,26 @@ logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
 BEAT_S = 5.0
-SILENT_S = 60.0  # as long as NFS may go on showing what a file was
-LOOK_EVERY_S = 1.0
+SILENT_S = 60.0  # NFS may show an old modification time for so long
+POLL_S = 1.0
 
 
 class Lock:
-    """A file that its holder touches every few seconds: it needs no file locking, which NFS may lack, and no clock that is right.
+    """A file that its holder touches every few seconds; needs neither file locks nor synchronised clocks.
 
-    A process that is gone from this machine is known to be dead. Whether any other lives (on another machine, in another container,
-    under a number that was given anew) is seen by watching: a file that nobody touches for `SILENT_S` is a dead one's, whatever time
-    it bears. A holder that was only stopped meanwhile finds the lock another's in `check`, before it writes.
+    A holder whose process id no longer exists on this machine is dead. Any other holder (on another machine, in another container,
+    with a reused process id) is watched: if the file's modification time does not change for `SILENT_S`, the holder is dead.
+    A process that was suspended and lost the lock notices in `check`, before it writes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": _place(), "token": secrets.token_hex(8)}
-        self._mine = json.dumps(holder)
+        self._content = json.dumps(holder)
         self._left = threading.Event()
 
     def __enter__(self) -> "Lock":
-        """Raises InputError when the folder is in use, OSError when it cannot be written."""
+        """Take the lock. Raises InputError when the folder is in use, OSError when it cannot be written."""
         while not self._create():
             content = self._read()
             if content is not None:
@@ -48,13 +51,13 @@ class Lock:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._left.set()
-        if self._read() == self._mine:
+        if self._read() == self._content:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises RunError when another training has taken the folder over."""
-        if (content := self._read()) != self._mine:
-            raise RunError(f"{self.path.parent}: {_in_words(content or '')} has taken this run over; this one ends and writes nothing more")
+        """Raise RunError if another training has taken over the folder."""
+        if (content := self._read()) != self._content:
+            raise RunError(f"{self.path.parent}: {_describe(content or '')} has taken this run over; this one ends and writes nothing more")
 
     def _create(self) -> bool:
         try:
@@ -63,27 +66,27 @@ class Lock:
             return False
         try:
             with os.fdopen(descriptor, "w") as file:
-                file.write(self._mine)
+                file.write(self._content)
         except OSError:  # a full disk
             self.path.unlink(missing_ok=True)
             raise
         return True
 
     def _wait_for_silence(self, content: str) -> None:
-        """Returns once the holder is known to be dead. Raises InputError as soon as it shows a sign of life."""
+        """Return once the holder is known to be dead. Raises InputError as soon as it touches the file."""
         if _is_gone(content):
             return
-        logger.info(f"{self.path.parent}: locked by {_in_words(content)}; watching for up to {SILENT_S:.0f} s whether it lives")
-        seen, end = self._touched(), time.monotonic() + SILENT_S
+        logger.info(f"{self.path.parent}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive")
+        before, end = self._touched(), time.monotonic() + SILENT_S
         while time.monotonic() < end and (now := self._touched()) is not None:
-            if now != seen:
-                raise InputError(f"{self.path.parent}: in use by {_in_words(content)}; one training at a time ({self.path.name})")
-            time.sleep(LOOK_EVERY_S)
+            if now != before:
+                raise InputError(f"{self.path.parent}: in use by {_describe(content)}; one training at a time ({self.path.name})")
+            time.sleep(POLL_S)
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_S):
-            with suppress(OSError):  # `check` tells when the lock is gone
-                if self._read() == self._mine:
+            with suppress(OSError):  # `check` reports a lost lock
+                if self._read() == self._content:
                     os.utime(self.path)
 
     def _touched(self) -> int | None:
@@ -98,15 +101,15 @@ class Lock:
 
 
 def _place() -> str:
-    """Where a process number means one process: this machine since it was started, and its namespace of processes."""
+    """Identify the scope of process ids: this machine since its boot, and the process namespace."""
     parts = [socket.gethostname()]
-    with suppress(OSError):  # Linux alone has these
+    with suppress(OSError):  # only Linux has these
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
     return " ".join(parts)
 
 
 def _is_gone(content: str) -> bool:
-    """Whether the holder was a process of this place that is no more."""
+    """Return True if the holder was a process here that no longer exists."""
     try:
         holder = json.loads(content)
         if holder["place"] != _place():
@@ -116,12 +119,12 @@ def _is_gone(content: str) -> bool:
         return True
     except (PermissionError, ValueError, KeyError, TypeError):
         return False
-    return bool(holder["pid"] == os.getpid())  # a number given anew, to this process
+    return bool(holder["pid"] == os.getpid())  # this process has reused its id
 
 
-def _in_words(content: str) -> str:
+def _describe(content: str) -> str:
     try:
         holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # killed between making and filling it
-        return "a process without a name"
+    except (ValueError, KeyError, TypeError):  # the holder was killed between creating and filling it
+        return "an unknown process"

@@ -1,4 +1,4 @@
-"""The folder of one training: who may write in it, its figures, its environment."""
+"""The folder of one training: its lock and its metrics."""
 
 import json
 from contextlib import suppress
@@ -7,12 +7,13 @@ from types import TracebackType
 from typing import Any
 
 from attunet.errors import InputError
+from attunet.metrics.aggregate import nan_to_null
 from attunet.runs.lock import Lock
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
 
 
 class RunFolder:
-    """Held by one training at a time; the main process alone enters one."""
+    """Locked by one training at a time while entered; only the main process enters it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,26 +34,30 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.__exit__(kind, error, trace)
-        if error is not None:  # a call that was refused leaves no empty folder behind
+        if error is not None:  # a failed start leaves no empty folder behind
             for folder in (self.checkpoints, self.path / "plots", self.path):
                 with suppress(OSError):
                     folder.rmdir()
 
     def log(self, event: str, **figures: Any) -> None:
-        """Appends one line to `metrics.jsonl`. Raises RunError when another training has taken the folder over."""
+        """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.
+
+        Raises:
+            RunError: another training has taken over the folder.
+        """
         self.check_held()
-        line = json.dumps({"event": event, **figures})
+        line = json.dumps(nan_to_null({"event": event, **figures}), allow_nan=False)
         with name_in_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drops the figures of steps after `step`, which a resumed training makes again."""
+        """Delete the lines of steps after `step`, which a resumed training repeats."""
         if rows := read_metrics(self.path):
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, none where there is no such file; a last line cut off by a crash is left out."""
+    """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
     rows: list[dict[str, Any]] = []
     if not (run / "metrics.jsonl").exists():
         return rows

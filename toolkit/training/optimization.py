@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step, optimizer, class weights and the moving average of the weights."""
+"""Learning rate schedule, optimizer, class weights and the moving average of the weights."""
 
 import copy
 import math
@@ -11,10 +11,10 @@ from attunet.loading.loader import Loader
 
 
 def peak_rate(optim: ResolvedOptimConfig) -> float:
-    """The highest rate of a training whose `batch_size` is settled: `lr` times the square root of the batch over its reference.
+    """Return the peak learning rate: `lr` times the square root of `batch_size` over `lr_reference_batch`.
 
     The square root is the rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
-    Algorithms"); the linear one is for SGD. Their moments' decay is left alone here. `lr_reference_batch` 0 turns the rule off.
+    Algorithms"); the linear one is for SGD. The decay of the moments is not scaled. `lr_reference_batch` 0 turns the rule off.
     """
     if optim.lr_reference_batch == 0:
         return optim.lr
@@ -22,7 +22,7 @@ def peak_rate(optim: ResolvedOptimConfig) -> float:
 
 
 def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> float:
-    """Rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`, then the schedule.
+    """Return the learning rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`, then the schedule.
 
     one_cycle: cosine from the peak to zero (Smith & Topin 2018); poly: `(1 - t)^0.9` (as nnU-Net); constant: the peak.
     """
@@ -38,32 +38,36 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> fl
 
 
 class AveragedNetwork:
-    """Keeps `network`, a copy whose weights and batch-norm statistics follow the trained network's.
+    """Exponential moving average of a network's weights and batch-norm statistics, kept in a copy, `network`.
 
-    Averaging the statistics with the same decay as the weights keeps the two matched. The decay starts low,
-    `min(decay, (1 + t) / (10 + t))`, so that the first steps are forgotten.
+    Averaging the statistics with the same decay keeps them matched to the weights. The decay starts low,
+    `min(decay, (1 + t) / (10 + t))`, so that the first steps soon stop counting. `torch.optim.swa_utils.AveragedModel` would do with a
+    custom average function; this is as short, and updates all tensors in one call.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        mine, theirs = self.network.state_dict(), network.state_dict(keep_vars=True)
-        self._floating = [(mine[name], theirs[name]) for name in mine if mine[name].is_floating_point()]
-        self._counters = [(mine[name], theirs[name]) for name in mine if not mine[name].is_floating_point()]
+        averages, current = self.network.state_dict(), network.state_dict(keep_vars=True)
+        self._floating = [(averages[name], current[name]) for name in averages if averages[name].is_floating_point()]
+        self._counters = [(averages[name], current[name]) for name in averages if not averages[name].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Moves the average towards the network after the optimizer's step number `step`."""
+        """Move the average towards the network after optimizer step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = (list(side) for side in zip(*self._floating, strict=True))
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for average, current in self._counters:
-            average.copy_(current)
+        averages, current = (list(side) for side in zip(*self._floating, strict=True))
+        torch._foreach_lerp_(averages, current, 1 - decay)
+        for average, value in self._counters:
+            average.copy_(value)
 
 
-def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW over all parameters; biases and batch-norm scales, which have one dimension, are not decayed.
+
+    It must be the fused implementation: the trainer skips steps through `found_inf`, which the others do not read.
+    """
     parameters = list(network.parameters())
-    # Biases and batch-norm scales are not decayed: they have one dimension.
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -71,7 +75,8 @@ def _make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
 
 
-def _class_weights(optim: OptimConfig, loader: Loader, num_classes: int, device: torch.device) -> torch.Tensor | None:
+def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch.Tensor | None:
+    """Weights of the classes in the cross entropy, `(num_classes,)` on the loader's device; None for equal weights."""
     if optim.class_weights == "none":
         return None
-    return 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(device)
+    return 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(loader.device)

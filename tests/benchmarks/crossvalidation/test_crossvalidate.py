@@ -152,10 +152,10 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> None:
     run = load_run(folder / "default/unet/seed-0/fold-0")
     check_belongs(run, small_store, 0, run.config)
-    masks = run.training_labels
-    assert masks is not None
+    masks = run.state.training_labels
+    other = dataclasses.replace(run.state, training_labels=masks | {next(iter(masks)): "corrected"})
     with pytest.raises(InputError, match="was trained with other masks than"):
-        check_belongs(dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"}), small_store, 0, run.config)
+        check_belongs(dataclasses.replace(run, state=other), small_store, 0, run.config)
 
 
 def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:

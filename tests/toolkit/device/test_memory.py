@@ -1,52 +1,23 @@
-"""When memory does not suffice: the error names a batch that fits; activation checkpointing needs less for the same gradients."""
+"""Errors without memory say what to change, the peak is the process's own, activation checkpointing needs less for the same."""
 
 import copy
-import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
-from attunet.device.memory import is_out_of_memory, largest_that_fits
+from attunet.device.memory import is_out_of_memory, peak_memory_mb
 from attunet.errors import RunError
+from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
-from attunet.models.unet import UNet
 from attunet.store import Store
-from attunet.training.trainer import Trainee
-
-PROGRAM = Path(__file__).with_name("exhaust_memory.py")
-
-
-def step_in_little_memory(store: Store, batch_size: int, *settings: str) -> str:
-    options = ["run.device=cpu", "run.mixed_precision=no", f"optim.batch_size={batch_size}", *settings]
-    command = [sys.executable, str(PROGRAM), str(store.path), *options]
-    # The limit is on addresses, and every thread that allocates would map 128 MiB of them, however little it needs.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system tells no mapped memory in /proc")
-def test_out_of_memory_names_a_batch_that_fits(small_store: Store) -> None:
-    said = step_in_little_memory(small_store, 256)
-    found = re.fullmatch(
-        r"step 0: the host has not enough memory for 256 slices at once; (\d+) fit: set optim\.accumulate_steps=(\d+), "
-        r"or optim\.batch_size=(\d+), or run\.activation_checkpointing=true, which needs less for each",
-        said,
-    )
-    assert found, said
-    fits, parts, batch_size = map(int, found.groups())
-    assert 0 < fits == batch_size < 256
-    # Half of what was named: another process has a little more or less in memory than this one.
-    assert step_in_little_memory(small_store, max(1, batch_size // 2)) == "it fits"
-    assert step_in_little_memory(small_store, 256, f"optim.accumulate_steps={min(256, 2 * parts)}") == "it fits"
+from attunet.training.trainer import Trainer
 
 
 def test_the_hosts_words_are_known() -> None:
@@ -60,53 +31,32 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
-    def wrong(count: int) -> None:
-        raise RuntimeError("shapes")
 
-    with pytest.raises(RuntimeError, match="shapes"):
-        largest_that_fits(wrong, 8)
-
-
-def test_sizes_are_halved_until_one_fits() -> None:
-    def room_for(limit: int) -> list[int]:
-        tried = []
-
-        def attempt(count: int) -> None:
-            tried.append(count)
-            if count > limit:
-                raise MemoryError
-
-        return [largest_that_fits(attempt, 24), *tried]
-
-    assert room_for(7) == [6, 12, 6]
-    assert room_for(0) == [0, 12, 6, 3, 1]
-
-
-@pytest.mark.parametrize(
-    ("settings", "advice"),
-    [
-        (["optim.batch_size=8"], "2 fit: set optim.accumulate_steps=4, or optim.batch_size=2, "),
-        (["optim.batch_size=8", "optim.accumulate_steps=2"], "2 fit: set optim.accumulate_steps=4, or optim.batch_size=4, "),
-    ],
-)
-def test_what_is_advised_is_accepted(small_store: Store, monkeypatch: pytest.MonkeyPatch, settings: list[str], advice: str) -> None:
-    config = load_config(None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", *settings])
+def test_a_step_without_memory_ends_with_what_to_change(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(
+        None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", "optim.batch_size=8", "optim.accumulate_steps=2"]
+    )
     network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
-    loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"))
-    trainee = Trainee(network, loader, 5, config, make_accelerator(config.run))
-    forward = network.forward
+    loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"), Sampling(0, 8))
+    trainer = Trainer(network, loader, 5, config, make_accelerator(config.run))
 
-    def two_at_most(images: torch.Tensor) -> torch.Tensor:
-        if len(images) > 2:
-            raise MemoryError
-        return forward(images)
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return torch.empty(2**60)  # the host's own error
 
-    monkeypatch.setattr(network, "forward", two_at_most)
-    with pytest.raises(RunError, match=re.escape(advice)):
-        trainee.step(0)
-    for setting in re.findall(r"optim\.\w+=\d+", advice):
-        advised = load_config(None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", *settings, setting])
-        Trainee(network, loader, 5, advised, make_accelerator(advised.run)).step(0)
+    monkeypatch.setattr(network, "forward", forward)
+    advice = "4 slices at once; set a smaller optim.batch_size, more optim.accumulate_steps or run.activation_checkpointing=true"
+    with pytest.raises(RunError, match=f"step 0: the host has not enough memory for {advice}"):
+        trainer.step(0)
+
+
+PEAK = "from attunet.system.peak_memory import peak_resident_mb; print(peak_resident_mb())"
+
+
+def test_a_child_of_a_large_process_reports_its_own_peak() -> None:
+    ballast = np.ones(300_000_000, np.uint8)
+    peak = float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout)
+    assert 0 < peak < 150
+    assert (peak_memory_mb(torch.device("cpu")) or 0) > ballast.nbytes / 1e6
 
 
 def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
@@ -127,9 +77,9 @@ def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch
 @pytest.mark.parametrize("name", ["unet", "attention_unet"])
 def test_activation_checkpointing_keeps_less_and_computes_the_same(name: str, backend: str | None) -> None:
     torch.manual_seed(0)
-    plain: UNet = build_model(ModelConfig(name=name, base_width=8, depth=2), 1, 3)
+    plain = build_model(ModelConfig(name=name, base_width=8, depth=2), 1, 3)
     thrifty = copy.deepcopy(plain)
-    thrifty.activation_checkpointing = True
+    thrifty.enable_activation_checkpointing()
     images = torch.randn(2, 1, 32, 32)
     expected, all_bytes = gradients(plain, images)
     if backend is not None:

@@ -1,16 +1,15 @@
-"""The order of samples: every sample once per epoch, and a function of seed and position alone, whatever tier keeps the slices."""
+"""The order of samples: every sample once per epoch, and a function of seed and position alone."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from attunet.loading.order import LANES, Draw, LaneOrder, SampleOrder, ShuffledOrder, WindowOrder
+from attunet.loading.order import Draw, SampleOrder, Sampling, ShuffledOrder, WindowOrder
 
 LENGTHS = (31, 7, 40, 1, 25, 100, 96, 300)
 ORDERS: dict[str, Callable[[int], SampleOrder]] = {
     "resident": lambda seed: ShuffledOrder(seed, sum(LENGTHS)),
-    "shared": lambda seed: LaneOrder(seed, sum(LENGTHS)),
     "streamed": lambda seed: WindowOrder(seed, LENGTHS, 8, 5),
 }
 NUM_SAMPLES = sum(LENGTHS)
@@ -18,7 +17,7 @@ each_order = pytest.mark.parametrize("make", ORDERS.values(), ids=ORDERS)
 
 
 def stream(order: SampleOrder, batch_size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    steps = [Draw(order, batch_size).step(step) for step in range(-(-count // batch_size))]
+    steps = [Draw(order, Sampling(0, batch_size)).step(step) for step in range(-(-count // batch_size))]
     return tuple(np.concatenate(part)[:count] for part in zip(*steps, strict=True))  # type: ignore[return-value]
 
 
@@ -38,22 +37,11 @@ def test_order_depends_neither_on_the_batch_size_nor_on_the_number_of_processes(
         assert np.array_equal(stream(make(3), batch_size, 2 * NUM_SAMPLES)[1], whole)
     for world in (2, 3, 4):
         for step in (0, 17, 60):
-            shares = [Draw(make(3), 10, rank, world).share(step) for rank in range(world)]
+            shares = [Draw(make(3), Sampling(0, 10, rank, world)).share(step) for rank in range(world)]
             sizes = [len(samples) for _, samples in shares]
             assert max(sizes) - min(sizes) <= 1
             together = [sorted(np.concatenate(part).tolist()) for part in zip(*shares, strict=True)]
-            assert together == [sorted(part.tolist()) for part in Draw(make(3), 10).step(step)]
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-@pytest.mark.parametrize("num_samples", [NUM_SAMPLES, 5 * LANES, 100])
-def test_a_process_draws_only_what_it_holds_of_the_lanes(world: int, num_samples: int) -> None:
-    order = LaneOrder(5, num_samples)
-    for rank in range(world):
-        draw, held = Draw(order, 24, rank, world), order.held(rank, world)
-        drawn = np.concatenate([draw.share(step)[1] for step in range(3 * num_samples // 24)])
-        assert set(drawn.tolist()) <= set(held.tolist())
-        assert len(held) <= num_samples // world + LANES
+            assert together == [sorted(part.tolist()) for part in Draw(make(3), Sampling(0, 10)).step(step)]
 
 
 def test_windows_hold_whole_pieces_from_many_cases() -> None:

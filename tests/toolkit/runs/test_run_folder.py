@@ -64,7 +64,7 @@ def test_a_silent_lock_is_a_dead_ones(quick: None, log_lines: list[str], tmp_pat
     with RunFolder(tmp_path) as folder:
         folder.log("train", step=1)
     assert len(log_lines) == 1
-    assert ("process 4711 on node7" if content == OTHER_HOST else "a process without a name") in log_lines[0]
+    assert ("process 4711 on node7" if content == OTHER_HOST else "an unknown process") in log_lines[0]
 
 
 def test_a_process_that_is_gone_from_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

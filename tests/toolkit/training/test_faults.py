@@ -81,7 +81,7 @@ def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store
     assert steps == list(range(1, steps[-1] + 1)), "every step once, none lost"
     found = newest_checkpoint(run / "checkpoints")
     assert found is not None
-    assert found.state["finished"]
+    assert found.state.finished
 
 
 @pytest.mark.slow

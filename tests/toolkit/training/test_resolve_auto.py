@@ -11,7 +11,7 @@ from attunet.config import Config, ModelConfig, OptimConfig, RunConfig
 from attunet.runs.load_run import load_run
 from attunet.training import resolve_auto as automatic
 from attunet.training.loop import train
-from attunet.training.resolve_auto import settle
+from attunet.training.resolve_auto import resolve_auto
 
 
 def store_of(num_slices: int, side: int) -> SimpleNamespace:
@@ -39,21 +39,21 @@ def sizes(config: Config, num_slices: int) -> tuple[int, int, int]:
     ],
 )
 def test_on_a_cpu_every_data_set_gets_a_sensible_training(num_slices: int, side: int, expected: tuple[int, int, int]) -> None:
-    config = settle(Config(), store_of(num_slices, side), ["a"], on("cpu"), None)
+    config = resolve_auto(Config(), store_of(num_slices, side), ["a"], on("cpu"), None)
     assert sizes(config, num_slices) == expected
 
 
 @pytest.mark.parametrize(("memory", "side", "width", "batch"), [(80e9, 256, 64, 16), (8e9, 256, 32, 16), (80e9, 1024, 64, 4)])
 def test_on_a_gpu_the_width_follows_the_memory(monkeypatch, memory: float, side: int, width: int, batch: int) -> None:
     monkeypatch.setattr(automatic.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=int(memory)))
-    config = settle(Config(), store_of(500, side), ["a"], on("cuda"), None)
+    config = resolve_auto(Config(), store_of(500, side), ["a"], on("cuda"), None)
     assert sizes(config, 500)[:2] == (width, batch)
 
 
 def test_what_is_configured_stays() -> None:
     given = Config(model=ModelConfig(base_width=20), optim=OptimConfig(epochs=3.0, batch_size=5))
-    assert settle(given, store_of(100, 64), ["a"], on("cpu"), None) == given
-    steps = settle(Config(optim=OptimConfig(batch_size=4)), store_of(1000, 64), ["a"], on("cpu"), None)
+    assert resolve_auto(given, store_of(100, 64), ["a"], on("cpu"), None) == given
+    steps = resolve_auto(Config(optim=OptimConfig(batch_size=4)), store_of(1000, 64), ["a"], on("cpu"), None)
     assert sizes(steps, 1000) == (16, 4, 5000)
 
 

@@ -13,19 +13,18 @@ import torch
 from attunet.config import Config, DataConfig, ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError, RunError
+from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
 from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.preparation.prepare import prepare
 from attunet.presets import PRESETS, preset_names
-from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store, open_store
-from attunet.system.atomic_files import write_folder
 from attunet.training.loop import train
 from attunet.training.optimization import learning_rate, peak_rate
-from attunet.training.trainer import Trainee
+from attunet.training.trainer import Trainer
 
 SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
 
@@ -41,14 +40,14 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
     made = config(*settings, f"model.name={model}", "optim.epochs=250", "optim.ema_decay=0.9")
     torch.manual_seed(0)
     network = build_model(ModelConfig(name=model, base_width=8, depth=2), 1, 5)
-    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"))
+    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"), Sampling(0, 6))
     assert loader.num_samples == 6
-    trainee = Trainee(network, loader, 5, made, make_accelerator(made.run))
-    for step in range(trainee.total_steps):
-        trainee.step(step)
+    trainer = Trainer(network, loader, 5, made, make_accelerator(made.run))
+    for step in range(trainer.total_steps):
+        trainer.step(step)
     images, labels = loader.batch(np.arange(6))
     with torch.inference_mode():
-        found = trainee.average.network(images).argmax(1)
+        found = trainer.average.network(images).argmax(1)
     for organ in range(1, 5):
         overlap = 2 * ((found == organ) & (labels == organ)).sum() / ((found == organ).sum() + (labels == organ).sum())
         assert overlap > 0.99, f"organ {organ}"
@@ -100,14 +99,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    step = Trainee.step
+    step = Trainer.step
 
-    def poisoned(self: Trainee, number: int) -> None:
+    def poisoned(self: Trainer, number: int) -> None:
         if number == 3:
             self.class_weights = torch.full((5,), torch.inf)
         step(self, number)
 
-    monkeypatch.setattr(Trainee, "step", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     made = config("optim.epochs=4", "run.checkpoint_every_steps=1", "run.log_every=100")
     told = (
         rf"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\].* last good checkpoint: {run}/checkpoints/step-0000000003$"
@@ -203,31 +202,20 @@ def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_p
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["peak_learning_rate"] == 0.00075
 
 
-def test_a_run_of_a_version_without_a_field_goes_on(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
-    run, log_lines = tmp_path / "run", []
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
-    newest = newest_checkpoint(run / "checkpoints")
-    del newest.state["config"]["optim"]["lr_reference_batch"]
-    files = {f"{part}.safetensors": (newest.path / f"{part}.safetensors").read_bytes() for part in newest.tensors}
-    files["state.json"] = json.dumps(newest.state).encode()
-    write_folder(newest.path, {name: lambda path, content=content: path.write_bytes(content) for name, content in files.items()})
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require")
-    assert "finished" in log_lines[0]
-
-
 def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store) -> None:
     """Neither the average nor a recomputed pass may lose the statistics, and the average is evaluated by one process."""
     made = config("run.sync_batch_norm=true", "optim.epochs=1")
     accelerator = make_accelerator(config().run)
     network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
-    trainee = Trainee(network, ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu")), 5, made, accelerator)
-    norms = [m for m in trainee.network.modules() if isinstance(m, BatchNormReLU)]
+    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"), Sampling(0, 4))
+    trainer = Trainer(network, loader, 5, made, accelerator)
+    norms = [m for m in trainer.network.modules() if isinstance(m, BatchNormReLU)]
     assert len(norms) == 10
     assert all(m.synchronized for m in norms)
-    assert not any(m.synchronized for m in trainee.average.network.modules() if isinstance(m, BatchNormReLU))
-    assert set(trainee.network.state_dict()) == set(trainee.average.network.state_dict())
+    assert not any(m.synchronized for m in trainer.average.network.modules() if isinstance(m, BatchNormReLU))
+    assert set(trainer.network.state_dict()) == set(trainer.average.network.state_dict())
     with torch.no_grad():
         norms[0].running_mean.fill_(3)
-    trainee.average.update(10**6)
-    first = next(m for m in trainee.average.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    trainer.average.update(10**6)
+    first = next(m for m in trainer.average.network.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert (first.running_mean > 0).all()

@@ -1,4 +1,4 @@
-"""Each process's own log in the run folder: where it is, and what ended it. Rank 0 alone prints; this is for when another one fails."""
+"""A log file of each process in the run folder: only rank 0 prints, so this shows why another rank failed."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from attunet.system.atomic_files import name_in_errors
 
 
 class RankLog:
-    """`logs/rank-N.log` of a run, appended to. A process that ends with an error leaves the traceback there."""
+    """Appends to `logs/rank-N.log` of a run; on leaving with an error, writes its traceback."""
 
     def __init__(self, run_path: Path, rank: int) -> None:
         self.path = run_path / "logs" / f"rank-{rank}.log"
@@ -28,7 +28,7 @@ class RankLog:
             last = f"stopped, exit code {error.code}"
         else:
             last = "".join(traceback.format_exception(error)).rstrip()
-        with suppress(OSError), self._file:  # where the disk is full, that is what is to be told, and not that this file says nothing
+        with suppress(OSError), self._file:  # on a full disk, the error that ended the process matters more
             self.write(last)
 
     def write(self, text: str) -> None:

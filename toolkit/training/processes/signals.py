@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, write a checkpoint, leave with 128 + signal; a second one leaves at once."""
+"""SIGTERM and SIGINT: finish the step, write a checkpoint, exit with 128 + signal; a second signal exits at once."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import time
 from types import FrameType, TracebackType
 
-ECHO_S = 1.0  # a scheduler signals launcher and training alike, and the launcher passes its signal on: together that is one
+ECHO_S = 1.0  # a scheduler signals launcher and training, and the launcher forwards its signal: both count as one
 
 
 class Stopped(SystemExit):
@@ -18,7 +18,7 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """While active, remembers the first stop signal in `received` (0 when there was none)."""
+    """While entered, keeps the first stop signal in `received` (0 before one arrives)."""
 
     def __init__(self) -> None:
         self.received, self._received_at = 0, 0.0

@@ -1,8 +1,9 @@
-"""What a training tells: lines for people, metrics.jsonl, the tracker, a progress bar. The main process alone tells."""
+"""The progress of a training: lines of the log, metrics.jsonl, a tracker, a progress bar."""
 
 import logging
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,11 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Figures of the steps of one training; silent where `main` is false."""
+    """Logs the figures of one training's steps.
+
+    Args:
+        folder: of the run.
+        config: names the tracker.
+        main: False in the processes that log nothing.
+        steps_per_epoch: for the epoch in each line.
+    """
 
     def __init__(self, folder: RunFolder, config: Config, *, main: bool, steps_per_epoch: float) -> None:
         self._folder, self._main, self._steps_per_epoch = folder, main, steps_per_epoch
-        self._tracker = Tracker(config, folder.path) if main else None
+        self._tracker = Tracker(config, folder.path) if main and config.run.tracker != "none" else None
         self._began = time.monotonic()
         self._bar: tqdm | None = None
 
@@ -34,34 +42,56 @@ class Journal:
             self._tracker.close()
 
     def start_bar(self, first_step: int, total_steps: int) -> None:
+        """Show a progress bar, on a terminal alone."""
         hidden = not (self._main and sys.stderr.isatty())
         self._bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=hidden, dynamic_ncols=True)
 
     def advance(self) -> None:
+        """Move the progress bar by one step."""
         if self._bar is not None:
             self._bar.update()
 
     def say(self, text: str) -> None:
+        """Log a line of progress."""
         if self._main:
             with tqdm.external_write_mode(file=sys.stdout):
                 logger.info(text)
 
     def warn(self, text: str) -> None:
+        """Log a warning."""
         if self._main:
             with tqdm.external_write_mode(file=sys.stdout):
                 logger.warning(text)
 
     def log(self, event: str, step: int, **figures: Any) -> None:
-        """One line in metrics.jsonl; its numbers go to the tracker and, of a training line, the loss and the rate to the bar."""
+        """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar.
+
+        Args:
+            event: kind of the line: train, validation, native, checkpoint or speed.
+            step: steps done.
+            figures: JSON values; `dice` is a table of `metrics.aggregate.summarize`.
+        """
         if not self._main:
             return
         epoch = round(step / self._steps_per_epoch, 4)
         self._folder.log(event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures)
         if self._tracker is not None:
-            numbers = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
-            if "dice" in figures:
-                numbers[f"{event}/dice"] = figures["dice"]["mean"]
-            self._tracker.log(step, numbers | {"epoch": epoch})
+            self._tracker.log(step, _numbers(event, figures) | {"epoch": epoch})
         if self._bar is not None and event == "train":
             text = f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of matmul"
             self._bar.set_postfix_str(f"{text}, {figures['data_share'] or 0:.1%} waiting")
+
+    def log_picture(self, step: int, path: Path) -> None:
+        """Send a PNG file to the tracker."""
+        if self._tracker is not None:
+            self._tracker.log_picture(step, path)
+
+
+def _numbers(event: str, figures: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
+    numbers = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
+    if "dice" in figures:
+        table = figures["dice"]
+        scores = {f"{event}/dice": table["mean"]} | {f"{event}/dice/{name}": value for name, value in table["per_class"].items()}
+        numbers |= {name: value for name, value in scores.items() if value is not None}
+    return numbers

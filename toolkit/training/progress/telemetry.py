@@ -1,4 +1,4 @@
-"""How fast a training runs, against what its device can do. Nothing here waits for the device inside a step."""
+"""Speed of a training, and its share of the device's rate. Nothing here waits for the device inside a step."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attunet.device.memory import peak_memory_mb, synchronize
 
 PHASES = ("data", "augment", "compute")
-MARKS_KEPT = 4096  # the shares come from the last so many marks
+MARKS_KEPT = 4096  # of the step clock; the shares are of these last marks
 MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 MATMUL_SECONDS = 0.1
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,10 +21,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Speed:
-    """Figures of some steps, of all processes together but for the shares and the memory, which are this process's.
+    """Throughput over all processes; shares and memory of this process.
 
-    data_share, augment_share: of the steps' time on the device; None where there was no step. flops_per_s: of the network's
-    matrix products and convolutions, forward and backward; matmul_share: its share of the device's matmul rate.
+    Args:
+        slices_per_s: training slices per second.
+        data_share: fraction of the steps' time spent waiting for data; None without a step.
+        augment_share: fraction of the steps' time spent in augmentation; None without a step.
+        flops_per_s: operations of the network's matrix products and convolutions, forward and backward.
+        matmul_share: `flops_per_s` as a fraction of the devices' measured matmul rate.
+        peak_memory_mb: see `attunet.device.memory.peak_memory_mb`.
     """
 
     slices_per_s: float
@@ -32,25 +37,25 @@ class Speed:
     augment_share: float | None
     flops_per_s: float
     matmul_share: float
-    peak_memory_mb: float
+    peak_memory_mb: float | None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         shares = ", ".join(
-            f"{100 * share:.1f} % {what}"
-            for share, what in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation"))
+            f"{100 * share:.1f} % {activity}"
+            for share, activity in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation"))
             if share is not None
         )
+        memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb is not None else ""
         return (
             f"{self.slices_per_s:.1f} slices/s, {shares}, {self.flops_per_s / 1e12:.3g} TFLOP/s "
-            f"({100 * self.matmul_share:.1f} % of the matmul rate), peak memory {self.peak_memory_mb:.0f} MB"
+            f"({100 * self.matmul_share:.1f} % of the matmul rate){memory}"
         )
 
 
 class StepClock:
-    """Splits the steps' time into phases: CUDA events on a GPU, the processor's clock elsewhere.
+    """Splits the steps' time into phases with CUDA events on a GPU and the processor's clock elsewhere.
 
-    On a GPU the time before an event is recorded counts only from the end of the work before it: a host that waits for data
-    while the device is still busy costs nothing, and is not counted.
+    On a GPU, time counts from the end of the work queued before: waiting for data while the device is busy costs nothing.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -58,7 +63,7 @@ class StepClock:
         self._marks: deque[tuple[str, torch.cuda.Event | float]] = deque(maxlen=MARKS_KEPT)
 
     def mark(self, phase: str) -> None:
-        """Says that the time since the last mark belongs to `phase`; any name outside `PHASES` is not counted."""
+        """Attribute the time since the last mark to `phase`; names outside `PHASES` are not counted."""
         stamp: torch.cuda.Event | float
         if self._on_gpu:
             stamp = torch.cuda.Event(enable_timing=True)
@@ -68,7 +73,7 @@ class StepClock:
         self._marks.append((phase, stamp))
 
     def read(self) -> dict[str, float]:
-        """Seconds of each phase since the last call; the device must have finished (the caller has just read the losses)."""
+        """Return the seconds of each phase since the last call; the device must have finished its work."""
         seconds = dict.fromkeys(PHASES, 0.0)
         marks = list(self._marks)
         for (_, before), (phase, after) in pairwise(marks):
@@ -79,7 +84,7 @@ class StepClock:
 
 
 class Telemetry:
-    """Turns the phases of the steps between two readings into figures, and sums them over the run; `mark` is `StepClock.mark`."""
+    """Speed between two readings and over the run; `mark` is `StepClock.mark`."""
 
     def __init__(self, accelerator: Accelerator, flops_per_slice: int) -> None:
         self._device, self._processes = accelerator.device, accelerator.num_processes
@@ -92,12 +97,12 @@ class Telemetry:
         self.restart()
 
     def restart(self) -> None:
-        """Leaves out the time since the last reading: something else than training was done."""
+        """Exclude the time since the last reading, which was not spent on training steps."""
         self._clock.read()
         self._since = time.perf_counter()
 
     def read(self, slices: int) -> Speed:
-        """Figures since the last reading or restart, in which all processes together trained on `slices` slices."""
+        """Return the speed since the last reading or restart, over `slices` slices of all processes."""
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         phases = self._clock.read()
@@ -106,7 +111,7 @@ class Telemetry:
         return self._speed(slices, seconds, phases)
 
     def overall(self) -> Speed:
-        """Figures of everything read so far."""
+        """Return the speed over everything read so far."""
         return self._speed(self._slices, self._seconds, self._phases)
 
     def _speed(self, slices: int, seconds: float, phases: dict[str, float]) -> Speed:
@@ -124,9 +129,9 @@ class Telemetry:
 
 
 def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
-    """Floating-point operations of forward and backward for one slice `(in_channels, H, W)`: matrix products and convolutions.
+    """Count the floating-point operations of forward and backward for one slice `(in_channels, H, W)`.
 
-    Counted on the network itself with tensors that have shapes and no values, so it costs milliseconds and no memory.
+    Matrix products and convolutions are counted, on meta tensors: that takes milliseconds and no memory.
     """
     meta = {name: value.detach().to("meta") for name, value in network.state_dict(keep_vars=True).items()}
     for name, _ in network.named_parameters():
@@ -138,11 +143,11 @@ def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) 
 
 
 def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
-    """FLOP/s of square matrix products on this device, now, in the training's arithmetic; takes a fraction of a second."""
+    """Measure the FLOP/s of square matrix products on this device in the training's precision, for a fraction of a second."""
     side = MATMUL_SIDE["cuda" if device.type == "cuda" else "cpu"]
     dtype = DTYPES.get(mixed_precision, torch.float32)
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
-    out = left @ right  # the first call sets the library up
+    out = left @ right  # the first call initialises the library
     clock, count, began = StepClock(device), 0, time.perf_counter()
     clock.mark("start")
     while time.perf_counter() - began < MATMUL_SECONDS:

@@ -1,39 +1,128 @@
-"""Weights & Biases, where it is asked for; metrics.jsonl has everything anyway."""
+"""Experiment trackers (Weights & Biases, TensorBoard, MLflow) through Accelerate; `metrics.jsonl` has all numbers without one."""
 
+import os
 import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from attunet.config import Config
 from attunet.errors import InputError
 
+ID_FILE = "tracker-id"  # in the run folder: a resumed training continues the same run of the tracker
+
 
 class Tracker:
-    """Sends figures to the tracker in the config, or nowhere. W&B's offline mode works: set WANDB_MODE=offline."""
+    """One run of a tracker; the main process alone makes one.
+
+    Args:
+        config: of the training; `run.tracker` names the tracker and `run.project` its project.
+        folder: the run folder. Runs of a cross-validation (`RECIPE/MODEL/seed-S/fold-K`) are named so and grouped by its folder.
+
+    Raises:
+        InputError: the package is not installed, or the tracker cannot start.
+    """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self._run: Any = None
-        if config.run.tracker == "wandb":
-            try:
-                import wandb
-            except ImportError:
-                raise InputError('run.tracker: "wandb" needs the package wandb: pip install "attunet[train]"') from None
-            known = folder / "tracker-id"  # a resumed training goes on in the same chart
-            if not known.exists():
-                known.write_text(secrets.token_hex(8), encoding="utf-8")
-            self._run = wandb.init(
-                project=config.run.project,
-                name=folder.name,
-                dir=str(folder),
-                config=config.to_json(),
-                id=known.read_text(encoding="utf-8"),
-                resume="allow",
-            )
+        name = config.run.tracker
+        id_file = folder / ID_FILE
+        known = id_file.read_text(encoding="utf-8").strip() if id_file.exists() else None
+        self._tracker, run_id = STARTS[name](config, folder, known)
+        if known is None:
+            id_file.write_text(run_id, encoding="utf-8")
+            self._tracker.store_init_configuration(_flat(config))
 
-    def log(self, step: int, figures: dict[str, Any]) -> None:
-        if self._run is not None:
-            self._run.log(figures, step=step)
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send the figures of a step, by name."""
+        self._tracker.log(dict(figures), step=step)
+
+    def log_picture(self, step: int, path: Path) -> None:
+        """Send a PNG file, under its name."""
+        if isinstance(self._tracker, MLflowTracker):
+            self._tracker.log_artifact(str(path))
+            return
+        from matplotlib.image import imread
+
+        picture = imread(path)[None, :, :, :3]  # (1, H, W, 3) from 0 to 1
+        options = {"dataformats": "NHWC"} if isinstance(self._tracker, TensorBoardTracker) else {}
+        self._tracker.log_images({path.stem: picture}, step=step, **options)
 
     def close(self) -> None:
-        if self._run is not None:
-            self._run.finish()
+        """Send what is still waiting and end the connection."""
+        self._tracker.finish()
+
+
+def run_name(folder: Path) -> tuple[str, str | None]:
+    """Name a run for a tracker.
+
+    Returns:
+        The name, and the group of a cross-validation's run: `RECIPE/MODEL/seed-S/fold-K` and the folder above, or the folder's own
+        name and None.
+    """
+    parts = folder.resolve().parts
+    if len(parts) > 5 and parts[-2].startswith("seed-") and parts[-1].startswith("fold-"):
+        return "/".join(parts[-4:]), parts[-5]
+    return parts[-1], None
+
+
+def _start_wandb(config: Config, folder: Path, known: str | None) -> tuple[GeneralTracker, str]:
+    wandb = _package("wandb")
+    (name, group), run_id = run_name(folder), known or secrets.token_hex(8)
+    tracker = WandBTracker(config.run.project, name=name, group=group, dir=str(folder), id=run_id, resume="allow")
+    try:
+        tracker.start()
+    except wandb.errors.UsageError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"run.tracker: W&B cannot start ({reason}): run `wandb login`, or set WANDB_MODE=offline") from None
+    except wandb.errors.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"run.tracker: W&B cannot start ({reason}); WANDB_MODE=offline keeps the figures in {folder}/wandb") from None
+    return tracker, run_id
+
+
+def _start_tensorboard(config: Config, folder: Path, known: str | None) -> tuple[GeneralTracker, str]:
+    _package("tensorboard")
+    tracker = TensorBoardTracker("", logging_dir=folder / "tensorboard")
+    tracker.start()
+    return tracker, "tensorboard"
+
+
+def _start_mlflow(config: Config, folder: Path, known: str | None) -> tuple[GeneralTracker, str]:
+    mlflow = _package("mlflow")
+    name, group = run_name(folder)
+    tags = {"group": group or "", "model": config.model.name, "seed": str(config.run.seed)}
+    tracker = MLflowTracker(config.run.project, run_id=known, run_name=name, tags=tags)
+    try:
+        tracker.start()
+    except mlflow.exceptions.MlflowException as error:
+        place = os.environ.get("MLFLOW_TRACKING_URI", "its default store")
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"run.tracker: MLflow cannot start with {place} ({reason}); check MLFLOW_TRACKING_URI") from None
+    return tracker, str(tracker.active_run.info.run_id)
+
+
+STARTS: dict[str, Callable[[Config, Path, str | None], tuple[GeneralTracker, str]]] = {
+    "wandb": _start_wandb,
+    "tensorboard": _start_tensorboard,
+    "mlflow": _start_mlflow,
+}
+
+
+def _package(name: str) -> ModuleType:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f'run.tracker: "{name}" needs the package {name}: pip install "attunet[{name}]"') from None
+
+
+def _flat(config: Config) -> dict[str, bool | str | float]:
+    """The configuration as `section.field`, with lists as text: trackers take plain values alone."""
+    return {
+        f"{section}.{name}": value if isinstance(value, bool | int | float | str) else str(value)
+        for section, fields in config.to_json().items()
+        for name, value in fields.items()
+    }

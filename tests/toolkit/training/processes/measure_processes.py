@@ -17,11 +17,12 @@ from attunet.config import ModelConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.launch.exit_codes import leave
 from attunet.loading.loader import Batch
+from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
 from attunet.store import open_store
-from attunet.training.trainer import Trainee
-from attunet.training.validation import validate
+from attunet.training.trainer import Trainer
+from attunet.training.validation import Validator
 
 STEPS = 20
 SETTINGS = ["optim.batch_size=5", "optim.epochs=5", "run.mixed_precision=no", "run.device=cpu", "optim.lr=5e-3"]
@@ -33,30 +34,31 @@ def main(store_path: Path, settings: list[str]) -> None:
     cases = [case.name for case in store.cases]
     torch.manual_seed(0)
     network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
-    trainee = Trainee(network, ResidentLoader(store, cases, accelerator.device), 5, config, accelerator)
+    sampling = Sampling(0, 5, accelerator.process_index, accelerator.num_processes)
+    trainer = Trainer(network, ResidentLoader(store, cases, accelerator.device, sampling), 5, config, accelerator)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and not config.run.sync_batch_norm:
             module.eval()
-    seen, taken = [], trainee.loader.take
+    seen, taken = [], trainer.loader.take
 
     def watched(step: int) -> Batch:
         batch = taken(step)
         seen.extend(int(s) for s in batch.samples)
         return batch
 
-    trainee.loader.take = watched  # type: ignore[method-assign]
+    trainer.loader.take = watched  # type: ignore[method-assign]
     losses = []
     for step in range(STEPS):
-        trainee.step(step)
-        losses.append(trainee.read_losses().loss)
+        trainer.step(step)
+        losses.append(trainer.read_losses().loss)
     everyone: list[list[int]] = [seen]
     if accelerator.num_processes > 1:
         everyone = [[] for _ in range(accelerator.num_processes)]
         torch.distributed.all_gather_object(everyone, seen)
-    expected = np.concatenate([trainee.draw.step(step)[1] for step in range(STEPS)])
+    expected = np.concatenate([trainer.loader.draw.step(step)[1] for step in range(STEPS)])
     torch.manual_seed(1)
     fixed = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
-    result = validate(fixed, store, cases, accelerator, config.optim)
+    result = Validator(store, cases, accelerator, config.optim).validate(fixed)
     if accelerator.is_main_process:
         same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
         print(

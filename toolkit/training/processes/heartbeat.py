@@ -1,4 +1,4 @@
-"""The other processes of a training: agreement with them, and which of them is missing when they can be heard no more."""
+"""Signs of life between the processes of a training: which of them is gone when a collective fails."""
 
 import os
 import socket
@@ -17,25 +17,28 @@ BEAT_S = 2.0
 STORE_TIMEOUT = timedelta(seconds=10)
 
 
-class Peers:
-    """While entered, tells the launcher's store every few seconds that this process lives; a training of one process has no peers.
+class Heartbeat:
+    """Writes a counter to the launcher's key-value store every few seconds while entered; does nothing in a training of one process.
 
-    A collective that fails says no more than that it failed. On leaving with such an error the store is asked who has fallen silent,
-    and the error becomes a RunError that names them.
+    The error of a failed collective does not name the process that caused it. On leaving with such an error, the counters of the
+    others are read twice, and the error becomes a RunError that names the processes whose counter stands still.
+
+    Args:
+        timeout_minutes: of a collective between the processes.
     """
 
     def __init__(self, timeout_minutes: float) -> None:
         self._several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         if self._several:
-            # A group on the host: asking it every step never waits for the device.
+            # A group on the host: a collective in every step does not wait for the device.
             self._group = distributed.new_group(backend="gloo", timeout=timedelta(minutes=timeout_minutes))
             self._store = distributed.PrefixStore("beats", distributed.distributed_c10d._get_default_store())  # type: ignore[attr-defined]
             self._rank, self._world = distributed.get_rank(), distributed.get_world_size()
             self._left = threading.Event()
 
-    def __enter__(self) -> "Peers":
+    def __enter__(self) -> "Heartbeat":
         if self._several:
-            self._tell(0)
+            self._write(0)
             threading.Thread(target=self._beat, name="beat", daemon=True).start()
         return self
 
@@ -48,25 +51,25 @@ class Peers:
             raise RunError(f"{missing}; this process (rank {self._rank}) gives up: {str(error).strip().splitlines()[0]}") from error
 
     def largest(self, value: int) -> int:
-        """The largest of the values that all processes give in the same step."""
+        """Return the maximum over the values that all processes pass in the same step."""
         if not self._several:
             return value
         shared = torch.tensor(value)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
         return int(shared)
 
-    def _tell(self, count: int) -> None:
+    def _write(self, count: int) -> None:
         self._store.set(str(self._rank), f"{count} process {os.getpid()} on {socket.gethostname()}")
 
     def _beat(self) -> None:
         count = 0
-        with suppress(RuntimeError):  # the store is gone: the training hears of it elsewhere
+        with suppress(RuntimeError):  # the store is gone: the training fails elsewhere
             while not self._left.wait(BEAT_S):
                 count += 1
-                self._tell(count)
+                self._write(count)
 
     def _missing(self) -> str:
-        """Who has given no sign of life for some beats, in words; "" when everyone has."""
+        """Describe the processes whose counter stands still; "" when all are alive."""
         self._store.set_timeout(STORE_TIMEOUT)
         try:
             before = self._read()
@@ -74,7 +77,7 @@ class Peers:
             after = self._read()
         except RuntimeError:
             return "the machine of rank 0, where the processes meet, cannot be reached"
-        silent = [rank for rank, told in after.items() if told == before[rank] and rank != self._rank]
+        silent = [rank for rank, beat in after.items() if beat == before[rank] and rank != self._rank]
         names = ", ".join(f"rank {rank} ({after[rank].partition(' ')[2]})" for rank in silent)
         return f"no sign of life from {names}" if silent else ""
 

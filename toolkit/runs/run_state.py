@@ -1,0 +1,138 @@
+"""The contents of a checkpoint's `state.json`: what a run is trained on, with which settings, and how far it is."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from attunet.classes import Classes
+from attunet.config import ResolvedConfig
+from attunet.errors import InputError
+from attunet.fields import MAX_PATH, Fields, is_number, is_whole
+from attunet.store import Store
+from attunet.version import __version__
+from attunet.volumes.spec import Preprocessing
+from attunet.volumes.training_ranges import TrainingRanges
+
+SCHEMA = 2
+
+# Fields of [run] that may change when a run is resumed: none of them changes a result.
+FREE_TO_CHANGE = (
+    *("device", "compile", "activation_checkpointing", "resident_gb", "tracker", "project"),
+    *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes"),
+)
+
+# What a run learns from, and the words for a difference.
+CONTENT = {
+    "preprocessing": "scans prepared in another way",
+    "classes": "other classes",
+    "fold": "another fold",
+    "training_cases": "other training cases",
+    "training_labels": "other masks of the training cases",
+}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of a run beside its tensors. It has no path or name of a source file.
+
+    Args:
+        config: the configuration without `auto` in `[model]` and `[optim]`.
+        preprocessing, classes, ranges: of the store.
+        store: folder of the store.
+        fold: the fold that is left out; "all" for none.
+        training_cases: case name to SHA-256 of its image.
+        training_labels: case name to SHA-256 of its labels.
+        held_out: labelled cases that are not trained on.
+        data_tier: where the slices were kept at the start; the order of the samples depends on it.
+        step: training steps done.
+        finished: True after the last step.
+        scaler: state of the gradient scaler of a float16 training.
+        best: highest Dice of a validation so far.
+        attunet: version of the package.
+    """
+
+    config: ResolvedConfig
+    preprocessing: Preprocessing
+    classes: Classes
+    ranges: TrainingRanges
+    store: Path
+    fold: int | Literal["all"]
+    training_cases: dict[str, str]
+    training_labels: dict[str, str]
+    held_out: list[str]
+    data_tier: str = "resident"
+    step: int = 0
+    finished: bool = False
+    scaler: dict[str, float] | None = None
+    best: float | None = None
+    attunet: str = __version__
+
+    @classmethod
+    def at_start(
+        cls, store: Store, training: list[str], held_out: list[str], fold: int | Literal["all"], config: ResolvedConfig
+    ) -> "RunState":
+        """The state of a run before its first step."""
+        cases = {case.name: case for case in store.cases}
+        return cls(
+            config=config,
+            preprocessing=store.preprocessing,
+            classes=store.classes,
+            ranges=store.ranges,
+            store=store.path.resolve(),
+            fold=fold,
+            training_cases={case: cases[case].image_sha256 for case in training},
+            training_labels={case: cases[case].label_sha256 or "" for case in training},
+            held_out=held_out,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values, with the schema number."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values |= {name: values[name].to_json() for name in ("config", "preprocessing", "classes", "ranges")}
+        return {"schema": SCHEMA, **values, "store": str(self.store)}
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "RunState":
+        """Read the state back.
+
+        Raises:
+            InputError: the state is of another schema, or a field is missing or wrong.
+        """
+        if at.data.get("schema") != SCHEMA:
+            raise InputError(f"{at.where}: is a checkpoint of schema {at.data.get('schema')!r}, this attunet reads schema {SCHEMA}")
+        scaler = at.require("scaler", lambda v: v is None or isinstance(v, dict), "an object or null")
+        return cls(
+            config=ResolvedConfig.from_json(at.inner("config").data, at.where),
+            preprocessing=Preprocessing.from_json(at.inner("preprocessing")),
+            classes=Classes.from_json(at.rows("classes")),
+            ranges=TrainingRanges.from_json(at.inner("ranges")),
+            store=Path(at.text("store", MAX_PATH)),
+            fold=at.require("fold", lambda v: v == "all" or is_whole(v), 'an integer or "all"'),
+            training_cases=at.texts("training_cases"),
+            training_labels=at.texts("training_labels"),
+            held_out=at.text_list("held_out"),
+            data_tier=at.choice("data_tier", ("resident", "streamed")),
+            step=at.whole("step"),
+            finished=at.flag("finished"),
+            scaler=scaler,
+            best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
+            attunet=at.text("attunet"),
+        )
+
+    def check_same_training(self, now: "RunState", path: Path) -> None:
+        """Raise InputError naming the first difference between this run and what it is to be continued with.
+
+        Args:
+            now: the state as a fresh start would have it.
+            path: of the checkpoint, for the message.
+        """
+        before, after = self.config.to_json(), now.config.to_json()
+        for section, fields in after.items():
+            for name, value in fields.items():
+                old = before[section][name]
+                if old != value and not (section == "run" and name in FREE_TO_CHANGE):
+                    raise InputError(f"{path}: {section}.{name} was {old!r} when this run began and is now {value!r}; keep the value")
+        for name, words in CONTENT.items():
+            if getattr(self, name) != getattr(now, name):
+                raise InputError(f"{path}: this run began with {words}; continue with the same store and fold")
