@@ -70,6 +70,7 @@ def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(log_lines: lis
     assert written["optim"]["epochs"] == pytest.approx(16 / slices, abs=0.01)
     assert load_run(tmp_path / "run").step == 2
     monkeypatch.undo()  # as on another machine, which would choose other values
+    log_lines.clear()
     train(small_store.path, tmp_path / "run", config, fold=0, resume="require")
     assert "this training is finished" in log_lines[0]
     other = dataclasses.replace(config, model=ModelConfig(depth=1, base_width=5))

@@ -70,12 +70,13 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_refused_continued_or_left(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
-    run, log_lines = tmp_path / "run", []
+    run = tmp_path / "run"
     with pytest.raises(InputError, match="there is none"):
         train(small_store.path, run, config(), fold=0, resume="require")
     train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
     with pytest.raises(InputError, match="continue it with --resume"):
         train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
+    log_lines.clear()
     train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require")
     assert "finished" in log_lines[0]
     with pytest.raises(InputError, match=r"optim\.lr was 0\.0015 when this run began and is now 0\.001"):
@@ -130,7 +131,7 @@ def test_a_clock_that_goes_back_stops_no_checkpoint(small_store: Store, tmp_path
 
 
 def test_a_streamed_training_goes_on_where_it_was(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
-    whole, again, log_lines = tmp_path / "whole", tmp_path / "again", []
+    whole, again = tmp_path / "whole", tmp_path / "again"
     same = ["optim.epochs=3", "run.checkpoint_every_steps=5", "run.log_every=3"]
     train(small_store.path, whole, config(*same, "run.resident_gb=0"), fold=0)
     assert "streamed" in log_lines[0]
