@@ -1,0 +1,308 @@
+"""Hostile files, made when they are needed: each with the attack and whether it is to be refused or only survived."""
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+AFFINE = np.diag([-1.5, 1.5, 5.0, 1.0])
+PIXELS = np.random.default_rng(0).integers(0, 900, (12, 10, 4)).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One file. refused: `attunet inspect` must refuse it; otherwise any answer is right that comes in time and memory."""
+
+    name: str
+    attack: str
+    make: Callable[[Path], object]
+    refused: bool = True
+
+
+CORPUS: list[Hostile] = []
+
+
+def hostile(name: str, attack: str, *, refused: bool = True) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
+    def add(make: Callable[[Path], object]) -> Callable[[Path], object]:
+        CORPUS.append(Hostile(name, attack, make, refused))
+        return make
+
+    return add
+
+
+def nifti(data: np.ndarray = PIXELS, affine: np.ndarray = AFFINE) -> bytearray:
+    return bytearray(nib.Nifti1Image(data, affine).to_bytes())
+
+
+def patched(offset: int, form: str, *values: object) -> bytes:
+    raw = nifti()
+    struct.pack_into("<" + form, raw, offset, *values)
+    return bytes(raw)
+
+
+def add_nifti(name: str, attack: str, data: Callable[[], bytes], *, refused: bool = True) -> None:
+    CORPUS.append(Hostile(f"{name}.nii", attack, lambda path: path.write_bytes(data()), refused))
+
+
+# NIfTI-1 header offsets: dim 40 (8 int16), datatype 70, bitpix 72, pixdim 76 (8 float32), vox_offset 108, scl_slope 112, xyzt_units 123,
+# qform_code 252, sform_code 254, srow_x 280.
+add_nifti("dimensions-of-a-petabyte", "claims more voxels than the file holds", lambda: patched(40, "4h", 3, 32767, 32767, 32767))
+add_nifti("negative-dimension", "a length below zero", lambda: patched(40, "4h", 3, -5, 10, 4))
+add_nifti("no-dimension", "a length of zero", lambda: patched(40, "4h", 3, 0, 10, 4))
+add_nifti("eight-dimensions", "more axes than the format has", lambda: patched(40, "h", 8))
+add_nifti("truncated-header", "ends inside the header", lambda: bytes(nifti()[:200]))
+add_nifti("truncated-data", "ends inside the voxels", lambda: bytes(nifti()[:-100]))
+add_nifti("complex-voxels", "a type that is no image", lambda: bytes(nifti(PIXELS.astype(np.complex64))))
+add_nifti("unknown-type", "a type that does not exist", lambda: patched(70, "hh", 4321, 16))
+add_nifti("affine-of-nan", "geometry that is no number", lambda: patched(280, "4f", *[np.nan] * 4))
+add_nifti("affine-of-zeros", "geometry without extent", lambda: patched(280, "12f", *[0.0] * 12))
+add_nifti("spacing-of-infinity", "a spacing that is no number", lambda: patched(280, "f", np.inf))
+add_nifti("offset-behind-the-end", "voxels that begin behind the file", lambda: patched(108, "f", 1e9))
+add_nifti("slope-of-nan", "a scale that is no number", lambda: patched(112, "ff", np.nan, 1.0), refused=False)
+add_nifti("slope-of-infinity", "a scale without bound", lambda: patched(112, "ff", np.inf, 0.0), refused=False)
+add_nifti("odd-codes", "codes of units and of geometry that do not exist", lambda: odd_codes(), refused=False)
+add_nifti(
+    "columns-of-one-voxel", "30,000 columns of one voxel: cheap to send, dear to compute", lambda: amplified((30_000, 1, 1)), refused=False
+)
+add_nifti("slices-of-one-voxel", "40,000 slices of 1 × 1", lambda: amplified((1, 1, 30_000)), refused=False)
+add_nifti("pixels-of-400-mm", "a slice of 40 m", lambda: bytes(nifti(PIXELS, np.diag([-4000.0, 4000.0, 5.0, 1.0]))), refused=False)
+
+
+def odd_codes() -> bytes:
+    raw = nifti()
+    raw[123] = 7
+    struct.pack_into("<hh", raw, 252, 128, 77)
+    return bytes(raw)
+
+
+def amplified(shape: tuple[int, int, int]) -> bytes:
+    return bytes(nifti(np.ones(shape, np.uint8)))
+
+
+@hostile("bomb.nii.gz", "4 GB of zeros in 4 MB")
+def _(path: Path) -> None:
+    header = patched(40, "4h", 3, 1290, 1290, 1290)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header)
+        for _ in range(64):
+            file.write(bytes(2**20))
+
+
+@hostile("cut.nii.gz", "a gzip stream that ends early")
+def _(path: Path) -> None:
+    path.write_bytes(gzip.compress(bytes(nifti()))[:-20])
+
+
+@hostile("plain.nii.gz", "no gzip at all behind that name", refused=False)
+def _(path: Path) -> None:
+    path.write_bytes(bytes(nifti()))
+
+
+def dataset():  # type: ignore[no-untyped-def]
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    one = Dataset()
+    one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = "1.2.840.10008.5.1.4.1.1.4", "1.2.3.1", "1.2.3"
+    one.Modality, one.Rows, one.Columns = "MR", 8, 8
+    one.PixelSpacing, one.ImageOrientationPatient, one.ImagePositionPatient = [1.5, 1.5], [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    one.BitsAllocated = one.BitsStored = 16
+    one.HighBit, one.PixelRepresentation, one.SamplesPerPixel, one.PhotometricInterpretation = 15, 0, 1, "MONOCHROME2"
+    one.PixelData = bytes(128)
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return one
+
+
+def add_dicom(name: str, attack: str, change: Callable[..., object], *, refused: bool = True) -> None:
+    def make(path: Path) -> None:
+        import warnings
+
+        one = dataset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            change(one)
+            path.mkdir()
+            one.save_as(path / "1.dcm", enforce_file_format=True)
+
+    CORPUS.append(Hostile(f"series-{name}", attack, make, refused))
+
+
+def elements(**values: object) -> Callable[..., None]:
+    def change(one) -> None:  # type: ignore[no-untyped-def]
+        for keyword, value in values.items():
+            setattr(one, keyword, value)
+
+    return change
+
+
+add_dicom("of-a-terabyte", "more pixels than bytes", elements(Rows=65535, Columns=65535))
+add_dicom("of-many-frames", "a number of frames without bound", elements(NumberOfFrames="2147483647"))
+add_dicom("without-pixels", "no pixel data", lambda one: delattr(one, "PixelData"))
+add_dicom("without-geometry", "no orientation", lambda one: delattr(one, "ImageOrientationPatient"))
+add_dicom("with-spacing-of-zero", "a spacing of zero", elements(PixelSpacing=[0, 0]))
+add_dicom("with-parallel-axes", "axes that span no plane", elements(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]))
+add_dicom("with-odd-bits", "a number of bits that no pixel has", elements(BitsAllocated=24, BitsStored=24))
+add_dicom("with-deep-sequences", "a thousand nested sequences", lambda one: nested(one), refused=False)
+
+
+def nested(one) -> None:  # type: ignore[no-untyped-def]
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    inner = Dataset()
+    for _ in range(200):
+        outer = Dataset()
+        outer.ReferencedImageSequence = Sequence([inner])
+        inner = outer
+    one.ReferencedImageSequence = Sequence([inner])
+
+
+@hostile("series-broken-bytes", "random bytes behind a DICOM preamble")
+def _(path: Path) -> None:
+    path.mkdir()
+    (path / "1.dcm").write_bytes(bytes(128) + b"DICM" + np.random.default_rng(1).bytes(5000))
+
+
+@hostile("DICOMDIR", "a directory file that names files elsewhere")
+def _(path: Path) -> None:
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    one = Dataset()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID, one.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.2.1", "1.2.840.10008.1.3.10"
+    one.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    record = Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", ["..", "..", "etc", "passwd"]
+    one.FileSetID, one.DirectoryRecordSequence = "X", [record]
+    one.save_as(path, enforce_file_format=True)
+
+
+def png(width: int, height: int, body: bytes) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def add_bytes(name: str, attack: str, data: Callable[[], bytes], *, refused: bool = True) -> None:
+    CORPUS.append(Hostile(name, attack, lambda path: path.write_bytes(data()), refused))
+
+
+add_bytes("bomb.png", "10 gigapixels of zeros", lambda: png(100_000, 100_000, zlib.compress(bytes(2**24), 9)))
+add_bytes("cut.png", "pixels that end early", lambda: png(64, 64, zlib.compress(bytes(64 * 65))[:10]))
+add_bytes("no-pixels.png", "a size of zero", lambda: png(0, 10, zlib.compress(b"")))
+add_bytes("loop.tif", "a directory of images that leads back to itself", lambda: tiff_loop())
+add_bytes("outside.tif", "strips that lie behind the file", lambda: tiff(offset=2**31))
+add_bytes("bomb.tif", "a size of 4 gigapixels", lambda: tiff(width=65_000, height=65_000))
+add_bytes("noise.jpg", "random bytes behind a JPEG marker", lambda: b"\xff\xd8\xff\xe0" + np.random.default_rng(2).bytes(3000))
+add_bytes(
+    "cut.bmp", "a header alone", lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 70000, -70000, 1, 24, 0, 0, 0, 0, 0, 0)
+)
+
+
+def tiff(*, width: int = 8, height: int = 8, offset: int = 8 + 2 + 12 * 8 + 4, following: int = 0) -> bytes:
+    entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, offset), (278, 4, height), (279, 4, 64)]
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + body + struct.pack("<I", following) + bytes(64)
+
+
+def tiff_loop() -> bytes:
+    return tiff(following=8)
+
+
+def zip_of(entries: dict[str, bytes], *, attributes: dict[str, int] | None = None, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in entries.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = compression
+            info.external_attr = (attributes or {}).get(name, 0o644) << 16
+            archive.writestr(info, data)
+    return out.getvalue()
+
+
+add_bytes("slip.zip", "a path that leaves the folder", lambda: zip_of({"../../escaped.nii": bytes(nifti())}))
+add_bytes("absolute.zip", "an absolute path", lambda: zip_of({"/tmp/attunet-escaped.nii": bytes(nifti())}))
+add_bytes("link.zip", "a symbolic link", lambda: zip_of({"a.nii": b"/etc/passwd"}, attributes={"a.nii": 0o120777}))
+add_bytes("device.zip", "a device file", lambda: zip_of({"a.nii": b""}, attributes={"a.nii": 0o020666}))
+add_bytes("bomb.zip", "300 MB of zeros in a file", lambda: zip_of({"a.nii": bytes(300_000_000)}))
+add_bytes("cut.zip", "no directory at the end", lambda: zip_of({"a.nii": bytes(nifti())})[:-30])
+add_bytes("empty.zip", "nothing in it", lambda: zip_of({}))
+add_bytes("names.zip", "control characters in a name", lambda: zip_of({"a\x1b[31m.nii": bytes(nifti())}))
+
+
+def add_store(name: str, attack: str, change: Callable[[Path], object]) -> None:
+    def make(path: Path) -> None:
+        path.mkdir()
+        (path / "splits.json").write_text('{"folds": [["a"]]}')
+        change(path)
+
+    CORPUS.append(Hostile(f"store-{name}", attack, make, True))
+
+
+add_store("nested", "a manifest nested 100,000 deep", lambda path: (path / "manifest.json").write_text("[" * 100_000))
+add_store("of-a-list", "a manifest of another type", lambda path: (path / "manifest.json").write_text("[1, 2]"))
+add_store("of-numbers", "numbers without bound", lambda path: (path / "manifest.json").write_text('{"schema": ' + "9" * 100_000 + "}"))
+add_store("with-binary", "bytes that are no text", lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80"))
+
+
+def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
+    def make(path: Path) -> None:
+        import hashlib
+
+        folder = path / "checkpoints" / "step-0000000001"
+        folder.mkdir(parents=True)
+        files = {"state.json": state, "average.safetensors": weights}
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        hashes = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        (folder / "manifest.json").write_text(json.dumps({"schema": 1, "sha256": hashes}))
+
+    CORPUS.append(Hostile(f"run-{name}", attack, make, True))
+
+
+add_run("of-a-list", "a state of another type", b"[]", b"")
+add_run("nested", "a state nested 100,000 deep", b"[" * 100_000, b"")
+add_run("with-a-lying-header", "weights that claim a terabyte", b'{"schema": 1}', struct.pack("<Q", 2**40) + b"{}")
+
+
+def add_artefact(name: str, attack: str, data: Callable[[], bytes]) -> None:
+    CORPUS.append(Hostile(f"{name}.onnx", attack, lambda path: path.write_bytes(data()), True))
+
+
+def model(metadata: str | None, *, external: bool = False, depth: int = 0) -> bytes:
+    import onnx
+    from onnx import TensorProto, helper
+
+    kind = TensorProto.FLOAT
+    slices = helper.make_tensor_value_info("slices", kind, ["n", 1, 16, 16])
+    logits = helper.make_tensor_value_info("logits", kind, ["n", 1, 16, 16])
+    weight = helper.make_tensor("w", kind, [1], [1.0])
+    if external:
+        weight.ClearField("float_data")
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="../../../etc/passwd")
+    graph = helper.make_graph([helper.make_node("Mul", ["slices", "w"], ["logits"])], "g", [slices], [logits], [weight])
+    proto = helper.make_model(graph)
+    if metadata is not None:
+        helper.set_model_props(proto, {"attunet": metadata})
+    return bytes(onnx.ModelProto.SerializeToString(proto))
+
+
+add_artefact("without-metadata", "somebody else's model", lambda: model(None))
+add_artefact("with-external-data", "weights read from another file", lambda: model("{}", external=True))
+add_artefact("with-nested-metadata", "metadata nested 100,000 deep", lambda: model("[" * 100_000))
+add_artefact("with-other-metadata", "metadata of another type", lambda: model('["attunet"]'))
+add_artefact("with-huge-numbers", "a schema without bound", lambda: model('{"schema": ' + "9" * 100_000 + "}"))
+add_artefact("of-noise", "random bytes", lambda: np.random.default_rng(3).bytes(10_000))
+add_artefact("with-a-lying-length", "a field that claims a terabyte", lambda: b"\x3a" + b"\xff" * 5 + b"\x1f")
