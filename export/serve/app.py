@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -29,7 +30,7 @@ def make_app(service: Service) -> ASGIApp:
         yield
         service.queue.close()
 
-    app = FastAPI(title="attunet", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = _Described(title="attunet", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
     for kind in (Refusal, InputError, RunError, OSError, MemoryError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)
@@ -37,6 +38,19 @@ def make_app(service: Service) -> ASGIApp:
     for router in (segment.router, inference.router, pages.router):
         app.include_router(router)
     return Guard(app, service)
+
+
+class _Described(FastAPI):
+    """FastAPI whose description says which models are served."""
+
+    def openapi(self) -> dict[str, Any]:
+        description = super().openapi()
+        for operations in description["paths"].values():
+            for operation in operations.values():
+                for parameter in operation.get("parameters", []):
+                    if (parameter["in"], parameter["name"]) == ("path", "name"):
+                        parameter["schema"]["enum"] = list(self.state.service.models)
+        return description
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:

@@ -1,0 +1,121 @@
+// The page: a scan to the server, its label map over it.
+
+import { COLOURS, Viewer, readNifti } from "/viewer.js";
+
+const element = (id) => document.getElementById(id);
+const viewer = new Viewer(element("canvas"));
+let models = [], address = null, turn = 0;
+
+function headers() {
+  const token = element("token").value;
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+function say(text, failed = false) {
+  element("status").textContent = text;
+  element("status").className = failed ? "failed" : "";
+}
+
+async function loadModels() {
+  const response = await fetch("/v1/models", { headers: headers() });
+  element("token-row").hidden = response.status !== 401 && !element("token").value;
+  if (!response.ok) return say((await response.json()).error, element("token").value !== "");
+  models = (await response.json()).models;
+  element("model").replaceChildren(...models.map((model) => new Option(model.name)));
+  describeModel();
+  say("");
+}
+
+function describeModel() {
+  const model = models.find((one) => one.name === element("model").value);
+  element("about").textContent = model ? `${model.network}, ${model.precision} on ${model.provider}, SHA-256 ${model.sha256.slice(0, 12)}` : "";
+}
+
+async function segment(file) {
+  const mine = ++turn, model = models.find((one) => one.name === element("model").value);
+  if (!model) return say("no model: is the token right?", true);
+  element("answer").hidden = true;
+  say(`${file.name}: sent, waiting for the label map`);
+  const url = `/v1/models/${encodeURIComponent(model.name)}/segment`;
+  const response = await fetch(url, { method: "POST", headers: { ...headers(), Accept: "application/gzip" }, body: file });
+  if (mine !== turn) return;
+  if (!response.ok) return say((await response.json()).error, true);
+  const content = await response.arrayBuffer();
+  showTable(JSON.parse(response.headers.get("X-Attunet-Volumes")), JSON.parse(response.headers.get("X-Attunet-Findings")));
+  offer(content, response.headers.get("Content-Type"), file.name);
+  element("answer").hidden = false;
+  say(file.name);
+  await show(file, content, model);
+}
+
+function showTable({ unit, ...volumes }, findings) {
+  const rows = Object.entries(volumes).map(([name, amount], index) => {
+    const row = document.createElement("tr"), colour = document.createElement("td"), title = document.createElement("td"), value = document.createElement("td");
+    const square = document.createElement("canvas");
+    square.width = square.height = 12;
+    const context = square.getContext("2d");
+    context.fillStyle = `rgb(${COLOURS[1 + (index % (COLOURS.length - 1))].join()})`;
+    context.fillRect(0, 0, 12, 12);
+    colour.append(square);
+    title.textContent = name;
+    value.textContent = `${amount.toFixed(unit === "ml" ? 1 : 0)} ${unit}`;
+    value.className = "number";
+    row.append(colour, title, value);
+    return row;
+  });
+  element("volumes").replaceChildren(...rows);
+  element("findings").replaceChildren(
+    ...findings.map((finding) => Object.assign(document.createElement("li"), { textContent: `${finding.level}: ${finding.text}` })),
+  );
+}
+
+function offer(content, type, name) {
+  if (address) URL.revokeObjectURL(address);
+  address = URL.createObjectURL(new Blob([content], { type }));
+  element("download").href = address;
+  element("download").download = `${name.replace(/(\.nii)?\.[^.]+$/, "")}-labels.nii.gz`;
+}
+
+/** Draws the scan where the browser can read it, and the label map alone where it cannot (DICOM). */
+async function show(file, content, model) {
+  try {
+    const labels = await readNifti(content), order = new Map(model.classes.map((one, index) => [one.value, index]));
+    labels.values = labels.values.map((value) => order.get(value) ?? 0);
+    const scan = await readNifti(await file.arrayBuffer()).catch(() => labels);
+    viewer.show(scan, labels);
+    element("slice").max = viewer.count - 1;
+    element("slice").value = viewer.number;
+    update();
+    element("canvas").hidden = false;
+    element("canvas").dataset.file = file.name;
+  } catch (error) {
+    element("canvas").hidden = true;
+    say(`${file.name}: the label map is not shown here (${error.message}); it can be saved`);
+  }
+}
+
+function update() {
+  element("number").value = `${viewer.number + 1} of ${viewer.count}`;
+  element("canvas").dataset.labelled = viewer.shown;
+}
+
+element("slice").addEventListener("input", (event) => {
+  viewer.draw(Number(event.target.value));
+  update();
+});
+element("opacity").addEventListener("input", (event) => {
+  viewer.opacity = event.target.value / 100;
+  viewer.draw(viewer.number);
+});
+element("choice").addEventListener("submit", (event) => event.preventDefault());
+element("model").addEventListener("change", describeModel);
+element("token").addEventListener("change", loadModels);
+element("file").addEventListener("change", (event) => event.target.files[0] && segment(event.target.files[0]));
+for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
+  element("drop").addEventListener(name, (event) => {
+    event.preventDefault();
+    element("drop").classList.toggle("over", over);
+    if (name === "drop" && event.dataTransfer.files[0]) segment(event.dataTransfer.files[0]);
+  });
+}
+loadModels().catch((error) => say(`the server does not answer: ${error.message}`, true));

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import Path
 
-ModelName = Annotated[str, Path(description="A served model's name", examples=["small"], max_length=64)]
+ModelName = Annotated[str, Path(description="A served model's name")]
 
 _ERROR = {"application/json": {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}
 

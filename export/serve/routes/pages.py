@@ -17,7 +17,7 @@ router = APIRouter(include_in_schema=False)
 
 POLICY = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }
@@ -56,7 +56,8 @@ def docs(request: Request) -> HTMLResponse:
         _operation(method, path, operation) for path, operations in description["paths"].items() for method, operation in operations.items()
     ]
     title = html.escape(f"{description['info']['title']} {description['info']['version']}")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><link rel="stylesheet" href="/style.css">'
+    links = '<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{links}'
     intro = f'<main><h1>{title}</h1><p>{html.escape(description["info"]["description"])} <a href="/openapi.json">openapi.json</a></p>'
     return HTMLResponse(head + intro + "".join(rows) + "</main></html>", headers=POLICY)
 

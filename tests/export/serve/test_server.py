@@ -18,6 +18,8 @@ import uvicorn
 
 import attunet.export.serve.server
 from attunet.export.serve.server import BoundedProtocol
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
 
 ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
 
@@ -26,7 +28,7 @@ ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
 def long_scan(tmp_path_factory) -> bytes:
     """A scan that takes the small artefact some seconds."""
     path = tmp_path_factory.mktemp("long") / "scan.nii.gz"
-    data = np.random.default_rng(0).integers(0, 50, (16, 16, 120)).astype(np.int16)
+    data = np.random.default_rng(0).integers(0, 50, (16, 16, 64)).astype(np.int16)
     nib.save(nib.Nifti1Image(np.repeat(np.repeat(data, 16, axis=0), 16, axis=1), np.diag([-1.6, -1.6, 2, 1])), path)
     return path.read_bytes()
 
@@ -43,15 +45,26 @@ def running(server) -> float:
     return float(found[1])
 
 
-def test_other_machines_need_a_token(artefact, tmp_path):
-    command = [*ATTUNET, "serve", artefact, "--host", "0.0.0.0", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "so a token is needed" in done.stderr
+@pytest.fixture
+def refused(capfd):
+    """`refused("--port", 1)` is the exit code and the line of `attunet serve` that does not start."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        capfd.readouterr()
+        code = run_command(cli, "attunet", ["serve", *map(str, arguments)])
+        line = capfd.readouterr().err
+        assert line.count("\n") == 1, line
+        return code, line
+
+    return call
+
+
+def test_other_machines_need_a_token(refused, artefact, tmp_path):
+    code, line = refused(artefact, "--host", "0.0.0.0", "--port", 0)
+    assert (code, "so a token is needed" in line) == (2, True)
     (tmp_path / "token").write_text("short\n")
-    done = subprocess.run([*command, "--token-file", tmp_path / "token"], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "at least 16" in done.stderr
+    code, line = refused(artefact, "--host", "0.0.0.0", "--port", 0, "--token-file", tmp_path / "token")
+    assert (code, "at least 16" in line) == (2, True)
 
 
 def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(serve, scan, predicted, tmp_path):
@@ -240,18 +253,16 @@ def test_metrics_count(server, scan):
     assert 'attunet_model_info{model="small",precision="fp32",provider="cpu",sha256="' in server.get("/metrics").text
 
 
-def test_a_port_in_use_and_a_model_that_is_none_are_one_line(server, artefact, tmp_path):
+def test_a_port_in_use_and_a_model_that_is_none_are_one_line(refused, server, artefact, tmp_path):
     port = server.url.rpartition(":")[2]
-    done = subprocess.run([*ATTUNET, "serve", artefact, "--port", port], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"127.0.0.1:{port}: cannot be listened on" in done.stderr
+    code, line = refused(artefact, "--port", port)
+    assert (code, f"127.0.0.1:{port}: cannot be listened on" in line) == (1, True)
     (tmp_path / "none.onnx").write_bytes(b"none")
-    for models, line in (
+    for models, expected in (
         ([tmp_path / "none.onnx"], "none.onnx"),
         ([tmp_path], "is a folder"),
         ([artefact, artefact], "two models have the name"),
         ([f"b/d={artefact}"], "a served model's name"),
     ):
-        done = subprocess.run([*ATTUNET, "serve", *models, "--port", "0"], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert line in done.stderr
+        code, line = refused(*models, "--port", 0)
+        assert (code, expected in line) == (2, True), line
