@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped. An error is one line."""
+"""Exit codes of commands: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped. An error is one line."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ EXTRA_OF = (
 
 
 def debug_option(command: Callable[..., object]) -> Callable[..., object]:
-    """`--debug`: an error shows where in the code it arose. `run_command` looks for it."""
+    """Add `--debug`, which shows the traceback of an error; `run_command` reads it from the arguments."""
     return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(command)
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Runs a click command and returns the exit code; errors that users can act on are printed as one line unless `--debug` is given."""
+    """Run a click command and return its exit code; errors that users can act on are printed as one line unless `--debug` is given."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with forward_log(click.echo):  # echo flushes: a log that the output goes to shows the progress at once
@@ -34,10 +34,10 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     except SystemExit as stopped:  # by a signal; whoever called this may have to `leave`
         code = stopped.code
     except (Exception, KeyboardInterrupt) as error:
-        told = _in_words(error)
-        if told is None or "--debug" in arguments:
+        described = _code_and_line(error)
+        if described is None or "--debug" in arguments:
             raise
-        code, line = told
+        code, line = described
         if line:
             rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
             print(f"error: {'' if rank == '0' else f'rank {rank}: '}{printable(' '.join(line.split()))}", file=sys.stderr)
@@ -45,10 +45,10 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process with this exit code; one of several processes leaves without dismantling the interpreter.
+    """End the process with this exit code. One of several processes exits without finalising the interpreter.
 
-    gloo's threads drop the tensors of the last collective whenever they come to it. If the interpreter is being dismantled by then,
-    Python ends the thread inside a C++ destructor, and the process dies of SIGABRT with its work done.
+    gloo's threads release the tensors of the last collective at some later time. If the interpreter is being finalised by then, Python ends
+    the thread inside a C++ destructor, and the process dies of SIGABRT although its work is done.
     """
     if (torch := sys.modules.get("torch")) is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         sys.stdout.flush()
@@ -57,8 +57,8 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _in_words(error: BaseException) -> tuple[int, str] | None:
-    """Exit code and line for an error, or None for one that is a bug."""
+def _code_and_line(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and line of an error; None for one that is a bug."""
     match error:
         case InputError():
             return WRONG, str(error)

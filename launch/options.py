@@ -1,4 +1,4 @@
-"""What several commands share: presets, settings, folds."""
+"""Options that several commands share."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PATH = click.Path(path_type=Path)
 
 
 def config_options(command: Callable[..., object]) -> Callable[..., object]:
-    """`--config` and `--set`."""
+    """Add `--config` and `--set`."""
     command = click.option(
         "--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field over the config; may be repeated."
     )(command)
@@ -54,9 +54,9 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
         read_option,
         click.option("--masks", metavar="NAME,...", help="Parts of the names of masks that count; others are left out."),
         click.option("--images", metavar="NAME,...", help="Parts of the names of images that are channels, in their order."),
-        click.option("--case-pattern", metavar="REGEX", help="Its first group, found in a case's name, is the patient."),
-        click.option("--classes", metavar="NAME=VALUE,...", help="Names of the label values; ignore=V is a value that nothing counts."),
-        click.option("--layout", default="auto", show_default=True, help="How files make cases; auto looks, and says what it took."),
+        click.option("--case-pattern", metavar="REGEX", help="Its first group, matched in a case's name, is the patient."),
+        click.option("--classes", metavar="NAME=VALUE,...", help="Names of the label values; pixels of ignore=V are left out everywhere."),
+        click.option("--layout", default="auto", show_default=True, help="How files make cases; auto detects it and prints it."),
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -74,7 +74,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 class Fold(click.ParamType):
-    """A fold's number, or `all`: train on every labelled case."""
+    """The number of a fold, or `all` to train on every labelled case."""
 
     name = "K|all"
 
@@ -86,12 +86,12 @@ class Fold(click.ParamType):
         except ValueError:
             number = -1
         if number < 0:
-            self.fail(f"must be a fold's number or all, got {value!r}", param, ctx)
+            self.fail(f"must be the number of a fold or all, got {value!r}", param, ctx)
         return number
 
 
 class FoldList(click.ParamType):
-    """Numbers of folds with commas between."""
+    """Numbers of folds, separated by commas."""
 
     name = "K,..."
 
@@ -100,5 +100,5 @@ class FoldList(click.ParamType):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         if not all(part.isdecimal() for part in parts):
-            self.fail(f"must be numbers of folds with commas between, got {value!r}", param, ctx)
+            self.fail(f"must be numbers of folds separated by commas, got {value!r}", param, ctx)
         return [int(part) for part in parts]

@@ -1,4 +1,4 @@
-"""One training: `attunet train`, and the script that `accelerate launch -m attunet.launch.train` starts, on one process or many."""
+"""`attunet train`, and the module that `accelerate launch -m attunet.launch.train` starts in every process."""
 
 import dataclasses
 import os
@@ -48,21 +48,21 @@ def train_command(
     if os.environ.get("RANK", "0") == "0" and config_name is not None:
         from attunet.store import open_store
 
-        for line in differences(config.data, open_store(store).data_config):
+        for line in unused_data_settings(config.data, open_store(store).data_config):
             click.echo(line)
     from attunet.training.loop import train
 
     train(store, run, config, fold=fold, resume=resume or "never", init=init)
 
 
-def differences(asked: DataConfig, prepared: DataConfig) -> list[str]:
-    """One line per field of `[data]` where a config asks for something else than the store has."""
+def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:
+    """One line for each field of `[data]` that the configuration sets to another value than the store has."""
     default: dict[str, Any] = dataclasses.asdict(DataConfig())
-    wanted, there = dataclasses.asdict(asked), dataclasses.asdict(prepared)
+    given, stored = dataclasses.asdict(config), dataclasses.asdict(prepared)
     return [
-        f"note: data.{field} is {there[field]} in the store; the config's {value} is not used"
-        for field, value in wanted.items()
-        if value not in (default[field], there[field])
+        f"note: data.{field} is {stored[field]} in the store; the config's {value} is not used"
+        for field, value in given.items()
+        if value not in (default[field], stored[field])
     ]
 
 

@@ -50,7 +50,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("train empty out --fold 0", "empty: is no store"),
         ("train STORE out", "Missing option '--fold'"),
         ("train STORE out --fold 9", "fold: must be 0 to 2 or all"),
-        ("train STORE out --fold -1", "must be a fold's number or all"),
+        ("train STORE out --fold -1", "must be the number of a fold or all"),
         ("train STORE out --fold 0 --resume --set run.mixed_precision=no", "--resume needs a checkpoint"),
         ("train STORE out --fold 0 --set data.size=96", "[data] is settled when the store is made"),
         ("train STORE out --fold 0 --set optim.lr=fast", "optim.lr: must be a number"),
@@ -154,7 +154,7 @@ def test_outputs_size_and_post_processing_are_chosen_at_export(attunet, run: Pat
         assert words in told
     refused = attunet("export", run, tmp_path / "none.onnx", "--output", "labels")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "logits are needed" in refused.err
+    assert "must include logits" in refused.err
 
 
 def test_the_run_has_the_configuration_that_was_asked_for(run: Path) -> None:
