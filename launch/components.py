@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 from attunet.errors import InputError
@@ -78,16 +77,16 @@ def _requirements(name: str, extras: tuple[str, ...]) -> Iterator[Requirement]:
         raise InputError(f"{name}: is required but not installed; make setup installs everything") from None
     for text in listed:
         requirement = Requirement(text)
-        environments = [{**default_environment(), "extra": extra} for extra in ("", *extras)]
-        if requirement.marker is None or any(requirement.marker.evaluate(environment) for environment in environments):
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             yield requirement
 
 
 def _component(name: str, required_by: set[str]) -> Component:
     about = metadata.metadata(name)
     classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License :: OSI Approved")]
-    short = (about.get("License") or "").strip().partition("\n")[0]
-    license_name = about.get("License-Expression") or next(iter(classifiers), None) or short[:60] or "not stated"
+    expression, text = ((about.get_all(key) or [""])[0] for key in ("License-Expression", "License"))
+    license_name = expression or next(iter(classifiers), "") or text.strip().partition("\n")[0][:60] or "not stated"
     others = () if "attunet" in required_by else tuple(sorted(required_by))
     return Component(name, metadata.version(name), license_name, others)
 

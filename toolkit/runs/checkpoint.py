@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from attunet.errors import InputError, NotFinite, RunError
+from attunet.errors import InputError, NotFinite, RunError, one_line
 from attunet.fields import read_json
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
@@ -177,7 +178,14 @@ def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
     """Read and verify one checkpoint folder. Raises InputError when it is damaged or of another schema."""
     verify_folder(path)
     state = RunState.from_json(read_json(path / "state.json"))
-    return Checkpoint(path, state, {part: load_file(path / f"{part}.safetensors") for part in parts})
+    return Checkpoint(path, state, {part: _read_tensors(path / f"{part}.safetensors") for part in parts})
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, torch.Tensor]:
