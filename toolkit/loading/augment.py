@@ -43,7 +43,7 @@ class Sample:
 
     def log_between(self, column: int, low: float, high: float) -> np.ndarray:
         """Numbers `(N,)` from `low` to `high` whose logarithm is uniform."""
-        return np.exp(self.between(column, np.log(low), np.log(high)))
+        return np.asarray(np.exp(self.between(column, np.log(low), np.log(high))))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class StreamedLoader(Loader):
         self._reader: _Reader | None = None
         self._current: Buffer | None = None
         self._next_step = 0
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def order(self) -> WindowOrder:
         return WindowOrder(self.sampling.seed, tuple(int(n) for n in self.lengths), self.piece, self.window)

@@ -37,4 +37,4 @@ def synchronize_batch_norms(network: nn.Module) -> None:
             module.synchronized = True
         for name, child in module.named_children():
             if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, BatchNormReLU | nn.SyncBatchNorm):
-                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]

@@ -68,7 +68,7 @@ class TorchNetwork:
 
     @property
     def weights_mb(self) -> float:
-        return sum(t.nbytes for t in self.network.state_dict().values()) / 1e6
+        return float(sum(t.nbytes for t in self.network.state_dict().values())) / 1e6
 
     def _tensor(self, slices: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(slices)).to(device=self.device, dtype=self.dtype, memory_format=self.memory_format)

@@ -132,9 +132,8 @@ class Checkpoints:
         self._pending = self._pool.submit(self._write, name, copies, state)
 
     def _write(self, name: str, parts: Mapping[str, dict[str, torch.Tensor]], state: RunState) -> None:
-        about = _description(state)
         files: dict[str, Callable[[Path], object]] = {
-            f"{part}.safetensors": _tensor_writer(tensors, about | {"part": part}) for part, tensors in parts.items()
+            f"{part}.safetensors": _tensor_writer(tensors, _description(state, part)) for part, tensors in parts.items()
         }
         text = json.dumps(state.to_json(), indent=1, allow_nan=False)
         files["state.json"] = lambda path: path.write_text(text, encoding="utf-8")
@@ -213,15 +212,19 @@ def _host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
-def _description(state: RunState) -> dict[str, str]:
-    """Metadata of the safetensors files, so that each can be used without `state.json`: text values, as the format demands."""
-    return {
-        "format": "pt",
-        "attunet": state.attunet,
-        "model": json.dumps(state.config.to_json()["model"]),
-        "in_channels": str(state.preprocessing.spec.in_channels),
-        "classes": json.dumps(list(state.classes.names)),
+def _description(state: RunState, part: str) -> dict[str, str]:
+    """Metadata of a safetensors file, so that it can be used without `state.json`.
+
+    One key, because the order of several changes from file to file and equal states must give equal bytes.
+    """
+    facts = {
+        "version": state.attunet,
+        "part": part,
+        "model": state.config.to_json()["model"],
+        "in_channels": state.preprocessing.spec.in_channels,
+        "classes": list(state.classes.names),
     }
+    return {"attunet": json.dumps(facts)}
 
 
 def _tensor_writer(tensors: dict[str, torch.Tensor], about: dict[str, str]) -> Callable[[Path], object]:

@@ -33,7 +33,7 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> fl
     if optim.schedule == "one_cycle":
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     if optim.schedule == "poly":
-        return peak * (1 - progress) ** 0.9
+        return float(peak * (1 - progress) ** 0.9)
     return peak
 
 

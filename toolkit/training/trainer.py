@@ -182,7 +182,7 @@ class Trainer:
             flat = torch.cat([b.flatten() for b in self._buffers])
             distributed.all_reduce(flat)
             flat /= self.accelerator.num_processes
-            for buffer, mean in zip(self._buffers, flat.split([b.numel() for b in self._buffers]), strict=True):
+            for buffer, mean in zip(self._buffers, torch.split(flat, [b.numel() for b in self._buffers]), strict=True):
                 buffer.copy_(mean.view_as(buffer))
 
     def read_losses(self) -> LoggedLosses:

@@ -21,7 +21,7 @@ A_DAY_S = 86400
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.05)
-    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(lock, "POLL_S", 0.02)
     monkeypatch.setattr(lock, "SILENT_S", 1.0)
 
 

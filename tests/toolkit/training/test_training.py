@@ -151,6 +151,7 @@ def test_an_oblong_window_is_trained_with(log_lines: list[str], tmp_path: Path, 
     for number in range(1, 4):
         write_case(tmp_path / "source", f"{number:02d}-T2SPIR", seed=number)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=(48, 80)), folds=3)
+    log_lines.clear()
     train(store.path, tmp_path / "run", config("optim.epochs=1"), fold=0)
     assert "at 48×80 on 2 cases" in log_lines[0]
     assert load_run(tmp_path / "run").config.data.size == (48, 80)

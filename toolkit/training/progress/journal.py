@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ class Journal:
         self._folder, self._main, self._steps_per_epoch = folder, main, steps_per_epoch
         self._tracker = Tracker(config, folder.path) if main and config.run.tracker != "none" else None
         self._began = time.monotonic()
-        self._bar: tqdm | None = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> "Journal":
         return self

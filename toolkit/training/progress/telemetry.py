@@ -66,7 +66,7 @@ class StepClock:
         """Attribute the time since the last mark to `phase`; names outside `PHASES` are not counted."""
         stamp: torch.cuda.Event | float
         if self._on_gpu:
-            stamp = torch.cuda.Event(enable_timing=True)
+            stamp = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             stamp.record()
         else:
             stamp = time.perf_counter()
@@ -165,4 +165,4 @@ def _seconds_between(before: torch.cuda.Event | float, after: torch.cuda.Event |
         assert isinstance(before, float)
         assert isinstance(after, float)
         return after - before
-    return before.elapsed_time(after) / 1000
+    return float(before.elapsed_time(after)) / 1000
