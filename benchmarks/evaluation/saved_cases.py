@@ -103,9 +103,9 @@ def load_case(folder: Path) -> SavedCase | None:
             low=float(kept["range"][0]),
             high=float(kept["range"][1]),
             spacing=(x, y, z),
-            unit=str(kept["unit"]),
-            slice_axis=int(kept["slice_axis"]),
-            oriented=bool(kept["oriented"]),
+            unit=str(kept["unit"].item()),
+            slice_axis=int(kept["slice_axis"].item()),
+            oriented=bool(kept["oriented"].item()),
         )
 
 
@@ -143,5 +143,5 @@ def _coarse(gate: np.ndarray, slice_axis: int) -> np.ndarray:
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_file(path, lambda partial: np.savez_compressed(partial, **contiguous))  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from attunet.metrics.pareto import pareto_front
 from attunet.plots.figure import model_color, new_figure, save
 
 Rows = Mapping[str, Mapping[str, Any]]  # name for the legend: row of results.json
@@ -45,15 +46,6 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
     if points:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     return save(figure, path)
-
-
-def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names of the (latency, Dice) points that no other beats in both, the fastest first."""
-    front: list[str] = []
-    for name in sorted(points, key=lambda n: (points[n][0], -points[n][1])):
-        if not front or points[name][1] > points[front[-1]][1]:
-            front.append(name)
-    return front
 
 
 def draw_latency_against_batch(path: Path, models: Rows) -> Path:

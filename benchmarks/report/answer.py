@@ -1,0 +1,75 @@
+"""The answer of an evaluation in words: the best model with its interval, the weakest organ and case, and what the data do not show."""
+
+import math
+from dataclasses import dataclass
+
+from attunet.benchmarks.report.contents import Contents, ModelRow, twins_of
+
+MIN_PATIENTS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """headline and lines are plain sentences; worst_case: the case that a reader should see first, None without cases."""
+
+    headline: str
+    lines: tuple[str, ...]
+    worst_case: str | None
+
+
+def answer(contents: Contents) -> Answer:
+    """Sentences from the best model's scores and the paired comparisons."""
+    scored = [m for m in contents.models if m.scores["dice"]["mean"] is not None]
+    worst = contents.cases[0] if contents.cases else None
+    if not scored:
+        return Answer("No model has a case that it was not trained on: there is no score.", (), worst)
+    best = max(scored, key=lambda m: m.scores["dice"]["mean"])
+    dice = best.scores["dice"]
+    cases = f"{best.num_scored} case{'s' if best.num_scored > 1 else ''}"
+    headline = f"On {contents.store}, {best.label} reaches a mean Dice of {dice['mean']:.3f}"
+    if dice["ci95"]:
+        headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
+    lines = [_reach(dice["ci95"] is not None, cases), *_comparisons(contents), *_weakest(best, contents), *_speed(contents, best)]
+    return Answer(f"{headline}.", tuple(lines), worst)
+
+
+def _reach(has_interval: bool, cases: str) -> str:
+    if has_interval:
+        return (
+            f"Measured on {cases} that it was not trained on; the interval is a bootstrap over patients and speaks of patients like these."
+        )
+    return (
+        f"Measured on {cases} that it was not trained on. With fewer than {MIN_PATIENTS} patients there is no interval: "
+        "the figure says little about other patients."
+    )
+
+
+def _comparisons(contents: Contents) -> list[str]:
+    """What the paired tests say; models that give the label maps of an earlier one are named instead of compared again."""
+    twins = twins_of(contents)
+    words = [c["words"] for c in contents.comparisons if c["first"] not in twins and c["second"] not in twins]
+    words += [f"{label} gives the label maps of {first}." for label, first in twins.items()]
+    return list(dict.fromkeys(words))
+
+
+def _weakest(best: ModelRow, contents: Contents) -> list[str]:
+    per_class = {name: value for name, value in best.scores["dice"]["per_class"].items() if value is not None}
+    cases = {case: best.case_mean(case) for case in contents.cases if case not in best.seen}
+    defined = {case: value for case, value in cases.items() if not math.isnan(value)}
+    if not per_class or not defined:
+        return []
+    weakest, worst = min(per_class, key=lambda n: per_class[n]), min(defined, key=lambda c: defined[c])
+    organ = f"Its weakest class is {weakest} ({per_class[weakest]:.3f})" if len(per_class) > 1 else ""
+    case = f"its worst case {worst} ({defined[worst]:.3f})"
+    return [f"{organ}, {case}." if organ else f"I{case[1:]}."]
+
+
+def _speed(contents: Contents, best: ModelRow) -> list[str]:
+    timed = {m.label: m.speed["latency_ms"]["batch"]["1"]["p50"] for m in contents.models if m.speed}
+    if best.label not in timed:
+        return []
+    fastest = min(timed, key=lambda label: timed[label])
+    own = f"It takes {timed[best.label]:.1f} ms a slice on this machine"
+    return [
+        f"{own}; the fastest model is {fastest} with {timed[fastest]:.1f} ms." if fastest != best.label else f"{own}, the fastest here."
+    ]

@@ -1,0 +1,85 @@
+"""The JavaScript of plotly and NiiVue, taken from the Python packages that carry it, compressed for a page that fetches nothing."""
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote
+
+from attunet.errors import InputError
+
+HOW_TO_INSTALL = "pip install 'attunet[report]'"
+NEEDED = {"jinja2": "jinja2", "plotly": "plotly", "ipyniivue": "ipyniivue"}  # package: distribution
+# ipyniivue's widget carries NiiVue whole, as the escaped source of a module that exports it, for pages that it saves.
+NIIVUE = re.compile(r'"([^"\\]*export%7B[^"\\]*Niivue[^"\\]*%7D%3B)"')
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """packed: the source, gzip and base64. license: its text."""
+
+    name: str
+    version: str
+    packed: str
+    license: str
+
+
+def missing_packages() -> list[str]:
+    """Packages of the extra `report` that are not installed."""
+    absent = []
+    for package, distribution in NEEDED.items():
+        try:
+            metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            absent.append(package)
+    return absent
+
+
+def load_bundles() -> list[Bundle]:
+    """plotly, then NiiVue. Raises InputError where a package is missing or does not carry its bundle."""
+    if absent := missing_packages():
+        raise InputError(f"a report needs {', '.join(absent)}: {HOW_TO_INSTALL}")
+    return [
+        Bundle("plotly.js", metadata.version("plotly"), pack(_plotly().encode()), _license("plotly")),
+        Bundle("NiiVue", metadata.version("ipyniivue"), pack(_niivue().encode()), _license("ipyniivue")),
+    ]
+
+
+def pack(data: bytes) -> str:
+    """gzip and base64, the same for the same bytes."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
+def script_json(value: object) -> str:
+    """JSON that may stand in a script element, whatever the names in it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _niivue() -> str:
+    widget = Path(str(metadata.distribution("ipyniivue").locate_file("ipyniivue/static/widget.js")))
+    try:
+        match = NIIVUE.search(widget.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"ipyniivue: its bundle cannot be read: {error}; {HOW_TO_INSTALL}") from None
+    if match is None:
+        version = metadata.version("ipyniivue")
+        raise InputError(f"ipyniivue {version}: does not carry NiiVue in a form that a page can use; {HOW_TO_INSTALL} takes one that does")
+    return unquote(match[1])
+
+
+def _license(distribution: str) -> str:
+    """The licence's text."""
+    files = metadata.files(distribution) or []
+    for file in files:
+        if re.search(r"licen[cs]e", file.name, re.IGNORECASE) and ".dist-info" in str(file):
+            return str(file.read_text(encoding="utf-8"))
+    return "see the package"

@@ -1,0 +1,105 @@
+"""What a report shows, read from the folder of an evaluation or of a cross-validation into one form."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.saved_cases import FOLDER
+from attunet.classes import Classes
+from attunet.errors import InputError
+from attunet.metrics.aggregate import mean
+
+SAME_DICE = 0.002
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRow:
+    """One model (of a cross-validation: one network trained by one recipe).
+
+    scores: metric -> `mean`, `ci95`, `per_class` {class: value}, `per_case` {case: {class: value}}; null where not defined.
+    speed: what an evaluation measured, empty for a cross-validation. predictions: case -> file with its label map.
+    """
+
+    label: str
+    scores: Mapping[str, Mapping[str, Any]]
+    speed: Mapping[str, Any] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+    seen: frozenset[str] = frozenset()
+    predictions: Mapping[str, Path] = field(default_factory=dict)
+    attention: Mapping[str, Path] = field(default_factory=dict)
+    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    time_to_accuracy: Mapping[str, Any] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def case_mean(self, case: str, metric: str = "dice") -> float:
+        """Mean over the classes of one case; NaN where no class is defined."""
+        values = self.scores[metric]["per_case"].get(case, {})
+        return mean(np.nan if v is None else v for name, v in values.items() if name != "mean")
+
+    @property
+    def num_scored(self) -> int:
+        """Cases that its means are over."""
+        return len(set(self.scores["dice"]["per_case"]) - self.seen)
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """kind: "evaluation" or "cross-validation". cases: names, the worst mean Dice over all models first. commands: that made it."""
+
+    kind: str
+    folder: Path
+    store: str
+    classes: Classes
+    cases: tuple[str, ...]
+    models: tuple[ModelRow, ...]
+    comparisons: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, Any]
+    case_details: Mapping[str, Mapping[str, Any]]
+    commands: tuple[str, ...]
+    num_patients: int | None = None
+    about: str = ""
+
+    def case_folder(self, case: str) -> Path:
+        return self.folder / FOLDER / case
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: must be JSON as attunet writes it: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: must be a JSON object, got {type(data).__name__}")
+    return data
+
+
+def worst_first(cases: list[str], models: list[ModelRow]) -> tuple[str, ...]:
+    """Cases by their mean Dice over all models, the worst first; a case where no class is defined comes last."""
+    means = {case: mean(model.case_mean(case) for model in models) for case in cases}
+    return tuple(sorted(cases, key=lambda case: (np.isnan(means[case]), means[case], case)))
+
+
+def twins_of(contents: Contents) -> dict[str, str]:
+    """Models whose Dice in every case and class is that of an earlier model, label -> the earlier one's: one network in two formats."""
+    twins: dict[str, str] = {}
+    for number, model in enumerate(contents.models):
+        for earlier in contents.models[:number]:
+            if earlier.label not in twins and _same_scores(model, earlier):
+                twins[model.label] = earlier.label
+                break
+    return twins
+
+
+def _same_scores(first: ModelRow, second: ModelRow) -> bool:
+    a, b = first.scores["dice"]["per_case"], second.scores["dice"]["per_case"]
+    if a.keys() != b.keys():
+        return False
+    pairs = [(x, b[case].get(name)) for case, values in a.items() for name, x in values.items()]
+    return all(x == y or (x is not None and y is not None and abs(x - y) <= SAME_DICE) for x, y in pairs)

@@ -1,0 +1,106 @@
+"""The folder of a cross-validation as the contents of a report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.details import command, curves_of, settings_of
+from attunet.benchmarks.evaluation.saved_cases import FOLDER, load_arrays, load_case
+from attunet.benchmarks.evaluation.scores import SCORES
+from attunet.benchmarks.report.contents import Contents, ModelRow, read_json, worst_first
+from attunet.classes import Classes
+from attunet.config import Config
+from attunet.metrics.overlap import confusion
+from attunet.runs.run_folder import read_metrics
+
+HELD_OUT = "held_out"  # of a run's folder: label maps of the cases that it left out, and held_out.json
+
+
+def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
+    """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
+    store, seeds = results["store"], results["seeds"]
+    classes = Classes.from_json(store["classes"])
+    cases = [case for fold in store["folds"].values() for case in fold]
+    arms = [arm for arm in results["arms"] if arm["configured"] and arm["num_runs"]]
+    models = [_row(folder, arm, cases, classes, results) for arm in arms]
+    labels = {model.label for model in models}
+    return Contents(
+        kind="cross-validation",
+        folder=folder,
+        store=store["name"],
+        classes=classes,
+        cases=worst_first(cases, models),
+        models=tuple(models),
+        comparisons=tuple(c for c in results["comparisons"] if c["first"] in labels and c["second"] in labels),
+        environment=results["environment"],
+        case_details=_case_details(folder, cases),
+        commands=_commands(folder, results),
+        num_patients=store["num_patients"],
+        about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without its patient",
+    )
+
+
+def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
+    """The runs of one network and recipe, the lowest seed first."""
+    return sorted(path for path in (folder / recipe / model).glob("seed-*/fold-*") if path.is_dir())
+
+
+def _row(folder: Path, arm: dict[str, Any], cases: list[str], classes: Classes, results: dict[str, Any]) -> ModelRow:
+    runs = runs_of(folder, arm["recipe"], arm["model"])
+    predictions = _first_file(runs, cases, "{case}.npz")
+    scores = {}
+    for metric in SCORES:
+        values = arm["scores"][metric]
+        per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in values["per_case"].items()}
+        scores[metric] = {"mean": values["mean"], "ci95": values["ci95"], "per_class": values["per_class"], "per_case": per_case}
+    curves = {run.parent.name + " " + run.name: curves_of(read_metrics(run)) for run in runs}
+    return ModelRow(
+        label=arm["name"],
+        scores=scores,
+        confusion=_confusion(folder, predictions, classes),
+        predictions=predictions,
+        attention=_first_file(runs, cases, "{case}.attention.npz"),
+        curves={f"{arm['name']} {name}": rows for name, rows in curves.items() if rows},
+        time_to_accuracy=arm["time_to_accuracy"],
+        details={"settings": results["recipes"][arm["recipe"]]},
+    )
+
+
+def _first_file(runs: list[Path], cases: list[str], name: str) -> dict[str, Path]:
+    """Case -> the file of the first run that has one."""
+    paths = {case: [run / HELD_OUT / name.format(case=case) for run in runs] for case in cases}
+    return {case: next(p for p in files if p.is_file()) for case, files in paths.items() if any(p.is_file() for p in files)}
+
+
+def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> np.ndarray | None:
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for case, path in predictions.items():
+        saved = load_case(folder / FOLDER / case)
+        if saved is not None:
+            counts += confusion(load_arrays(path)["prediction"], saved.truth, len(classes))
+    return counts if counts.any() else None
+
+
+def _case_details(folder: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
+    """Hashes as the runs noted them when they were judged; sizes from the kept images."""
+    details: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob("*/*/seed-*/fold-*/held_out.json")):
+        for case, (image, label) in read_json(file)["cases"].items():
+            if case in cases:
+                details.setdefault(case, {"image_sha256": image, "label_sha256": label})
+    return details
+
+
+def _commands(folder: Path, results: dict[str, Any]) -> tuple[str, ...]:
+    """One call for all, where every recipe is the same network's; the settings are those that differ from the defaults."""
+    models = dict.fromkeys(arm["model"] for arm in results["arms"])
+    words = [word for model in models for word in ("--model", model)]
+    commands = []
+    for recipe, config in results["recipes"].items():
+        settings = settings_of(Config.from_json(config))
+        chosen = [] if recipe == "default" else ["--config", recipe]
+        changed = [word for pair in zip(settings[::2], settings[1::2], strict=True) if "run.seed" not in pair[1] for word in pair]
+        commands.append(command("crossvalidate", results["store"]["name"], folder.resolve().name, *words, *chosen, *changed))
+    return tuple(commands)

@@ -1,0 +1,58 @@
+"""The folder of an evaluation as the contents of a report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.details import FILE as DETAILS
+from attunet.benchmarks.evaluation.results_table import model_label
+from attunet.benchmarks.evaluation.saved_cases import FOLDER
+from attunet.benchmarks.evaluation.scores import SCORES
+from attunet.benchmarks.report.contents import Contents, ModelRow, read_json, worst_first
+from attunet.classes import Classes
+
+SPEED = ("latency_ms", "throughput_slices_per_s", "volume_ms", "peak_memory_mb", "file_mb", "num_parameters", "precision", "provider")
+
+
+def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
+    """results: of results.json. Cards, curves and hashes are those of details.json, where there is one."""
+    details = read_json(folder / DETAILS) if (folder / DETAILS).is_file() else {"models": {}, "cases": {}, "commands": {}}
+    models = [_row(folder, index, row, details["models"].get(model_label(row), {})) for index, row in enumerate(results["models"])]
+    store, cases = results["store"], results["store"]["cases"]
+    commands = [m.details["command"] for m in models if m.details.get("command")]
+    which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
+    return Contents(
+        kind="evaluation",
+        folder=folder,
+        store=store["name"],
+        classes=Classes.from_json(store["classes"]),
+        cases=worst_first(cases, models),
+        models=tuple(models),
+        comparisons=tuple(results["comparisons"]),
+        environment=results["environment"],
+        case_details=details["cases"],
+        commands=tuple(dict.fromkeys([*commands, *details["commands"].values()])),
+        about=f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}",
+    )
+
+
+def _row(folder: Path, index: int, row: dict[str, Any], details: dict[str, Any]) -> ModelRow:
+    label, cases = model_label(row), row["dice"]["per_case"]
+    curves = details.get("curves")
+
+    def files(name: str) -> dict[str, Path]:
+        paths = {case: folder / FOLDER / case / f"{name}-{index}.npz" for case in cases}
+        return {case: path for case, path in paths.items() if path.is_file()}
+
+    return ModelRow(
+        label=label,
+        scores={metric: row[metric] for metric in SCORES},
+        speed={name: row[name] for name in SPEED},
+        confusion=np.array(row["confusion"]),
+        seen=frozenset(row["seen_cases"]),
+        predictions=files("prediction"),
+        attention=files("attention"),
+        curves={label: curves} if curves else {},
+        details=details,
+    )

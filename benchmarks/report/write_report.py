@@ -1,0 +1,118 @@
+"""`attunet report`: an evaluation or a cross-validation as one HTML file that needs no network and no server."""
+
+import logging
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from attunet import __version__
+from attunet.benchmarks.report import of_crossvalidation, of_evaluation
+from attunet.benchmarks.report.answer import answer
+from attunet.benchmarks.report.bundles import HOW_TO_INSTALL, load_bundles, missing_packages, script_json
+from attunet.benchmarks.report.case_data import CaseData, case_data, choose_cases
+from attunet.benchmarks.report.contents import Contents, read_json
+from attunet.benchmarks.report.figures import figures
+from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
+from attunet.errors import InputError
+from attunet.system.atomic_files import write_text
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1  # of results.json
+DEFAULT_CASES = "worst:3"
+STYLES = ("report.css", "cases.css")
+SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "browser.js")
+
+
+def write_report(folder: str | Path, out: str | Path | None = None, *, cases: str = DEFAULT_CASES) -> Path:
+    """Writes the report of an evaluation or a cross-validation.
+
+    Args:
+        folder: what `attunet evaluate` or `attunet crossvalidate` wrote.
+        out: the file to write; `report.html` in the folder by default.
+        cases: which cases can be looked at slice by slice: `worst:N`, `all`, or names joined by commas. They make up most of the file.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: for another folder, an unknown case, and where the extra `report` is not installed.
+    """
+    folder = Path(folder)
+    contents = read_contents(folder)
+    out = folder / "report.html" if out is None else Path(out)
+    if out.is_dir():
+        raise InputError(f"{out}: must be a file to write the report to, not a folder")
+    chosen = choose_cases(contents, cases)
+    page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, page)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    shown = f"{len(chosen)} of {len(contents.cases)} cases to look at" if chosen else "no images were kept"
+    logger.info(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB, {shown})")
+    return out
+
+
+def write_report_if_installed(folder: Path) -> Path | None:
+    """As `write_report`; one line says how to get what is missing, and None is returned."""
+    if absent := missing_packages():
+        logger.info(f"no report: {', '.join(absent)} not installed ({HOW_TO_INSTALL}, then: attunet report {folder})")
+        return None
+    return write_report(folder)
+
+
+def read_contents(folder: Path) -> Contents:
+    """Raises InputError for a folder that is neither an evaluation nor a cross-validation, and for one of another version."""
+    file = folder / "results.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
+    results = read_json(file)
+    if results.get("schema") != SCHEMA:
+        raise InputError(f"{file}: the version must be {SCHEMA}, got {results.get('schema')!r}; evaluate again")
+    try:
+        return (of_crossvalidation if "arms" in results else of_evaluation).contents_of(folder, results)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{file}: is damaged: {type(error).__name__} {error}") from None
+
+
+def _render(contents: Contents, cases: list[CaseData]) -> str:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    charts = figures(contents)
+    names = [str(case.about["name"]) for case in cases]
+    data = {
+        "charts": {name: {"data": chart["data"], "layout": chart["layout"]} for name, chart in charts.items()},
+        "cases": [case.about for case in cases],
+        "classes": [{"name": n, "color": c} for n, c in zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)],
+    }
+    values: dict[str, Any] = {
+        "contents": contents,
+        "answer": answer(contents),
+        "tables": {
+            "models": models_table(contents),
+            "organs": organs_table(contents),
+            "cases": cases_table(contents, names),
+            "data": data_table(contents),
+        },
+        "charts": charts,
+        "confusions": [name for name in charts if name.startswith("confusion-")],
+        "class_colors": list(zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)),
+        "licenses": sorted({m.details["license"] for m in contents.models if m.details.get("license")}),
+        "cases": cases,
+        "case_names": names,
+        "bundles": load_bundles(),
+        "styles": "".join(_template(name) for name in STYLES),
+        "scripts": [_template(name) for name in SCRIPTS],
+        "data": script_json(data),
+        "version": __version__,
+    }
+    return environment.get_template("report.html").render(values)
+
+
+def _template(name: str) -> str:
+    return resources.files("attunet.benchmarks.report").joinpath("templates", name).read_text(encoding="utf-8")
