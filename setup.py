@@ -28,6 +28,7 @@ setup(
     package_data={
         "attunet": ["py.typed", "__init__.pyi", "presets/*.toml"],
         "attunet.export.serve": ["pages/*"],
+        "attunet.benchmarks": ["report/templates/*"],
         "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"],
     },
     install_requires=[
@@ -69,6 +70,11 @@ setup(
             "prometheus-client>=0.21",  # /metrics
             "python-multipart>=0.0.20",  # forms, parsed while they come in
         ],
+        "report": [
+            "jinja2>=3.1",  # the page
+            "plotly>=6.0",  # its charts; the JavaScript lies in the package
+            "ipyniivue>=2.4",  # carries NiiVue, which shows volumes
+        ],
         "client": ["httpx>=0.27"],  # attunet predict --server
         "dev": [
             *["pytest-xdist", "pre-commit"],  # the quick check and the linters at a commit
@@ -82,7 +88,8 @@ setup(
             *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
             "schemathesis>=4",  # requests made from the server's own description
-            "playwright>=1.50",  # the server's page in a browser, where one is installed
+            *["jinja2>=3.1", "plotly>=6.0", "ipyniivue>=2.4"],  # reports
+            *["playwright>=1.50", "axe-playwright-python>=0.1.4"],  # pages in a browser, where one is installed, and who can read them
             *["wandb>=0.19", "tensorboard>=2.18", "mlflow>=3.1"],  # each tracker is tested with the real package
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these

@@ -166,6 +166,7 @@ def crossvalidate(
     """
     from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate as run
     from attunet.benchmarks.crossvalidation.results_table import summary_table
+    from attunet.benchmarks.report.write_report import write_report_if_installed
 
     results = run(
         store,
@@ -183,6 +184,7 @@ def crossvalidate(
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
         click.echo(comparison["words"])
+    write_report_if_installed(out)
 
 
 @cli.command(short_help="Write a run as one .onnx file.")
@@ -261,9 +263,13 @@ def evaluate(
     source: Path | None,
     latency_seconds: float,
 ) -> None:
-    """Dice and latency of each MODEL (a run, a folder of runs, or an .onnx), side by side: results.json, results.md, plots."""
+    """Dice and latency of each MODEL (a run, a folder of runs, or an .onnx), side by side.
+
+    Written to DIR: results.json, results.md, plots, and report.html where the extra `report` is installed.
+    """
     from attunet.benchmarks.evaluation.evaluate import evaluate as run
     from attunet.benchmarks.evaluation.results_table import summary_table
+    from attunet.benchmarks.report.write_report import write_report_if_installed
 
     results = run(
         store,
@@ -277,6 +283,28 @@ def evaluate(
     )
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")
+    write_report_if_installed(out)
+
+
+@cli.command(short_help="One HTML file of an evaluation or a cross-validation.")
+@click.argument("folder", type=PATH, metavar="EVALUATION_OR_CROSSVALIDATION")
+@click.option("-o", "--out", type=PATH, metavar="FILE.html", help="Where to write it.  [default: report.html in the folder]")
+@click.option(
+    "--cases",
+    default="worst:3",
+    show_default=True,
+    metavar="worst:N|all|NAME,...",
+    help="Cases to look at slice by slice; they make up most of the file.",
+)
+@debug_option
+def report(folder: Path, out: Path | None, cases: str) -> None:
+    """Write FOLDER, which `evaluate` or `crossvalidate` wrote, as one HTML file: scores, charts, and scans to look into.
+
+    The file holds everything it shows and fetches nothing.
+    """
+    from attunet.benchmarks.report.write_report import write_report
+
+    write_report(folder, out, cases=cases)
 
 
 @cli.command(short_help="Segment volumes.")

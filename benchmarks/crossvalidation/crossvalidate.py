@@ -11,6 +11,7 @@ from typing import Any
 
 from attunet.benchmarks.crossvalidation.held_out import HeldOut, check_belongs, progress_of, score_run
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
+from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
 from attunet.benchmarks.crossvalidation.results_table import markdown
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, methods_of, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
@@ -115,6 +116,7 @@ def crossvalidate(
     if not any(scored.values()):
         raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
     make_folder(out)
+    keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
     results = _results(store, plan, scored, methods)
     for method, row in zip(methods, results["methods"], strict=True):

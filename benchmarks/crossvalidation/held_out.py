@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
@@ -115,7 +116,10 @@ def _score(
         case = read_labelled_case(store, name, source)
         evaluation = evaluate_case(model, case)
         for how in postprocessings:
-            metrics = case.metrics(evaluation.finished(how))
+            indices = evaluation.finished(how)
+            if how == store.preprocessing.postprocessing:
+                save_prediction(run.path / HELD_OUT / f"{name}.npz", indices, case.volume, store.spec)
+            metrics = case.metrics(indices)
             scores[how.words][name] = {
                 m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS
             }

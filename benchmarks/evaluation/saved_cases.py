@@ -23,6 +23,7 @@ from attunet.volumes.volume import Volume
 
 FOLDER = "cases"
 IMAGE = "image.npz"
+HELD_OUT = "held_out"  # folder of a cross-validation's run with the label maps of the cases that it left out, CASE.npz
 PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
 PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
 ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed

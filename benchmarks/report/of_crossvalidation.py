@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.evaluation.details import command, curves_of, settings_of
-from attunet.benchmarks.evaluation.saved_cases import FOLDER, load_arrays, load_case
+from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow, read_json, worst_first
 from attunet.classes import Classes
@@ -14,16 +14,14 @@ from attunet.config import Config
 from attunet.metrics.overlap import confusion
 from attunet.runs.run_folder import read_metrics
 
-HELD_OUT = "held_out"  # of a run's folder: label maps of the cases that it left out, and held_out.json
-
 
 def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
     store, seeds = results["store"], results["seeds"]
     classes = Classes.from_json(store["classes"])
     cases = [case for fold in store["folds"].values() for case in fold]
-    arms = [arm for arm in results["arms"] if arm["configured"] and arm["num_runs"]]
-    models = [_row(folder, arm, cases, classes, results) for arm in arms]
+    methods = [arm for method in results["methods"] if method["configured"] and method["num_runs"]]
+    models = [_row(folder, method, cases, classes, results) for method in methods]
     labels = {model.label for model in models}
     return Contents(
         kind="cross-validation",
@@ -47,24 +45,24 @@ def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
     return sorted(path for path in (folder / recipe / model).glob("seed-*/fold-*") if path.is_dir())
 
 
-def _row(folder: Path, arm: dict[str, Any], cases: list[str], classes: Classes, results: dict[str, Any]) -> ModelRow:
-    runs = runs_of(folder, arm["recipe"], arm["model"])
+def _row(folder: Path, method: dict[str, Any], cases: list[str], classes: Classes, results: dict[str, Any]) -> ModelRow:
+    runs = runs_of(folder, method["recipe"], method["model"])
     predictions = _first_file(runs, cases, "{case}.npz")
     scores = {}
     for metric in SCORES:
-        values = arm["scores"][metric]
+        values = method["scores"][metric]
         per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in values["per_case"].items()}
         scores[metric] = {"mean": values["mean"], "ci95": values["ci95"], "per_class": values["per_class"], "per_case": per_case}
     curves = {run.parent.name + " " + run.name: curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
-        label=arm["name"],
+        label=method["name"],
         scores=scores,
         confusion=_confusion(folder, predictions, classes),
         predictions=predictions,
         attention=_first_file(runs, cases, "{case}.attention.npz"),
-        curves={f"{arm['name']} {name}": rows for name, rows in curves.items() if rows},
-        time_to_accuracy=arm["time_to_accuracy"],
-        details={"settings": results["recipes"][arm["recipe"]]},
+        curves={f"{method['name']} {name}": rows for name, rows in curves.items() if rows},
+        time_to_accuracy=method["time_to_accuracy"],
+        details={"settings": results["recipes"][method["recipe"]]},
     )
 
 
@@ -95,7 +93,7 @@ def _case_details(folder: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
 
 def _commands(folder: Path, results: dict[str, Any]) -> tuple[str, ...]:
     """One call for all, where every recipe is the same network's; the settings are those that differ from the defaults."""
-    models = dict.fromkeys(arm["model"] for arm in results["arms"])
+    models = dict.fromkeys(method["model"] for method in results["methods"])
     words = [word for model in models for word in ("--model", model)]
     commands = []
     for recipe, config in results["recipes"].items():

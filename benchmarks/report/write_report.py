@@ -72,7 +72,7 @@ def read_contents(folder: Path) -> Contents:
     if results.get("schema") != SCHEMA:
         raise InputError(f"{file}: the version must be {SCHEMA}, got {results.get('schema')!r}; evaluate again")
     try:
-        return (of_crossvalidation if "arms" in results else of_evaluation).contents_of(folder, results)
+        return (of_crossvalidation if "methods" in results else of_evaluation).contents_of(folder, results)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{file}: is damaged: {type(error).__name__} {error}") from None
 

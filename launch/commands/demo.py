@@ -37,6 +37,7 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
         results = json.loads(results_file.read_text(encoding="utf-8"))
         logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
         logger.info(summary_table(results))
+        _write_report(out / "evaluation")
         return dict(results)
     source, store = data or out / "source", out / "store"
     if data is None and not source.exists():
@@ -59,7 +60,17 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
         logger.info(f"picture: {picture}")
     logger.info(f"models: {', '.join(map(str, artefacts))}")
+    _write_report(out / "evaluation")
     return results
+
+
+def _write_report(evaluation: Path) -> None:
+    """The report, and how to open it, unless it is there already."""
+    from attunet.benchmarks.report.write_report import write_report_if_installed
+
+    report = evaluation / "report.html"
+    if report.exists() or write_report_if_installed(evaluation):
+        logger.info(f"open it in a browser: {report.resolve().as_uri()}")
 
 
 def _check_request(out: Path, data: Path | None, num_cases: int, config: Config) -> None:

@@ -64,6 +64,7 @@ class CaseBrowser {
     this.showLayers();
     this.showWindow();
     byId("status").textContent = "";
+    byId("scan").setAttribute("aria-label", `Scan of case ${name} with outlines; the text below says what is under the crosshair`);
     byId("stage").dataset.case = name;
   }
 

@@ -12,7 +12,6 @@ class Viewer {
   async start() {
     const { Niivue } = await loadNiivue();
     this.niivue = new Niivue({
-      isRadiologicalConvention: true, // patient's right on the left
       sagittalNoseLeft: true,
       showAllOrientationMarkers: true,
       fontColor: [1, 1, 1, 1],
@@ -50,11 +49,12 @@ class Viewer {
     await this.load(`${about.prefix}-truth`);
     for (const layer of about.layers) await this.load(`${about.prefix}-labels-${layer.index}`);
     while (this.niivue.volumes.length) this.niivue.removeVolumeByIndex(0);
+    this.niivue.opts.isRadiologicalConvention = about.oriented; // patient's right on the left; pictures as they are
+    this.niivue.opts.isOrientationTextVisible = about.oriented;
     const file = nifti(this.volumes[`${about.prefix}-image`], { ...about, extent });
     await this.niivue.loadFromArrayBuffer(file, "scan.nii");
     this.fill = null;
     this.setWindow(...about.window.map((value) => this.valueOf(value)));
-    this.niivue.opts.isOrientationTextVisible = about.oriented;
   }
 
   async load(id) {

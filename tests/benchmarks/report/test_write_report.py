@@ -1,0 +1,158 @@
+"""What a report says and leaves out, and what is refused."""
+
+import base64
+import gzip
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attunet.benchmarks.report import bundles
+from attunet.benchmarks.report.answer import answer
+from attunet.benchmarks.report.case_data import case_data, choose_cases
+from attunet.benchmarks.report.contents import twins_of
+from attunet.benchmarks.report.tables import models_table
+from attunet.benchmarks.report.write_report import read_contents, write_report, write_report_if_installed
+from attunet.errors import InputError
+
+PATIENT = "DOE_JANE_19560803"  # of the folder of the source
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def edited(evaluation: Path, tmp_path: Path) -> Callable[[Edit], Path]:
+    """A copy of the evaluation with changed results."""
+
+    def edit(change: Edit) -> Path:
+        folder = shutil.copytree(evaluation, tmp_path / "edited")
+        results = json.loads((folder / "results.json").read_text())
+        change(results)
+        (folder / "results.json").write_text(json.dumps(results))
+        return folder
+
+    return edit
+
+
+def test_the_answer_names_the_best_model_with_its_interval_and_what_is_worst(evaluation: Path) -> None:
+    contents = read_contents(evaluation)
+    said = answer(contents)
+    dice = contents.models[0].scores["dice"]
+    assert said.headline == (
+        f"On abdomen, right (numpy cpu) reaches a mean Dice of {dice['mean']:.3f} "
+        f"(95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})."
+    )
+    text = " ".join(said.lines)
+    assert "5 cases that it was not trained on" in text
+    assert "no liver (numpy cpu) differs from right (numpy cpu) by -0.2" in text
+    assert f"its worst case {min(contents.cases, key=contents.models[0].case_mean)}" in text
+
+
+def test_without_a_score_there_is_no_answer_but_a_report(edited: Callable[[Edit], Path]) -> None:
+    def nothing_unseen(results: dict[str, Any]) -> None:
+        for row in results["models"]:
+            row["seen_cases"] = results["store"]["cases"]
+            row["dice"] |= {"mean": None, "ci95": None, "per_class": dict.fromkeys(row["dice"]["per_class"])}
+            row["confusion"] = [[0] * 5 for _ in range(5)]
+        results["comparisons"] = []
+
+    folder = edited(nothing_unseen)
+    assert answer(read_contents(folder)).headline == "No model has a case that it was not trained on: there is no score."
+    assert write_report(folder).stat().st_size > 1e6
+
+
+def test_models_with_the_same_label_maps_are_named_once(edited: Callable[[Edit], Path]) -> None:
+    def copy_first(results: dict[str, Any]) -> None:
+        results["models"][1]["dice"] = results["models"][0]["dice"]
+
+    contents = read_contents(edited(copy_first))
+    assert twins_of(contents) == {"no liver (numpy cpu)": "right (numpy cpu)"}
+    assert "no liver (numpy cpu) gives the label maps of right (numpy cpu)." in answer(contents).lines
+
+
+def test_neither_paths_nor_patients_reach_the_page(evaluation: Path, report: Path) -> None:
+    page = re.sub(r'<script type="text/plain".*?</script>', "", report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    secrets = (PATIENT, "DOE", "JANE", str(evaluation.parent), str(Path.home()) + "/", "T2-src.nii")
+    assert [secret for secret in secrets if secret in page] == []
+    assert len(page) < 200_000
+    volumes = case_data(read_contents(evaluation), "01-T2", 0).volumes.values()
+    assert not any(b"DOE" in gzip.decompress(base64.b64decode(packed)) for packed in volumes)
+
+
+def test_every_figure_of_the_table_says_how_it_was_got(evaluation: Path) -> None:
+    table = models_table(read_contents(evaluation))
+    assert all(cell.how for row in table.rows for cell in row[1:])
+    assert [column.title for column in table.columns][:3] == ["Model", "Dice", "95 % interval"]
+
+
+def test_names_from_strangers_stay_text(edited: Callable[[Edit], Path]) -> None:
+    name = "</script><img src=x onerror=alert(1)>"
+
+    def rename(results: dict[str, Any]) -> None:
+        results["store"]["name"] = name
+        results["store"]["classes"][1]["name"] = name
+        for row in results["models"]:
+            for metric in row.values():
+                if isinstance(metric, dict) and "per_class" in metric:
+                    metric["per_class"][name] = metric["per_class"].pop("liver")
+
+    assert name not in write_report(edited(rename)).read_text(encoding="utf-8")
+
+
+def test_the_cases_are_chosen_by_number_or_name(evaluation: Path) -> None:
+    contents = read_contents(evaluation)
+    means = [min(model.case_mean(case) for model in contents.models) for case in contents.cases]
+    assert means == sorted(means)
+    assert choose_cases(contents, "worst:2") == list(contents.cases[:2])
+    assert choose_cases(contents, "all") == list(contents.cases)
+    assert choose_cases(contents, "05-T2,01-T2") == ["05-T2", "01-T2"]
+    for wrong, words in (("worst:x", "a number"), ("", "worst:N, all, or names"), ("05-T2,zebra", "no case 'zebra'")):
+        with pytest.raises(InputError, match=words):
+            choose_cases(contents, wrong)
+
+
+def test_a_case_opens_where_most_is_wrong(evaluation: Path) -> None:
+    contents = read_contents(evaluation)
+    data = case_data(contents, "01-T2", 0)
+    x, y, z = data.about["worst"]
+    wrong = [sum(layer["wrong"][n] for layer in data.about["layers"]) for n in range(6)]
+    assert wrong[z] == max(wrong) > 0
+    assert data.about["layers"][0]["wrong"] != data.about["layers"][1]["wrong"]
+    assert 0 < x < 48
+    assert 0 < y < 40
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda results: results.update(schema=99), "version must be 1, got 99"),
+        (lambda results: results.pop("store"), "is damaged: KeyError 'store'"),
+        (lambda results: results.update(models=3), "is damaged: TypeError"),
+    ],
+)
+def test_results_that_cannot_be_read_are_refused(edited: Callable[[Edit], Path], change: Edit, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_contents(edited(change))
+
+
+def test_another_folder_is_refused(tmp_path: Path, evaluation: Path) -> None:
+    with pytest.raises(InputError, match=r"no results\.json"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="must be a file"):
+        write_report(evaluation, tmp_path)
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(
+    evaluation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(bundles.NEEDED, "niivue-of-the-future", "niivue-of-the-future")
+    with caplog.at_level(logging.INFO, logger="attunet"):
+        assert write_report_if_installed(evaluation) is None
+    assert "niivue-of-the-future not installed (pip install 'attunet[report]', then: attunet report" in caplog.text
+    with pytest.raises(InputError, match=r"pip install 'attunet\[report\]'"):
+        write_report(evaluation, tmp_path / "report.html")
