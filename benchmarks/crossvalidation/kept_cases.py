@@ -9,10 +9,8 @@ import numpy as np
 from attunet.benchmarks.crossvalidation.held_out import HeldOut
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, save_attention, save_case
 from attunet.errors import InputError
-from attunet.models.torch_network import TorchNetwork
-from attunet.runs.load_run import load_run
+from attunet.runs.run_model import open_run
 from attunet.store import Store
-from attunet.volumes.slices import preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +46,7 @@ def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *,
 def _keep_attention(path: Path, store: Store, cases: list[str], device: str, source: Path | None) -> None:
     if not cases:
         return
-    run = load_run(path)
-    network = TorchNetwork(run.network, device)
-    for case in cases:
+    model = open_run(path, device)
+    for case in cases if model.num_gates else ():
         volume, _ = store.read_source(case, source)
-        file = path / HELD_OUT / f"{case}.attention.npz"
-        save_attention(file, network.attention, preprocess(volume, run.spec), volume, run.spec)
+        save_attention(path / HELD_OUT / f"{case}.attention.npz", model, volume)

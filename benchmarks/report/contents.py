@@ -1,6 +1,5 @@
 """What a report shows, read from the folder of an evaluation or of a cross-validation into one form."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.saved_cases import FOLDER
 from attunet.classes import Classes
-from attunet.errors import InputError
 from attunet.metrics.aggregate import mean
 
 SAME_DICE = 0.002
@@ -65,19 +63,6 @@ class Contents:
 
     def case_folder(self, case: str) -> Path:
         return self.folder / FOLDER / case
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises InputError for anything else."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: must be JSON as attunet writes it: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: must be a JSON object, got {type(data).__name__}")
-    return data
 
 
 def worst_first(cases: list[str], models: list[ModelRow]) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ import numpy as np
 from attunet.benchmarks.evaluation.details import command, curves_of, settings_of
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
 from attunet.benchmarks.evaluation.scores import SCORES
-from attunet.benchmarks.report.contents import Contents, ModelRow, read_json, worst_first
+from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
 from attunet.config import Config
+from attunet.fields import Fields, read_json
 from attunet.metrics.overlap import confusion
 from attunet.runs.run_folder import read_metrics
 
@@ -18,9 +19,9 @@ from attunet.runs.run_folder import read_metrics
 def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
     store, seeds = results["store"], results["seeds"]
-    classes = Classes.from_json(store["classes"])
+    classes = Classes.from_json(Fields(store, "store").rows("classes"))
     cases = [case for fold in store["folds"].values() for case in fold]
-    methods = [arm for method in results["methods"] if method["configured"] and method["num_runs"]]
+    methods = [method for method in results["methods"] if method["configured"] and method["num_runs"]]
     models = [_row(folder, method, cases, classes, results) for method in methods]
     labels = {model.label for model in models}
     return Contents(
@@ -85,7 +86,8 @@ def _case_details(folder: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
     """Hashes as the runs noted them when they were judged; sizes from the kept images."""
     details: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*/*/seed-*/fold-*/held_out.json")):
-        for case, (image, label) in read_json(file)["cases"].items():
+        hashes: Any = read_json(file).data["cases"]
+        for case, (image, label) in hashes.items():
             if case in cases:
                 details.setdefault(case, {"image_sha256": image, "label_sha256": label})
     return details

@@ -9,15 +9,18 @@ from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.results_table import model_label
 from attunet.benchmarks.evaluation.saved_cases import FOLDER
 from attunet.benchmarks.evaluation.scores import SCORES
-from attunet.benchmarks.report.contents import Contents, ModelRow, read_json, worst_first
+from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
+from attunet.fields import Fields, read_json
 
 SPEED = ("latency_ms", "throughput_slices_per_s", "volume_ms", "peak_memory_mb", "file_mb", "num_parameters", "precision", "provider")
 
 
 def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     """results: of results.json. Cards, curves and hashes are those of details.json, where there is one."""
-    details = read_json(folder / DETAILS) if (folder / DETAILS).is_file() else {"models": {}, "cases": {}, "commands": {}}
+    details: dict[str, Any] = {"models": {}, "cases": {}, "commands": {}}
+    if (folder / DETAILS).is_file():
+        details.update(read_json(folder / DETAILS).data)
     models = [_row(folder, index, row, details["models"].get(model_label(row), {})) for index, row in enumerate(results["models"])]
     store, cases = results["store"], results["store"]["cases"]
     commands = [m.details["command"] for m in models if m.details.get("command")]
@@ -26,7 +29,7 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
         kind="evaluation",
         folder=folder,
         store=store["name"],
-        classes=Classes.from_json(store["classes"]),
+        classes=Classes.from_json(Fields(store, "store").rows("classes")),
         cases=worst_first(cases, models),
         models=tuple(models),
         comparisons=tuple(results["comparisons"]),

@@ -10,10 +10,11 @@ from attunet.benchmarks.report import of_crossvalidation, of_evaluation
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.bundles import HOW_TO_INSTALL, load_bundles, missing_packages, script_json
 from attunet.benchmarks.report.case_data import CaseData, case_data, choose_cases
-from attunet.benchmarks.report.contents import Contents, read_json
+from attunet.benchmarks.report.contents import Contents
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.errors import InputError
+from attunet.fields import read_json
 from attunet.system.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def read_contents(folder: Path) -> Contents:
     file = folder / "results.json"
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
-    results = read_json(file)
+    results = read_json(file).data
     if results.get("schema") != SCHEMA:
         raise InputError(f"{file}: the version must be {SCHEMA}, got {results.get('schema')!r}; evaluate again")
     try:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.evaluation import evaluate as evaluation_module
-from attunet.benchmarks.evaluation.models import Candidate
+from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.benchmarks.report.write_report import write_report
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
+from attunet.volumes.model import NetworkModel
 
 CASES = ("01-T2", "02-T2", "03-T2", "04-T2", "05-T2")
 WINDOW = (0.0, 1100.0)
@@ -36,29 +37,23 @@ def without_liver(slices: np.ndarray) -> np.ndarray:
     return logits
 
 
-def gates(slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def gates(slices: np.ndarray) -> tuple[np.ndarray, ...]:
     """Two maps of which the finer is open where the picture is bright."""
     fine = np.clip((slices[:, 0] + 1) / 2, 0, 1)
-    return by_brightness(slices), (fine[:, ::2, ::2], fine)
+    return fine[:, ::2, ::2], fine
 
 
-def candidate(name: str, network: Callable[[np.ndarray], np.ndarray], store: Store, attention: Any = None) -> Candidate:
-    return Candidate(
+def evaluated(name: str, network: Callable[[np.ndarray], np.ndarray], store: Store, **gated: Any) -> EvaluatedModel:
+    return EvaluatedModel(
+        model=NetworkModel(name=name, network=network, spec=store.spec, classes=store.classes, num_parameters=7, **gated),
         name=name,
         path=Path(name),
         backend="numpy",
         provider="cpu",
         precision="fp32",
-        num_parameters=7,
         file_mb=0.5,
-        spec=store.spec,
-        classes=store.classes,
-        training_hashes=frozenset(),
-        network=network,
         timed_call=lambda slices: lambda: network(slices),
         options={},
-        window=(32, 32),
-        attention=attention,
     )
 
 
@@ -69,9 +64,9 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..
     for number, name in enumerate(CASES):
         write_case(folder / PATIENT, name, seed=number)
     store = prepare(folder / PATIENT, folder / "abdomen", DataConfig(normalization="ct", window=WINDOW, size=64), folds=3)
-    made = [candidate("right", by_brightness, store, gates), candidate("no liver", without_liver, store)]
+    made = [evaluated("right", by_brightness, store, num_gates=2, maps=gates), evaluated("no liver", without_liver, store)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_module, "load_candidates", lambda models, **_: made)
+        patch.setattr(evaluation_module, "load_models", lambda models, **_: made)
         patch.setattr(evaluation_module, "peak_memory_mb", lambda *_, **__: None)
         patch.setattr(evaluation_module, "draw_evaluation", lambda *_, **__: None)
         evaluation_module.evaluate(store.path, [], folder / "evaluation", latency_seconds=0.01)
