@@ -5,7 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from attunet import __version__
 from attunet.benchmarks.report import of_crossvalidation, of_evaluation
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.bundles import HOW_TO_INSTALL, load_bundles, missing_packages, script_json
@@ -16,6 +15,7 @@ from attunet.benchmarks.report.tables import cases_table, data_table, models_tab
 from attunet.errors import InputError
 from attunet.fields import read_json
 from attunet.system.atomic_files import write_text
+from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
