@@ -91,6 +91,7 @@ setup(
             *["jinja2>=3.1", "plotly>=6.0", "ipyniivue>=2.4"],  # reports
             *["playwright>=1.50", "axe-playwright-python>=0.1.4"],  # pages in a browser, where one is installed, and who can read them
             *["wandb>=0.19", "tensorboard>=2.18", "mlflow>=3.1"],  # each tracker is tested with the real package
+            "surface-distance>=0.1",  # the oracle of surface Dice
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
             # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
             "triton>=3.6,<3.8; sys_platform == 'linux'",

@@ -1,4 +1,4 @@
-"""How good a label map is: counts first, then ratios; overlap from the confusion matrix, distances from the surfaces.
+"""Metrics of a label map: overlap from the confusion matrix, distances from the surfaces. Counts are summed before ratios are taken.
 
 Conventions for empty masks, the same everywhere:
 
@@ -19,15 +19,24 @@ import numpy as np
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError
 from attunet.metrics.surface import SurfaceDistances, surface_distances
+from attunet.metrics.surface_dice import surface_dice
 
-SURFACE_DICE_TOLERANCE_MM = 3.0  # what the Medical Segmentation Decathlon allows for kidneys and spleen
+SURFACE_DICE_TOLERANCE_MM = 3.0  # the tolerance of the Medical Segmentation Decathlon for kidneys and spleen
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count every pair of classes: int64 (K, K), rows the truth, columns the prediction; ignored voxels are dropped.
+    """Count every pair of classes.
 
-    prediction, truth: class indices of one shape, integers or booleans. Raises InputError for other types or shapes and for indices
-    outside 0..K-1.
+    Args:
+        prediction: class indices, integers or booleans.
+        truth: class indices of the same shape; voxels with the ignore label are dropped.
+        num_classes: K, with the background.
+
+    Returns:
+        int64 `(K, K)`, rows the truth, columns the prediction.
+
+    Raises:
+        InputError: other types, two shapes, or indices outside 0 to K - 1.
     """
     _check_shapes(prediction, truth)
     for name, array in (("prediction", prediction), ("truth", truth)):
@@ -70,7 +79,7 @@ def pixel_accuracy(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CaseMetrics:
-    """One case in 3D: counts over all K classes, and every metric per foreground class, float64 (K - 1,)."""
+    """Metrics of one case in 3D: counts over all K classes `(K, K)`, and every metric per foreground class, float64 `(K - 1,)`."""
 
     counts: np.ndarray
     dice: np.ndarray
@@ -94,11 +103,26 @@ def case_metrics(
 ) -> CaseMetrics:
     """Every metric of one case on its native grid.
 
-    prediction, truth: class indices (X, Y, Z); spacing: voxel size along their axes in mm.
+    Args:
+        prediction: class indices `(X, Y, Z)`.
+        truth: class indices of the same shape.
+        spacing: voxel size along the axes in mm.
+        num_classes: K, with the background.
+        tolerance_mm: tolerance of surface Dice.
+
+    Raises:
+        InputError: shapes, indices or spacing do not fit.
+
+    Example:
+        >>> labels = np.zeros((8, 8, 4), np.uint8)
+        >>> labels[2:6, 2:6, 1:3] = 1
+        >>> case_metrics(labels, labels, (1.5, 1.5, 5.0), 2).dice
+        array([1.])
     """
     counts = confusion(prediction, truth, num_classes)
     counted = truth != IGNORE_LABEL
-    distances = [surface_distances((prediction == k) & counted, truth == k, spacing) for k in range(1, num_classes)]
+    masks = [((prediction == k) & counted, truth == k) for k in range(1, num_classes)]
+    distances = [surface_distances(*pair, spacing) for pair in masks]
 
     def each(value: Callable[[SurfaceDistances], float]) -> np.ndarray:
         return np.array([value(d) for d in distances], dtype=np.float64)
@@ -115,7 +139,7 @@ def case_metrics(
         hd95_mm=each(lambda d: d.hd95),
         assd_mm=assd_mm,
         mssd_mm=mssd_mm,
-        surface_dice=each(lambda d: d.surface_dice(tolerance_mm)),
+        surface_dice=np.array([surface_dice(*pair, spacing, tolerance_mm) for pair in masks]),
         chaos_score=chaos_score(dice, ravd_percent, assd_mm, mssd_mm, in_both=in_both[1:]),
     )
 
@@ -126,8 +150,10 @@ def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray,
     Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021). Dice below 0.8, RAVD above 5 %,
     ASSD above 15 mm and MSSD above 60 mm give no points. An undefined Dice gives NaN.
 
-    in_both: bool, whether the class is in truth and prediction. In one alone it gets 0, however small the image whose diagonal stands
-    for its distances.
+    Args:
+        dice, ravd_percent, assd_mm, mssd_mm: per class, `(K - 1,)`.
+        in_both: True for a class in truth and prediction. A class in one alone gets 0 points, however small the image is whose diagonal
+            replaces its distances.
     """
     dice, ravd_percent, assd_mm, mssd_mm = (np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm))
     points = (

@@ -11,11 +11,16 @@ from attunet.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """From every surface voxel of one mask to the nearest surface voxel of the other, float64 (n,) in mm.
+    """Distances from every surface voxel of one mask to the nearest surface voxel of the other.
 
-    A surface voxel belongs to the mask and has one of its 6 neighbours outside; outside the image counts as outside.
-    Where one mask is empty nothing is near: the arrays are empty and `missing_mm` is the diagonal of the image.
-    Where both are, `missing_mm` is NaN. Otherwise it is None.
+    A surface voxel belongs to the mask and has one of its 6 neighbours inside the image and outside the mask. The edge of the image is no
+    surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its surface elsewhere. Only a mask that has no
+    surface voxel then, because it fills the image, is given the edge of the image as its surface.
+
+    Args:
+        prediction_to_truth: float64 `(n,)` in mm, empty if either mask is.
+        truth_to_prediction: the same in the other direction.
+        missing_mm: the diagonal of the image where one mask is empty, NaN where both are, otherwise None.
     """
 
     prediction_to_truth: np.ndarray
@@ -24,28 +29,20 @@ class SurfaceDistances:
 
     @property
     def hd95(self) -> float:
-        """The larger of the two directed 95th percentiles (interpolated linearly), which is also MONAI's definition."""
+        """95th-percentile Hausdorff distance: the larger of the two directed 95th percentiles, interpolated linearly."""
         if self.missing_mm is not None:
             return self.missing_mm
         return float(max(np.percentile(self.prediction_to_truth, 95), np.percentile(self.truth_to_prediction, 95)))
 
     @property
     def assd(self) -> float:
-        if self.missing_mm is not None:
-            return self.missing_mm
-        return float(self._both.mean())
+        """Average symmetric surface distance: the mean over the voxels of both surfaces together."""
+        return float(self._both.mean()) if self.missing_mm is None else self.missing_mm
 
     @property
     def mssd(self) -> float:
-        if self.missing_mm is not None:
-            return self.missing_mm
-        return float(self._both.max())
-
-    def surface_dice(self, tolerance_mm: float) -> float:
-        """Share of the voxels of both surfaces that lie at most `tolerance_mm` from the other surface."""
-        if self.missing_mm is not None:
-            return float("nan") if np.isnan(self.missing_mm) else 0.0
-        return float(np.mean(self._both <= tolerance_mm))
+        """Maximum symmetric surface distance, which is the Hausdorff distance."""
+        return float(self._both.max()) if self.missing_mm is None else self.missing_mm
 
     @property
     def _both(self) -> np.ndarray:
@@ -53,26 +50,25 @@ class SurfaceDistances:
 
 
 def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
-    """Distances between the surfaces of two masks of one shape, 2D or 3D; spacing: voxel size along their axes in mm.
+    """Distances between the surfaces of two masks.
 
-    An axis of length 1 has no neighbours to look at: an image stored as a volume of one slice is measured as an image.
-    Raises InputError for other shapes and for a spacing that is not finite and above 0.
+    Args:
+        prediction: mask of one shape with the truth, 2D or 3D. An axis of length 1 is left out: an image stored as a volume of one slice
+            is measured as an image.
+        truth: the true mask.
+        spacing: voxel size along the axes in mm.
+
+    Raises:
+        InputError: masks and spacing do not fit together.
     """
-    prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
-    if prediction.shape != truth.shape or len(spacing) != truth.ndim:
-        raise InputError(f"masks and spacing must have one shape, got {prediction.shape}, {truth.shape} and {len(spacing)} spacings")
-    if not all(0 < s < np.inf for s in spacing):
-        raise InputError(f"spacing: every voxel size must be finite and above 0 mm, got {tuple(map(float, spacing))}")
-    wide = [n > 1 for n in truth.shape]
-    sampling = [float(s) for s, w in zip(spacing, wide, strict=True) if w]
-    prediction, truth = prediction.squeeze(), truth.squeeze()
+    prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):
         diagonal = float(np.linalg.norm([n * s for n, s in zip(truth.shape, sampling, strict=True)]))
         nothing = np.zeros(0)
         return SurfaceDistances(nothing, nothing, diagonal if prediction.any() or truth.any() else float("nan"))
     if truth.ndim == 0:  # an image of one voxel, set in both
         return SurfaceDistances(np.zeros(1), np.zeros(1))
-    box = _bounding_box(prediction | truth)  # tight: outside it both masks are empty, so its border is outside as well
+    box = _box_with_margin(prediction | truth)
     of_prediction, of_truth = _surface(prediction[box]), _surface(truth[box])
     return SurfaceDistances(
         prediction_to_truth=ndimage.distance_transform_edt(~of_truth, sampling=sampling)[of_prediction],
@@ -80,11 +76,26 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     )
 
 
+def check_masks(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """The masks as booleans without axes of length 1, and the spacing of the other axes.
+
+    Raises InputError for two shapes, or a spacing that is not finite and above 0.
+    """
+    prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+    if prediction.shape != truth.shape or len(spacing) != truth.ndim:
+        raise InputError(f"masks and spacing must have one shape, got {prediction.shape}, {truth.shape} and {len(spacing)} spacings")
+    if not all(0 < s < np.inf for s in spacing):
+        raise InputError(f"spacing: every voxel size must be finite and above 0 mm, got {tuple(map(float, spacing))}")
+    sampling = [float(s) for s, n in zip(spacing, truth.shape, strict=True) if n > 1]
+    return prediction.squeeze(), truth.squeeze(), sampling
+
+
 def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)  # a cross of 6 neighbours, and a border value of 0, are scipy's defaults
+    inner = mask & ~ndimage.binary_erosion(mask, border_value=1)  # scipy's default structure is the cross of 6 neighbours
+    return inner if inner.any() else mask & ~ndimage.binary_erosion(mask)
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    assert box is not None
-    return tuple(box)
+def _box_with_margin(mask: np.ndarray) -> tuple[slice, ...]:
+    """The box around a mask with one more voxel on each side, so that only the image's own edge is an edge of the box."""
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

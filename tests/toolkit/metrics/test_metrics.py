@@ -17,6 +17,7 @@ from attunet.metrics.overlap import (
     recall_from_confusion,
 )
 from attunet.metrics.surface import surface_distances
+from attunet.metrics.surface_dice import surface_dice
 
 SPACING = (1.5, 2.0, 7.0)
 
@@ -31,10 +32,6 @@ def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
 
 def mssd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
     return surface_distances(prediction, truth, spacing).mssd
-
-
-def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance_mm: float = 3.0) -> float:
-    return surface_distances(prediction, truth, spacing).surface_dice(tolerance_mm)
 
 
 def ravd(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -94,7 +91,7 @@ def test_a_voxel_has_a_size(size: float, axis: int) -> None:
 def test_equal_masks_are_perfect() -> None:
     mask = box(3, 4, 2, 8, 7, 5)
     assert (hd95(mask, mask, SPACING), assd(mask, mask, SPACING), mssd(mask, mask, SPACING), ravd(mask, mask)) == (0, 0, 0, 0)
-    assert surface_dice(mask, mask, SPACING) == 1
+    assert surface_dice(mask, mask, SPACING, 1) == 1
 
 
 def test_distances_are_in_mm_along_the_right_axis() -> None:
@@ -105,7 +102,13 @@ def test_distances_are_in_mm_along_the_right_axis() -> None:
     above = np.roll(plate, 2, axis=2)
     for metric in (hd95, assd, mssd):
         assert metric(above, plate, SPACING) == pytest.approx(14)
-    assert (surface_dice(above, plate, SPACING, 13.9), surface_dice(above, plate, SPACING, 14)) == (0, 1)
+    assert (
+        surface_dice(above, plate, SPACING, 6.9)
+        < 0.5
+        < surface_dice(above, plate, SPACING, 7)
+        < surface_dice(above, plate, SPACING, 14)
+        == 1
+    )
 
 
 def test_one_far_voxel_moves_the_maximum_and_not_the_95th_percentile() -> None:
@@ -125,13 +128,23 @@ def test_average_distance_weighs_surface_voxels_and_not_directions() -> None:
     assert hd95(prediction, truth, (1, 1)) == pytest.approx(3.8)
 
 
-def test_the_border_of_the_image_is_a_surface() -> None:
-    """A mask that fills the image still has a surface, so a hole in its middle is measured from the border too."""
+def test_the_edge_of_the_image_is_no_surface() -> None:
+    """An organ that the image cuts has its surface where it ends, not where the image does."""
+    cut = box(0, 4, 3, 8, 8, 4)
+    whole = box(6, 4, 3, 8, 8, 4)
+    shorter = box(0, 4, 3, 6, 8, 4)
+    assert mssd(shorter, cut, SPACING) == pytest.approx(2 * 1.5)
+    # At the edge nothing is a surface: each of the two tubes has one end of 8 x 4 voxels, the block has two.
+    assert len(surface_distances(cut, cut, SPACING).truth_to_prediction) == 8 * 8 * 4 - 7 * 6 * 2
+    assert len(surface_distances(whole, whole, SPACING).truth_to_prediction) == 8 * 8 * 4 - 6 * 6 * 2
+
+
+def test_a_mask_that_fills_the_image_has_the_edge_as_its_surface() -> None:
     full = np.ones((7, 7, 7), dtype=bool)
     hollow = full.copy()
     hollow[3, 3, 3] = False
-    assert mssd(hollow, full, (1, 1, 1)) == pytest.approx(2)  # from a voxel beside the hole to the border
     assert assd(full, full, (1, 1, 1)) == 0
+    assert mssd(hollow, full, (1, 1, 1)) == pytest.approx(np.hypot(np.hypot(3, 3), 2))  # from a corner to a voxel beside the hole
 
 
 def test_one_slice_is_measured_as_an_image() -> None:
@@ -149,8 +162,8 @@ def test_conventions_for_empty_masks() -> None:
         assert np.isnan(metric(nothing, nothing, SPACING))
         assert metric(some, nothing, SPACING) == pytest.approx(diagonal)
         assert metric(nothing, some, SPACING) == pytest.approx(diagonal)
-    assert np.isnan(surface_dice(nothing, nothing, SPACING))
-    assert surface_dice(some, nothing, SPACING) == surface_dice(nothing, some, SPACING) == 0
+    assert np.isnan(surface_dice(nothing, nothing, SPACING, 3))
+    assert surface_dice(some, nothing, SPACING, 3) == surface_dice(nothing, some, SPACING, 3) == 0
     assert np.isnan(ravd(nothing, nothing))
     assert np.isnan(ravd(some, nothing))
     assert ravd(nothing, some) == 100

@@ -1,4 +1,7 @@
-"""MONAI as an oracle for the metrics, on random masks and on real ones."""
+"""Other implementations as oracles for the metrics: MONAI, surface-distance, and the evaluation of the CHAOS challenge.
+
+MONAI counts the edge of the image as surface, so its masks are compared inside a margin.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from attunet.metrics.overlap import case_metrics, confusion, dice_from_confusion
+from attunet.metrics.surface import surface_distances
+from attunet.metrics.surface_dice import surface_dice
 
 monai_metrics = pytest.importorskip("monai.metrics", reason="MONAI, the oracle, is not installed")
 torch = pytest.importorskip("torch", reason="MONAI needs torch")
@@ -28,6 +33,7 @@ def compare_with_monai(prediction: np.ndarray, truth: np.ndarray, spacing: tuple
     def one_hot(labels: np.ndarray) -> "torch.Tensor":
         return torch.from_numpy(np.stack([labels == k for k in range(num_classes)])[None].astype(np.float32))
 
+    prediction, truth = np.pad(prediction, 1), np.pad(truth, 1)
     p, t = one_hot(prediction), one_hot(truth)
     ours = case_metrics(prediction, truth, spacing, num_classes, tolerance_mm=TOLERANCE_MM)
     options = {"include_background": False, "spacing": list(spacing)}
@@ -35,7 +41,7 @@ def compare_with_monai(prediction: np.ndarray, truth: np.ndarray, spacing: tuple
         "hd95_mm": monai_metrics.compute_hausdorff_distance(p, t, percentile=95, **options),
         "mssd_mm": monai_metrics.compute_hausdorff_distance(p, t, **options),
         "assd_mm": monai_metrics.compute_average_surface_distance(p, t, symmetric=True, **options),
-        "surface_dice": monai_metrics.compute_surface_dice(p, t, [TOLERANCE_MM] * (num_classes - 1), **options),
+        "surface_dice": monai_metrics.compute_surface_dice(p, t, [TOLERANCE_MM] * (num_classes - 1), use_subvoxels=True, **options),
         "dice": monai_metrics.compute_dice(p, t, include_background=False),
     }
     for name, value in theirs.items():
@@ -65,3 +71,41 @@ def test_real_masks_agree_with_monai(real_cases: Path) -> None:
         prediction[5:8, 5:8, 3] = 1
         assert len(np.unique(truth)) == 5, path.name
         compare_with_monai(prediction, truth, spacing, 5)
+
+
+@pytest.fixture
+def surface_distance(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """PyPI's surface-distance, with the names of NumPy 1 and old SciPy that it calls."""
+    monkeypatch.setattr(np, "Inf", np.inf, raising=False)
+    for namespace in ("filters", "morphology"):
+        monkeypatch.setattr(ndimage, namespace, ndimage, raising=False)
+    return pytest.importorskip("surface_distance.metrics", reason="surface-distance, the oracle, is not installed")
+
+
+@pytest.mark.parametrize("tolerance_mm", [0.0, 1.4, 2.0, 3.0, 8.1])
+@pytest.mark.parametrize("shape", [(31, 24, 12), (31, 24)])
+def test_surface_dice_is_that_of_the_decathlon(surface_distance: Any, shape: tuple[int, ...], tolerance_mm: float) -> None:
+    """Masks that the image cuts, and an organ that touches an edge with half of its surface."""
+    spacing = (1.4, 1.7, 8.0)[: len(shape)]
+    for seed in range(4):
+        prediction, truth = (ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal(shape), 3) > 0.02 for k in (0, 50))
+        distances = surface_distance.compute_surface_distances(truth, prediction, spacing)
+        expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)
+        assert surface_dice(prediction, truth, spacing, tolerance_mm) == pytest.approx(expected, abs=1e-12)
+
+
+def chaos_assd_and_mssd(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Surfaces and distances as the challenge's evaluation takes them: erosion with the outside set, nearest points by a tree."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    points = [np.argwhere(m & ~ndimage.binary_erosion(m, cross, border_value=1)) * np.array(spacing) for m in (prediction, truth)]
+    both = np.concatenate([spatial.KDTree(points[1]).query(points[0])[0], spatial.KDTree(points[0]).query(points[1])[0]])
+    return float(both.mean()), float(both.max())
+
+
+def test_distances_are_those_of_the_chaos_challenge_where_the_image_cuts_an_organ() -> None:
+    for seed in range(6):
+        noise = [ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal((31, 24, 12)), 4) for k in (0, 50)]
+        prediction, truth = noise[0] > 0, noise[0] + 0.3 * noise[1] > 0
+        assert truth[0].any() or truth[:, :, -1].any(), "the image must cut the organ"
+        measured = surface_distances(prediction, truth, (1.4, 1.7, 8.0))
+        np.testing.assert_allclose((measured.assd, measured.mssd), chaos_assd_and_mssd(prediction, truth, (1.4, 1.7, 8.0)), rtol=1e-12)
