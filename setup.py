@@ -53,8 +53,7 @@ setup(
         ],
         "dicom": [
             "pydicom>=3.0.2",  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
-            # decoders of compressed series: JPEG and JPEG-LS, JPEG 2000
-            *["pylibjpeg>=2.1", "pylibjpeg-libjpeg>=2.3", "pylibjpeg-openjpeg>=2.5"],
+            "python-gdcm>=3.0.24",  # decodes compressed series (JPEG, JPEG-LS, JPEG 2000); BSD, where pylibjpeg's decoder is GPL
         ],
         "itk": ["SimpleITK>=2.4"],  # NRRD, MHA and MHD
         "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
@@ -83,7 +82,7 @@ setup(
             *["cyclonedx-python-lib>=9", "pip-audit>=2.7"],  # bills of materials, and known vulnerabilities
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
-            *["pylibjpeg>=2.1", "pylibjpeg-libjpeg>=2.3", "pylibjpeg-openjpeg>=2.5", "SimpleITK>=2.4"],  # and compressed DICOM, NRRD, MHA
+            *["python-gdcm>=3.0.24", "SimpleITK>=2.4"],  # and compressed DICOM, NRRD, MHA
             "openvino>=2025.0",  # its provider is tested like the others
             *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote

@@ -34,6 +34,7 @@ PURPOSES = {
     "wandb": ("a tracker, where it is asked for", "no tracker"),
     "tqdm": ("the progress bar", "no progress bar"),
     "psutil": ("free memory", "data are streamed where they would fit"),
+    "python-gdcm": ("decoding compressed DICOM", "a compressed series is refused"),
     "pydicom": ("reading DICOM", "a series is refused or read with a wrong geometry"),
     "pillow": ("reading PNG, TIFF and JPEG", "a picture is refused or read wrongly"),
 }

@@ -201,7 +201,7 @@ def add_bytes(name: str, attack: str, data: Callable[[], bytes], *, refused: boo
 add_bytes("bomb.png", "10 gigapixels of zeros", lambda: png(100_000, 100_000, zlib.compress(bytes(2**24), 9)))
 add_bytes("cut.png", "pixels that end early", lambda: png(64, 64, zlib.compress(bytes(64 * 65))[:10]))
 add_bytes("no-pixels.png", "a size of zero", lambda: png(0, 10, zlib.compress(b"")))
-add_bytes("loop.tif", "a directory of images that leads back to itself", lambda: tiff_loop())
+add_bytes("loop.tif", "a directory of images that leads back to itself", lambda: tiff_loop(), refused=False)
 add_bytes("outside.tif", "strips that lie behind the file", lambda: tiff(offset=2**31))
 add_bytes("bomb.tif", "a size of 4 gigapixels", lambda: tiff(width=65_000, height=65_000))
 add_bytes("noise.jpg", "random bytes behind a JPEG marker", lambda: b"\xff\xd8\xff\xe0" + np.random.default_rng(2).bytes(3000))
