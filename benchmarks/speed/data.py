@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.made_store import generated_store, repeated_store
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.generated_store import generated_store, repeated_store
+from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
 from attunet.loading.loader import Loader
@@ -99,7 +99,7 @@ def _row(
         "tier": name,
         "num_slices": size,
         "store_mb": bytes_on_disk / 1e6,
-        **{f"slices_per_s_p{p}": float(np.percentile(rates, p)) for p in (20, 50, 80)},
+        **percentile_fields(rates, "slices_per_s_p{}"),
         "times_resident": float(np.median(rates) / np.median([m["slices_per_s"] for m in resident])),
         "first_batch_s": float(np.median([m["first_batch_s"] for m in measured])),
         "resident_mb_middle": max(m["resident_mb_middle"] for m in measured),

@@ -1,14 +1,12 @@
-"""What `attunet.benchmarks.speed.gate` measures: single gates, the whole network, and the memory of its training step, as JSON values."""
+"""Measurements of `attunet.benchmarks.speed.gate`: single gates, the whole network, and the memory of its training step."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attunet.benchmarks.speed.gate_measures import Call, held_bytes, peak_bytes, time_calls
+from attunet.benchmarks.speed.operation_measures import Call, copy_call, held_bytes, measure_calls, peak_bytes
 from attunet.models import AttentionGate, AttentionUNet
 from attunet.ops.attention_gate import choose_backend
 
@@ -54,8 +52,8 @@ def measure_gate(settings: Settings, level: int, compiled: bool) -> list[dict[st
                 gate = AttentionGate(channels, channels, backend=backend).to(settings.device)
                 calls[name] = _gate_call(_compiled(gate) if name == "compile" else gate, x, g, grad_out if mode == "training" else None)
         moved = TENSORS_MOVED[mode] * grad_out.numel() * grad_out.element_size()
-        calls["copy"] = _copy_call(moved, settings.device)
-        for row in _measure(calls, settings):
+        calls["copy"] = copy_call(moved, settings.device)
+        for row in measure_calls(calls, settings.device, settings.seconds):
             speed = {"bytes": moved, "gb_per_s": moved / 1e6 / row["ms_p50"]}
             rows.append({"level": level, "channels": channels, "shape": list(shape), "mode": mode, **row, **speed})
         copy_ms = rows[-1]["ms_p50"]
@@ -66,22 +64,25 @@ def measure_gate(settings: Settings, level: int, compiled: bool) -> list[dict[st
 
 def measure_network(settings: Settings, compiled: bool) -> list[dict[str, Any]]:
     """Rows of inference and of a training step (forward, cross entropy, backward) of the whole network."""
-    contenders = {"eager": ("reference", False), "fused": (settings.fused_backend, False)}
+    variants = {"eager": ("reference", False), "fused": (settings.fused_backend, False)}
     if compiled:
-        contenders |= {"compile": ("reference", True), "compile with fused": (settings.fused_backend, True)}
+        variants |= {"compile": ("reference", True), "compile with fused": (settings.fused_backend, True)}
     rows = []
     for mode in MODES:
         torch._dynamo.reset()
         calls = {}
-        for name, (backend, compiling) in contenders.items():
+        for name, (backend, compiling) in variants.items():
             network = _network(settings, backend).train(mode == "training")
             calls[name] = _network_call(settings, _compiled(network) if compiling else network, mode == "training")
-        rows += [{"mode": mode, **row, "slices_per_s": 1000 * settings.batch_size / row["ms_p50"]} for row in _measure(calls, settings)]
+        rows += [
+            {"mode": mode, **row, "slices_per_s": 1000 * settings.batch_size / row["ms_p50"]}
+            for row in measure_calls(calls, settings.device, settings.seconds)
+        ]
     return rows
 
 
 def measure_memory(settings: Settings) -> dict[str, float]:
-    """Of a training step: what eager and fused keep at the end of the forward pass, their peaks, and both savings beside that by hand."""
+    """Memory of a training step, eager and fused: kept after the forward pass, peak, and both savings beside the calculated one."""
     memory = {"expected_saving_mb": expected_saving_bytes(settings) / 1e6}
     for name, backend in {"eager": "reference", "fused": settings.fused_backend}.items():
         network = _network(settings, backend)
@@ -95,8 +96,8 @@ def measure_memory(settings: Settings) -> dict[str, float]:
 
 
 def expected_saving_bytes(settings: Settings) -> int:
-    """What eager gates keep besides their inputs until the backward pass: the hidden features, half as many as the skip's channels,
-    and alpha; under autocast also the 16-bit copies of the weights."""
+    """Bytes that eager gates save besides their inputs: hidden features (half as many as the skip's channels) and alpha; under autocast
+    also the 16-bit copies of the weights."""
     total, element_size = 0, DTYPES[settings.dtype].itemsize
     for level in range(DEPTH):
         channels, pixels = settings.width * 2**level, settings.batch_size * (settings.size // 2**level) ** 2
@@ -105,36 +106,12 @@ def expected_saving_bytes(settings: Settings) -> int:
     return total
 
 
-def _measure(calls: dict[str, Call], settings: Settings) -> list[dict[str, Any]]:
-    """A row for each call, `eager` among them, with which the others are compared. The first call, which compiles, is timed apart."""
-    first_s = {}
-    for name, call in calls.items():
-        began = time.perf_counter()
-        call()
-        first_s[name] = time.perf_counter() - began
-    times = dict(zip(calls, time_calls(list(calls.values()), settings.device, settings.seconds), strict=True))
-    rows = []
-    for name, seconds in times.items():
-        p20, p50, p80 = (float(v) for v in np.percentile(1000 * seconds, (20, 50, 80)))
-        peak = None if name == "copy" else peak_bytes(calls[name], settings.device) / 1e6
-        row = {"by": name, "runs": len(seconds), "ms_p20": p20, "ms_p50": p50, "ms_p80": p80}
-        speed_up = float(np.median(times["eager"]) / np.median(seconds))
-        rows.append({**row, "times_as_fast_as_eager": speed_up, "peak_mb": peak, "first_call_s": first_s[name]})
-    return rows
-
-
 def _gate_call(gate: nn.Module, x: Tensor, g: Tensor, grad_out: Tensor | None) -> Call:
     """Inference, or with `grad_out` forward and backward to x, g and the parameters. Parameters are float32, as under autocast."""
     if grad_out is None:
         return torch.no_grad()(lambda: gate(x, g))
     inputs = [x.detach().requires_grad_(), g.detach().requires_grad_(), *gate.parameters()]
     return lambda: torch.autograd.grad(gate(*inputs[:2])[0], inputs, grad_out)
-
-
-def _copy_call(moved: int, device: str) -> Call:
-    source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
-    return lambda: target.copy_(source)
 
 
 def _compiled(module: nn.Module) -> Any:

@@ -9,7 +9,6 @@ that no form is timed that computes something else.
 import argparse
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,15 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.contenders import Contender, Subject, fresh_network, on_cpu, on_gpu
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.inference_forms import Form, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.program import add_output_options, latency_row, run_program
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.system.environment import environment
+from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
 
-PERCENTILES = (20, 50, 80, 95, 99)
 RATIOS = {  # name: the slower one expected, the faster one expected
     "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
     "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
@@ -49,23 +48,23 @@ def measure(
     runs: int = 200,
     seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """Rows and ratios. only: names of contenders, all by default; one that does not load is in `skipped`, with the reason."""
+    """Rows and ratios. only: names of forms, all by default; one that does not load is in `skipped`, with the reason."""
     makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
     if unknown := [name for name in only if name not in makers]:
         raise InputError(f"--only: must be of {'; '.join(makers)}, got {unknown[0]!r}")
-    contenders: dict[str, Contender] = {}
+    forms: dict[str, Form] = {}
     skipped, load_ms = {}, {}
     for name in only or makers:
         began = time.perf_counter()
         try:
-            contenders[name] = makers[name]()
+            forms[name] = makers[name]()
         except (InputError, RunError) as error:
             skipped[name] = str(error)
             logger.info(f"skipped: {name}: {error}")
         load_ms[name] = 1000 * (time.perf_counter() - began)
-    if not contenders:
+    if not forms:
         raise RunError("inference: nothing could be loaded")
-    rows = [row for batch in batch_sizes for row in _time(contenders, subject.slices(batch), runs, seconds)]
+    rows = [row for batch in batch_sizes for row in _time(forms, subject.slices(batch), runs, seconds)]
     settings = {
         "runs": runs,
         "seconds": seconds if math.isfinite(seconds) else None,
@@ -83,31 +82,29 @@ def measure(
     }
 
 
-def _time(contenders: Mapping[str, Contender], slices: np.ndarray, runs: int, seconds: float) -> list[dict[str, Any]]:
-    expected = next(iter(contenders.values())).logits(slices)
+def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[dict[str, Any]]:
+    expected = next(iter(forms.values())).logits(slices)
     size = float(np.sqrt(np.mean(np.square(expected))))
     calls, first_ms, differences = [], [], []
-    for contender in contenders.values():
+    for form in forms.values():
         began = time.perf_counter()
-        got = contender.logits(slices)  # compiles, and chooses algorithms
+        got = form.logits(slices)  # compiles, and chooses algorithms
         first_ms.append(1000 * (time.perf_counter() - began))
         differences.append(float(np.sqrt(np.mean(np.square(got - expected)))) / size)
-        calls.append(contender.timed_call(slices))
+        calls.append(form.timed_call(slices))
     timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
     baseline = float(np.median(timed[0]))
     return [
         {
             "name": name,
-            "options": dict(contender.options),
+            "options": dict(form.options),
             "shape": list(slices.shape),
-            "runs": len(times),
             "first_ms": first,
-            **{f"p{p}_ms": float(np.percentile(1000 * times, p)) for p in PERCENTILES},
-            "slices_per_s": float(len(slices) * len(times) / times.sum()),
+            **latency_row(times, len(slices)),
             "times_the_first": baseline / float(np.median(times)),
             "logits_differ_by": difference,
         }
-        for (name, contender), times, first, difference in zip(contenders.items(), timed, first_ms, differences, strict=True)
+        for (name, form), times, first, difference in zip(forms.items(), timed, first_ms, differences, strict=True)
     ]
 
 
@@ -141,14 +138,14 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     parser = argparse.ArgumentParser(description="One network in every form, timed in turns.")
     parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, default=64, help="channels of the finest level, 64 by default")
     parser.add_argument("--size", type=int, default=256, help="of the square slices, 256 by default")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=cores, help="of the CPU's contenders, all usable cores by default")
+    parser.add_argument("--threads", type=int, default=cores, help="of the CPU's forms, all usable cores by default")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 and 8 by default, on a GPU 1 and 32")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated")
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")

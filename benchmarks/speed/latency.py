@@ -7,7 +7,6 @@ Loading and the first pass, in which libraries choose their algorithms, are time
 import argparse
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,13 @@ import numpy as np
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, latency_row, run_program
 from attunet.system.environment import environment
+from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-PERCENTILES = (20, 50, 80, 95, 99)
 
 
 def sweep(
@@ -69,10 +68,8 @@ def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int 
                 "provider_options": one.options,
                 "threads": threads,
                 "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
-                "runs": len(times),
                 "first_ms": first,
-                **{f"p{p}_ms": float(np.percentile(1000 * times, p)) for p in PERCENTILES},
-                "slices_per_s": float(batch_size * len(times) / times.sum()),
+                **latency_row(times, batch_size),
                 "times_the_first_model": baseline / float(np.median(times)),
             }
         )
@@ -104,7 +101,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _arguments() -> argparse.Namespace:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
     parser = argparse.ArgumentParser(description="Latency of runs and artefacts over batch sizes and thread counts.")
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")

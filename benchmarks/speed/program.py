@@ -1,18 +1,32 @@
-"""What every benchmark's program does around its measurement: options for output, a table, one JSON line, errors in one line."""
+"""The frame of every benchmark program: output options, rows of timings, a table, one JSON line, errors in one line."""
 
 import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
 
 Results = dict[str, Any]
+LATENCY_PERCENTILES = (20, 50, 80, 95, 99)
+
+
+def percentile_fields(values: np.ndarray | Sequence[float], name: str, percentiles: Sequence[int] = (20, 50, 80)) -> dict[str, float]:
+    """Percentiles of the values as fields of a row; `name` has a place for the percentile: "ms_p{}"."""
+    return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
+
+
+def latency_row(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
+    """Fields of a row for the seconds of repeated calls on `batch_size` slices: runs, percentiles in ms, slices per second."""
+    throughput = float(batch_size * len(seconds) / seconds.sum())
+    return {"runs": len(seconds), **percentile_fields(1000 * seconds, "p{}_ms", LATENCY_PERCENTILES), "slices_per_s": throughput}
 
 
 def add_output_options(parser: argparse.ArgumentParser, *, plot: bool = False) -> None:
@@ -29,9 +43,17 @@ def run_program(
     table: Callable[[Results], str],
     draw: Callable[[Results, Path], object] | None = None,
 ) -> None:
-    """Prints what `measure` gives as a table and as one JSON line, with the command that gave it. Exits with 1 or 2 after an error.
+    """Prints the measurements as a table and as one JSON line with the command that made them. Exits with 1 or 2 after an error.
 
-    name: of the module below `attunet.benchmarks.speed`.
+    Args:
+        name: the module below `attunet.benchmarks.speed`.
+        arguments: parsed with `add_output_options`.
+        measure: returns the results as JSON values.
+        table: formats the results for a terminal.
+        draw: draws the results into a picture; None where there is no `--plot`.
+
+    Example:
+        >>> run_program("gate", parser.parse_args(), lambda: benchmark(settings), table, draw)  # doctest: +SKIP
     """
     try:
         with forward_log(lambda line: print(line, file=sys.stderr)):

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.made_store import generated_store
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.generated_store import generated_store
+from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
 from attunet.config import load_config
 from attunet.errors import InputError, RunError
 from attunet.models import build_model
@@ -72,7 +72,7 @@ def _row(count: int, together: list[float], apart: list[float], batch_size: int)
     return {
         "processes": count,
         "lines": len(together),
-        **{f"p{p}_step_ms": 1000 * float(np.percentile(together, p)) for p in (20, 50, 80)},
+        **percentile_fields([1000 * value for value in together], "p{}_step_ms"),
         "compute_ms": 1000 * compute,
         "slices_per_s": batch_size / step,
         "communication_share": max(0.0, 1 - compute / step),

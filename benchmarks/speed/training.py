@@ -1,7 +1,7 @@
 """Training speed beside a plain script and MONAI: `python -m attunet.benchmarks.speed.training [--model] [--width] [--size] [--json FILE]`.
 
 All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What each does is
-written in `training_contestants`. With `--dice D` each goes on until its validation Dice (store's grid, cases left out) is D. Prints a
+written in `training_programs`. With `--dice D` each goes on until its validation Dice (store's grid, cases left out) is D. Prints a
 table and one JSON line; `--plot FILE` draws it.
 """
 
@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,36 +20,37 @@ import nibabel as nib
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.made_store import generated_store
-from attunet.benchmarks.speed.program import add_output_options, run_program
-from attunet.benchmarks.speed.training_contestants import Task
+from attunet.benchmarks.speed.generated_store import generated_store
+from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.benchmarks.speed.training_programs import Task
 from attunet.config import MODELS
 from attunet.errors import RunError
 from attunet.store import Store, open_store
 from attunet.system.environment import environment
+from attunet.system.workers import usable_cores
 
-CONTESTANTS = ("attunet", "attunet-streamed", "plain", "monai")
+PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai")
 
 
-def compare(store: Store, task: Task, *, contestants: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Trains every contestant `rounds` times, in turns. `task` is what they have in common.
+def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Trains every program `rounds` times, in turns. `task` is what they have in common.
 
     Raises RunError when a training fails.
     """
-    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
-        if {"plain", "monai"} & set(contestants):
+        if {"plain", "monai"} & set(programs):
             _write_slices(store, store.split(task.fold)[0], Path(folder))
         for number in range(rounds):
-            for name in contestants:
+            for name in programs:
                 dice = task.dice if number == rounds - 1 else None
-                one = dataclasses.replace(task, contestant=name, store=str(store.path), slices=folder, dice=dice)
+                one = dataclasses.replace(task, program=name, store=str(store.path), slices=folder, dice=dice)
                 measured[name].append(_in_own_process(one, Path(folder)))
     results = [_row(name, rows, task) for name, rows in measured.items()]
     for row in results:
         row["times_plain"] = _ratio(row, results, "plain")
         row["times_monai"] = _ratio(row, results, "monai")
-    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("contestant", "store", "slices")}
+    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
     shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
     return {"environment": environment(), "settings": settings | {"rounds": rounds, "shape": shape}, "results": results}
 
@@ -64,7 +64,7 @@ def _row(name: str, rows: Sequence[dict[str, Any]], task: Task) -> dict[str, Any
         "num_parameters": rows[0]["num_parameters"],
         "slices_per_s": task.batch_size / float(np.median(step_s)),
         "steps_per_s": 1 / float(np.median(step_s)),
-        **{f"step_ms_p{p}": 1000 * float(np.percentile(step_s, p)) for p in (20, 50, 80)},
+        **percentile_fields(1000 * step_s, "step_ms_p{}"),
         "waiting_share": sum(row["waiting_s"] for row in rows) / sum(row["seconds"] for row in rows),
         "peak_memory_mb": max(memory) if memory else None,
         "to_dice": rows[-1]["to_dice"],
@@ -87,10 +87,10 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
 def _in_own_process(task: Task, folder: Path) -> dict[str, Any]:
     written = folder / "task.json"
     written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
-    command = [sys.executable, "-m", "attunet.benchmarks.speed.training_contestants", str(written)]
+    command = [sys.executable, "-m", "attunet.benchmarks.speed.training_programs", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunError(f"{task.contestant}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        raise RunError(f"{task.program}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -141,7 +141,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     parser = argparse.ArgumentParser(description="Training speed of attunet, of a plain script and of MONAI on the same store.")
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
@@ -152,7 +152,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up-steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="each is measured so often, in turns")
     parser.add_argument("--workers", type=int, default=max(0, min(8, cores - 2)), help="worker processes of the others' loaders")
-    parser.add_argument("--only", action="append", choices=CONTESTANTS, help="may be repeated; all that are installed by default")
+    parser.add_argument("--only", action="append", choices=PROGRAMS, help="may be repeated; all that are installed by default")
     parser.add_argument("--dice", type=float, help="also the minutes to this validation Dice")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
@@ -166,17 +166,17 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    contestants = list(dict.fromkeys(arguments.only or CONTESTANTS))
-    if "monai" in contestants and importlib.util.find_spec("monai") is None:
+    programs = list(dict.fromkeys(arguments.only or PROGRAMS))
+    if "monai" in programs and importlib.util.find_spec("monai") is None:
         print("monai is not installed, so it is left out (pip install monai)", file=sys.stderr)
-        contestants.remove("monai")
+        programs.remove("monai")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
-    task = Task(contestant="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
+    task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
 
     def measured() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
             store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
-            return compare(store, task, contestants=contestants, rounds=arguments.rounds)
+            return compare(store, task, programs=programs, rounds=arguments.rounds)
 
     run_program("training", arguments, measured, table, draw)
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from attunet.benchmarks.speed import data
-from attunet.benchmarks.speed.made_store import repeated_store
+from attunet.benchmarks.speed.generated_store import repeated_store
 from attunet.store import Store, open_store
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from attunet.benchmarks.speed.gate import benchmark, draw, table
-from attunet.benchmarks.speed.gate_measures import peak_bytes
 from attunet.benchmarks.speed.gate_runs import Settings, expected_saving_bytes, measure_memory
+from attunet.benchmarks.speed.operation_measures import peak_bytes
 
 COMMAND = [sys.executable, "-m", "attunet.benchmarks.speed.gate"]
 

@@ -10,8 +10,8 @@ from attunet.errors import InputError
 pytest.importorskip("torch", reason="networks are made with torch")
 pytest.importorskip("onnx", reason="artefacts are written with onnx")
 
-from attunet.benchmarks.speed.contenders import Subject, fresh_network
 from attunet.benchmarks.speed.inference import RATIOS, measure, table
+from attunet.benchmarks.speed.inference_forms import Subject, fresh_network
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every contestant really trains, at a tiny size, and the rows say what was measured."""
+"""Every program really trains, at a tiny size, and the rows say what was measured."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attunet.benchmarks.speed import training
-from attunet.benchmarks.speed.training_contestants import Task
+from attunet.benchmarks.speed.training_programs import Task
 from attunet.store import Store
 
 TASK = Task(
@@ -25,10 +25,10 @@ TASK = Task(
 
 
 @pytest.mark.slow
-def test_contestants(small_store: Store, tmp_path: Path) -> None:
-    results = training.compare(small_store, TASK, contestants=training.CONTESTANTS, rounds=1)
+def test_programs(small_store: Store, tmp_path: Path) -> None:
+    results = training.compare(small_store, TASK, programs=training.PROGRAMS, rounds=1)
     ours, streamed, plain, monai = results["results"]
-    assert [row["name"] for row in results["results"]] == list(training.CONTESTANTS)
+    assert [row["name"] for row in results["results"]] == list(training.PROGRAMS)
     assert ours["num_parameters"] == streamed["num_parameters"] == plain["num_parameters"] != monai["num_parameters"]
     for row in results["results"]:
         assert row["slices_per_s"] == pytest.approx(2 * row["steps_per_s"])

@@ -1,8 +1,10 @@
-"""Time and memory of one call, on the CPU and on a GPU."""
+"""Time and memory of operations, on the CPU and on a GPU."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,25 +12,28 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from attunet.benchmarks.evaluation.timing import time_interleaved
+from attunet.benchmarks.speed.program import percentile_fields
 
 Call = Callable[[], object]
 FLUSH_BYTES = 512 * 2**20  # more than the second-level cache of any GPU
-GPU_RUNS = (20, 500)  # fewest and most
+MIN_GPU_RUNS, MAX_GPU_RUNS = 20, 500
 SLEEP_CYCLES = 4_000_000  # about two milliseconds: longer than it takes to queue a gate
 
 
 def time_calls(calls: Sequence[Call], device: str, seconds: float) -> list[np.ndarray]:
-    """Seconds of every run of each call, taking turns; each call gets about `seconds`."""
+    """Seconds of every run of each call; the calls take turns, and each gets about `seconds`."""
     return _time_on_gpu(calls, seconds) if device == "cuda" else time_interleaved(calls, seconds=seconds)
 
 
 def _time_on_gpu(calls: Sequence[Call], seconds: float) -> list[np.ndarray]:
-    """Time between events on the device. Before each run a large buffer is written, which empties the cache as the rest of a network
-    would, and the device sleeps while the processor queues the call: so the device alone is measured, as in a network, where the
-    processor runs ahead."""
+    """Time between events on the device.
+
+    Before each run a large buffer is written, which empties the cache as the rest of a network would, and the device sleeps while the
+    processor queues the call, so that only the device is measured.
+    """
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
-    warm = [_gpu_runs([call], flush, GPU_RUNS[0])[0] for call in calls]
-    runs = int(np.clip(seconds / max(np.median(w) for w in warm), *GPU_RUNS))
+    warm = [_gpu_runs([call], flush, MIN_GPU_RUNS)[0] for call in calls]
+    runs = int(np.clip(seconds / max(np.median(w) for w in warm), MIN_GPU_RUNS, MAX_GPU_RUNS))
     return _gpu_runs(calls, flush, runs)
 
 
@@ -45,8 +50,32 @@ def _gpu_runs(calls: Sequence[Call], flush: Tensor, runs: int) -> list[np.ndarra
     return [np.array([start.elapsed_time(end) / 1000 for start, end in of_call]) for of_call in events]
 
 
+def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[dict[str, Any]]:
+    """One row for each call: time, speed-up over the call named `eager`, peak memory. The first run, which may compile, is timed apart."""
+    first_s = {}
+    for name, call in calls.items():
+        began = time.perf_counter()
+        call()
+        first_s[name] = time.perf_counter() - began
+    times = dict(zip(calls, time_calls(list(calls.values()), device, seconds), strict=True))
+    rows = []
+    for name, times_s in times.items():
+        peak = None if name == "copy" else peak_bytes(calls[name], device) / 1e6
+        row = {"by": name, "runs": len(times_s), **percentile_fields(1000 * times_s, "ms_p{}")}
+        speed_up = float(np.median(times["eager"]) / np.median(times_s))
+        rows.append({**row, "times_as_fast_as_eager": speed_up, "peak_mb": peak, "first_call_s": first_s[name]})
+    return rows
+
+
+def copy_call(moved: int, device: str) -> Call:
+    """A call that copies half of `moved` bytes, so that it reads and writes `moved` in all."""
+    source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return lambda: target.copy_(source)
+
+
 def held_bytes(step: Call, network: nn.Module) -> int:
-    """Bytes that the forward passes within `step` keep for their backward passes, besides the network's own parameters."""
+    """Bytes that forward passes in `step` save for their backward passes, without the network's own parameters."""
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
 
@@ -62,7 +91,7 @@ def held_bytes(step: Call, network: nn.Module) -> int:
 
 
 def peak_bytes(call: Call, device: str) -> int:
-    """The most bytes of tensors that the call holds at once, beyond those that were there before it."""
+    """Largest number of bytes of tensors that the call holds at once, beyond those allocated before it."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -80,7 +109,7 @@ def peak_bytes(call: Call, device: str) -> int:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """The profiler's library announces each start and stop there, from C++; errors are raised as ever."""
+    """Silences the profiler's C++ library, which prints each start and stop; errors are still raised."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

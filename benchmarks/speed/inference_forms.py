@@ -30,7 +30,7 @@ CALIBRATION_BATCHES = 2  # of slices; the scales do not change the time
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class Form:
     """logits: slices float32 (N, C, H, W) to logits, from and to the host. timed_call: a call that is one finished pass."""
 
     logits: Callable[[np.ndarray], np.ndarray]
@@ -38,7 +38,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Make = Callable[[], Contender]
+Make = Callable[[], Form]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: i
 
 
 def on_cpu(subject: Subject, *, num_threads: int) -> dict[str, Make]:
-    """What makes the contenders, by name: PyTorch eager first, the baseline."""
+    """What makes the forms, by name: PyTorch eager first, the baseline."""
     torch.set_num_threads(num_threads)
     makers: dict[str, Make] = {
         "PyTorch eager fp32": partial(_torch, subject, "cpu", channels_last=False),
@@ -137,12 +137,12 @@ def on_gpu(subject: Subject) -> dict[str, Make]:
     }
 
 
-def _torch(subject: Subject, device: str, **settings: Any) -> Contender:
+def _torch(subject: Subject, device: str, **settings: Any) -> Form:
     network = TorchNetwork(copy.deepcopy(subject.network), device, **settings)
-    return Contender(network, network.timed_call, network.options)
+    return Form(network, network.timed_call, network.options)
 
 
-def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: int) -> Contender:
+def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: int) -> Form:
     """What a user writes who knows nothing of attunet."""
     path = subject.artefact(precision, pixel_shuffle=pixel_shuffle)
     options = onnxruntime.SessionOptions()
@@ -152,10 +152,10 @@ def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: in
     def logits(slices: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(["logits"], {"slices": slices})[0])
 
-    return Contender(logits, lambda slices: lambda: logits(slices), {"intra_op_num_threads": num_threads})
+    return Form(logits, lambda slices: lambda: logits(slices), {"intra_op_num_threads": num_threads})
 
 
-def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any) -> Contender:
+def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any) -> Form:
     """The up-sampling is the one that `attunet export` chooses for the precision."""
     segmenter = Segmenter(subject.artefact(precision, pixel_shuffle=precision == "int8"), provider=provider, **settings)
     backend = segmenter.backend
@@ -165,4 +165,4 @@ def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any)
             return backend.bound_call(("logits",), slices)
         return lambda: segmenter.logits(slices)
 
-    return Contender(segmenter.logits, timed_call, backend.options)
+    return Form(segmenter.logits, timed_call, backend.options)
