@@ -155,7 +155,7 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     used = {path for case in source.cases for path in (*case.images, *case.labels)}
     folders = {path for path in used if path.is_dir()}
     unused = [p for p in files if is_readable(p) and p not in used and folders.isdisjoint(p.parents)]
-    if unused and source.layout not in ("chaos-mr", "chaos-ct"):
+    if unused and not source.notes and source.layout not in ("chaos-mr", "chaos-ct"):
         note = f"{len(unused)} files belong to no case and are left out, first {unused[0].relative_to(source.root)}"
         source = replace(source, notes=(*source.notes, note))
     return source

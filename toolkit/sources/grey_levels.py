@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 MAX_CLASS_GREYS = 16  # more different values are the greys of edges, where few of them have regions
+MAX_RIPPLE = 8  # between neighbours in a region that smoothing has reached
 NEAR = 16  # greys this close to a level are its own
 MAX_EDGE_SHARE = 0.1  # of all pixels, far from every level
 MIN_REGION_SHARE = 0.001  # of all pixels: the region of a class, without its edges
@@ -14,11 +15,15 @@ REACH = 4  # pixels over which smoothing mixes classes
 
 
 def region_sizes(labels: np.ndarray) -> dict[int, int]:
-    """For each grey of a mask `(X, Y, Z)`, the number of pixels whose 3 × 3 neighbourhood has that grey alone."""
-    size = (3, 3, 1)
-    inside = ndimage.minimum_filter(labels, size=size) == ndimage.maximum_filter(labels, size=size)
-    values, counts = np.unique(labels[inside], return_counts=True)
+    """For each grey of a mask `(X, Y, Z)`, the number of pixels in whose 3 × 3 neighbourhood greys hardly differ."""
+    values, counts = np.unique(labels[_is_flat(labels)], return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+
+
+def _is_flat(labels: np.ndarray) -> np.ndarray:
+    size = (3, 3, 1)
+    greys = labels.astype(np.int32)
+    return ndimage.maximum_filter(greys, size=size) - ndimage.minimum_filter(greys, size=size) <= MAX_RIPPLE
 
 
 def find_levels(total: Mapping[int, int], regions: Mapping[int, int]) -> tuple[int, ...]:
@@ -36,8 +41,9 @@ def find_levels(total: Mapping[int, int], regions: Mapping[int, int]) -> tuple[i
         near = all(value <= NEAR or value >= 255 - NEAR for value in total)
         return (0, 255) if near and 0 < stray <= MAX_STRAY_SHARE * total.get(255, 0) else ()
     levels: list[int] = []
-    for value, count in sorted(regions.items(), key=lambda item: -item[1]):
-        if count >= MIN_REGION_SHARE * pixels and all(abs(value - level) > NEAR for level in levels):
+    for value, _ in sorted(regions.items(), key=lambda item: -item[1]):
+        region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
+        if region >= MIN_REGION_SHARE * pixels and all(abs(value - level) > 2 * NEAR for level in levels):
             levels.append(value)
     far = sum(count for value, count in total.items() if all(abs(value - level) > NEAR for level in levels))
     return tuple(sorted(levels)) if len(levels) >= 2 and far <= MAX_EDGE_SHARE * pixels else ()
@@ -53,7 +59,7 @@ def snap(labels: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     distances = np.stack([np.abs(values - level) for level in levels])
     if len(levels) > 2:
         size = (2 * REACH + 1, 2 * REACH + 1, 1)
-        flat = ndimage.minimum_filter(labels, size=(3, 3, 1)) == ndimage.maximum_filter(labels, size=(3, 3, 1))
+        flat = _is_flat(labels)
         for distance in distances:
             near = ndimage.maximum_filter(flat & (distance <= NEAR), size=size)
             distance[~near] += 256

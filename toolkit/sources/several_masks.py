@@ -1,8 +1,8 @@
 """Cases with several masks: objects of one class, or a class for each file."""
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from attunet.errors import InputError
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import MASK_WORD
+
+USUAL_SHARE = 0.8  # a numbered name in fewer of the cases that have such names is an object
 
 
 def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
@@ -38,7 +40,7 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
     if not several:
         return source
     by_folder = all(len({path.parent for path in case.labels}) == len(case.labels) for case in several)
-    names = {case.case: mask_names(case, by_folder) for case in source.cases if case.labels}
+    names = _without_object_numbers({case.case: mask_names(case, by_folder) for case in source.cases if case.labels})
     recurring = Counter(name for case_names in names.values() for name in set(case_names) if name)
     classes = sorted(name for name, count in recurring.items() if count > 1 or len(names) == 1)
     for case in several:
@@ -59,6 +61,21 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
     )
     reading = Decision("mask-files", f"each mask file is a class by its name: {', '.join(values)}")
     return replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
+
+
+def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Names without the numbers of objects: tumour_1 in some cases, but not rib_left_1, which nearly every case has."""
+    cases: defaultdict[str, set[str]] = defaultdict(set)
+    for case, given in names.items():
+        for name in given:
+            cases[name].add(case)
+            cases[_base(name)].add(case)
+    objects = {_base(name) for name in cases if len(cases[name]) < USUAL_SHARE * len(cases[_base(name)]) or len(names) == 1}
+    return {case: [_base(name) if _base(name) in objects else name for name in given] for case, given in names.items()}
+
+
+def _base(name: str) -> str:
+    return re.sub(r"_?\d+$", "", name) if re.search(r"_\d+$", name) else name
 
 
 def _is_chosen(path: Path, chosen: Sequence[str]) -> bool:
@@ -83,8 +100,5 @@ def _plain(name: str, known: Sequence[str]) -> str:
         name = re.sub(rf"(^|(?<=[-_ .])){re.escape(text)}(?=$|[-_ .])", "", name)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # leftMask
     parts = [part for part in re.split(r"[-_ .]+", words) if part]
-    parts = [part for part in parts if not MASK_WORD.fullmatch(part)]
-    while parts and parts[-1].isdigit():
-        parts.pop()
-    text = "_".join(parts)
+    text = "_".join(part for part in parts if not MASK_WORD.fullmatch(part))
     return text if re.search(r"[A-Za-z]", text) else ""

@@ -34,6 +34,7 @@ def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (),
         masks: parts of roles of masks (`--masks`).
     """
     items = [*(path for path in files if is_single_file(path)), *series_folders(files)]
+    sources: list[Source] = []
     for depth in range(1, MAX_DEPTH + 1):
         groups: defaultdict[Path, list[Path]] = defaultdict(list)
         for path in items:
@@ -43,8 +44,8 @@ def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (),
         roles = {folder: _roles_in(root / folder, inside) for folder, inside in groups.items()}
         named = {flat(folder): (folder.parts[-1], group) for folder, group in roles.items()}
         if source := _source(root, "case-folders", "each case has a folder of files by role", named, images, masks):
-            return source
-    return None
+            sources.append(source)
+    return max(sources, key=lambda source: len(source.cases), default=None)
 
 
 def find_bids(root: Path, files: list[Path], images: Sequence[str] = (), masks: Sequence[str] = ()) -> Source | None:
@@ -103,18 +104,18 @@ def _source(
     counts = Counter(role for case in paired for role in groups[case][1])
     channels, decisions = _channels(labelled, counts, images)
     chosen = _mask_roles(counts, masks)
-    cases, left = [], Counter[str]()
+    cases, left = [], list[Path]()
     for case, (patient, roles) in groups.items():
         if not (pictures := [roles[role] for role in channels if role in roles]):
-            left.update(roles)
+            left += roles.values()
             continue
         if len(pictures) < len(channels):
             missing = next(role for role in channels if role not in roles)
             raise InputError(f"{pictures[0]}: {case} has no file {missing}, which other cases have; choose channels with --images NAME,...")
         labels = [roles[role] for role in sorted(roles) if role in chosen]
         cases.append(CaseFiles(case, patient, tuple(pictures), tuple(labels)))
-        left.update(role for role in roles if role not in channels and role not in chosen)
-    notes = [f"{count} files {role} are left out" for role, count in left.most_common(5)]
+        left += [path for role, path in roles.items() if role not in channels and role not in chosen]
+    notes = [f"{len(left)} files of other roles are left out: {', '.join(sorted({path.name for path in left})[:5])}"] if left else []
     if len(channels) > 1:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
     return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes))

@@ -1,0 +1,296 @@
+"""Masks of drawing programs: the store has what was drawn, and prepare says how it was read."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.decisions import parse_choices
+from attunet.errors import InputError
+from attunet.preparation.prepare import prepare
+from attunet.sources.codings import parse_classes
+from attunet.sources.find_cases import SourceOptions
+from attunet.store import Store
+
+Image = pytest.importorskip("PIL.Image")
+RGB = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)}
+
+
+def stored(root: Path, options: SourceOptions = SourceOptions()) -> Store:  # noqa: B008
+    return prepare(root, root.with_name(root.name + "-store"), DataConfig(), options=options, folds=2)
+
+
+def indices(store: Store, case: str) -> np.ndarray:
+    """Class indices (rows, columns) of a picture."""
+    labels = store.read_source(case)[1]
+    assert labels is not None
+    return labels[:, :, 0].T
+
+
+def rules(store: Store) -> set[str]:
+    return {finding["rule"] for finding in store.manifest["findings"] if finding["level"] == "decided"}
+
+
+def set_of(made: SimpleNamespace, root: Path, masks, number: int = 4, **plane) -> list[np.ndarray]:
+    """A set of pictures; `masks(i, labels)` is what is saved as the i-th mask. Returns the true labels."""
+    truth = []
+    for i in range(number):
+        image, labels = made.plane(i, **plane)
+        made.save_picture(root / f"images/p{i}.png", image)
+        saved = masks(i, labels)
+        options = {}
+        if isinstance(saved, tuple):
+            saved, options = saved
+        made.save_picture(root / f"masks/p{i}{options.pop('suffix', '.png')}", saved, **options)
+        truth.append(labels)
+    return truth
+
+
+def palette(labels: np.ndarray, order: tuple[int, ...], extra: tuple[int, ...] = ()) -> "Image.Image":
+    mask = Image.fromarray(np.argsort(order).astype(np.uint8)[labels])
+    mask.putpalette([part for value in order for part in RGB[value]] + list(extra))
+    return mask
+
+
+def test_a_colour_is_a_class_whatever_its_place_in_the_palettes(made: SimpleNamespace, tmp_path: Path) -> None:
+    orders = [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1)]
+    truth = set_of(made, tmp_path / "s", lambda i, labels: palette(labels, orders[i]))
+    store = stored(tmp_path / "s")
+    assert store.classes.names == ("background", "#00ff00", "#ff0000")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), np.array([0, 2, 1])[labels])
+    assert "mask-colours" in rules(store)
+
+
+def test_colours_without_a_palette_are_the_same_classes(made: SimpleNamespace, tmp_path: Path) -> None:
+    def mask(i: int, labels: np.ndarray) -> object:
+        return palette(labels, (2, 0, 1)) if i % 2 else np.array([RGB[v] for v in range(3)], np.uint8)[labels]
+
+    truth = set_of(made, tmp_path / "s", mask)
+    store = stored(tmp_path / "s", SourceOptions(classes=parse_classes("liver=#ff0000,spleen=#00FF00")))
+    assert store.classes.names == ("background", "liver", "spleen")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), labels)
+
+
+def test_palettes_that_agree_keep_their_indices(made: SimpleNamespace, tmp_path: Path) -> None:
+    truth = set_of(made, tmp_path / "s", lambda i, labels: palette(labels * (i != 2), (0, 1, 2)))
+    store = stored(tmp_path / "s")
+    assert (store.classes.values, store.classes.names[1]) == ((0, 1, 2), "label 1")
+    np.testing.assert_array_equal(indices(store, "p0"), truth[0])
+
+
+def test_a_palette_whose_colours_are_all_alike_keeps_its_indices(made: SimpleNamespace, tmp_path: Path) -> None:
+    def mask(_: int, labels: np.ndarray) -> object:
+        image = Image.fromarray(labels)
+        image.putpalette([0, 0, 0] * 256)
+        return image
+
+    truth = set_of(made, tmp_path / "s", mask)
+    assert stored(tmp_path / "s").classes.values == (0, 1, 2)
+    np.testing.assert_array_equal(indices(stored(tmp_path / "s"), "p1"), truth[1])
+
+
+def painted(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    return np.dstack([*np.moveaxis(colours, -1, 0), 255 * (labels > 0)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 40)])
+def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(made: SimpleNamespace, tmp_path: Path, colour: tuple[int, ...]) -> None:
+    truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, np.broadcast_to(colour, (*labels.shape, 3))))
+    store = stored(tmp_path / "s")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+    assert rules(store) == {"alpha-mask"}
+
+
+def test_several_colours_of_paint_on_a_transparent_ground_are_classes(made: SimpleNamespace, tmp_path: Path) -> None:
+    colours = np.array([(77, 66, 55), RGB[1], RGB[2]])
+    truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, colours[labels]))
+    store = stored(tmp_path / "s")
+    np.testing.assert_array_equal(indices(store, "p0"), np.array([0, 2, 1])[truth[0]])
+
+
+def test_grey_paint_and_a_transparent_index_of_a_palette(made: SimpleNamespace, tmp_path: Path) -> None:
+    def mask(i: int, labels: np.ndarray) -> object:
+        if i % 2:
+            return np.dstack([np.full_like(labels, 255), 255 * (labels > 0).astype(np.uint8)])
+        image = Image.fromarray((labels > 0).astype(np.uint8))
+        image.putpalette([255, 255, 255, 255, 255, 255])
+        return image, {"transparency": 0}
+
+    def saved(i: int, labels: np.ndarray) -> object:
+        found = mask(i, labels)
+        return Image.fromarray(found, "LA") if isinstance(found, np.ndarray) else found
+
+    truth = set_of(made, tmp_path / "s", saved)
+    store = stored(tmp_path / "s")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 5, 6, 8])
+def test_photographs_are_turned_as_viewers_turn_them(made: SimpleNamespace, tmp_path: Path, orientation: int) -> None:
+    """The mask was drawn on what people see; a second mask carries the tag itself."""
+    from PIL import ImageOps
+
+    root, tag = tmp_path / "s", Image.Exif()
+    tag[0x0112] = orientation
+    undone = Image.Exif()
+    undone[0x0112] = {5: 5, 6: 8, 8: 6}.get(orientation, orientation)  # the inverse turn
+    for i in range(3):
+        image, labels = made.plane(i, (60, 44, 1), {1: (-0.45, 0.4, 0, 0.33)})
+        turn = Image.fromarray(image)
+        turn.getexif()[0x0112] = undone[0x0112]
+        made.save_picture(root / f"images/p{i}.jpg", ImageOps.exif_transpose(turn).convert("RGB"), exif=tag, quality=95)
+        mask = Image.fromarray(255 * labels)
+        if i == 2:
+            mask.getexif()[0x0112] = undone[0x0112]
+            made.save_picture(root / f"masks/p{i}.png", ImageOps.exif_transpose(mask), exif=tag)
+        else:
+            made.save_picture(root / f"masks/p{i}.png", mask)
+    store = stored(root)
+    for i in range(3):
+        volume, labels = store.read_source(f"p{i}")
+        assert volume.shape == (60, 44, 1)
+        bright = volume.data[0] > 90
+        assert 2 * (bright & (labels > 0)).sum() / (bright.sum() + (labels > 0).sum()) > 0.95
+    assert rules(store) == {"exif-orientation"}
+    if orientation == 3:
+        ignored = stored(root.rename(tmp_path / "t"), SourceOptions(choices=parse_choices(["exif-orientation=ignore"])))
+        assert "exif-orientation" not in rules(ignored)
+
+
+@pytest.mark.parametrize("kind", ["grey", "binary", "16 bits"])
+def test_tiff_samples_are_labels_whatever_the_photometric_tag(made: SimpleNamespace, tmp_path: Path, kind: str) -> None:
+    """White is zero: the samples are stored as they are, and the tag alone would invert them."""
+
+    def mask(_: int, labels: np.ndarray) -> object:
+        image = {"grey": Image.fromarray(labels), "16 bits": Image.fromarray(labels.astype(np.uint16) * 300)}.get(kind)
+        return image or Image.fromarray(labels > 0), {"suffix": ".tif"}
+
+    truth = set_of(made, tmp_path / "s", mask)
+    for path in (tmp_path / "s/masks").iterdir():
+        raw = path.read_bytes()
+        entry = raw.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")
+        path.write_bytes(raw[: entry + 8] + b"\x00" + raw[entry + 9 :])  # as other programs write it: the tag, not the samples
+    store = stored(tmp_path / "s")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0 if kind == "binary" else labels)
+
+
+def smoothed(mask: np.ndarray, factor: int = 4) -> "Image.Image":
+    image, size = Image.fromarray(mask), (mask.shape[1], mask.shape[0])
+    larger = image.resize((factor * size[0], factor * size[1]), Image.Resampling.BICUBIC)
+    return larger.resize(size, Image.Resampling.BILINEAR)
+
+
+NESTED = {1: (-0.1, 0.1, 0, 0.34), 2: (-0.1, 0.1, 0, 0.22)}
+APART = {1: (-0.45, 0.35, 0, 0.34), 2: (0.45, -0.35, 0, 0.3)}
+FOUR = {**APART, 3: (0.5, 0.5, 0, 0.25)}
+
+
+@pytest.mark.parametrize(
+    ("organs", "greys"),
+    [(NESTED, (0, 128, 255)), (APART, (0, 255, 128)), (APART, (0, 100, 200)), (FOUR, (0, 85, 170, 255))],
+)
+def test_greys_with_regions_are_classes_however_smooth_their_edges(made, tmp_path: Path, organs: dict, greys: tuple[int, ...]) -> None:
+    def mask(_: int, labels: np.ndarray) -> object:
+        return smoothed(np.array(greys, np.uint8)[labels])
+
+    truth = set_of(made, tmp_path / "s", mask, shape=(96, 80, 1), organs=organs)
+    store = stored(tmp_path / "s")
+    assert store.classes.values == tuple(sorted(greys))
+    order = np.argsort(np.argsort(greys))
+    for i, labels in enumerate(truth):
+        for value in range(1, len(greys)):
+            a, b = indices(store, f"p{i}") == order[value], labels == value
+            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95, (i, value)
+    assert rules(store) == {"mask-greys"}
+
+
+@pytest.mark.parametrize("values", [(1, 2, 3), (255, 0, 0)])
+def test_a_set_whose_background_nothing_shows_is_asked_about(made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]) -> None:
+    truth = set_of(made, tmp_path / "s", lambda _, labels: np.array(values, np.uint8)[labels])
+    with pytest.raises(InputError, match=f"--classes background={values[0]},NAME="):
+        stored(tmp_path / "s")
+    names = ",".join(f"{name}={value}" for name, value in zip(("background", "a", "b"), dict.fromkeys(values), strict=False))
+    store = stored(tmp_path / "s", SourceOptions(classes=parse_classes(names)))
+    expected = {v: i for i, v in enumerate(dict.fromkeys(values))}
+    np.testing.assert_array_equal(indices(store, "p0"), np.vectorize(lambda v: expected[values[v]])(truth[0]))
+
+
+def test_masks_without_any_foreground_are_refused_in_one_line(made: SimpleNamespace, tmp_path: Path) -> None:
+    set_of(made, tmp_path / "s", lambda _, labels: 0 * labels)
+    with pytest.raises(InputError, match="a mask must have a value besides 0"):
+        stored(tmp_path / "s")
+
+
+def organ_files(made: SimpleNamespace, root: Path, names: dict[str, object], number: int = 3) -> list[np.ndarray]:
+    truth = []
+    for i in range(number):
+        image, labels = made.body(i)
+        made.save_nifti(root / f"s{i:04d}/ct.nii.gz", image)
+        for name, inside in names.items():
+            made.save_nifti(root / f"s{i:04d}/segmentations/{name}.nii.gz", inside(labels).astype(np.uint8))
+        truth.append(labels)
+    return truth
+
+
+def test_a_file_for_each_organ_is_a_class_for_each(made: SimpleNamespace, tmp_path: Path) -> None:
+    truth = organ_files(made, tmp_path / "s", {"liver": lambda x: x == 1, "kidney_left": lambda x: x == 2})
+    store = stored(tmp_path / "s")
+    assert store.classes.names == ("background", "kidney_left", "liver")
+    np.testing.assert_array_equal(store.read_source("s0001")[1], np.array([0, 2, 1])[truth[1]])
+    assert "mask-files" in rules(store)
+
+
+def test_images_beside_a_folder_with_a_mask_for_each_organ(made: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(3):
+        image, labels = made.body(i)
+        made.save_nifti(tmp_path / f"s/c{i}/images/ct.nii.gz", image)
+        for value, organ in ((1, "liver"), (2, "spleen")):
+            made.save_nifti(tmp_path / f"s/c{i}/masks/{organ}.nii.gz", (labels == value).astype(np.uint8))
+    store = stored(tmp_path / "s")
+    assert store.classes.names == ("background", "liver", "spleen")
+    np.testing.assert_array_equal(store.read_source("c1_ct")[1], made.body(1)[1])
+
+
+def test_classes_in_folders_and_in_endings(made: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(3):
+        image, labels = made.plane(i)
+        made.save_picture(tmp_path / f"lungs/images/p{i}.png", image)
+        made.save_picture(tmp_path / f"ends/p{i}.png", image)
+        for value, side in ((1, "left"), (2, "right")):
+            mask = 255 * (labels == value).astype(np.uint8)
+            made.save_picture(tmp_path / f"lungs/ManualMask/{side}Mask/p{i}.png", mask)
+            made.save_picture(tmp_path / f"ends/p{i}_{side}_mask.png", mask)
+    store = stored(tmp_path / "lungs")
+    assert store.classes.names == ("background", "left", "right")
+    np.testing.assert_array_equal(indices(store, "p2"), made.plane(2)[1])
+
+
+def test_numbered_masks_are_objects_and_ribs_are_classes(made: SimpleNamespace, tmp_path: Path) -> None:
+    organ_files(made, tmp_path / "objects", {"tumour_1": lambda x: x == 1, "tumour_2": lambda x: x == 2})
+    for case, name in (("s0000", "tumour_2"), ("s0001", "tumour_2")):
+        (tmp_path / f"objects/{case}/segmentations/{name}.nii.gz").unlink()
+    organ_files(made, tmp_path / "ribs", {"rib_left_1": lambda x: x == 1, "rib_left_2": lambda x: x == 2})
+    assert stored(tmp_path / "objects").classes.names == ("background", "tumour")
+    assert stored(tmp_path / "ribs").classes.names == ("background", "rib_left_1", "rib_left_2")
+
+
+def test_classes_that_overlap_are_counted_or_ordered(made: SimpleNamespace, tmp_path: Path) -> None:
+    truth = organ_files(made, tmp_path / "s", {"body": lambda x: x > 0, "organ": lambda x: x == 2})
+    number = int((truth[0] == 2).sum())
+    with pytest.raises(InputError, match=rf"organ\.nii\.gz: this class overlaps another in {number} voxels; .*overlapping-classes=first"):
+        stored(tmp_path / "s")
+    for order, expected in (("first", truth[0] > 0), ("last", truth[0])):
+        root = (tmp_path / "s").rename(tmp_path / order)
+        store = stored(root, SourceOptions(choices=parse_choices([f"overlapping-classes={order}"])))
+        np.testing.assert_array_equal(store.read_source("s0000")[1], expected)
+        assert "overlapping-classes" in rules(store)
+        root.rename(tmp_path / "s")
+    store = stored((tmp_path / "s").rename(tmp_path / "chosen"), SourceOptions(masks=("organ",)))
+    np.testing.assert_array_equal(store.read_source("s0000")[1], truth[0] == 2)
