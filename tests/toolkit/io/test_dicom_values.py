@@ -1,0 +1,251 @@
+"""Values of DICOM pixels: bits, signs, compression, many frames, and the objects that hold no slices."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attunet.decisions import parse_choices
+from attunet.errors import InputError
+from attunet.io.dicom_file import codestream_size
+from attunet.io.readers import read_volume
+
+pydicom = pytest.importorskip("pydicom")
+
+DATA = np.random.default_rng(0).integers(-330, 350, (12, 10, 6)).astype(np.int16)
+AXIAL = np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]])
+
+
+def rules(volume: Any) -> set[str]:
+    return {decision.rule for decision in volume.decisions}
+
+
+def with_bits(write_series, folder: Path, stored: np.ndarray, **elements: object) -> Path:
+    write_series(folder, stored, AXIAL, **elements)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stored", "elements", "expected"),
+    [
+        ((DATA.astype(np.int32) & 0x0FFF).astype(np.uint16).view(np.int16), {"BitsStored": 12, "HighBit": 11}, DATA),
+        ((DATA.astype(np.int32) << 4).astype(np.int16), {"BitsStored": 12, "HighBit": 15}, DATA),
+        ((DATA + 400).astype(np.uint16) | np.uint16(0x4000), {"BitsStored": 12, "HighBit": 11}, DATA + 400),  # an overlay in bit 14
+        ((DATA % 100).astype(np.uint8) | np.uint8(0x80), {"BitsStored": 7, "HighBit": 6}, DATA % 100),
+    ],
+    ids=["sign bit 11", "high bit 15", "overlay", "8 bits"],
+)
+def test_values_are_the_bits_that_are_stored(tmp_path: Path, write_series, stored, elements, expected) -> None:
+    volume = read_volume(with_bits(write_series, tmp_path / "s", stored, **elements))
+    plain = read_volume(with_bits(write_series, tmp_path / "plain", expected.astype(stored.dtype)))
+    np.testing.assert_array_equal(volume.data, plain.data)
+    assert rules(volume) == {"dicom-bits"}
+    assert rules(plain) == set()
+    allocated = read_volume(tmp_path / "s", choices=parse_choices(["dicom-bits=allocated"]))
+    assert sorted(np.unique(allocated.data)) == sorted(np.unique(stored))
+
+
+def test_values_agree_with_pydicom(tmp_path: Path, write_series) -> None:
+    stored = (DATA.astype(np.int32) & 0x0FFF).astype(np.uint16).view(np.int16)
+    first, *_ = write_series(tmp_path / "s", stored, AXIAL, BitsStored=12, HighBit=11)
+    theirs = pydicom.dcmread(first).pixel_array
+    ours = read_volume(first).data[0, :, :, 0].T
+    np.testing.assert_array_equal(ours, np.where(theirs > 2047, theirs.astype(int) - 4096, theirs))
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"])
+@pytest.mark.parametrize("number", [3, 6])
+def test_files_without_a_preamble_are_slices_too(tmp_path: Path, write_series, number: int, syntax: str) -> None:
+    paths = write_series(tmp_path / "s", DATA, AXIAL)
+    expected = read_volume(tmp_path / "s")
+    for path in paths[-number:]:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path, implicit_vr=syntax.endswith(".2"), little_endian=True, enforce_file_format=True)
+        path.write_bytes(path.read_bytes()[132:])
+    volume = read_volume(tmp_path / "s")
+    np.testing.assert_array_equal(volume.data, expected.data)
+    assert rules(volume) == {"dicom-preamble"}
+    np.testing.assert_array_equal(read_volume(paths[-1]).data[..., 0], expected.data[..., -1])
+    if number == 3:
+        assert read_volume(tmp_path / "s", choices=parse_choices(["dicom-preamble=skip"])).shape[2] == 3
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
+def test_a_file_without_meta_group_is_a_slice_too(tmp_path: Path, write_series, syntax: str) -> None:
+    """Archives before 1993 wrote the data set alone."""
+    first, *_ = write_series(tmp_path / "s", DATA, AXIAL)
+    expected = read_volume(first).data
+    dataset = pydicom.dcmread(first)
+    buffer = pydicom.filebase.DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, syntax == "implicit"
+    pydicom.filewriter.write_dataset(buffer, dataset)
+    first.write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(read_volume(first).data, expected)
+
+
+def test_white_at_the_lowest_value_is_inverted_unless_values_have_a_unit(tmp_path: Path, write_series) -> None:
+    data = (DATA + 400).astype(np.uint16)
+    bits = {"BitsStored": 12, "HighBit": 11}
+    plain = read_volume(with_bits(write_series, tmp_path / "plain", data, Modality="MR", **bits)).data
+    inverted = with_bits(write_series, tmp_path / "mr", 4095 - data, Modality="MR", PhotometricInterpretation="MONOCHROME1", **bits)
+    volume = read_volume(inverted)
+    np.testing.assert_array_equal(volume.data - volume.data.min(), plain - plain.min())
+    assert rules(volume) == {"monochrome1"}
+    ct = with_bits(write_series, tmp_path / "ct", data, Modality="CT", PhotometricInterpretation="MONOCHROME1", **bits)
+    np.testing.assert_array_equal(read_volume(ct).data, plain)
+    kept = read_volume(inverted, choices=parse_choices(["monochrome1=stored"]))
+    np.testing.assert_array_equal(kept.data, 4095 - plain)
+
+
+def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series) -> None:
+    paths = write_series(tmp_path / "s", DATA, AXIAL)
+    stored = read_volume(tmp_path / "s").data
+    for number, path in enumerate(paths):
+        dataset = pydicom.dcmread(path)
+        dataset.RescaleSlope, dataset.RescaleIntercept = str(number + 1), str(-10 * number)
+        dataset.save_as(path)
+    scaled = read_volume(tmp_path / "s").data
+    for z in range(6):
+        np.testing.assert_allclose(scaled[0, :, :, z], stored[0, :, :, z] * (z + 1.0) - 10 * z)
+
+
+SYNTAXES = {
+    "RLE": ("1.2.840.10008.1.2.5", {}),
+    "JPEG-LS": ("1.2.840.10008.1.2.4.80", {}),
+    "JPEG 2000": ("1.2.840.10008.1.2.4.90", {}),
+}
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_compressed_slices_are_the_slices(tmp_path: Path, write_series, name: str) -> None:
+    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)  # encoders want more than a few pixels
+    paths = write_series(tmp_path / "s", data, AXIAL, BitsStored=12, HighBit=11)
+    expected = read_volume(tmp_path / "s").data
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(SYNTAXES[name][0], generate_instance_uid=False)
+        dataset.save_as(path)
+    volume = read_volume(tmp_path / "s")
+    np.testing.assert_array_equal(volume.data, expected)
+    assert volume.data.dtype == np.uint16
+
+
+def jpeg_size(path: Path) -> tuple[int, int] | None:
+    from pydicom.encaps import generate_frames
+
+    dataset = pydicom.dcmread(path)
+    return codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+
+
+@pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])
+def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decoded(tmp_path: Path, write_series, name: str) -> None:
+    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)
+    path = write_series(tmp_path / "s", data[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.compress(SYNTAXES[name][0], generate_instance_uid=False)
+    dataset.save_as(path)
+    assert jpeg_size(path) == (dataset.Rows, dataset.Columns)
+    raw = path.read_bytes()
+    lie = (60000).to_bytes(4, "big") if name == "JPEG 2000" else (60000).to_bytes(2, "big")
+    at = raw.index(b"\xff\x4f\xff\x51") + 8 if name == "JPEG 2000" else raw.index(b"\xff\xf7") + 5
+    path.write_bytes(raw[:at] + lie + raw[at + len(lie) :])
+    with pytest.raises(InputError, match="its compressed frames must have the 40 × 48 pixels of the header"):
+        read_volume(path)
+
+
+def enhanced(write_series, folder: Path, shared: tuple[str, ...] = ("orientation", "measures")) -> Path:
+    """The slices of a series as one file of many frames; what all frames have in common is shared."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    paths = write_series(folder / "single", DATA, AXIAL)
+    slices = [pydicom.dcmread(path) for path in paths]
+    dataset = pydicom.dcmread(paths[0])
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"  # Enhanced CT
+    order = [3, 0, 5, 1, 4, 2]  # frames need not be in the order of space
+
+    def group(number: int, kinds: tuple[str, ...]) -> Dataset:
+        found = Dataset()
+        for kind, name, elements in (
+            ("position", "PlanePositionSequence", ("ImagePositionPatient",)),
+            ("orientation", "PlaneOrientationSequence", ("ImageOrientationPatient",)),
+            ("measures", "PixelMeasuresSequence", ("PixelSpacing", "SliceThickness")),
+        ):
+            if kind in kinds:
+                item = Dataset()
+                for element in elements:
+                    if element in slices[number]:
+                        setattr(item, element, slices[number].get(element))
+                setattr(found, name, Sequence([item]))
+        if "scaling" in kinds:
+            item = Dataset()
+            item.RescaleSlope, item.RescaleIntercept = "2", str(number)
+            found.PixelValueTransformationSequence = Sequence([item])
+        return found
+
+    own = tuple({"position", "orientation", "measures", "scaling"} - set(shared))
+    dataset.SharedFunctionalGroupsSequence = Sequence([group(0, shared)])
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([group(number, own) for number in order])
+    dataset.NumberOfFrames = len(order)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(dataset, name)
+    dataset.PixelData = b"".join(slices[number].PixelData for number in order)
+    dataset.save_as(folder / "enhanced.dcm")
+    return folder / "enhanced.dcm"
+
+
+@pytest.mark.parametrize("shared", [("orientation", "measures"), ("measures",), ("orientation",)])
+def test_many_frames_in_one_file_are_the_series(tmp_path: Path, write_series, shared: tuple[str, ...]) -> None:
+    volume = read_volume(enhanced(write_series, tmp_path, shared))
+    expected = read_volume(tmp_path / "single")
+    np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-6)
+    by_number = [2.0 * expected.data[0, :, :, z] + z for z in range(6)]
+    np.testing.assert_allclose(np.moveaxis(volume.data[0], -1, 0), by_number)
+
+
+def test_a_frame_without_its_place_is_refused(tmp_path: Path, write_series) -> None:
+    path = enhanced(write_series, tmp_path)
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="a frame lacks the element ImagePositionPatient"):
+        read_volume(path)
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="has 6 frames that do not say where they lie"):
+        read_volume(path)
+
+
+KINDS = {
+    "1.2.840.10008.5.1.4.1.1.88.11": "Basic Text SR",
+    "1.2.840.10008.5.1.4.1.1.481.5": "RT Plan",
+    "1.2.840.10008.5.1.4.1.1.481.3": "RT Structure Set",
+    "1.2.840.10008.1.3.10": "Media Storage Directory",
+}
+
+
+@pytest.mark.parametrize("uid", KINDS)
+@pytest.mark.parametrize("inside", [False, True])
+def test_objects_without_slices_are_refused_by_their_kind(tmp_path: Path, write_series, uid: str, inside: bool) -> None:
+    paths = write_series(tmp_path / "s", DATA, AXIAL)
+    dataset = pydicom.dcmread(paths[0])
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid
+    for name in ("PixelData", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient"):
+        delattr(dataset, name)
+    path = tmp_path / "s/IMG-0004-00009.dcm" if inside else tmp_path / "other.dcm"
+    dataset.save_as(path)
+    with pytest.raises(InputError, match=rf"{path.name}: is no image of slices but {KINDS[uid]}") as caught:
+        read_volume(tmp_path / "s" if inside else path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("element", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_a_projection_is_refused_by_the_missing_element(tmp_path: Path, write_series, element: str) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, Modality="CR")[0]
+    dataset = pydicom.dcmread(path)
+    delattr(dataset, element)
+    dataset.save_as(path)
+    with pytest.raises(InputError, match=f"is no slice of a volume: the element {element} is missing"):
+        read_volume(path)
