@@ -5,6 +5,8 @@ from pathlib import Path
 from attunet.export.artefact.artefact import Artefact, load_artefact
 from attunet.system.plain_text import printable
 
+MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
+
 
 def card(path: Path | str) -> str:
     """Lines of text about the artefact at `path`. Raises InputError with the reason for any other file."""
@@ -14,6 +16,7 @@ def card(path: Path | str) -> str:
         ("network", _network(about)),
         ("input", _input(about)),
         ("outputs", ", ".join(about.outputs)),
+        ("runs on", f"ONNX Runtime {MIN_ONNX_RUNTIME} or later, and other runtimes for ONNX opset 20 and IR 10"),
         ("preprocessing", _preprocessing(about)),
         ("post-processing", about.postprocessing.words_in(about.spec.unit)),
         ("trained on", _training(about)),
@@ -34,6 +37,8 @@ def _network(about: Artefact) -> str:
 
 
 def _input(about: Artefact) -> str:
+    if about.whole:
+        return f"volume float32 ({about.spec.num_channels}, slices, rows, columns), spacing float32 (3,) in {about.spec.unit}"
     height, width = (side or "any multiple of 16" for side in (about.height, about.width))
     return f"slices float32 (batch, {about.spec.in_channels}, height, width); height {height}, width {width}"
 

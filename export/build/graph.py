@@ -17,7 +17,7 @@ from attunet.export.runtime.cpu import INPUT
 from attunet.models import SegmentationNetwork
 from attunet.volumes.spec import MULTIPLE
 
-OPSET = 20
+OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.18 is the first that reads IR 10; `attunet.export.artefact.card` names it
 TRACE_SIDE = 4 * MULTIPLE
 
 
