@@ -187,7 +187,7 @@ def crossvalidate(
     write_report_if_installed(out)
 
 
-@cli.command(short_help="Write a run as one .onnx file.")
+@cli.command(short_help="Write a run as one .onnx file, or for Triton.")
 @click.argument("run", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
@@ -198,6 +198,7 @@ def crossvalidate(
     multiple=True,
     help="Output of the graph; may be repeated, logits must be among them.  [default: labels, logits]",
 )
+@click.option("--triton", metavar="NAME", help="OUT is a folder: a model repository of NVIDIA's Triton server with the model NAME.")
 @click.option("--whole", is_flag=True, help="The graph takes a volume and gives its label map, instead of slices and logits.")
 @click.option("--size", type=int, nargs=2, metavar="H W", help="Fixed height and width of the slices; any multiples of 16 by default.")
 @click.option(
@@ -214,6 +215,7 @@ def export(
     out: Path,
     precision: str,
     outputs: tuple[str, ...],
+    triton: str | None,
     whole: bool,
     size: tuple[int, int] | None,
     largest_component: bool | None,
@@ -233,12 +235,29 @@ def export(
         precision=precision,
         outputs=outputs or ("labels", "logits"),
         whole=whole,
+        triton=triton,
         size=size,
         largest_component=largest_component,
         license=license,
         store=store,
         source=source,
     )
+
+
+@cli.command(short_help="Write a model card for the Hugging Face Hub.")
+@click.argument("model", type=PATH)
+@click.option("-o", "--out", type=PATH, help="File for the card, README.md in a repository; standard output by default.")
+@debug_option
+def card(model: Path, out: Path | None) -> None:
+    """Write a Hugging Face model card of the artefact MODEL: metadata, intended use, data, Dice with interval, limits."""
+    from attunet.export.artefact.hub_card import hub_card
+    from attunet.system.atomic_files import write_text
+
+    text = hub_card(model)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
 
 
 @cli.command(short_help="Dice and latency of models, side by side.")

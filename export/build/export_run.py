@@ -16,6 +16,7 @@ from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefac
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.parity import Parity, measure_parity
 from attunet.export.build.precision import to_half, to_int8
+from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole_graph import whole_graph
 from attunet.export.runtime.segmenter import Segmenter
@@ -49,6 +50,7 @@ def export_run(
     largest_component: bool | None = None,
     license: str | None = None,
     whole: bool = False,
+    triton: str | None = None,
 ) -> Artefact:
     """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
@@ -62,6 +64,7 @@ def export_run(
         largest_component: whether prediction keeps only the largest component of every class; by default as the store says.
         license: of the training data.
         whole: the graph takes a volume and its spacing and gives its label map, instead of slices and logits.
+        triton: name of the model in a repository of NVIDIA's Triton server; `out` is then the repository's folder.
 
     Returns:
         The metadata of the artefact.
@@ -75,7 +78,9 @@ def export_run(
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
     run_path, out, source = Path(run_path), Path(out), Path(source) if source is not None else None
-    _check_call(out, precision, size, outputs if whole else None)
+    if triton is not None:
+        check_triton_call(out, triton)
+    _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None)
     run = load_runs(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
@@ -85,15 +90,19 @@ def export_run(
     logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
-        draft = Path(folder) / out.name
+        draft = Path(folder) / "model.onnx"
         draft.write_bytes(write_artefact(model, about))
         segmenter = Segmenter(draft)
         parity = _parity(run, opened, segmenter, source)
         parity.refuse_if_different(precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(segmenter))
-    data = write_artefact(model, about)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, lambda path: path.write_bytes(data))
+        data = write_artefact(model, about)
+        if triton is not None:
+            draft.write_bytes(data)
+            out = write_triton_repository(draft, about, out, triton)
+    if triton is None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_file(out, lambda path: path.write_bytes(data))
     logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
     return about
 

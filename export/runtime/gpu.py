@@ -184,15 +184,19 @@ def _library(name: str) -> Path:
     return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
 
 
+def cuda_options(precision: str) -> dict[str, str | int]:
+    """Options of ONNX Runtime's CUDA provider for an artefact's precision."""
+    return {
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": 1,
+        "prefer_nhwc": int(precision == "fp16"),  # tensor cores compute channels-last convolutions
+        "use_tf32": 0,  # full float32, as in the parity check at export
+    }
+
+
 def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, Any]:
     if provider == "cuda":
-        return {
-            "cudnn_conv_algo_search": "EXHAUSTIVE",
-            "cudnn_conv_use_max_workspace": 1,
-            "prefer_nhwc": int(precision == "fp16"),  # tensor cores compute channels-last convolutions
-            "use_tf32": 0,  # full float32, as in the parity check at export
-            "enable_cuda_graph": int(cuda_graph),
-        }
+        return {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
     # One folder per artefact: TensorRT names its engines by the graph's names, which are equal for networks of one shape.
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]

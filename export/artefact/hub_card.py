@@ -1,0 +1,136 @@
+"""An artefact's metadata as a model card for the Hugging Face Hub: Markdown with their metadata block.
+
+Source: https://huggingface.co/docs/hub/model-cards, fields of the YAML block.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from attunet.export.artefact.artefact import Artefact, load_artefact
+from attunet.export.artefact.card import card
+from attunet.metrics.aggregate import mean
+from attunet.metrics.significance import bootstrap_interval
+from attunet.system.plain_text import printable, table_cell
+from attunet.version import __version__
+
+
+def hub_card(path: str | Path) -> str:
+    """The model card of the artefact at `path`, `README.md` of a repository on the Hub. Raises InputError for any other file."""
+    path = Path(path)
+    about, _ = load_artefact(path)
+    parts = [
+        _metadata_block(about),
+        f"# {table_cell(about.name)}",
+        _summary(about),
+        "## Intended use",
+        "Research on the segmentation of images like those in the training set. **Not a medical device**: not for diagnosis, treatment "
+        "planning or any decision about a patient.",
+        "## Use",
+        _use(about, path.name),
+        "## Training data",
+        _data(about),
+        "## Results",
+        *_results(about),
+        "## Limits",
+        *_limits(about),
+        "## All metadata",
+        "```text\n" + "\n".join(f" {line}" for line in card(path).replace("```", "").splitlines()) + "\n```",
+        f"Written by attunet {__version__} (Apache-2.0).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata_block(about: Artefact) -> str:
+    """The YAML block; JSON strings are YAML strings."""
+    lines = ["---", "library_name: attunet", "pipeline_tag: image-segmentation"]
+    lines += ["tags:", *(f"- {tag}" for tag in ("medical-imaging", "segmentation", "unet", "onnx", about.precision))]
+    if about.license:
+        lines += ["license: other", f"license_name: {json.dumps(_line(about.license))}"]
+    dice = about.dice_at_export
+    if dice.get("artefact") is not None:
+        kind = "held-out cases" if dice["cases"] == "held out" else "training cases"
+        lines += [
+            "model-index:",
+            f"- name: {json.dumps(_line(about.name))}",
+            "  results:",
+            "  - task:",
+            "      type: image-segmentation",
+            "    dataset:",
+            f"      name: {json.dumps(kind)}",
+            f"      type: {kind.replace(' ', '-')}",
+            "    metrics:",
+            "    - type: dice",
+            f"      value: {dice['artefact']:.4f}",
+            "      name: mean Dice",
+        ]
+    return "\n".join([*lines, "---"])
+
+
+def _summary(about: Artefact) -> str:
+    model = about.config.get("model", {})
+    network = {"unet": "a U-Net", "attention_unet": "an Attention U-Net"}.get(str(model.get("name")), "a network")
+    kind = "a whole volume to its label map" if about.whole else "2D slices of a volume to logits"
+    classes = ", ".join(table_cell(name) for name in about.classes.foreground)
+    return (
+        f"One self-describing ONNX file with {network} of {about.num_parameters:,} parameters ({about.precision}), from {kind}. "
+        f"It segments {classes}."
+    )
+
+
+def _use(about: Artefact, name: str) -> str:
+    return (
+        f"```bash\npip install attunet\nattunet predict {_line(name)} scan.nii.gz labels.nii.gz\n```\n\n"
+        f"Or with any ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools "
+        "(`hf download OWNER/REPOSITORY`); a local copy works offline."
+        + (" Post-processing of the label map is the client's task there." if about.postprocessing.largest_component else "")
+    )
+
+
+def _data(about: Artefact) -> str:
+    cases = len(about.training_cases)
+    licence = table_cell(about.license) if about.license else "not stated"
+    ranges = about.ranges
+    lines = [f"{cases} cases, {about.step:,} steps, fold held out: {about.fold}. Licence of the data: {licence}."]
+    if ranges is not None:
+        spacing = " × ".join(f"{low:g} to {high:g}" for low, high in ranges.spacing)
+        extent = " × ".join(f"{low:g} to {high:g}" for low, high in ranges.extent)
+        lines.append(f"Spacing {spacing} {ranges.unit}, extent {extent} {ranges.unit}. Other inputs get a warning.")
+    return " ".join(lines)
+
+
+def _results(about: Artefact) -> list[str]:
+    dice = about.dice_at_export
+    if not dice:
+        return ["Not stated."]
+    means = [mean(v for v in scores.values() if v is not None) for scores in dice["per_case"].values()]
+    interval = bootstrap_interval(np.array([value for value in means if not math.isnan(value)]))
+    kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
+    span = f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}" if interval else "too few cases for an interval"
+    rows = ["| class | Dice |", "|---|---|"]
+    rows += [f"| {table_cell(name)} | {_score(value)} |" for name, value in dice["per_class"].items()]
+    rows.append(f"| **mean** | **{_score(dice['artefact'])}** |")
+    return [f"Dice on {len(dice['per_case'])} {kind}, in 3D on the native grid, after post-processing; {span}.", "\n".join(rows)]
+
+
+def _limits(about: Artefact) -> list[str]:
+    cases = len(about.dice_at_export.get("per_case", {}))
+    lines = [
+        f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and protocols were not tested.",
+        "- A network segments every input, also one without these organs.",
+    ]
+    if about.precision == "int8":
+        lines.append("- int8 needs a CPU with VNNI or AMX; others compute other labels, which `attunet verify` shows.")
+    if about.whole and about.postprocessing.largest_component:
+        lines.append("- The graph gives labels before post-processing; `attunet predict` applies it.")
+    return ["\n".join(lines)]
+
+
+def _score(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())

@@ -1,0 +1,102 @@
+"""A model repository for NVIDIA's Triton Inference Server: `NAME/config.pbtxt` and `NAME/1/model.onnx`.
+
+Sources: Triton's model configuration (model_config.proto of the common repository) and the options of its ONNX Runtime backend.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import Artefact, label_dtype
+from attunet.export.artefact.onnx_file import read_bytes
+from attunet.export.runtime.gpu import cuda_options
+
+MAX_BATCH_SIZE = 64
+PREFERRED_BATCH_SIZES = (8, 16, 32)
+MAX_QUEUE_DELAY_US = 2000
+TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
+
+
+def check_triton_call(repository: Path, name: str) -> None:
+    """Raises InputError for a model name that Triton or a file system could not take, and for a repository with that model."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise InputError(f"--triton: must be letters, digits, underscores, dots and hyphens, got {name!r}")
+    if repository.exists() and not repository.is_dir():
+        raise InputError(f"{repository}: must be a folder, or nothing yet")
+    if (repository / name).exists():
+        raise InputError(f"{repository / name}: exists already; choose another name or remove it")
+
+
+def write_triton_repository(artefact: Path, about: Artefact, repository: Path, name: str) -> Path:
+    """Writes a model repository.
+
+    Args:
+        artefact: the `.onnx` file. about: its metadata.
+        repository: folder of the repository, which may hold other models.
+        name: of the model in Triton.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        InputError: see `check_triton_call`.
+    """
+    check_triton_call(repository, name)
+    partial = repository / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "1").mkdir(parents=True)
+        (partial / "1/model.onnx").write_bytes(read_bytes(artefact))
+        (partial / "config.pbtxt").write_text(triton_config(about, name), encoding="utf-8")
+        partial.rename(repository / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return repository / name
+
+
+def triton_config(about: Artefact, name: str) -> str:
+    """Model configuration in protobuf text format.
+
+    An ordinary artefact takes slices, which Triton gathers from several requests into one batch. A whole artefact takes one volume per
+    request. int8 runs on CPUs, fp32 and fp16 on GPUs.
+    """
+    on_gpu = about.precision != "int8"
+    parts = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {0 if about.whole else MAX_BATCH_SIZE}",
+        *_inputs(about),
+        *(_tensor("output", output, *_output(output, about)) for output in about.outputs),
+        f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }} ]",
+    ]
+    if not about.whole:
+        sizes = ", ".join(map(str, PREFERRED_BATCH_SIZES))
+        parts.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US} }}")
+    if on_gpu:
+        options = [f'    parameters {{ key: "{key}" value: "{value}" }}' for key, value in cuda_options(about.precision).items()]
+        accelerator = "\n".join(['  gpu_execution_accelerator [ {\n    name: "cuda"', *options, "  } ]"])
+        parts.append(f"optimization {{ execution_accelerators {{\n{accelerator}\n}} }}")
+    return "\n".join(parts) + "\n"
+
+
+def _inputs(about: Artefact) -> list[str]:
+    if about.whole:
+        return [_tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1)), _tensor("input", "spacing", "float32", (3,))]
+    return [_tensor("input", "slices", "float32", (about.spec.in_channels, about.height or -1, about.width or -1))]
+
+
+def _output(name: str, about: Artefact) -> tuple[str, tuple[int, ...]]:
+    """Type and dimensions, without the batch."""
+    if about.whole:
+        return label_dtype(about.classes).name, (-1, -1, -1)
+    height, width = about.height or -1, about.width or -1
+    if name == "labels":
+        return "uint8", (height, width)
+    if name.startswith("attention_"):
+        return "float32", (1, -1, -1)
+    return "float32", (len(about.classes), height, width)
+
+
+def _tensor(kind: str, name: str, dtype: str, dims: tuple[int, ...]) -> str:
+    return f'{kind} [ {{ name: "{name}" data_type: {TYPES[dtype]} dims: [ {", ".join(map(str, dims))} ] }} ]'

@@ -1,0 +1,60 @@
+"""The model card has the Hub's metadata block, and says what the artefact says."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.hub_card import hub_card
+
+DICE = {
+    "cases": "held out",
+    "artefact": 0.9,
+    "checkpoint": 0.9,
+    "per_class": {"liver": 0.95, "right kidney": 0.85, "left kidney": None, "spleen": 0.9},
+    "per_case": {f"case-{n}": {"liver": 0.9 + 0.01 * n, "right kidney": None, "left kidney": None, "spleen": 0.9} for n in range(6)},
+}
+
+
+def _card(tmp_path: Path, graph: bytes, metadata: Artefact, **changes: object) -> str:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, dice_at_export=DICE, **changes)))  # type: ignore[arg-type]
+    return hub_card(path)
+
+
+def test_metadata_block_is_yaml_that_the_hub_knows(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+    yaml = pytest.importorskip("yaml")
+    text = _card(tmp_path, graph, metadata, license='CC-BY "4.0": free', name="a: #b")
+    assert text.startswith("---\n")
+    block = yaml.safe_load(text.split("---\n")[1])
+    assert block["library_name"] == "attunet"
+    assert block["pipeline_tag"] == "image-segmentation"
+    assert block["license_name"] == 'CC-BY "4.0": free'
+    (result,) = block["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "dice", "value": 0.9, "name": "mean Dice"}]
+    assert block["model-index"][0]["name"] == "a: #b"
+
+
+def test_card_has_use_data_dice_with_interval_and_limits(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+    text = _card(tmp_path, graph, metadata)
+    for words in (
+        "Not a medical device",
+        "attunet predict model.onnx",
+        "| liver | 0.950 |",
+        "| left kidney | none |",
+        "95 % interval",
+        "## Limits",
+    ):
+        assert words in text
+
+
+def test_scores_of_training_cases_are_called_so(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, dice_at_export=DICE | {"cases": "training"})))
+    assert "TRAINING cases" in hub_card(path)
+
+
+def test_a_stranger_s_names_cannot_break_out_of_the_page(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+    text = _card(tmp_path, graph, metadata, name="a\n---\n<script>", license="x\n---")
+    assert text.count("\n---\n") == 1
