@@ -139,6 +139,7 @@ cli.add_command(serve_command)
 @click.option("--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field in every recipe; may be repeated.")
 @click.option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
+@click.option("--minutes", type=click.FloatRange(0.1), help="The time for all trainings together, in place of epochs.")
 @click.option("--no-train", is_flag=True, help="Judge and tabulate what is finished.")
 @click.option(
     "--largest-component",
@@ -156,6 +157,7 @@ def crossvalidate(
     settings: tuple[str, ...],
     folds: list[int] | None,
     jobs: int | None,
+    minutes: float | None,
     no_train: bool,
     largest_component: bool,
     source: Path | None,
@@ -177,6 +179,7 @@ def crossvalidate(
         num_seeds=seeds,
         folds=folds,
         jobs=jobs,
+        minutes=minutes,
         train=not no_train,
         every_postprocessing=largest_component,
         source=source,

@@ -27,6 +27,7 @@ from attunet.presets import training_config
     default=None,
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
+@click.option("--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs.")
 @click.option("--init", type=PATH, metavar="RUN|CHECKPOINT", help="Start from these weights (fine-tuning).")
 @debug_option
 def train_command(
@@ -37,6 +38,7 @@ def train_command(
     config_name: str | None,
     settings: tuple[str, ...],
     resume: Literal["require", "auto"] | None,
+    minutes: float | None,
     init: Path | None,
 ) -> None:
     """Train one network on STORE, in the folder RUN.
@@ -44,6 +46,7 @@ def train_command(
     The [data] section comes from the store. The same command on many processes:
     accelerate launch --config_file launch/configs/multi_gpu.yaml -m attunet.launch.train STORE RUN ...
     """
+    settings = (*settings, *([f"run.minutes={minutes}"] if minutes else []))
     config = training_config(config_name, settings, model)
     if os.environ.get("RANK", "0") == "0" and config_name is not None:
         from attunet.store import open_store

@@ -201,6 +201,9 @@ class RunConfig(Section):
     tracker: Literal["none", "wandb", "tensorboard", "mlflow"] = _field(
         "none", Rule(str, choices=("none", "wandb", "tensorboard", "mlflow")), "Experiment tracker, besides metrics.jsonl."
     )
+    minutes: float = _field(
+        0.0, Rule(float, 0, 1e6), "Minutes that the whole training may take, which set the number of steps in place of epochs; 0: epochs."
+    )
     project: str = _field("attunet", Rule(str), "Project name at the tracker.")
     log_every: int = _field(10, Rule(int, 1, 10**6), "Steps between lines in metrics.jsonl.")
     validate_every_epochs: float | Auto = _field(

@@ -190,7 +190,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizer's state by parameter name, e.g. `exp_avg/encoder.0.weight`."""
     named = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in state.items()}
+    return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in dict(state).items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

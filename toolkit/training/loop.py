@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,13 +32,13 @@ from attunet.training.processes.rank_log import RankLog
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.training.progress.journal import Journal
 from attunet.training.resolve_auto import resolve_auto
+from attunet.training.time_plan import AIM, VALIDATIONS_PER_RUN, measure, measure_step, plan_steps, with_steps
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
 Resume = Literal["never", "require", "auto"]
-VALIDATIONS_PER_RUN = 10
 
 
 def train(
@@ -67,6 +68,7 @@ def train(
     Example:
         >>> train("store", "runs/unet", load_config(None, ["model.name=unet", "optim.epochs=20"]), fold=0)
     """
+    began = time.monotonic()
     store, run_path = open_store(Path(store_path)), Path(run_path)
     training, held_out = store.split(fold)
     if not training:
@@ -80,29 +82,35 @@ def train(
             stack.enter_context(folder)
         accelerator.wait_for_everyone()
         start = _find_start(folder, resume, accelerator)
+        if config.run.minutes:
+            config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
         begun = start.state.config if start is not None else None
         resolved = resolve_auto(dataclasses.replace(config, data=store.data_config), store, training, accelerator, begun)
-        state = RunState.at_start(store, training, held_out, fold, resolved)
         if start is not None:
-            start.state.check_same_training(state, start.path)
+            start.state.check_same_training(RunState.at_start(store, training, held_out, fold, resolved), start.path)
             if start.state.finished:
                 if main:
                     logger.info(f"{run_path}: this training is finished ({start.state.step} steps)")
                 return
         loader = _make_loader(store, training, resolved, accelerator, start)
         stack.callback(loader.close)
-        state = dataclasses.replace(state, data_tier=loader.tier, best=start.state.best if start is not None else None)
         trainer = _make_trainer(store, loader, resolved, accelerator, None if start or init is None else Path(init))
         first_step = _restore(trainer, start) if start is not None else 0
+        validator = Validator(store, held_out, accelerator, resolved.optim, trainer.class_weights)
+        if start is None and config.optim.epochs == "auto":
+            _plan(trainer, validator, run_path, began)
+        state = RunState.at_start(store, training, held_out, fold, trainer.config)
+        state = dataclasses.replace(state, data_tier=loader.tier, best=start.state.best if start is not None else None)
         rank_log = stack.enter_context(RankLog(run_path, accelerator.process_index))
         if main:
             _describe_run(folder, trainer, first_step)
-        journal = stack.enter_context(Journal(folder, resolved, main=main, steps_per_epoch=loader.num_samples / trainer.batch_size))
+        journal = stack.enter_context(Journal(folder, trainer.config, main=main, steps_per_epoch=loader.num_samples / trainer.batch_size))
         checkpoints = stack.enter_context(Checkpoints(folder, state, main=main))
         rank_log.write(f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step {first_step}")
         journal.say(_headline(trainer, len(training), len(held_out), first_step))
         stop = stack.enter_context(StopSignals())
-        validator = Validator(store, held_out, accelerator, resolved.optim, trainer.class_weights)
+        if start is None and config.run.minutes:  # a resumed training must keep the number of steps, whenever it was stopped
+            checkpoints.save(trainer.state, 0)
         _run_steps(trainer, validator, first_step, journal, checkpoints, lambda: heartbeat.largest(stop.received))
         if main:
             _draw_curves(run_path, journal, trainer.total_steps)
@@ -169,6 +177,30 @@ def _draw_curves(run_path: Path, journal: Journal, step: int) -> None:
     picture = run_path / "plots" / "training.png"
     draw_curves(picture, {run_path.name: read_metrics(run_path)}, title=run_path.name)
     journal.log_picture(step, picture)
+
+
+def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
+    """Set the number of steps by `run.minutes`; without them, say how long the training will take."""
+    config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
+    if not config.run.minutes:
+        minutes = trainer.total_steps * measure_step(trainer) / 60
+        if main:
+            logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {minutes:.0f} minutes besides validation")
+        return
+    seconds = AIM * 60 * config.run.minutes
+    costs = measure(trainer, validator, run_path, seconds)
+    every = None if config.run.validate_every_epochs == "auto" else _validation_interval(trainer)
+    checkpoints = int(config.run.minutes / config.run.checkpoint_every_minutes) if config.run.checkpoint_every_minutes else 0
+    left = seconds - (time.monotonic() - began)
+    steps = plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints)
+    if trainer.accelerator.num_processes > 1:
+        steps = broadcast_object_list([steps])[0]
+    trainer.set_config(with_steps(config, steps, samples))
+    if main:
+        logger.info(
+            f"{config.run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
+            f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
+        )
 
 
 def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:

@@ -214,6 +214,19 @@ class Trainer:
         }
         return TrainerState(self._steps_done == self.total_steps, parts, scaler.state_dict() if scaler is not None else None)
 
+    def reset_sums(self) -> None:
+        """Forget the losses, steps and speed so far, as before the first step."""
+        self._sums.zero_()
+        self._first_bad_step.fill_(-1)
+        self._steps_summed = self._steps_done = 0
+        self.telemetry.forget()
+
+    def set_config(self, config: ResolvedConfig) -> None:
+        """Replace the configuration before the first step by one with another number of epochs."""
+        assert self._steps_done == 0
+        self.config = config
+        self.total_steps = math.ceil(config.optim.epochs * self.loader.num_samples / self.batch_size)
+
     def check_finite(self) -> None:
         """Raise NotFinite with the slices of the first step whose loss or gradient was not finite."""
         step = int(self._first_bad_step)

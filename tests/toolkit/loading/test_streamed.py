@@ -17,6 +17,7 @@ from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
 from attunet.store import CASES, IMAGE, LABEL, Store
+from attunet.volumes.spec import Preprocessing
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def made_store(like: Store, folder: Path, *, lengths: list[int], size: tuple[int
         np.save(folder / CASES / case.name / IMAGE, rng.normal(size=(length, 1, *size)).astype(np.float16))
         np.save(folder / CASES / case.name / LABEL, rng.integers(0, 5, (length, *size), dtype=np.uint8))
         cases.append(case)
-    return dataclasses.replace(like, path=folder, spec=spec, cases=tuple(cases))
+    return dataclasses.replace(like, path=folder, preprocessing=Preprocessing(spec), cases=tuple(cases))
 
 
 def names(store: Store) -> list[str]:

@@ -53,7 +53,7 @@ def test_a_living_holder_on_another_machine_keeps_its_run(
         ):
             pass
         holder.check_held()
-    assert "watching" in log_lines[0]
+    assert "waiting up to" in log_lines[0]
     assert not (tmp_path / "run.lock").exists()
 
 

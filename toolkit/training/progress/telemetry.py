@@ -92,14 +92,18 @@ class Telemetry:
         self.mark = self._clock.mark
         self.flops_per_slice = flops_per_slice
         self.matmul_flops_per_s = measure_matmul_rate(self._device, str(accelerator.mixed_precision))
-        self._phases = dict.fromkeys(PHASES, 0.0)
-        self._slices, self._seconds = 0, 0.0
-        self.restart()
+        self.forget()
 
     def restart(self) -> None:
         """Exclude the time since the last reading, which was not spent on training steps."""
         self._clock.read()
         self._since = time.perf_counter()
+
+    def forget(self) -> None:
+        """Exclude everything so far, also from `overall`."""
+        self._phases = dict.fromkeys(PHASES, 0.0)
+        self._slices, self._seconds = 0, 0.0
+        self.restart()
 
     def read(self, slices: int) -> Speed:
         """Return the speed since the last reading or restart, over `slices` slices of all processes."""

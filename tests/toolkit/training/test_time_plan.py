@@ -1,0 +1,76 @@
+"""A training within a time: a number of steps that fits, and from then on an ordinary training."""
+
+from pathlib import Path
+
+import pytest
+
+from attunet.config import Config, load_config
+from attunet.errors import InputError
+from attunet.runs.load_run import load_run
+from attunet.store import Store
+from attunet.training.loop import train
+from attunet.training.time_plan import VALIDATIONS_PER_RUN, Costs, plan_steps
+
+COSTS = Costs(step=0.5, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
+SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
+
+
+def config(*settings: str) -> Config:
+    return load_config(None, [*SMALL, *settings])
+
+
+@pytest.mark.parametrize("seconds", [60.0, 600.0, 36000.0])
+@pytest.mark.parametrize("checkpoints", [0, 3])
+def test_everything_fits_and_one_more_step_would_not(seconds: float, checkpoints: int) -> None:
+    steps = plan_steps(COSTS, seconds, steps_per_validation=None, checkpoints=checkpoints)
+    taken = 0.5 * steps + VALIDATIONS_PER_RUN * 3.0 + 10.0 + (1 + checkpoints) * 1.0 + 2.0
+    assert taken <= seconds < taken + 0.5
+
+
+def test_validations_at_given_steps_are_counted() -> None:
+    steps = plan_steps(COSTS, 600.0, steps_per_validation=20, checkpoints=0)
+    taken = 0.5 * steps + (steps // 20 + 1) * 3.0 + 13.0
+    assert 580 < taken <= 600
+
+
+def test_too_little_time_is_said() -> None:
+    with pytest.raises(InputError, match=r"run\.minutes: too little time"):
+        plan_steps(COSTS, 20.0, steps_per_validation=None, checkpoints=0)
+
+
+@pytest.mark.slow
+def test_a_timed_training_is_the_ordinary_one_of_its_steps(
+    small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured for real; the number of steps is given, because machines differ."""
+    monkeypatch.setattr("attunet.training.loop.plan_steps", lambda *arguments, **options: 7)
+    timed, plain = tmp_path / "timed", tmp_path / "plain"
+    asked = config("run.minutes=0.1", "optim.epochs=1", "run.validate_every_epochs=20", "run.checkpoint_every_steps=3")
+    train(small_store.path, timed, asked, fold=0)
+    run = load_run(timed)
+    assert any("0.1 minutes: 7 steps" in line for line in log_lines)
+    assert run.finished
+    assert run.step == 7
+    epochs = load_config(timed / "config.toml").optim.epochs
+    train(small_store.path, plain, config(f"optim.epochs={epochs}", "run.validate_every_epochs=20"), fold=0)
+    for part in ("model", "average", "optimizer"):
+        name = f"checkpoints/step-{run.step:010d}/{part}.safetensors"
+        assert (timed / name).read_bytes() == (plain / name).read_bytes(), part
+
+
+def test_a_timed_training_that_is_resumed_keeps_its_steps(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr("attunet.training.loop._run_steps", killed)
+    monkeypatch.setattr("attunet.training.loop.measure", lambda *arguments: Costs(1e-3))
+    monkeypatch.setattr("attunet.training.loop.plan_steps", lambda *arguments, **options: 5)
+    with pytest.raises(Killed):
+        train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
+    monkeypatch.undo()
+    train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
+    assert load_run(tmp_path).step == 5
+    assert load_run(tmp_path).finished

@@ -1,0 +1,158 @@
+"""The number of steps that a training can take in a given time, measured on the training itself before it starts."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import save
+
+from attunet.config import ResolvedConfig
+from attunet.device.memory import synchronize
+from attunet.errors import InputError
+from attunet.training.trainer import Trainer
+from attunet.training.validation import Validator
+
+WARM_STEPS = 2  # not measured: caches, algorithm choices, compilation
+MIN_STEPS, MAX_STEPS = 4, 200  # measured
+REHEARSAL_SHARE = 0.06  # of the time, for the measured steps
+AIM = 0.98  # fraction of the time that is planned, because late is worse than early
+VALIDATIONS_PER_RUN = 10
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that the parts of a training take: one step, one validation, the native one, writing a checkpoint, the last plot."""
+
+    step: float
+    validation: float = 0.0
+    native: float = 0.0
+    checkpoint: float = 0.0
+    plot: float = 0.0
+
+
+def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None, checkpoints: int) -> int:
+    """Return the number of steps that fit.
+
+    Args:
+        costs: of the parts.
+        seconds: left for everything.
+        steps_per_validation: None for `VALIDATIONS_PER_RUN` validations in the run.
+        checkpoints: written during the run, besides the last one.
+
+    Raises:
+        InputError: not even one step fits.
+    """
+    seconds -= costs.native + costs.plot + (1 + checkpoints) * costs.checkpoint
+    if steps_per_validation is None:
+        steps = (seconds - VALIDATIONS_PER_RUN * costs.validation) / costs.step
+    else:
+        steps = (seconds - costs.validation) / (costs.step + costs.validation / steps_per_validation)
+    if steps < 1:
+        raise InputError(f"run.minutes: too little time: start, validation and end alone take {-min(0, seconds) / 60:.1f} minutes more")
+    return int(steps)
+
+
+def with_steps(config: ResolvedConfig, steps: int, num_samples: int) -> ResolvedConfig:
+    """Set `optim.epochs` so that the training has exactly this number of steps."""
+    epochs = (steps - 0.5) * config.optim.batch_size / num_samples  # rounded up to whole steps by the trainer
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=epochs))
+
+
+def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float) -> Costs:
+    """Measure all parts of a training and leave its state as it was.
+
+    Args:
+        trainer: before its first step.
+        validator: of the training.
+        folder: of the run, where a checkpoint's worth of bytes is written.
+        seconds: that the training may take; a fraction of them is spent here.
+    """
+    with undone(trainer):
+        step = _time_steps(trainer, REHEARSAL_SHARE * seconds)
+        validation = native = 0.0
+        if validator.cases:
+            one = dataclasses.replace(validator, cases=validator.cases[:1])
+            slices = [validator.store.case(case).num_slices for case in validator.cases]
+            share = sum(slices) / slices[0] / min(trainer.accelerator.num_processes, len(slices))
+            validation = share * _timed(lambda: one.validate(trainer.average.network))
+            try:
+                native = share * _timed(lambda: one.validate_native(trainer.average.network))
+            except InputError:  # the source is gone: the run goes without this validation
+                native = 0.0
+        checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
+        plot = _time_plot(folder) if trainer.accelerator.is_main_process else 0.0
+    return _of_first_process(Costs(step, validation, native, checkpoint, plot), trainer.accelerator)
+
+
+def measure_step(trainer: Trainer) -> float:
+    """Return the seconds of a step, measured over a few, and leave the training as it was."""
+    with undone(trainer):
+        step = _time_steps(trainer, 0.0)
+    return _of_first_process(Costs(step), trainer.accelerator).step
+
+
+@contextmanager
+def undone(trainer: Trainer) -> Iterator[None]:
+    """Undo all steps that are taken inside: weights, statistics, average, moments and sums are as before the first step."""
+    scaler = trainer.accelerator.scaler
+    kept = [{name: value.clone() for name, value in n.state_dict().items()} for n in (trainer.network, trainer.average.network)]
+    kept_scaler = dict(scaler.state_dict()) if scaler is not None else {}
+    try:
+        yield
+    finally:
+        for network, state in zip((trainer.network, trainer.average.network), kept, strict=True):
+            network.load_state_dict(state)
+        if scaler is not None:
+            scaler.load_state_dict(kept_scaler)
+        trainer.optimizer.state.clear()
+        trainer.reset_sums()
+
+
+def _time_steps(trainer: Trainer, seconds: float) -> float:
+    """Seconds per step; all processes take the same number of steps."""
+    device, accelerator = trainer.accelerator.device, trainer.accelerator
+    for number in range(WARM_STEPS):
+        trainer.step(number % trainer.total_steps)
+    synchronize(device)
+    began, count, more = time.perf_counter(), 0, True
+    while more:
+        trainer.step((WARM_STEPS + count) % trainer.total_steps)
+        count += 1
+        if count % MIN_STEPS == 0:
+            synchronize(device)
+            more = count < MAX_STEPS and time.perf_counter() - began < seconds
+            more = bool(broadcast_object_list([more])[0]) if accelerator.num_processes > 1 else more
+    return (time.perf_counter() - began) / count
+
+
+def _write_like_a_checkpoint(trainer: Trainer, folder: Path) -> None:
+    path = folder / "checkpoints" / "measured.partial"
+    with path.open("wb") as file:
+        for tensors in trainer.state().parts.values():
+            file.write(save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}))
+    path.unlink()
+
+
+def _time_plot(folder: Path) -> float:
+    from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
+
+    def draw() -> object:
+        return draw_curves(folder / "plots" / "training.png", {folder.name: []}, title=folder.name)
+
+    draw()
+    return _timed(draw)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _of_first_process(costs: Costs, accelerator: Accelerator) -> Costs:
+    return broadcast_object_list([costs])[0] if accelerator.num_processes > 1 else costs
