@@ -33,6 +33,7 @@ from attunet.volumes.spec import LARGEST, UNTOUCHED
 
 logger = logging.getLogger(__name__)
 
+SCORING_SHARE = 0.08
 SCHEMA = 2
 
 
@@ -67,6 +68,7 @@ def crossvalidate(
     num_seeds: int = 1,
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
+    minutes: float | None = None,
     train: bool = True,
     every_postprocessing: bool = False,
     source: str | Path | None = None,
@@ -80,6 +82,7 @@ def crossvalidate(
         num_seeds: trainings per fold, with the seeds from 0.
         folds: all by default.
         jobs: parallel trainings, one per GPU by default.
+        minutes: time for all trainings together, in place of epochs; each run gets an equal share.
         train: False scores the finished runs only.
         every_postprocessing: scores label maps with the store's post-processing, with the largest components and without post-processing.
         source: where the store's source files are now, if they moved.
@@ -99,6 +102,9 @@ def crossvalidate(
     store = open_store(store_path)
     _check_folder(out, store_path, train)
     plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
+    if minutes is not None:
+        settings = (*settings, f"run.minutes={minutes_per_run(minutes, len(plan), jobs or max(1, len(visible_gpus())))}")
+        plan = make_plan(store, out, models, config_names, settings, num_seeds, folds)
     for run in plan:
         if progress_of(run.path)[0]:
             check_belongs(load_run(run.path), store, run.fold, run.config)
@@ -129,6 +135,12 @@ def crossvalidate(
     if failed:
         raise RunError(f"{out}: {failed}")
     return results
+
+
+def minutes_per_run(minutes: float, num_runs: int, jobs: int) -> float:
+    """The share of one training in the time of the whole table, of which `SCORING_SHARE` is kept for the scores and the pictures."""
+    rounds = -(-num_runs // jobs)
+    return round((1 - SCORING_SHARE) * minutes / rounds, 3)
 
 
 def _check_folder(out: Path, store: Path, train: bool) -> None:

@@ -104,7 +104,8 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():
-            if there[name] != value and value != "auto" and not (section == "run" and name in FREE_TO_CHANGE):
+            planned = name == "epochs" and run.config.run.minutes  # set by a time, in place of the recipe's
+            if there[name] != value and not planned and value != "auto" and not (section == "run" and name in FREE_TO_CHANGE):
                 raise InputError(f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}")
 
 

@@ -182,7 +182,7 @@ def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return dict(load_file(path))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
 
@@ -190,7 +190,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizer's state by parameter name, e.g. `exp_avg/encoder.0.weight`."""
     named = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in dict(state).items()}
+    return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in state.items()}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.benchmarks.crossvalidation.crossvalidate import minutes_per_run
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
 from attunet.errors import InputError
@@ -236,3 +237,8 @@ def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Sto
     assert all(progress_of(log.parent)[1] for log in logs)
     assert all("resuming at step" in log.parent.with_suffix(".log").read_text() for log in logs)
     assert not json.loads((tmp_path / "results.json").read_text())["missing"]
+
+
+@pytest.mark.parametrize(("num_runs", "jobs", "expected"), [(10, 1, 9.2), (10, 4, 30.667), (3, 4, 92.0)])
+def test_the_time_of_a_table_is_shared_by_its_trainings(num_runs: int, jobs: int, expected: float) -> None:
+    assert minutes_per_run(100, num_runs, jobs) == expected
