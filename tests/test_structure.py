@@ -31,7 +31,22 @@ TORCH_FREE_ROOMS = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "config", "presets", "io", "sources", "splits"),
     *("phantom", "metrics", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
 )
-EXTRAS = ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm", "pydicom", "openvino", "triton")
+EXTRAS = (
+    "torch",
+    "accelerate",
+    "safetensors",
+    "onnx",
+    "onnxscript",
+    "wandb",
+    "matplotlib",
+    "tqdm",
+    "pydicom",
+    "openvino",
+    "triton",
+    "jinja2",
+    "plotly",
+    "ipyniivue",
+)
 TORCH_FREE = [
     *("volumes.volume", "classes", "volumes.spec", "config", "volumes.geometry", "io.readers", "io.writers", "sources.find_cases"),
     *("volumes.slices", "volumes.predict", "metrics.overlap", "store", "preparation.prepare", "phantom"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.saved_cases import FOLDER
+from attunet.benchmarks.evaluation.saved_cases import FOLDER, load_arrays
 from attunet.classes import Classes
 from attunet.metrics.aggregate import mean
 
-SAME_DICE = 0.002
+NEGLIGIBLE = 0.005  # what rounding in another format changes is far less
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +72,26 @@ def worst_first(cases: list[str], models: list[ModelRow]) -> tuple[str, ...]:
 
 
 def twins_of(contents: Contents) -> dict[str, str]:
-    """Models whose Dice in every case and class is that of an earlier model, label -> the earlier one's: one network in two formats."""
+    """Models that give the label maps of an earlier one, label -> the earlier one's: one network in two formats."""
     twins: dict[str, str] = {}
     for number, model in enumerate(contents.models):
         for earlier in contents.models[:number]:
-            if earlier.label not in twins and _same_scores(model, earlier):
+            if earlier.label not in twins and _same_labels(model, earlier):
                 twins[model.label] = earlier.label
                 break
     return twins
 
 
-def _same_scores(first: ModelRow, second: ModelRow) -> bool:
-    a, b = first.scores["dice"]["per_case"], second.scores["dice"]["per_case"]
-    if a.keys() != b.keys():
+def _same_labels(first: ModelRow, second: ModelRow) -> bool:
+    """Whether the kept label maps differ in a negligible share of what either calls foreground."""
+    cases = list(first.predictions)
+    if not cases or cases != list(second.predictions):
         return False
-    pairs = [(x, b[case].get(name)) for case, values in a.items() for name, x in values.items()]
-    return all(x == y or (x is not None and y is not None and abs(x - y) <= SAME_DICE) for x, y in pairs)
+    differing = foreground = 0
+    for case in cases:
+        a, b = (load_arrays(model.predictions[case])["prediction"] for model in (first, second))
+        differing += int((a != b).sum())
+        foreground += int(((a > 0) | (b > 0)).sum())
+        if case == cases[0] and differing > 2 * NEGLIGIBLE * foreground:
+            return False
+    return differing <= NEGLIGIBLE * foreground

@@ -15,6 +15,8 @@ from attunet.fields import Fields, read_json
 from attunet.metrics.overlap import confusion
 from attunet.runs.run_folder import read_metrics
 
+SCHEMA = 2  # of results.json
+
 
 def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
@@ -63,8 +65,20 @@ def _row(folder: Path, method: dict[str, Any], cases: list[str], classes: Classe
         attention=_first_file(runs, cases, "{case}.attention.npz"),
         curves={f"{method['name']} {name}": rows for name, rows in curves.items() if rows},
         time_to_accuracy=method["time_to_accuracy"],
-        details={"settings": results["recipes"][method["recipe"]]},
+        details={"card": _card(method, runs), "settings": results["recipes"][method["recipe"]]},
     )
+
+
+def _card(method: dict[str, Any], runs: list[Path]) -> str:
+    """The trainings of one network and recipe, for a person to read."""
+    rows = [
+        ("network", method["model"]),
+        ("recipe", method["recipe"]),
+        ("trainings", f"{method['num_runs']}: {', '.join(f'{run.parent.name} {run.name}' for run in runs)}"),
+        ("judged on", f"{method['num_cases']} cases that they left out"),
+        ("afterwards", method["postprocessing"]),
+    ]
+    return "\n".join([*(f"{title:<10}  {text}" for title, text in rows), "", "Not a medical device."])
 
 
 def _first_file(runs: list[Path], cases: list[str], name: str) -> dict[str, Path]:

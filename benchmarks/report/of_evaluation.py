@@ -13,6 +13,7 @@ from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
 from attunet.fields import Fields, read_json
 
+SCHEMA = 1  # of results.json
 SPEED = ("latency_ms", "throughput_slices_per_s", "volume_ms", "peak_memory_mb", "file_mb", "num_parameters", "precision", "provider")
 
 

@@ -19,7 +19,6 @@ from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1  # of results.json
 DEFAULT_CASES = "worst:3"
 STYLES = ("report.css", "cases.css")
 SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "browser.js")
@@ -70,10 +69,11 @@ def read_contents(folder: Path) -> Contents:
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
     results = read_json(file).data
-    if results.get("schema") != SCHEMA:
-        raise InputError(f"{file}: the version must be {SCHEMA}, got {results.get('schema')!r}; evaluate again")
+    reader = of_crossvalidation if "methods" in results else of_evaluation
+    if results.get("schema") != reader.SCHEMA:
+        raise InputError(f"{file}: the version must be {reader.SCHEMA}, got {results.get('schema')!r}; evaluate again")
     try:
-        return (of_crossvalidation if "methods" in results else of_evaluation).contents_of(folder, results)
+        return reader.contents_of(folder, results)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{file}: is damaged: {type(error).__name__} {error}") from None
 

@@ -15,6 +15,9 @@ import pytest
 from attunet.benchmarks.crossvalidation.crossvalidate import minutes_per_run
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+from attunet.benchmarks.report.case_data import case_data, choose_cases
+from attunet.benchmarks.report.figures import figures
+from attunet.benchmarks.report.write_report import read_contents
 from attunet.errors import InputError
 from attunet.runs.load_run import load_run
 from attunet.store import Store
@@ -67,6 +70,7 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     worst = unet["worst_organ"]
     assert worst["dice"] == min(v for scores in unet["scores"]["dice"]["per_case"].values() for v in scores.values() if v is not None)
     assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
+    check_report(folder, held_out)
     call = ("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
     (folder / "elsewhere").mkdir()
     again = attunet(*call, "--source", folder / "elsewhere")  # what was scored is kept: the table does not need the scans
@@ -79,6 +83,23 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
         if (row := json.loads(line))["event"] == "native"
     )
     assert unet["scores"]["dice"]["mean"] == pytest.approx(native["dice"]["mean"], abs=1e-4)
+
+
+def check_report(folder: Path, held_out: list[str]) -> None:
+    """The report is written and has the label maps, gates, curves and hashes of the runs that are finished."""
+    contents = read_contents(folder)
+    assert (folder / "report.html").stat().st_size > 1e6
+    assert [model.label for model in contents.models] == ["unet", "attention_unet"]
+    assert choose_cases(contents, "all") == sorted(held_out, key=contents.cases.index)
+    assert {"per-case", "per-organ", "accuracy-time", "loss", "validation", "confusion-0"} <= set(figures(contents))
+    for model, num_maps in zip(contents.models, (0, 2 * len(held_out)), strict=True):
+        assert sorted(model.predictions) == sorted(held_out)
+        maps = [one for case in held_out for one in case_data(contents, case, 0).about["attention"] if one["name"].startswith(model.label)]
+        assert len(maps) == num_maps  # depth 2
+    assert sorted(contents.case_details) == sorted(held_out)
+    (command,) = contents.commands
+    assert "--model unet --model attention_unet" in command
+    assert "--set optim.epochs=2" in command
 
 
 @pytest.mark.slow

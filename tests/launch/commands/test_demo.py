@@ -23,6 +23,13 @@ def test_the_whole_way_and_a_second_call(attunet, tmp_path: Path, monkeypatch: p
     assert (out / "evaluation" / "results.md").exists()
     assert len(list((out / "evaluation" / "plots").glob("*.png"))) >= 6
 
+    page = (out / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert f"open it in a browser: {(out / 'evaluation' / 'report.html').as_uri()}" in done.out
+    assert "Loss of every run" in page
+    assert "attunet export attention_unet attention_unet.onnx" in page
+    assert "attention_unet (pytorch cpu): gate 4 (finest)" in page
+    assert str(tmp_path) not in page
+
     changed = (out / "models" / "unet.onnx").stat().st_mtime_ns
     again = attunet("demo", "--out", out, *QUICK)
     assert again.code == 0
