@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,12 @@ from attunet.launch.exit_codes import debug_option, run_command
 from attunet.launch.options import PATH, FoldList, config_options, read_option, source_options
 from attunet.launch.train import train_command
 from attunet.presets import read_config
-from attunet.sources.find_cases import SourceOptions
+from attunet.system.lock import writing
 from attunet.system.plain_text import printable
 from attunet.version import __version__
+
+if TYPE_CHECKING:
+    from attunet.sources.find_cases import SourceOptions
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -74,7 +78,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 def prepare(
     source: Path,
     store: Path,
-    options: SourceOptions,
+    options: "SourceOptions",
     config_name: str | None,
     settings: tuple[str, ...],
     folds: int,
@@ -108,7 +112,7 @@ def prepare(
 @debug_option
 def inspect(
     path: Path,
-    options: SourceOptions,
+    options: "SourceOptions",
     picture: Path | None,
     augmented: Path | None,
     config_name: str | None,
@@ -170,20 +174,21 @@ def crossvalidate(
     from attunet.benchmarks.crossvalidation.results_table import summary_table
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
-    results = run(
-        store,
-        out,
-        models=models,
-        config_names=config_names,
-        settings=settings,
-        num_seeds=seeds,
-        folds=folds,
-        jobs=jobs,
-        minutes=minutes,
-        train=not no_train,
-        every_postprocessing=largest_component,
-        source=source,
-    )
+    with writing(out, "cross-validation"):
+        results = run(
+            store,
+            out,
+            models=models,
+            config_names=config_names,
+            settings=settings,
+            num_seeds=seeds,
+            folds=folds,
+            jobs=jobs,
+            minutes=minutes,
+            train=not no_train,
+            every_postprocessing=largest_component,
+            source=source,
+        )
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
         click.echo(comparison["words"])
@@ -232,19 +237,20 @@ def export(
     """
     from attunet.export.build.export_run import export_run
 
-    export_run(
-        run,
-        out,
-        precision=precision,
-        outputs=outputs or ("labels", "logits"),
-        whole=whole,
-        triton=triton,
-        size=size,
-        largest_component=largest_component,
-        license=license,
-        store=store,
-        source=source,
-    )
+    with writing(out, "export"):
+        export_run(
+            run,
+            out,
+            precision=precision,
+            outputs=outputs or ("labels", "logits"),
+            whole=whole,
+            triton=triton,
+            size=size,
+            largest_component=largest_component,
+            license=license,
+            store=store,
+            source=source,
+        )
 
 
 @cli.command(short_help="Write a model card for the Hugging Face Hub.")
@@ -293,16 +299,17 @@ def evaluate(
     from attunet.benchmarks.evaluation.results_table import summary_table
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
-    results = run(
-        store,
-        models,
-        out,
-        providers=providers or ("cpu",),
-        device=device,
-        fold=fold,
-        source=source,
-        latency_seconds=latency_seconds,
-    )
+    with writing(out, "evaluation"):
+        results = run(
+            store,
+            models,
+            out,
+            providers=providers or ("cpu",),
+            device=device,
+            fold=fold,
+            source=source,
+            latency_seconds=latency_seconds,
+        )
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")
     write_report_if_installed(out)

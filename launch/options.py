@@ -9,8 +9,6 @@ import click
 
 from attunet.decisions import parse_choices
 from attunet.presets import preset_names
-from attunet.sources.codings import parse_classes
-from attunet.sources.find_cases import SourceOptions
 
 PATH = click.Path(path_type=Path)
 
@@ -39,6 +37,9 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
         readings: tuple[str, ...],
         **others: object,
     ) -> object:
+        from attunet.sources.codings import parse_classes  # not above: help must be quick
+        from attunet.sources.find_cases import SourceOptions
+
         options = SourceOptions(
             layout=layout,
             classes=parse_classes(classes) if classes else None,

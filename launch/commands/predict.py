@@ -16,6 +16,7 @@ from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
+from attunet.system.lock import writing
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
 from attunet.volumes.slices import VolumeSlices
@@ -56,7 +57,9 @@ def predict(
         _predict_one(predictor, Job(inputs[0], output), also)
         return
     jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
-    outcome = predict_cohort(predictor, jobs, shard=shard_of(), also=also)
+    number, count = shard_of()
+    with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
+        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # told before, but that may be thousands of lines ago
         logger.info(f"failed: {reason}")

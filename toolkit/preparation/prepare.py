@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, open_store, read_manifest
 from attunet.system.atomic_files import sha256
+from attunet.system.lock import writing
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 
@@ -76,7 +78,10 @@ def prepare(
         raise InputError(f"folds: must be at least 2, got {folds}")
     building = store.with_name(store.name + ".partial")
     fresh = not building.exists()
+    stack = ExitStack()
     try:
+        if not store.exists():
+            stack.enter_context(writing(store, "prepare"))
         root, archive = _folder_of(source, store, building, options.layout)
         cases = _labelled(find_cases(root, options), allow_unlabelled)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
@@ -98,6 +103,8 @@ def prepare(
         raise
     except OSError as error:
         raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
+    finally:
+        stack.close()
     for finding in findings:
         finding.log(logger)
     del seen, cases, head  # the facts of a hundred thousand cases, before the store is read

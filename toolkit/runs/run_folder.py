@@ -8,8 +8,10 @@ from typing import Any
 
 from attunet.errors import InputError
 from attunet.metrics.aggregate import nan_to_null
-from attunet.runs.lock import Lock
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
+from attunet.system.lock import Lock
+
+LOCK = "run.lock"
 
 
 class RunFolder:
@@ -19,7 +21,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
-        self._lock = Lock(path)
+        self._lock = Lock(path / LOCK, path, "training")
         self.check_held = self._lock.check
 
     def __enter__(self) -> "RunFolder":

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.runs import lock
 from attunet.runs.run_folder import RunFolder
+from attunet.system import lock
 from attunet.system.atomic_files import write_folder
 
 A_DAY_S = 86400
@@ -81,7 +81,7 @@ def test_a_holder_that_was_taken_over_writes_nothing_more(quick: None, tmp_path:
     with RunFolder(tmp_path) as folder:
         folder.log("train", step=1)
         stolen = leave_lock(tmp_path, OTHER_HOST)
-        with pytest.raises(RunError, match="process 4711 on node7 has taken this run over"):
+        with pytest.raises(RunError, match="process 4711 on node7 has taken over"):
             folder.log("train", step=2)
     assert stolen.read_text() == OTHER_HOST, "the other one's lock stays"
     assert len(folder.metrics.read_text().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one training at a time, also on a file system that several machines share.
+"""A lock for what one process at a time may write, also on a file system that several machines share.
 
 filelock needs the file locks that NFS may lack.
 """
@@ -18,7 +18,6 @@ from attunet.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
 
-LOCK = "run.lock"
 BEAT_S = 5.0
 SILENT_S = 60.0  # NFS may show an old modification time for so long
 POLL_S = 1.0
@@ -32,14 +31,23 @@ class Lock:
     A process that was suspended and lost the lock notices in `check`, before it writes.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+    def __init__(self, path: Path, subject: Path, activity: str) -> None:
+        """
+        Args:
+            path: the file of the lock; folders above it are made, and removed again if they stay empty.
+            subject: the file or folder that is protected, for messages.
+            activity: what its holder does, for messages.
+        """
+        self.path, self._subject, self._activity = path, subject, activity
+        self._made_folders: list[Path] = []
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": _place(), "token": secrets.token_hex(8)}
         self._content = json.dumps(holder)
         self._left = threading.Event()
 
     def __enter__(self) -> "Lock":
-        """Take the lock. Raises InputError when the folder is in use, OSError when it cannot be written."""
+        """Take the lock. Raises InputError when another process holds it, OSError when it cannot be written."""
+        self._made_folders = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
             content = self._read()
             if content is not None:
@@ -53,11 +61,16 @@ class Lock:
         self._left.set()
         if self._read() == self._content:
             self.path.unlink(missing_ok=True)
+        for folder in self._made_folders:
+            with suppress(OSError):  # something was written there
+                folder.rmdir()
 
     def check(self) -> None:
-        """Raise RunError if another training has taken over the folder."""
+        """Raise RunError if another process has taken over."""
         if (content := self._read()) != self._content:
-            raise RunError(f"{self.path.parent}: {_describe(content or '')} has taken this run over; this one ends and writes nothing more")
+            raise RunError(
+                f"{self._subject}: {_describe(content or '')} has taken over; this {self._activity} ends and writes nothing more"
+            )
 
     def _create(self) -> bool:
         try:
@@ -76,11 +89,11 @@ class Lock:
         """Return once the holder is known to be dead. Raises InputError as soon as it touches the file."""
         if _is_gone(content):
             return
-        logger.info(f"{self.path.parent}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive")
+        logger.info(f"{self._subject}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive")
         before, end = self._touched(), time.monotonic() + SILENT_S
         while time.monotonic() < end and (now := self._touched()) is not None:
             if now != before:
-                raise InputError(f"{self.path.parent}: in use by {_describe(content)}; one training at a time ({self.path.name})")
+                raise InputError(f"{self._subject}: in use by {_describe(content)}; one {self._activity} at a time ({self.path.name})")
             time.sleep(POLL_S)
 
     def _beat(self) -> None:
@@ -98,6 +111,17 @@ class Lock:
         with suppress(FileNotFoundError):
             return self.path.read_text(encoding="utf-8")
         return None
+
+
+def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
+    """The lock of a file or folder that a command writes: a hidden file beside it.
+
+    Args:
+        subject: the file or folder.
+        activity: for messages, e.g. "export".
+        part: names the share of a process, where several processes write different files of one folder.
+    """
+    return Lock(subject.with_name(f".{subject.name}{part}.lock"), subject, activity)
 
 
 def _place() -> str:

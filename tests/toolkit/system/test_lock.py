@@ -1,0 +1,72 @@
+"""Two of one command on one folder: the second is refused, and nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.preparation.prepare import prepare
+from attunet.store import open_store
+from attunet.system.lock import writing
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from attunet.system.lock import writing
+with writing(Path(sys.argv[1]), "prepare"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    """Another process that writes `tmp_path/out/store`."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out" / "store")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_second_prepare_is_refused_and_leaves_nothing(holder, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"out/store: in use by process {holder.pid} on .*; one prepare at a time"):
+        prepare(source, tmp_path / "out" / "store", DataConfig())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".store.lock"]
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(holder, source: Path, tmp_path: Path) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    prepare(source, tmp_path / "out" / "store", DataConfig())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["store"]
+
+
+def test_folders_that_were_made_for_the_lock_are_removed_again(tmp_path: Path) -> None:
+    with writing(tmp_path / "a" / "b" / "out", "export"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_of_two_prepares_with_other_settings_one_is_whole(source: Path, tmp_path: Path) -> None:
+    def start(spacing: float) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "attunet.launch.cli", "prepare", source, tmp_path / "store", "--set", f"data.spacing_mm={spacing}"]
+        return subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    first = start(2.0)
+    time.sleep(0.3)
+    second = start(3.0)
+    errors = [process.communicate(timeout=200)[1] for process in (first, second)]
+    assert 0 in (first.returncode, second.returncode)
+    assert all("Traceback" not in text for text in errors)
+    store = open_store(tmp_path / "store")
+    assert store.spec.spacing_mm in (2.0, 3.0)
+    assert not list(tmp_path.glob("*.partial"))
