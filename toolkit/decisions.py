@@ -28,6 +28,32 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {
+    "nifti-geometry": Rule(
+        "NIfTI files whose sform contradicts qform and pixdim", "an error that names both", choices=("refuse", "sform", "pixdim")
+    ),
+    "nifti-orientation": Rule(
+        "NIfTI files that state no orientation (sform and qform code 0)",
+        "axes run to left, anterior and superior, as nibabel reads them",
+        choices=("LAS", "RAS", "LPS", "RPS", "LAI", "RAI", "LPI", "RPI"),
+    ),
+    "analyze-orientation": Rule("Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"),
+    "nifti-units": Rule(
+        "NIfTI files in metres or micrometres",
+        "converted to mm; an error where voxels would be larger than 50 mm",
+        choices=("auto", "mm", "convert"),
+    ),
+    "nifti-codes": Rule("NIfTI codes that do not exist", "taken as unknown", option="repair the header"),
+    "oblique": Rule(
+        "scans tilted by more than 30 degrees", "an axis counts as the nearest one of the body", option="rotate the scan to its axes"
+    ),
+    "mask-geometry": Rule(
+        "masks of the image's shape, where one of both states no orientation",
+        "voxel by voxel on the image",
+        option="give the mask the image's affine",
+    ),
+    "same-patient": Rule(
+        "cases whose names, folders or DICOM headers are of one patient", "folds by that patient", option="--case-pattern REGEX"
+    ),
     "fourth-axis": Rule(
         "NIfTI, MGZ and ITK files with a fourth axis", "its entries are channels", option="split the file into one for each moment"
     ),

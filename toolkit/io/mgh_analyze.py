@@ -2,6 +2,7 @@
 
 import gzip
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.imageglobals import LoggingOutputSuppressor
 
+from attunet.decisions import Decision
 from attunet.errors import InputError, one_line
 from attunet.io.nifti import NIBABEL_ERRORS, channel_decision
+from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
 from attunet.volumes.volume import Volume
 
@@ -30,7 +33,7 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
         holder, ratio = path, MAX_DEFLATE_RATIO if packed else 1
     except NIBABEL_ERRORS as error:
         raise InputError(f"{path}: cannot be read as MGH: {one_line(error)}") from None
-    return _read(path, header, holder, ratio, options)
+    return replace(_read(path, header, holder, ratio, options), is_oriented=bool(header["goodRASFlag"]))
 
 
 def read_analyze(path: Path, options: ReadOptions) -> Volume:
@@ -48,7 +51,17 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
             header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm99AnalyzeImage.header_class(start)
     except NIBABEL_ERRORS as error:
         raise InputError(f"{path}: cannot be read as Analyze: {one_line(error)}") from None
-    return _read(path, header, voxels, 1, options)
+    volume = _read(path, header, voxels, 1, options)
+    if is_nifti:
+        try:
+            geometry = read_geometry(header, start, options.choices)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        affine, is_oriented, decisions = checked_affine(path, geometry.affine), geometry.is_oriented, geometry.decisions
+    else:
+        affine, is_oriented = volume.affine, False
+        decisions = (Decision("analyze-orientation", "Analyze states no orientation: its first axis is taken to run to the left"),)
+    return replace(volume, affine=affine, is_oriented=is_oriented, decisions=(*decisions, *volume.decisions))
 
 
 def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOptions) -> Volume:

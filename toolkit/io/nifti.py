@@ -16,6 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from attunet.decisions import Decision
 from attunet.errors import InputError, one_line
+from attunet.io.nifti_header import Geometry, read_geometry
 from attunet.io.reading import FILE_ERRORS, INTENSITIES, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
 from attunet.volumes.volume import Volume
 
@@ -42,8 +43,10 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
     try:
         with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")  # everything that matters is checked below
-            header = _header(path, file.read(540))
+            start = file.read(540)
+            header = _header(path, start)
             shape = _checked_shape(path, header, options)
+            geometry = _geometry(path, header, start, options)
             # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
             voxels = ArrayProxy(file, header, mmap=False)
             scaled = voxels.slope != 1 or voxels.inter != 0
@@ -51,7 +54,6 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
             for _ in range(MAX_TRAILING_MIB):  # to the end, where gzip compares its checksum
                 if not file.read(2**20):
                     break
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
@@ -60,7 +62,13 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
     data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape(shape)
-    return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=header, decisions=channel_decision(data.shape[3]))
+    return Volume(
+        np.moveaxis(data, 3, 0),
+        geometry.affine,
+        header=header,
+        decisions=(*geometry.decisions, *channel_decision(data.shape[3])),
+        is_oriented=geometry.is_oriented,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +86,26 @@ def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHe
     try:
         with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")
-            header = _header(path, file.read(540))
+            start = file.read(540)
+            header = _header(path, start)
             x, y, z, c = _checked_shape(path, header, options)
+            affine = _geometry(path, header, start, options).affine
             slope, intercept = header.get_slope_inter()
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
         raise InputError(f"{path}: cannot be read as NIfTI: {one_line(error)}") from None
     is_scaled = (slope if slope is not None else 1) != 1 or (intercept or 0) != 0
-    return NiftiHeader((c, x, y, z), header.get_data_dtype(), checked_affine(path, affine), is_scaled)
+    return NiftiHeader((c, x, y, z), header.get_data_dtype(), affine, is_scaled)
+
+
+def _geometry(path: Path, header: nib.Nifti1Header, start: bytes, options: ReadOptions) -> Geometry:
+    try:
+        geometry = read_geometry(header, start[: header.template_dtype.itemsize], options.choices)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    checked_affine(path, geometry.affine)
+    return geometry
 
 
 def channel_decision(channels: int) -> tuple[Decision, ...]:

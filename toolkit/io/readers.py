@@ -18,8 +18,10 @@ from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze,
 from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
 from attunet.io.reading import ReadOptions
 from attunet.io.simpleitk import ITK_SUFFIXES, read_itk
+from attunet.volumes.geometry import tilt_degrees
 from attunet.volumes.volume import Volume
 
+MAX_TILT_DEGREES = 30.0  # beyond it the nearest axes depend on small differences between scans
 MAX_ROUNDING = 1e-3  # how far a label value may lie from a whole number
 NOTHING: Mapping[str, str] = {}
 
@@ -73,6 +75,9 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
     """
     path = Path(path)
     volume = _read(path, ReadOptions(choices=choices))
+    if volume.unit == "mm" and (degrees := tilt_degrees(volume.affine)) > MAX_TILT_DEGREES:
+        reading = Decision("oblique", f"axes are tilted by {degrees:.0f} degrees; each counts as the nearest axis of the body")
+        volume = replace(volume, decisions=(*volume.decisions, reading))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
         raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
     if np.issubdtype(volume.data.dtype, np.floating) and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):

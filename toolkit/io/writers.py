@@ -6,12 +6,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
 
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.mask_colours import colour_of, is_colour
 from attunet.io.mgh_analyze import MGH_SUFFIXES, write_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES
+from attunet.io.nifti_header import image_like
 from attunet.io.readers import FORMATS, format_of
 from attunet.io.simpleitk import write_itk
 from attunet.system.atomic_files import write_file
@@ -111,12 +113,8 @@ def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
 
 
 def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:
-    image = nib.Nifti1Image(values, like.affine, dtype=values.dtype)
-    if isinstance(like.header, nib.Nifti1Header):
-        image.header.set_xyzt_units(*like.header.get_xyzt_units())
-        image.set_qform(like.header.get_qform(coded=False) if like.header["qform_code"] else None, int(like.header["qform_code"]))
-        image.set_sform(like.header.get_sform(coded=False) if like.header["sform_code"] else None, int(like.header["sform_code"]))
-    nib.save(image, path)
+    with LoggingOutputSuppressor():
+        nib.save(image_like(values, like.affine, like.header), path)
 
 
 # By ending; for scans, the first is used where nothing else decides.

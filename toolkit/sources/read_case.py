@@ -154,6 +154,10 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
         return Mask(read_annotations(path, image_path, image.shape))
     mask = read_mask(path, choices=choices)
     labels, palette = mask.data[0], mask.header if isinstance(mask.header, dict) else {}
+    if image.unit == "mm" and labels.shape == image.shape and image.is_oriented != mask.is_oriented:
+        which = "mask" if image.is_oriented else "image"
+        reading = Decision("mask-geometry", f"the {which} states no orientation: image and mask belong together voxel by voxel")
+        return Mask(labels, palette=palette, decisions=(*mask.decisions, reading))
     if image.unit == "mm" and not (labels.shape == image.shape and grid_distance(image, mask.affine) <= SAME_GRID):
         turned, turned_affine = _along(image.affine, labels, mask.affine)
         if turned.shape == image.shape and grid_distance(image, turned_affine) <= SAME_GRID:

@@ -23,6 +23,14 @@ def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transf
     return tuple((int(axis), int(flip)) for axis, flip in change)
 
 
+def tilt_degrees(affine: np.ndarray) -> float:
+    """The largest angle in degrees between an axis of the array and the axis of the body that `nibabel.io_orientation` takes it for."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    nearest = nib.orientations.io_orientation(affine)[:, 0].astype(int)
+    cosines = np.abs(directions[nearest, range(3)])
+    return float(np.degrees(np.arccos(np.clip(cosines.min(), 0, 1))))
+
+
 def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
     """A view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
     first = array.ndim - 3

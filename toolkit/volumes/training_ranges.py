@@ -1,4 +1,4 @@
-"""What the cases of a data set span, kept with everything trained on it: an input far outside is told before its labels are believed."""
+"""Ranges of spacing, size and intensity seen in training; used to warn about inputs outside them."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from attunet.fields import Fields
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.volume import Volume
 
-FAR_SPACING = 1.5  # times the largest or below the least of training
+FAR_SPACING = 1.5  # factor above the largest or below the smallest value of the training
 FAR_EXTENT = 1.75
 FAR_DEVIATION = 4.0
 
@@ -58,12 +58,21 @@ def range_of(values: Sequence[float]) -> Range:
 
 
 def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> list[Finding]:
-    """A warning for each way in which an input is far outside the data set that the model comes from; none where that is not known.
+    """Warnings about an input: an orientation that is a guess, and each figure far outside the data set that the model comes from.
 
-    orientation: of the model's preprocessing.
+    Args:
+        volume: the input.
+        ranges: the figures of the training; None where they are not known.
+        orientation: of the model's preprocessing.
     """
-    if ranges is None:
-        return []
+    guessed = []
+    if orientation is not None and not volume.is_oriented:
+        text = "the scan states no orientation, so that left and right of the label map are a guess"
+        guessed = [_finding("orientation", 0.0, text)]
+    return guessed + ([] if ranges is None else _far_figures(volume, ranges, orientation))
+
+
+def _far_figures(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
     if volume.unit != ranges.unit:
         text = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}: they cannot be compared"
         return [_finding("unit", 0.0, text), *_intensities(volume, ranges)]
@@ -86,23 +95,23 @@ def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -
 
 
 def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
-    found = []
+    findings = []
     for channel, (values, (low, high)) in enumerate(zip(volume.data, ranges.std, strict=False)):
         mean, std = _mean_and_deviation(values)
         if not low / FAR_DEVIATION <= std <= high * FAR_DEVIATION:
             text = f"deviation of intensities in channel {channel} is {std:.4g}, training had {low:.4g} to {high:.4g}"
-            found.append(_finding("intensity", std, text))
+            findings.append(_finding("intensity", std, text))
         elif channel < len(ranges.mean):
-            # A shift as large as the intensities spread: a CT in other units, an inverted picture.
-            least, most = ranges.mean[channel]
-            if not least - max(std, high) <= mean <= most + max(std, high):
-                text = f"mean of intensities in channel {channel} is {mean:.4g}, training had {least:.4g} to {most:.4g}"
-                found.append(_finding("intensity", mean, text))
-    return found
+            # A shift beyond the intensities' own spread: a CT in other units, an inverted picture.
+            lowest, highest = ranges.mean[channel]
+            if not lowest - max(std, high) <= mean <= highest + max(std, high):
+                text = f"mean of intensities in channel {channel} is {mean:.4g}, training had {lowest:.4g} to {highest:.4g}"
+                findings.append(_finding("intensity", mean, text))
+    return findings
 
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
-    """In float64, a plane at a time: a copy of the whole volume in it would be the largest array of a prediction."""
+    """Mean and standard deviation in float64, one plane at a time: a float64 copy of the volume would be a prediction's largest array."""
     mean = sum(float(plane.sum(dtype=np.float64)) for plane in values) / values.size
     squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
     return mean, math.sqrt(squares / values.size)

@@ -1,4 +1,4 @@
-"""A scan in memory, as its file defines it, before anything is done to it."""
+"""A scan in memory, as its file defines it."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +12,14 @@ from attunet.decisions import Decision
 class Volume:
     """One image volume on its native grid.
 
-    data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for an image.
-    affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
-    unit: what spacings are measured in; "pixel" means that the file has no physical spacing.
-    header: what the writer needs to give a prediction the same codes (a nibabel header), or None.
-    decisions: readings that another program could make otherwise, for `prepare`, `inspect` and `predict` to print.
+    Args:
+        data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for an image.
+        affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
+        unit: the unit of spacings; "pixel" means that the file has no physical spacing.
+        header: the source of the codes of a label map on this grid (a nibabel header, say), or None.
+        decisions: readings that another program could make otherwise, for `prepare`, `inspect` and `predict` to print.
+        is_oriented: False for a scan whose file states no orientation, so that left and right are a guess.
+        patient_hash: SHA-256 of the patient's identifier in the file, to keep a patient's scans together; it is written nowhere.
     """
 
     data: np.ndarray
@@ -24,6 +27,8 @@ class Volume:
     unit: Literal["mm", "pixel"] = "mm"
     header: Any = None
     decisions: tuple[Decision, ...] = ()
+    is_oriented: bool = True
+    patient_hash: str | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
