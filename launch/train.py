@@ -28,7 +28,9 @@ from attunet.presets import training_config
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
 @click.option("--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs.")
-@click.option("--init", type=PATH, metavar="RUN|CHECKPOINT", help="Start from these weights (fine-tuning).")
+@click.option("--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name.")
+@click.option("--init-classes", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
+@click.option("--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init.")
 @debug_option
 def train_command(
     store: Path,
@@ -40,22 +42,26 @@ def train_command(
     resume: Literal["require", "auto"] | None,
     minutes: float | None,
     init: Path | None,
+    init_classes: str | None,
+    freeze: str | None,
 ) -> None:
     """Train one network on STORE, in the folder RUN.
 
     The [data] section comes from the store. The same command on many processes:
     accelerate launch --config_file launch/configs/multi_gpu.yaml -m attunet.launch.train STORE RUN ...
     """
-    settings = (*settings, *([f"run.minutes={minutes}"] if minutes else []))
+    settings = (*settings, *([f"run.minutes={minutes}"] if minutes else []), *([f"optim.freeze={freeze}"] if freeze else []))
     config = training_config(config_name, settings, model)
     if os.environ.get("RANK", "0") == "0" and config_name is not None:
         from attunet.store import open_store
 
         for line in unused_data_settings(config.data, open_store(store).data_config):
             click.echo(line)
+    from attunet.runs.initial_weights import parse_renamed
     from attunet.training.loop import train
 
-    train(store, run, config, fold=fold, resume=resume or "never", init=init)
+    renamed = parse_renamed(init_classes) if init_classes else None
+    train(store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed)
 
 
 def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:

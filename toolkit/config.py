@@ -165,6 +165,10 @@ class OptimConfig(Section):
     lr_reference_batch: int = _field(
         8, Rule(int, 0, 65536), "For another batch_size, lr is multiplied by the square root of their quotient; 0: never."
     )
+    init_lr_factor: float = _field(1.0, Rule(float, 0, 10), "Factor of the rate for weights that --init carried over.")
+    freeze: Literal["none", "encoder"] = _field(
+        "none", Rule(str, choices=("none", "encoder")), "Part of the network that keeps its weights."
+    )
     weight_decay: float = _field(1e-2, Rule(float, 0, 10), "Decoupled weight decay on convolution weights; 0 makes AdamW plain Adam.")
     schedule: Literal["one_cycle", "poly", "constant"] = _field(
         "one_cycle", Rule(str, choices=("one_cycle", "poly", "constant")), "Learning rate after warm-up."

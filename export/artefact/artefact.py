@@ -58,6 +58,7 @@ class Artefact:
         whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
         num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
         license: of the training data.
+        parent: name and sha256 of the weights that the training started from; None for fresh weights.
         dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
             "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is in neither label map.
         tools: package name -> version at export.
@@ -77,6 +78,7 @@ class Artefact:
     step: int = 0
     num_members: int = 1
     license: str | None = None
+    parent: dict[str, str] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     dice_at_export: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
@@ -113,6 +115,7 @@ class Artefact:
                 "step": self.step,
                 "num_members": self.num_members,
                 "license": self.license,
+                "parent": self.parent,
             },
             "config": self.config,
             "dice_at_export": self.dice_at_export,
@@ -154,6 +157,7 @@ class Artefact:
             step=training.whole("step"),
             num_members=training.whole("num_members"),
             license=training.get("license", Rule(str, null=True)),
+            parent=training.texts("parent") if training.data.get("parent") is not None else None,
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),

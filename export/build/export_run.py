@@ -157,6 +157,7 @@ def _metadata(
         width=size[1] if size else None,
         training_cases=dict(run.training_cases),
         fold=run.fold,
+        parent={"name": run.state.lineage.parent, "sha256": run.state.lineage.sha256} if run.state.lineage else None,
         step=run.step,
         num_members=run.num_members,
         license=license or store.manifest.get("license"),

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
 from attunet.classes import Classes
 from attunet.config import ResolvedConfig
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
-from attunet.runs.checkpoint import newest_checkpoint, read_checkpoint
+from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.run_state import RunState
 from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -111,25 +109,3 @@ def load_run(path: str | Path) -> TrainedRun:
     network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(path, checkpoint.path, path.name, network.eval().requires_grad_(False), state)
-
-
-def load_initial_weights(network: nn.Module, source: Path) -> None:
-    """Starts `network` from the averaged weights of a run or of one checkpoint folder.
-
-    Tensors of the head may differ in shape (other classes) and then keep their fresh values; any other difference is an InputError.
-    """
-    if (source / "checkpoints").is_dir():
-        checkpoint = newest_checkpoint(source / "checkpoints", parts=("average",))
-    else:
-        checkpoint = read_checkpoint(source, parts=("average",))
-    if checkpoint is None:
-        raise InputError(f"{source}: has no checkpoint to start from")
-    weights, own = checkpoint.tensors["average"], network.state_dict()
-    if set(weights) != set(own):
-        raise InputError(f"{source}: holds another network than the one to be trained ({checkpoint.state.config.model.name})")
-    for name, value in weights.items():
-        if value.shape == own[name].shape:
-            own[name] = value
-        elif not name.startswith("head."):
-            raise InputError(f"{source}: {name} has the shape {tuple(value.shape)}, the network to be trained {tuple(own[name].shape)}")
-    network.load_state_dict(own)

@@ -9,6 +9,7 @@ from attunet.classes import Classes
 from attunet.config import ResolvedConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_PATH, Fields, is_number, is_whole
+from attunet.runs.lineage import Lineage
 from attunet.store import Store
 from attunet.version import __version__
 from attunet.volumes.spec import Preprocessing
@@ -49,6 +50,7 @@ class RunState:
         finished: True after the last step.
         scaler: state of the gradient scaler of a float16 training.
         best: highest Dice of a validation so far.
+        lineage: the model that the run started from; None for fresh weights.
         attunet: version of the package.
     """
 
@@ -66,6 +68,7 @@ class RunState:
     finished: bool = False
     scaler: dict[str, float] | None = None
     best: float | None = None
+    lineage: Lineage | None = None
     attunet: str = __version__
 
     @classmethod
@@ -90,6 +93,7 @@ class RunState:
         """Return the state as JSON values, with the schema number."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: values[name].to_json() for name in ("config", "preprocessing", "classes", "ranges")}
+        values["lineage"] = self.lineage.to_json() if self.lineage is not None else None
         return {"schema": SCHEMA, **values, "store": str(self.store)}
 
     @classmethod
@@ -117,6 +121,7 @@ class RunState:
             finished=at.flag("finished"),
             scaler=scaler,
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
+            lineage=None if at.data.get("lineage") is None else Lineage.from_json(at.inner("lineage")),
             attunet=at.text("attunet"),
         )
 

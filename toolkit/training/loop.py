@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,10 @@ from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.loading.choose import make_loader
 from attunet.loading.loader import Loader
-from attunet.models import build_model
+from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.checkpoint import Checkpoint, Checkpoints, load_optimizer, newest_checkpoint, read_checkpoint
-from attunet.runs.load_run import load_initial_weights
+from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
+from attunet.runs.lineage import Lineage
 from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.runs.run_state import RunState
 from attunet.store import Store, open_store
@@ -49,6 +50,7 @@ def train(
     fold: int | Literal["all"],
     resume: Resume = "never",
     init: str | Path | None = None,
+    init_classes: Mapping[str, str] | None = None,
 ) -> None:
     """Train one network on the cases that `fold` leaves in, and validate on those that it leaves out.
 
@@ -58,7 +60,8 @@ def train(
         config: the configuration; its `[data]` is replaced by the store's.
         fold: the fold to leave out; "all" trains on every labelled case.
         resume: "never" refuses a folder with a training; "require" continues one; "auto" continues or starts.
-        init: a run or a checkpoint folder whose weights are the start.
+        init: a run, a checkpoint or a .safetensors file whose weights are the start; the classes may differ.
+        init_classes: class of the store -> the name that it has in `init`, where they differ.
 
     Raises:
         InputError: a wrong call.
@@ -84,6 +87,9 @@ def train(
         start = _find_start(folder, resume, accelerator)
         if config.run.minutes:
             config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
+        weights = read_initial_weights(init) if init is not None and start is None else None
+        if weights is not None and config.model.base_width == "auto":
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.model["base_width"]))
         begun = start.state.config if start is not None else None
         resolved = resolve_auto(dataclasses.replace(config, data=store.data_config), store, training, accelerator, begun)
         if start is not None:
@@ -94,13 +100,17 @@ def train(
                 return
         loader = _make_loader(store, training, resolved, accelerator, start)
         stack.callback(loader.close)
-        trainer = _make_trainer(store, loader, resolved, accelerator, None if start or init is None else Path(init))
+        network, lineage = _make_network(store, resolved, start, weights, init_classes or {})
+        if lineage is not None and main and start is None:
+            logger.info(lineage.describe())
+        carried = [] if lineage is None else [name for name, _ in network.named_parameters() if name not in lineage.fresh]
+        trainer = Trainer(network, loader, len(store.classes), resolved, accelerator, carried)
         first_step = _restore(trainer, start) if start is not None else 0
         validator = Validator(store, held_out, accelerator, resolved.optim, trainer.class_weights)
         if start is None and config.optim.epochs == "auto":
             _plan(trainer, validator, run_path, began)
         state = RunState.at_start(store, training, held_out, fold, trainer.config)
-        state = dataclasses.replace(state, data_tier=loader.tier, best=start.state.best if start is not None else None)
+        state = dataclasses.replace(state, data_tier=loader.tier, best=start.state.best if start is not None else None, lineage=lineage)
         rank_log = stack.enter_context(RankLog(run_path, accelerator.process_index))
         if main:
             _describe_run(folder, trainer, first_step)
@@ -228,12 +238,15 @@ def _make_loader(store: Store, training: list[str], config: ResolvedConfig, acce
     )
 
 
-def _make_trainer(store: Store, loader: Loader, config: ResolvedConfig, accelerator: Accelerator, init: Path | None) -> Trainer:
+def _make_network(
+    store: Store, config: ResolvedConfig, start: Checkpoint | None, weights: InitialWeights | None, renamed: Mapping[str, str]
+) -> tuple[SegmentationNetwork, Lineage | None]:
+    """Build the network with its first weights; those of a checkpoint are loaded later."""
     set_seed(config.run.seed)
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
-    if init is not None:
-        load_initial_weights(network, init)
-    return Trainer(network, loader, len(store.classes), config, accelerator)
+    if weights is None:
+        return network, start.state.lineage if start is not None else None
+    return network, load_initial_weights(network, weights, store.spec, store.classes, renamed)
 
 
 def _restore(trainer: Trainer, start: Checkpoint) -> int:

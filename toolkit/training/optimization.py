@@ -2,11 +2,13 @@
 
 import copy
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
 from attunet.config import OptimConfig, ResolvedOptimConfig
+from attunet.errors import InputError
 from attunet.loading.loader import Loader
 
 
@@ -62,17 +64,51 @@ class AveragedNetwork:
             average.copy_(value)
 
 
-def make_optimizer(network: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over all parameters; biases and batch-norm scales, which have one dimension, are not decayed.
+def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[str] = ()) -> torch.optim.Optimizer:
+    """Make AdamW over all parameters that are trained; biases and batch-norm scales, which have one dimension, are not decayed.
 
     It must be the fused implementation: the trainer skips steps through `found_inf`, which the others do not read.
+
+    Args:
+        network: to be trained.
+        optim: rate, decay and the factor of the rate for `carried`.
+        carried: names of the parameters that start from another model.
+
+    Returns:
+        The optimizer; its groups have `lr_factor`, which the learning rate is multiplied by.
     """
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
+    groups = []
+    for is_carried in (False, True):
+        named = network.named_parameters()
+        parameters = [p for name, p in named if p.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried]
+        factor = optim.init_lr_factor if is_carried else 1.0
+        groups += [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay, "lr_factor": factor},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr_factor": factor},
+        ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
+
+
+def freeze(network: nn.Module, part: str) -> list[nn.Module]:
+    """Freeze a part of a network: its parameters are not trained.
+
+    Args:
+        network: to be trained.
+        part: `optim.freeze`: "none" or "encoder".
+
+    Returns:
+        The frozen modules, which must stay in eval mode so that their batch-norm statistics stay too.
+
+    Raises:
+        InputError: the network has no such part.
+    """
+    if part == "none":
+        return []
+    modules = getattr(network, part, None)
+    if not isinstance(modules, nn.Module):
+        raise InputError(f"optim.freeze: {type(network).__name__} has no {part}")
+    modules.requires_grad_(False)
+    return [modules]
 
 
 def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch.Tensor | None:

@@ -1,6 +1,7 @@
 """The state of one training on one process, and its step."""
 
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from attunet.losses import Loss, add_over_processes, loss_of, segmentation_sums
 from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
-from attunet.training.optimization import AveragedNetwork, class_weights, learning_rate, make_optimizer
+from attunet.training.optimization import AveragedNetwork, class_weights, freeze, learning_rate, make_optimizer
 from attunet.training.progress.telemetry import Telemetry, training_flops
 
 
@@ -42,6 +43,7 @@ class Trainer:
         num_classes: classes with the background.
         config: the resolved configuration.
         accelerator: device, precision and processes.
+        carried: names of the parameters that start from another model, see `optim.init_lr_factor`.
 
     Raises:
         InputError: the batch is smaller than the number of processes times `optim.accumulate_steps`.
@@ -53,7 +55,13 @@ class Trainer:
     """
 
     def __init__(
-        self, network: SegmentationNetwork, loader: Loader, num_classes: int, config: ResolvedConfig, accelerator: Accelerator
+        self,
+        network: SegmentationNetwork,
+        loader: Loader,
+        num_classes: int,
+        config: ResolvedConfig,
+        accelerator: Accelerator,
+        carried: Collection[str] = (),
     ) -> None:
         self.config, self.accelerator, self.loader = config, accelerator, loader
         optim, device = config.optim, accelerator.device
@@ -75,12 +83,15 @@ class Trainer:
         self.average = AveragedNetwork(network, optim.ema_decay)
         if config.run.sync_batch_norm:  # after the average was made, which is evaluated in one process
             synchronize_batch_norms(network)
-        self.optimizer = make_optimizer(self.network, optim)
+        frozen = freeze(network, optim.freeze)
+        self.optimizer = make_optimizer(network, optim, carried)
         if config.run.compile:
             torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway
             self.network.compile()
         self._model, self._stepper = accelerator.prepare(self.network, self.optimizer)
         self._model.train()
+        for module in frozen:
+            module.eval()
         self._buffers = [b for b in self.network.buffers() if b.is_floating_point()]
         self.augmenter = Augmenter(config.augment, loader.size, device)
         self._sums = torch.zeros(5, device=device)
@@ -111,7 +122,7 @@ class Trainer:
         del batch  # its memory is free for the step
         self.telemetry.mark("augment")
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.total_steps, self.config.optim)
+            group["lr"] = learning_rate(number, self.total_steps, self.config.optim) * group["lr_factor"]
         loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(*parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
         self._update(number, loss.total.detach(), norm)

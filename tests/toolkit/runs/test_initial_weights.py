@@ -1,0 +1,116 @@
+"""A training starts from another model: classes by name, other channels and context, parts that keep their weights."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from attunet.classes import Classes
+from attunet.config import Config, ModelConfig, load_config
+from attunet.errors import InputError
+from attunet.models import SegmentationNetwork, build_model
+from attunet.runs.initial_weights import InitialWeights, load_initial_weights, parse_renamed, read_initial_weights
+from attunet.runs.load_run import load_run
+from attunet.store import Store
+from attunet.training.loop import train
+from attunet.volumes.spec import PreprocessSpec
+
+MODEL = ModelConfig(name="attention_unet", base_width=4, depth=2)
+NAMES = ["background", "liver", "spleen", "stomach"]
+SPEC = PreprocessSpec("LPS", 2, 1.5, (32, 32))
+
+
+def network(in_channels: int, num_classes: int, seed: int) -> SegmentationNetwork:
+    torch.manual_seed(seed)
+    return build_model(MODEL, in_channels, num_classes).eval()
+
+
+def parent(num_channels: int = 1, context: int = 1) -> tuple[SegmentationNetwork, InitialWeights]:
+    made = network(num_channels * context, 4, 1)
+    return made, InitialWeights("abdomen", "0" * 64, made.state_dict(), {"name": "attention_unet"}, num_channels, NAMES)
+
+
+def classes(*names: str) -> Classes:
+    return Classes(("background", *names), tuple(range(len(names) + 1)))
+
+
+def test_classes_are_matched_by_name() -> None:
+    old, weights = parent()
+    new = network(1, 4, 2)
+    fresh = new.head.weight.detach().clone()
+    lineage = load_initial_weights(new, weights, SPEC, classes("spleen", "kidney", "hepar"), {"hepar": "liver"})
+    x = torch.randn(2, 1, 32, 32)
+    assert torch.equal(new(x)[:, [0, 1, 3]], old(x)[:, [0, 2, 1]])
+    assert torch.equal(new.head.weight[2], fresh[2])
+    assert lineage.classes == {"spleen": "spleen", "hepar": "liver"}
+    assert lineage.new_classes == ["kidney"]
+    assert lineage.fresh == ["head.weight", "head.bias"]
+    assert "classes carried: spleen, hepar (from liver); new: kidney" in lineage.describe()
+
+
+def test_the_same_classes_are_carried_whole() -> None:
+    old, weights = parent()
+    new = network(1, 4, 2)
+    assert load_initial_weights(new, weights, SPEC, classes(*NAMES[1:]), {}).fresh == []
+    assert all(torch.equal(value, old.state_dict()[name]) for name, value in new.state_dict().items())
+
+
+def test_the_same_image_in_more_channels_gives_the_same_logits() -> None:
+    old, weights = parent()
+    new = network(2, 4, 2)
+    spec = dataclasses.replace(SPEC, num_channels=2)
+    assert load_initial_weights(new, weights, spec, classes(*NAMES[1:]), {}).channels == "averaged"
+    x = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(new(x.expand(-1, 2, -1, -1)), old(x), atol=1e-4, rtol=1e-4)
+
+
+def test_channels_stay_apart_when_only_the_context_changes() -> None:
+    old, weights = parent(num_channels=2)
+    new = network(6, 4, 2)
+    spec = dataclasses.replace(SPEC, num_channels=2, context_slices=3)
+    load_initial_weights(new, weights, spec, classes(*NAMES[1:]), {})
+    x = torch.randn(2, 6, 32, 32)
+    torch.testing.assert_close(new(x), old(x[:, 2:4]), atol=1e-4, rtol=1e-4)
+
+
+def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
+    _, weights = parent()
+    with pytest.raises(InputError, match=r"of another width or depth: .*set \[model\] alike"):
+        load_initial_weights(build_model(dataclasses.replace(MODEL, base_width=8), 1, 4), weights, SPEC, classes(*NAMES[1:]), {})
+    with pytest.raises(InputError, match="holds another network"):
+        load_initial_weights(build_model(dataclasses.replace(MODEL, name="unet"), 1, 4), weights, SPEC, classes(*NAMES[1:]), {})
+    with pytest.raises(InputError, match="the model has no class 'hepar'; it has liver, spleen, stomach"):
+        load_initial_weights(network(1, 2, 0), weights, SPEC, classes("liver"), {"liver": "hepar"})
+    with pytest.raises(InputError, match="the store has no class 'hepar'"):
+        load_initial_weights(network(1, 2, 0), weights, SPEC, classes("liver"), {"hepar": "liver"})
+    with pytest.raises(InputError, match="must be NEW=PARENT"):
+        parse_renamed("liver")
+    (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(InputError, match=r"must be a run, a checkpoint or a \.safetensors file"):
+        read_initial_weights(tmp_path / "weights.safetensors")
+
+
+def config(*settings: str) -> Config:
+    small = ["model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "optim.epochs=1"]
+    return load_config(None, [*small, *settings])
+
+
+def test_what_is_frozen_stays_and_what_is_carried_learns_slowly(small_store: Store, tmp_path: Path) -> None:
+    train(small_store.path, tmp_path / "parent", config("model.base_width=4"), fold=0)
+    old = load_run(tmp_path / "parent")
+    weights = old.checkpoint / "average.safetensors"
+    still = config("optim.freeze=encoder", "optim.init_lr_factor=0", "optim.ema_decay=0")
+    renamed = {"liver": "spleen", "spleen": "liver"}
+    train(small_store.path, tmp_path / "child", still, fold=0, init=weights, init_classes=renamed)
+    child = load_run(tmp_path / "child")
+    assert child.config.model.base_width == 4  # the parent's
+    lineage = child.state.lineage
+    assert lineage is not None
+    assert lineage.classes["liver"] == "spleen"
+    assert read_initial_weights(weights).sha256 == lineage.sha256
+    before, after = old.network.state_dict(), child.network.state_dict()
+    for name, value in after.items():
+        if name.startswith("encoder.") or not (name.startswith("head.") or "running" in name or "tracked" in name):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(after["head.weight"][0], before["head.weight"][0])

@@ -1,0 +1,163 @@
+"""Weights of another model as the start of a training: classes are matched by name, channels and context slices by position."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from attunet.classes import Classes
+from attunet.errors import InputError, one_line
+from attunet.fields import Fields
+from attunet.models import SegmentationNetwork
+from attunet.runs.checkpoint import newest_step_folder
+from attunet.runs.lineage import Lineage
+from attunet.system.atomic_files import sha256, verify_folder
+from attunet.volumes.spec import PreprocessSpec
+
+AVERAGE = "average.safetensors"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The weights of a parent model and what is known about them.
+
+    Args:
+        name: of the run or file.
+        sha256: of the weights' file.
+        tensors: averaged weights by name.
+        model: the `[model]` section of the parent.
+        num_channels: channels of its images, without context slices.
+        classes: names of its classes, the background first.
+    """
+
+    name: str
+    sha256: str
+    tensors: Mapping[str, torch.Tensor]
+    model: dict[str, Any]
+    num_channels: int
+    classes: list[str]
+
+
+def read_initial_weights(source: str | Path) -> InitialWeights:
+    """Read the weights to start from.
+
+    Args:
+        source: a run folder, a checkpoint folder, or a `.safetensors` file of one.
+
+    Raises:
+        InputError: the source is none of these, or cannot be read.
+    """
+    source = Path(source)
+    path = source
+    if path.is_dir() and (path / "checkpoints").is_dir():
+        newest = newest_step_folder(path / "checkpoints")
+        if newest is None:
+            raise InputError(f"{source}: has no checkpoint to start from")
+        path = newest
+    if path.is_dir():
+        verify_folder(path)
+        path = path / AVERAGE
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get("attunet")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{source}: must be a run, a checkpoint or a .safetensors file of one ({one_line(error)})") from None
+    if metadata is None:
+        raise InputError(f"{path}: has no metadata of attunet, which name its network and classes")
+    try:
+        at = Fields(json.loads(metadata), str(path))
+    except ValueError:
+        raise InputError(f"{path}: its metadata of attunet are not JSON") from None
+    return InitialWeights(source.name, sha256(path), tensors, at.inner("model").data, at.whole("num_channels", 1), at.text_list("classes"))
+
+
+def load_initial_weights(
+    network: SegmentationNetwork, weights: InitialWeights, spec: PreprocessSpec, classes: Classes, renamed: Mapping[str, str]
+) -> Lineage:
+    """Start a network from the weights of another model.
+
+    Args:
+        network: to be trained, with fresh weights.
+        weights: of the parent.
+        spec: preprocessing of the training; gives its channels.
+        classes: of the training.
+        renamed: class of the training -> the parent's name of it, where they differ.
+
+    Returns:
+        What was carried over.
+
+    Raises:
+        InputError: the networks differ in more than the first convolution and the head, or a class to rename is unknown.
+
+    Example:
+        >>> weights = read_initial_weights("runs/abdomen")
+        >>> load_initial_weights(network, weights, store.spec, store.classes, {"hepar": "liver"})  # doctest: +SKIP
+    """
+    own = network.state_dict()
+    head = [name for name in own if name.startswith("head.")]
+    first = next(name for name in own if name not in head)
+    others = set(own) - {*head, first}
+    if set(own) != set(weights.tensors):
+        raise InputError(f"--init: {weights.name} holds another network ({weights.model.get('name')}) than the one to be trained")
+    for name in others:
+        if own[name].shape != weights.tensors[name].shape:
+            shapes = f"{tuple(weights.tensors[name].shape)} and {tuple(own[name].shape)}"
+            raise InputError(f"--init: {weights.name} is of another width or depth: {name} has the shapes {shapes}; set [model] alike")
+    matched = _match(classes.names, weights.classes, renamed)
+    fresh = []
+    for name in head:
+        if list(matched.values()) == list(range(len(weights.classes))) and len(matched) == len(classes.names):
+            own[name] = weights.tensors[name]
+            continue
+        fresh.append(name)
+        for index, parent_index in matched.items():
+            own[name][index] = weights.tensors[name][parent_index]
+    carried = own[first].shape == weights.tensors[first].shape
+    own[first] = weights.tensors[first] if carried else _fit_channels(weights.tensors[first], weights.num_channels, spec)
+    if not carried:
+        fresh.append(first)
+    network.load_state_dict({**own, **{name: weights.tensors[name] for name in others}})
+    pairs = {classes.names[i]: weights.classes[j] for i, j in matched.items() if i > 0}
+    new = [name for i, name in enumerate(classes.names) if i not in matched]
+    return Lineage(weights.name, weights.sha256, pairs, new, "carried" if carried else "averaged", fresh)
+
+
+def parse_renamed(text: str) -> dict[str, str]:
+    """Read `NEW=PARENT,...`. Raises InputError for anything else."""
+    renamed = {}
+    for pair in text.split(","):
+        new, equals, parent = (part.strip() for part in pair.partition("="))
+        if not (new and equals and parent):
+            raise InputError(f"--init-classes: must be NEW=PARENT,... with names of classes, got {text!r}")
+        renamed[new] = parent
+    return renamed
+
+
+def _match(names: Sequence[str], parents: Sequence[str], renamed: Mapping[str, str]) -> dict[int, int]:
+    """Index of each class -> index of its class in the parent; the background is always matched."""
+    for new, parent in renamed.items():
+        if new not in names:
+            raise InputError(f"--init-classes: the store has no class {new!r}; it has {', '.join(names[1:])}")
+        if parent not in parents:
+            raise InputError(f"--init-classes: the model has no class {parent!r}; it has {', '.join(parents[1:])}")
+    wanted = {i: renamed.get(name, name) for i, name in enumerate(names) if i > 0}
+    return {0: 0, **{i: parents.index(parent) for i, parent in wanted.items() if parent in parents[1:]}}
+
+
+def _fit_channels(weight: torch.Tensor, num_channels: int, spec: PreprocessSpec) -> torch.Tensor:
+    """Fit a first convolution `(W, context * num_channels, 3, 3)` to other channels or context slices.
+
+    The middle context slice gets the sum of the parent's context slices, the others start at zero. With another number of channels,
+    each gets the parent's mean, scaled so that the same image in every channel gives the same features.
+    """
+    by_channel = weight.reshape(len(weight), -1, num_channels, *weight.shape[2:]).sum(1)
+    if num_channels != spec.num_channels:
+        by_channel = by_channel.sum(1, keepdim=True) / spec.num_channels
+    fitted = torch.zeros(len(weight), spec.context_slices, spec.num_channels, *weight.shape[2:], dtype=weight.dtype)
+    fitted[:, spec.context_slices // 2] = by_channel
+    return fitted.flatten(1, 2)
