@@ -183,11 +183,19 @@ def open_store(path: str | Path) -> Store:
         at.text(key, MAX_PATH)
     at.require("choices", lambda v: isinstance(v, dict) and all(isinstance(value, str) for value in v.values()), "texts by rule")
     at.require("grey_levels", lambda v: isinstance(v, list) and all(type(level) is int for level in v), "a list of whole numbers")
-    cases = tuple(_case(row) for row in at.rows("cases"))
+    preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
+    rows = list(at.rows("cases"))
+    expected = preprocessing.spec.sha256
+    for row in rows:
+        if row.text("spec_sha256") != expected:
+            raise InputError(
+                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare the store again"
+            )
+    cases = tuple(_case(row) for row in rows)
     return Store(
         path=path,
         manifest=at.data,
-        preprocessing=Preprocessing.from_json(at.inner("preprocessing")),
+        preprocessing=preprocessing,
         classes=Classes.from_json(at.rows("classes")),
         ranges=TrainingRanges.from_json(at.inner("ranges")),
         cases=cases,

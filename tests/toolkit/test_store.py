@@ -134,3 +134,13 @@ def test_a_damaged_array_is_one_line_and_never_unpickled(copied: Path) -> None:
         store.image("01-T2SPIR")
     with pytest.raises(InputError, match="has no case 'x'"):
         store.image("x")
+
+
+def test_arrays_that_were_prepared_in_another_way_are_noticed(small_store: Store, tmp_path: Path) -> None:
+    copied = tmp_path / "store"
+    shutil.copytree(small_store.path, copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["preprocessing"]["spec"]["spacing_mm"] += 1
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="01-T2SPIR were prepared in another way; prepare the store again"):
+        open_store(copied)

@@ -97,6 +97,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
             np.save(task.folder / LABEL, window, allow_pickle=False)
     entry = {
         "case": task.files.case,
+        "spec_sha256": task.spec.sha256,
         "num_slices": len(prepared),
         "native_shape": task.facts.native_shape,
         "affine": task.facts.affine,

@@ -1,6 +1,8 @@
 """Pre- and post-processing of a data set: resolved once by `prepare`, then kept in the store, the checkpoint and the artefact."""
 
+import hashlib
 import itertools
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -80,6 +82,11 @@ class PreprocessSpec:
     def unit(self) -> str:
         """Unit of lengths: images without an affine have no physical spacing."""
         return "mm" if self.orientation else "pixels"
+
+    @property
+    def sha256(self) -> str:
+        """A hash of all fields: arrays with the same hash were prepared in the same way."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
