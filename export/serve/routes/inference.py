@@ -11,11 +11,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from attunet.errors import InputError
+from attunet.export.artefact.artefact import label_dtype
+from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import ERRORS, ModelName
 from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, TensorSpec, inflate, read_request, write_answer
-from attunet.export.serve.scans.needs import BATCH
+from attunet.export.serve.scans.needs import BATCH, check_needs, feature_bytes, needs_of_oriented
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import Ticket
@@ -134,11 +136,15 @@ async def infer(name: ModelName, request: Request, version: str = VERSION) -> Re
 def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs and outputs of a model's graph."""
     about = model.segmenter.metadata
+    if about.whole:
+        volume = TensorSpec(VOLUME, "FP32", (about.spec.num_channels, -1, -1, -1))
+        datatype = "UINT8" if label_dtype(about.classes) == np.uint8 else "INT32"
+        return [volume, TensorSpec(SPACING, "FP32", (3,))], [TensorSpec(LABELS, datatype, (-1, -1, -1))]
     sides = (about.height or -1, about.width or -1)
     scores = ("FP32", (-1, len(about.classes), *sides))
     shapes = {"labels": ("UINT8", (-1, *sides)), "logits": scores, "probabilities": scores}
     outputs = [TensorSpec(name, *shapes.get(name, ("FP32", (-1, 1, -1, -1)))) for name in about.outputs]
-    return [TensorSpec("slices", "FP32", (-1, about.spec.in_channels, *sides))], outputs
+    return [TensorSpec(INPUT, "FP32", (-1, about.spec.in_channels, *sides))], outputs
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:
@@ -155,32 +161,45 @@ def _infer(
             raise Refusal(400, "body: must be one request, not a form")
         body = inflate(upload.files[0], encoding, settings.max_mb)
         request = read_request(body, json_bytes, *tensors_of(model))
-        _check_needs(model, request, settings)
     with ticket.stage("network"):
         try:
-            results = _run(model, request, ticket)
+            results = _run(model, request, settings, ticket)
         except InputError as error:
             raise Refusal(400, f"inputs: {str(error).removeprefix(f'{model.segmenter.path}: ')}") from None
     with ticket.stage("write"):
         return write_answer(model.name, request, results)
 
 
-def _check_needs(model: ServedModel, request: InferenceRequest, settings: Settings) -> None:
-    slices = request.inputs["slices"]
+def _run(model: ServedModel, request: InferenceRequest, settings: Settings, ticket: Ticket) -> dict[str, np.ndarray]:
+    if model.segmenter.metadata.whole:
+        volume, spacing = request.inputs[VOLUME], request.inputs[SPACING]
+        if spacing.min() <= 0:
+            raise Refusal(400, "inputs: spacing must be three numbers above 0")
+        z, y, x = volume.shape[1:]
+        needs = needs_of_oriented((z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata)
+        check_needs(needs, f"{z}×{y}×{x} voxels", settings)
+        return {LABELS: model.run_whole(volume, spacing)}
+    _check_slices(model, request, settings)
+    return _run_slices(model, request, ticket)
+
+
+def _check_slices(model: ServedModel, request: InferenceRequest, settings: Settings) -> None:
+    slices = request.inputs[INPUT]
     num, height, width = len(slices), *slices.shape[2:]
     numbers = sum(len(model.segmenter.classes) if name != "labels" else 1 for name in request.outputs) + slices.shape[1]
-    pixels, memory = num * height * width, 2 * 4 * numbers * num * height * width
+    pixels, batch = num * height * width, min(num * height * width, max(MAX_BATCH_PIXELS, height * width))
+    memory = 2 * 4 * numbers * pixels + feature_bytes(model.segmenter.metadata) * batch
     if height * width > MAX_PIXELS or pixels > settings.max_megapixels * MB or memory > settings.max_memory_mb * MB:
         raise Refusal(
             TOO_LARGE,
             f"inputs: {num} slices of {height} × {width} are too large: at most {MAX_PIXELS:,} pixels a slice, "
-            f"{settings.max_megapixels:,} megapixels and {settings.max_memory_mb:,} MB of tensors are accepted",
+            f"{settings.max_megapixels:,} megapixels and {settings.max_memory_mb:,} MB of memory are accepted",
         )
 
 
-def _run(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
+def _run_slices(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
     """The wanted outputs, a batch at a time, so that memory does not grow with the number of slices beyond the tensors' own."""
-    slices, names = request.inputs["slices"], tuple(request.outputs)
+    slices, names = request.inputs[INPUT], tuple(request.outputs)
     batch = max(1, min(BATCH, MAX_BATCH_PIXELS // (slices.shape[2] * slices.shape[3])))
     parts = []
     for start in range(0, len(slices), batch):

@@ -1,6 +1,8 @@
 """Uploaded files to a volume: recognised by what they begin with, zip archives unpacked within bounds."""
 
+import gzip
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from attunet.errors import InputError
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.archives import extract
+from attunet.io.dicom_file import is_dicom
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input, find_inputs
 
@@ -25,8 +28,12 @@ MARKS = (  # what a file begins with, and the ending that the readers know it by
     (b"\xff\xd8\xff", ".jpg"),
     (b"BM", ".bmp"),
     (b"GIF8", ".gif"),
+    (b"NRRD", ".nrrd"),
+    (b"ObjectType", ".mha"),
+    (b"NDims", ".mha"),
+    (b"Comment", ".mha"),
 )
-DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
+MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
 MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
 END_OF_DIRECTORY, ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 
@@ -54,13 +61,21 @@ def open_scan(files: list[Path], folder: Path, settings: Settings) -> Scan:
 def _named(file: Path, stem: str) -> Path:
     """The file under a name with the ending of its format."""
     with file.open("rb") as opened:
-        start = opened.read(DICOM_MARK_AT + len(DICOM_MARK))
-    ending = next((ending for mark, ending in MARKS if start.startswith(mark)), "")
-    if start[DICOM_MARK_AT:] == DICOM_MARK:
-        ending = ".dcm"
+        start = opened.read(16)
+    ending = next((ending for mark, ending in MARKS if start.startswith(mark)), ".dcm" if is_dicom(file) else "")
+    if ending == ".nii.gz" and _inflated(file, len(MGH_MARK)) == MGH_MARK:
+        ending = ".mgz"
     if not ending:
-        raise InputError("scan: must be NIfTI, a DICOM file or a zip of a DICOM series, PNG, TIFF, JPEG, BMP or GIF")
+        raise InputError("scan: must be NIfTI, DICOM (a file, or a zip of a series), NRRD, MHA, MGZ, PNG, TIFF, JPEG, BMP or GIF")
     return file.rename(file.with_name(stem + ending))
+
+
+def _inflated(file: Path, count: int) -> bytes:
+    try:
+        with gzip.open(file) as opened:
+            return opened.read(count)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from attunet.decisions import Decision
 from attunet.errors import Finding, InputError
 from attunet.export.serve.refusal import Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
@@ -17,6 +18,8 @@ from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
 from attunet.io.writers import write_labels
+from attunet.volumes.model import PreparedVolume
+from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Network, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
@@ -48,6 +51,7 @@ class Answer:
     unit: str
     amounts: dict[str, float]
     findings: tuple[Finding, ...]
+    decisions: tuple[Decision, ...]
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
 
@@ -69,6 +73,7 @@ class Answer:
             "unit": self.unit,
             "volumes": self.amounts,
             "findings": [_finding_json(finding) for finding in self.findings],
+            "decisions": [{"rule": decision.rule, "text": decision.text} for decision in self.decisions],
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
 
@@ -99,11 +104,10 @@ def segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ti
             ticket.check()
             scan = open_scan(files, folder, settings)
             suffix = _suffix(scan, ending)
-            volume, slices = _read(scan, model, settings)
+            volume, prepared = _read(scan, model, settings)
             findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
         with ticket.stage("network"):
-            finish = segmenter.metadata.postprocessing
-            indices = predict_prepared(guarded(model.logits, ticket), slices, segmenter.spec, postprocessing=finish)
+            indices = _indices(model, prepared, ticket)
         with ticket.stage("write"):
             ticket.check()
             content = b"" if ending == SUMMARY else _written(folder / f"labels{suffix}", indices, model, volume)
@@ -116,6 +120,7 @@ def segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ti
         unit=unit,
         amounts=amounts,
         findings=findings,
+        decisions=volume.decisions,
         shape=volume.shape,
         spacing=volume.spacing,
     )
@@ -134,6 +139,14 @@ def guarded(network: Network, ticket: Ticket) -> Network:
     return run
 
 
+def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket) -> np.ndarray:
+    segmenter = model.segmenter
+    if isinstance(prepared, OrientedVolume):  # one call of the graph, which cannot be stopped
+        return model.segment_whole(prepared)
+    network = guarded(model.logits, ticket)
+    return predict_prepared(network, prepared, segmenter.spec, postprocessing=segmenter.postprocessing)
+
+
 def _suffix(scan: Scan, ending: str) -> str:
     if ending in ("", SUMMARY):
         return scan.suffixes[0]
@@ -142,15 +155,14 @@ def _suffix(scan: Scan, ending: str) -> str:
     return ending
 
 
-def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, VolumeSlices]:
-    spec, num_classes = model.segmenter.spec, len(model.segmenter.classes)
-    for file in scan.input.files:
-        check_header(file, spec, num_classes, settings)
+def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, PreparedVolume]:
+    segmenter = model.segmenter
+    check_header(scan.input.files, segmenter.metadata, settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they may quote a header
-        volume = scan.input.read(spec.num_channels)
-    check_volume(volume, spec, num_classes, settings)
-    return volume, VolumeSlices(volume, spec)
+        volume = scan.input.read(segmenter.spec.num_channels)
+    check_volume(volume, segmenter.metadata, settings)
+    return volume, segmenter.prepare(volume) if segmenter.metadata.whole else VolumeSlices(volume, segmenter.spec)
 
 
 def _written(path: Path, indices: np.ndarray, model: ServedModel, volume: Volume) -> bytes:

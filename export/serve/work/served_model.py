@@ -13,6 +13,7 @@ from attunet.errors import InputError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.system.atomic_files import sha256
+from attunet.volumes.oriented_volume import OrientedVolume
 
 GPU_PROVIDERS = ("cuda", "tensorrt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -37,6 +38,16 @@ class ServedModel:
             return self.shared(slices)
         with self.turns:
             return self.segmenter.logits(slices)
+
+    def segment_whole(self, prepared: OrientedVolume) -> np.ndarray:
+        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones."""
+        with self.turns:
+            return self.segmenter.predict_prepared(prepared)
+
+    def run_whole(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`."""
+        with self.turns:
+            return self.segmenter.segment_oriented(volume, spacing)
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs of the graph for slices `(N, in_channels, H, W)`."""

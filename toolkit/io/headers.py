@@ -1,0 +1,77 @@
+"""Sizes of images from their headers alone, before memory is reserved for voxels. The reading itself checks the rest."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.dicom import series_files
+from attunet.io.dicom_file import is_dicom
+from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.nifti import read_nifti_header
+from attunet.io.reading import FILE_ERRORS
+from attunet.io.simpleitk import ITK_SUFFIXES
+from attunet.volumes.volume import Volume
+
+UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the file's size
+
+
+def nifti_volume(path: Path) -> Volume:
+    """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
+
+    Raises:
+        InputError: as `read_nifti` does for the header.
+    """
+    header = read_nifti_header(path)
+    dtype = np.dtype(np.float32) if header.is_scaled else header.dtype.newbyteorder("=")
+    return Volume(np.broadcast_to(np.zeros((), dtype), header.shape), header.affine)
+
+
+def count_voxels(path: Path) -> tuple[int, np.dtype]:
+    """Voxels over all channels and pages, and their type, of a picture, an ITK file, a DICOM file or the folder of a series.
+
+    A header that cannot be read counts as nothing: the reader says what is wrong with it.
+    """
+    name = path.name.lower()
+    try:
+        if path.is_dir():
+            return sum(_frame_voxels(file) for file in series_files(path)), np.dtype(np.float32)
+        if name.endswith(IMAGE_SUFFIXES):
+            return _picture_voxels(path), np.dtype(np.uint8)
+        if name.endswith(ITK_SUFFIXES):
+            return _itk_voxels(path)
+        if is_dicom(path):
+            return _frame_voxels(path), np.dtype(np.float32)
+    except (*FILE_ERRORS, ImportError, InputError):
+        pass
+    return UNKNOWN
+
+
+def _picture_voxels(path: Path) -> int:
+    from PIL import Image
+
+    if path.name.lower().endswith(".gz"):
+        return 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large images and odd metadata
+        with Image.open(path) as image:
+            pages = int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+            return int(image.size[0] * image.size[1] * len(image.getbands()) * pages)
+
+
+def _itk_voxels(path: Path) -> tuple[int, np.dtype]:
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return int(np.prod(reader.GetSize(), dtype=object)) * reader.GetNumberOfComponents(), np.dtype(np.float32)
+
+
+def _frame_voxels(path: Path) -> int:
+    from pydicom import config, dcmread
+
+    with config.disable_value_validation():
+        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"])
+    return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)
