@@ -195,6 +195,11 @@ class RunConfig(Section):
     )
     channels_last: bool = _field(True, Rule(bool), "Memory layout of activations.")
     compile: bool = _field(False, Rule(bool), "torch.compile the network.")
+    cuda_graph: Literal["on", "off", "auto"] = _field(
+        "auto",
+        Rule(str, choices=("on", "off"), auto=True),
+        "Replay the step as one CUDA graph; auto: on one GPU with the slices in its memory, except in fp16.",
+    )
     sync_batch_norm: bool = _field(False, Rule(bool), "Batch norm over the slices of all processes.")
     activation_checkpointing: bool = _field(False, Rule(bool), "Keep fewer activations and compute them again: less memory, more time.")
     resident_gb: float | Auto = _field(

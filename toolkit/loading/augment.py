@@ -197,7 +197,8 @@ def _apply_spatial(positions: torch.Tensor, affine: torch.Tensor, context: Conte
     # Written out, not as a matrix product: products round differently for different batch sizes.
     factor_x, factor_y, shift = affine[:, :, :, None, None].unbind(2)
     height, width = positions.shape[2:]
-    half = torch.tensor([width / 2, height / 2], device=positions.device)[:, None, None]
+    # Filled on the device: a tensor of Python numbers would be copied there, which a CUDA graph cannot capture.
+    half = torch.cat([positions.new_full((1, 1, 1), width / 2), positions.new_full((1, 1, 1), height / 2)])
     return (factor_x * positions[:, :1] + factor_y * positions[:, 1:] + shift) / half
 
 

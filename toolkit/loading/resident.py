@@ -37,9 +37,12 @@ class ResidentLoader(Loader):
 
     def batch(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(N, in_channels, H, W)` float32 and labels `(N, H, W)` uint8 of the samples `(N,)`, on the device."""
-        index = torch.from_numpy(samples).to(self.device, non_blocking=True)
-        slices = self._images[self._channels[index]]  # (N, context_slices, num_channels, H, W)
-        return slices.flatten(1, 2).float(), self._labels[index]
+        return self.gather(torch.from_numpy(samples).to(self.device, non_blocking=True))
+
+    def gather(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `batch`, for sample numbers `(N,)` that are on the device."""
+        slices = self._images[self._channels[samples]]  # (N, context_slices, num_channels, H, W)
+        return slices.flatten(1, 2).float(), self._labels[samples]
 
     def describe(self) -> str:
         return f"all slices on the device ({self.bytes_on_device / 1e6:.0f} MB)"

@@ -105,6 +105,7 @@ def train(
             logger.info(lineage.describe())
         carried = [] if lineage is None else [name for name, _ in network.named_parameters() if name not in lineage.fresh]
         trainer = Trainer(network, loader, len(store.classes), resolved, accelerator, carried)
+        stack.callback(trainer.close)
         first_step = _restore(trainer, start) if start is not None else 0
         validator = Validator(store, held_out, accelerator, resolved.optim, trainer.class_weights)
         if start is None and config.optim.epochs == "auto":

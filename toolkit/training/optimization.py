@@ -111,6 +111,22 @@ def freeze(network: nn.Module, part: str) -> list[nn.Module]:
     return [modules]
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of each group to `rate` times the group's factor, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate * group["lr_factor"])
+        else:
+            group["lr"] = rate * group["lr_factor"]
+
+
+def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Prepare the optimizer for a CUDA graph: the learning rate becomes a tensor on the device, which later steps change."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+        group["capturable"] = device.type == "cuda"
+
+
 def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch.Tensor | None:
     """Weights of the classes in the cross entropy, `(num_classes,)` on the loader's device; None for equal weights."""
     if optim.class_weights == "none":

@@ -1,5 +1,6 @@
 """The state of one training on one process, and its step."""
 
+import logging
 import math
 from collections.abc import Collection
 from contextlib import nullcontext
@@ -15,12 +16,24 @@ from attunet.device.memory import is_out_of_memory
 from attunet.errors import InputError, NotFinite, RunError
 from attunet.loading.augment import Augmenter
 from attunet.loading.loader import Batch, Loader
+from attunet.loading.resident import ResidentLoader
 from attunet.losses import Loss, add_over_processes, loss_of, segmentation_sums
 from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
-from attunet.training.optimization import AveragedNetwork, class_weights, freeze, learning_rate, make_optimizer
+from attunet.training.optimization import (
+    AveragedNetwork,
+    class_weights,
+    freeze,
+    learning_rate,
+    make_capturable,
+    make_optimizer,
+    set_learning_rate,
+)
 from attunet.training.progress.telemetry import Telemetry, training_flops
+from attunet.training.step_graph import CudaGraphBackend, GraphBackend, StepGraph, graph_obstacle
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -97,6 +110,19 @@ class Trainer:
         self._sums = torch.zeros(5, device=device)
         self._steps_summed = self._steps_done = 0
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self._number = torch.zeros((), dtype=torch.int64, device=device)  # of the step, for operations on the device
+        self._graph = self._make_graph()
+
+    def _make_graph(self, backend: GraphBackend | None = None) -> StepGraph | None:
+        """The step as a graph; None where that is not possible, which the log says if it was asked for."""
+        obstacle = "" if backend else graph_obstacle(self.config, self.loader, self.accelerator.num_processes)
+        if obstacle:
+            if self.config.run.cuda_graph == "on" or self.loader.device.type == "cuda":
+                logger.info(f"no CUDA graph: {obstacle}")
+            return None
+        assert isinstance(self.loader, ResidentLoader), "obstacles include other tiers"
+        make_capturable(self.optimizer, self.loader.device)
+        return StepGraph(self.loader, self.augmenter, self.config, self._train_on, backend or CudaGraphBackend())
 
     def step(self, number: int) -> None:
         """Train on this process's share of a global batch: forward, backward, update, average.
@@ -116,28 +142,52 @@ class Trainer:
 
     def _step(self, number: int) -> None:
         self.telemetry.mark("outside")
+        self._number.fill_(number)
+        set_learning_rate(self.optimizer, learning_rate(number, self.total_steps, self.config.optim))
+        if self._graph is not None:
+            self._run_graph(self._graph, number)
+        else:
+            self._run_eagerly(number)
+        self.average.update(number)  # outside the graph: its decay changes, and torch has no multi-tensor lerp by a tensor
+        self._steps_summed += 1
+        self._steps_done = number + 1
+        self.telemetry.mark("compute")
+
+    def _run_graph(self, graph: StepGraph, number: int) -> None:
+        graph.fill(number)
+        self.telemetry.mark("data")
+        try:
+            graph.run()
+        except RuntimeError as error:
+            if graph.is_captured or is_out_of_memory(error) or self.config.run.cuda_graph == "on" or "captur" not in str(error):
+                raise
+            logger.warning(f"no CUDA graph: the step cannot be captured: {str(error).partition(chr(10))[0]}")
+            self._graph = None
+            graph.close()
+            self._stepper.zero_grad()
+            self._run_eagerly(number)
+
+    def _run_eagerly(self, number: int) -> None:
         batch = self.loader.take(number)
         self.telemetry.mark("data")
         parts = [self._augmented(part) for part in batch.split(self.config.optim.accumulate_steps)]
         del batch  # its memory is free for the step
         self.telemetry.mark("augment")
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.total_steps, self.config.optim) * group["lr_factor"]
+        self._train_on(parts)
+
+    def _train_on(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Forward, backward and update on the parts of a batch; a CUDA graph holds it, so nothing in it may be read by the host."""
+        parts = [(images.contiguous(memory_format=self._memory_format), labels) for images, labels in parts]
         loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(*parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
-        self._update(number, loss.total.detach(), norm)
+        self._update(loss.total.detach(), norm)
         self._average_buffers()
-        self.average.update(number)
         finite = torch.isfinite(norm)
         figures = [loss.total, loss.dice, loss.cross_entropy, torch.where(finite, norm, 0.0), finite.float()]
         self._sums += torch.stack(figures).detach()
-        self._steps_summed += 1
-        self._steps_done = number + 1
-        self.telemetry.mark("compute")
 
     def _augmented(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
-        return images.contiguous(memory_format=self._memory_format), labels
+        return self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
 
     def _forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return segmentation_sums(self._model(images), labels, self.class_weights)
@@ -168,10 +218,10 @@ class Trainer:
                 self.accelerator.backward(share * self.accelerator.num_processes)
         return loss
 
-    def _update(self, number: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+    def _update(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
         scaling = self.accelerator.scaler is not None  # fp16: gradients overflow now and then by design, the scaler skips those
         bad = ~torch.isfinite(loss) if scaling else ~(torch.isfinite(loss) & torch.isfinite(norm))
-        self._first_bad_step = torch.where(bad & (self._first_bad_step < 0), number, self._first_bad_step)
+        self._first_bad_step.copy_(torch.where(bad & (self._first_bad_step < 0), self._number, self._first_bad_step))
         if not scaling:
             # The fused optimizer leaves weights and moments alone where found_inf is 1: the skip happens on the device.
             self.optimizer.found_inf, self.optimizer.grad_scale = bad.float(), None  # type: ignore[attr-defined]
@@ -208,7 +258,12 @@ class Trainer:
         self._sums.zero_()
         self._steps_summed = 0
         mean_norm = norm / finite_norms if finite_norms else None
-        return LoggedLosses(loss / steps, dice / steps, cross_entropy / steps, mean_norm, self.optimizer.param_groups[0]["lr"])
+        return LoggedLosses(loss / steps, dice / steps, cross_entropy / steps, mean_norm, float(self.optimizer.param_groups[0]["lr"]))
+
+    def close(self) -> None:
+        """End background work."""
+        if self._graph is not None:
+            self._graph.close()
 
     def state(self) -> TrainerState:
         """Return the state that a checkpoint saves; waits for the device.

@@ -1,0 +1,173 @@
+"""The step as a graph, through a backend that records operators and replays them: what Python computed at the capture stays frozen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from attunet.config import ModelConfig, ResolvedConfig, load_config
+from attunet.device.accelerator import make_accelerator
+from attunet.loading.order import Sampling
+from attunet.loading.resident import ResidentLoader
+from attunet.models import build_model
+from attunet.store import Store
+from attunet.training.optimization import make_capturable
+from attunet.training.step_graph import WARM_UP_STEPS, graph_obstacle
+from attunet.training.trainer import Trainer
+
+# Operators that read device memory on the host, give results whose size depends on values, or bring host memory to the device.
+FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "_unique2", "lift_fresh", "equal")
+
+
+class Recorder(TorchDispatchMode):
+    """Runs and records every operator with its arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        assert name not in FORBIDDEN, f"{name} inside the step: a CUDA graph cannot capture it"
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        """Runs the recorded operators on the recorded tensors, into the memory that their results had."""
+        with torch.no_grad():
+            for func, args, kwargs, before in self.calls:
+                after = func(*args, **kwargs)
+                if func.is_view or func._schema.is_mutable:
+                    continue  # the memory is an argument's
+                for target, value in zip(tree_leaves(before), tree_leaves(after), strict=True):
+                    if isinstance(target, torch.Tensor) and target.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+                        target.data.copy_(value)
+
+
+class RecordingBackend:
+    """Captures as CUDA does: the captured function changes nothing until it is replayed."""
+
+    def __init__(self, state: Callable[[], list[torch.Tensor]]) -> None:
+        self.state = state
+        self.recorders: list[Recorder] = []
+
+    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
+        before = [t.clone() for t in self.state()]
+        recorder = Recorder()
+        with recorder:
+            function()
+        with torch.no_grad():
+            for tensor, value in zip(self.state(), before, strict=True):
+                tensor.copy_(value)
+        self.recorders.append(recorder)
+        return recorder.replay
+
+
+def config(*settings: str) -> ResolvedConfig:
+    made = load_config(None, ["run.mixed_precision=no", "optim.lr=0.01", "optim.warmup_fraction=0.5", *settings])
+    return made.resolve(base_width=4, epochs=3.0, batch_size=4)
+
+
+def make_trainer(store: Store, settings: list[str], *, graph: bool) -> Trainer:
+    made = config(*settings)
+    accelerator = make_accelerator(made.run)
+    loader = ResidentLoader(store, [case.name for case in store.cases], torch.device("cpu"), Sampling(0, 4))
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
+    trainer = Trainer(network, loader, 5, made, accelerator)
+    make_capturable(trainer.optimizer, loader.device)  # both round the learning rate to float32
+    if graph:
+        trainer._graph = trainer._make_graph(RecordingBackend(lambda: tensors_of(trainer)))
+    return trainer
+
+
+def tensors_of(trainer: Trainer) -> list[torch.Tensor]:
+    """Everything that a step changes."""
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    return [*trainer.network.state_dict().values(), *moments, trainer._sums, trainer._first_bad_step]
+
+
+STEPS = WARM_UP_STEPS + 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [[], ["augment.enabled=false"], ["optim.accumulate_steps=3"], ["run.activation_checkpointing=true"], ["optim.grad_clip_norm=0"]],
+    ids=lambda settings: settings[0] if settings else "plain",
+)
+def test_a_replayed_step_computes_what_an_uncaptured_one_does(small_store: Store, settings: list[str]) -> None:
+    """Other slices, augmentation, learning rate and step number reach it in each step, through its buffers alone."""
+    captured, plain = make_trainer(small_store, settings, graph=True), make_trainer(small_store, settings, graph=False)
+    for step in range(STEPS):
+        captured.step(step)
+        plain.step(step)
+        assert captured.read_losses() == plain.read_losses()
+    assert captured._graph is not None
+    assert captured._graph.is_captured
+    captured.close()
+    for a, b in ((captured.network, plain.network), (captured.average.network, plain.average.network)):
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
+
+
+def test_a_replayed_step_notices_what_is_not_finite(small_store: Store) -> None:
+    trainer = make_trainer(small_store, [], graph=True)
+    for step in range(STEPS):
+        trainer.step(step)
+    trainer.read_losses()
+    before = [p.clone() for p in trainer.network.parameters()]
+    assert isinstance(trainer.loader, ResidentLoader)
+    trainer.loader._images.fill_(torch.nan)
+    trainer.step(STEPS)
+    trainer.step(STEPS + 1)
+    trainer.close()
+    with pytest.raises(Exception, match=f"step {STEPS}: loss or gradient is not finite"):
+        trainer.read_losses()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+
+
+def test_a_training_may_go_on_with_a_graph_where_it_had_none(small_store: Store) -> None:
+    """A checkpoint holds the same tensors with a graph and without."""
+    captured, plain = make_trainer(small_store, [], graph=True), make_trainer(small_store, [], graph=False)
+    for step in range(STEPS):
+        captured.step(step)
+        plain.step(step)
+    captured.close()
+    with_graph, without = captured.state(), plain.state()
+    for part, tensors in without.parts.items():
+        assert set(tensors) == set(with_graph.parts[part])
+        for name, tensor in tensors.items():
+            assert with_graph.parts[part][name].dtype == tensor.dtype, name
+
+
+def test_a_step_that_reads_the_device_cannot_be_captured(small_store: Store) -> None:
+    trainer = make_trainer(small_store, [], graph=True)
+    train = trainer._train_on
+
+    def reading(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        assert float(parts[0][0].sum()) != 1e9
+        train(parts)
+
+    assert trainer._graph is not None
+    trainer._graph._train = reading
+    for step in range(WARM_UP_STEPS):
+        trainer.step(step)
+    with pytest.raises(AssertionError, match="_local_scalar_dense inside the step"):
+        trainer.step(WARM_UP_STEPS)
+    trainer.close()
+
+
+def test_why_there_is_no_graph(small_store: Store) -> None:
+    cases = [small_store.cases[0].name]
+    loader = ResidentLoader(small_store, cases, torch.device("cpu"), Sampling(0, 4))
+    assert graph_obstacle(config(), loader, 1) == "the training runs on cpu"
+    assert graph_obstacle(config("run.cuda_graph=off"), loader, 1) == "run.cuda_graph is off"
+    loader.device = torch.device("cuda")
+    assert graph_obstacle(config(), loader, 1) == ""
+    assert "processes" in graph_obstacle(config(), loader, 2)
+    assert "fp16" in graph_obstacle(config("run.mixed_precision=fp16"), loader, 1)
+    loader.tier = "streamed"
+    assert "streamed" in graph_obstacle(config(), loader, 1)

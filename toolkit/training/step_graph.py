@@ -1,0 +1,174 @@
+"""The training step as one CUDA graph: captured once, then replayed, so that the host only sends each step's inputs.
+
+A step of the 64-wide network at batch 16 is some 1,500 kernels, which take the host longer to queue than the device to run. The inputs of
+a step (sample numbers, augmentation parameters, learning rate) lie in buffers that never move. A thread draws the next step's inputs into
+pinned memory while the device computes. `torch.cuda.make_graphed_callables` would capture the network alone.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+
+from attunet.config import ResolvedConfig
+from attunet.loading.augment import Augmenter, Parameters, draw_parameters
+from attunet.loading.loader import Loader
+from attunet.loading.resident import ResidentLoader
+
+WARM_UP_STEPS = 3  # uncaptured: libraries choose algorithms and kernels are compiled
+
+
+class GraphBackend(Protocol):
+    """Captures a function of fixed buffers; CUDA's, or one that records operators in tests."""
+
+    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
+        """Record the operations of `function`, which need not run; return a call that runs them on the same memory."""
+
+
+class CudaGraphBackend:
+    """CUDA graphs of the current device."""
+
+    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the drawing thread may pin memory meanwhile
+            function()
+        return graph.replay
+
+
+def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> str:
+    """The reason why the step cannot be a CUDA graph; an empty text if it can.
+
+    Args:
+        config: of the training.
+        loader: gives the device and the tier of the slices.
+        processes: of the training.
+    """
+    if config.run.cuda_graph == "off":
+        return "run.cuda_graph is off"
+    if loader.device.type != "cuda":
+        return f"the training runs on {loader.device.type}"
+    if loader.tier != "resident":
+        return "the slices are streamed from the store"
+    if processes > 1:
+        return f"{processes} processes reduce their gradients outside of a graph"
+    if config.run.mixed_precision == "fp16":
+        return "fp16 scales its loss by what the host reads"
+    return ""
+
+
+class StepInputs:
+    """Sample numbers (N,) int64 and augmentation parameters of a step, in buffers on the device that are filled again for each step."""
+
+    def __init__(self, samples: torch.Tensor, parameters: Parameters | None, device: torch.device) -> None:
+        self.samples = samples.to(device, copy=True)
+        self.parameters = None
+        if parameters is not None:
+            values = {name: value.to(device, copy=True) for name, value in parameters.values.items()}
+            self.parameters = Parameters(values, parameters.keys.to(device, copy=True))
+
+    def fill(self, samples: torch.Tensor, parameters: Parameters | None) -> None:
+        """Copy the inputs of another step into the buffers, without waiting for the device."""
+        self.samples.copy_(samples, non_blocking=True)
+        if self.parameters is not None and parameters is not None:
+            self.parameters.keys.copy_(parameters.keys, non_blocking=True)
+            for name, buffer in self.parameters.values.items():
+                buffer.copy_(parameters.values[name], non_blocking=True)
+
+    def split(self, parts: int) -> list[tuple[torch.Tensor, Parameters | None]]:
+        """Views of the buffers for `parts` parts of the batch, whose sizes differ by at most one."""
+        samples = self.samples.tensor_split(parts)
+        if self.parameters is None:
+            return [(part, None) for part in samples]
+        keys = self.parameters.keys.tensor_split(parts)
+        values = {name: value.tensor_split(parts) for name, value in self.parameters.values.items()}
+        return [(part, Parameters({name: value[i] for name, value in values.items()}, keys[i])) for i, part in enumerate(samples)]
+
+
+class StepGraph:
+    """Runs steps from `step` on; the first `WARM_UP_STEPS` uncaptured, then as a graph.
+
+    Args:
+        loader: the slices, on the device.
+        augmenter: applies the parameters of a step.
+        config: of the training.
+        train: trains on the parts of a batch, each images (N, C, H, W) float32 and labels (N, H, W) uint8.
+        backend: captures.
+
+    Example:
+        >>> graph = StepGraph(loader, Augmenter(config.augment, loader.size, loader.device), config, train, CudaGraphBackend())
+        >>> graph.fill(0)
+        >>> graph.run()
+    """
+
+    def __init__(
+        self,
+        loader: ResidentLoader,
+        augmenter: Augmenter,
+        config: ResolvedConfig,
+        train: Callable[[list[tuple[torch.Tensor, torch.Tensor]]], None],
+        backend: GraphBackend,
+    ) -> None:
+        self._loader, self._augmenter, self._config, self._train, self._backend = loader, augmenter, config, train, backend
+        self._inputs: StepInputs | None = None
+        self._replay: Callable[[], object] | None = None
+        self._steps_run = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="step inputs")
+        self._drawn: tuple[int, Future[tuple[torch.Tensor, Parameters | None]]] | None = None
+
+    @property
+    def is_captured(self) -> bool:
+        return self._replay is not None
+
+    def fill(self, number: int) -> None:
+        """Put the inputs of a step into the buffers and start to draw those of the next one."""
+        if self._drawn is None or self._drawn[0] != number:
+            self._drawn = number, self._thread.submit(self._draw, number)
+        samples, parameters = self._drawn[1].result()
+        self._drawn = number + 1, self._thread.submit(self._draw, number + 1)
+        if self._inputs is None:
+            self._inputs = StepInputs(samples, parameters, self._loader.device)
+        else:
+            self._inputs.fill(samples, parameters)
+
+    def run(self) -> None:
+        """Run the step whose inputs are in the buffers.
+
+        Raises:
+            RuntimeError: the step cannot be captured.
+        """
+        if self._replay is None and self._steps_run >= WARM_UP_STEPS:
+            self._replay = self._backend.capture(self._body)
+        self._steps_run += 1
+        if self._replay is None:
+            self._body()
+        else:
+            self._replay()
+
+    def close(self) -> None:
+        """End the drawing thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _body(self) -> None:
+        assert self._inputs is not None, "fill comes before run"
+        parts = []
+        for samples, parameters in self._inputs.split(self._config.optim.accumulate_steps):
+            images, labels = self._loader.gather(samples)
+            if parameters is not None:
+                images, labels = self._augmenter.apply(images, labels, parameters)
+            parts.append((images, labels))
+        self._train(parts)
+
+    def _draw(self, number: int) -> tuple[torch.Tensor, Parameters | None]:
+        epochs, samples = self._loader.draw.share(number)
+        index, parameters = torch.from_numpy(samples), None
+        if self._config.augment.enabled:
+            parameters = draw_parameters(
+                self._config.augment, seed=self._config.run.seed, epochs=epochs, samples=samples, size=self._loader.size
+            )
+        if self._loader.device.type != "cuda":
+            return index, parameters
+        if parameters is not None:  # pinned, so that copies do not wait
+            parameters = Parameters({name: value.pin_memory() for name, value in parameters.values.items()}, parameters.keys.pin_memory())
+        return index.pin_memory(), parameters
