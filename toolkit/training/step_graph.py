@@ -146,6 +146,10 @@ class StepGraph:
         else:
             self._replay()
 
+    def reset(self) -> None:
+        """Forget the captured graph: after this the step may use other tensors, such as new moments of the optimizer."""
+        self._replay, self._steps_run = None, 0
+
     def close(self) -> None:
         """End the drawing thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)

@@ -17,7 +17,6 @@ from attunet.errors import InputError
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
-WARM_STEPS = 2  # not measured: caches, algorithm choices, compilation
 MIN_STEPS, MAX_STEPS = 4, 200  # measured
 REHEARSAL_SHARE = 0.06  # of the time, for the measured steps
 AIM = 0.98  # fraction of the time that is planned, because late is worse than early
@@ -109,19 +108,20 @@ def undone(trainer: Trainer) -> Iterator[None]:
             network.load_state_dict(state)
         if scaler is not None:
             scaler.load_state_dict(kept_scaler)
-        trainer.optimizer.state.clear()
+        trainer.forget_moments()
         trainer.reset_sums()
 
 
 def _time_steps(trainer: Trainer, seconds: float) -> float:
     """Seconds per step; all processes take the same number of steps."""
     device, accelerator = trainer.accelerator.device, trainer.accelerator
-    for number in range(WARM_STEPS):
+    warm_steps = trainer.warm_up_steps  # not measured: caches, algorithm choices, compilation, the CUDA graph
+    for number in range(warm_steps):
         trainer.step(number % trainer.total_steps)
     synchronize(device)
     began, count, more = time.perf_counter(), 0, True
     while more:
-        trainer.step((WARM_STEPS + count) % trainer.total_steps)
+        trainer.step((warm_steps + count) % trainer.total_steps)
         count += 1
         if count % MIN_STEPS == 0:
             synchronize(device)

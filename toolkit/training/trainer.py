@@ -31,7 +31,7 @@ from attunet.training.optimization import (
     set_learning_rate,
 )
 from attunet.training.progress.telemetry import Telemetry, training_flops
-from attunet.training.step_graph import CudaGraphBackend, GraphBackend, StepGraph, graph_obstacle
+from attunet.training.step_graph import WARM_UP_STEPS, CudaGraphBackend, GraphBackend, StepGraph, graph_obstacle
 
 logger = logging.getLogger(__name__)
 
@@ -259,6 +259,17 @@ class Trainer:
         self._steps_summed = 0
         mean_norm = norm / finite_norms if finite_norms else None
         return LoggedLosses(loss / steps, dice / steps, cross_entropy / steps, mean_norm, float(self.optimizer.param_groups[0]["lr"]))
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Steps after which all steps take the same time."""
+        return WARM_UP_STEPS + 1 if self._graph is not None else 2
+
+    def forget_moments(self) -> None:
+        """Set the optimizer back to its state before the first step."""
+        self.optimizer.state.clear()
+        if self._graph is not None:
+            self._graph.reset()
 
     def close(self) -> None:
         """End background work."""

@@ -16,6 +16,7 @@ from attunet.models import build_model
 from attunet.store import Store
 from attunet.training.optimization import make_capturable
 from attunet.training.step_graph import WARM_UP_STEPS, graph_obstacle
+from attunet.training.time_plan import measure_step
 from attunet.training.trainer import Trainer
 
 # Operators that read device memory on the host, give results whose size depends on values, or bring host memory to the device.
@@ -127,6 +128,19 @@ def test_a_replayed_step_notices_what_is_not_finite(small_store: Store) -> None:
     with pytest.raises(Exception, match=f"step {STEPS}: loss or gradient is not finite"):
         trainer.read_losses()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+
+
+def test_steps_that_are_undone_leave_no_graph_of_their_tensors(small_store: Store) -> None:
+    """Undoing steps gives the optimizer new moments, which a captured step would not know."""
+    measured, plain = make_trainer(small_store, [], graph=True), make_trainer(small_store, [], graph=False)
+    measure_step(measured)
+    assert measured._graph is not None
+    assert not measured._graph.is_captured
+    for step in range(STEPS):
+        measured.step(step)
+        plain.step(step)
+    measured.close()
+    torch.testing.assert_close(measured.network.state_dict(), plain.network.state_dict(), rtol=0, atol=0)
 
 
 def test_a_training_may_go_on_with_a_graph_where_it_had_none(small_store: Store) -> None:
