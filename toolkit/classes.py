@@ -1,4 +1,4 @@
-"""What the label values mean: names, the values in the user's files, colours."""
+"""Classes: names, label values in the user's files, colours."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

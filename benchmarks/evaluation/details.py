@@ -1,4 +1,4 @@
-"""Where the models of an evaluation come from, for a report: cards, settings, training curves, commands. Names of files, never paths."""
+"""Origin of the models of an evaluation, for a report: cards, settings, training curves, commands; file names without paths."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -45,7 +45,7 @@ def _reach(has_interval: bool, cases: str) -> str:
 
 
 def _comparisons(contents: Contents) -> list[str]:
-    """What the paired tests say; models that give the label maps of an earlier one are named instead of compared again."""
+    """The result of the paired tests in words; models that give the label maps of an earlier one are named instead of compared again."""
     twins = twins_of(contents)
     words = [c["words"] for c in contents.comparisons if c["first"] not in twins and c["second"] not in twins]
     words += [f"{label} gives the label maps of {first}." for label, first in twins.items()]

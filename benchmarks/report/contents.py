@@ -1,4 +1,4 @@
-"""What a report shows, read from the folder of an evaluation or of a cross-validation into one form."""
+"""Contents of a report, read from the folder of an evaluation or of a cross-validation into one form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ def twins_of(contents: Contents) -> dict[str, str]:
 
 
 def _same_labels(first: ModelRow, second: ModelRow) -> bool:
-    """Whether the kept label maps differ in a negligible share of what either calls foreground."""
+    """True if the kept label maps differ in a negligible share of their foreground."""
     cases = list(first.predictions)
     if not cases or cases != list(second.predictions):
         return False

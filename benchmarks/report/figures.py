@@ -89,7 +89,7 @@ def _mean_mark(model: ModelRow, x: float) -> Figure:
 
 
 def _places(contents: Contents) -> dict[str, float]:
-    """Where in a model's column a case stands."""
+    """Horizontal position of a case in the column of its model."""
     last = max(1, len(contents.cases) - 1)
     return {case: SPREAD * (2 * n / last - 1) for n, case in enumerate(contents.cases)}
 

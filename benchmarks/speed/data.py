@@ -1,4 +1,4 @@
-"""What the loader alone gives: `python -m attunet.benchmarks.speed.data [--slices 1000,10000] [--side 128] [--json FILE] [--plot FILE]`.
+"""Throughput of the loader alone: `python -m attunet.benchmarks.speed.data [--slices 1000,10000] [--side 128] [--json FILE] [--plot FILE]`.
 
 Slices per second of the resident and of the streamed tier against the size of the store, without a network, in a process each, the
 tiers in turns. Files are in the system's cache as far as memory goes; a store larger than that is read from the disk. Prints a table

@@ -109,7 +109,7 @@ def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: flo
 
 
 def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """How many times faster the second of a pair is, by p50, at each batch size."""
+    """Speed of the second of a pair over the first, by p50, at each batch size."""
     p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
     ratios: dict[str, dict[str, float]] = {}
     for name, (slow, fast) in RATIOS.items():

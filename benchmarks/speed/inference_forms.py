@@ -100,7 +100,7 @@ def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: i
 
 
 def on_cpu(subject: Subject, *, num_threads: int) -> dict[str, Make]:
-    """What makes the forms, by name: PyTorch eager first, the baseline."""
+    """Functions that make the forms, by name; PyTorch eager, the baseline, is first."""
     torch.set_num_threads(num_threads)
     makers: dict[str, Make] = {
         "PyTorch eager fp32": partial(_torch, subject, "cpu", channels_last=False),
@@ -143,7 +143,7 @@ def _torch(subject: Subject, device: str, **settings: Any) -> Form:
 
 
 def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: int) -> Form:
-    """What a user writes who knows nothing of attunet."""
+    """Plain ONNX Runtime, without attunet."""
     path = subject.artefact(precision, pixel_shuffle=pixel_shuffle)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads

@@ -80,7 +80,7 @@ def _row(count: int, together: list[float], apart: list[float], batch_size: int)
 
 
 def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> dict[str, float]:
-    """What a ring all-reduce sends from each process: twice all but one share of the gradients and of batch norm's statistics."""
+    """Bytes that a ring all-reduce sends from each process: twice (n - 1) / n of the gradients and batch-norm statistics."""
     store, model = open_store(store_path), load_config(None, settings).model
     network = build_model(model, store.spec.in_channels, len(store.classes))
     gradients = sum(p.nbytes for p in network.parameters())

@@ -39,7 +39,8 @@ from attunet.training.validation import Validator
 
 @dataclass(frozen=True)
 class Task:
-    """What one process is to measure; slices has `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases."""
+    """The measurement of one process. slices: a folder with
+    `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases."""
 
     program: str
     store: str

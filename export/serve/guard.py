@@ -135,7 +135,7 @@ class _Exchange:
 
 
 def _places(error: BaseException) -> str:
-    """Where in the code an error arose, without its text."""
+    """File and line of an error, without its text."""
     places, trace = [], error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code

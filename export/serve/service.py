@@ -1,4 +1,4 @@
-"""What the addresses of one server share: models, queue, folder, counts."""
+"""State that the routes of one server share: models, queue, folder, counters."""
 
 import asyncio
 from collections.abc import Mapping

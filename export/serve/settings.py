@@ -49,11 +49,11 @@ class Settings:
 
     @property
     def is_local(self) -> bool:
-        """Whether other machines cannot reach the server."""
+        """True if other machines cannot reach the server."""
         return self.host in LOOPBACK
 
     def accepts(self, token: str) -> bool:
-        """Whether a client's token is the right one; takes as long for a wrong one."""
+        """Compare a client's token in constant time."""
         return self.token is None or hmac.compare_digest(token.encode(), self.token.encode())
 
 

@@ -121,7 +121,7 @@ def _write_attention(model: Model, volume: Volume, write: Path) -> None:
 
 
 def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
-    """What was found, in ml where the volume has a physical size."""
+    """Volume of each class, in ml if the scan has a physical size."""
     voxel = float(np.prod(volume.spacing)) / 1000 if volume.unit == "mm" else 1.0
     unit = "ml" if volume.unit == "mm" else "voxels"
     counts = np.bincount(indices.ravel(), minlength=len(classes))

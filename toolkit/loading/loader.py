@@ -65,7 +65,7 @@ class Loader(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Where the slices are and how much memory they take, for the log."""
+        """Tier and memory of the slices, for the log."""
 
     def locate(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Case number and slice number of each sample."""

@@ -60,7 +60,7 @@ class TorchNetwork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What really ran."""
+        """Device, precision and threads that were used."""
         options = {"memory_format": str(self.memory_format).removeprefix("torch."), "compiled": self.compile_mode or "no"}
         if self.device.type == "cuda":
             return {**options, "tf32_convolutions": torch.backends.cudnn.allow_tf32}

@@ -37,7 +37,7 @@ def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
 
 
 def custom_operator_obstacle(transformed: bool) -> str:
-    """Why an operator that only attunet knows cannot be used now.
+    """The reason why a custom operator cannot be used now, or an empty text.
 
     `torch.onnx.is_in_onnx_export()` and not `torch.compiler.is_exporting()`: in torch 2.11 the second is also true inside
     `torch.compile(fullgraph=True)`.
@@ -51,7 +51,7 @@ def custom_operator_obstacle(transformed: bool) -> str:
 
 
 def triton_obstacle(x: Tensor) -> str:
-    """Why Triton kernels cannot take x, or an empty text."""
+    """The reason why Triton kernels cannot take x, or an empty text."""
     if x.dtype not in TRITON_DTYPES:
         return f"takes float32, bfloat16 or float16, got {x.dtype}"
     if not HAS_TRITON:
@@ -66,7 +66,7 @@ def triton_obstacle(x: Tensor) -> str:
 
 
 def are_transformed(*tensors: Tensor | None) -> bool:
-    """Whether this runs inside vmap, grad, jvp or the like, or a tensor has a tangent: torch.library's operators would ignore them."""
+    """True inside vmap, grad, jvp and the like, or if a tensor has a tangent: torch.library's operators would ignore them."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or any(t is not None and unpack_dual(t).tangent is not None for t in tensors)

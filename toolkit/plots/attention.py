@@ -1,4 +1,4 @@
-"""Where the gates of an attention network let the skip through: one panel per gate over the image."""
+"""Attention maps of the gates: one panel per gate over the image."""
 
 from collections.abc import Sequence
 from pathlib import Path

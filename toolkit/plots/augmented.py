@@ -1,4 +1,4 @@
-"""What training sees: slices of a store beside some of their augmented versions, with the outlines of the labels."""
+"""Slices of a store beside some of their augmented versions, with the outlines of the labels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""The confusion matrix of classes as a picture."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How trainings went: loss and validation Dice of several runs in one figure."""
+"""Loss and validation Dice of several runs in one figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What all pictures share: how a figure is made and saved, and the colours of models.
+"""Figures of all pictures: making, saving, colours of models.
 
 Figures are made without pyplot: nothing global, no display, and Agg draws the PNG.
 """

@@ -63,7 +63,7 @@ def _draw_case(axes: Any, rows: Sequence[Mapping[str, Any]], case: str, panel: s
 
 
 def _alike(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """Where each run of neighbours with one recipe and one treatment begins and ends; all together where there are no such."""
+    """First and last index of each run of neighbours with one recipe and one treatment; one run if there is only one of them."""
     groups = [list(group) for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))]
     if len(groups) == len(rows):
         return [(0, len(rows))]

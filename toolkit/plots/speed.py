@@ -75,7 +75,7 @@ def draw_latency_against_batch(path: Path, models: Rows) -> Path:
 
 
 def draw_volume_time(path: Path, models: Rows) -> Path:
-    """Where the time of one volume goes, from file to file, as one stacked bar per model."""
+    """Time of the stages of one volume, from file to file, as one stacked bar per model."""
     figure = new_figure(9, 1.6 + 0.5 * len(models))
     axes = figure.subplots()
     names = list(models)

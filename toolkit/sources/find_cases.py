@@ -26,7 +26,7 @@ TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a source is read.
+    """Options of reading a source.
 
     Args:
         layout: the name of a layout in `FINDERS`, or auto.

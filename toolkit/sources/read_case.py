@@ -42,7 +42,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How the masks of a source are read.
+    """Options of reading the masks of a source.
 
     Args:
         values: the label value of each mask file's foreground; empty where the files' own values count.

@@ -1,4 +1,4 @@
-"""What a measurement was made on: device, clocks, driver, versions, commit. No host name, user or path is in it."""
+"""The environment of a measurement: device, clocks, driver, versions, commit; no host name, user or path."""
 
 import os
 import platform

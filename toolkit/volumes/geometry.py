@@ -12,7 +12,7 @@ Transform = tuple[tuple[int, int], ...]  # per array axis: the oriented axis it 
 
 
 def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transform:
-    """How the axes of an array with this affine are permuted and flipped to reach `orientation` (None: they stay).
+    """Permutation and flips that bring the axes of an array with this affine to `orientation` (None: no change).
 
     An oblique affine counts as the nearest axes, as `nibabel.io_orientation` defines them.
     """
@@ -130,7 +130,7 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) 
 
 
 def centre_offset(inner: int, outer: int) -> int:
-    """Where an axis of length `inner` starts in a window of length `outer` around the same centre; negative where it is cropped."""
+    """Start of an axis of length `inner` in a window of length `outer` around the same centre; negative where it is cropped."""
     return (outer - inner) // 2
 
 
@@ -149,7 +149,7 @@ def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fi
 
 
 def _overlap(start: int, length: int, room: int) -> tuple[slice, slice]:
-    """Where an axis that begins at `start` lies within `room`: the part of the room, and the same part of the axis."""
+    """The overlap of an axis that begins at `start` with `room`, as a slice of the room and a slice of the axis."""
     low = max(start, 0)
     high = max(min(start + length, room), low)
     return slice(low, high), slice(low - start, high - start)

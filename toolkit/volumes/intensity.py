@@ -1,4 +1,4 @@
-"""What a volume's intensities are clipped at and scaled with: percentiles, and mean and deviation within them."""
+"""Clipping and scaling of intensities: percentiles, and mean and standard deviation between them."""
 
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> fl
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """What one channel was clipped at and scaled with: `(clip(x, low, high) - shift) / scale`."""
+    """Clipping bounds and scaling of one channel: `(clip(x, low, high) - shift) / scale`."""
 
     low: float
     high: float
@@ -56,7 +56,7 @@ class ChannelStatistics:
 
     @property
     def pad_value(self) -> float:
-        """What padding is filled with: the lower clip bound, which is air."""
+        """Value of padding: the lower clipping bound, which is air."""
         return (self.low - self.shift) / self.scale
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a label map before anybody gets it: the connected parts of its classes. Voxels belong together where faces touch."""
+"""Post-processing of label maps by the connected components of their classes; voxels are connected across faces."""
 
 import math
 from collections.abc import Iterator, Sequence
