@@ -69,7 +69,7 @@ def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOption
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = header.get_data_dtype()
         if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if options.labels else 4 :]):
-            raise InputError(f"{path}: must be a 3D image, got the shape {shape}")
+            raise InputError(f"{path}: must be a 3D {'mask' if options.labels else 'image'}, got the shape {shape}")
         if dtype.kind not in "iuf":
             raise InputError(f"{path}: voxels must be real numbers, got {dtype}")
         check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
