@@ -24,6 +24,7 @@ MAX_FILE_BYTES = 2**30
 MAX_SIDE = 2**15
 LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
+DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
 
 Result = TypeVar("Result")
@@ -110,13 +111,15 @@ def _transfer_syntax(raw: bytes) -> str:
 
 
 def check_kind(path: Path, dataset: Any) -> None:
-    """Raises InputError, with the kind of the object, for DICOM that holds no pixels (reports, RT plans, DICOMDIR)."""
-    if "PixelData" in dataset and "Rows" in dataset:
+    """Raises InputError, with the kind of the object, for DICOM that holds no scan (reports, RT plans and doses, DICOMDIR)."""
+    modality = str(dataset.get("Modality", ""))
+    if "PixelData" in dataset and "Rows" in dataset and modality not in DERIVED:
         return
     from pydicom.uid import UID
 
     kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))).name
-    raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: the element PixelData is missing")
+    reason = f"its modality is {modality}" if modality in DERIVED else "the element PixelData is missing"
+    raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}")
 
 
 def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:

@@ -241,6 +241,13 @@ def test_objects_without_slices_are_refused_by_their_kind(tmp_path: Path, write_
     assert "\n" not in str(caught.value)
 
 
+def test_doses_and_segmentations_are_no_scans(tmp_path: Path, write_series) -> None:
+    for modality in ("RTDOSE", "SEG"):
+        write_series(tmp_path / modality, DATA, AXIAL, Modality=modality)
+        with pytest.raises(InputError, match=f"is no image of slices but .*: its modality is {modality}"):
+            read_volume(tmp_path / modality)
+
+
 @pytest.mark.parametrize("element", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
 def test_a_projection_is_refused_by_the_missing_element(tmp_path: Path, write_series, element: str) -> None:
     path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, Modality="CR")[0]
