@@ -224,7 +224,7 @@ def _label_studio_region(row: Mapping[str, Any]) -> Region | None:
     value = row.get("value", {})
     if row.get("type") == "polygonlabels":
         scale = np.array([row["original_width"], row["original_height"]]) / 100
-        return Region(str(value["polygonlabels"][0]), (np.array(value["points"], dtype=float) * scale,))
+        return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
     if row.get("type") == "brushlabels":
         height, width = int(row["original_height"]), int(row["original_width"])
         painted = _brush(value["rle"], height * width * 4).reshape(height, width, 4)[:, :, 3]

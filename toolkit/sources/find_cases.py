@@ -106,13 +106,20 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     files = _files(root)
     inner = _wrapped(root, files)
     below = [path for path in files if path.is_relative_to(inner)]
+    first_error: InputError | None = None
     for name, (find, _) in FINDERS.items():
         if options.layout not in ("auto", name):
             continue
-        cases = find(root, files, options) or (find(inner, below, options) if inner != root else None)
+        try:
+            cases = find(root, files, options) or (find(inner, below, options) if inner != root else None)
+        except InputError as error:
+            if name != "images-labels" or options.layout != "auto":
+                raise
+            first_error = error  # its folders are only called so; a later layout may fit, and if none does, this is the reason
+            continue
         if cases is not None:
             return _finished(replace(cases, root=root, choices=options.choices), files, options)
-    raise InputError(_no_layout(root, files, options.layout))
+    raise first_error or InputError(_no_layout(root, files, options.layout))
 
 
 def _files(root: Path) -> list[Path]:

@@ -34,18 +34,20 @@ def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (),
         masks: parts of roles of masks (`--masks`).
     """
     items = [*(path for path in files if is_single_file(path)), *series_folders(files)]
-    sources: list[Source] = []
+    best: dict[str, tuple[str, Roles]] = {}
     for depth in range(1, MAX_DEPTH + 1):
         groups: defaultdict[Path, list[Path]] = defaultdict(list)
         for path in items:
             parts = path.relative_to(root).parts
             if len(parts) > depth or (len(parts) == depth and path.is_dir()):
                 groups[Path(*parts[:depth])].append(path)
-        roles = {folder: _roles_in(root / folder, inside) for folder, inside in groups.items()}
-        named = {flat(folder): (folder.parts[-1], group) for folder, group in roles.items()}
-        if source := _source(root, "case-folders", "each case has a folder of files by role", named, images, masks):
-            sources.append(source)
-    return max(sources, key=lambda source: len(source.cases), default=None)
+        unique = len({folder.name for folder in groups}) == len(groups)
+        named = {
+            folder.name if unique else flat(folder): (folder.name, _roles_in(root / folder, inside)) for folder, inside in groups.items()
+        }
+        if len(_paired(named)) > len(_paired(best)):
+            best = named
+    return _source(root, "case-folders", "each case has a folder of files by role", best, images, masks)
 
 
 def find_bids(root: Path, files: list[Path], images: Sequence[str] = (), masks: Sequence[str] = ()) -> Source | None:
@@ -97,10 +99,10 @@ def _source(
     root: Path, layout: str, reason: str, groups: Mapping[str, tuple[str, Roles]], images: Sequence[str], masks: Sequence[str]
 ) -> Source | None:
     """The source of groups `{case: (patient, {role: file})}`; None where they have no masks and images by role."""
-    labelled = {case: roles for case, (_, roles) in groups.items() if any(map(is_mask_role, roles))}
-    paired = [case for case, roles in labelled.items() if not all(map(is_mask_role, roles))]
+    paired = _paired(groups)
     if len(paired) * 2 < len(groups) or not paired:
         return None
+    labelled = {case: groups[case][1] for case in paired}
     counts = Counter(role for case in paired for role in groups[case][1])
     channels, decisions = _channels(labelled, counts, images)
     chosen = _mask_roles(counts, masks)
@@ -119,6 +121,11 @@ def _source(
     if len(channels) > 1:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
     return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes))
+
+
+def _paired(groups: Mapping[str, tuple[str, Roles]]) -> list[str]:
+    """The groups that have an image and a mask."""
+    return [case for case, (_, roles) in groups.items() if len({is_mask_role(role) for role in roles}) == 2]
 
 
 def _channels(groups: Mapping[str, Roles], counts: Counter[str], images: Sequence[str]) -> tuple[list[str], list[Decision]]:

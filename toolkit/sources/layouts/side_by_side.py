@@ -69,8 +69,11 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
         masks = {stem for stem in masks if without_mask_words(stem) in readable}
         matched = match_masks(set(readable) - masks, masks) or {}
     name = "" if folder == root else f"{flat(folder.relative_to(root))}_"
+    pictures = [stem for stem in readable if stem not in masks]
+    is_patients = folder != root and re.search(r"\d", folder.name) and all(stem.startswith(folder.name) for stem in pictures)
+    patient = folder.name if is_patients else None
     return [
-        CaseFiles(name + stem, name + stem, (path,), tuple(readable[m] for m in matched.get(stem, [])))
+        CaseFiles(name + stem, patient or name + stem, (path,), tuple(readable[m] for m in matched.get(stem, [])))
         for stem, path in readable.items()
         if stem not in masks
     ]
