@@ -24,6 +24,7 @@ MAX_FILE_BYTES = 2**30
 MAX_SIDE = 2**15
 LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
+COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
 
@@ -117,7 +118,8 @@ def check_kind(path: Path, dataset: Any) -> None:
         return
     from pydicom.uid import UID
 
-    kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", ""))).name
+    uid = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
+    kind = uid.name if uid.name != uid else ""  # an unknown UID may be any text, of a patient too
     reason = f"its modality is {modality}" if modality in DERIVED else "the element PixelData is missing"
     raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}")
 
@@ -137,7 +139,8 @@ def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[
         )
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"{path}: must be grey (MONOCHROME1 or MONOCHROME2), got {photometric}")
+        named = photometric if photometric in COLOURED else "another photometric interpretation"
+        raise InputError(f"{path}: must be grey (MONOCHROME1 or MONOCHROME2), got {named}")
     if frames * rows * columns > MAX_VOXELS:
         raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {frames * rows * columns:,}")
     signed = bool(dataset.get("PixelRepresentation", 0))

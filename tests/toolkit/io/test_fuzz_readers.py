@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from attunet.errors import InputError
+from attunet.io.annotations import read_annotations
 from attunet.io.archives import extract
 from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
@@ -138,6 +140,62 @@ def series(syntax: str = "1.2.840.10008.1.2.1") -> bytes:
     return out.getvalue()
 
 
+def compressed(syntax: str) -> bytes:
+    """The slice of `series`, enlarged, in a compressed transfer syntax."""
+    from pydicom import dcmread
+
+    dataset = dcmread(io.BytesIO(series()))
+    dataset.Rows, dataset.Columns, dataset.PixelRepresentation = 56, 72, 0
+    dataset.PixelData = np.repeat(np.repeat(PIXELS[:, :, 0].T, 8, axis=0), 8, axis=1).astype(np.uint16).tobytes()
+    dataset.compress(syntax, generate_instance_uid=False)
+    out = io.BytesIO()
+    dataset.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def written(name: str) -> bytes:
+    """A scan as SimpleITK or nibabel writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        if name.endswith(".mgz"):
+            nib.save(nib.freesurfer.MGHImage(PIXELS.astype(np.int32), np.eye(4)), path)
+        else:
+            import SimpleITK
+
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(PIXELS.astype(np.int16)), str(path), useCompression="packed" in name)
+        return path.read_bytes()
+
+
+def tarred() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name in ("a/b.nii", "c.png"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 500
+            archive.addfile(entry, io.BytesIO(bytes(500)))
+    return out.getvalue()
+
+
+ANNOTATIONS = json.dumps(
+    {
+        "images": [{"id": 0, "file_name": "a.png", "height": 7, "width": 9}],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [
+            {"id": 0, "image_id": 0, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 4]]},
+            {"id": 1, "image_id": 0, "category_id": 1, "segmentation": {"size": [7, 9], "counts": [5, 10, 48]}},
+        ],
+    }
+).encode()
+CVAT = (
+    b'<?xml version="1.0"?><annotations><image id="0" name="a.png" width="9" height="7"><polygon label="x" points="1,1;5,1;5,4"/>'
+    b'<mask label="y" rle="1, 3, 2" left="2" top="2" width="3" height="2"/></image></annotations>'
+)
+
+
+def annotations(path: Path) -> None:
+    read_annotations(path, path.with_name("a.png"), (9, 7, 1))
+
+
 MANIFEST = json.dumps(
     {
         "schema": 2,
@@ -172,6 +230,23 @@ FORMATS: dict[str, tuple[str, st.SearchStrategy[bytes], Callable[[Path], object]
     "jpeg": ("a.jpg", damaged(picture("JPEG"), 700), read_any, 0.06),
     "bmp": ("a.bmp", damaged(picture("BMP"), 60), read_any, 0.02),
     "gif": ("a.gif", damaged(picture("GIF"), 100), read_any, 0.02),
+    "dicom, RLE": ("a.dcm", damaged(compressed("1.2.840.10008.1.2.5"), 2000), read_any, 0.06),
+    "dicom, JPEG-LS": ("a.dcm", damaged(compressed("1.2.840.10008.1.2.4.80"), 2000), read_any, 0.06),
+    "dicom, JPEG 2000": ("a.dcm", damaged(compressed("1.2.840.10008.1.2.4.90"), 2000), read_any, 0.06),
+    "dicom without preamble": ("a.dcm", damaged(series()[132:], 600), read_any, 0.04),
+    "nrrd": ("a.nrrd", damaged(written("a.nrrd"), 300), read_any, 0.06),
+    "nrrd, packed": ("a.nrrd", damaged(written("packed.nrrd"), 300), read_any, 0.04),
+    "mha": ("a.mha", damaged(written("a.mha"), 300), read_any, 0.06),
+    "mha, packed": ("a.mha", damaged(written("packed.mha"), 300), read_any, 0.04),
+    "mgz": ("a.mgz", damaged(written("a.mgz"), 300), read_any, 0.04),
+    "mgh": ("a.mgh", damaged(gzip.decompress(written("a.mgz")), 284), read_any, 0.06),
+    "webp": ("a.webp", damaged(picture("WEBP"), 200), read_any, 0.02),
+    "jpeg 2000": ("a.jp2", damaged(picture("JPEG2000"), 300), read_any, 0.04),
+    "ppm": ("a.ppm", damaged(picture("PPM"), 20), read_any, 0.02),
+    "coco": ("a.json", damaged(ANNOTATIONS, 10_000), annotations, 0.04),
+    "cvat": ("a.xml", damaged(CVAT, 10_000), annotations, 0.04),
+    "tar": ("a.tar.gz", damaged(tarred(), 10_000), unzip, 0.04),
+    "tar, unpacked": ("a.tar", damaged(gzip.decompress(tarred()), 600), unzip, 0.04),
     "zip": ("a.zip", damaged(zipped(), 10_000), unzip, 0.06),
     "manifest": ("manifest.json", damaged(MANIFEST, 10_000), read_store, 0.04),
     "splits": ("s.json", damaged(b'{"schema": 1, "seed": 0, "folds": [["01"], ["02"]], "test": []}', 100), read_splits, 0.02),
