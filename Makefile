@@ -5,9 +5,30 @@ INSTALLED := .venv/installed
 DEMO_OUT ?= demo
 DEMO_ARGS ?=
 
-.PHONY: setup demo check test lint types links docs sbom audit soak clean
+WEB := export/web
+PAGE := $(WEB)/page/index.html
+NPM := $(shell command -v npm)
 
-setup: $(INSTALLED)
+.PHONY: setup web web-test wheel demo check test lint types links docs sbom audit soak clean
+
+setup: $(INSTALLED) $(if $(NPM),$(PAGE))
+
+# The page that segments scans in a browser, built by npm into a folder that is not in the repository; the wheel carries it.
+web: $(PAGE)
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json $(WEB)/.npmrc
+	cd $(WEB) && npm ci --silent
+	@touch $@
+
+$(PAGE): $(WEB)/node_modules/.package-lock.json $(WEB)/build.mjs $(wildcard $(WEB)/src/*/* $(WEB)/licenses/*)
+	cd $(WEB) && npm run --silent build
+	@touch $@
+
+web-test: $(PAGE)
+	cd $(WEB) && npm run --silent check
+
+wheel: $(INSTALLED) web
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
@@ -25,7 +46,7 @@ demo: $(INSTALLED)
 check: lint types
 	$(BIN)/python -m pytest -m "not slow and not soak" -n 2 -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/io tests/test_structure.py
 
-test: lint types
+test: lint types $(if $(NPM),web-test)
 	$(BIN)/python -m pytest -m "not soak"
 
 lint: $(INSTALLED)
@@ -57,4 +78,5 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 
 clean:
+	rm -rf $(WEB)/node_modules $(WEB)/page
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

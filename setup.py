@@ -29,6 +29,7 @@ setup(
         "attunet": ["py.typed", "__init__.pyi", "presets/*.toml"],
         "attunet.export.serve": ["pages/*"],
         "attunet.benchmarks": ["report/templates/*"],
+        "attunet.export.web": ["page/*"],  # built by make web; absent where there was no npm
         "attunet.launch": ["configs/*.yaml", "slurm/*", "container/*"],
     },
     install_requires=[

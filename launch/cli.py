@@ -217,6 +217,7 @@ def crossvalidate(
 @click.option("--license", help="Of the training data, noted in the artefact.")
 @click.option("--store", type=PATH, help="Where the run's store is now, if it moved.")
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+@click.option("--web", type=PATH, metavar="FOLDER", help="Write the page that runs OUT in a browser too; see attunet web.")
 @debug_option
 def export(
     run: Path,
@@ -230,13 +231,17 @@ def export(
     license: str | None,
     store: Path | None,
     source: Path | None,
+    web: Path | None,
 ) -> None:
     """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint.
 
     RUN may be a folder with several runs below it, as crossvalidate makes: they become one file that averages their probabilities.
     """
     from attunet.export.build.export_run import export_run
+    from attunet.export.web.write_page import page_files, write_page
 
+    if web is not None:
+        page_files()  # a page that is not built ends the work before the export
     with writing(out, "export"):
         export_run(
             run,
@@ -251,6 +256,22 @@ def export(
             store=store,
             source=source,
         )
+    if web is not None:
+        write_page(out, web)
+
+
+@cli.command(short_help="Write the page that runs an artefact in a browser.")
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH, metavar="FOLDER")
+@debug_option
+def web(model: Path, out: Path) -> None:
+    """Write the static files of a page that segments scans with the artefact MODEL in a browser, to any web server's FOLDER.
+
+    A name that ends in .html becomes one file with everything inside, for small networks. Scans never leave the browser.
+    """
+    from attunet.export.web.write_page import write_page
+
+    write_page(model, out)
 
 
 @cli.command(short_help="Write a model card for the Hugging Face Hub.")

@@ -1,0 +1,38 @@
+/** Files that the user drops or chooses: single files, several files, or a folder with all below it. */
+
+export interface Dropped {
+  files: File[];
+  /** The folder's name, where it was one. */
+  folder: string | null;
+}
+
+const MAX_FILES = 20000;
+
+export async function fromDrop(transfer: DataTransfer): Promise<Dropped> {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);
+  if (entries.length === 0) return { files: [...transfer.files], folder: null };
+  const files: File[] = [];
+  for (const entry of entries) await collect(entry, files);
+  const folder = entries.length === 1 && entries[0]!.isDirectory ? entries[0]!.name : null;
+  return { files, folder };
+}
+
+export function fromInput(input: HTMLInputElement): Dropped {
+  const files = [...(input.files ?? [])];
+  const path = files[0]?.webkitRelativePath ?? "";
+  return { files, folder: path.includes("/") ? path.split("/")[0]! : null };
+}
+
+async function collect(entry: FileSystemEntry, files: File[]): Promise<void> {
+  if (files.length >= MAX_FILES) return;
+  if (entry.isFile) {
+    files.push(await new Promise<File>((done, failed) => (entry as FileSystemFileEntry).file(done, failed)));
+    return;
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader();
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((done, failed) => reader.readEntries(done, failed));
+    if (some.length === 0) return;
+    for (const inner of some) await collect(inner, files);
+  }
+}

@@ -1,0 +1,81 @@
+/** The worker with the network: started with what this browser can do, and started anew after a cancel. */
+
+import type { Metadata } from "../network/artefact";
+import type { FromWorker, Load, ToWorker } from "../worker/messages";
+import { asset, isSingleFile, scriptUrl } from "./assets";
+
+export type Provider = "webgpu" | "wasm";
+
+const FILES: Record<Provider, { worker: string; runtime: string }> = {
+  wasm: { worker: "worker-wasm.js", runtime: "ort-wasm-simd-threaded" },
+  webgpu: { worker: "worker-webgpu.js", runtime: "ort-wasm-simd-threaded.asyncify" },
+};
+const MAX_THREADS = 8; // beyond them slices of this size gain nothing
+
+export interface Choice {
+  provider: Provider;
+  threads: number;
+  /** Where the choice is not the browser's best, the reason. */
+  note: string;
+}
+
+/** WebGPU where there is one, else WASM with as many threads as the page's headers allow. `?provider=wasm&threads=1` decides otherwise. */
+export async function choose(precision: Metadata["precision"], search: string): Promise<Choice> {
+  const wanted = new URLSearchParams(search);
+  const cores = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
+  const threads = Math.min(Math.max(Number(wanted.get("threads")) || cores, 1), globalThis.crossOriginIsolated ? 64 : 1);
+  const note = globalThis.crossOriginIsolated ? "" : "one thread: the server sends no cross-origin isolation headers";
+  const wasm: Choice = { provider: "wasm", threads, note };
+  if (wanted.get("provider") === "wasm" || isSingleFile() || precision === "int8") return wasm;
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  const usable = adapter && (precision === "fp32" || adapter.features.has("shader-f16")) && !adapter.info.isFallbackAdapter;
+  return usable || wanted.get("provider") === "webgpu" ? { provider: "webgpu", threads: 1, note: "" } : wasm;
+}
+
+export class Engine {
+  private worker: Worker | undefined;
+  private parts: Omit<Load, "kind"> | undefined;
+  private script = "";
+
+  constructor(
+    private readonly model: ArrayBuffer,
+    private readonly name: string,
+    private readonly hear: (message: FromWorker) => void,
+  ) {}
+
+  async start({ provider, threads }: Choice): Promise<void> {
+    const { worker, runtime } = FILES[provider];
+    const single = isSingleFile();
+    this.script = await scriptUrl(single ? "worker-single.js" : worker);
+    this.parts = {
+      model: this.model,
+      name: this.name,
+      loader: single ? null : await scriptUrl(`${runtime}.mjs`),
+      wasm: await asset(`${runtime}.wasm`),
+      threads,
+    };
+    this.restart();
+  }
+
+  /** A worker cannot be stopped inside the network: it is ended, and a new one loads the model. */
+  restart(): void {
+    this.stop();
+    this.worker = new Worker(this.script, { type: isSingleFile() ? "classic" : "module" });
+    this.worker.onmessage = ({ data }: MessageEvent<FromWorker>): void => this.hear(data);
+    this.worker.onerror = (event): void => this.hear({ kind: "failed", line: event.message || "the worker did not start" });
+    this.send({ kind: "load", ...this.parts! });
+  }
+
+  stop(): void {
+    this.worker?.terminate();
+    this.worker = undefined;
+  }
+
+  segment(files: File[], folder: string | null): void {
+    this.send({ kind: "segment", files, folder });
+  }
+
+  private send(message: ToWorker): void {
+    this.worker!.postMessage(message);
+  }
+}

@@ -1,0 +1,53 @@
+/** Dropped files to one volume: a NIfTI file (or one for each channel), or the files of a DICOM series. */
+
+import { isDicom, readSeries } from "./dicom";
+import { readNifti } from "./nifti";
+import { checkFinite, InputError, type Volume } from "./volume";
+
+const NIFTI = /\.nii(\.gz)?$/i;
+
+export interface Scan {
+  /** The file's name, or the folder's. */
+  name: string;
+  volume: Volume;
+}
+
+/** folder: the name of the dropped folder, where it was one. channels: how many the network takes. */
+export async function readScan(files: readonly File[], folder: string | null, channels: number): Promise<Scan> {
+  const seen = files.filter((file) => !file.name.startsWith(".") && file.name.toUpperCase() !== "DICOMDIR");
+  const nifti = seen.filter((file) => NIFTI.test(file.name));
+  const name = folder ?? seen[0]?.name ?? "the folder";
+  const volume = nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null);
+  checkFinite(nifti[0]?.name ?? name, volume);
+  return { name: nifti[0]?.name ?? name, volume };
+}
+
+/** The name without the ending of its format. */
+export function stemOf(name: string): string {
+  return name.replace(NIFTI, "").replace(/\.dcm$/i, "");
+}
+
+async function readDicom(name: string, files: readonly File[], isFolder: boolean): Promise<Volume> {
+  const marks = await Promise.all(files.map(isDicom));
+  const slices = files.filter((_, i) => marks[i]);
+  if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
+  if (isFolder) throw new InputError(`${name}: the folder has no volume (NIfTI or DICOM)`);
+  if (/\.dcm$/i.test(name)) throw new InputError(`${name}: is no DICOM file (bytes 129 to 132 must be DICM)`);
+  throw new InputError(`${name}: must be NIfTI (.nii, .nii.gz) or DICOM (a folder with one series, or .dcm)`);
+}
+
+/** One file, or X_0000.nii.gz, X_0001.nii.gz, ... that are the channels of one volume. */
+async function readFiles(files: readonly File[], channels: number): Promise<Volume> {
+  if (files.length === 1) return readNifti(files[0]!, channels);
+  const names = files.map((file) => file.name).sort();
+  if (files.length !== channels) {
+    throw new InputError(`${names[0]}: one scan at a time is segmented, got ${files.length} files`);
+  }
+  const [first, ...others] = await Promise.all(names.map((n) => readNifti(files.find((file) => file.name === n)!, 1)));
+  others.forEach((other, i) => {
+    const same = other.shape.every((n, axis) => n === first!.shape[axis]);
+    const apart = Math.max(...other.affine.flat().map((value, k) => Math.abs(value - first!.affine.flat()[k]!)));
+    if (!same || apart > 1e-3) throw new InputError(`${names[i + 1]}: must lie on the grid of ${names[0]}`);
+  });
+  return { ...first!, channels: [first!, ...others].flatMap((volume) => volume.channels) };
+}

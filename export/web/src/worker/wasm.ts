@@ -1,0 +1,4 @@
+import * as ort from "onnxruntime-web/wasm";
+import { work } from "./work";
+
+work(ort, "wasm");

@@ -1,0 +1,4 @@
+import * as ort from "onnxruntime-web/webgpu";
+import { work } from "./work";
+
+work(ort, "webgpu");

@@ -1,0 +1,60 @@
+import { expect, test } from "vitest";
+import { readNifti } from "../src/scan/nifti";
+import { readScan } from "../src/scan/read";
+import { InputError } from "../src/scan/volume";
+import { writeNifti } from "../src/scan/write";
+import { general, python } from "../src/scan/words";
+import { bytes, file, fixtures } from "./fixtures";
+
+test.each(fixtures.niftis)("NIfTI: $name", async ({ name, base64, values, affine, shape }) => {
+  const volume = await readNifti(file(name, base64), 1);
+  expect(volume.shape).toEqual(shape);
+  expect([...volume.channels[0]!.values]).toEqual(values);
+  volume.affine.flat().forEach((value, i) => expect(value).toBeCloseTo(affine.flat()[i]!, 5));
+});
+
+test("a label map lies on the scan's grid, with its codes", async () => {
+  for (const { name, base64 } of fixtures.niftis) {
+    const scan = await readNifti(file(name, base64), 1);
+    const labels = Uint8Array.from(scan.channels[0]!.values, (_, i) => i % 5);
+    const again = await readNifti(new File([writeNifti(labels, scan)], "labels.nii"), 1);
+    expect(again.shape).toEqual(scan.shape);
+    expect([...again.channels[0]!.values]).toEqual([...labels]);
+    again.affine.flat().forEach((value, i) => expect(value).toBeCloseTo(scan.affine.flat()[i]!, 5));
+    expect([again.codes!.qformCode, again.codes!.sformCode]).toEqual([scan.codes!.qformCode, scan.codes!.sformCode]);
+  }
+});
+
+test.each(fixtures.wrong_files)("refused as on the command line: $line", async ({ name, base64, line }) => {
+  await expect(readScan([file(name, base64)], null, 1)).rejects.toThrow(new InputError(line));
+});
+
+test("more voxels than a browser holds are refused before any is read", async () => {
+  const header = Buffer.from(bytes(fixtures.niftis.find(({ name }) => name === "qform.nii")!.base64).slice(0, 352));
+  [3, 2000, 2000, 2000].forEach((n, i) => header.writeInt16LE(n, 40 + 2 * i));
+  await expect(readScan([new File([header], "huge.nii")], null, 1)).rejects.toThrow(
+    "huge.nii: at most 268,435,456 voxels are supported, the header says 8,000,000,000",
+  );
+});
+
+test("channels come as frames of one file, or as files on one grid", async () => {
+  const { base64, values } = fixtures.niftis.find(({ name }) => name === "sform.nii.gz")!;
+  const two = [file("case_0001.nii.gz", base64), file("case_0000.nii.gz", base64)];
+  const { volume, name } = await readScan(two, null, 2);
+  expect(volume.channels.map((one) => [...one.values])).toEqual([values, values]);
+  expect(name).toBe("case_0001.nii.gz");
+  await expect(readScan(two, null, 1)).rejects.toThrow("case_0000.nii.gz: one scan at a time is segmented, got 2 files");
+});
+
+test.each([
+  [[new File(["hello"], "notes.txt")], null, "notes.txt: must be NIfTI (.nii, .nii.gz) or DICOM (a folder with one series, or .dcm)"],
+  [[new File(["hello"], "IM1.dcm")], null, "IM1.dcm: is no DICOM file (bytes 129 to 132 must be DICM)"],
+  [[new File(["hello"], "notes.txt")], "export", "export: the folder has no volume (NIfTI or DICOM)"],
+])("no scan at all: %#", async (files, folder, line) => {
+  await expect(readScan(files, folder, 1)).rejects.toThrow(new InputError(line));
+});
+
+test("numbers are written as Python writes them", () => {
+  expect([12346, 0.00001234, 0, 5, 1e9].map((n) => general(n, 4))).toEqual(["1.235e+04", "1.234e-05", "0", "5", "1e+09"]);
+  expect([1, 0.1, 1e-7, 1e16, Number.NaN].map(python)).toEqual(["1.0", "0.1", "1e-07", "1e+16", "nan"]);
+});

@@ -1,0 +1,104 @@
+"""An artefact as a web page: a folder of static files for any web server, or one HTML file that opens from disk.
+
+The page itself is built by `make web` into `page/`, which the wheel carries and the repository does not.
+"""
+
+import base64
+import gzip
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import load_artefact
+from attunet.system.atomic_files import MANIFEST, write_folder, write_text
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).parent / "page"
+INDEX, MODEL = "index.html", "model.onnx"
+WEBGPU = ("worker-webgpu.js", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+SINGLE = "worker-single.js"
+EMBEDDED = (SINGLE, "ort-wasm-simd-threaded.wasm", "THIRD_PARTY.txt")
+MAX_EMBEDDED_BYTES = 64 * 2**20  # browsers parse a page of twice this size slowly or not at all
+
+
+def page_files() -> dict[str, Path]:
+    """The built page's files by name: everything that a server has to serve beside `model.onnx`.
+
+    Raises:
+        InputError: where the page was not built.
+    """
+    if not (PAGE / INDEX).is_file():
+        raise InputError("the page for browsers is not built here: run `make web` in the clone (it needs npm), or install attunet from a wheel")
+    return {path.name: path for path in sorted(PAGE.iterdir())}
+
+
+def write_page(model: Path | str, out: Path | str) -> None:
+    """Writes the page that segments scans with an artefact in a browser.
+
+    Args:
+        model: an artefact.
+        out: a new folder (or one that was written so before), or the name of one HTML file, ending in `.html`.
+
+    Raises:
+        InputError: for a file that is no artefact, a folder with other files in it, a page that is not built, or a model too large for
+            one HTML file.
+    """
+    model, out, files = Path(model), Path(out), page_files()
+    metadata, content = load_artefact(model)
+    if out.suffix.lower() == ".html":
+        if len(content) > MAX_EMBEDDED_BYTES:
+            raise InputError(f"{out}: one HTML file holds a model of at most {MAX_EMBEDDED_BYTES:,} bytes, got {len(content):,}; name a folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, _single_file(files, content))
+        logger.info(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens from disk")
+        return
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_page(out))):
+        raise InputError(f"{out}: must be a new folder, or one that holds nothing but an earlier page")
+    unused = {SINGLE, *(WEBGPU if metadata.precision == "int8" else ())}
+    wanted = {name: path for name, path in files.items() if name not in unused}
+    write: dict[str, Callable[[Path], object]] = {name: partial(shutil.copyfile, path) for name, path in wanted.items()}
+    write[MODEL] = lambda path: path.write_bytes(content)
+    write_folder(out, write)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    logger.info(f"{out}: {size / 1e6:.1f} MB; serve it with: python -m http.server --directory {out}")
+
+
+def _is_page(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    return {INDEX, MODEL, MANIFEST, "page.js"} <= names
+
+
+def _single_file(files: dict[str, Path], model: bytes) -> str:
+    """The page with everything inside; scripts run by their hash alone, and it may connect to nothing at all."""
+    html = files[INDEX].read_text(encoding="utf-8")
+    script = files["page.js"].read_text(encoding="utf-8").replace("</script", "<\\/script")
+    style = files["page.css"].read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}' blob: 'wasm-unsafe-eval'; worker-src blob:; "
+        f"style-src '{_hash(style)}'; img-src blob: data:; base-uri 'none'; form-action 'none'"
+    )
+    contents = {name: files[name].read_bytes() for name in EMBEDDED} | {MODEL: model}
+    blocks = "\n".join(f'<script type="text/plain" id="file:{name}">{_packed(data)}</script>' for name, data in contents.items())
+    for pattern, text in (  # the template's own places first: the bundle holds HTML in strings
+        (r"</body>", f"{blocks}\n</body>"),
+        (r'(?<=Content-Security-Policy" content=")[^"]*', policy),
+        (r'<link rel="stylesheet"[^>]*>', f"<style>{style}</style>"),
+        (r'<script type="module"[^>]*></script>', f'<script type="module">{script}</script>'),
+    ):
+        html, count = re.subn(pattern, lambda _, text=text: text, html, count=1)
+        assert count == 1, pattern
+    return html
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
