@@ -34,7 +34,7 @@ def page_files() -> dict[str, Path]:
         InputError: where the page was not built.
     """
     if not (PAGE / INDEX).is_file():
-        raise InputError("the page for browsers is not built here: run `make web` in the clone (it needs npm), or install attunet from a wheel")
+        raise InputError("the page for browsers is not built: run `make web` in the clone (it needs npm), or install attunet from a wheel")
     return {path.name: path for path in sorted(PAGE.iterdir())}
 
 
@@ -53,7 +53,9 @@ def write_page(model: Path | str, out: Path | str) -> None:
     metadata, content = load_artefact(model)
     if out.suffix.lower() == ".html":
         if len(content) > MAX_EMBEDDED_BYTES:
-            raise InputError(f"{out}: one HTML file holds a model of at most {MAX_EMBEDDED_BYTES:,} bytes, got {len(content):,}; name a folder")
+            raise InputError(
+                f"{out}: one HTML file holds a model of at most {MAX_EMBEDDED_BYTES:,} bytes, got {len(content):,}; name a folder"
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, _single_file(files, content))
         logger.info(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens from disk")
@@ -85,15 +87,18 @@ def _single_file(files: dict[str, Path], model: bytes) -> str:
     )
     contents = {name: files[name].read_bytes() for name in EMBEDDED} | {MODEL: model}
     blocks = "\n".join(f'<script type="text/plain" id="file:{name}">{_packed(data)}</script>' for name, data in contents.items())
-    for pattern, text in (  # the template's own places first: the bundle holds HTML in strings
-        (r"</body>", f"{blocks}\n</body>"),
-        (r'(?<=Content-Security-Policy" content=")[^"]*', policy),
-        (r'<link rel="stylesheet"[^>]*>', f"<style>{style}</style>"),
-        (r'<script type="module"[^>]*></script>', f'<script type="module">{script}</script>'),
-    ):
-        html, count = re.subn(pattern, lambda _, text=text: text, html, count=1)
-        assert count == 1, pattern
-    return html
+    # The template's own places first: the bundle holds HTML in strings.
+    html = _replaced(html, r"</body>", f"{blocks}\n</body>")
+    html = _replaced(html, r'(?<=Content-Security-Policy" content=")[^"]*', policy)
+    html = _replaced(html, r'<link rel="stylesheet"[^>]*>', f"<style>{style}</style>")
+    return _replaced(html, r'<script type="module"[^>]*></script>', f'<script type="module">{script}</script>')
+
+
+def _replaced(html: str, pattern: str, text: str) -> str:
+    """`html` with the first match replaced; there must be one."""
+    match = re.search(pattern, html)
+    assert match is not None, pattern
+    return html[: match.start()] + text + html[match.end() :]
 
 
 def _hash(text: str) -> str:

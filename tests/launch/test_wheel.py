@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the sources, so that the clone stays as it is."""
     place = tmp_path_factory.mktemp("wheel")
     for room in ROOMS:
-        shutil.copytree(ROOT / room, place / "copy" / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / room, place / "copy" / room, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / "copy")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
@@ -52,7 +52,8 @@ def test_the_wheel_holds_every_module_and_nothing_generic(wheel: Path) -> None:
     for room, package in ROOMS.items():
         for path in (ROOT / room).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / room).as_posix()}" in names
-    for room, pattern in (("toolkit", "presets/*.toml"), ("launch", "configs/*.yaml"), ("launch", "slurm/*")):
+    # The browser's page is there where npm built it.
+    for room, pattern in (("toolkit", "presets/*.toml"), ("launch", "configs/*.yaml"), ("launch", "slurm/*"), ("export", "web/page/*")):
         for path in (ROOT / room).glob(pattern):
             assert f"{ROOMS[room]}/{path.relative_to(ROOT / room).as_posix()}" in names
     assert any(name.endswith("LICENSE") for name in names)

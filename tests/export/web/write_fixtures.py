@@ -149,7 +149,11 @@ def warnings() -> list[dict[str, Any]]:
 
     ranges = TrainingRanges("mm", (pair(1, 2),) * 3, (pair(100, 300),) * 3, (pair(20, 60),), (pair(50, 90),))
     rows = []
-    for affine, scale, shift in ((np.diag([1.5, 1.5, 4, 1]), 1, 0), (np.diag([20.0, 20, 60, 1]), 0.01, 0), (np.diag([20.0, 20, 60, 1]), 0.2, 12345)):
+    for affine, scale, shift in (
+        (np.diag([1.5, 1.5, 4, 1]), 1, 0),
+        (np.diag([20.0, 20, 60, 1]), 0.01, 0),
+        (np.diag([20.0, 20, 60, 1]), 0.2, 12345),
+    ):
         data = (image((9, 8, 3), "float32") * np.float32(scale) + np.float32(shift))[None]
         found = check_input(Volume(data, affine), ranges, "LPS")
         lines = [f"{finding.text} [{finding.rule}]" for finding in found]
@@ -211,7 +215,13 @@ def niftis() -> list[dict[str, Any]]:
         packed_content = gzip.compress(content, mtime=0) if name.endswith(".gz") else content
         volume = _read(name, packed_content)
         rows.append(
-            {"name": name, "base64": packed(packed_content), "values": flat(volume.data[0]), "affine": volume.affine.tolist(), "shape": volume.shape}
+            {
+                "name": name,
+                "base64": packed(packed_content),
+                "values": flat(volume.data[0]),
+                "affine": volume.affine.tolist(),
+                "shape": volume.shape,
+            }
         )
     return rows
 

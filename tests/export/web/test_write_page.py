@@ -1,0 +1,86 @@
+"""`attunet web` and `attunet export --web`: what is written, and what is refused in one line."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError
+from attunet.export.web import write_page as module
+from attunet.export.web.write_page import write_page
+
+ROOT = Path(__file__).parents[3]
+
+
+def attunet(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "attunet.launch.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_has_all_that_its_page_asks_for(built_page: Path, artefact: Path, tmp_path: Path) -> None:
+    done = attunet("web", artefact, tmp_path / "web")
+    assert done.returncode == 0, done.stderr
+    assert "python -m http.server" in done.stdout
+    names = {path.name for path in (tmp_path / "web").iterdir()}
+    assert {"index.html", "page.js", "page.css", "worker-wasm.js", "worker-webgpu.js", "model.onnx", "THIRD_PARTY.txt"} <= names
+    assert (tmp_path / "web/model.onnx").read_bytes() == artefact.read_bytes()
+    for name in re.findall(r'(?:src|href)="([^":]+)"', (tmp_path / "web/index.html").read_text(encoding="utf-8")):
+        assert name in names
+    assert attunet("web", artefact, tmp_path / "web").returncode == 0, "an earlier page is replaced"
+
+
+def test_an_int8_page_leaves_out_the_gpus_part(built_page: Path, int8_artefact: Path, tmp_path: Path) -> None:
+    write_page(int8_artefact, tmp_path / "web")
+    assert not list((tmp_path / "web").glob("*asyncify*"))
+
+
+def test_one_file_has_everything_inside(built_page: Path, artefact: Path, tmp_path: Path) -> None:
+    write_page(artefact, tmp_path / "one.html")
+    text = (tmp_path / "one.html").read_text(encoding="utf-8")
+    head = text[: text.index("<script")]
+    assert "connect-src" not in head  # default-src 'none' forbids every connection
+    assert re.search(r"script-src 'sha256-[^']+' blob: 'wasm-unsafe-eval'", head)
+    assert not re.findall(r'<(?:script|link)[^>]*(?:src|href)="(?!data:)', head)
+
+
+def test_a_folder_with_other_files_is_left_alone(built_page: Path, artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(InputError, match="must be a new folder, or one that holds nothing but an earlier page"):
+        write_page(artefact, tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_file_that_is_no_artefact_is_refused(built_page: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"hello")
+    with pytest.raises(InputError, match="not an ONNX model"):
+        write_page(tmp_path / "model.onnx", tmp_path / "web")
+    assert not (tmp_path / "web").exists()
+
+
+def test_without_the_built_page_one_line_says_what_to_do(monkeypatch, artefact: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "PAGE", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="run `make web` in the clone"):
+        write_page(artefact, tmp_path / "web")
+
+
+def test_a_model_too_large_for_one_file_asks_for_a_folder(monkeypatch, built_page: Path, artefact: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "MAX_EMBEDDED_BYTES", 1000)
+    with pytest.raises(InputError, match="name a folder"):
+        write_page(artefact, tmp_path / "one.html")
+
+
+def test_every_bundled_package_is_named_with_its_licence(built_page: Path) -> None:
+    text = (built_page / "THIRD_PARTY.txt").read_text(encoding="utf-8")
+    packages = json.loads((ROOT / "export/web/package.json").read_text(encoding="utf-8"))["dependencies"]
+    parts = text.split("-" * 80)
+    for name, version in packages.items():
+        assert any(part.strip().startswith(f"{name} {version}") and "Copyright" in part for part in parts), name
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = json.loads((ROOT / "export/web/package-lock.json").read_text(encoding="utf-8"))
+    assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+    assert all("integrity" in entry for name, entry in lock["packages"].items() if name)
