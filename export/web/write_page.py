@@ -51,6 +51,8 @@ def write_page(model: Path | str, out: Path | str) -> None:
     """
     model, out, files = Path(model), Path(out), page_files()
     metadata, content = load_artefact(model)
+    if metadata.whole:
+        raise InputError(f"{model}: takes a whole volume, the page gives it slices: export it without --whole")
     if out.suffix.lower() == ".html":
         if len(content) > MAX_EMBEDDED_BYTES:
             raise InputError(

@@ -26,8 +26,8 @@ from attunet.io.readers import read_volume
 from attunet.volumes.geometry import orientation_transform, resize_linear
 from attunet.volumes.intensity import channel_statistics
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.slices import assemble, gather_context, preprocess, restore
-from attunet.volumes.spec import Postprocessing, PreprocessSpec
+from attunet.volumes.slices import VolumeSlices, assemble, restore
+from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
 from attunet.volumes.volume import Volume
 
@@ -105,8 +105,8 @@ def preparations() -> list[dict[str, Any]]:
     }
     for (name, spec), (code, affine) in zip(specs.items(), affines().items(), strict=True):
         data = np.stack([image((9, 7, 3), "int16", seed=channel) for channel in range(spec.num_channels)])
-        prepared = preprocess(Volume(data, affine), spec)
-        context = gather_context(prepared.slices, np.arange(len(prepared.slices)), spec.context_slices)
+        prepared = VolumeSlices(Volume(data, affine), spec)
+        context = prepared.batch(0, len(prepared))
         logits = np.random.default_rng(2).normal(0, 1, (len(context), 3, *context.shape[2:])).astype(np.float32)
         logits = np.clip(np.round(logits * 32), -127, 127) / 32  # a byte each
         rows.append(
@@ -163,7 +163,7 @@ def warnings() -> list[dict[str, Any]]:
 
 def artefacts() -> dict[str, Any]:
     """A whole one, and damaged ones with the words of the command line."""
-    about = Artefact(name="small", precision="fp32", spec=SPEC, classes=CHAOS_MR, num_parameters=7, fold=0)
+    about = Artefact(name="small", precision="fp32", preprocessing=Preprocessing(SPEC), classes=CHAOS_MR, num_parameters=7, fold=0)
     whole = write_artefact(MODEL, about)
     wrong = {
         "cut": whole[:-9],

@@ -1,6 +1,7 @@
 /** Dropped files to one volume: a NIfTI file (or one for each channel), or the files of a DICOM series. */
 
-import { isDicom, readSeries } from "./dicom";
+import { readSeries } from "./dicom";
+import { isDicom } from "./dicom_file";
 import { readNifti } from "./nifti";
 import { checkFinite, InputError, type Volume } from "./volume";
 
