@@ -33,7 +33,7 @@ export function channel(numbers: number[], dtype: string): Channel {
 }
 
 export function volume(channels: Channel[], shape: number[], affine: number[][]): Volume {
-  return { channels, shape: shape as Volume["shape"], affine, codes: null };
+  return { channels, shape: shape as Volume["shape"], affine, isOriented: true, codes: null };
 }
 
 /** Metadata with the fields that a step reads. */

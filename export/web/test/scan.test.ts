@@ -37,6 +37,29 @@ test("more voxels than a browser holds are refused before any is read", async ()
   );
 });
 
+/** The header of a good file, 348 bytes and more, with some fields changed. */
+function changed(name: string, change: (header: Buffer) => void): File {
+  const content = Buffer.from(bytes(fixtures.niftis.find((row) => row.name === "qform.nii")!.base64));
+  change(content);
+  return new File([content], name);
+}
+
+test("an sform that contradicts the qform is refused with both", async () => {
+  const file = changed("two.nii", (header) => {
+    header.writeInt16LE(1, 254);
+    [-2, 0, 0, 5, 0, 2, 0, 6, 0, 0, 9, 7].forEach((n, i) => header.writeFloatLE(n, 280 + 4 * i));
+  });
+  await expect(readScan([file], null, 1)).rejects.toThrow("two.nii: the sform has voxels of 2 × 2 × 9 mm, qform and pixdim of 1.5 × 1.5 × 6 mm");
+});
+
+test("micrometres become mm, and metres that no scan has are refused", async () => {
+  const small = await readScan([changed("small.nii", (header) => header.writeUInt8(3, 123))], null, 1);
+  expect(small.volume.affine.flat().every((value) => Math.abs(value) <= 1)).toBe(true);
+  expect(small.volume.codes!.pixdim[3]).toBe(6);
+  const large = changed("large.nii", (header) => header.writeUInt8(1, 123));
+  await expect(readScan([large], null, 1)).rejects.toThrow("large.nii: the header says metres, so that voxels of 1.5 × 1.5 × 6 would be 1000 times");
+});
+
 test("channels come as frames of one file, or as files on one grid", async () => {
   const { base64, values } = fixtures.niftis.find(({ name }) => name === "sform.nii.gz")!;
   const two = [file("case_0001.nii.gz", base64), file("case_0000.nii.gz", base64)];

@@ -34,6 +34,13 @@ function nearestAxes(affine: Matrix): Transform {
   return result;
 }
 
+/** Where the array's axes run to, such as LAS. */
+export function axisCodes(affine: Matrix): string {
+  return nearestAxes(affine)
+    .map(([axis, sign]) => ["RL", "AP", "SI"][axis]![sign > 0 ? 0 : 1])
+    .join("");
+}
+
 /** The orthogonal factor of the polar decomposition of the directions, by Newton's iteration. */
 function nearestRotation(affine: Matrix): Matrix {
   const spacing = spacingOf(affine);

@@ -11,6 +11,14 @@ const FAR_DEVIATION = 4;
 
 /** One line for each way in which a volume is far outside the training's range, in the command line's words. */
 export function warningsFor(volume: Volume, about: Metadata): string[] {
+  const guessed =
+    about.preprocessing.orientation !== null && !volume.isOriented
+      ? ["the scan states no orientation, so that left and right of the label map are a guess [untrained-orientation]"]
+      : [];
+  return [...guessed, ...farFigures(volume, about)];
+}
+
+function farFigures(volume: Volume, about: Metadata): string[] {
   const { ranges } = about;
   if (!ranges) return [];
   if (ranges.unit !== "mm") {

@@ -31,6 +31,7 @@ export async function readSeries(name: string, files: readonly File[]): Promise<
     channels: [{ values, integerRange: real || !alike ? null : first.integerRange }],
     shape: [first.columns, first.rows, ordered.length],
     affine: checkedAffine(name, affine),
+    isOriented: true,
     codes: null,
   };
 }

@@ -1,21 +1,10 @@
 /** NIfTI-1 and -2, plain or gzipped: the header is judged before the voxels are read. */
 
-import { type NIFTI1, type NIFTI2, readHeader } from "nifti-reader-js";
+import { readHeader } from "nifti-reader-js";
 import { Reader } from "./gzip";
-import {
-  type Channel,
-  checkedAffine,
-  type GridCodes,
-  InputError,
-  type Matrix,
-  MAX_VOXELS,
-  type Triple,
-  type Volume,
-  type Voxels,
-} from "./volume";
+import { geometryOf, type Header } from "./nifti_geometry";
+import { type Channel, checkedAffine, InputError, MAX_VOXELS, type Triple, type Volume, type Voxels } from "./volume";
 import { general, thousands } from "./words";
-
-type Header = NIFTI1 | NIFTI2;
 
 const HEADER_BYTES = 544;
 const MAX_VOXEL_OFFSET = 2 ** 24; // header extensions before the voxels
@@ -48,6 +37,8 @@ export async function readNifti(file: File, channels: number): Promise<Volume> {
   try {
     const start = await reader.take(HEADER_BYTES);
     const header = parse(file.name, start);
+    const geometry = geometryOf(file.name, header, start);
+    checkedAffine(file.name, geometry.affine);
     const [shape, frames] = checkedShape(file, header, channels, gzipped);
     const type = TYPES[header.datatypeCode]!;
     const offset = Math.trunc(header.vox_offset);
@@ -55,13 +46,12 @@ export async function readNifti(file: File, channels: number): Promise<Volume> {
     const bytes = await reader.span(offset, needed);
     await reader.toTheEnd();
     if (bytes.byteLength < needed) {
-      const words = `Expected ${needed} bytes, got ${bytes.byteLength} bytes: could the file be damaged?`;
+      const words = `Expected ${needed} bytes, got ${bytes.byteLength} bytes from ${file.name} - could the file be damaged?`;
       throw new InputError(`${file.name}: cannot be read as NIfTI: ${words}`);
     }
     if (!header.littleEndian) swapBytes(bytes, type.bytes);
-    const affine = checkedAffine(file.name, affineOf(file.name, header, start));
     const values = scaled(type.view(bytes.buffer as ArrayBuffer), type.range, header);
-    return { channels: split(values, frames), shape, affine, codes: codesOf(header, start) };
+    return { channels: split(values, frames), shape, ...geometry };
   } finally {
     await reader.close();
   }
@@ -83,39 +73,32 @@ function parse(name: string, start: Uint8Array): Header {
   }
 }
 
-/** Spatial shape and number of frames. */
+/** Spatial shape and number of channels: along axis 4, or along axis 5 as vectors are stored. */
 function checkedShape(file: File, header: Header, channels: number, gzipped: boolean): [Triple, number] {
-  const rank = header.dims[0]!;
-  const dims = header.dims.slice(1, 1 + Math.max(0, Math.min(7, rank)));
-  const words = `(${dims.join(", ")}${dims.length === 1 ? "," : ""})`;
-  if (dims.length < 2 || Math.min(...dims) < 1 || dims.slice(channels === 1 ? 3 : 4).some((n) => n !== 1)) {
-    throw new InputError(`${file.name}: must be a 3D image (or 4D with one frame), got the shape ${words}`);
+  const { name } = file;
+  let dims = header.dims.slice(1, 1 + Math.max(0, Math.min(7, header.dims[0]!)));
+  if (dims.length === 5 && dims[3] === 1) dims = [...dims.slice(0, 3), dims[4]!];
+  if (dims.length < 2 || Math.min(...dims) < 1 || dims.slice(4).some((n) => n !== 1)) {
+    const words = `(${dims.join(", ")}${dims.length === 1 ? "," : ""})`;
+    throw new InputError(`${name}: must be a 3D image (or 4D, with channels), got the shape ${words}`);
   }
   const [x, y, z, c] = [...dims, 1, 1].slice(0, 4) as [number, number, number, number];
   const type = TYPES[header.datatypeCode];
-  if (type === undefined) {
-    throw new InputError(`${file.name}: voxels must be real numbers, got the data type ${header.datatypeCode}`);
-  }
-  const voxels = x * y * z * c;
-  if (voxels > MAX_VOXELS) {
-    throw new InputError(
-      `${file.name}: at most ${thousands(MAX_VOXELS)} voxels are supported, the header says ${thousands(voxels)}`,
-    );
-  }
+  if (type === undefined) throw new InputError(`${name}: voxels must be real numbers, got the data type ${header.datatypeCode}`);
   const offset = header.vox_offset;
   if (!(offset >= 0 && offset <= MAX_VOXEL_OFFSET)) {
-    throw new InputError(
-      `${file.name}: voxels must start within the first ${thousands(MAX_VOXEL_OFFSET)} bytes, the header says ${general(offset, 6)}`,
-    );
+    const most = thousands(MAX_VOXEL_OFFSET);
+    throw new InputError(`${name}: voxels must start within the first ${most} bytes, the header says ${general(offset, 6)}`);
   }
-  const needed = Math.trunc(offset) + voxels * type.bytes;
-  if (needed > file.size * (gzipped ? LARGEST_GZIP_RATIO : 1)) {
-    throw new InputError(
-      `${file.name}: is cut short: the header says ${thousands(needed)} bytes, the file has ${thousands(file.size)}`,
-    );
+  const [voxels, bytes] = [x * y * z * c, x * y * z * c * type.bytes];
+  if (voxels > MAX_VOXELS) {
+    throw new InputError(`${name}: at most ${thousands(MAX_VOXELS)} voxels are supported, the header says ${thousands(voxels)}`);
+  }
+  if (bytes > file.size * (gzipped ? LARGEST_GZIP_RATIO : 1)) {
+    throw new InputError(`${name}: is cut short: the header says ${thousands(bytes)} bytes, the file has ${thousands(file.size)}`);
   }
   if (c !== 1 && c !== channels) {
-    throw new InputError(`${file.name}: a 4D image must have ${channels} channels, got ${c}`);
+    throw new InputError(`${name}: must have ${channels} channel${channels > 1 ? "s" : ""}, got ${c}`);
   }
   return [[x, y, z], c];
 }
@@ -140,57 +123,4 @@ function split(channel: Channel, frames: number): Channel[] {
     ...channel,
     values: channel.values.subarray(c * size, (c + 1) * size),
   }));
-}
-
-/** The sform where its code is set, else the qform where its code is, else the voxel sizes around the centre, x to the left. */
-function affineOf(name: string, header: Header, start: Uint8Array): Matrix {
-  if (header.sform_code !== 0) {
-    const rows = sformRows(header, start);
-    return [rows.slice(0, 4), rows.slice(4, 8), rows.slice(8, 12), [0, 0, 0, 1]];
-  }
-  const [, dx = 1, dy = 1, dz = 1] = header.pixDims.map(Math.abs);
-  if (header.qform_code !== 0) return quaternionAffine(name, header, [dx, dy, dz]);
-  const [nx, ny, nz] = [1, 2, 3].map((i) => (header.dims[0]! >= i ? header.dims[i]! : 1)) as Triple;
-  return [
-    [-dx, 0, 0, (dx * (nx - 1)) / 2],
-    [0, dy, 0, (-dy * (ny - 1)) / 2],
-    [0, 0, dz, (-dz * (nz - 1)) / 2],
-    [0, 0, 0, 1],
-  ];
-}
-
-function quaternionAffine(name: string, header: Header, size: Triple): Matrix {
-  const [b, c, d] = [header.quatern_b, header.quatern_c, header.quatern_d];
-  const rest = 1 - (b * b + c * c + d * d);
-  if (rest < -3.6e-7) throw new InputError(`${name}: cannot be read as NIfTI: w2 should be positive, but is ${rest.toExponential(6)}`);
-  const a = rest < 3.6e-7 ? 0 : Math.sqrt(rest);
-  const scale = 2 / (a * a + b * b + c * c + d * d);
-  const z = size[2] * (header.pixDims[0] === -1 ? -1 : 1);
-  return [
-    [(1 - scale * (c * c + d * d)) * size[0], scale * (b * c - a * d) * size[1], scale * (b * d + a * c) * z, header.qoffset_x],
-    [scale * (b * c + a * d) * size[0], (1 - scale * (b * b + d * d)) * size[1], scale * (c * d - a * b) * z, header.qoffset_y],
-    [scale * (b * d - a * c) * size[0], scale * (c * d + a * b) * size[1], (1 - scale * (b * b + c * c)) * z, header.qoffset_z],
-    [0, 0, 0, 1],
-  ];
-}
-
-/** The library gives the affine of the form that it prefers; these are the sform's numbers whatever the codes. */
-function sformRows(header: Header, start: Uint8Array): number[] {
-  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
-  const is2 = view.getInt32(0, header.littleEndian) === 540;
-  return Array.from({ length: 12 }, (_, i) =>
-    is2 ? view.getFloat64(400 + 8 * i, header.littleEndian) : view.getFloat32(280 + 4 * i, header.littleEndian),
-  );
-}
-
-function codesOf(header: Header, start: Uint8Array): GridCodes {
-  const [qfac = 1, dx = 1, dy = 1, dz = 1] = header.pixDims;
-  return {
-    qformCode: header.qform_code,
-    sformCode: header.sform_code,
-    units: header.xyzt_units,
-    pixdim: [qfac === -1 ? -1 : 1, Math.abs(dx), Math.abs(dy), Math.abs(dz)],
-    quaternion: [header.quatern_b, header.quatern_c, header.quatern_d, header.qoffset_x, header.qoffset_y, header.qoffset_z],
-    sform: sformRows(header, start),
-  };
 }

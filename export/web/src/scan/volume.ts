@@ -42,6 +42,8 @@ export interface Volume {
   channels: Channel[];
   shape: Triple;
   affine: Matrix;
+  /** False where the file does not say how its axes lie in the patient. */
+  isOriented: boolean;
   codes: GridCodes | null;
 }
 
