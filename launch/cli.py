@@ -357,6 +357,47 @@ def report(folder: Path, out: Path | None, cases: str) -> None:
     write_report(folder, out, cases=cases)
 
 
+@cli.command(short_help="Every precision and provider of a model in one table.")
+@click.argument("model", type=PATH)
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder for the exported files and the results.")
+@click.option("--provider", "providers", type=click.Choice(PROVIDERS), multiple=True, help="May be repeated.  [default: all]")
+@click.option(
+    "--precision", "precisions", type=click.Choice(["fp32", "fp16", "int8"]), multiple=True, help="May be repeated.  [default: all]"
+)
+@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Batch sizes besides 1 and 8; may be repeated.")
+@click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+@click.option("--latency-seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True, help="For each row.")
+@debug_option
+def benchmark(
+    model: Path,
+    store: Path,
+    out: Path,
+    providers: tuple[str, ...],
+    precisions: tuple[str, ...],
+    batches: tuple[int, ...],
+    source: Path | None,
+    latency_seconds: float,
+) -> None:
+    """Export MODEL, a run, in every precision, as slices and as a whole graph, and compare all of it on STORE with every provider.
+
+    MODEL may be an artefact, which is compared as it is. Rows that do not load say why.
+    """
+    from attunet.benchmarks.evaluation.benchmark import benchmark as run
+
+    results = run(
+        model,
+        store,
+        out,
+        providers=providers or PROVIDERS,
+        precisions=precisions or ("fp32", "fp16", "int8"),
+        batch_sizes=batches,
+        source=source,
+        latency_seconds=latency_seconds,
+    )
+    click.echo(results.table())
+
+
 @cli.command(short_help="Segment volumes.")
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
 @click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")

@@ -71,10 +71,35 @@ def evaluate(
     Example:
         >>> evaluate("store", ["run", "model.onnx"], "results", fold=0)["models"][0]["dice"]["mean"]  # doctest: +SKIP
     """
-    out, source = Path(out), Path(source) if source else None
-    opened = open_store(store)
-    cases = _cases(opened, fold)
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
+    options = [word for provider in providers for word in ("--provider", provider)]
+    return evaluate_loaded(
+        loaded, open_store(store), Path(out), fold=fold, source=Path(source) if source else None, seconds=latency_seconds, options=options
+    )
+
+
+def evaluate_loaded(
+    loaded: Sequence[EvaluatedModel],
+    opened: Store,
+    out: Path,
+    *,
+    fold: int | None,
+    source: Path | None,
+    seconds: float,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The work of `evaluate`, for models that are loaded already.
+
+    Args:
+        seconds: time for timing each model at each batch size.
+        batch_sizes: 1 and 8, which tables show, and any others.
+        options: of the command besides the folder and the fold, for the report.
+
+    Example:
+        >>> evaluate_loaded(load_models([run]), open_store("store"), out, fold=0, source=None, seconds=5)  # doctest: +SKIP
+    """
+    cases = _cases(opened, fold)
     for one in loaded:
         check_fit(one.model, one.path, opened)
     if out.exists() and not out.is_dir():
@@ -83,7 +108,7 @@ def evaluate(
         by_model, predictions = _evaluate_cases(loaded, opened, cases, source, kept)
         _keep_attention(loaded, by_model, opened, source, kept)
     make_folder(out)
-    timings = time_networks(loaded, latency_seconds)
+    timings = time_networks(loaded, seconds, batch_sizes)
     rows = [_row(one, score_row(scored, opened.classes), times) for one, scored, times in zip(loaded, by_model, timings, strict=True)]
     labels = [one.label for one in loaded]
     results: dict[str, Any] = {
@@ -96,7 +121,7 @@ def evaluate(
     results = nan_to_null(results)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
-    arguments = ["--out", out.name, *(x for p in providers for x in ("--provider", p)), *([] if fold is None else ["--fold", str(fold)])]
+    arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
     write_text(out / DETAILS, json.dumps(nan_to_null(evaluation_details(opened, cases, loaded, arguments)), indent=1) + "\n")
     draw_evaluation(out / "plots", results, loaded, predictions, opened, source=source)
     return results

@@ -22,6 +22,7 @@ class EvaluatedModel:
     Args:
         name: of the model, distinct within an evaluation.
         backend: `pytorch`, `onnxruntime` or `openvino`; `provider`: of the backend, for PyTorch the device.
+        precision: of the weights; of a whole artefact with the word `whole`.
         file_mb: size of the artefact, or of the run's weights.
         timed_call: prepared slices -> a function that runs them once, with input and output on the backend's device.
         options: settings of the backend that influence speed.
@@ -87,7 +88,7 @@ def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedM
             path=path,
             backend="openvino" if provider == "openvino" else "onnxruntime",
             provider=provider,
-            precision=model.metadata.precision,
+            precision=model.metadata.precision + (" whole" if model.metadata.whole else ""),
             file_mb=path.stat().st_size / 1e6,
             timed_call=lambda slices: _timed_call(model, slices),
             options=dict(model.backend.options),

@@ -25,15 +25,17 @@ def keep_largest_components(
 ) -> np.ndarray:
     """Class indices `(X, Y, Z)` where every foreground class keeps its largest part alone; the rest becomes background.
 
-    Of parts of one size the first in the array's order stays. With `erosion_mm` the part is eroded by so many whole voxels along every
-    axis as fit into it; an axis of one voxel is left alone, for a picture has no depth. Where that leaves several pieces, each voxel goes
-    with the nearest piece, at equal distances with the largest, and those of the largest piece stay. Where it leaves nothing, all of a
-    part that is thin everywhere stays.
+    Largest parts of equal size all stay, so the order in which voxels are stored does not matter. With `erosion_mm` a part is eroded by
+    so many whole voxels along every axis as fit into it; an axis of one voxel is left alone, for a picture has no depth. Where that
+    leaves several pieces, each voxel goes with the nearest piece, at equal distances with the largest, and those of the largest piece
+    stay. Where it leaves nothing, or pieces of one size, all of the part stays.
     """
     kept = indices.copy()
     radii = _voxels(erosion_mm, spacing, indices.shape)
     for _, box, parts, sizes in _parts(indices, num_classes):
-        stays = _without_attachments(parts == sizes.argmax(), radii, spacing)
+        stays = np.zeros(parts.shape, dtype=bool)
+        for number in np.flatnonzero(sizes == sizes.max()):
+            stays |= _without_attachments(parts == number, radii, spacing)
         kept[box][(parts > 0) & ~stays] = 0
     return kept
 
@@ -86,12 +88,14 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
     pieces, sizes = _numbered(_eroded(inside, radii))
     if len(sizes) <= 2:  # one piece, or none of a part that is thin everywhere
         return part
-    largest = pieces == sizes.argmax()
+    largest = (sizes == sizes.max())[pieces]
+    if np.array_equal(largest, pieces > 0):  # pieces of one size: none is attached to another
+        return part
     to_largest = ndimage.distance_transform_edt(~largest, sampling=spacing)
     to_others = ndimage.distance_transform_edt((pieces == 0) | largest, sampling=spacing)
     own, sizes = _numbered(inside & (to_largest <= to_others * (1 + EQUALLY_FAR)))
     kept = np.zeros_like(part)
-    kept[box] = own == sizes.argmax()
+    kept[box] = (sizes == sizes.max())[own]
     return kept
 
 

@@ -135,3 +135,17 @@ def test_ways_of_finishing_are_ordered_and_named() -> None:
     np.testing.assert_array_equal(
         postprocess(labels, 2, (6.0, 6.0, 6.0), ways[2]), keep_largest_components(labels, 2, (1.0, 1.0, 1.0), 1.0)
     )
+
+
+@pytest.mark.parametrize("erosion", [0.0, 1.0])
+def test_parts_of_equal_size_all_stay_in_every_storage_order(erosion: float) -> None:
+    labels = np.zeros((12, 9, 7), dtype=np.uint8)
+    labels[1:4, 1:4, 1:4] = labels[7:10, 4:7, 2:5] = 1
+    labels[0, 8, 6] = 1
+    expected = labels.copy()
+    expected[0, 8, 6] = 0
+    for axes in ((0, 1, 2), (2, 0, 1), (1, 0, 2)):
+        for flip in (1, -1):
+            stored = np.ascontiguousarray(labels.transpose(axes)[::flip])
+            kept = keep_largest_components(stored, 2, (1.0, 1.0, 1.0), erosion)
+            np.testing.assert_array_equal(kept, expected.transpose(axes)[::flip])

@@ -23,9 +23,15 @@ export function finish(labels: Uint8Array, shape: Triple, spacing: Triple, about
     if (!box) continue;
     const mask = cut(labels, shape, box, (value) => value === index);
     const parts = numberParts(mask, box.shape);
-    const main = largest(parts);
-    const part = Uint8Array.from(parts.numbers, (number) => Number(number === main));
-    const kept = withoutAttachments(part, box.shape, spacing, radii);
+    const isLargest = largest(parts);
+    const kept = new Uint8Array(mask.length);
+    for (let main = 1; main < parts.sizes.length; main++) {
+      if (!isLargest(main)) continue;
+      const part = Uint8Array.from(parts.numbers, (number) => Number(number === main));
+      withoutAttachments(part, box.shape, spacing, radii).forEach((inside, i) => {
+        if (inside) kept[i] = 1;
+      });
+    }
     each(shape, box, (voxel, i) => {
       if (mask[i] && !kept[i]) labels[voxel] = 0;
     });
@@ -81,18 +87,19 @@ function withoutAttachments(whole: Uint8Array, outer: Triple, spacing: Triple, r
   const part = cut(whole, outer, box, Boolean);
   const pieces = numberParts(eroded(part, box.shape, radii), box.shape);
   if (pieces.sizes.length <= 2) return whole; // one piece, or none of a part that is thin everywhere
-  const main = largest(pieces);
+  const isLargest = largest(pieces);
+  if (pieces.sizes.every((_, number) => number === 0 || isLargest(number))) return whole; // none is attached to another
   const distance = (holds: (number: number) => boolean): Float64Array =>
     squaredDistances(Uint8Array.from(pieces.numbers, (number) => Number(holds(number))), box.shape, spacing);
-  const toMain = distance((number) => number === main);
-  const toOthers = distance((number) => number > 0 && number !== main);
+  const toMain = distance(isLargest);
+  const toOthers = distance((number) => number > 0 && !isLargest(number));
   const own = numberParts(
     part.map((inside, i) => Number(inside === 1 && toMain[i]! <= toOthers[i]! * TIE)),
     box.shape,
   );
   const stays = largest(own);
   const kept = new Uint8Array(whole.length);
-  each(outer, box, (voxel, i) => (kept[voxel] = Number(own.numbers[i] === stays)));
+  each(outer, box, (voxel, i) => (kept[voxel] = Number(stays(own.numbers[i]!))));
   return kept;
 }
 

@@ -49,9 +49,10 @@ export function numberParts(mask: Uint8Array, [nx, ny, nz]: Triple): Parts {
   }
 }
 
-/** The first part with the most voxels. */
-export function largest({ sizes }: Parts): number {
-  return sizes.reduce((best, size, number) => (size > sizes[best]! ? number : best), 0);
+/** Whether a part has the most voxels; several of equal size all have, so the order of storage does not matter. */
+export function largest({ sizes }: Parts): (number: number) => boolean {
+  const most = sizes.reduce((a, b) => Math.max(a, b), 0);
+  return (number) => number > 0 && sizes[number] === most;
 }
 
 /** Squared distance in mm of every voxel to the nearest one of the mask, between centres: exact, axis by axis (Felzenszwalb). */

@@ -1,0 +1,152 @@
+"""`attunet benchmark`: every precision, provider and kind of graph of one model in one table, and the reasons of those that do not load."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attunet.benchmarks.evaluation.evaluate import BATCH_SIZES, evaluate_loaded
+from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
+from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, table
+from attunet.errors import InputError, RunError
+from attunet.store import open_store
+from attunet.system.atomic_files import write_text
+from attunet.system.plain_text import printable
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "fp16", "int8")
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class BenchmarkResults:
+    """Results of an evaluation of everything that loaded.
+
+    Args:
+        results: content of results.json. not_loaded: name of a row -> the reason.
+    """
+
+    results: dict[str, Any]
+    not_loaded: dict[str, str]
+
+    def rows(self) -> list[list[str]]:
+        """Cells of the table, the header first."""
+        batches = list(self.results["models"][0]["latency_ms"]["batch"])
+        header = ["model", "MB", "Dice", "difference"]
+        header += [f"ms at {batch}, {p}" for batch in batches for p in ("p50", "p99")]
+        header += [*(f"slices/s at {batch}" for batch in batches), "volume ms", "memory MB"]
+        return [header, *(self._row(row, batches) for row in self.results["models"])]
+
+    def _row(self, row: dict[str, Any], batches: Sequence[str]) -> list[str]:
+        first, dice = self.results["models"][0]["dice"]["mean"], row["dice"]["mean"]
+        difference = None if dice is None or first is None else dice - first
+        latency, rate = row["latency_ms"]["batch"], row["throughput_slices_per_s"]["batch"]
+        cells = [model_label(row), number(row["file_mb"], 1), number(dice, 4), "–" if difference is None else f"{difference:+.4f}"]
+        cells += [number(latency[batch][p], 1) for batch in batches for p in ("p50", "p99")]
+        cells += [number(rate[batch], 1) for batch in batches]
+        return [*cells, number(row["volume_ms"]["total"], 0), number(row["peak_memory_mb"], 0)]
+
+    def reasons(self) -> list[str]:
+        return [printable(f"{name}: {reason}") for name, reason in self.not_loaded.items()]
+
+    def table(self) -> str:
+        """Plain text for a terminal."""
+        return "\n".join([aligned(self.rows()), *(["", "not loaded:"] if self.not_loaded else []), *self.reasons()])
+
+    def markdown(self) -> str:
+        """A Markdown page."""
+        header, *rows = self.rows()
+        store = self.results["store"]
+        parts = [
+            "# Benchmark",
+            f"{len(store['cases'])} cases. Dice in 3D on the native grid, and its difference to the first row; times of the network alone "
+            "with input and output on its device (a whole graph resamples too), the models in turns; a volume from file to file.",
+            table(header, rows),
+        ]
+        if self.not_loaded:
+            parts += ["## Not loaded", "\n".join(f"- {reason}" for reason in self.reasons())]
+        return "\n\n".join(parts) + "\n"
+
+
+def benchmark(
+    model: str | Path,
+    store: str | Path,
+    out: str | Path,
+    *,
+    providers: Sequence[str],
+    precisions: Sequence[str] = PRECISIONS,
+    batch_sizes: Sequence[int] = (),
+    source: str | Path | None = None,
+    latency_seconds: float = 2.0,
+) -> BenchmarkResults:
+    """Exports a run in every precision, as slices and whole, and evaluates each file with each provider.
+
+    Args:
+        model: a run, a folder of runs, or an artefact, which is evaluated as it is.
+        out: folder for the artefacts (those that exist are not exported again), benchmark.json, benchmark.md, and the files of `evaluate`.
+        batch_sizes: besides 1 and 8.
+        source: where the store's source files are now, if they moved.
+        latency_seconds: time for timing each model at each batch size.
+
+    Raises:
+        InputError: for a model that does not fit the store, or if nothing loads.
+
+    Example:
+        >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
+    """
+    model, out, source = Path(model), Path(out), Path(source) if source is not None else None
+    not_loaded: dict[str, str] = {}
+    loaded: list[EvaluatedModel] = []
+    files, fold = [model], None
+    if model.is_dir():
+        loaded += _load([model], ("cpu", "cuda"), not_loaded)
+        files, fold = _export(model, Path(store), out / "artefacts", precisions, source, not_loaded)
+    loaded += _load(files, providers, not_loaded)
+    if not loaded:
+        raise InputError(f"{model}: nothing loads; {'; '.join(f'{name}: {reason}' for name, reason in not_loaded.items())}")
+    sizes = sorted({*BATCH_SIZES, *batch_sizes})
+    evaluated = evaluate_loaded(
+        loaded, open_store(store), out, fold=fold, source=source, seconds=latency_seconds, batch_sizes=sizes, options=()
+    )
+    results = BenchmarkResults(evaluated, not_loaded)
+    data = {"schema": SCHEMA, "not_loaded": not_loaded, "header": results.rows()[0], "rows": results.rows()[1:]}
+    write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
+    write_text(out / "benchmark.md", results.markdown())
+    return results
+
+
+def _export(
+    run: Path, store: Path, folder: Path, precisions: Sequence[str], source: Path | None, not_loaded: dict[str, str]
+) -> tuple[list[Path], int | None]:
+    """Artefacts of a run, and the fold that it held out."""
+    from attunet.export.build.export_run import export_run
+    from attunet.runs.ensemble import load_runs
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for precision in precisions:
+        for whole in (False, True):
+            path = folder / f"{precision}{'-whole' if whole else ''}.onnx"
+            try:
+                if not path.exists():
+                    export_run(run, path, precision=precision, store=store, source=source, whole=whole)
+                files.append(path)
+            except RunError as error:
+                not_loaded[path.stem] = str(error)
+                logger.warning(str(error))
+    fold = load_runs(run).fold
+    return files, fold if isinstance(fold, int) else None
+
+
+def _load(paths: Sequence[Path], providers: Sequence[str], not_loaded: dict[str, str]) -> list[EvaluatedModel]:
+    loaded = []
+    for path in paths:
+        for provider in providers:
+            try:
+                loaded += load_models([path], providers=(provider,), device=provider if path.is_dir() else "cpu")
+            except (InputError, RunError) as error:
+                not_loaded[f"{path.stem} on {provider}"] = str(error).removeprefix(f"{path}: ")
+    return loaded

@@ -1,0 +1,62 @@
+"""A client in another language, written from docs/artefact.md, gets the label values that the runtime gets."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.volumes.spec import Postprocessing, Preprocessing
+from attunet.volumes.volume import Volume
+
+CLIENT = Path(__file__).parent / "node_client"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client beside its packages, installed once; skipped without Node or without a registry."""
+    if shutil.which("npm") is None:
+        pytest.skip("Node is not installed")
+    folder = tmp_path_factory.mktemp("node") / "client"
+    shutil.copytree(CLIENT, folder)
+    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"onnxruntime-node cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+    return folder / "client.mjs"
+
+
+CASES = {
+    "as exported": ({}, Postprocessing()),
+    "other axes, largest part": ({"slice_axis": 1, "spacing_mm": 2.2, "orientation": "RSP"}, Postprocessing(True)),
+    "cut at necks": ({}, Postprocessing(True, 2.0)),
+    "CT window": ({"normalization": "ct", "window": (40.0, 160.0)}, Postprocessing()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_node_gets_the_same_label_values(tmp_path: Path, graph: bytes, metadata: Artefact, client: Path, case: str) -> None:
+    changes, finish = CASES[case]
+    path = tmp_path / "model.onnx"
+    about = dataclasses.replace(metadata, preprocessing=Preprocessing(dataclasses.replace(metadata.spec, **changes), finish))
+    path.write_bytes(write_artefact(graph, about))
+    data = np.random.default_rng(3).normal(100, 30, (1, 37, 32, 9)).astype(np.float32)
+    affine = nib.affines.from_matvec(np.array([[0, -1.9, 0.2], [1.4, 0, 0], [0, 0.1, 3.0]]), [1, 2, 3])
+    scan = {"shape": data.shape, "data": data.ravel().tolist(), "affine": affine.tolist()}
+    (tmp_path / "scan.json").write_text(json.dumps(scan))
+    command = ["node", client, path, tmp_path / "scan.json", tmp_path / "labels.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    labels = np.array(json.loads((tmp_path / "labels.json").read_text())).reshape(data.shape[1:])
+    segmenter = Segmenter(path, num_threads=1)
+    expected = np.array(segmenter.classes.values)[segmenter.predict_volume(Volume(data, affine))]
+    assert len(np.unique(expected)) > 2
+    assert (labels != expected).mean() < (1e-3 if finish == Postprocessing() else 5e-3)  # rounding may exchange a tie, and a part with it
