@@ -143,11 +143,11 @@ def _differences(results: Results) -> list[str]:
     return [table(head, rows), "![Differences per patient](plots/differences.png)"]
 
 
-def _signed(found: Mapping[str, Any], digits: int) -> str:
-    if found.get("mean") is None:
+def _signed(difference: Mapping[str, Any], digits: int) -> str:
+    if difference.get("mean") is None:
         return "–"
-    span = "" if found["ci95"] is None else f" ({found['ci95'][0]:+.{digits}f} to {found['ci95'][1]:+.{digits}f})"
-    return f"{found['mean']:+.{digits}f}{span}"
+    span = "" if difference["ci95"] is None else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
+    return f"{difference['mean']:+.{digits}f}{span}"
 
 
 def _every_metric(row: Mapping[str, Any]) -> list[str]:

@@ -40,11 +40,11 @@ class Method:
 
     def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
         """seed: case: class: value."""
-        found: dict[int, dict[str, dict[str, float]]] = {}
+        by_seed: dict[int, dict[str, dict[str, float]]] = {}
         for (seed, _), run in sorted(self.runs.items()):
             for case, scores in run.scores[self.postprocessing.words].items():
-                found.setdefault(seed, {})[case] = scores[metric]
-        return found
+                by_seed.setdefault(seed, {})[case] = scores[metric]
+        return by_seed
 
 
 def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postprocessings: Sequence[Postprocessing]) -> list[Method]:
@@ -96,8 +96,8 @@ def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> dict[s
             name: _extreme([values[name] for values in cases.values()], low=metric in HIGHER_IS_BETTER) for name in classes
         },
         "per_case": {case: {"mean": means[case], **values} for case, values in cases.items()},
-        "per_seed": {str(seed): _mean(_mean(v.values()) for v in found.values()) for seed, found in by_seed.items()},
-        "per_seed_case": {str(seed): {case: _mean(v.values()) for case, v in found.items()} for seed, found in by_seed.items()},
+        "per_seed": {str(seed): _mean(_mean(v.values()) for v in scores.values()) for seed, scores in by_seed.items()},
+        "per_seed_case": {str(seed): {case: _mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()},
     }
 
 
@@ -134,7 +134,7 @@ def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
 
 
 def _compare(first: Method, second: Method, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
-    scores = [{case: _mean(values.values()) for case, values in found.items()} for found in _on_common_seeds(first, second, metric)]
+    scores = [{case: _mean(values.values()) for case, values in scores.items()} for scores in _on_common_seeds(first, second, metric)]
     return compare_paired(scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice"))
 
 
@@ -159,8 +159,8 @@ def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[dict[s
     a, b = first.by_seed(metric), second.by_seed(metric)
     both = {(seed, case) for seed in a.keys() & b.keys() for case in a[seed].keys() & b[seed].keys()}
 
-    def shared(found: dict[int, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-        return _over_seeds({seed: {case: v for case, v in cases.items() if (seed, case) in both} for seed, cases in found.items()})
+    def shared(scores: dict[int, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+        return _over_seeds({seed: {case: v for case, v in cases.items() if (seed, case) in both} for seed, cases in scores.items()})
 
     return shared(a), shared(b)
 

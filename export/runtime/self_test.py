@@ -49,7 +49,8 @@ def make_self_test(segmenter: Segmenter) -> SelfTest:
 
 def _labels(segmenter: Segmenter, volume: np.ndarray) -> np.ndarray:
     """Label values float32 (1, Z, Y, X) of a whole artefact, for a volume with pixels of 1.25 times the network's."""
-    return segmenter.segment_oriented(volume, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))[None].astype(np.float32)
+    labels = segmenter.segment_oriented(volume, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))
+    return np.expand_dims(np.asarray(labels, dtype=np.float32), 0)
 
 
 def _blobs(channels: int, height: int, width: int) -> np.ndarray:

@@ -40,11 +40,21 @@ def predict(
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
-    attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
-    dicom_seg: in a folder, the label maps of DICOM series are DICOM SEG (`NAME.dcm`); of a single series, where `output` ends in .dcm.
-    choices: the user's readings (`--read RULE=VALUE`), by rule.
-    In a folder, finished cases are skipped, a file that cannot be read is told and does not stop the others, and RunError at the end says
-    how many there were; under `accelerate launch` or in a SLURM array each process takes its share of the cases.
+    In a folder, finished cases are skipped, and a file that cannot be read is reported and does not stop the others. Under
+    `accelerate launch` or in a SLURM array each process segments its share of the cases.
+
+    Args:
+        attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
+        dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output` ends in .dcm.
+        provider: that computes an artefact. device: on which PyTorch computes a run.
+        choices: the user's readings (`--read RULE=VALUE`), by rule.
+
+    Raises:
+        InputError: for a model or an input that cannot be read, and for an impossible output.
+        RunError: at the end, if volumes of a folder could not be segmented.
+
+    Example:
+        >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
     """
     predictor = load_local_model(model, provider=provider, device=device)
     if attention and not predictor.num_gates:
@@ -61,7 +71,7 @@ def predict(
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
         outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also)
     logger.info(str(outcome))
-    for _, reason in outcome.failed:  # told before, but that may be thousands of lines ago
+    for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
     if outcome.failed:
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")

@@ -1,0 +1,51 @@
+"""One table of everything that loads, with the reasons of what does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attunet.store import Store
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from attunet.benchmarks.evaluation.benchmark import benchmark
+
+
+@pytest.fixture(scope="module")
+def run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from attunet.config import AugmentConfig, Config, ModelConfig, OptimConfig, RunConfig
+    from attunet.training.loop import train
+
+    config = Config(
+        model=ModelConfig(name="unet", base_width=4, depth=2),
+        augment=AugmentConfig(enabled=False),
+        optim=OptimConfig(epochs=10.0, batch_size=4, lr=1e-2, ema_decay=0.9),
+        run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),
+    )
+    path = tmp_path_factory.mktemp("benchmark") / "run"
+    train(small_store.path, path, config, fold=0)
+    return path
+
+
+@pytest.mark.slow
+def test_rows_of_what_loads_and_reasons_of_what_does_not(
+    run: Path, small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attunet.benchmarks.evaluation.evaluate.peak_memory_mb", lambda *_, **__: 1.0)
+    out = tmp_path / "out"
+    results = benchmark(run, small_store.path, out, providers=["cpu", "cuda"], precisions=["fp32"], batch_sizes=[2], latency_seconds=0.05)
+    header, *rows = results.rows()
+    assert [row[0] for row in rows] == ["run (pytorch cpu)", "run (onnxruntime cpu)", "run (onnxruntime cpu fp32 whole)"]
+    assert [row[3] for row in rows] == ["+0.0000"] * 3
+    assert "slices/s at 2" in header
+    assert set(results.not_loaded) == {"run on cuda", "fp32 on cuda", "fp32-whole on cuda"}
+    assert json.loads((out / "benchmark.json").read_text())["rows"] == rows
+    page = (out / "benchmark.md").read_text()
+    assert all(reason in page for reason in results.reasons())
+    assert (out / "results.json").is_file()  # what `attunet report` reads
+    stamp = (out / "artefacts/fp32.onnx").stat().st_mtime_ns
+    again = benchmark(out / "artefacts/fp32.onnx", small_store.path, tmp_path / "again", providers=["cpu"], latency_seconds=0.05)
+    assert len(again.rows()) == 2
+    assert (out / "artefacts/fp32.onnx").stat().st_mtime_ns == stamp
