@@ -50,14 +50,15 @@ def make_self_test(segmenter: Segmenter) -> SelfTest:
 def _labels(segmenter: Segmenter, volume: np.ndarray) -> np.ndarray:
     """Label values float32 (1, Z, Y, X) of a whole artefact, for a volume with pixels of 1.25 times the network's."""
     labels = segmenter.segment_oriented(volume, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))
-    return np.expand_dims(np.asarray(labels, dtype=np.float32), 0)
+    return np.asarray(labels[None], dtype=np.float32)
 
 
 def _blobs(channels: int, height: int, width: int) -> np.ndarray:
     """Smooth spots with noise, in the range of normalised intensities: float32 (1, channels, height, width)."""
     random = np.random.default_rng(0)
     spots = resize_linear(2 * random.standard_normal((1, channels, 8, 8)), (height, width))
-    return spots + 0.2 * random.standard_normal(spots.shape, dtype=np.float32)
+    noise: np.ndarray = random.standard_normal(spots.shape, dtype=np.float32)
+    return np.asarray(spots + 0.2 * noise)
 
 
 def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None) -> Verification:
