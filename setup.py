@@ -43,7 +43,7 @@ setup(
     ],
     extras_require={
         "train": [
-            "torch>=2.10,<2.14",  # the networks
+            "torch>=2.10,<2.15",  # the networks
             "accelerate>=1.10",  # one process or many, mixed precision
             "safetensors>=0.5",  # checkpoints without pickle
             "onnx>=1.21",  # the artefact; below 1.21 external data can leave its folder
@@ -63,6 +63,8 @@ setup(
         "tensorboard": ["tensorboard>=2.18"],
         "mlflow": ["mlflow>=3.1"],
         "openvino": ["openvino>=2025.0"],  # a second CPU runtime
+        # TensorRT provider: ONNX Runtime up to 1.31 links to libnvinfer 10, for CUDA 13
+        "tensorrt": ["tensorrt-cu13>=10.13,<11; sys_platform == 'linux' and platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # the documentation site and its API reference
         "serve": [
             "fastapi>=0.115",  # addresses and their OpenAPI description

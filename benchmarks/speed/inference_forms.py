@@ -116,22 +116,24 @@ def on_cpu(subject: Subject, *, num_threads: int) -> dict[str, Make]:
 
 
 def on_gpu(subject: Subject) -> dict[str, Make]:
-    """PyTorch eager fp32 first; then what a GPU user would try, each option of ONNX Runtime's CUDA provider by itself."""
-    nhwc = {"prefer_nhwc": 1}
+    """PyTorch eager fp32 first, then the CUDA provider with its defaults and with each option changed."""
+    exhaustive = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
+    cuda = partial(partial, _segmenter, subject)
     return {
         "PyTorch eager fp32": partial(_torch, subject, "cuda", channels_last=False),
         "PyTorch eager fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16),
         "PyTorch compiled fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="default"),
         "PyTorch compiled fp16 NHWC, CUDA graph": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="reduce-overhead"),
-        "cuda fp32": partial(_segmenter, subject, "fp32", "cuda", provider_options={"prefer_nhwc": 0}),
-        "cuda fp32 NHWC": partial(_segmenter, subject, "fp32", "cuda", provider_options=nhwc),
-        "cuda fp32, TF32": partial(_segmenter, subject, "fp32", "cuda", provider_options={"use_tf32": 1}),
-        "cuda fp16": partial(_segmenter, subject, "fp16", "cuda", provider_options={"prefer_nhwc": 0}),
-        "cuda fp16 NHWC": partial(_segmenter, subject, "fp16", "cuda", provider_options=nhwc),
-        "cuda fp16 NHWC, heuristic search": partial(
-            _segmenter, subject, "fp16", "cuda", provider_options={**nhwc, "cudnn_conv_algo_search": "HEURISTIC"}
-        ),
-        "cuda fp16 NHWC, CUDA graph": partial(_segmenter, subject, "fp16", "cuda", provider_options=nhwc, cuda_graph=True),
+        "cuda fp32": cuda("fp32", "cuda"),
+        "cuda fp32, TF32": cuda("fp32", "cuda", provider_options={"use_tf32": 1}),
+        "cuda fp32, exhaustive search": cuda("fp32", "cuda", provider_options=exhaustive),
+        "cuda fp32 NHWC": cuda("fp32", "cuda", provider_options={"prefer_nhwc": 1}),
+        "cuda fp16": cuda("fp16", "cuda"),
+        "cuda fp16, CUDA graph": cuda("fp16", "cuda", cuda_graph=True),
+        "cuda fp16, unfused bias": cuda("fp16", "cuda", provider_options={"fuse_conv_bias": 0}),
+        "cuda fp16, exhaustive search": cuda("fp16", "cuda", provider_options=exhaustive),
+        "cuda fp16, default search": cuda("fp16", "cuda", provider_options={"cudnn_conv_algo_search": "DEFAULT"}),
+        "cuda fp16 NCHW": cuda("fp16", "cuda", provider_options={"prefer_nhwc": 0}),
         "tensorrt fp32": partial(_segmenter, subject, "fp32", "tensorrt"),
         "tensorrt fp16": partial(_segmenter, subject, "fp16", "tensorrt"),
     }

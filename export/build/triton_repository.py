@@ -10,7 +10,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact, label_dtype
 from attunet.export.artefact.onnx_file import read_bytes
-from attunet.export.runtime.gpu import cuda_options
+from attunet.export.runtime.cuda_options import cuda_options
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)

@@ -1,20 +1,17 @@
 """ONNX Runtime's CUDA and TensorRT providers, with every node on the device, and input and outputs in its memory."""
 
 import contextlib
-import ctypes
-import hashlib
-import io
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attunet.errors import RunError, one_line
 from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused_graph, session_options, shapes
+from attunet.export.runtime.cuda_options import cuda_options, tensorrt_options
+from attunet.export.runtime.gpu_libraries import check_libraries, preload, without_cudnn_messages
 
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -55,9 +52,11 @@ class DeviceBackend:
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         with self._lock:
             try:
+                is_first = (tuple(outputs), slices.shape) not in self._bindings
                 binding, buffer, results, run_options = self._bound(outputs, slices)
                 buffer.update_inplace(slices)
-                self._session.run_with_iobinding(binding, run_options)
+                with without_cudnn_messages() if is_first else contextlib.nullcontext():  # algorithms are chosen in the first run
+                    self._session.run_with_iobinding(binding, run_options)
                 return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
             except Exception as error:
                 raise failure(self._provider, error) from error
@@ -130,17 +129,18 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str], w
     import onnxruntime
 
     name = EXECUTION_PROVIDERS[provider]
-    _preload(provider)
+    preload(provider)
     options = session_options()
     if not whole:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     onnxruntime.set_default_logger_severity(SILENT)  # it would print errors that are raised here
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)
+        with without_cudnn_messages():
+            session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)
     except Exception as error:  # the library's exceptions share no other base
         if type(error).__name__ in ("InvalidGraph", "InvalidProtobuf"):
             raise refused_graph(error) from error
-        _check_libraries(provider)
+        check_libraries(provider)
         if "fallback to CPU EP" in str(error):
             raise RunError(f"provider: {provider} did not load, or can run only part of this graph: {one_line(error)}") from error
         raise RunError(f"provider: {provider} did not load; is there a device? {_reason(error)}") from error
@@ -151,54 +151,13 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str], w
     return session
 
 
-def _preload(provider: str) -> None:
-    """Loads CUDA and cuDNN from NVIDIA's or torch's wheels. Raises RunError if this ONNX Runtime was built without the provider."""
-    import onnxruntime
-
-    wheel = "onnxruntime-gpu" if provider == "cuda" else "onnxruntime-gpu and tensorrt"
-    if os.name == "posix" and not _library(provider).exists():
-        raise RunError(f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built without it")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
-        onnxruntime.preload_dlls()
-
-
-def _check_libraries(provider: str) -> None:
-    """Raises RunError naming a missing library. Call it only after a session failed: ONNX Runtime must load the libraries first."""
-    try:
-        ctypes.CDLL(str(_library("shared")), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(_library(provider)))
-    except OSError as error:
-        wanted = "pip install 'onnxruntime-gpu[cuda,cudnn]'" + (" tensorrt" if provider == "tensorrt" else "") + ", and NVIDIA's driver"
-        raise RunError(f"provider: {provider} did not load, one of its libraries is missing ({wanted}): {one_line(error)}") from None
-
-
 def _reason(error: Exception) -> str:
     """The CUDA call's message, without ONNX Runtime's templates and file names around it."""
     match = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
     return match[0].strip() if match else one_line(error)
 
 
-def _library(name: str) -> Path:
-    import onnxruntime
-
-    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
-
-
-def cuda_options(precision: str) -> dict[str, str | int]:
-    """Options of ONNX Runtime's CUDA provider for an artefact's precision."""
-    return {
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "cudnn_conv_use_max_workspace": 1,
-        "prefer_nhwc": int(precision == "fp16"),  # tensor cores compute channels-last convolutions
-        "use_tf32": 0,  # full float32, as in the parity check at export
-    }
-
-
 def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, Any]:
     if provider == "cuda":
         return {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
-    # One folder per artefact: TensorRT names its engines by the graph's names, which are equal for networks of one shape.
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
-    return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": cache, "trt_fp16_enable": int(precision == "fp16")}
+    return tensorrt_options(precision, data)

@@ -67,7 +67,7 @@ def test_a_whole_artefact_takes_one_volume_and_int8_runs_on_a_cpu(metadata: Arte
 
 
 def test_cuda_options_are_those_of_the_runtime(metadata: Artefact, description: Any) -> None:
-    from attunet.export.runtime.gpu import cuda_options
+    from attunet.export.runtime.cuda_options import cuda_options
 
     config = _parsed(description, triton_config(dataclasses.replace(metadata, precision="fp16"), "organs"))
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator

@@ -1,0 +1,44 @@
+"""Default options of ONNX Runtime's CUDA and TensorRT providers, and the figures that chose them."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+# Measured on an H200 with onnxruntime-gpu 1.31 (64-wide attention U-Net at 256²; benchmarks/results/inference-h200.json): p50 ms at batch
+# 1, and slices per second at batch 32.
+#   fp16: EXHAUSTIVE NCHW 2.84, 737; EXHAUSTIVE NHWC 3.14, 227; HEURISTIC NHWC 1.04, 2,146
+#   fp32: EXHAUSTIVE NCHW 4.31, 365; EXHAUSTIVE NHWC 4.93, 335; EXHAUSTIVE NCHW with TF32 1.75, 1,215
+# Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime issue 22705).
+# HEURISTIC in fp32 and fuse_conv_bias are not measured: attunet.benchmarks.speed.inference has a row for each.
+_CUDA: dict[str, str | int] = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "cudnn_conv_use_max_workspace": 1,
+    "fuse_conv_bias": 1,  # otherwise the bias of each convolution is a kernel of its own
+    "use_tf32": 0,  # full float32, as in the parity check at export
+}
+_BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}  # tensor cores compute channels-last convolutions
+
+
+def cuda_options(precision: str, *, tf32: bool = False) -> dict[str, str | int]:
+    """Options of the CUDA provider.
+
+    Args:
+        precision: of the artefact.
+        tf32: whether float32 convolutions may round their inputs to TF32: 2.4 to 3.3 times as fast, with 10 bits of mantissa.
+    """
+    return {**_CUDA, **_BY_PRECISION.get(precision, {"prefer_nhwc": 0}), "use_tf32": int(tf32)}
+
+
+def tensorrt_options(precision: str, data: bytes) -> dict[str, Any]:
+    """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by the graph's names,
+    which are equal for networks of one shape.
+
+    Args:
+        precision: of the artefact.
+        data: the artefact.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": cache, "trt_fp16_enable": int(precision == "fp16")}

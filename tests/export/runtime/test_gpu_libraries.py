@@ -1,0 +1,43 @@
+"""Options and libraries of the GPU providers, so far as they can be checked without a GPU."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import RunError
+from attunet.export.runtime import gpu_libraries
+from attunet.export.runtime.cuda_options import cuda_options
+from attunet.export.runtime.gpu_libraries import preload, without_cudnn_messages
+
+
+def test_cudnns_messages_are_dropped_and_others_stay(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_cudnn_messages():
+        os.write(2, b"CUDNN_BACKEND_API_FAILED: No execution plans support the graph.\n")
+        print("another thread's warning", file=sys.stderr)
+    print("afterwards", file=sys.stderr)
+    assert capfd.readouterr().err == "another thread's warning\nafterwards\n"
+
+
+def test_messages_come_out_after_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), without_cudnn_messages():
+        print(os.write(2, b"a line\n") // 0)
+    assert capfd.readouterr().err == "a line\n"
+
+
+def test_another_tensorrt_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "tensorrt_libs"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "libnvinfer.so.11").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(gpu_libraries, "library", lambda name: package)
+    with pytest.raises(RunError, match=r"needs TensorRT 10 \(libnvinfer\.so\.10\), installed is .*pip install 'attunet\[tensorrt\]'"):
+        preload("tensorrt")
+
+
+def test_float32_stays_float32_unless_tf32_is_chosen() -> None:
+    assert cuda_options("fp32")["use_tf32"] == 0
+    assert cuda_options("fp32", tf32=True)["use_tf32"] == 1
+    assert cuda_options("fp16")["prefer_nhwc"] == 1
