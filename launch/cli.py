@@ -72,6 +72,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="For cross-validation, by patient.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds.")
 @click.option("--splits", type=PATH, metavar="FILE", help="Your own splits.json instead.")
+@click.option("--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases.")
 @click.option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
 @click.option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
 @debug_option
@@ -84,6 +85,7 @@ def prepare(
     folds: int,
     seed: int,
     splits: Path | None,
+    labelled: Path | None,
     allow_unlabelled: bool,
     strict: bool,
 ) -> None:
@@ -99,6 +101,7 @@ def prepare(
         seed=seed,
         splits_file=splits,
         allow_unlabelled=allow_unlabelled,
+        labelled_file=labelled,
         strict=strict,
     )
 

@@ -22,15 +22,23 @@ class LabelledCase:
     name: str
     volume: Volume
     truth: np.ndarray
-    num_classes: int
+    drawn: np.ndarray  # bool (K,): the classes that were drawn in this case
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.drawn)
+
+    def comparable(self, indices: np.ndarray) -> np.ndarray:
+        """The prediction with background in place of classes that were not drawn: nothing is known of them, so they have no metric."""
+        return indices if self.drawn.all() else np.where(self.drawn[indices], indices, 0).astype(indices.dtype)
 
     def confusion(self, indices: np.ndarray) -> np.ndarray:
         """Voxel counts int64 `(K, K)` of class indices `(X, Y, Z)`: rows the reference, columns the prediction."""
-        return confusion(indices, self.truth, self.num_classes)
+        return confusion(self.comparable(indices), self.truth, self.num_classes)
 
     def metrics(self, indices: np.ndarray) -> CaseMetrics:
         """Every metric of class indices `(X, Y, Z)`."""
-        return case_metrics(indices, self.truth, self.volume.spacing, self.num_classes)
+        return case_metrics(self.comparable(indices), self.truth, self.volume.spacing, self.num_classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +72,7 @@ def read_labelled_case(store: Store, name: str, source: Path | None = None) -> L
     volume, truth = store.read_source(name, source)
     if truth is None:
         raise InputError(f"{store.path}: the case {name!r} has no labels to compare a prediction with")
-    return LabelledCase(name, volume, truth, len(store.classes))
+    return LabelledCase(name, volume, truth, store.drawn_classes(name))
 
 
 def evaluate_case(model: Model, case: LabelledCase, *, batch_size: int = 8) -> CaseEvaluation:

@@ -29,11 +29,11 @@ def segmentation_sums(
     logits: torch.Tensor,
     labels: torch.Tensor,
     class_weights: torch.Tensor | None = None,
-    labelled: torch.Tensor | None = None,
+    drawn: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Reduce a batch to the sums that its loss is a function of.
 
-    With `labelled`, the loss is marginal (Fang & Yan 2020, "Multi-Organ Segmentation Over Partially Labeled Datasets With Multi-Scale
+    With `drawn`, the loss is marginal (Fang & Yan 2020, "Multi-Organ Segmentation Over Partially Labeled Datasets With Multi-Scale
     Feature Abstraction"; Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised multi-organ segmentation"): a
     pixel of label 0 means "background or a class that was not drawn", and its probability is the sum over these classes. Slices count
     in the Dice sums of the classes that were drawn in them alone.
@@ -42,7 +42,7 @@ def segmentation_sums(
         logits: `(N, K, H, W)`.
         labels: `(N, H, W)` uint8 class indices; pixels of `IGNORE_LABEL` count nowhere.
         class_weights: `(K,)` weights in the cross entropy.
-        labelled: `(N, K)` bool, the classes that were drawn in each slice; None where all were. Column 0 is ignored.
+        drawn: `(N, K)` bool, the classes that were drawn in each slice, the background always; None if all were.
 
     Returns:
         `(2 + 3 K,)` float32 (float64 for float64 logits): cross entropy, its weight, then intersection, prediction and truth per class.
@@ -54,10 +54,10 @@ def segmentation_sums(
     weights = torch.ones(num_classes, device=logits.device) if class_weights is None else class_weights
     over = (0, 2, 3)
     probability = log_probability.exp() * valid
-    if labelled is not None:
-        log_probability = _with_marginal_background(log_probability, labelled)
-        drawn = labelled[:, :, None, None]
-        probability, truth = probability * drawn, truth & (drawn | (torch.arange(num_classes, device=labels.device) == 0)[:, None, None])
+    if drawn is not None:
+        log_probability = _with_marginal_background(log_probability, drawn)
+        counted = drawn[:, :, None, None]
+        probability, truth = probability * counted, truth & counted
     per_class_entropy = -torch.where(truth, log_probability, 0.0).sum(over)
     per_class_truth = truth.sum(over).to(log_probability.dtype)
     intersection = torch.where(truth, probability, 0.0).sum(over)
@@ -65,11 +65,11 @@ def segmentation_sums(
     return torch.cat([totals, intersection, probability.sum(over), per_class_truth])
 
 
-def _with_marginal_background(log_probability: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+def _with_marginal_background(log_probability: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Replace the background's log probability by that of "background or a class that was not drawn"."""
-    not_drawn = ~labelled
-    not_drawn = torch.cat([torch.ones_like(not_drawn[:, :1]), not_drawn[:, 1:]], dim=1)[:, :, None, None]
-    background = log_probability.masked_fill(~not_drawn, -torch.inf).logsumexp(dim=1, keepdim=True)
+    not_background = drawn.clone()
+    not_background[:, 0] = False
+    background = log_probability.masked_fill(not_background[:, :, None, None], -torch.inf).logsumexp(dim=1, keepdim=True)
     return torch.cat([background, log_probability[:, 1:]], dim=1)
 
 

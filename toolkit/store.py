@@ -35,6 +35,7 @@ class Case:
         image_sha256, label_sha256: one hash over the files of the image, and of the mask.
         image_files, label_files: paths relative to the source.
         source_sha256: path -> SHA-256 of each of these files.
+        drawn: names of the classes that were drawn; None for all.
         label_mapping: value in the mask -> class index; None without labels.
         label_values: the label value of each mask file's foreground; empty where the masks' own values count.
     """
@@ -52,6 +53,7 @@ class Case:
     source_sha256: dict[str, str]
     label_mapping: dict[int, int] | None
     label_values: tuple[int, ...] = ()
+    drawn: tuple[str, ...] | None = None
 
     @property
     def labelled(self) -> bool:
@@ -114,6 +116,11 @@ class Store:
     @cached_property
     def _by_name(self) -> dict[str, Case]:
         return {case.name: case for case in self.cases}
+
+    def drawn_classes(self, name: str) -> np.ndarray:
+        """Bool `(K,)`: True for the background and for the classes that were drawn in a case."""
+        drawn = self.case(name).drawn
+        return np.array([drawn is None or index == 0 or label in drawn for index, label in enumerate(self.classes.names)])
 
     def image(self, name: str) -> np.ndarray:
         """Memory-mapped float16 `(Z, C, H, W)`, C without context slices."""
@@ -234,6 +241,7 @@ def _case(at: Fields) -> Case:
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
         label_mapping=_mapping(at) if labels else None,
+        drawn=tuple(at.text_list("drawn")) if at.require("drawn", _is_list_or_null, "a list or null") is not None else None,
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
     )
 
@@ -245,3 +253,7 @@ def _mapping(at: Fields) -> dict[int, int]:
         return {int(value): mapping.get(value, index) for value in mapping.data}
     except ValueError as error:
         raise InputError(f"{at.name('label_mapping')}: must map label values to class indices: {error}") from None
+
+
+def _is_list_or_null(value: object) -> bool:
+    return value is None or isinstance(value, list)

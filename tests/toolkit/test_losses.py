@@ -56,3 +56,70 @@ def test_ignored_pixels_change_nothing() -> None:
 def test_a_perfect_prediction_has_no_loss() -> None:
     perfect = 50.0 * F.one_hot(LABELS.long(), 5).permute(0, 3, 1, 2)
     assert total(segmentation_sums(perfect, LABELS)).item() < 1e-4
+
+
+DRAWN = torch.tensor(
+    [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0], [1, 0, 0, 0, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 1]], dtype=torch.bool
+)
+
+
+def marginal_loss(logits: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cross entropy and Dice of partial labels, pixel by pixel and class by class."""
+    probability, num_classes = logits.softmax(1), logits.shape[1]
+    entropy, weight = torch.zeros((), dtype=logits.dtype), torch.zeros((), dtype=logits.dtype)
+    for n, y, x in torch.cartesian_prod(*(torch.arange(side) for side in labels.shape)).tolist():
+        label = int(labels[n, y, x])
+        if label == 255:
+            continue
+        could_be = [label] if label else [0, *(k for k in range(1, num_classes) if not drawn[n, k])]
+        entropy = entropy - weights[label] * sum(probability[n, k, y, x] for k in could_be).log()
+        weight = weight + weights[label]
+    quotients = []
+    for k in range(1, num_classes):
+        counted = [n for n in range(len(labels)) if drawn[n, k]]
+        truth = labels[counted] == k
+        if not truth.any():
+            continue
+        predicted = probability[counted, k] * (labels[counted] != 255)
+        quotients.append((2 * predicted[truth].sum() + SMOOTH) / (predicted.sum() + truth.sum() + SMOOTH))
+    return entropy / weight - torch.stack(quotients).log().mean()
+
+
+def partial_labels() -> torch.Tensor:
+    """Labels in which no slice has a class that was not drawn there, with some ignored pixels."""
+    visible = torch.gather(DRAWN, 1, LABELS.flatten(1).long()).reshape(LABELS.shape)
+    labels = torch.where(visible, LABELS, 0).to(torch.uint8)
+    labels[:, :2, :5] = 255
+    return labels
+
+
+def test_partial_labels_have_the_marginal_loss_and_its_gradient() -> None:
+    labels, weights = partial_labels(), torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    expected_logits, logits = (LOGITS.double().requires_grad_() for _ in range(2))
+    expected = marginal_loss(expected_logits, labels, DRAWN, weights)
+    loss = total(segmentation_sums(logits, labels, weights, DRAWN))
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    expected.backward()
+    loss.backward()
+    torch.testing.assert_close(logits.grad, expected_logits.grad, rtol=1e-8, atol=1e-12)
+
+
+def test_the_marginal_loss_is_the_ordinary_one_where_everything_is_drawn() -> None:
+    drawn = torch.ones(6, 5, dtype=torch.bool)
+    torch.testing.assert_close(segmentation_sums(LOGITS, LABELS, None, drawn), segmentation_sums(LOGITS, LABELS))
+
+
+def test_the_marginal_sums_of_processes_add_up() -> None:
+    labels = partial_labels()
+    for cuts in ((6,), (3, 3), (2, 2, 2)):
+        parts = zip(LOGITS.split(cuts), labels.split(cuts), DRAWN.split(cuts), strict=True)
+        together = torch.stack([segmentation_sums(x, y, None, d) for x, y, d in parts]).sum(0)
+        torch.testing.assert_close(together, segmentation_sums(LOGITS, labels, None, DRAWN))
+
+
+def test_what_was_not_drawn_may_be_predicted_for_nothing() -> None:
+    """A liver where only the spleen was drawn costs as little as background; where the liver was drawn it is wrong."""
+    labels = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    liver = 20.0 * F.one_hot(torch.ones_like(labels).long(), 5).permute(0, 3, 1, 2)
+    assert total(segmentation_sums(liver, labels, None, torch.tensor([[True, False, True, True, True]]))).item() < 1e-6
+    assert total(segmentation_sums(liver, labels, None, torch.ones(1, 5, dtype=torch.bool))).item() > 10

@@ -17,18 +17,27 @@ from attunet.store import Store
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a step: images `(N, in_channels, H, W)` float32, labels `(N, H, W)` uint8, on the device."""
+    """One process's share of a step, on the device.
+
+    Args:
+        epochs, samples: `(N,)`.
+        images: `(N, in_channels, H, W)` float32.
+        labels: `(N, H, W)` uint8.
+        drawn: `(N, K)` bool, the classes that were drawn in each slice; None if all were drawn in every case.
+    """
 
     epochs: np.ndarray
     samples: np.ndarray
     images: torch.Tensor
     labels: torch.Tensor
+    drawn: torch.Tensor | None = None
 
     def split(self, parts: int) -> "list[Batch]":
         """Split into `parts` batches whose sizes differ by at most one."""
         arrays = (np.array_split(array, parts) for array in (self.epochs, self.samples))
         tensors = (tensor.tensor_split(parts) for tensor in (self.images, self.labels))
-        return [Batch(*part) for part in zip(*arrays, *tensors, strict=True)]
+        drawn = [None] * parts if self.drawn is None else self.drawn.tensor_split(parts)
+        return [Batch(*part) for part in zip(*arrays, *tensors, drawn, strict=True)]
 
 
 class Loader(ABC):
@@ -51,6 +60,8 @@ class Loader(ABC):
         self.size = (int(store.spec.size[0]), int(store.spec.size[1]))
         self.in_channels = store.spec.in_channels
         self.draw = Draw(self.order(), sampling)
+        drawn = np.stack([store.drawn_classes(case) for case in cases])
+        self._drawn = None if drawn.all() else torch.from_numpy(np.repeat(drawn, self.lengths, axis=0)).to(device)  # (num_samples, K)
 
     @abstractmethod
     def order(self) -> SampleOrder:
@@ -79,15 +90,24 @@ class Loader(ABC):
         first, last = self.starts[numbers], self.starts[numbers] + self.lengths[numbers] - 1
         return np.asarray(np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None]))
 
+    def drawn(self, samples: torch.Tensor) -> torch.Tensor | None:
+        """`(N, K)` bool: the classes that were drawn in the case of each sample `(N,)`; None if all were drawn everywhere."""
+        return None if self._drawn is None else self._drawn[samples.to(self.device, non_blocking=True)]
+
     def describe_sample(self, sample: int) -> str:
         """Case and slice of a sample, for messages."""
         numbers, slices = self.locate(np.array([sample]))
         return f"{self.cases[int(numbers[0])]}[{int(slices[0])}]"
 
     def class_frequencies(self, num_classes: int) -> torch.Tensor:
-        """Share of each class among the labelled pixels, `(num_classes,)` float32; reads all labels once."""
-        counts = np.zeros(IGNORE_LABEL + 1, np.int64)
+        """Share of each class among the labelled pixels of the cases that it was drawn in, `(num_classes,)` float32.
+
+        Reads all labels once.
+        """
+        counts, totals = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         for case in self.cases:
-            counts += np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)
-        known = torch.from_numpy(counts[:num_classes]).double()
-        return (known / known.sum()).float()
+            found = np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
+            drawn = self.store.drawn_classes(case)
+            counts += np.where(drawn, found, 0)
+            totals += np.where(drawn, found.sum(), 0)
+        return torch.from_numpy(counts / np.maximum(totals, 1)).float()

@@ -33,7 +33,7 @@ class ResidentLoader(Loader):
 
     def take(self, step: int) -> Batch:
         epochs, samples = self.draw.share(step)
-        return Batch(epochs, samples, *self.batch(samples))
+        return Batch(epochs, samples, *self.batch(samples), self.drawn(torch.from_numpy(samples)))
 
     def batch(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(N, in_channels, H, W)` float32 and labels `(N, H, W)` uint8 of the samples `(N,)`, on the device."""

@@ -88,7 +88,7 @@ class StreamedLoader(Loader):
             current.wait_stream(self._stream)
             for tensor in (images, labels):
                 tensor.record_stream(current)
-        return Batch(epochs, samples, images.float(), labels)
+        return Batch(epochs, samples, images.float(), labels, self.drawn(torch.from_numpy(samples)))
 
     def _copy(self, samples: np.ndarray, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Fill the tensors from as many windows as needed; waits for the reader only if that is behind."""

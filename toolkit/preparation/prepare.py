@@ -20,6 +20,7 @@ from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import Source
 from attunet.sources.find_cases import DEFAULTS, SourceOptions, find_cases
+from attunet.sources.labelled import read_labelled, with_labelled
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, open_store, read_manifest
@@ -44,6 +45,7 @@ def prepare(
     seed: int = 0,
     splits_file: Path | None = None,
     allow_unlabelled: bool = False,
+    labelled_file: Path | None = None,
     strict: bool = False,
 ) -> Store:
     """Writes the store of a source and opens it.
@@ -60,6 +62,7 @@ def prepare(
         seed: of the folds.
         splits_file: a user's own splits.json.
         allow_unlabelled: images without a mask are prepared too.
+        labelled_file: JSON with the classes that were drawn in each case, see `read_labelled`; all by default.
         strict: a warning about the data ends the work, as an error does.
 
     Returns:
@@ -84,11 +87,14 @@ def prepare(
             stack.enter_context(writing(store, "prepare"))
         root, archive = _folder_of(source, store, building, options.layout)
         cases = _labelled(find_cases(root, options), allow_unlabelled)
+        labelled = read_labelled(labelled_file) if labelled_file else {}
+        if labelled_file:
+            cases = with_labelled(cases, labelled, labelled_file)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
         patients = sorted({c.patient for c in cases.cases if c.labels})
         own = read_splits(splits_file, patients) if splits_file else None
-        request = _request(options, config, own.to_json() if own else [folds, seed], archive)
+        request = _request(options, config, own.to_json() if own else [folds, seed], archive) | {"labelled": labelled}
         if store.exists():
             return _unchanged(store, cases, request)
         seen = survey(cases, config, splits=own, building=building)

@@ -13,6 +13,7 @@ from attunet.preparation.checks import check_cases
 from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
+from attunet.sources.labelled import check_drawn
 from attunet.splits import Splits
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def survey(
     scanned = {fact.case for fact in facts}
     source = replace(source, cases=tuple(case for case in source.cases if case.case in scanned))
     resolved = resolve(source, facts, config)
+    check_drawn(resolved.source, resolved.classes.names, resolved.mappings)
     findings = [
         *as_findings({None: (*source.decisions, *resolved.decisions)}),
         *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),

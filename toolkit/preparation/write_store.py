@@ -102,7 +102,8 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
     labels: list[dict[str, Any]] = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
     for label, value in zip(labels, files.label_values, strict=False):
         label["value"] = value
-    return {"patient": files.patient, "labelled": bool(labels), "image_files": images, "label_files": labels}
+    drawn = None if files.drawn is None else list(files.drawn)
+    return {"patient": files.patient, "labelled": bool(labels), "drawn": drawn, "image_files": images, "label_files": labels}
 
 
 def _write_manifest(path: Path, head: Mapping[str, Any], entries: Iterator[Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """The contents of a checkpoint's `state.json`: what a run is trained on, with which settings, and how far it is."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ CONTENT = {
     "fold": "another fold",
     "training_cases": "other training cases",
     "training_labels": "other masks of the training cases",
+    "drawn": "other drawn classes of the training cases",
 }
 
 
@@ -45,6 +46,7 @@ class RunState:
         training_cases: case name to SHA-256 of its image.
         training_labels: case name to SHA-256 of its labels.
         held_out: labelled cases that are not trained on.
+        drawn: partially labelled training case to the names of its drawn classes, joined by commas.
         data_tier: where the slices were kept at the start; the order of the samples depends on it.
         step: training steps done.
         finished: True after the last step.
@@ -68,6 +70,7 @@ class RunState:
     finished: bool = False
     scaler: dict[str, float] | None = None
     best: float | None = None
+    drawn: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     attunet: str = __version__
 
@@ -87,6 +90,7 @@ class RunState:
             training_cases={case: cases[case].image_sha256 for case in training},
             training_labels={case: cases[case].label_sha256 or "" for case in training},
             held_out=held_out,
+            drawn={case: ",".join(names) for case in training if (names := cases[case].drawn) is not None},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +120,7 @@ class RunState:
             training_cases=at.texts("training_cases"),
             training_labels=at.texts("training_labels"),
             held_out=at.text_list("held_out"),
+            drawn=at.texts("drawn"),
             data_tier=at.choice("data_tier", ("resident", "streamed")),
             step=at.whole("step"),
             finished=at.flag("finished"),

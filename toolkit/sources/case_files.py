@@ -19,6 +19,7 @@ class CaseFiles:
         patient: its patient; folds are by patient.
         images: one file for each channel, one with all channels, or the folder of a DICOM series.
         labels: none; one mask, or a folder with a mask for each DICOM slice; or several masks, one for each object or class.
+        drawn: names of the classes that were drawn; None for all of them.
         label_values: the label value that each mask's foreground becomes; empty where the masks' own values count.
     """
 
@@ -27,6 +28,7 @@ class CaseFiles:
     images: tuple[Path, ...]
     labels: tuple[Path, ...] = ()
     label_values: tuple[int, ...] = ()
+    drawn: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

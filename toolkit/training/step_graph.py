@@ -16,6 +16,8 @@ from attunet.loading.augment import Augmenter, Parameters, draw_parameters
 from attunet.loading.loader import Loader
 from attunet.loading.resident import ResidentLoader
 
+# Images (N, C, H, W) float32, labels (N, H, W) uint8 and drawn classes (N, K) bool, None if all were drawn.
+Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 WARM_UP_STEPS = 3  # uncaptured: libraries choose algorithms and kernels are compiled
 
 
@@ -93,7 +95,7 @@ class StepGraph:
         loader: the slices, on the device.
         augmenter: applies the parameters of a step.
         config: of the training.
-        train: trains on the parts of a batch, each images (N, C, H, W) float32 and labels (N, H, W) uint8.
+        train: trains on the parts of a batch.
         backend: captures.
 
     Example:
@@ -107,7 +109,7 @@ class StepGraph:
         loader: ResidentLoader,
         augmenter: Augmenter,
         config: ResolvedConfig,
-        train: Callable[[list[tuple[torch.Tensor, torch.Tensor]]], None],
+        train: Callable[[list[Part]], None],
         backend: GraphBackend,
     ) -> None:
         self._loader, self._augmenter, self._config, self._train, self._backend = loader, augmenter, config, train, backend
@@ -156,12 +158,12 @@ class StepGraph:
 
     def _body(self) -> None:
         assert self._inputs is not None, "fill comes before run"
-        parts = []
+        parts: list[Part] = []
         for samples, parameters in self._inputs.split(self._config.optim.accumulate_steps):
             images, labels = self._loader.gather(samples)
             if parameters is not None:
                 images, labels = self._augmenter.apply(images, labels, parameters)
-            parts.append((images, labels))
+            parts.append((images, labels, self._loader.drawn(samples)))
         self._train(parts)
 
     def _draw(self, number: int) -> tuple[torch.Tensor, Parameters | None]:

@@ -31,7 +31,7 @@ from attunet.training.optimization import (
     set_learning_rate,
 )
 from attunet.training.progress.telemetry import Telemetry, training_flops
-from attunet.training.step_graph import WARM_UP_STEPS, CudaGraphBackend, GraphBackend, StepGraph, graph_obstacle
+from attunet.training.step_graph import WARM_UP_STEPS, CudaGraphBackend, GraphBackend, Part, StepGraph, graph_obstacle
 
 logger = logging.getLogger(__name__)
 
@@ -175,10 +175,10 @@ class Trainer:
         self.telemetry.mark("augment")
         self._train_on(parts)
 
-    def _train_on(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _train_on(self, parts: list[Part]) -> None:
         """Forward, backward and update on the parts of a batch; a CUDA graph holds it, so nothing in it may be read by the host."""
-        parts = [(images.contiguous(memory_format=self._memory_format), labels) for images, labels in parts]
-        loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(*parts[0])
+        parts = [(images.contiguous(memory_format=self._memory_format), labels, drawn) for images, labels, drawn in parts]
+        loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
         self._update(loss.total.detach(), norm)
         self._average_buffers()
@@ -186,18 +186,19 @@ class Trainer:
         figures = [loss.total, loss.dice, loss.cross_entropy, torch.where(finite, norm, 0.0), finite.float()]
         self._sums += torch.stack(figures).detach()
 
-    def _augmented(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
+    def _augmented(self, batch: Batch) -> Part:
+        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
+        return images, labels, batch.drawn
 
-    def _forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return segmentation_sums(self._model(images), labels, self.class_weights)
+    def _forward(self, images: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
+        return segmentation_sums(self._model(images), labels, self.class_weights, drawn)
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
-        loss = loss_of(add_over_processes(self._forward(images, labels)), self.config.optim)
+    def _backward(self, part: Part) -> Loss:
+        loss = loss_of(add_over_processes(self._forward(*part)), self.config.optim)
         self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
         return loss
 
-    def _backward_in_parts(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Loss:
+    def _backward_in_parts(self, parts: list[Part]) -> Loss:
         """Compute the same loss and gradient with the activations of one part in memory at a time; a third more arithmetic.
 
         The loss is a function of sums over the global batch. The first pass computes the sums and the loss's derivative with respect

@@ -12,6 +12,7 @@ from torch import nn
 
 from attunet.config import OptimConfig
 from attunet.errors import InputError
+from attunet.evaluate_case import read_labelled_case
 from attunet.losses import loss_of, segmentation_sums
 from attunet.metrics.aggregate import nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -73,7 +74,8 @@ class Validator:
 
     def _count(self, network: nn.Module, case: str) -> CaseCounts:
         store, device, num_classes = self.store, self.accelerator.device, len(self.store.classes)
-        images, labels = store.image(case), np.array(store.label(case))
+        images, labels, drawn = store.image(case), np.array(store.label(case)), store.drawn_classes(case)
+        drawn_of_slice = None if drawn.all() else torch.from_numpy(drawn).to(device)
         sums, predicted = np.zeros(2 + 3 * num_classes), np.empty_like(labels)
         for start in range(0, len(images), BATCH_SIZE):
             window = np.arange(start, min(start + BATCH_SIZE, len(images)))
@@ -81,21 +83,21 @@ class Validator:
             truth = torch.from_numpy(labels[window]).to(device)
             with self.accelerator.autocast():
                 logits = network(batch)
-            sums += segmentation_sums(logits, truth, self.class_weights).double().cpu().numpy()
+            drawn_here = None if drawn_of_slice is None else drawn_of_slice.expand(len(window), -1)
+            sums += segmentation_sums(logits, truth, self.class_weights, drawn_here).double().cpu().numpy()
             predicted[window] = logits.argmax(1).to(torch.uint8).cpu().numpy()
         predicted = postprocess(predicted, num_classes, store.spacing(case), store.preprocessing.postprocessing)
-        return CaseCounts(case, sums, confusion(predicted, labels, num_classes))
+        return CaseCounts(case, sums, confusion(np.where(drawn[predicted], predicted, 0), labels, num_classes))
 
     def _count_native(self, network: nn.Module, case: str) -> CaseCounts:
         def logits_of(slices: np.ndarray) -> np.ndarray:
             with self.accelerator.autocast():
                 return np.asarray(network(torch.from_numpy(slices).to(self.accelerator.device)).float().cpu())
 
-        volume, truth = self.store.read_source(case)
-        assert truth is not None, case
+        labelled = read_labelled_case(self.store, case)
         postprocessing = self.store.preprocessing.postprocessing
-        predicted = predict_volume(logits_of, volume, self.store.spec, batch_size=BATCH_SIZE, postprocessing=postprocessing)
-        return CaseCounts(case, np.zeros(0), confusion(predicted, truth, len(self.store.classes)))
+        predicted = predict_volume(logits_of, labelled.volume, self.store.spec, batch_size=BATCH_SIZE, postprocessing=postprocessing)
+        return CaseCounts(case, np.zeros(0), labelled.confusion(predicted))
 
     def _over_cases(self, count: Callable[[str], CaseCounts]) -> list[CaseCounts]:
         """Count this process's share of the cases and gather the counts of all; every process returns or raises alike."""

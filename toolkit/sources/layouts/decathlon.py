@@ -8,8 +8,10 @@ from typing import Any
 
 from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.fields import Fields
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
 MAX_DATASET_JSON = 16 * 2**20
@@ -43,7 +45,11 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
                 f"{len(left)} cases are left out, which the {PARTS[part]} list of dataset.json does not name: {', '.join(left[:5])}"
             )
     reason = "it has imagesTr/, labelsTr/ and dataset.json"
-    return Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes))
+    source = Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes))
+    if "labelled" not in data:
+        return source
+    drawn = Fields(data, str(description)).inner("labelled")
+    return with_labelled(source, {case: drawn.text_list(case) for case in drawn.data}, description)
 
 
 def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str]]:

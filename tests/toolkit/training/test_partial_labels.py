@@ -1,0 +1,120 @@
+"""Cases of which some classes alone were drawn: from the file of the user through the store to training, validation and metrics."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attunet.config import DataConfig, OptimConfig, RunConfig, load_config
+from attunet.device.accelerator import make_accelerator
+from attunet.errors import InputError
+from attunet.evaluate_case import read_labelled_case
+from attunet.loading.order import Sampling
+from attunet.loading.resident import ResidentLoader
+from attunet.preparation.prepare import prepare
+from attunet.runs.load_run import load_run
+from attunet.sources.find_cases import find_cases
+from attunet.store import Store, open_store
+from attunet.training.loop import train
+from attunet.training.validation import Validator
+
+CASES = [f"{number:02d}-T2SPIR" for number in range(1, 5)]
+
+
+@pytest.fixture
+def partial(tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]) -> Store:
+    """Four cases; the spleen (4) was not drawn in the first one, and the liver (1) alone in the second."""
+    for number, case in enumerate(CASES, 1):
+        values = {1: (0, 1, 2, 3, 0), 2: (0, 1, 0, 0, 0)}.get(number, (0, 1, 2, 3, 4))
+        write_case(tmp_path / "source", case, seed=number, values=values)
+    names = open_names(tmp_path / "source")
+    drawn = {CASES[0]: names[:3], CASES[1]: names[:1]}
+    (tmp_path / "labelled.json").write_text(json.dumps(drawn))
+    return prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=2, labelled_file=tmp_path / "labelled.json")
+
+
+def open_names(source: Path) -> list[str]:
+    return list(find_cases(source).codings[0].names[1:])
+
+
+def test_the_store_keeps_what_was_drawn(partial: Store) -> None:
+    again = open_store(partial.path)
+    assert again.drawn_classes(CASES[0]).tolist() == [True, True, True, True, False]
+    assert again.drawn_classes(CASES[1]).tolist() == [True, True, False, False, False]
+    assert again.drawn_classes(CASES[2]).all()
+
+
+def test_what_contradicts_the_masks_is_refused(tmp_path: Path, partial: Store) -> None:
+    source, file = tmp_path / "source", tmp_path / "other.json"
+    names = open_names(source)
+    for content, message in (
+        ({CASES[2]: names[:2]}, f"has pixels of '{sorted(names[2:])[0]}', which is not listed as drawn in {CASES[2]}"),
+        ({CASES[2]: ["pancreas"]}, "drawn classes must be of .*, got 'pancreas'"),
+        ({"nobody": names}, "'nobody' is no case with a mask"),
+        ({CASES[2]: "liver"}, "must be a list of texts"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            prepare(source, tmp_path / "refused", DataConfig(), folds=2, labelled_file=file)
+        assert not (tmp_path / "refused").exists()
+
+
+def test_batches_know_the_drawn_classes_of_their_slices(partial: Store) -> None:
+    loader = ResidentLoader(partial, CASES, torch.device("cpu"), Sampling(0, 9))
+    batch = loader.take(1)
+    cases = [CASES[number] for number in loader.locate(batch.samples)[0]]
+    assert batch.drawn is not None
+    assert batch.drawn.tolist() == [partial.drawn_classes(case).tolist() for case in cases]
+    assert [part.drawn.shape[0] for part in batch.split(2) if part.drawn is not None] == [5, 4]
+    assert ResidentLoader(partial, CASES[2:], torch.device("cpu"), Sampling(0, 4)).take(0).drawn is None
+
+
+def test_frequencies_count_a_class_where_it_was_drawn(partial: Store) -> None:
+    loader = ResidentLoader(partial, CASES, torch.device("cpu"), Sampling(0, 4))
+    spleen = [int((np.array(partial.label(case)) == 4).sum()) for case in CASES[2:]]
+    pixels = [partial.label(case).size for case in CASES[2:]]
+    assert loader.class_frequencies(5)[4].item() == pytest.approx(sum(spleen) / sum(pixels), rel=1e-5)
+
+
+def test_metrics_are_not_defined_where_nothing_was_drawn(partial: Store) -> None:
+    case = read_labelled_case(partial, CASES[1])
+    prediction = case.truth.copy()
+    prediction[:10] = 4  # a spleen of which nothing is known
+    metrics = case.metrics(prediction)
+    assert np.isnan(metrics.dice[1:]).all()
+    assert np.isfinite(metrics.dice[0])
+    assert case.confusion(prediction)[:, 2:].sum() == 0
+    full = read_labelled_case(partial, CASES[2])
+    assert full.metrics(np.full_like(full.truth, 4)).dice[3] < 1
+
+
+class Spleen(torch.nn.Module):
+    """Predicts the last class everywhere."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(images), 5, *images.shape[2:])
+        logits[:, 4] = 9
+        return logits
+
+
+def test_validation_leaves_out_what_was_not_drawn(partial: Store) -> None:
+    store = dataclasses.replace(partial)
+    result = Validator(store, CASES[:3], make_accelerator(RunConfig(device="cpu")), OptimConfig()).validate(Spleen())
+    per_case = [result["dice"]["per_case"][case][store.classes.foreground[3]] for case in CASES[:3]]
+    assert per_case[:2] == [None, None]
+    assert per_case[2] < 0.5
+    alone = Validator(store, [CASES[1]], make_accelerator(RunConfig(device="cpu")), OptimConfig(dice_weight=0.0)).validate(Spleen())
+    background = float((np.array(store.label(CASES[1])) == 0).mean())
+    assert alone["loss"] == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)  # wrong where the liver is, and nowhere else
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_training_learns_from_partial_labels(partial: Store, tmp_path: Path, parts: int) -> None:
+    settings = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "optim.epochs=0.5"]
+    train(partial.path, tmp_path / "run", load_config(None, [*settings, f"optim.accumulate_steps={parts}"]), fold="all")
+    state = load_run(tmp_path / "run").state
+    assert set(state.drawn) == set(CASES[:2])

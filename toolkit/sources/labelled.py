@@ -1,0 +1,58 @@
+"""Partially labelled cases: the classes that were drawn in each of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.fields import read_json
+from attunet.sources.case_files import Source
+
+
+def read_labelled(path: str | Path) -> dict[str, list[str]]:
+    """Read a file of `--labelled`: `{"CASE": ["CLASS", ...]}`; cases that it does not name have all classes drawn.
+
+    Raises:
+        InputError: the file is no such JSON.
+    """
+    at = read_json(path)
+    return {case: at.text_list(case) for case in at.data}
+
+
+def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: str | Path) -> Source:
+    """Set the drawn classes of the cases.
+
+    Args:
+        source: the cases.
+        labelled: case -> names of the classes that were drawn in it.
+        where: the file, for messages.
+
+    Raises:
+        InputError: a case is unknown or has no mask.
+    """
+    masks = {case.case for case in source.cases if case.labels}
+    if unknown := sorted(set(labelled) - masks):
+        raise InputError(f"{where}: {unknown[0]!r} is no case with a mask; cases are called like {', '.join(sorted(masks)[:3])}")
+    cases = tuple(replace(c, drawn=tuple(labelled[c.case])) if c.case in labelled else c for c in source.cases)
+    return replace(source, cases=cases)
+
+
+def check_drawn(source: Source, classes: Sequence[str], mappings: Mapping[str, Mapping[int, int]]) -> None:
+    """Check the drawn classes against the classes of the data set and the values in the masks.
+
+    Args:
+        source: the cases.
+        classes: names of all classes, the background first.
+        mappings: for each case with a mask, the values in it -> class index.
+
+    Raises:
+        InputError: a name is no class, or a mask has pixels of a class that its case does not list.
+    """
+    for case in source.cases:
+        if case.drawn is None:
+            continue
+        if unknown := [name for name in case.drawn if name not in classes[1:]]:
+            raise InputError(f"{case.case}: drawn classes must be of {', '.join(classes[1:])}, got {unknown[0]!r}")
+        present = {classes[index] for index in mappings.get(case.case, {}).values() if 0 < index < len(classes)}
+        if hidden := sorted(present - set(case.drawn)):
+            raise InputError(f"{case.labels[0]}: has pixels of {hidden[0]!r}, which is not listed as drawn in {case.case}")
