@@ -410,6 +410,7 @@ def benchmark(
 @click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
 @click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
 @read_option
+@click.option("--codes", type=PATH, metavar="FILE", help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.")
 @debug_option
 def predict(
     paths: tuple[Path, ...],
@@ -420,6 +421,7 @@ def predict(
     server: str | None,
     token_file: Path | None,
     readings: tuple[str, ...],
+    codes: Path | None,
 ) -> None:
     """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
 
@@ -439,9 +441,18 @@ def predict(
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
     from attunet.decisions import parse_choices
+    from attunet.io.organ_codes import read_codes
     from attunet.launch.commands.predict import predict as run
 
-    run(*paths, attention=attention, dicom_seg=dicom_seg, provider=provider, device=device, choices=parse_choices(readings))
+    run(
+        *paths,
+        attention=attention,
+        dicom_seg=dicom_seg,
+        provider=provider,
+        device=device,
+        choices=parse_choices(readings),
+        codes=read_codes(codes) if codes else None,
+    )
 
 
 @cli.command(short_help="Try an artefact on this machine.")

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
+from attunet.io.organ_codes import Code
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
 from attunet.volumes.model import Model, PreparedVolume
@@ -31,6 +32,7 @@ class Job:
 
     input: Input
     write: Path
+    codes: Mapping[str, Code] | None = None  # a user's codes by class name, for DICOM SEG
 
     @property
     def file(self) -> Path:
@@ -120,7 +122,7 @@ def read_prepared(job: Job, model: Model) -> tuple[Volume, PreparedVolume, list[
 
 def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> None:
     job.write.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(job.write, indices, classes, volume)
+    write_labels(job.write, indices, classes, volume, codes=job.codes)
 
 
 def _fail(outcome: Outcome, job: Job, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.cohort import Job, predict_cohort, read_prepared
+from attunet.io.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
@@ -37,6 +38,7 @@ def predict(
     provider: str = "cpu",
     device: str = "cpu",
     choices: Choices = NOTHING,
+    codes: Mapping[str, Code] | None = None,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -48,6 +50,7 @@ def predict(
         dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output` ends in .dcm.
         provider: that computes an artefact. device: on which PyTorch computes a run.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
+        codes: a user's codes by class name, for DICOM SEG.
 
     Raises:
         InputError: for a model or an input that cannot be read, and for an impossible output.
@@ -64,9 +67,9 @@ def predict(
     is_one = source.is_file() or inputs[0].files == (source,)
     check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
-        _predict_one(predictor, Job(inputs[0], output), also)
+        _predict_one(predictor, Job(inputs[0], output, codes), also)
         return
-    jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
+    jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
         outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also)
@@ -88,7 +91,7 @@ def _predict_one(model: Model, job: Job, also: Also | None) -> None:
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
         also(volume, job.write)
-    write_labels(job.write, indices, model.classes, volume)
+    write_labels(job.write, indices, model.classes, volume, codes=job.codes)
     logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
 

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.dicom import SliceNames
 from attunet.io.dicom_file import read_header
+from attunet.io.organ_codes import SNOMED, Code, code_of
 from attunet.io.reading import FILE_ERRORS
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
 
-SCHEME = "99ATTUNET"  # a private coding scheme: a stranger's class names have no code in a public one
 SERIES_NUMBER = 9100
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
 MAY_BE_EMPTY = (
@@ -24,15 +25,29 @@ MAY_BE_EMPTY = (
 )
 
 
-def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Volume) -> Any:
-    """Class indices `(X, Y, Z)` of a volume that was read from a series, as a highdicom Segmentation: binary, a segment per class.
+def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> Any:
+    """A label map of a DICOM series as a highdicom Segmentation: binary, a segment for each class.
 
-    Segment n is class n, with the class's name and, as its code, the label value. As DICOM has it, the object belongs to the series'
-    patient and study, so it repeats what the series says of them.
-    path: for messages. Raises InputError where the series lacks what that needs.
+    Segment n is class n, with the class's name, its colour, and its code: SNOMED CT's where the name is an organ's, else the label value
+    in a private scheme. As in all of DICOM, the object belongs to the series' patient and study and repeats their elements.
+
+    Args:
+        path: for messages.
+        indices: class indices `(X, Y, Z)`.
+        classes: of the label map.
+        like: the volume, as it was read from a series with a file for each slice.
+        codes: a user's codes by class name.
+
+    Raises:
+        InputError: for another input, or a series that lacks an element that the object needs.
+
+    Example:
+        segmentation_of(Path("out.dcm"), indices, classes, read_volume("series")).save_as("out.dcm")
     """
     if not isinstance(like.header, SliceNames):
         raise InputError(f"{path}: DICOM SEG can be written for DICOM series alone, the input is none")
+    if len(set(like.header.names)) != len(like.header.names):
+        raise InputError(f"{path}: DICOM SEG is written for series with a file for each slice; write .nii.gz instead")
     try:
         from highdicom.seg import Segmentation as DicomSegmentation
         from highdicom.seg import SegmentationTypeValues
@@ -47,7 +62,7 @@ def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Vol
                 source_images=headers,
                 pixel_array=np.ascontiguousarray(indices.transpose(2, 1, 0), dtype=np.uint8),
                 segmentation_type=SegmentationTypeValues.BINARY,
-                segment_descriptions=[_describe(number, classes) for number in range(1, len(classes))],
+                segment_descriptions=[_describe(number, classes, codes or {}) for number in range(1, len(classes))],
                 series_instance_uid=UID(),
                 series_number=SERIES_NUMBER,
                 sop_instance_uid=UID(),
@@ -75,18 +90,25 @@ def _header(path: Path, thickness_mm: float) -> Any:
     return header
 
 
-def _describe(number: int, classes: Classes) -> Any:
+def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> Any:
     from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.sr import CodedConcept
     from pydicom.sr.codedict import codes
-    from pydicom.sr.coding import Code
 
+    code = code_of(classes.names[number], classes.values[number], own)
     name = re.sub(r"[\\\x00-\x1f]", " ", classes.names[number])[:64]
-    return SegmentDescription(
+    description = SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=Code(str(classes.values[number]), SCHEME, name),
+        segmented_property_type=CodedConcept(code.value, code.scheme, re.sub(r"[\\\x00-\x1f]", " ", code.meaning)[:64]),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence("attunet", codes.DCM.ArtificialIntelligence, __version__),
+        display_color=CIELabColor.from_string(classes.colors[number]),
     )
+    if code.side is not None:
+        property_type = description.SegmentedPropertyTypeCodeSequence[0]
+        property_type.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(code.side[0], SNOMED, code.side[1])]
+    return description

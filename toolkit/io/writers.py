@@ -1,6 +1,6 @@
 """Label maps, and other maps, to files. Every format is a row of `WRITERS`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from attunet.io.mask_colours import colour_of, is_colour
 from attunet.io.mgh_analyze import MGH_SUFFIXES, write_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES
 from attunet.io.nifti_header import image_like
+from attunet.io.organ_codes import Code
 from attunet.io.readers import FORMATS, format_of
 from attunet.io.simpleitk import write_itk
 from attunet.system.atomic_files import write_file
@@ -25,7 +26,7 @@ PICTURES = (".png", ".tif", ".tiff")
 Writer = Callable[[Path, np.ndarray, Volume], object]
 
 
-def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: Volume) -> None:
+def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: Volume, *, codes: Mapping[str, Code] | None = None) -> None:
     """Writes class indices as a label map with the classes' own values, on the grid and with the codes of `like`.
 
     A picture's label map may be PNG (one slice) or TIFF (a page for each slice); where the values stand for colours, it has a palette. A
@@ -37,16 +38,20 @@ def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: 
         indices: class indices `(X, Y, Z)`.
         classes: their label values.
         like: the volume that was segmented.
+        codes: a user's codes by class name, for DICOM SEG.
 
     Raises:
         InputError: where the ending does not fit or the file cannot be written.
+
+    Example:
+        write_labels("out.nii.gz", indices, segmenter.classes, volume)
     """
     assert indices.shape == like.shape, (indices.shape, like.shape)
     path = Path(path)
     if path.name.lower().endswith(".dcm"):
         from attunet.io.dicom_seg import segmentation_of
 
-        segmentation = segmentation_of(path, indices, classes, like)
+        segmentation = segmentation_of(path, indices, classes, like, codes)
         _write(path, lambda temporary: segmentation.save_as(temporary))
         return
     values = np.array(classes.values)

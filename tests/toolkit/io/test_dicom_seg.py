@@ -7,12 +7,14 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.io.organ_codes import ORGANS, code_of, read_codes
 from attunet.io.readers import read_volume
 from attunet.io.writers import write_labels
 from attunet.volumes.volume import Volume
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
+CIELabColor = pytest.importorskip("highdicom.color").CIELabColor
 
 CLASSES = Classes(("background", "liver", "left kidney"), (0, 63, 189))
 STUDY = {"StudyInstanceUID": "1.2.826.0.1.5", "FrameOfReferenceUID": "1.2.826.0.1.6", "PatientName": "Doe^Jane", "PatientID": "7"}
@@ -39,7 +41,13 @@ def test_segments_are_the_classes_on_the_grid_of_the_series(series: Path, tmp_pa
     write_labels(tmp_path / "out.dcm", indices, CLASSES, volume)
     made = hd.seg.segread(tmp_path / "out.dcm")
     assert [made.get_segment_description(n).segment_label for n in made.segment_numbers] == ["liver", "left kidney"]
-    assert [made.get_segment_description(n).segmented_property_type.value for n in made.segment_numbers] == ["63", "189"]
+    types = [made.get_segment_description(n).segmented_property_type for n in made.segment_numbers]
+    assert [(code.scheme_designator, code.value) for code in types] == [("SCT", "10200004"), ("SCT", "64033007")]
+    assert types[1].SegmentedPropertyTypeModifierCodeSequence[0].CodeValue == "7771000"  # left
+    for number, name in enumerate(CLASSES.colors[1:], 1):
+        red, green, blue = (int(name[at : at + 2], 16) for at in (1, 3, 5))
+        colour = made.get_segment_description(number).RecommendedDisplayCIELabValue
+        np.testing.assert_allclose(CIELabColor.from_dicom_value(colour).to_rgb(), (red, green, blue), atol=2)
     found = made.get_volume(combine_segments=True, rescale_fractional=False)
     # highdicom's axes and directions are its own: every voxel of ours is looked up by its place in space.
     places = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), [1], indexing="ij"), axis=-1).reshape(-1, 4)
@@ -50,6 +58,29 @@ def test_segments_are_the_classes_on_the_grid_of_the_series(series: Path, tmp_pa
     values = np.zeros(len(at), int)
     values[inside] = found.array[tuple(at[inside].T)]
     np.testing.assert_array_equal(values.reshape(volume.shape), indices)
+
+
+def test_codes_are_those_of_dicom_a_users_or_private(tmp_path: Path, series: Path) -> None:
+    from pydicom.sr.codedict import codes
+
+    for name, value in ORGANS.items():
+        keyword = "".join(word.capitalize() for word in name.split())
+        assert getattr(codes.SCT, keyword).value == value, name
+    file = tmp_path / "codes.json"
+    file.write_text('{"lobe A": ["SCT", "45653009", "Structure of upper lobe of lung"]}')
+    own = read_codes(file)
+    assert code_of("lobe A", 3, own).value == "45653009"
+    assert (code_of("lobe B", 3, own).scheme, code_of("lobe B", 3, own).value) == ("99ATTUNET", "3")
+    for name in ("kidney_right", "right kidney", "Right-Kidney"):
+        assert (code_of(name, 1, {}).value, code_of(name, 1, {}).side) == ("64033007", ("24028007", "Right"))
+    volume = read_volume(series)
+    classes = Classes(("background", "lobe A"), (0, 3))
+    write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), classes, volume, codes=own)
+    made = hd.seg.segread(tmp_path / "out.dcm")
+    assert made.get_segment_description(1).segmented_property_type.meaning == "Structure of upper lobe of lung"
+    file.write_text('{"lobe A": "45653009"}')
+    with pytest.raises(InputError, match=r"codes\.json: 'lobe A' must have a scheme and a value"):
+        read_codes(file)
 
 
 def test_the_object_belongs_to_the_patient_and_the_study_and_says_what_made_it(series: Path, tmp_path: Path) -> None:
