@@ -11,7 +11,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.reading import FILE_ERRORS, MAX_VOXELS
+from attunet.io.reading import FILE_ERRORS, MAX_VOXELS, quiet_stderr
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG_ENDIAN)
@@ -167,7 +167,8 @@ def _decoded(path: Path, dataset: Any, syntax: str, shape: tuple[int, int, int])
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
-    pixels, _ = decoder.as_array(dataset, raw=True)
+    with quiet_stderr():
+        pixels, _ = decoder.as_array(dataset, raw=True)
     return np.asarray(pixels)
 
 

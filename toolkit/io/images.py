@@ -11,7 +11,7 @@ import numpy as np
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, one_line
 from attunet.io.mask_colours import colour_codes, mask_samples
-from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions
+from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
 from attunet.volumes.volume import Volume
 
 IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
@@ -48,7 +48,7 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     """
     pillow = _pillow(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
             with pillow.open(_contents(path), formats=IMAGE_FORMATS) as image:
                 _check_size(path, image)

@@ -29,7 +29,8 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             start = file.read(MGH_HEADER_BYTES)
-        header = nib.freesurfer.MGHImage.header_class(start)
+        with LoggingOutputSuppressor():
+            header = nib.freesurfer.MGHImage.header_class(start)
         holder, ratio = path, MAX_DEFLATE_RATIO if packed else 1
     except NIBABEL_ERRORS as error:
         raise InputError(f"{path}: cannot be read as MGH: {one_line(error)}") from None

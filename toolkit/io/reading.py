@@ -1,7 +1,12 @@
 """Options, limits and errors that the readers of all formats share."""
 
+import os
 import struct
+import sys
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +40,27 @@ class ReadOptions:
 
 
 INTENSITIES = ReadOptions()
+_STDERR = threading.RLock()
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drops lines that C and C++ libraries write past Python's own stderr; an error that they mean is raised as an exception too."""
+    with _STDERR:
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without stderr
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from attunet.errors import InputError, one_line
 from attunet.io.nifti import channel_decision
-from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
+from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_stderr
 from attunet.volumes.volume import Volume
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -35,13 +35,15 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
         holder = _voxel_file(path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        with quiet_stderr():
+            reader.ReadImageInformation()
         size, channels = reader.GetSize(), reader.GetNumberOfComponents()
         if not 2 <= len(size) <= 4 or min(size) < 1:
             raise InputError(f"{path}: must be a 3D image, got the shape {tuple(size)}")
         item_bytes = np.dtype(sitk.extra._get_numpy_dtype(sitk.Image(1, 1, reader.GetPixelID()))).itemsize
         check_voxels(holder, int(np.prod(size, dtype=object)) * channels, item_bytes, ratio=MAX_DEFLATE_RATIO)
-        image = reader.Execute()
+        with quiet_stderr():
+            image = reader.Execute()
     except InputError:
         raise
     except FILE_ERRORS as error:

@@ -288,6 +288,12 @@ def test_damaged_files_are_refused_in_one_line(form: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY_KIB
 
 
+@pytest.mark.parametrize("form", ["mha", "mgh", "nrrd", "dicom, JPEG 2000", "jpeg 2000", "dicom", "nifti-1"])
+def test_no_library_writes_lines_of_its_own(form: str, capfd: pytest.CaptureFixture[str]) -> None:
+    fuzz(form, 520)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("form", FORMATS)
