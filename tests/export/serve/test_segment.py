@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -87,6 +88,21 @@ def test_a_picture_gives_a_picture(server, artefact, tmp_path):
     answer = server.post(content=(tmp_path / "picture.png").read_bytes())
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == (tmp_path / "labels.png").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mgz"])
+def test_other_formats_are_recognised_by_their_content(server, artefact, scan, tmp_path, ending):
+    image = nib.load(scan)
+    path = tmp_path / f"other{ending}"
+    if ending == ".mgz":
+        nib.save(nib.MGHImage(np.asarray(image.dataobj).astype(np.float32), image.affine), path)
+    else:
+        itk = pytest.importorskip("SimpleITK")
+        itk.WriteImage(itk.ReadImage(str(scan)), str(path), True)
+    subprocess.run([*ATTUNET, "predict", artefact, path, tmp_path / "labels.nii.gz"], check=True, capture_output=True)
+    answer = server.post(content=path.read_bytes(), headers={"Accept": "application/gzip"})
+    assert answer.status_code == 200, answer.text
+    assert answer.content == (tmp_path / "labels.nii.gz").read_bytes()
 
 
 def test_nothing_is_left_and_nothing_of_a_patient_is_logged(server, series, scan):

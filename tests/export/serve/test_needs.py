@@ -1,0 +1,71 @@
+"""What a scan is said to need is at least what it takes, and is known before its voxels are read."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.export.artefact.artefact import read_artefact
+from attunet.export.serve.refusal import Refusal
+from attunet.export.serve.scans.needs import check_header, needs_of
+from attunet.export.serve.settings import Settings
+from attunet.volumes.volume import Volume
+
+PEAK = """
+import json, re, sys
+from pathlib import Path
+import numpy as np
+from attunet.export.runtime import Segmenter
+from attunet.export.serve.scans.needs import needs_of
+from attunet.io.headers import nifti_volume
+from attunet.io.readers import read_volume
+from attunet.io.writers import write_labels
+
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1000
+
+segmenter = Segmenter(sys.argv[1], num_threads=1)
+segmenter.logits(np.zeros((1, 1, 64, 64), np.float32))
+needs = needs_of(nifti_volume(Path(sys.argv[2])), segmenter.metadata)
+before = memory("VmHWM")
+volume = read_volume(sys.argv[2])
+write_labels(sys.argv[3], segmenter.predict_volume(volume), segmenter.classes, volume)
+print(json.dumps([memory("VmHWM") - before, needs.memory_mb]))
+"""
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((200, 200, 60), np.int16), ((200, 200, 60), np.float32), ((800, 800, 3), np.float32)])
+def test_the_estimate_is_an_upper_bound_and_no_fantasy(artefact, tmp_path, shape, dtype):
+    data = np.random.default_rng(0).normal(300, 60, shape).astype(dtype)
+    nib.save(nib.Nifti1Image(data, np.diag([-0.8, -0.8, 5, 1])), tmp_path / "scan.nii")
+    command = [sys.executable, "-c", PEAK, artefact, tmp_path / "scan.nii", tmp_path / "labels.nii.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    used, needed = json.loads(done.stdout)
+    assert used <= needed <= 12 * used + 200
+
+
+def test_needs_grow_with_slices_and_channels_and_the_networks_width(artefact):
+    about = read_artefact(artefact)
+    volume = Volume(np.broadcast_to(np.int16(0), (1, 100, 100, 50)), np.diag([-1.5, -1.5, 5.0, 1.0]))
+    more = Volume(np.broadcast_to(np.int16(0), (1, 100, 100, 500)), volume.affine)
+    assert needs_of(more, about).megapixels == 10 * needs_of(volume, about).megapixels
+    assert needs_of(more, about).memory_mb > needs_of(volume, about).memory_mb
+    wide = replace(about, config={"model": {"base_width": 128}})
+    assert needs_of(volume, wide).memory_mb > 1.5 * needs_of(volume, about).memory_mb
+
+
+def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
+    about, low = read_artefact(artefact), Settings(max_memory_mb=1)
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "scan.png")
+    itk = pytest.importorskip("SimpleITK")
+    itk.WriteImage(itk.GetImageFromArray(np.zeros((20, 200, 200), np.int16)), str(tmp_path / "scan.nrrd"), True)
+    for name in ("scan.png", "scan.nrrd"):
+        with pytest.raises(Refusal, match="MB of memory") as refused:
+            check_header([tmp_path / name], about, low)
+        assert refused.value.status == 413
+        check_header([tmp_path / name], about, Settings())
