@@ -7,7 +7,10 @@ and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `pre
 from importlib import import_module
 from typing import Any
 
+from attunet.system.no_telemetry import switch_off_telemetry
 from attunet.version import __version__
+
+switch_off_telemetry()  # here, because it must precede the libraries that it silences
 
 __all__ = [
     "AttentionUNet",

@@ -17,6 +17,7 @@ from attunet.volumes.volume import Volume
 
 PEAK = """
 import json, re, sys
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from attunet.export.runtime import Segmenter
@@ -30,7 +31,8 @@ def memory(name):
 
 segmenter = Segmenter(sys.argv[1], num_threads=1)
 segmenter.logits(np.zeros((1, 1, 64, 64), np.float32))
-needs = needs_of(nifti_volume(Path(sys.argv[2])), segmenter.metadata)
+about = replace(segmenter.metadata, config={"model": {"base_width": 4}})
+needs = needs_of(nifti_volume(Path(sys.argv[2])), about)
 before = memory("VmHWM")
 volume = read_volume(sys.argv[2])
 write_labels(sys.argv[3], segmenter.predict_volume(volume), segmenter.classes, volume)
