@@ -409,6 +409,9 @@ def benchmark(
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
 @click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
 @click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
+@click.option(
+    "--max-megapixels", type=click.IntRange(min=1), default=512, show_default=True, help="Refuse larger volumes, on the network's grid."
+)
 @read_option
 @click.option("--codes", type=PATH, metavar="FILE", help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.")
 @debug_option
@@ -420,6 +423,7 @@ def predict(
     device: str,
     server: str | None,
     token_file: Path | None,
+    max_megapixels: int,
     readings: tuple[str, ...],
     codes: Path | None,
 ) -> None:
@@ -452,6 +456,7 @@ def predict(
         device=device,
         choices=parse_choices(readings),
         codes=read_codes(codes) if codes else None,
+        max_megapixels=max_megapixels,
     )
 
 

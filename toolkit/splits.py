@@ -30,19 +30,29 @@ class Splits:
 
 
 def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Iterable[Collection[str]] = ()) -> Splits:
-    """Patients in the order of sha256("seed:patient"), dealt round robin; at most one fold per patient.
+    """Deal patients to folds, in the order of sha256("seed:patient"), round robin.
 
-    together: groups of patients that are dealt as one, because they share scans; groups with a patient in common are one group.
+    Args:
+        patients: their names; the order makes no difference.
+        num_folds: at most one fold per patient is made.
+        seed: of the order.
+        together: groups of patients that are dealt as one, because they share scans; groups with a patient in common are one group. The
+            order of and in the groups makes no difference.
+
+    Example:
+        >>> deal_folds(["a", "b", "c"], 2, seed=0, together=[("a", "b")]).folds
+        (('c',), ('a', 'b'))
     """
     ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
-    groups = {patient: [patient] for patient in ordered}
+    group_of = {patient: {patient} for patient in ordered}
     for shared in together:
-        first, *others = (groups[patient] for patient in shared if patient in groups)
-        for group in others:
-            if group is not first:
-                first.extend(group)
-                groups.update(dict.fromkeys(group, first))
-    dealt = [groups[patient] for patient in ordered if groups[patient][0] == patient]
+        joined = set().union(*(group_of[patient] for patient in shared if patient in group_of))
+        group_of.update(dict.fromkeys(joined, joined))
+    dealt: list[list[str]] = []
+    for patient in ordered:
+        group = [other for other in ordered if other in group_of[patient]] if len(group_of[patient]) > 1 else [patient]
+        if group[0] == patient:
+            dealt.append(group)
     count = min(num_folds, len(dealt))
     return Splits(tuple(tuple(p for group in dealt[k::count] for p in group) for k in range(count)), seed=seed)
 

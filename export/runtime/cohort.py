@@ -17,6 +17,7 @@ from attunet.io.organ_codes import Code
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
 from attunet.volumes.model import Model, PreparedVolume
+from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
@@ -60,6 +61,7 @@ def predict_cohort(
     *,
     shard: tuple[int, int] = (0, 1),
     also: Callable[[Volume, Path], None] | None = None,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Outcome:
     """Segments the jobs of one process whose label maps do not exist yet. A failed job is listed and does not stop the others.
 
@@ -91,7 +93,7 @@ def predict_cohort(
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model)))
+                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model, max_megapixels)))
             job, future = reads.popleft()
             try:
                 volume, prepared, findings = future.result()
@@ -113,9 +115,10 @@ def predict_cohort(
     return outcome
 
 
-def read_prepared(job: Job, model: Model) -> tuple[Volume, PreparedVolume, list[Finding]]:
+def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[Volume, PreparedVolume, list[Finding]]:
     """A job's volume, the model's input, and findings: readings that could be others, values far outside the training set."""
     volume = job.input.read(model.spec.num_channels)
+    check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)
     return volume, prepared, [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)]
 

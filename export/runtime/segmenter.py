@@ -17,7 +17,7 @@ from attunet.io.readers import read_volume
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orient_volume
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.predict import predict_prepared
+from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
@@ -59,6 +59,8 @@ class Segmenter:
         >>> segmenter = Segmenter("model.onnx", provider="cuda")  # doctest: +SKIP
         >>> segmenter.predict_file("scan.nii.gz").indices.shape  # doctest: +SKIP
     """
+
+    max_megapixels = MAX_MEGAPIXELS  # bound on a volume's pixels on the network's grid, see `check_megapixels`; set it to another
 
     def __init__(
         self,
@@ -175,6 +177,7 @@ class Segmenter:
 
     def _lazily_prepared(self, volume: Volume) -> PreparedVolume:
         """As `prepare`, with slices that are computed when the network needs them."""
+        check_megapixels(volume, self.spec, self.max_megapixels)
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
 
     def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:

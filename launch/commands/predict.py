@@ -20,6 +20,7 @@ from attunet.sources.inputs import find_inputs
 from attunet.system.lock import writing
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
+from attunet.volumes.predict import MAX_MEGAPIXELS
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume
 
@@ -39,6 +40,7 @@ def predict(
     device: str = "cpu",
     choices: Choices = NOTHING,
     codes: Mapping[str, Code] | None = None,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -51,6 +53,7 @@ def predict(
         provider: that computes an artefact. device: on which PyTorch computes a run.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
         codes: a user's codes by class name, for DICOM SEG.
+        max_megapixels: bound on the pixels of a volume on the network's grid.
 
     Raises:
         InputError: for a model or an input that cannot be read, and for an impossible output.
@@ -67,12 +70,12 @@ def predict(
     is_one = source.is_file() or inputs[0].files == (source,)
     check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
-        _predict_one(predictor, Job(inputs[0], output, codes), also)
+        _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels)
         return
     jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
-        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also)
+        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
@@ -80,9 +83,9 @@ def predict(
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
-def _predict_one(model: Model, job: Job, also: Also | None) -> None:
+def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int) -> None:
     try:
-        volume, prepared, findings = read_prepared(job, model)
+        volume, prepared, findings = read_prepared(job, model, max_megapixels)
     except InputError as error:
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:

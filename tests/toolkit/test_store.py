@@ -60,6 +60,18 @@ def test_folds_do_not_move_when_patients_join() -> None:
     assert [p for f in deal_folds(["a", "b"], 5, seed=0).folds for p in f] in (["a", "b"], ["b", "a"])
 
 
+def test_folds_are_a_function_of_seed_and_patients_alone() -> None:
+    patients, groups = [f"p{i}" for i in range(12)], [("p3", "p1", "p7"), ("p7", "p2"), ("p9", "p4"), ("p5", "elsewhere")]
+    rng = np.random.default_rng(0)
+    first = deal_folds(patients, 4, 1, groups)
+    (joined,) = (fold for fold in first.folds if "p3" in fold)
+    assert {"p1", "p2", "p3", "p7"} <= set(joined)
+    for _ in range(20):
+        shuffled = [tuple(rng.permutation(group).tolist()) for group in groups]
+        order = rng.permutation(len(groups))
+        assert deal_folds(rng.permutation(patients).tolist(), 4, 1, [shuffled[i] for i in order]) == first
+
+
 def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> None:
     (copied / "splits.json").write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01"], ["02", "03"]], "test": ["04"]}))
     store = open_store(copied)

@@ -1,5 +1,7 @@
-"""One DICOM series, a file per slice or one file of many frames. Nothing of a header but geometry is kept."""
+"""One DICOM series, a file per slice or one file of many frames. Of a header, geometry and a hash of the PatientID are read."""
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.volumes.volume import Volume
 
 MAX_SLICES = 16384
+STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)  # identifiers that programs put in place of a patient's
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
 
@@ -38,6 +41,7 @@ class _Slice:
     pixel_mm: tuple[float, float]  # between rows, between columns
     thickness: float
     series: str
+    patient_hash: str | None
 
 
 def read_series(path: Path, options: ReadOptions) -> Volume:
@@ -78,7 +82,9 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     if data.dtype == np.float64:
         data = data.astype(np.float32)  # slices of large integers beside rescaled ones
     names = SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
-    return Volume(data, checked_affine(path, affine), header=names, decisions=tuple(decisions))
+    patients = {s.patient_hash for s in slices}
+    patient_hash = patients.pop() if len(patients) == 1 else None
+    return Volume(data, checked_affine(path, affine), header=names, decisions=tuple(decisions), patient_hash=patient_hash)
 
 
 def series_files(folder: Path) -> list[Path]:
@@ -110,8 +116,10 @@ def _read_file(path: Path, options: ReadOptions) -> list[tuple[_Slice, list[Deci
         stored, decisions = frames_of(path, dataset, syntax, options.choices)
         if len(geometries) != len(stored):
             raise InputError(f"{path}: says where {len(geometries)} of its {len(stored)} frames lie; a volume needs all")
-        series = str(dataset.get("SeriesInstanceUID", ""))
-        return [(_slice(path.name, series, frame, geometry), decisions) for frame, geometry in zip(stored, geometries, strict=True)]
+        series, patient = str(dataset.get("SeriesInstanceUID", "")), _patient_hash(dataset)
+        return [
+            (_slice(path.name, series, patient, frame, geometry), decisions) for frame, geometry in zip(stored, geometries, strict=True)
+        ]
 
     return with_dataset(path, slices)
 
@@ -139,7 +147,15 @@ def _geometries(path: Path, dataset: Any) -> Iterator[dict[str, Any]]:
         yield values
 
 
-def _slice(name: str, series: str, stored: np.ndarray, geometry: dict[str, Any]) -> _Slice:
+def _patient_hash(dataset: Any) -> str | None:
+    """SHA-256 of the patient's identifier; None where it is missing or a stand-in."""
+    identifier = str(dataset.get("PatientID") or "").strip()
+    if not identifier.strip("0") or STAND_IN.search(identifier):
+        return None
+    return hashlib.sha256(f"{identifier}\0{dataset.get('IssuerOfPatientID') or ''}".encode(errors="replace")).hexdigest()
+
+
+def _slice(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: dict[str, Any]) -> _Slice:
     slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
     vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
     return _Slice(
@@ -150,6 +166,7 @@ def _slice(name: str, series: str, stored: np.ndarray, geometry: dict[str, Any])
         pixel_mm=(vertical, horizontal),
         thickness=float(geometry.get("SpacingBetweenSlices") or geometry.get("SliceThickness") or 1),
         series=series,
+        patient_hash=patient_hash,
     )
 
 

@@ -67,6 +67,7 @@ class CaseFacts:
     eroded_parts: dict[int, tuple[float, ...]]
     grid_distance: float
     decisions: tuple[tuple[str, str], ...]
+    patient_hash: str | None
 
     @property
     def num_channels(self) -> int:
@@ -161,6 +162,7 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         eroded_parts=eroded,
         grid_distance=mask.grid_distance if mask else 0.0,
         decisions=tuple((decision.rule, decision.text) for decision in decisions),
+        patient_hash=volume.patient_hash,
     )
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -92,14 +92,13 @@ def prepare(
             cases = with_labelled(cases, labelled, labelled_file)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
-        patients = sorted({c.patient for c in cases.cases if c.labels})
-        own = read_splits(splits_file, patients) if splits_file else None
+        cases, own = _with_splits(cases, splits_file)
         request = _request(options, config, own.to_json() if own else [folds, seed], archive) | {"labelled": labelled}
         if store.exists():
             return _unchanged(store, cases, request)
         seen = survey(cases, config, splits=own, building=building)
         refuse_errors(seen.findings, strict)
-        splits = own or _deal(seen, patients, folds, seed)
+        splits = own or _deal(seen, folds, seed)
         _log_resolved(seen.resolved, config, splits, folds)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
         findings = build_store(store, building, seen, splits, head, strict=strict)
@@ -126,9 +125,20 @@ def _request(options: SourceOptions, config: DataConfig, splits: Any, archive: s
     return {**chosen, "data": vars(config), "splits": splits, "archive_sha256": archive}
 
 
-def _deal(seen: Survey, patients: Sequence[str], folds: int, seed: int) -> Splits:
+def _with_splits(source: Source, splits_file: Path | None) -> tuple[Source, Splits | None]:
+    """The user's own splits; where they list cases, every case is a patient of its own."""
+    if splits_file is None:
+        return source, None
+    listed = set(read_splits(splits_file).places())
+    if listed == {case.case for case in source.cases if case.labels}:
+        source = replace(source, cases=tuple(replace(case, patient=case.case) for case in source.cases))
+    own = read_splits(splits_file, {case.patient for case in source.cases if case.labels})
+    return replace(source, patients_given=True), own
+
+
+def _deal(seen: Survey, folds: int, seed: int) -> Splits:
     """Folds of the patients; a test part of the data set's own is the test set."""
-    test = seen.source.test_patients
+    patients, test = {case.patient for case in seen.source.cases if case.labels}, seen.source.test_patients
     splits = deal_folds([p for p in patients if p not in test], folds, seed, _sharing(seen))
     return replace(splits, test=tuple(sorted(test)))
 

@@ -22,6 +22,7 @@ from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 MARGIN_PIXELS = 8  # on each side of the labelled extent: context for the outermost labels
 SIZE_STEP = 32  # networks of depth 5 halve the window five times
 MAX_AUTO_SIZE = 512  # the usual matrix of a CT slice; larger windows take four times the memory
+FAR_SHORTER = 4  # times; a stack of a few slices whose file says nothing of their distance
 NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
 CT_AIR = -500.0  # air has -1000 HU and no tissue less than -200, so scans with darker voxels are in Hounsfield units
 MIN_MASKS = 3  # that show that a class is one part: with fewer, a lesion that happens to be single would do
@@ -117,10 +118,18 @@ def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mappin
 
 
 def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
-    spacing = [statistics.median(f.oriented_spacing[axis] for f in facts) for axis in range(3)]
-    if facts[0].unit == "pixel" or spacing[2] * NEARLY_EQUAL >= max(spacing):
+    """The axis of length 1, else the coarsest one. Where spacings are nearly equal, an axis far shorter than the others, or the last."""
+    if facts[0].unit == "pixel":
         return 2
-    return spacing.index(max(spacing))
+    spacing = [statistics.median(f.oriented_spacing[axis] for f in facts) for axis in range(3)]
+    length = [statistics.median(f.oriented_shape[axis] for f in facts) for axis in range(3)]
+    shortest = min(range(3), key=lambda axis: (length[axis], -axis))
+    others = [length[axis] for axis in range(3) if axis != shortest]
+    if length[shortest] == 1 and min(others) > 1:
+        return shortest
+    if max(spacing) <= NEARLY_EQUAL * min(spacing):
+        return shortest if length[shortest] * FAR_SHORTER <= min(others) else 2
+    return 2 if spacing[2] * NEARLY_EQUAL >= max(spacing) else spacing.index(max(spacing))
 
 
 def _resolve_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int | tuple[int, int]]:

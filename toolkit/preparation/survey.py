@@ -14,6 +14,7 @@ from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
 from attunet.sources.labelled import check_drawn
+from attunet.sources.patients import with_patients_of_headers
 from attunet.splits import Splits
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def survey(
         raise InputError(f"{source.root}: no case can be read")
     scanned = {fact.case for fact in facts}
     source = replace(source, cases=tuple(case for case in source.cases if case.case in scanned))
+    if not source.patients_given:
+        source = with_patients_of_headers(source, {fact.case: fact.patient_hash for fact in facts if fact.patient_hash is not None})
     resolved = resolve(source, facts, config)
     check_drawn(resolved.source, resolved.classes.names, resolved.mappings)
     findings = [

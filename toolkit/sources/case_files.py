@@ -45,6 +45,7 @@ class Source:
         grey_levels: values to which the greys of smoothed edges belong; empty: none are smoothed.
         ignored: a label value that no loss and no metric counts.
         test_patients: patients of the data set's own test part.
+        patients_given: True where the user's pattern or splits say which cases are of one patient.
         choices: the user's readings (`--read RULE=VALUE`).
         decisions: readings of the folder that could be others.
         notes: lines about files that were left out.
@@ -59,6 +60,7 @@ class Source:
     grey_levels: tuple[int, ...] = ()
     ignored: int | None = None
     test_patients: frozenset[str] = frozenset()
+    patients_given: bool = False
     choices: Choices = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()

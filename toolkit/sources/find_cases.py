@@ -19,6 +19,7 @@ from attunet.sources.layouts.decathlon import find_decathlon
 from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_folders
+from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
 TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
@@ -158,6 +159,7 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
         coding, ignored = options.classes
         source = replace(source, codings=(_renumbered(source, coding),), ignored=ignored, grey_ranges=None)
     source = _checked(source, options.case_pattern)
+    source = with_patients_of_names(source) if options.case_pattern is None else replace(source, patients_given=True)
     source = _with_test_part(source)
     used = {path for case in source.cases for path in (*case.images, *case.labels)}
     folders = {path for path in used if path.is_dir()}

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from attunet.errors import RunError
+from attunet.errors import InputError, RunError
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.slices import VolumeSlices, assemble, restore
+from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
-__all__ = ["Network", "predict_prepared", "predict_volume"]
+__all__ = ["Network", "check_megapixels", "predict_prepared", "predict_volume"]
 
 # float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
 Network = Callable[[np.ndarray], np.ndarray]
@@ -18,6 +18,9 @@ Network = Callable[[np.ndarray], np.ndarray]
 MAX_BATCH_PIXELS = 8 * 512 * 512  # of one channel
 MAX_PIXELS = 2048 * 2048  # a slice up to this is run whole
 TILE, OVERLAP = 1024, 256  # multiples of 16
+MAX_MEGAPIXELS = 512  # of a volume on the network's grid: about 2,000 slices of 512 × 512
+MAX_GROWTH = 4  # a scan of 1 mm at a network's 0.5 mm
+SLICES_AT_ONCE = 32  # memory holds the features of one slice at least, so that a slice is bounded too
 
 
 def predict_volume(
@@ -59,6 +62,36 @@ def predict_prepared(
             raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
         labels[start:stop] = restore(logits, grid)
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
+
+
+def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
+    """Refuse a volume that becomes much larger on the network's grid than it is, from its shape and spacing alone.
+
+    A file of a few hundred bytes can announce tens of thousands of slices of one voxel, each of which is padded to the training window, or
+    voxels of 400 mm, which are resampled to 1.5 mm. Volumes that grow less than MAX_GROWTH times are always accepted.
+
+    Args:
+        volume: its voxels are not read.
+        spec: the preprocessing of the model.
+        max_megapixels: bound on the pixels of all slices together; one slice may have a 32nd of it.
+
+    Raises:
+        InputError: with the figure and the option that raises the bound.
+    """
+    grid = make_grid(volume, spec)
+    one, plane = grid.window[0] * grid.window[1], grid.plane_shape[0] * grid.plane_shape[1]
+    total = one * grid.num_slices
+    for pixels, native, bound, name in (
+        (total, plane * grid.num_slices, max_megapixels, f"{grid.num_slices:,} slices"),
+        (one, plane, max_megapixels / SLICES_AT_ONCE, "a slice"),
+    ):
+        if pixels > max(bound * 1e6, MAX_GROWTH * native):
+            size = " × ".join(f"{s:.4g}" for s in volume.spacing)
+            raise InputError(
+                f"volume: {name} of {grid.window[0]} × {grid.window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels, "
+                f"at most {bound:,.0f} are allowed ({' × '.join(map(str, volume.shape))} voxels of {size} {volume.unit}); "
+                "--max-megapixels N raises the bound to N for a volume"
+            )
 
 
 def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, overlap: int = OVERLAP) -> Network:

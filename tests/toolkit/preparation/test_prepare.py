@@ -182,6 +182,32 @@ def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, 
     assert (store.spec.slice_axis, store.cases[0].num_slices) == (1, 6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "axis"),
+    [
+        ((24, 20, 1), (2.0, 2.0, 1.0), 2),  # a picture kept as a scan of one slice, its thickness written as 1
+        ((1, 24, 20), (1.0, 2.0, 2.0), 0),
+        ((24, 1, 20), (2.0, 9.0, 2.0), 1),
+        ((24, 20, 6), (1.0, 1.0, 1.0), 2),
+        ((5, 24, 20), (1.0, 1.0, 1.0), 0),  # far shorter, and nothing says how far apart the slices are
+        ((16, 24, 20), (1.0, 1.0, 1.0), 2),
+        ((5, 24, 20), (1.0, 1.0, 3.0), 2),  # the spacing says more than the lengths
+    ],
+)
+def test_the_slice_axis_is_that_of_length_1_or_the_coarsest_or_far_the_shortest(
+    tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], axis: int
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        labels = np.zeros(shape, np.uint8)
+        labels[tuple(slice(n // 3, n // 3 + max(1, n // 3)) for n in shape)] = 1
+        for kind, array in (("src", rng.integers(0, 100, shape).astype(np.int16)), ("mask", labels)):
+            nib.save(
+                nib.Nifti1Image(array, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])), tmp_path / f"source-{name}-{kind}.nii.gz"
+            )
+    assert prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name}-store"), DataConfig(), folds=2).spec.slice_axis == axis
+
+
 @pytest.mark.parametrize("values", [(0, 63, 126, 189, 252), (0, 80, 160, 240, 255)])
 def test_grey_values_read_as_the_same_organs(tmp_path: Path, write_case, values: tuple[int, ...]) -> None:
     write_case(tmp_path / "plain", "1-T2")

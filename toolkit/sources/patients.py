@@ -1,0 +1,78 @@
+"""The patient of each case, by which folds are dealt: from names, from folders, from the headers of DICOM files."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from attunet.decisions import Decision
+from attunet.sources.case_files import CaseFiles, Source
+
+# The end of a name that tells slices, frames, visits and sides of one patient apart: `_slice_07`, `-frame12`, `_visit2`, `_left`, `L`.
+_WORDS = "slice|sl|frame|fr|phase|time|tp|t|visit|session|ses|scan|series|img|image|z"
+_PART = re.compile(rf"(?:[_\-. ](?:{_WORDS})[_\-. ]?\d+|[_\-. ](?:left|right|l|r|od|os)|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
+_NUMBER = re.compile(r"[_\-. ]\d+$")  # says something only behind a name that has a number of its own: `BraTS-GLI-00001-000`
+
+
+def with_patients_of_names(source: Source) -> Source:
+    """The source with the patients that names and folders show, and the decision.
+
+    Names count first, then folders with several cases. Nothing changes where the layout knows the patients already, and where all cases
+    would be of one patient, for there would be no folds.
+    """
+    if any(case.patient != case.case for case in source.cases):
+        return source
+    for reading, patients in (
+        ("names that differ in a slice, frame, visit or side alone are", {c.case: _stem(c.case, _PART) for c in source.cases}),
+        ("names that differ in the last number alone are", {c.case: _stem(c.case, _NUMBER) for c in source.cases}),
+        ("cases in one folder are", {c.case: _folder(source.root, c) for c in source.cases}),
+    ):
+        numbers = Counter(patients.values())
+        if len(numbers) > 1 and max(numbers.values()) > 1:
+            example, count = numbers.most_common(1)[0]
+            text = f"{reading} of one patient: {len(numbers)} patients for {len(source.cases)} cases ({example!r} has {count})"
+            return _with(source, patients, text)
+    return source
+
+
+def with_patients_of_headers(source: Source, hashes: Mapping[str, str]) -> Source:
+    """The source with one patient for all cases whose files hold the same patient's identifier.
+
+    Args:
+        source: the cases.
+        hashes: case name -> SHA-256 of the identifier. One that all cases share is a stand-in and tells nothing.
+    """
+    if len(set(hashes.values())) < 2:
+        return source
+    first: dict[str, str] = {}
+    names = {c.case: first.setdefault(hashes[c.case], c.patient) if c.case in hashes else c.patient for c in source.cases}
+    moved = [c for c in source.cases if names[c.case] != c.patient]
+    if not moved:
+        return source
+    return _with(source, names, f"{len(moved)} cases have the PatientID of another case's DICOM files: they are of one patient")
+
+
+def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
+    cases = tuple(replace(case, patient=patients[case.case]) for case in source.cases)
+    test = frozenset(patients[case.case] for case in source.cases if case.patient in source.test_patients)
+    return replace(source, cases=cases, test_patients=test, decisions=(*source.decisions, Decision("same-patient", text)))
+
+
+def _stem(name: str, ending: re.Pattern[str]) -> str:
+    """The name without its endings, where a number or another word of its own is left; otherwise the name."""
+    stem = name
+    while (shorter := ending.sub("", stem)) != stem and shorter:
+        if ending is _NUMBER and not re.search(r"\d", shorter):
+            break
+        stem = shorter
+        if ending is _NUMBER:
+            break
+    return stem
+
+
+def _folder(root: Path, case: CaseFiles) -> str:
+    """The folder of a case's image below the source, where its name has a number as folders of patients have; otherwise the case."""
+    image = case.images[0]
+    parent = image.parent
+    return parent.name if parent != root and re.search(r"\d", parent.name) else case.case
