@@ -161,7 +161,10 @@ def _labelled(source: Source, allow_unlabelled: bool) -> Source:
         c for c in source.cases if not c.labels and any(UNLABELLED_PART.search(f.name) for f in c.images[0].parents if f not in labelled)
     ]
     if part and len(part) < len(source.cases):
-        reading = Decision("unlabelled-part", f"{len(part)} images of a part without masks are left out, first {part[0].images[0].name}")
+        reading = Decision(
+            "unlabelled-part",
+            f"{len(part)} of {len(source.cases)} images lie in a part without masks and are left out, first {part[0].images[0].name}",
+        )
         cases = tuple(case for case in source.cases if case not in part)
         source = replace(source, cases=cases, decisions=(*source.decisions, reading))
     if without := [c for c in source.cases if not c.labels]:

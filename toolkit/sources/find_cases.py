@@ -165,7 +165,8 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     folders = {path for path in used if path.is_dir()}
     unused = [p for p in files if is_readable(p) and p not in used and folders.isdisjoint(p.parents)]
     if unused and not source.notes and source.layout not in ("chaos-mr", "chaos-ct"):
-        note = f"{len(unused)} files belong to no case and are left out, first {unused[0].relative_to(source.root)}"
+        total = sum(is_readable(path) for path in files)
+        note = f"{len(unused)} of {total} files belong to no case and are left out, first {unused[0].relative_to(source.root)}"
         source = replace(source, notes=(*source.notes, note))
     return source
 
@@ -214,7 +215,9 @@ def _with_test_part(source: Source) -> Source:
     others = {case.patient for case in labelled if not _in_test_folder(source.root, case)}
     if not test - others or not others:
         return source
-    reading = Decision("published-split", f"the {len(test - others)} patients in the data set's test folder are its test set")
+    reading = Decision(
+        "published-split", f"{len(test - others)} of {len(test | others)} patients lie in the data set's test folder and are its test set"
+    )
     return replace(source, test_patients=frozenset(test - others), decisions=(*source.decisions, reading))
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.inputs import find_inputs
 from attunet.store import Store
 
 sitk = pytest.importorskip("SimpleITK")
@@ -465,6 +467,10 @@ SETS: dict[str, Callable[[SimpleNamespace, Path, Callable[..., list[Path]]], Mad
 }
 
 
+DESCRIBED_ELSEWHERE = ("COCO, masks",)
+NUMBER = re.compile(r"(?<![A-Za-z0-9_#/.-])\d+(?= )")  # of cases and files
+
+
 def check(store: Store, expected: Made) -> None:
     assert sorted(case.name for case in store.cases) == sorted(expected.truth)
     assert store.spec.num_channels == expected.channels
@@ -477,9 +483,20 @@ def check(store: Store, expected: Made) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_data_set_goes_in_as_it_is_downloaded(name: str, made: SimpleNamespace, tmp_path: Path, write_series) -> None:
+def test_a_data_set_goes_in_as_it_is_downloaded(name: str, made, tmp_path: Path, write_series, log_lines: list[str]) -> None:
     expected = SETS[name](made, tmp_path / "s", write_series)
     check(prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2), expected)
+    inputs = {file for one in find_inputs(tmp_path / "s", expected.channels) for file in one.files}
+    assert inputs
+    assert inputs.isdisjoint(label for case in find_cases(tmp_path / "s").cases for label in case.labels)  # masks are not predicted
+    if name in DESCRIBED_ELSEWHERE:
+        return
+    page = (Path(__file__).parents[3] / "docs/sources.md").read_text(encoding="utf-8")
+    paragraph = page.partition(f"**{name[0].upper()}{name[1:]}**")[2].partition("\n**")[0]
+    lines = [line.removeprefix(f"{tmp_path / 's'}: ") for line in log_lines]
+    for line in lines:
+        if line.startswith(("layout ", "decided: ")) or "left out" in line:
+            assert NUMBER.sub("N", line) in paragraph
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
@@ -514,7 +531,7 @@ def test_the_training_list_of_a_dataset_json_is_obeyed(made: SimpleNamespace, tm
         (tmp_path / "s/dataset.json").write_text(json.dumps(text))
         source = find_cases(tmp_path / "s")
         assert [case.case for case in source.cases] == ["c0", "c2"]
-        assert source.notes == ("1 cases are left out, which the training list of dataset.json does not name: c1",)
+        assert source.notes == ("1 of 3 cases are not in the training list of dataset.json and are left out: c1",)
 
 
 def test_the_test_part_can_be_mixed_with_the_rest(made: SimpleNamespace, tmp_path: Path) -> None:

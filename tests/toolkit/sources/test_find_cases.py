@@ -263,7 +263,7 @@ def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_erro
     touch(tmp_path / "eyes", "images/1.jpg", "manual1/1.tif", "mask/1_mask.tif")
     source = find_cases(tmp_path / "eyes")
     assert [d.text for d in source.decisions] == ["masks are those of manual1/, not of mask"]
-    assert source.notes == ("1 files belong to no case and are left out, first mask/1_mask.tif",)
+    assert source.notes == ("1 of 3 files belong to no case and are left out, first mask/1_mask.tif",)
     (case,) = find_cases(tmp_path / "eyes", SourceOptions(masks=("mask",))).cases
     assert case.labels[0].parent.name == "mask"
     touch(tmp_path / "two", "a/1.jpg", "b/1.jpg", "masks/1.png")

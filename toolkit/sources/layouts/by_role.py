@@ -117,7 +117,12 @@ def _source(
         labels = [roles[role] for role in sorted(roles) if role in chosen]
         cases.append(CaseFiles(case, patient, tuple(pictures), tuple(labels)))
         left += [path for role, path in roles.items() if role not in channels and role not in chosen]
-    notes = [f"{len(left)} files of other roles are left out: {', '.join(sorted({path.name for path in left})[:5])}"] if left else []
+    total = sum(len(roles) for _, roles in groups.values())
+    notes = (
+        [f"{len(left)} of {total} files have other roles and are left out: {', '.join(sorted({path.name for path in left})[:5])}"]
+        if left
+        else []
+    )
     if len(channels) > 1:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
     return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes))
@@ -144,7 +149,7 @@ def _channels(groups: Mapping[str, Roles], counts: Counter[str], images: Sequenc
         same = [role for role in usual if grids.get(role) == mask] if mask else usual
         if same and len(same) < len(usual):
             other = ", ".join(sorted(set(usual) - set(same)))
-            decisions.append(Decision("image-roles", f"{other} have another shape than the mask and are left out"))
+            decisions.append(Decision("image-roles", f"left out, of another shape than the mask: {other}"))
             usual = same
     return usual, decisions
 

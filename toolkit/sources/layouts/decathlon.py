@@ -41,8 +41,9 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
         kept, left = _listed(part_cases, data.get(PARTS[part]))
         listed += kept
         if left:
+            names = ", ".join(left[:5])
             notes.append(
-                f"{len(left)} cases are left out, which the {PARTS[part]} list of dataset.json does not name: {', '.join(left[:5])}"
+                f"{len(left)} of {len(part_cases)} cases are not in the {PARTS[part]} list of dataset.json and are left out: {names}"
             )
     reason = "it has imagesTr/, labelsTr/ and dataset.json"
     source = Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes))

@@ -55,7 +55,11 @@ def find_suffixes(root: Path, files: list[Path]) -> Source | None:
     if not labelled:
         return None
     series = [case for case in cases if not case.labels and has_frames(case.images[0])]
-    notes = (f"{len(series)} files of several moments without a mask are left out, first {series[0].images[0].name}",) if series else ()
+    notes = (
+        (f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first {series[0].images[0].name}",)
+        if series
+        else ()
+    )
     kept = tuple(case for case in cases if case not in series)
     return Source(root, "suffix", f"{labelled} images have a file with _mask or the like beside them", (), kept, notes=notes)
 
