@@ -111,6 +111,7 @@ def prepare(
 @source_options
 @click.option("--picture", type=PATH, metavar="FILE.png", help="Of a source or a store: draw all cases with their labels on one page.")
 @click.option("--augmented", type=PATH, metavar="FILE.png", help="Of a store: draw slices as a training with this config would see them.")
+@click.option("--lineage", is_flag=True, help="Of a run or an artefact: hashes of checkpoint, store and scans that it comes from.")
 @config_options
 @debug_option
 def inspect(
@@ -118,13 +119,15 @@ def inspect(
     options: "SourceOptions",
     picture: Path | None,
     augmented: Path | None,
+    lineage: bool,
     config_name: str | None,
     settings: tuple[str, ...],
 ) -> None:
     """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
     from attunet.launch.commands.inspect import describe
+    from attunet.launch.commands.lineage import describe_lineage
 
-    for line in describe(path, options, picture):
+    for line in describe_lineage(path) if lineage else describe(path, options, picture):
         click.echo(printable(line))
     if augmented is not None:
         from attunet.plots.augmented import draw_augmented

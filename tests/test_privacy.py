@@ -12,8 +12,9 @@ import pytest
 
 from attunet import export, prepare, read_config, train
 from attunet.benchmarks.evaluation.evaluate import evaluate
-from attunet.launch.commands.inspect import SourceOptions, describe
+from attunet.launch.commands.inspect import describe
 from attunet.launch.commands.predict import predict
+from attunet.sources.find_cases import DEFAULTS
 
 SECRET = "ZZTOPSECRET"
 QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
@@ -83,7 +84,7 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
     out.mkdir()
     config = read_config(None, QUICK)
     store = prepare(scans, out / "store", config.data, folds=2)
-    lines = [*describe(scans, SourceOptions("auto", None, None, None)), *describe(out / "store", SourceOptions("auto", None, None, None))]
+    lines = [*describe(scans, DEFAULTS), *describe(out / "store", DEFAULTS)]
     train(out / "store", out / "run", config, fold=0)
     export(out / "run", out / "model.onnx")
     evaluate(out / "store", [out / "run", out / "model.onnx"], out / "results", fold=0, latency_seconds=0.05)

@@ -14,6 +14,7 @@ from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
+from attunet.system.atomic_files import sha256
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -71,6 +72,11 @@ class Store:
     ranges: TrainingRanges
     cases: tuple[Case, ...]
     splits: Splits
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the manifest, which has the hashes of all source files: the name of this store in a lineage."""
+        return sha256(self.path / MANIFEST)
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -159,11 +165,11 @@ class Store:
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
         case, root = self.case(name), Path(source_root or self.source_root)
-        for file, sha256 in case.source_sha256.items():
+        for file, expected in case.source_sha256.items():
             path = root / file
             if not path.exists():
                 raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
-            if content_hash(path) != sha256:
+            if content_hash(path) != expected:
                 raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         images = tuple(root / file for file in case.image_files)
         volume = read_image(images, choices=self.choices)

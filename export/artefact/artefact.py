@@ -59,6 +59,8 @@ class Artefact:
         num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
         license: of the training data.
         parent: name and sha256 of the weights that the training started from; None for fresh weights.
+        store_sha256: of the manifest of the store that it was trained on; None if unknown.
+        checkpoint_sha256: of the manifest of each member's checkpoint.
         dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
             "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is in neither label map.
         tools: package name -> version at export.
@@ -79,6 +81,8 @@ class Artefact:
     num_members: int = 1
     license: str | None = None
     parent: dict[str, str] | None = None
+    store_sha256: str | None = None
+    checkpoint_sha256: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     dice_at_export: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
@@ -116,6 +120,8 @@ class Artefact:
                 "num_members": self.num_members,
                 "license": self.license,
                 "parent": self.parent,
+                "store_sha256": self.store_sha256,
+                "checkpoint_sha256": list(self.checkpoint_sha256),
             },
             "config": self.config,
             "dice_at_export": self.dice_at_export,
@@ -158,6 +164,8 @@ class Artefact:
             num_members=training.whole("num_members"),
             license=training.get("license", Rule(str, null=True)),
             parent=training.texts("parent") if training.data.get("parent") is not None else None,
+            store_sha256=training.text("store_sha256") if training.data.get("store_sha256") is not None else None,
+            checkpoint_sha256=tuple(training.text_list("checkpoint_sha256")) if "checkpoint_sha256" in training.data else (),
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),

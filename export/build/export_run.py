@@ -158,6 +158,8 @@ def _metadata(
         training_cases=dict(run.training_cases),
         fold=run.fold,
         parent={"name": run.state.lineage.parent, "sha256": run.state.lineage.sha256} if run.state.lineage else None,
+        store_sha256=run.state.store_sha256,
+        checkpoint_sha256=run.checkpoint_sha256,
         step=run.step,
         num_members=run.num_members,
         license=license or store.manifest.get("license"),

@@ -18,7 +18,8 @@ from corpus import CORPUS, Hostile  # type: ignore[import-not-found]
 
 from attunet.errors import InputError, RunError
 from attunet.export.artefact import card as _card  # noqa: F401  # loaded before the forks
-from attunet.launch.commands.inspect import SourceOptions, describe
+from attunet.launch.commands.inspect import describe
+from attunet.sources.find_cases import DEFAULTS
 
 SECONDS, GIGABYTE = 10, 2**30
 
@@ -32,7 +33,7 @@ def data_bytes() -> int:
 def attack(path: Path) -> tuple[str, str]:
     """Name of what came out, and its text."""
     try:
-        lines = list(describe(path, SourceOptions("auto", None, None, None)))
+        lines = list(describe(path, DEFAULTS))
     except (InputError, RunError) as error:
         return type(error).__name__, str(error)
     return "lines", "\n".join(lines)

@@ -78,6 +78,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         path=path,
         name=f"{first.config.model.name}-ensemble-of-{len(members)}",
         network=EnsembleNetwork([member.network for member in members]).eval(),
+        checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
         state=dataclasses.replace(
             first.state,
             fold=first.fold if len(folds) == 1 else "all",

@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.run_state import RunState
+from attunet.system.atomic_files import MANIFEST, sha256
 from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
@@ -25,6 +26,7 @@ class TrainedRun:
         network: the averaged weights, in eval mode, float32, on the CPU.
         state: the checkpoint's `state.json`.
         num_members: networks in an ensemble.
+        checkpoint_sha256: of the manifest of each member's checkpoint.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class TrainedRun:
     network: SegmentationNetwork
     state: RunState
     num_members: int = 1
+    checkpoint_sha256: tuple[str, ...] = ()
 
     @property
     def config(self) -> ResolvedConfig:
@@ -108,4 +111,6 @@ def load_run(path: str | Path) -> TrainedRun:
     state = checkpoint.state
     network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
     network.load_state_dict(checkpoint.tensors["average"])
-    return TrainedRun(path, checkpoint.path, path.name, network.eval().requires_grad_(False), state)
+    return TrainedRun(
+        path, checkpoint.path, path.name, network.eval().requires_grad_(False), state, 1, (sha256(checkpoint.path / MANIFEST),)
+    )

@@ -42,6 +42,7 @@ class RunState:
         config: the configuration without `auto` in `[model]` and `[optim]`.
         preprocessing, classes, ranges: of the store.
         store: folder of the store.
+        store_sha256: of the store's manifest.
         fold: the fold that is left out; "all" for none.
         training_cases: case name to SHA-256 of its image.
         training_labels: case name to SHA-256 of its labels.
@@ -61,6 +62,7 @@ class RunState:
     classes: Classes
     ranges: TrainingRanges
     store: Path
+    store_sha256: str
     fold: int | Literal["all"]
     training_cases: dict[str, str]
     training_labels: dict[str, str]
@@ -86,6 +88,7 @@ class RunState:
             classes=store.classes,
             ranges=store.ranges,
             store=store.path.resolve(),
+            store_sha256=store.sha256,
             fold=fold,
             training_cases={case: cases[case].image_sha256 for case in training},
             training_labels={case: cases[case].label_sha256 or "" for case in training},
@@ -116,6 +119,7 @@ class RunState:
             classes=Classes.from_json(at.rows("classes")),
             ranges=TrainingRanges.from_json(at.inner("ranges")),
             store=Path(at.text("store", MAX_PATH)),
+            store_sha256=at.text("store_sha256"),
             fold=at.require("fold", lambda v: v == "all" or is_whole(v), 'an integer or "all"'),
             training_cases=at.texts("training_cases"),
             training_labels=at.texts("training_labels"),

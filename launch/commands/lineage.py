@@ -1,0 +1,41 @@
+"""`attunet inspect --lineage`: where a model comes from, by hashes: scans, store, run, artefact."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import load_artefact
+from attunet.system.atomic_files import sha256
+
+
+def describe_lineage(path: Path) -> Iterator[str]:
+    """Lines about the origin of an artefact or a run, the youngest first.
+
+    Raises:
+        InputError: if the path is neither.
+    """
+    if path.suffix == ".onnx":
+        about, _ = load_artefact(path)
+        yield f"artefact    {sha256(path)}  {path.name}, exported with attunet {about.tools.get('attunet', 'of an unknown version')}"
+        yield from _lines(about.checkpoint_sha256, about.step, about.parent, about.store_sha256, about.training_cases)
+    elif (path / "checkpoints").is_dir():
+        from attunet.runs.load_run import load_run
+
+        run = load_run(path)
+        lineage = run.state.lineage
+        parent = {"name": lineage.parent, "sha256": lineage.sha256} if lineage else None
+        yield from _lines(run.checkpoint_sha256, run.step, parent, run.state.store_sha256, run.training_cases)
+    else:
+        raise InputError(f"{path}: --lineage needs an artefact (.onnx) or a run")
+
+
+def _lines(
+    checkpoints: tuple[str, ...], step: int, parent: Mapping[str, str] | None, store: str | None, cases: Mapping[str, str]
+) -> Iterator[str]:
+    for digest in checkpoints:
+        yield f"checkpoint  {digest}  at step {step}"
+    if parent is not None:
+        yield f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
+    yield f"store       {store or 'unknown'}"
+    for case, digest in sorted(cases.items()):
+        yield f"scan        {digest}  {case}"
