@@ -1,0 +1,143 @@
+"""Training with partial labels on generated cases: every organ is drawn in half of the training scans.
+
+`python -m attunet.benchmarks.crossvalidation.partial_labels DIR` trains the same network four times with the same number of steps: with
+all labels, with the marginal loss, with organs that were not drawn taken for background, and on the completely drawn scans alone. Each is
+scored on the same test scans, whose labels are complete. Writes DIR/results.json and prints a table.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from attunet.classes import CHAOS_MR
+from attunet.config import Config, load_config
+from attunet.phantom import write_phantom
+from attunet.preparation.prepare import prepare
+from attunet.runs.run_folder import read_metrics
+from attunet.splits import Splits
+from attunet.store import Store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.system.log_lines import forward_log
+from attunet.training.loop import train
+
+ORGANS = CHAOS_MR.names[1:]
+ARMS = ("all labels", "marginal loss", "not drawn is background", "complete scans alone")
+
+
+def drawn_organs(number: int) -> list[str]:
+    """Organs that are drawn in training scan `number`: every subset in turn, so that each organ is drawn in half of 16 scans."""
+    return [organ for bit, organ in enumerate(ORGANS) if (number % 16) >> bit & 1]
+
+
+def write_sources(folder: Path, num_training: int, num_test: int, seed: int) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Write the sources of the arms.
+
+    Returns:
+        Arm -> folder of its source, and case -> drawn organs for the partially drawn training scans.
+    """
+    full = folder / "all"
+    if not full.exists():
+        write_phantom(full, cases=num_training + num_test, seed=seed)
+    names = sorted(path.name.removesuffix("-src.nii.gz") for path in full.glob("*-src.nii.gz"))
+    drawn = {name: drawn_organs(number) for number, name in enumerate(names[:num_training])}
+    hidden, complete = folder / "hidden", folder / "complete"
+    for target in (hidden, complete):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+    for name in names:
+        organs = drawn.get(name, list(ORGANS))
+        sources = (complete, hidden) if len(organs) == len(ORGANS) else (hidden,)
+        for target in sources:
+            shutil.copy(full / f"{name}-src.nii.gz", target)
+            _hide(full / f"{name}-mask.nii.gz", target / f"{name}-mask.nii.gz", organs)
+    partial = {name: organs for name, organs in drawn.items() if len(organs) < len(ORGANS)}
+    return dict(zip(ARMS, (full, hidden, hidden, complete), strict=True)), partial
+
+
+def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
+    image = nib.Nifti1Image.from_filename(mask)
+    labels = np.asarray(image.dataobj)
+    values = [value for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True) if name in organs]
+    nib.save(nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header), target)
+
+
+def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> dict[str, Any]:
+    """Train and score all arms; returns the content of results.json."""
+    sources, partial = write_sources(folder / "sources", num_training, num_test, seed=0)
+    write_text(folder / "labelled.json", json.dumps(partial))
+    names = sorted(path.name.removesuffix("-src.nii.gz") for path in sources["all labels"].glob("*-src.nii.gz"))
+    rows = []
+    for arm, source in sources.items():
+        store = _prepare(folder, arm, source, config, names[num_training:])
+        for seed in range(seeds):
+            run = folder / "runs" / arm.replace(" ", "-") / f"seed-{seed}"
+            samples = sum(store.case(case).num_slices for case in store.split("all")[0])
+            batch = config.optim.batch_size
+            assert batch != "auto"
+            settings = [f"optim.epochs={(steps - 0.5) * batch / samples}", f"run.seed={seed}", "run.validate_every_epochs=1e6"]
+            train(store.path, run, load_with(config, settings), fold="all", resume="auto")
+            dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
+            rows.append({"arm": arm, "seed": seed, "training_scans": len(store.split("all")[0]), "dice": dice})
+    return {"schema": 1, "environment": environment(), "config": config.to_json(), "steps": steps, "drawn": partial, "results": rows}
+
+
+def load_with(config: Config, settings: Sequence[str]) -> Config:
+    """The configuration with further settings `section.field=value`."""
+    values = config.to_json()
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        section, _, key = name.partition(".")
+        values[section][key] = json.loads(text)
+    return Config.from_json(values)
+
+
+def _prepare(folder: Path, arm: str, source: Path, config: Config, test: Sequence[str]) -> Store:
+    (folder / "splits").mkdir(exist_ok=True)
+    splits = folder / "splits" / f"{arm.replace(' ', '-')}.json"
+    training = sorted({path.name.removesuffix("-src.nii.gz") for path in source.glob("*-src.nii.gz")} - set(test))
+    write_text(splits, json.dumps(Splits((_patients(training),), _patients(test)).to_json()))
+    labelled = folder / "labelled.json" if arm == "marginal loss" else None
+    return prepare(source, folder / "stores" / arm.replace(" ", "-"), config.data, splits_file=splits, labelled_file=labelled)
+
+
+def _patients(cases: Sequence[str]) -> tuple[str, ...]:
+    return tuple(case.partition("-")[0] for case in cases)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Mean Dice of each arm, over seeds and test scans, and of each organ."""
+    lines = []
+    for arm in ARMS:
+        rows = [row for row in results["results"] if row["arm"] == arm]
+        means = [row["dice"]["mean"] for row in rows]
+        organs = ", ".join(f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS)
+        scans = rows[0]["training_scans"]
+        lines.append(f"{arm:26} {scans:3} scans  Dice {np.mean(means):.4f} (seeds {', '.join(f'{m:.4f}' for m in means)}): {organs}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--training", type=int, default=16, help="training scans, a multiple of 16")
+    parser.add_argument("--test", type=int, default=6, help="test scans")
+    parser.add_argument("--steps", type=int, default=1500, help="of each training")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    arguments = parser.parse_args()
+    config = load_config(None, ["optim.batch_size=8", *arguments.settings])
+    with forward_log(print):
+        results = compare(arguments.folder, config, arguments.steps, arguments.training, arguments.test, arguments.seeds)
+    write_text(arguments.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
