@@ -7,7 +7,7 @@ from typing import Any
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, Fields, Rule
 
-IGNORE_LABEL = 255  # in a store's label.npy: a pixel that no loss and no metric counts
+IGNORE_LABEL = 255  # index in a store's label.npy of pixels that no loss and no metric counts
 
 # Distinguishable on grey and for the common colour-vision deficiencies (Okabe & Ito 2008); background is black.
 PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
@@ -15,9 +15,14 @@ PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes in index order, background first; the store, the networks and the metrics speak of indices.
+    """Classes in index order, background first. Stores, networks and metrics use the indices.
 
-    values: the label value of each class in the user's own files, and in the predictions that are written.
+    Args:
+        names: unique names.
+        values: the label value of each class in the user's own files and in label maps that are written.
+
+    Raises:
+        InputError: names or values that are not unique, or too many classes.
     """
 
     names: tuple[str, ...]

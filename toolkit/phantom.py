@@ -1,8 +1,8 @@
-"""Generated abdominal MR cases with known labels: for the demo, for tests, and for a look at the toolkit without patients' data.
+"""Generated abdominal MR cases with known labels: for the demo, for tests, and for trying the toolkit without patients' data.
 
 Anatomy is drawn from implicit surfaces in a body frame in mm (x to the patient's left, y to anterior, z to superior), bent by a smooth
 deformation, and sampled on the case's own, sometimes oblique, grid. Brightness overlaps between organs and varies by case; bowel, stomach,
-vessels and muscles are as bright as organs. So a network has to learn where an organ lies and what it looks like, and neither is enough.
+vessels and muscles are as bright as organs. So a network has to learn both the position and the appearance of an organ.
 """
 
 import logging
@@ -31,7 +31,13 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """image: `(X, Y, Z)` int16; labels: `(X, Y, Z)` uint8, values of `attunet.classes.CHAOS_MR`; affine: voxel to mm in RAS+, axes LAS."""
+    """A generated case.
+
+    Args:
+        image: int16 `(X, Y, Z)`.
+        labels: uint8 `(X, Y, Z)`, values of `attunet.classes.CHAOS_MR`.
+        affine: `(4, 4)`, voxel index to mm in RAS+; the axes run to left, anterior and superior.
+    """
 
     image: np.ndarray
     labels: np.ndarray
@@ -39,10 +45,16 @@ class PhantomCase:
 
 
 def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> None:
-    """Write `cases` pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz` into the new folder `out`; the same bytes each time.
+    """Write pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz`, the same bytes each time; the folder is renamed when it is whole.
 
-    Built in `out.partial` and renamed when whole. reduce: divides the pixels in plane (and multiplies their size), for quick tests.
-    Raises InputError if `out` holds anything.
+    Args:
+        out: a new or an empty folder.
+        cases: number of pairs.
+        seed: of the anatomy.
+        reduce: divides the pixels in plane and multiplies their size, for quick tests.
+
+    Raises:
+        InputError: `out` holds anything, or `cases` is below 1.
     """
     if cases < 1:
         raise InputError(f"phantom: the number of cases must be at least 1, got {cases}")
@@ -64,7 +76,7 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> N
 
 
 def generate_case(seed: int, index: int, *, reduce: int = 1) -> PhantomCase:
-    """Case `index` of the series `seed`: a function of these two (and of `reduce`) alone."""
+    """Case number `index` of the series `seed`, which depends on these arguments alone."""
     rng = np.random.default_rng([seed, index])
     canvas = Canvas.blank(rng, reduce)
     body = Body.random(rng)

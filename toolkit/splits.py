@@ -1,4 +1,4 @@
-"""Folds by patient, never by slice: dealt by a hash of the patient, or a user's own file."""
+"""Folds by patient, never by slice: dealt by a hash of the patient, or read from a user's file."""
 
 import hashlib
 from collections import Counter
@@ -15,14 +15,20 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Splits:
-    """folds: the patients that each fold leaves out of training; test: patients that no fold trains on or validates with."""
+    """Folds and test set.
+
+    Args:
+        folds: for each fold, the patients that it leaves out of training.
+        test: patients that no fold trains on or validates with.
+        seed: of the order in which patients were dealt.
+    """
 
     folds: tuple[tuple[str, ...], ...]
     test: tuple[str, ...] = ()
     seed: int = 0
 
     def places(self) -> dict[str, int]:
-        """Of every patient, the number of its fold; -1 for the test set."""
+        """Patient -> number of its fold; -1 for the test set."""
         return {patient: place for place, group in enumerate((self.test, *self.folds), -1) for patient in group}
 
     def to_json(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store; `open_store` makes it."""
+    """An opened store, see `open_store`."""
 
     path: Path
     manifest: dict[str, Any]
@@ -102,7 +102,7 @@ class Store:
         return dict(self.manifest["choices"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
-        """Of the voxels of `image` and `label`, along `(Z, H, W)`: in mm, or in pixels where the source has no physical spacing."""
+        """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels if the source has no physical spacing."""
         case = self.case(name)
         native = oriented_spacing(case.spacing, orientation_transform(case.affine, self.spec.orientation))
         columns, rows = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
@@ -114,10 +114,10 @@ class Store:
         return len(self.splits.folds)
 
     def case(self, name: str) -> Case:
-        found = self._by_name.get(name)
-        if found is None:
+        case = self._by_name.get(name)
+        if case is None:
             raise InputError(f"{self.path}: has no case {name!r}")
-        return found
+        return case
 
     @cached_property
     def _by_name(self) -> dict[str, Case]:

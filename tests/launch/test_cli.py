@@ -52,7 +52,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("train STORE out --fold 9", "fold: must be 0 to 2 or all"),
         ("train STORE out --fold -1", "must be the number of a fold or all"),
         ("train STORE out --fold 0 --resume --set run.mixed_precision=no", "--resume needs a checkpoint"),
-        ("train STORE out --fold 0 --set data.size=96", "[data] is settled when the store is made"),
+        ("train STORE out --fold 0 --set data.size=96", "[data] is resolved when the store is made"),
         ("train STORE out --fold 0 --set optim.lr=fast", "optim.lr: must be a number"),
         ("train STORE out --fold 0 --init empty --set run.mixed_precision=no", "empty"),
         ("export empty out.onnx", "empty: is not a run"),

@@ -163,7 +163,7 @@ def _words(c: PairedComparison) -> str:
         return f"{seen} {figures}. The data show that {better} is better than {worse} on patients like these, with these trainings."
     if outside:
         floor = f" With {people} the test cannot go below {c.smallest_p_value:.3g}." if c.smallest_p_value >= 0.05 else ""
-        return f"{seen} {figures}. The data do not settle it: the interval leaves out zero, but chance alone could do this.{floor}"
+        return f"{seen} {figures}. The data do not decide it: the interval leaves out zero, but chance alone could do this.{floor}"
     reach = max(abs(low), abs(high))
     return (
         f"{seen} {figures}. The data do not show a difference; nor do they show that there is none: "

@@ -28,7 +28,7 @@ def training_config(config_name: str | None, settings: tuple[str, ...], model: s
     """The configuration that the options name; `[data]` cannot be set here."""
     for setting in settings:
         if setting.strip().startswith("data."):
-            raise InputError(f"--set: [data] is settled when the store is made (attunet prepare --set ...), got {setting!r}")
+            raise InputError(f"--set: [data] is resolved when the store is made (attunet prepare --set ...), got {setting!r}")
     config = read_config(config_name, settings)
     if model is not None:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))

@@ -27,7 +27,7 @@ GPU_FIELDS = {  # nvidia-smi's names: ours
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the software as JSON values. torch is asked only if the process has imported it already."""
+    """The machine and the software as JSON values; torch's threads only if the process has imported torch already."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,7 @@
-"""A function over many cases: in order, over processes where there are many, each holding one case at a time."""
+"""A function mapped over many cases: in order, and in processes if there are many, each of which holds one case at a time.
+
+concurrent.futures alone would submit all tasks at once and leave workers of a killed parent behind.
+"""
 
 import multiprocessing
 import os
@@ -9,20 +12,25 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-FEWEST_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
-AHEAD = 8  # tasks per process that are handed out before the first result is taken
+MIN_TASKS_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
+AHEAD = 8  # tasks per process that are submitted before the first result is taken, which limits the memory
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-    """The results in the order of the tasks; the first error, in that order, ends the work.
+    """Map a function over tasks; results do not depend on the number of processes.
 
-    function: importable by name. Results do not depend on the number of processes.
+    Args:
+        function: importable by name.
+        tasks: its arguments.
+
+    Yields:
+        The results in the order of the tasks. The first error, in that order, is raised and ends the work.
     """
-    workers = min(usable_cores(), len(tasks) // (FEWEST_FOR_PROCESSES // 2))
-    if len(tasks) < FEWEST_FOR_PROCESSES or workers < 2:
+    workers = min(usable_cores(), len(tasks) // (MIN_TASKS_FOR_PROCESSES // 2))
+    if len(tasks) < MIN_TASKS_FOR_PROCESSES or workers < 2:
         yield from map(function, tasks)
         return
     executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
@@ -30,7 +38,7 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
     try:
         for task in tasks:
             waiting.append(executor.submit(function, task))
-            if len(waiting) > AHEAD * workers:  # so that memory does not grow with the number of cases
+            if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -44,7 +52,7 @@ def usable_cores() -> int:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot stop its workers, so they watch it."""
+    """End this worker when its parent ends: a killed parent cannot stop its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

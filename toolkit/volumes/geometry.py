@@ -1,4 +1,7 @@
-"""Array geometry: orientation, in-plane resampling, windows. One resize function serves images, labels and logits."""
+"""Array geometry: orientation, in-plane resampling, windows. One resize function serves images, labels and logits.
+
+NumPy and SciPy alone, because a deployment has no torch; scipy.ndimage.zoom does not filter before it reduces.
+"""
 
 from functools import lru_cache
 
@@ -166,9 +169,10 @@ def window_offset(array_shape: tuple[int, ...], shape: tuple[int, int]) -> tuple
 
 
 def round_up(n: int, multiple: int) -> int:
+    """The next multiple that is at least `n`."""
     return -(-n // multiple) * multiple
 
 
 def resampled_length(n: int, spacing: float, target: float | None) -> int:
-    """Pixels that `n` pixels of `spacing` become at `target` (None: they stay), at least 1."""
+    """Number of pixels after resampling `n` pixels of `spacing` to `target` (None: unchanged), at least 1."""
     return n if target is None else max(1, round(n * spacing / target))

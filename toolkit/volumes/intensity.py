@@ -7,14 +7,21 @@ import numpy as np
 from attunet.errors import InputError
 from attunet.volumes.spec import PreprocessSpec
 
-HISTOGRAM_BYTES = 2  # integers of up to so many bytes are counted: 65,536 values at most
+HISTOGRAM_BYTES = 2  # integers of up to this size are counted in a histogram of at most 65,536 values
 
 
 def clipped_statistics(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The two percentiles of all voxels, as `np.percentile` gives them, and mean and deviation of the voxels clipped to them.
+    """Clip bounds of a channel, and its statistics within them.
 
-    channel: finite numbers, its first axis the slices. Integers of scanners (16 bits) are counted slice by slice, which takes a fifth of
-    the time and no memory worth mentioning; the order of voxels makes no difference then.
+    Integers of scanners (16 bits) are counted slice by slice, which takes a fifth of the time of `np.percentile` and little memory; the
+    order of voxels makes no difference then.
+
+    Args:
+        channel: finite numbers, the slices along the first axis.
+        percentiles: lower and upper percentile.
+
+    Returns:
+        Both percentiles of all voxels, as `np.percentile` gives them, and mean and standard deviation of the voxels clipped to them.
     """
     if channel.dtype.kind in "iu" and channel.dtype.itemsize <= HISTOGRAM_BYTES:
         return _counted(channel, percentiles)
@@ -24,11 +31,11 @@ def clipped_statistics(channel: np.ndarray, percentiles: tuple[float, float]) ->
 
 
 def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
-    least, greatest = int(channel.min()), int(channel.max())
-    counts = np.zeros(greatest - least + 1, dtype=np.int64)
+    lowest, highest = int(channel.min()), int(channel.max())
+    counts = np.zeros(highest - lowest + 1, dtype=np.int64)
     for part in channel:
-        counts += np.bincount(part.ravel().astype(np.intp) - least, minlength=len(counts))
-    values = np.arange(least, greatest + 1, dtype=np.float64)
+        counts += np.bincount(part.ravel().astype(np.intp) - lowest, minlength=len(counts))
+    values = np.arange(lowest, highest + 1, dtype=np.float64)
     low, high = (_percentile(values, counts, p) for p in percentiles)
     clipped, total = np.clip(values, low, high), int(counts.sum())
     mean = float(np.dot(clipped, counts)) / total
@@ -36,7 +43,7 @@ def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[flo
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> float:
-    """Linear between the two ranks next to it, rounded as NumPy rounds."""
+    """Percentile of counted values, linear between the two nearest ranks, rounded as NumPy rounds."""
     up_to = np.cumsum(counts)
     rank = (int(up_to[-1]) - 1) * (percentile / 100)
     below = int(rank)
@@ -61,7 +68,7 @@ class ChannelStatistics:
 
 
 def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
-    """Intensity scaling of one channel (any shape) by the rule that `spec.normalization` names; every voxel must be finite."""
+    """Intensity scaling of one channel of any shape, by `spec.normalization`. Raises InputError for voxels that are not finite."""
     if np.issubdtype(channel.dtype, np.floating) and (bad := int(channel.size - np.isfinite(channel).sum())):
         raise InputError(f"volume: voxels must be finite numbers, {bad} of {channel.size} are NaN or infinite")
     if spec.normalization == "ct":

@@ -15,10 +15,10 @@ __all__ = ["Network", "check_megapixels", "predict_prepared", "predict_volume"]
 # float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
 Network = Callable[[np.ndarray], np.ndarray]
 
-MAX_BATCH_PIXELS = 8 * 512 * 512  # of one channel
-MAX_PIXELS = 2048 * 2048  # a slice up to this is run whole
+MAX_BATCH_PIXELS = 8 * 512 * 512  # pixels of a batch, in one channel
+MAX_PIXELS = 2048 * 2048  # larger slices are run in tiles
 TILE, OVERLAP = 1024, 256  # multiples of 16
-MAX_MEGAPIXELS = 512  # of a volume on the network's grid: about 2,000 slices of 512 × 512
+MAX_MEGAPIXELS = 512  # pixels of a volume on the network's grid, in millions: about 2,000 slices of 512 × 512
 MAX_GROWTH = 4  # a scan of 1 mm at a network's 0.5 mm
 SLICES_AT_ONCE = 32  # memory holds the features of one slice at least, so that a slice is bounded too
 
@@ -26,12 +26,27 @@ SLICES_AT_ONCE = 32  # memory holds the features of one slice at least, so that 
 def predict_volume(
     network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, postprocessing: Postprocessing = UNTOUCHED
 ) -> np.ndarray:
-    """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+    """Segment a volume. Besides the volume and its label map, memory holds one batch at a time, for any number of slices.
 
-    network: any function from slices to logits, with height and width multiples of 16 as it gets them.
-    postprocessing: how the label map is finished.
-    Beyond the volume and its label map, memory holds one batch at a time, however many slices there are.
-    Raises what `VolumeSlices` raises, and RunError for logits that are not finite.
+    Args:
+        network: any function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`; H and W are multiples of 16.
+        volume: the scan.
+        spec: the preprocessing.
+        batch_size: slices at a time; fewer where they are large.
+        postprocessing: of the label map.
+
+    Returns:
+        Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+    Raises:
+        InputError: as `VolumeSlices` does.
+        RunError: logits that are not finite.
+
+    Example:
+        >>> spec = PreprocessSpec("LPS", 2, spacing_mm=None, size=(32, 32), normalization="none")
+        >>> volume = Volume(np.ones((1, 20, 20, 5), np.float32), np.diag([-1.0, -1.0, 4.0, 1.0]))
+        >>> predict_volume(lambda slices: np.concatenate([0.5 - slices, slices - 0.5], axis=1), volume, spec).mean()
+        np.float64(1.0)
     """
     prepared = VolumeSlices(volume, spec)
     return predict_prepared(network, prepared, spec, batch_size=batch_size, postprocessing=postprocessing)
@@ -45,9 +60,9 @@ def predict_prepared(
     batch_size: int = 8,
     postprocessing: Postprocessing = UNTOUCHED,
 ) -> np.ndarray:
-    """The second half of `predict_volume`, for a volume that `preprocess` has prepared already, or one that prepares itself by and by.
+    """Segment prepared slices; arguments, result and errors are as for `predict_volume`.
 
-    Batches get smaller where slices are large, and slices beyond `MAX_PIXELS` are run in tiles.
+    Batches are smaller where slices are large, and slices of more than `MAX_PIXELS` are run in tiles.
     """
     grid = prepared.grid
     run = tiled(network)

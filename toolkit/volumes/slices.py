@@ -1,4 +1,4 @@
-"""From a volume to network input, and from logits back to labels on the volume's own grid: one code path for training and prediction."""
+"""Network input of a volume, and labels on the volume's own grid from logits: one code path for training and prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,17 +24,22 @@ from attunet.volumes.intensity import channel_statistics, normalize
 from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 from attunet.volumes.volume import Volume
 
-GREY, COLOUR = 1, 3  # channels of pictures
-MAX_SIDE = 16384  # pixels of a resampled slice; beyond it the spacing is wrong
+GREY, COLOUR = 1, 3  # numbers of channels of pictures
+MAX_SIDE = 16384  # pixels along a resampled slice; more of them mean a wrong spacing
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The way back from prepared slices to the native grid.
+    """Geometry of prepared slices, from which labels go back to the native grid.
 
-    native_shape: `(X, Y, Z)`; native_spacing: of its voxels in mm; transform and slice_axis: how it was cut into slices;
-    plane_shape: `(rows, columns)` of a native slice; resampled_shape: the same after resampling; window: the padded (or cropped) slice;
-    offset: where the resampled slice starts in it.
+    Args:
+        native_shape: `(X, Y, Z)` of the volume.
+        native_spacing: voxel size along these axes.
+        transform, slice_axis: permutation, flips and axis by which the volume was cut into slices.
+        plane_shape: `(rows, columns)` of a native slice.
+        resampled_shape: the same after resampling.
+        window: `(H, W)` of the padded or cropped slice.
+        offset: row and column of the window at which the resampled slice starts; negative where it is cropped.
     """
 
     native_shape: tuple[int, int, int]
@@ -52,7 +57,10 @@ class Grid:
 
 
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
-    """The grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least `spec.size`, nothing cropped."""
+    """Grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least to `spec.size`, nothing cropped.
+
+    Raises InputError for slices beyond `MAX_SIDE`.
+    """
     transform = orientation_transform(volume.affine, spec.orientation)
     shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
     for length, (axis, _) in zip(volume.shape, transform, strict=True):
@@ -65,7 +73,7 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
             f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
             f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
         )
-    # At least the training window: a network has learnt where it is from the padding too.
+    # At least the training window: networks learn positions from the padding too.
     window = (max(round_up(resampled[0], MULTIPLE), spec.size[0]), max(round_up(resampled[1], MULTIPLE), spec.size[1]))
     return Grid(
         native_shape=volume.shape,
@@ -80,7 +88,7 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
 
 
 def as_colour(volume: Volume, num_channels: int) -> Volume:
-    """A grey picture as one of three equal channels, where colour is asked for: sets of photographs mix them. Anything else as it is."""
+    """A grey picture as three equal channels where a network takes colour, because sets of photographs mix both; others unchanged."""
     if volume.unit != "pixel" or (len(volume.data), num_channels) != (GREY, COLOUR):
         return volume
     return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
@@ -164,7 +172,7 @@ def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, cont
 
 
 def restore_scores(scores: np.ndarray, grid: Grid) -> np.ndarray:
-    """Scores `(n, K, H, W)` on prepared slices, interpolated to float32 `(n, K, rows, columns)` of the native slices."""
+    """Scores `(n, K, H, W)` on prepared slices, interpolated to the native slices: float32 `(n, K, rows, columns)`."""
     inside = place(scores, grid.resampled_shape, (-grid.offset[0], -grid.offset[1]), 0)
     return resize_linear(inside, grid.plane_shape)
 

@@ -71,7 +71,7 @@ def test_no_difference_is_not_sold_as_one_nor_as_equality() -> None:
 def test_five_patients_cannot_settle_it_by_the_test() -> None:
     comparison = compare_paired(scores(np.full(5, 0.8)), scores(np.linspace(0.81, 0.85, 5)), PATIENTS, names=("a", "b"))
     assert comparison.p_value == comparison.smallest_p_value == 1 / 16
-    assert "do not settle it" in comparison.words
+    assert "do not decide it" in comparison.words
     assert "cannot go below 0.0625" in comparison.words
 
 
