@@ -186,7 +186,7 @@ def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadat
         ({"classes": [{"name": "a", "value": 0}, {"name": "a", "value": 1}]}, "classes"),
         ({"classes": "liver"}, "classes"),
         ({"preprocessing": {}}, "preprocessing"),
-        ({"input": {"height": 100, "width": None}}, "height"),
+        ({"input": {"name": "slices", "height": 100, "width": None}}, "height"),
         ({"outputs": [{"name": "labels"}]}, "outputs"),
         ({"training": []}, "training"),
         ({"num_parameters": -1}, "num_parameters"),
