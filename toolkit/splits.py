@@ -47,7 +47,7 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
 
     Example:
         >>> deal_folds(["a", "b", "c"], 2, seed=0, together=[("a", "b")]).folds
-        (('c',), ('a', 'b'))
+        (('a', 'b'), ('c',))
     """
     ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
     group_of = {patient: {patient} for patient in ordered}
