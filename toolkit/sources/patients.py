@@ -12,6 +12,9 @@ from attunet.sources.case_files import CaseFiles, Source
 # The end of a name that tells slices, frames, visits and sides of one patient apart: `_slice_07`, `-frame12`, `_visit2`, `_left`, `L`.
 _WORDS = "slice|sl|frame|fr|phase|time|tp|t|visit|session|ses|scan|series|img|image|z"
 _PART = re.compile(rf"(?:[_\-. ](?:{_WORDS})[_\-. ]?\d+|[_\-. ](?:left|right|l|r|od|os)|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
+_PORTION = re.compile(
+    r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$", re.IGNORECASE
+)  # folders of many patients
 _NUMBER = re.compile(r"[_\-. ]\d+$")  # says something only behind a name that has a number of its own: `BraTS-GLI-00001-000`
 
 
@@ -25,7 +28,7 @@ def with_patients_of_names(source: Source) -> Source:
         return source
     for reading, patients in (
         ("names that differ in a slice, frame, visit or side alone are", {c.case: _stem(c.case, _PART) for c in source.cases}),
-        ("names that differ in the last number alone are", {c.case: _stem(c.case, _NUMBER) for c in source.cases}),
+        ("names that differ in the last number alone are", {c.case: _without_number(source.root, c) for c in source.cases}),
         ("cases in one folder are", {c.case: _folder(source.root, c) for c in source.cases}),
     ):
         numbers = Counter(patients.values())
@@ -71,8 +74,16 @@ def _stem(name: str, ending: re.Pattern[str]) -> str:
     return stem
 
 
+def _without_number(root: Path, case: CaseFiles) -> str:
+    """The name without the number at its end, where a number is left that is not the folder's."""
+    folder = "_".join(case.images[0].parent.relative_to(root).parts) + "_"
+    own = case.case.removeprefix(folder)
+    stem = _stem(own, _NUMBER)
+    return case.case if stem == own else case.case.removesuffix(own) + stem
+
+
 def _folder(root: Path, case: CaseFiles) -> str:
     """The folder of a case's image below the source, where its name has a number as folders of patients have; otherwise the case."""
     image = case.images[0]
     parent = image.parent
-    return parent.name if parent != root and re.search(r"\d", parent.name) else case.case
+    return parent.name if parent != root and re.search(r"\d", parent.name) and not _PORTION.search(parent.name) else case.case

@@ -148,14 +148,14 @@ def btcv(made: SimpleNamespace, root: Path, _: object) -> Made:
 def lits_mirror(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> dict[str, str]:
         part = f"volume_pt{i // 2 + 1}"
-        return {"case": f"{part}_volume-{i}", "a": f"{part}/volume-{i}.nii", "label": f"segmentations/segmentation-{i}.nii"}
+        return {"case": f"volume-{i}", "a": f"{part}/volume-{i}.nii", "label": f"segmentations/segmentation-{i}.nii"}
 
     return Made(scans(made, root, names), 3)
 
 
 def lits(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> dict[str, str]:
-        top = "Training Batch 1"
+        top = f"Training Batch {1 + i // 2}"
         return {"case": f"{top}_volume-{i}", "a": f"{top}/volume-{i}.nii", "label": f"{top}/segmentation-{i}.nii"}
 
     return Made(scans(made, root, names), 3)

@@ -15,8 +15,9 @@ def find_anywhere(root: Path, files: list[Path]) -> Source | None:
     matched = match_masks(images, masks) if masks and images else None
     if matched is None:
         return None
+    unique = len({Path(stem).name for stem in images}) == len(images)
+    names = {stem: Path(stem).name if unique else flat(Path(stem)) for stem in sorted(images)}
     cases = tuple(
-        CaseFiles(flat(Path(stem)), flat(Path(stem)), (readable[stem],), tuple(readable[mask] for mask in matched.get(stem, [])))
-        for stem in sorted(images)
+        CaseFiles(name, name, (readable[stem],), tuple(readable[mask] for mask in matched.get(stem, []))) for stem, name in names.items()
     )
     return Source(root, "anywhere", f"{len(masks)} masks have the name of an image", (), cases)
