@@ -147,7 +147,7 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str], w
     finally:
         onnxruntime.set_default_logger_severity(WARNINGS)
     if session.get_providers()[0] != name:
-        _check_libraries(provider)
+        check_libraries(provider)
         raise RunError(f"provider: {provider} did not load; ONNX Runtime offers {', '.join(session.get_providers())} here")
     return session
 
