@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import HeldOut
-from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, save_attention, save_case
+from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, limit_images, save_attention, save_case
 from attunet.errors import InputError
 from attunet.runs.run_model import open_run
 from attunet.store import Store
@@ -29,16 +29,19 @@ def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *,
     for run in held.values():
         for case, scores in run.scores[store.preprocessing.postprocessing.words].items():
             means.setdefault(case, []).append(float(np.mean(np.nan_to_num(list(scores["dice"].values())))))
-    worst = sorted(means, key=lambda case: np.mean(means[case]))[:ATTENTION_CASES]
+    worst_first = sorted(means, key=lambda case: np.mean(means[case]))
+    worst = worst_first[:ATTENTION_CASES]
     first_seed = min(seed for _, _, seed, _ in held)
     try:
         for case in means:
             volume, truth = store.read_source(case, source)
             assert truth is not None, case
             save_case(out / FOLDER / case, volume, truth, store.spec)
+        limit_images(out / FOLDER, worst_first)
         for (_, _, seed, fold), run in held.items():
             if seed == first_seed:
-                _keep_attention(run.run, store, [case for case in worst if case in store.split(fold)[1]], device, source)
+                held_out = store.split(fold)[1]
+                _keep_attention(run.run, store, [case for case in worst if case in held_out], device, source)
     except InputError as error:
         logger.warning(f"no images for the report: {error}")
 

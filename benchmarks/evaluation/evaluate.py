@@ -20,7 +20,7 @@ from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.plots import draw_evaluation
 from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import markdown
-from attunet.benchmarks.evaluation.saved_cases import new_cases, save_attention, save_case, save_prediction
+from attunet.benchmarks.evaluation.saved_cases import limit_images, new_cases, save_attention, save_case, save_prediction
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
@@ -106,7 +106,7 @@ def evaluate_loaded(
         raise InputError(f"{out}: must be a folder, or nothing yet")
     with new_cases(out) as kept:
         by_model, predictions = _evaluate_cases(loaded, opened, cases, source, kept)
-        _keep_attention(loaded, by_model, opened, source, kept)
+        _keep_worst(loaded, by_model, opened, source, kept)
     make_folder(out)
     timings = time_networks(loaded, seconds, batch_sizes)
     rows = [_row(one, score_row(scored, opened.classes), times) for one, scored, times in zip(loaded, by_model, timings, strict=True)]
@@ -184,12 +184,14 @@ def _evaluate_cases(
     return results, predictions
 
 
-def _keep_attention(
+def _keep_worst(
     models: Sequence[EvaluatedModel], by_model: Sequence[Sequence[CaseResult]], store: Store, source: Path | None, kept: Path
 ) -> None:
-    """Saves the attention maps of the worst cases, which a report shows first."""
+    """Saves the attention maps of the worst cases, which a report shows first, and limits the size of the images."""
     means = {results[0].case: np.mean([np.nan_to_num(r.metrics.dice).mean() for r in results]) for results in zip(*by_model, strict=True)}
-    for name in sorted(means, key=lambda case: float(means[case]))[:ATTENTION_CASES]:
+    worst_first = sorted(means, key=lambda case: float(means[case]))
+    limit_images(kept, worst_first)
+    for name in worst_first[:ATTENTION_CASES]:
         volume, _ = store.read_source(name, source)
         for index, one in enumerate(models):
             if one.model.num_gates:

@@ -1,12 +1,13 @@
 """Images and label maps of evaluated cases, kept beside the scores so that a report can show them.
 
-A case is a folder `cases/NAME`: `image.npz` with the scan in 8 bits and the truth, and for each model `prediction-N.npz` and, where they
-were asked for, `attention-N.npz`. All arrays are in viewing axes: X to the patient's left or right as RAS has it, without the scan's
-place in the room; pictures have row 0 at the top, so Y runs up.
+A case is a folder `cases/NAME`: `image.npz` with the scan in 8 bits and the truth, for each model `prediction-N.npz` and,
+for the worst cases, `attention-N.npz`. All arrays are in viewing axes: of scans RAS, without their place in the room;
+of pictures X along a row and Y from the bottom up.
 """
 
+import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,16 @@ from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "cases"
 IMAGE = "image.npz"
 HELD_OUT = "held_out"  # folder of a cross-validation's run with the label maps of the cases that it left out, CASE.npz
 PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
 PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
 ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed
+MAX_SIDE = 2048  # voxels, what WebGL 2 promises for a side of a volume; of larger ones every second, third, ... is kept
+MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,20 @@ def new_cases(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_IMAGES_MB) -> None:
+    """Deletes the images of the best cases where all of them together are larger than `max_mb`. worst_first: names of the cases."""
+    images = [folder / case / IMAGE for case in worst_first]
+    total, dropped = 0.0, 0
+    for image in images:
+        total += image.stat().st_size / 1e6
+        if total > max_mb:
+            image.unlink()
+            dropped += 1
+    if dropped:
+        kept = len(images) - dropped
+        logger.info(f"images of the {kept} worst of {len(images)} cases are kept for the report: all would be over {max_mb:g} MB")
+
+
 def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec) -> None:
     """Writes `image.npz` of one case. truth: class indices `(X, Y, Z)` on the volume's grid."""
     transform = viewing_transform(volume, spec)
@@ -69,10 +88,10 @@ def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessS
     low, high = _range(channels, volume, spec)
     scaled = np.clip((channels.astype(np.float32) - low) * (255 / max(high - low, 1e-12)), 0, 255)
     arrays = {
-        "image": orient(np.rint(scaled).astype(np.uint8), transform),
-        "truth": orient(truth.astype(np.uint8), transform),
+        "image": _thinned(orient(np.rint(scaled).astype(np.uint8), transform)),
+        "truth": _thinned(orient(truth.astype(np.uint8), transform)),
         "range": np.array([low, high]),
-        "spacing": np.array(oriented_spacing(volume.spacing, transform)),
+        "spacing": np.array(oriented_spacing(volume.spacing, transform)) * _steps(orient(truth, transform)),
         "unit": np.array(volume.unit),
         "slice_axis": np.array(spec.slice_axis),
         "oriented": np.array(spec.orientation is not None),
@@ -82,7 +101,7 @@ def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessS
 
 def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: PreprocessSpec) -> None:
     """prediction: class indices `(X, Y, Z)` on the volume's grid."""
-    _write(path, {"prediction": orient(prediction.astype(np.uint8), viewing_transform(volume, spec))})
+    _write(path, {"prediction": _thinned(orient(prediction.astype(np.uint8), viewing_transform(volume, spec)))})
 
 
 def save_attention(path: Path, model: Model, volume: Volume) -> None:
@@ -132,6 +151,17 @@ def _range(channels: np.ndarray, volume: Volume, spec: PreprocessSpec) -> tuple[
         return 0.0, 255.0
     low, high = (float(v) for v in np.percentile(channels, PERCENTILES))
     return low, max(high, low + 1e-6)
+
+
+def _steps(array: np.ndarray) -> tuple[int, int, int]:
+    """Every how many voxels along each spatial axis are kept."""
+    x, y, z = (-(-side // MAX_SIDE) for side in array.shape[-3:])
+    return x, y, z
+
+
+def _thinned(array: np.ndarray) -> np.ndarray:
+    x, y, z = _steps(array)
+    return array[..., ::x, ::y, ::z]
 
 
 def _coarse(gate: np.ndarray, slice_axis: int) -> np.ndarray:
