@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CASES = "worst:3"
 STYLES = ("report.css", "cases.css")
-SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "browser.js")
+SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "browser.js", "start.js")
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, *, cases: str = DEFAULT_CASES) -> Path:

@@ -12,16 +12,19 @@ const scheme = {
   get dark() {
     return (document.documentElement.dataset.theme || (this.system.matches ? "dark" : "light")) === "dark";
   },
+  label() {
+    byId("theme").textContent = this.dark ? "Light" : "Dark";
+  },
   set(theme) {
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
-    byId("theme").setAttribute("aria-pressed", String(this.dark));
+    this.label();
     this.listeners.forEach((listener) => listener());
   },
 };
 byId("theme").addEventListener("click", () => scheme.set(scheme.dark ? "light" : "dark"));
 scheme.system.addEventListener("change", () => scheme.set(document.documentElement.dataset.theme));
-byId("theme").setAttribute("aria-pressed", String(scheme.dark));
+scheme.label();
 
 // Paper is white, and shows what is folded away.
 let beforePrint = null;

@@ -132,8 +132,9 @@ class Viewer {
 
   async attentionFile({ map }) {
     const bytes = await this.load(map.id);
-    const file = nifti(bytes, { shape: map.shape, extent: this.extent, range: [0, 1] });
-    return { file, low: map.low / 255, high: map.high / 255 };
+    // From 1, since NiiVue shows nothing of what is at the lower end.
+    const scaled = bytes.map((value) => 1 + 254 * Math.max(0, Math.min(1, (value - map.low) / (map.high - map.low))));
+    return { file: nifti(scaled, { shape: map.shape, extent: this.extent }), low: 0, high: 255 };
   }
 
   // The value of an attention map under the crosshair, 0 to 1.

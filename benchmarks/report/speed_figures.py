@@ -1,0 +1,95 @@
+"""Charts of speed and training: the Pareto front, where the time goes, curves, time to accuracy."""
+
+from attunet.benchmarks.report.chart import SYMBOLS, Figure, chart, plain
+from attunet.benchmarks.report.contents import Contents
+from attunet.metrics.pareto import pareto_front
+
+PARTS = ("read", "prepare", "network", "finish", "write")
+
+
+def pareto(contents: Contents) -> Figure | None:
+    timed = {m.label: m for m in contents.models if m.speed and m.scores["dice"]["mean"] is not None}
+    if not timed:
+        return None
+    points = {label: (m.speed["latency_ms"]["batch"]["1"]["p50"], m.scores["dice"]["mean"]) for label, m in timed.items()}
+    front = pareto_front(points)
+    line = {"dash": "dot", "color": "@text", "width": 1.5}
+    dotted = {"x": [points[n][0] for n in front], "y": [points[n][1] for n in front], "line": line, "name": "Pareto front"}
+    data: list[Figure] = [{**dotted, "type": "scatter", "mode": "lines", "hoverinfo": "skip"}]
+    for number, model in enumerate(contents.models):
+        if model.label not in points:
+            continue
+        latency, dice = points[model.label]
+        where = ", on the Pareto front" if model.label in front else ""
+        marker = {"color": f"@{number}", "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 13}
+        one: Figure = {"x": [latency], "y": [dice], "marker": marker, "name": plain(model.label), "type": "scatter", "mode": "markers"}
+        one["hovertemplate"] = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>{plain(model.label)}</extra>"
+        data.append(one)
+    layout = {
+        "xaxis": {"title": {"text": "ms a slice (p50, log)"}, "type": "log", "dtick": "D1"},
+        "yaxis": {"title": {"text": "mean Dice"}},
+    }
+    about = "Up and to the left is better. No other model is both faster and more accurate than one on the dotted front."
+    return chart("Accuracy against speed", about, data, layout)
+
+
+def curves(contents: Contents, what: str) -> Figure | None:
+    """Loss of training and validation, or the validation's mean Dice, of every run."""
+    data: list[Figure] = []
+    for number, model in enumerate(contents.models):
+        for run, rows in model.curves.items():
+            several = len(model.curves) > 1
+            for event in ("train", "validation") if what == "loss" else ("validation",):
+                chosen = [row for row in rows if row["event"] == event]
+                if not chosen:
+                    continue
+                line = {"color": f"@{number}", "width": 1 if several or event == "train" else 2}
+                if what == "loss" and event == "validation":
+                    line["dash"] = "dash"
+                one = {
+                    "x": [row["epoch"] for row in chosen],
+                    "y": [row[what] for row in chosen],
+                    "line": line,
+                    "name": plain(f"{run}, {event}"),
+                }
+                first = run == next(iter(model.curves))
+                data.append({**one, "type": "scatter", "mode": "lines", "opacity": 0.6 if several else 0.9, "showlegend": first})
+    if not data:
+        return None
+    titles = {"loss": ("Loss of every run", "loss"), "dice": ("Validation of every run", "mean Dice on the training grid")}
+    title, axis = titles[what]
+    about = "Solid: training, dashed: validation." if what == "loss" else "Mean Dice of the foreground classes at every validation."
+    layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": axis}}}
+    return chart(title, about, data, layout)
+
+
+def where_the_time_goes(contents: Contents) -> Figure | None:
+    timed = [m for m in contents.models if m.speed]
+    if not timed:
+        return None
+    data = []
+    for number, part in enumerate(PARTS):
+        values = [m.speed["volume_ms"].get(part, 0) for m in timed]
+        bar = {"x": values, "y": [plain(m.label) for m in timed], "name": part, "marker": {"color": f"@{number}"}}
+        data.append({**bar, "type": "bar", "orientation": "h", "hovertemplate": f"{part}: %{{x:.0f}} ms<extra></extra>"})
+    layout = {
+        "barmode": "stack",
+        "xaxis": {"title": {"text": "ms for a volume, file to file"}},
+        "yaxis": {"autorange": "reversed", "automargin": True},
+    }
+    return chart(
+        "Where the time goes", "Mean over the cases: reading, preparing, the network, finishing the label map, writing.", data, layout
+    )
+
+
+def time_to_accuracy(contents: Contents) -> Figure | None:
+    data: list[Figure] = []
+    for number, model in enumerate(contents.models):
+        curve = model.time_to_accuracy
+        if curve and curve["minutes"]:
+            line = {"x": curve["minutes"], "y": curve["dice"], "name": plain(model.label), "line": {"color": f"@{number}", "width": 2}}
+            data.append({**line, "type": "scatter", "mode": "lines+markers", "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)]}})
+    if not data:
+        return None
+    layout = {"xaxis": {"title": {"text": "minutes of training"}}, "yaxis": {"title": {"text": "mean validation Dice"}}}
+    return chart("Time to accuracy", "Mean over the runs, validations included, on the machine that they ran on.", data, layout)
