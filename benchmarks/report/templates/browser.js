@@ -148,7 +148,7 @@ class CaseBrowser {
     const [box, line] = [document.createElement("input"), document.createElement("i")];
     const kept = this.shownOutlines?.has(layer.name) ?? n < 3;
     Object.assign(box, { type: "checkbox", checked: kept, value: n });
-    line.className = "line";
+    line.className = "outline-sample";
     line.style.borderTopColor = outlineColors[n % outlineColors.length];
     line.style.borderTopStyle = outlineDashes[n % outlineDashes.length].length ? "dashed" : "solid";
     const score = Object.values(layer.dice ?? {}).filter((value) => value !== null);

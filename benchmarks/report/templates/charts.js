@@ -24,7 +24,7 @@ function withColors(value) {
 
 function layoutOf(layout, box) {
   const [text, line] = [colorOf("@text"), colorOf("@grid")];
-  const axis = (own) => ({ gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, fixedrange: true, tickfont: { shadow: "none" }, ...own });
+  const axis = (own) => ({ gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, fixedrange: true, ...own });
   return {
     ...layout,
     xaxis: axis(layout.xaxis),

@@ -97,7 +97,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     said: list[str] = []
     contexts = []
 
-    def open_one(path: Path, address: str = "", *, size: tuple[int, int] = (1200, 900), scheme: str = "light") -> Any:
+    def open_one(path: Path, address: str = "", *, size: tuple[int, int] = (960, 640), scheme: str = "light") -> Any:
         viewport = {"width": size[0], "height": size[1]}
         context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, reduced_motion="reduce")
         contexts.append(context)
