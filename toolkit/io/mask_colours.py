@@ -124,12 +124,13 @@ def _with_alpha(path: Path, image: Any, choices: Choices) -> Samples:
     if alpha.min() == alpha.max() or choice("alpha-mask", choices) == "drop":
         return _narrow(codes_of(rgba[:, :, :3])), {}, []
     colours = codes_of(rgba[:, :, :3])
-    painted = np.unique(colours[alpha >= OPAQUE_FROM])
+    inside = alpha > alpha.max() / 2  # paint may be half transparent
+    painted = np.unique(colours[inside])
     if len(painted) <= 1:
         return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
     if len(painted) > MAX_COLOURS:
         raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {len(painted):,}; are its edges smoothed?")
-    values = np.where(alpha >= OPAQUE_FROM, colours, 0)
+    values = np.where(inside, colours, 0)
     return _narrow(values), {}, [Decision("alpha-mask", "transparent pixels are background, the others have their colour's class")]
 
 

@@ -13,7 +13,7 @@ from attunet.errors import InputError
 from attunet.io.readers import NOTHING
 from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import label_values
-from attunet.sources.grey_levels import MAX_CLASS_GREYS, region_sizes
+from attunet.sources.grey_levels import region_sizes
 from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
 from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
@@ -131,8 +131,8 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         values = label_values(mask.values)
         if len(values) > MAX_LABEL_VALUES:
             raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
-        if volume.unit == "pixel" and len(values) > MAX_CLASS_GREYS:
-            regions = region_sizes(mask.values)
+        if volume.unit == "pixel":
+            regions = region_sizes(mask.values) if len(values) > 2 else values
         along_axes = orient(mask.values, transform)
         extent = _half_extent(along_axes != 0, spacing)
         centres = _centres(along_axes, values, spacing)
@@ -224,10 +224,10 @@ def _intensity(channel: np.ndarray) -> dict[str, Any]:
 
 
 def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """The largest difference between neighbouring slices over the median one; 1 for fewer than five slices."""
+    """The largest difference between neighbouring slices over the median one; 1 for fewer than five slices and for pictures."""
     axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
     slices = np.moveaxis(channel, axis, 0)
-    if len(slices) < 5:
+    if len(slices) < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
         return 1.0
     differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
     median = float(np.median(differences))

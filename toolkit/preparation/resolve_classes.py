@@ -11,7 +11,7 @@ from attunet.io.mask_colours import colour_name, common_indices, is_colour
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
 from attunet.sources.codings import classes_of_values
-from attunet.sources.grey_levels import find_levels
+from attunet.sources.grey_levels import MAX_CLASS_GREYS, are_levels, find_levels, find_peak
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClass
     indices = _palette_indices(masks.values())
     if indices is not None:
         return _with_palette(source, masks, indices)
-    levels = _grey_levels(masks.values())
+    levels = _grey_levels(source, masks.values())
     source = replace(source, grey_levels=levels)
     total = Counter[int]()
     for fact in masks.values():
@@ -71,14 +71,34 @@ def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision
     return made
 
 
-def _grey_levels(masks: Collection[CaseFacts]) -> tuple[int, ...]:
-    total, regions = Counter[int](), Counter[int]()
-    for fact in masks:
-        if fact.unit != "pixel":
-            return ()
-        total.update(fact.label_values or {})
-        regions.update(fact.label_regions)
-    return find_levels(total, regions)
+def _grey_levels(source: Source, masks: Collection[CaseFacts]) -> tuple[int, ...]:
+    if any(fact.unit != "pixel" for fact in masks):
+        return ()
+    total = _greys(masks)
+    regions = sum((Counter(fact.label_regions) for fact in masks), Counter[int]())
+    levels = find_levels(total, regions)
+    if levels and (peak := find_peak(total, levels)) is not None:
+        without = ",".join(f"NAME={level}" for level in levels[1:])
+        raise InputError(
+            f"{source.root}: the masks have a peak at grey {peak} between {', '.join(map(str, levels))}: a class, or edges? Choose with "
+            f"--classes background={levels[0]},NAME={peak},{without} or --classes background={levels[0]},{without}"
+        )
+    return levels
+
+
+def _greys(masks: Collection[CaseFacts]) -> Counter[int]:
+    return sum((Counter(fact.label_values or {}) for fact in masks), Counter[int]())
+
+
+def _with_levels_of_user(source: Source, masks: Collection[CaseFacts]) -> Source:
+    """The source with the classes' values as grey levels, where the masks' edges are smoothed."""
+    total, values = _greys(masks), source.codings[0].values
+    unknown = set(total) - set(values) - {source.ignored}
+    if len(source.codings) > 1 or source.grey_ranges or not unknown or any(fact.unit != "pixel" for fact in masks):
+        return source
+    in_range = min((*total, *values)) >= 0 and max((*total, *values)) <= 255
+    smoothed = in_range and len(total) > MAX_CLASS_GREYS and are_levels(total, values)
+    return replace(source, grey_levels=tuple(sorted(values))) if smoothed else source
 
 
 def check_background(source: Source, total: Mapping[int, int]) -> None:
@@ -107,12 +127,15 @@ def _with_codings(source: Source, masks: Mapping[str, CaseFacts]) -> ResolvedCla
         indices = _palette_indices(masks.values())
         if indices is not None and not all(set(f.label_values or {}) <= set(source.codings[0].values) for f in masks.values()):
             return _with_palette(source, masks, indices)
+    source = _with_levels_of_user(source, masks.values())
     codings = {case: source.coding(fact.label_values or {}, labels[case]) for case, fact in masks.items()}
     several = {codings[case] for case, fact in masks.items() if len(fact.label_values or {}) > 1}
     classes = several.pop() if len(several) == 1 else source.codings[0]
-    return ResolvedClasses(
-        source, classes, {case: {v: _index(source, codings[case], v) for v in f.label_values or {}} for case, f in masks.items()}
-    )
+    mappings = {
+        case: {value: _index(source, codings[case], value) for value in (*(fact.label_values or {}), *source.grey_levels)}
+        for case, fact in masks.items()
+    }
+    return ResolvedClasses(source, classes, mappings)
 
 
 def _index(source: Source, coding: Classes, value: int) -> int:

@@ -1,6 +1,7 @@
 """Masks whose edges a program has smoothed: the greys that are classes, and the class of every grey between them."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -9,6 +10,9 @@ MAX_CLASS_GREYS = 16  # more different values are the greys of edges, where few 
 MAX_RIPPLE = 8  # between neighbours in a region that smoothing has reached
 NEAR = 16  # greys this close to a level are its own
 MAX_EDGE_SHARE = 0.1  # of all pixels, far from every level
+PEAK_RATIO = 2.2  # over the mean of other greys between levels; of the usual filters, smoothing two classes gives up to 1.6
+MIN_GAP = 160  # between levels; in a narrower one a peak cannot be told from the levels' own edges
+MIN_EDGE_GREYS = 5  # so many greys without a region, though the mask has few values, are edges
 MIN_REGION_SHARE = 0.001  # of all pixels: the region of a class, without its edges
 MAX_STRAY_SHARE = 0.02  # of the white pixels: a few that are nearly black or nearly white
 REACH = 4  # pixels over which smoothing mixes classes
@@ -26,27 +30,53 @@ def _is_flat(labels: np.ndarray) -> np.ndarray:
     return ndimage.maximum_filter(greys, size=size) - ndimage.minimum_filter(greys, size=size) <= MAX_RIPPLE
 
 
+def _with_regions(total: Mapping[int, int], regions: Mapping[int, int]) -> list[int]:
+    """The greys that fill regions, each with all greys near it."""
+    levels: list[int] = []
+    for value, _ in sorted(regions.items(), key=lambda item: -item[1]):
+        region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
+        if region >= MIN_REGION_SHARE * sum(total.values()) and all(abs(value - level) > 2 * NEAR for level in levels):
+            levels.append(value)
+    return levels
+
+
 def find_levels(total: Mapping[int, int], regions: Mapping[int, int]) -> tuple[int, ...]:
     """The greys that are classes in a set of masks with smoothed edges; empty where the masks' values are labels as they are.
 
     Args:
         total: pixels of each grey over all masks.
-        regions: the sum of `region_sizes` over the masks with more than `MAX_CLASS_GREYS` values.
+        regions: the sum of `region_sizes` over the masks.
     """
-    pixels = sum(total.values())
     if not total or min(total) < 0 or max(total) > 255:
         return ()
-    if len(total) <= MAX_CLASS_GREYS:
+    levels = _with_regions(total, regions)
+    between = [value for value in total if all(abs(value - level) > NEAR for level in levels)]
+    if len(total) <= MAX_CLASS_GREYS and len(between) < MIN_EDGE_GREYS:
         stray = sum(count for value, count in total.items() if value not in (0, 255))
         near = all(value <= NEAR or value >= 255 - NEAR for value in total)
         return (0, 255) if near and 0 < stray <= MAX_STRAY_SHARE * total.get(255, 0) else ()
-    levels: list[int] = []
-    for value, _ in sorted(regions.items(), key=lambda item: -item[1]):
-        region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
-        if region >= MIN_REGION_SHARE * pixels and all(abs(value - level) > 2 * NEAR for level in levels):
-            levels.append(value)
+    return tuple(sorted(levels)) if len(levels) >= 2 and are_levels(total, levels) else ()
+
+
+def are_levels(total: Mapping[int, int], levels: Collection[int]) -> bool:
+    """True where nearly all pixels have a grey near a level, and the others are as few as edges are."""
     far = sum(count for value, count in total.items() if all(abs(value - level) > NEAR for level in levels))
-    return tuple(sorted(levels)) if len(levels) >= 2 and far <= MAX_EDGE_SHARE * pixels else ()
+    return far <= MAX_EDGE_SHARE * sum(total.values())
+
+
+def find_peak(total: Mapping[int, int], levels: Sequence[int]) -> int | None:
+    """A grey midway between two levels that is much more frequent than those of edges, perhaps a class without a region; else None."""
+    for low, high in itertools.pairwise(sorted(levels)):
+        starts = range(low + NEAR, high - 3 * NEAR + 1, NEAR)
+        bins = {start + NEAR: sum(total.get(value, 0) for value in range(start, start + 2 * NEAR)) for start in starts}
+        middle = [grey for grey in bins if low + 4 * NEAR <= grey <= high - 4 * NEAR]
+        if not middle or high - low < MIN_GAP:
+            continue
+        peak = max(middle, key=lambda grey: bins[grey])
+        others = [count for grey, count in bins.items() if abs(grey - peak) >= 2 * NEAR]
+        if bins[peak] > PEAK_RATIO * float(np.mean(others)) and bins[peak] >= MIN_REGION_SHARE * sum(total.values()):
+            return peak
+    return None
 
 
 def snap(labels: np.ndarray, levels: Sequence[int]) -> np.ndarray:

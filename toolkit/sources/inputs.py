@@ -1,5 +1,6 @@
 """Inputs of a model: one volume, or a folder of them, in any format and layout that is read here."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -61,7 +62,7 @@ def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -
     if source is not None and source.layout not in NAMES_ARE_ENOUGH:
         return [Input(case.case, case.images, choices) for case in source.cases]
     masks = {label for case in source.cases for label in case.labels} if source else set()
-    inputs = _any_folder(path, num_channels, masks)
+    inputs = _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
     if not inputs:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     return [Input(name, files, choices) for name, files in inputs]
@@ -72,6 +73,14 @@ def _known_layout(path: Path) -> Source | None:
         return find_cases(path, SourceOptions())
     except InputError:
         return None
+
+
+def _one_case(folder: Path, num_channels: int) -> list[tuple[str, tuple[Path, ...]]]:
+    """The folder of one case with a file for each channel of the model, in the order of their names: X-t1c, X-t1n, ..., beside X-seg."""
+    files = [path for path in files_in(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
+    start = os.path.commonprefix([path.name for path in files])  # noqa: RUF071 (names, not paths)
+    is_one = 1 < num_channels == len(files) and re.search(r"\d", start) is not None and not re.fullmatch(r".+_0000", stem_of(files[0]))
+    return [(folder.name, tuple(files))] if is_one else []
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:

@@ -106,6 +106,18 @@ def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(made: SimpleN
     assert rules(store) == {"alpha-mask"}
 
 
+def test_half_transparent_paint_keeps_its_colours(made: SimpleNamespace, tmp_path: Path) -> None:
+    colours = np.array([(0, 0, 0), RGB[1], RGB[2]])
+
+    def mask(_: int, labels: np.ndarray) -> np.ndarray:
+        layers = painted(labels, colours[labels])
+        layers[:, :, 3] //= 3
+        return layers
+
+    truth = set_of(made, tmp_path / "s", mask)
+    np.testing.assert_array_equal(indices(stored(tmp_path / "s"), "p0"), np.array([0, 2, 1])[truth[0]])
+
+
 def test_several_colours_of_paint_on_a_transparent_ground_are_classes(made: SimpleNamespace, tmp_path: Path) -> None:
     colours = np.array([(77, 66, 55), RGB[1], RGB[2]])
     truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, colours[labels]))
@@ -211,6 +223,47 @@ def test_greys_with_regions_are_classes_however_smooth_their_edges(made, tmp_pat
     assert rules(store) == {"mask-greys"}
 
 
+def blurred(mask: np.ndarray, kind: str) -> "Image.Image":
+    from PIL import ImageFilter
+
+    image = Image.fromarray(mask)
+    filters = {"gauss": ImageFilter.GaussianBlur(1), "box": ImageFilter.BoxBlur(1)}
+    return image.filter(filters[kind]) if kind in filters else image.rotate(7, Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("kind", ["gauss", "box", "turned"])
+def test_two_classes_stay_two_however_they_are_smoothed(made: SimpleNamespace, tmp_path: Path, kind: str) -> None:
+    set_of(
+        made, tmp_path / "s", lambda _, labels: blurred(np.array((0, 255, 255), np.uint8)[labels], kind), shape=(300, 260, 1), organs=APART
+    )
+    assert stored(tmp_path / "s").classes.values == (0, 255)
+
+
+def test_a_peak_without_a_region_is_asked_about(made: SimpleNamespace, tmp_path: Path) -> None:
+    """A ring so thin that smoothing leaves no region of it: a class, or the edge of the other?"""
+    ring = {1: (-0.1, 0.1, 0, 0.30), 2: (-0.1, 0.1, 0, 0.27)}
+    truth = set_of(
+        made, tmp_path / "s", lambda _, x: blurred(np.array((0, 128, 255), np.uint8)[x], "gauss"), shape=(300, 260, 1), organs=ring
+    )
+    with pytest.raises(InputError, match="the masks have a peak at grey 128 between 0, 255: a class, or edges"):
+        stored(tmp_path / "s")
+    three = stored(tmp_path / "s", SourceOptions(classes=parse_classes("background=0,ring=128,middle=255")))
+    a, b = indices(three, "p0") == 2, truth[0] == 2
+    assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9
+    two = stored((tmp_path / "s").rename(tmp_path / "t"), SourceOptions(classes=parse_classes("background=0,organ=255")))
+    assert set(np.unique(indices(two, "p0"))) == {0, 1}
+
+
+def test_thin_classes_of_their_own_grey_are_no_edges(made: SimpleNamespace, tmp_path: Path) -> None:
+    def mask(_: int, labels: np.ndarray) -> np.ndarray:
+        drawn = 255 * (labels == 1).astype(np.uint8)
+        drawn[3, 2:40] = drawn[36, 2:40] = 128  # vessels of one pixel
+        return drawn
+
+    set_of(made, tmp_path / "s", mask)
+    assert stored(tmp_path / "s").classes.values == (0, 128, 255)
+
+
 @pytest.mark.parametrize("values", [(1, 2, 3), (255, 0, 0)])
 def test_a_set_whose_background_nothing_shows_is_asked_about(made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]) -> None:
     truth = set_of(made, tmp_path / "s", lambda _, labels: np.array(values, np.uint8)[labels])
@@ -267,9 +320,26 @@ def test_classes_in_folders_and_in_endings(made: SimpleNamespace, tmp_path: Path
             mask = 255 * (labels == value).astype(np.uint8)
             made.save_picture(tmp_path / f"lungs/ManualMask/{side}Mask/p{i}.png", mask)
             made.save_picture(tmp_path / f"ends/p{i}_{side}_mask.png", mask)
+    store = stored(tmp_path / "ends")
+    assert store.classes.names == ("background", "left", "right")
+    np.testing.assert_array_equal(indices(store, "p1"), made.plane(1)[1])
     store = stored(tmp_path / "lungs")
     assert store.classes.names == ("background", "left", "right")
     np.testing.assert_array_equal(indices(store, "p2"), made.plane(2)[1])
+
+
+def test_classes_in_a_folder_or_in_names_beside_the_images_folder(made: SimpleNamespace, tmp_path: Path) -> None:
+    for i in range(3):
+        image, labels = made.body(i)
+        for form, name in (("folders", "c{}/{}"), ("names", "c{}_{}")):
+            made.save_nifti(tmp_path / f"{form}/images/c{i}.nii.gz", image)
+            for value, organ in ((1, "liver"), (2, "spleen")):
+                path = tmp_path / f"{form}/labels/{name.format(i, organ)}.nii.gz"
+                made.save_nifti(path, (labels == value).astype(np.uint8))
+    for form in ("folders", "names"):
+        store = stored(tmp_path / form)
+        assert store.classes.names == ("background", "liver", "spleen"), form
+        np.testing.assert_array_equal(store.read_source("c1")[1], made.body(1)[1])
 
 
 def test_numbered_masks_are_objects_and_ribs_are_classes(made: SimpleNamespace, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles]
     if not isinstance(rows, list) or not rows:
         return list(cases), []
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
-    names = {stem_of(Path(path)) for path in paths if isinstance(path, str)}
+    names = {stem_of(Path(path.replace("\\", "/"))) for path in paths if isinstance(path, str)}
     kept = [case for case in cases if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))]
     return kept, sorted({case.case for case in cases} - {case.case for case in kept})
 

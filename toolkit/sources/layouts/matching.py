@@ -68,8 +68,8 @@ RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
 def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
     """Masks by image, by the first rule under which every mask has one image.
 
-    The rules: equal names, names without the words of masks and images, a mask's name with the same ending everywhere (`X.ah`), and
-    equal numbers in names that are alike but for their number.
+    The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a mask's name that
+    begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for their number.
 
     Args:
         images, masks: stems, below their folders.
@@ -77,7 +77,7 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     Returns:
         For each image that has a mask, its masks in the order of their names; None where no rule pairs every mask.
     """
-    for image_name, mask_name in (*RULES, *_same_ending(images, masks), *_by_number(images, masks)):
+    for image_name, mask_name in (*RULES, (_last(_same), _folder), _beginning(images), *_by_number(images, masks)):
         named: dict[str, str] = {image_name(stem): stem for stem in images}
         if len(named) == len(images) and all(mask_name(stem) in named for stem in masks):
             matched: defaultdict[str, list[str]] = defaultdict(list)
@@ -87,14 +87,21 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     return None
 
 
-def _same_ending(images: Collection[str], masks: Collection[str]) -> list[tuple[Name, Name]]:
-    """The rule for masks named X and an ending that all of them share, where X is an image."""
+def _folder(stem: str) -> str:
+    """The name of the folder that a mask lies in."""
+    return stem.rpartition("/")[0].rpartition("/")[2]
+
+
+def _beginning(images: Collection[str]) -> tuple[Name, Name]:
+    """The rule for masks named X and an ending, where X is the longest image's name that fits."""
     names = sorted(map(_last(_same), images), key=len, reverse=True)
-    first = min(map(_last(_same), masks), default="")
-    image = next((name for name in names if first.startswith(name) and first != name), None)
-    if image is None or not re.match(r"[^A-Za-z0-9]", ending := first[len(image) :]):
-        return []
-    return [(_last(_same), lambda stem: _last(_same)(stem).removesuffix(ending))]
+
+    def image_of(stem: str) -> str:
+        last = stem.rpartition("/")[2]
+        fitting = (name for name in names if last.startswith(name) and last != name and not last[len(name)].isalnum())
+        return next(fitting, last)
+
+    return _last(_same), image_of
 
 
 def _by_number(images: Collection[str], masks: Collection[str]) -> list[tuple[Name, Name]]:
