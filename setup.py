@@ -78,6 +78,8 @@ setup(
             "ipyniivue>=2.4",  # carries NiiVue, which shows volumes
         ],
         "client": ["httpx>=0.27"],  # attunet predict --server
+        # signatures of artefacts; model-signing imports pyOpenSSL without requiring it
+        "sign": ["model-signing>=1.1", "pyopenssl>=25"],
         "dev": [
             *["pytest-xdist", "pre-commit"],  # the quick check and the linters at a commit
             *["pytest>=8", "pytest-timeout", "hypothesis>=6", "ruff", "mypy", "scipy-stubs"],
@@ -88,6 +90,7 @@ setup(
             *["python-gdcm>=3.0.24", "SimpleITK>=2.4"],  # and compressed DICOM, NRRD, MHA
             "openvino>=2025.0",  # its provider is tested like the others
             *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
+            *["model-signing>=1.1", "pyopenssl>=25"],  # signatures are made and verified
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
             "schemathesis>=4",  # requests made from the server's own description
             *["jinja2>=3.1", "plotly>=6.0", "ipyniivue>=2.4"],  # reports

@@ -16,6 +16,7 @@ def load_model(
     device: str = "cpu",
     num_threads: int | None = None,
     provider_options: Mapping[str, Any] | None = None,
+    public_key: str | Path | None = None,
 ) -> Model:
     """Loads an artefact, a run, or a folder of runs as one ensemble.
 
@@ -25,6 +26,7 @@ def load_model(
         device: computes a run with PyTorch: `cpu`, `cuda` or one GPU such as `cuda:1`.
         num_threads: CPU threads; the library's own choice by default.
         provider_options: options of ONNX Runtime or OpenVINO for an artefact, which replace those that attunet sets.
+        public_key: refuses what is not an artefact signed with this key.
 
     Returns:
         A `Model`: its `logits`, `attention` and `predict_prepared` are the same functions for all three.
@@ -39,6 +41,8 @@ def load_model(
     """
     path = Path(path)
     if path.is_dir():
+        if public_key is not None:
+            raise InputError(f"{path}: a run cannot be signed; export and sign an artefact")
         try:
             from attunet.runs.run_model import open_run
         except ModuleNotFoundError as error:
@@ -46,4 +50,4 @@ def load_model(
         return open_run(path, device, num_threads=num_threads)
     if path.suffix != ".onnx":
         raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){'' if path.exists() else '; there is no such file'}")
-    return Segmenter(path, provider=provider, num_threads=num_threads, provider_options=provider_options)
+    return Segmenter(path, provider=provider, num_threads=num_threads, provider_options=provider_options, public_key=public_key)

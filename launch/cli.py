@@ -9,7 +9,7 @@ import click
 from attunet.config import MODELS
 from attunet.launch.commands.serve import serve_command
 from attunet.launch.exit_codes import debug_option, run_command
-from attunet.launch.options import PATH, FoldList, config_options, read_option, source_options
+from attunet.launch.options import PATH, FoldList, audit_options, config_options, read_option, signature_option, source_options
 from attunet.launch.train import train_command
 from attunet.presets import read_config
 from attunet.system.lock import writing
@@ -415,6 +415,8 @@ def benchmark(
 @click.option(
     "--max-megapixels", type=click.IntRange(min=1), default=512, show_default=True, help="Refuse larger volumes, on the network's grid."
 )
+@audit_options
+@signature_option
 @read_option
 @click.option("--codes", type=PATH, metavar="FILE", help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.")
 @debug_option
@@ -427,6 +429,9 @@ def predict(
     server: str | None,
     token_file: Path | None,
     max_megapixels: int,
+    audit: Path | None,
+    user: str | None,
+    public_key: Path | None,
     readings: tuple[str, ...],
     codes: Path | None,
 ) -> None:
@@ -442,13 +447,14 @@ def predict(
         from attunet.export.serve.settings import read_token
         from attunet.launch.commands.predict_remote import predict_remote
 
-        if attention:
-            raise click.UsageError("--attention: a server gives label maps alone")
+        if attention or audit or public_key:
+            raise click.UsageError("--attention, --audit and --require-signature are not for a server's client")
         with Client(server, token=read_token(token_file) if token_file else None) as client:
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
     from attunet.decisions import parse_choices
     from attunet.io.organ_codes import read_codes
+    from attunet.launch.commands.predict import AuditOptions
     from attunet.launch.commands.predict import predict as run
 
     run(
@@ -460,18 +466,46 @@ def predict(
         choices=parse_choices(readings),
         codes=read_codes(codes) if codes else None,
         max_megapixels=max_megapixels,
+        audit=AuditOptions(audit, user) if audit else None,
+        public_key=public_key,
     )
 
 
-@cli.command(short_help="Try an artefact on this machine.")
-@click.argument("model", type=PATH)
+@cli.command(short_help="Try an artefact, or check a log or a signature.")
+@click.argument("model", type=PATH, required=False)
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True)
+@click.option(
+    "--key", type=PATH, metavar="FILE", help="Verify the signature beside MODEL with this public key, or authority's certificate."
+)
+@click.option("--audit", type=PATH, metavar="LOG", help="Follow the chain of an audit log instead.")
 @debug_option
-def verify(model: Path, provider: str) -> None:
+def verify(model: Path | None, provider: str, key: Path | None, audit: Path | None) -> None:
     """Run the small generated input that the artefact MODEL carries, and compare with the answer it got at export."""
+    from attunet.export.artefact.signature import verify_signature
     from attunet.export.runtime.self_test import verify as run
+    from attunet.system.audit_log import verify_audit
 
-    click.echo(run(model, provider))
+    if (model is None) == (audit is None):
+        raise click.UsageError("needs either MODEL or --audit LOG")
+    if audit is not None:
+        click.echo(f"{audit}: {verify_audit(audit)}")
+    if model is not None and key is not None:
+        click.echo(f"{model}: signed with {key}, signature {verify_signature(model, key)}")
+    if model is not None:
+        click.echo(run(model, provider))
+
+
+@cli.command(short_help="Sign an artefact.")
+@click.argument("model", type=PATH)
+@click.option("--key", type=PATH, required=True, metavar="FILE", help="A private elliptic-curve key, PEM without a password.")
+@click.option("--certificate", type=PATH, metavar="FILE", help="The key's certificate: verified with an authority's certificate.")
+@click.option("--chain", type=PATH, multiple=True, metavar="FILE", help="Certificates above it; may be repeated.")
+@debug_option
+def sign(model: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...]) -> None:
+    """Sign the artefact MODEL in the format of OpenSSF Model Signing; the signature is MODEL.sig. It needs no network."""
+    from attunet.export.artefact.signature import sign_artefact
+
+    click.echo(f"written to {sign_artefact(model, key, certificate=certificate, chain=chain)}")
 
 
 if __name__ == "__main__":

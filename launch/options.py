@@ -91,6 +91,18 @@ class Fold(click.ParamType):
         return number
 
 
+def audit_options(command: Callable[..., object]) -> Callable[..., object]:
+    """`--audit` and `--user`."""
+    user = click.option("--user", metavar="NAME", help="Of who asks, for the audit log.")
+    return click.option("--audit", type=PATH, metavar="LOG", help="Record every case in this log; see verify --audit.")(user(command))
+
+
+def signature_option(command: Callable[..., object]) -> Callable[..., object]:
+    """`--require-signature`, as `public_key`."""
+    text = "Refuse a model that is not signed with this public key (or authority's certificate)."
+    return click.option("--require-signature", "public_key", type=PATH, metavar="FILE", help=text)(command)
+
+
 class FoldList(click.ParamType):
     """Numbers of folds, separated by commas."""
 

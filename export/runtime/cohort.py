@@ -62,12 +62,14 @@ def predict_cohort(
     shard: tuple[int, int] = (0, 1),
     also: Callable[[Volume, Path], None] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
+    finished: Callable[[Job, Sequence[Finding], bool], None] | None = None,
 ) -> Outcome:
     """Segments the jobs of one process whose label maps do not exist yet. A failed job is listed and does not stop the others.
 
     Args:
         shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same order.
         also: called for each job with its volume and label map's path before the label map is written.
+        finished: called for each job with its findings, and whether its label map was written, when it is over.
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
@@ -78,15 +80,22 @@ def predict_cohort(
     outcome = Outcome(skipped=len(own) - len(waiting))
     total, start = len(waiting), time.monotonic()
     reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
-    writes: deque[tuple[Job, Future[None]]] = deque()
+    writes: deque[tuple[Job, Sequence[Finding], Future[None]]] = deque()
+
+    def fail(job: Job, error: Exception) -> None:
+        _fail(outcome, job, error)
+        if finished is not None:
+            finished(job, (), False)
 
     def finish_write() -> None:
-        job, future = writes.popleft()
+        job, findings, future = writes.popleft()
         try:
             future.result()
         except CASE_ERRORS as error:
-            _fail(outcome, job, error)
+            fail(job, error)
         else:
+            if finished is not None:
+                finished(job, findings, True)
             outcome.done += 1
             logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}")
 
@@ -104,11 +113,11 @@ def predict_cohort(
                     job.write.parent.mkdir(parents=True, exist_ok=True)
                     also(volume, job.write)
             except CASE_ERRORS as error:
-                _fail(outcome, job, error)
+                fail(job, error)
                 continue
             if len(writes) >= AHEAD:
                 finish_write()
-            writes.append((job, writer.submit(_write, job, indices, model.classes, volume)))
+            writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume)))
         while writes:
             finish_write()
     outcome.minutes = (time.monotonic() - start) / 60

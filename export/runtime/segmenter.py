@@ -1,5 +1,6 @@
 """Prediction with an artefact. It needs numpy, scipy, nibabel and onnxruntime, and neither torch nor accelerate."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import Finding, InputError
 from attunet.export.artefact.artefact import load_artefact
+from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
 from attunet.io.readers import read_volume
@@ -49,6 +51,7 @@ class Segmenter:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
         num_threads: CPU threads of the providers `cpu` and `openvino`; the library's own choice by default.
         cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
+        public_key: refuses an artefact without a signature of this key (or authority) beside it; needs the extra `sign`.
         provider_options: options of the library, which replace those that attunet sets, such as `{"device_id": 1}` for a second GPU.
 
     Raises:
@@ -70,10 +73,14 @@ class Segmenter:
         num_threads: int | None = None,
         cuda_graph: bool = False,
         provider_options: Mapping[str, Any] | None = None,
+        public_key: Path | str | None = None,
     ) -> None:
         self.path = Path(path)
         self.provider = provider
         self.metadata, data = load_artefact(self.path)
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        # Before a library reads the graph; of the very bytes that it will read.
+        self.signature = None if public_key is None else verify_signature(self.path, public_key, data=data)
         try:
             self.backend: Backend = open_backend(
                 data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options

@@ -16,6 +16,7 @@ from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.served_model import load_models
+from attunet.system.audit_log import AuditLog
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,15 @@ IDLE_S = 20  # for a connection between two requests
 MAX_CONNECTIONS = 1024
 
 
-def serve(models: Sequence[str | Path], settings: Settings, *, provider: str = "cpu", num_threads: int | None = None) -> None:
+def serve(
+    models: Sequence[str | Path],
+    settings: Settings,
+    *,
+    provider: str = "cpu",
+    num_threads: int | None = None,
+    public_key: Path | None = None,
+    audit: Path | None = None,
+) -> None:
     """Serves artefacts until SIGTERM or SIGINT comes; requests that run then are finished.
 
     Example:
@@ -32,13 +41,22 @@ def serve(models: Sequence[str | Path], settings: Settings, *, provider: str = "
 
     Args:
         models: Artefacts, or NAME=PATH.
+        public_key: Refuses artefacts that are not signed with it.
+        audit: A log in which every scan is recorded.
 
     Raises:
         InputError: For an artefact that cannot be served.
         RunError: Where the address cannot be listened on, or no folder for uploads can be made.
     """
     listening = _listen(settings)
-    loaded = load_models(models, provider=provider, workers=settings.workers, num_threads=num_threads)
+    loaded = load_models(
+        models,
+        provider=provider,
+        workers=settings.workers,
+        num_threads=num_threads,
+        public_key=public_key,
+        audit_log=AuditLog(audit) if audit else None,
+    )
     with listening, PrivateFolder(settings.temp) as folder:
         service = Service(settings, loaded, folder)
         for model in loaded.values():

@@ -1,7 +1,8 @@
 """`attunet predict`: volumes in, label maps on their own grid out, with a run or an artefact."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.decisions import Choices
-from attunet.errors import InputError, RunError
+from attunet.errors import Finding, InputError, RunError
 from attunet.export.load_model import load_model
+from attunet.export.runtime.audit import Audit, hash_of_files
 from attunet.export.runtime.cohort import Job, predict_cohort, read_prepared
+from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
+from attunet.system.atomic_files import sha256
+from attunet.system.audit_log import AuditLog
 from attunet.system.lock import writing
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
@@ -27,6 +32,15 @@ from attunet.volumes.volume import Volume
 logger = logging.getLogger(__name__)
 
 Also = Callable[[Volume, Path], None]  # writes other maps of a volume beside its label map
+Finished = Callable[[Job, Sequence[Finding], bool], None]
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """The audit log's file, and who asks."""
+
+    path: Path
+    user: str | None = None
 
 
 def predict(
@@ -41,6 +55,8 @@ def predict(
     choices: Choices = NOTHING,
     codes: Mapping[str, Code] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
+    audit: AuditOptions | None = None,
+    public_key: Path | None = None,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -54,6 +70,8 @@ def predict(
         choices: the user's readings (`--read RULE=VALUE`), by rule.
         codes: a user's codes by class name, for DICOM SEG.
         max_megapixels: bound on the pixels of a volume on the network's grid.
+        audit: where every case is recorded; for artefacts alone.
+        public_key: refuses a model that is not signed with it.
 
     Raises:
         InputError: for a model or an input that cannot be read, and for an impossible output.
@@ -62,7 +80,8 @@ def predict(
     Example:
         >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
     """
-    predictor = load_local_model(model, provider=provider, device=device)
+    predictor = load_local_model(model, provider=provider, device=device, public_key=public_key)
+    finished = _auditor(predictor, model, audit) if audit else None
     if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
     also = partial(_write_attention, predictor) if attention else None
@@ -70,12 +89,12 @@ def predict(
     is_one = source.is_file() or inputs[0].files == (source,)
     check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
     if is_one:
-        _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels)
+        _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels, finished)
         return
     jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
-        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels)
+        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels, finished=finished)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
@@ -83,10 +102,23 @@ def predict(
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
-def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int) -> None:
+def _auditor(predictor: Model, model: Path, options: AuditOptions) -> Finished:
+    if not isinstance(predictor, Segmenter):
+        raise InputError(f"{model}: --audit needs an artefact; a run is no finished model")
+    audit = Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user)
+
+    def finished(job: Job, findings: Sequence[Finding], is_written: bool) -> None:
+        audit.record(hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings)
+
+    return finished
+
+
+def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int, finished: Finished | None) -> None:
     try:
         volume, prepared, findings = read_prepared(job, model, max_megapixels)
     except InputError as error:
+        if finished is not None:
+            finished(job, (), False)
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
         finding.log(logger, job.file)
@@ -95,10 +127,12 @@ def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int)
     if also is not None:
         also(volume, job.write)
     write_labels(job.write, indices, model.classes, volume, codes=job.codes)
+    if finished is not None:
+        finished(job, findings, True)
     logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
 
-def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu") -> Model:
+def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu", public_key: Path | None = None) -> Model:
     """The model on this process's GPU, or with this process's share of the CPU threads, as `accelerate launch` divides them."""
     if not path.exists():
         raise InputError(f"{path}: no such run or artefact")
@@ -108,6 +142,7 @@ def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu") 
         device=f"cuda:{local_gpu()}" if device == "cuda" else device,
         num_threads=local_threads(),
         provider_options={"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None,
+        public_key=public_key,
     )
 
 

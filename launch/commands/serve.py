@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH
+from attunet.launch.options import PATH, signature_option
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -28,6 +28,8 @@ PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 @click.option("--insecure", is_flag=True, help="Let other machines in without a token.")
 @click.option("--temp", type=PATH, metavar="DIR", help="For uploads.  [default: the system's folder]")
 @click.option("--log-json", is_flag=True, help="Lines of JSON instead of plain lines.")
+@signature_option
+@click.option("--audit", type=PATH, metavar="LOG", help="Record every scan in this log; clients name a user as X-Attunet-User.")
 @debug_option
 def serve_command(
     models: tuple[str, ...],
@@ -46,6 +48,8 @@ def serve_command(
     insecure: bool,
     temp: Path | None,
     log_json: bool,
+    public_key: Path | None,
+    audit: Path | None,
 ) -> None:
     """Serve each MODEL, an .onnx under its file's name or NAME=FILE: whole scans in and label maps out, and the Open Inference Protocol.
 
@@ -71,4 +75,4 @@ def serve_command(
     )
     check_reachable(settings, insecure=insecure)
     with json_log() if log_json else nullcontext():
-        serve(models, settings, provider=provider, num_threads=threads)
+        serve(models, settings, provider=provider, num_threads=threads, public_key=public_key, audit=audit)

@@ -77,8 +77,9 @@ async def segment_scan(
         ending = SUMMARY
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
+    user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None
     result, ticket = await receive_and_run(
-        request, model, lambda upload, folder, ticket: segment(model, upload.files, folder, ending, ticket, service.settings)
+        request, model, lambda upload, folder, ticket: segment(model, upload.files, folder, ending, ticket, service.settings, user)
     )
     headers = result.headers(model)
     if ending == SUMMARY:

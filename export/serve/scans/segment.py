@@ -1,5 +1,6 @@
 """One scan through one model, as `attunet predict` does it, and its answer."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from attunet.decisions import Decision
-from attunet.errors import Finding, InputError
+from attunet.errors import Finding, InputError, RunError
+from attunet.export.runtime.audit import hash_of_files
 from attunet.export.serve.refusal import Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
 from attunet.export.serve.scans.scan import Scan, open_scan
@@ -44,10 +46,14 @@ ENDINGS = {  # of the label map, by what a client accepts; "" leaves the choice 
 
 @dataclass(frozen=True)
 class Answer:
-    """A label map, or nothing where only the summary was asked for. amounts: of every foreground class, in ml (`ml`) or `voxels`."""
+    """A label map, or nothing where only the summary was asked for.
+
+    sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml or voxels.
+    """
 
     content: bytes
     media_type: str
+    sha256: str
     unit: str
     amounts: dict[str, float]
     findings: tuple[Finding, ...]
@@ -87,17 +93,33 @@ def ending_for(accept: str) -> str:
     raise Refusal(406, f"Accept: must be one of {', '.join(ENDINGS)}, got {accept[:200]!r}")
 
 
-def segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings) -> Answer:
+def segment(
+    model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings, user: str | None = None
+) -> Answer:
     """Segments the scan in `files`; everything is written below `folder`.
 
     Args:
         ending: As `ending_for` gives it.
+        user: Who asks, for the model's audit log.
 
     Raises:
         InputError: For a scan that cannot be read or does not fit the model, in the words of `attunet predict`.
         Refusal: 413 for one that needs too much, 406 for a label map that its format cannot have.
         Stopped: Where the client left, or the time is over.
     """
+    received = hash_of_files(files) if model.audit is not None else ""
+    try:
+        answer = _segment(model, files, folder, ending, ticket, settings)
+    except (InputError, RunError, Refusal):
+        if model.audit is not None:
+            model.audit.record(received, None, user=user)
+        raise
+    if model.audit is not None:
+        model.audit.record(received, answer.sha256, answer.findings, user=user)
+    return answer
+
+
+def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings) -> Answer:
     segmenter = model.segmenter
     try:
         with ticket.stage("read"):
@@ -117,6 +139,7 @@ def segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ti
     return Answer(
         content=content,
         media_type=MEDIA_TYPES.get(suffix, "application/octet-stream"),
+        sha256=hashlib.sha256(content or np.ascontiguousarray(indices).tobytes()).hexdigest(),
         unit=unit,
         amounts=amounts,
         findings=findings,

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from attunet.errors import InputError
+from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.serve.work.shared_batches import SharedBatches
-from attunet.system.atomic_files import sha256
+from attunet.system.audit_log import AuditLog
 from attunet.volumes.oriented_volume import OrientedVolume
 
 GPU_PROVIDERS = ("cuda", "tensorrt")
@@ -23,14 +24,19 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class ServedModel:
     """A loaded artefact.
 
-    sha256: of the artefact's file. turns: how many threads may run the network at once.
+    turns: how many threads may run the network at once. audit: where every case is recorded.
     """
 
     name: str
     segmenter: Segmenter
-    sha256: str
     turns: threading.Semaphore
     shared: SharedBatches | None
+    audit: Audit | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the artefact's file."""
+        return self.segmenter.sha256
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
         """Logits of prepared slices; on a GPU in one batch with the slices of other requests."""
@@ -74,12 +80,13 @@ def load_models(
     provider: str = "cpu",
     workers: int = 1,
     num_threads: int | None = None,
-    load: Callable[..., Segmenter] = Segmenter,
-    provider_options: Mapping[str, Any] | None = None,
+    public_key: Path | None = None,
+    audit_log: AuditLog | None = None,
 ) -> dict[str, ServedModel]:
     """Loads every artefact once, under its file's name without ending, or under NAME where the path is given as NAME=PATH.
 
     All of them share `workers` turns: on a CPU every network uses all threads, and several at once only get in each other's way.
+    public_key: refuses what is not signed with it. audit_log: of all models.
     Raises InputError for two models of one name, a name that does not fit in an address, and what `Segmenter` refuses.
     """
     turns, models = threading.Semaphore(workers), {}
@@ -93,7 +100,8 @@ def load_models(
 
         if name in models:
             raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")
-        segmenter = load(path, provider=provider, num_threads=num_threads, provider_options=provider_options)
+        segmenter = Segmenter(path, provider=provider, num_threads=num_threads, public_key=public_key)
         shared = SharedBatches(segmenter.logits) if provider in GPU_PROVIDERS else None
-        models[name] = ServedModel(name, segmenter, sha256(Path(path)), turns, shared)
+        audit = Audit(audit_log, segmenter.sha256, segmenter.signature) if audit_log is not None else None
+        models[name] = ServedModel(name, segmenter, turns, shared, audit)
     return models

@@ -1,0 +1,107 @@
+"""Signatures of artefacts in OpenSSF's format for models, through `model-signing` (the extra `sign`). No network is needed.
+
+The signature lies beside the artefact, `model.onnx.sig`. The hash inside an artefact says that it is whole; a signature says who vouches
+for it.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import InputError, one_line
+
+ENDING = ".sig"
+NEEDED = "signatures need model-signing, which is not installed: pip install 'attunet[sign]'"
+
+
+def signature_of(path: Path) -> Path:
+    """The file of an artefact's signature, beside it."""
+    return path.with_name(path.name + ENDING)
+
+
+def sign_artefact(path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Path:
+    """Signs an artefact.
+
+    Example:
+        sign_artefact("model.onnx", "key.pem")
+
+    Args:
+        key: A private elliptic-curve key, PEM without a password.
+        certificate: The key's certificate, and `chain` those above it: verified with a certificate authority instead of a public key.
+
+    Returns:
+        The signature's file, beside the artefact.
+
+    Raises:
+        InputError: For a file or a key that cannot be read.
+    """
+    path, out = Path(path), signature_of(Path(path))
+    _check_files(path, Path(key), *([certificate] if certificate else []), *chain)
+    signing = _library("signing")
+    try:
+        config = signing.Config()
+        if certificate is None:
+            config.use_elliptic_key_signer(private_key=key)
+        else:
+            config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=chain)
+        config.sign(path, out)
+    except Exception as error:  # of several libraries, without a base of their own
+        raise InputError(f"{key}: {path} cannot be signed with it: {one_line(error)}") from None
+    return out
+
+
+def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = None) -> str:
+    """Verifies the signature beside an artefact.
+
+    Args:
+        key: The signer's public key, or the certificate of the authority that vouches for the signer's, PEM.
+        data: The bytes that were read from `path`: what runs is what was signed, even where the file is exchanged meanwhile.
+
+    Returns:
+        SHA-256 of the signature's file.
+
+    Raises:
+        InputError: Where there is no signature, it is another key's, or the artefact is not the one that was signed.
+    """
+    path, key, signature = Path(path), Path(key), signature_of(Path(path))
+    if not signature.is_file():
+        raise InputError(f"{path}: is not signed: there is no {signature.name} beside it")
+    _check_files(path, key)
+    verifying = _library("verifying")
+    content = signature.read_bytes()
+    try:
+        config = verifying.Config()
+        if b"BEGIN CERTIFICATE" in key.read_bytes():
+            config.use_certificate_verifier(certificate_chain=[key])
+        else:
+            config.use_elliptic_key_verifier(public_key=key)
+        config.verify(path, signature)
+        signed = _signed_digest(content)
+    except Exception as error:  # of several libraries, without a base of their own
+        raise InputError(f"{path}: its signature does not verify with {key}: {one_line(error)}") from None
+    if data is not None and hashlib.sha256(data).hexdigest() != signed:
+        raise InputError(f"{path}: is not what was signed")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _signed_digest(signature: bytes) -> str:
+    statement = json.loads(base64.b64decode(json.loads(signature)["dsseEnvelope"]["payload"]))
+    (resource,) = statement["predicate"]["resources"]
+    return str(resource["digest"])
+
+
+def _check_files(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+
+
+def _library(name: str) -> Any:
+    try:
+        import model_signing.signing
+        import model_signing.verifying
+    except ImportError as error:
+        raise InputError(f"{NEEDED} ({error.name})") from None
+    return getattr(model_signing, name)

@@ -1,0 +1,51 @@
+"""One record for every predicted case: what went in, what came out, which model, what was noticed. No names, no paths."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.errors import Finding
+from attunet.system.atomic_files import sha256
+from attunet.system.audit_log import AuditLog
+from attunet.version import __version__
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit log for one model.
+
+    Args:
+        model_sha256: of the artefact's file, or of a run's last checkpoint.
+        signature: SHA-256 of the artefact's verified signature; None where none was asked for.
+        user: a name for who asks, given by the caller.
+    """
+
+    log: AuditLog
+    model_sha256: str
+    signature: str | None = None
+    user: str | None = None
+
+    def record(self, input_sha256: str, output_sha256: str | None, findings: Sequence[Finding] = (), *, user: str | None = None) -> None:
+        """Appends a case; `input_sha256` is as `hash_of_files` gives it, `output_sha256` None for one that failed."""
+        self.log.append(
+            {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "user": user or self.user,
+                "status": "failed" if output_sha256 is None else "done",
+                "input_sha256": input_sha256,
+                "output_sha256": output_sha256,
+                "model_sha256": self.model_sha256,
+                "signature_sha256": self.signature,
+                "findings": [{"rule": finding.rule, "level": finding.level, "figure": finding.figure} for finding in findings],
+                "version": __version__,
+            }
+        )
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of a file; of several, or a folder's, the hash of their sorted hashes, so that names and their order make no difference."""
+    files = [file for path in paths for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
+    digests = sorted(sha256(file) for file in files if file.is_file())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

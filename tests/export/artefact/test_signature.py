@@ -1,0 +1,190 @@
+"""Signatures of artefacts: made and verified without a network; whatever is unsigned, altered or another key's is refused."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet import load_model
+from attunet.errors import InputError
+from attunet.export.artefact.signature import sign_artefact, signature_of, verify_signature
+from attunet.export.runtime import Segmenter
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+
+pytest.importorskip("model_signing")
+serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+
+
+def write_key(folder: Path, name: str) -> tuple[Path, Path]:
+    """A private and a public key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+@pytest.fixture
+def signed(artefact, tmp_path) -> tuple[Path, Path]:
+    """A signed artefact and the key that verifies it."""
+    model = Path(shutil.copy(artefact, tmp_path / "model.onnx"))
+    private, public = write_key(tmp_path, "own")
+    assert sign_artefact(model, private) == signature_of(model)
+    return model, public
+
+
+def test_a_signed_artefact_is_loaded(signed):
+    model, public = signed
+    segmenter = Segmenter(model, num_threads=1, public_key=public)
+    assert segmenter.signature == verify_signature(model, public)
+    assert segmenter.logits(np.zeros((1, 1, 32, 32), np.float32)).shape == (1, 5, 32, 32)
+    renamed = Path(shutil.copy(model, model.with_name("renamed.onnx")))
+    shutil.copy(signature_of(model), signature_of(renamed))
+    assert load_model(renamed, num_threads=1, public_key=public).name == "small"  # the name is not what was signed
+
+
+def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact, tmp_path, metadata, graph):
+    from dataclasses import replace
+
+    from attunet.export.artefact.artefact import write_artefact
+
+    model, public = signed
+    with pytest.raises(InputError, match="is not signed"):
+        Segmenter(artefact, public_key=public)
+    with pytest.raises(InputError, match="does not verify"):
+        Segmenter(model, public_key=write_key(tmp_path, "other")[1])
+    with pytest.raises(InputError, match="no such file"):
+        Segmenter(model, public_key=tmp_path / "none.pub")
+    signature = json.loads(signature_of(model).read_text())
+    # A whole artefact with a right hash of its own, which somebody else made.
+    model.write_bytes(write_artefact(graph, replace(metadata, name="other")))
+    assert Segmenter(model, num_threads=1).name == "other"
+    with pytest.raises(InputError, match="does not verify"):
+        Segmenter(model, public_key=public)
+    for broken in (
+        b"",
+        b"{}",
+        json.dumps(signature).replace("sha256", "sha255").encode(),
+        json.dumps({**signature, "dsseEnvelope": 1}).encode(),
+    ):
+        signature_of(model).write_bytes(broken)
+        with pytest.raises(InputError, match="does not verify"):
+            verify_signature(model, public)
+    with pytest.raises(InputError, match="cannot be signed"):
+        sign_artefact(model, public)
+
+
+def test_bytes_that_were_exchanged_after_the_check_do_not_run(signed):
+    model, public = signed
+    with pytest.raises(InputError, match="is not what was signed"):
+        verify_signature(model, public, data=model.read_bytes() + b"x")
+
+
+def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
+    """Certificates: root -> signer; verified with the root alone."""
+    model = Path(shutil.copy(artefact, tmp_path / "model.onnx"))
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+
+    def run(*words: str) -> None:
+        subprocess.run([openssl, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    run(
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "root.pem",
+        "-out",
+        "root.crt",
+        "-subj",
+        "/CN=root",
+        "-days",
+        "2",
+    )
+    run(
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "signer.pem",
+        "-out",
+        "signer.csr",
+        "-subj",
+        "/CN=signer",
+    )
+    (tmp_path / "usage").write_text("keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nbasicConstraints=CA:FALSE\n")
+    run(
+        "x509",
+        "-req",
+        "-in",
+        "signer.csr",
+        "-CA",
+        "root.crt",
+        "-CAkey",
+        "root.pem",
+        "-CAcreateserial",
+        "-days",
+        "1",
+        "-extfile",
+        "usage",
+        "-out",
+        "signer.crt",
+    )
+    sign_artefact(model, tmp_path / "signer.pem", certificate=tmp_path / "signer.crt", chain=(tmp_path / "root.crt",))
+    assert len(verify_signature(model, tmp_path / "root.crt")) == 64
+    run(
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        "o.pem",
+        "-out",
+        "other.crt",
+        "-subj",
+        "/CN=other",
+        "-days",
+        "2",
+    )
+    with pytest.raises(InputError, match="does not verify"):
+        verify_signature(model, tmp_path / "other.crt")
+
+
+def test_the_commands(artefact, tmp_path, capfd):
+    def attunet(*words: object) -> tuple[int, str]:
+        capfd.readouterr()
+        code = run_command(cli, "attunet", list(map(str, words)))
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    model = Path(shutil.copy(artefact, tmp_path / "model.onnx"))
+    private, public = write_key(tmp_path, "own")
+    scan = tmp_path / "scan.nii"
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(300, 60, (32, 32, 3)).astype(np.int16), np.diag([-1.5, -1.5, 5, 1])), scan)
+    code, text = attunet("predict", model, scan, tmp_path / "labels.nii", "--require-signature", public)
+    assert (code, "is not signed" in text) == (2, True)
+    code, text = attunet("serve", model, "--port", 0, "--require-signature", public)
+    assert (code, "is not signed" in text) == (2, True)
+    assert attunet("sign", model, "--key", private)[0] == 0
+    assert attunet("predict", model, scan, tmp_path / "labels.nii", "--require-signature", public)[0] == 0
+    code, text = attunet("verify", model, "--key", write_key(tmp_path, "other")[1])
+    assert (code, "does not verify" in text) == (2, True)

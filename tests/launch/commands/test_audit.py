@@ -1,0 +1,72 @@
+"""`--audit`: a record for every case, of predict and of the server; no name, no path, and any change of it is noticed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from attunet.system.atomic_files import sha256
+from attunet.system.audit_log import verify_audit
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_predict_records_every_case_of_a_folder(attunet, artefact, small_store, tmp_path):
+    scans, log = tmp_path / "Planted-Name", tmp_path / "audit.jsonl"
+    scans.mkdir()
+    source = sorted(small_store.path.parent.glob("source/*src*"))
+    (scans / "Planted-a.nii.gz").write_bytes(source[0].read_bytes())
+    (scans / "Planted-b.nii.gz").write_bytes(source[1].read_bytes()[:300])
+    done = attunet("predict", artefact, scans, tmp_path / "out", "--audit", log, "--user", "station 7")
+    assert done.code == 1
+    good, bad = records(log)
+    good, bad = (good, bad) if good["status"] == "done" else (bad, good)
+    assert good["input_sha256"] == sha256(scans / "Planted-a.nii.gz")
+    assert good["output_sha256"] == sha256(tmp_path / "out/Planted-a.nii.gz")
+    assert good["model_sha256"] == sha256(artefact)
+    assert good["user"] == "station 7"
+    assert (bad["status"], bad["output_sha256"]) == ("failed", None)
+    assert bad["input_sha256"] == sha256(scans / "Planted-b.nii.gz")
+    assert "Planted" not in log.read_text()
+    assert verify_audit(log).records == 2
+    one = attunet("predict", artefact, scans / "Planted-a.nii.gz", tmp_path / "one.nii.gz", "--audit", log)
+    assert one.code == 0, one.err
+    assert attunet("verify", "--audit", log).out.startswith(f"{log}: 3 records, the chain holds")
+    log.write_text(log.read_text().replace("station 7", "station 8"))
+    done = attunet("verify", "--audit", log)
+    assert (done.code, "was changed" in done.err) == (2, True)
+
+
+def test_a_run_is_not_audited(attunet, run, small_store, tmp_path):
+    scan = sorted(small_store.path.parent.glob("source/*src*"))[0]
+    done = attunet("predict", run, scan, tmp_path / "labels.nii.gz", "--audit", tmp_path / "audit.jsonl")
+    assert (done.code, "needs an artefact" in done.err) == (2, True)
+
+
+def test_the_server_records_every_scan(artefact, small_store, tmp_path):
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    from attunet.export.serve.app import make_app
+    from attunet.export.serve.scans.private_folder import PrivateFolder
+    from attunet.export.serve.service import Service
+    from attunet.export.serve.settings import Settings
+    from attunet.export.serve.work.served_model import load_models
+    from attunet.system.audit_log import AuditLog
+
+    log = tmp_path / "audit.jsonl"
+    scan = sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes()
+    with PrivateFolder(tmp_path) as folder:
+        service = Service(Settings(), load_models([artefact], num_threads=1, audit_log=AuditLog(log)), folder)
+        with testclient.TestClient(make_app(service), base_url="http://localhost") as client:
+            url = f"/v1/models/{artefact.stem}/segment"
+            answer = client.post(url, content=scan, headers={"X-Attunet-User": "station 7"})
+            assert answer.status_code == 200
+            assert client.post(url, content=b"no scan").status_code == 422
+    good, bad = records(log)
+    assert good["input_sha256"] == hashlib.sha256(scan).hexdigest()
+    assert good["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
+    assert (good["user"], good["status"], bad["user"], bad["status"]) == ("station 7", "done", None, "failed")
+    assert verify_audit(log).records == 2

@@ -1,0 +1,72 @@
+"""The audit log: every change, gap or exchange of its lines is noticed; writers that crash or run at once do not break it."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from attunet.errors import InputError
+from attunet.system.audit_log import AuditLog, verify_audit
+
+
+def write(path, count: int, start: int = 0) -> None:
+    log = AuditLog(path)
+    for number in range(start, start + count):
+        log.append({"number": number, "text": "ü\n\"'"})
+
+
+def test_an_untouched_log_verifies(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, 3)
+    write(path, 2, start=3)  # another start of the program goes on with the chain
+    state = verify_audit(path)
+    assert state.records == 5
+    assert state.last_hash == json.loads(path.read_text().splitlines()[-1])["hash"]
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2, 3, 4]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_every_change_is_noticed_with_its_line(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, 5)
+    lines = path.read_text().splitlines(keepends=True)
+    changes = {
+        "changed": ([*lines[:2], lines[2].replace('"number":2', '"number":7'), *lines[3:]], "line 3: was changed"),
+        "without a line": (lines[:2] + lines[3:], "line 3: does not follow"),
+        "without the first": (lines[1:], "line 1: does not follow"),
+        "exchanged": ([*lines[:1], lines[2], lines[1], *lines[3:]], "line 2: does not follow"),
+        "doubled": (lines[:2] + lines[1:], "line 3: does not follow"),
+        "foreign": ([*lines[:2], "{}\n", *lines[2:]], "line 3: is no record"),
+        "no JSON": ([*lines, "hello\n"], "line 6: is no record"),
+        "cut short": ([*lines[:4], lines[4][:-5]], "the last line is cut short"),
+    }
+    for content, message in changes.values():
+        path.write_text("".join(content))
+        with pytest.raises(InputError, match=message):
+            verify_audit(path)
+
+
+def test_a_line_that_a_crash_cut_short_is_taken_away_and_said(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, 2)
+    with path.open("ab") as file:
+        file.write(b'{"number":2,"te')
+    write(path, 1, start=3)
+    assert verify_audit(path).records == 3
+    assert json.loads(path.read_text().splitlines()[-1])["repaired"] is True
+
+
+def test_a_file_that_is_no_log_is_not_written_to(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello\n")
+    with pytest.raises(InputError, match="is no record of an audit log"):
+        AuditLog(path)
+    assert path.read_text() == "hello\n"
+
+
+def test_processes_that_write_at_once_keep_one_chain(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        pool.starmap(write, [(path, 20, 100 * number) for number in range(3)])
+    assert verify_audit(path).records == 60

@@ -1,0 +1,105 @@
+"""A log that is only ever appended to: every record holds the hash of the one before it, so that no line can be changed or left out.
+
+What a chain cannot show is that its last lines were cut off. `verify_audit` gives the number of records and the last hash; who notes
+them elsewhere sees that too.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import InputError
+
+FIRST = "0" * 64  # stands for the record before the first
+MAX_LINE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class AuditState:
+    """Records of a log, and the hash of the last."""
+
+    records: int
+    last_hash: str
+
+    def __str__(self) -> str:
+        return f"{self.records} records, the chain holds; the last hash is {self.last_hash}"
+
+
+class AuditLog:
+    """A log file. Several processes and threads may append to one; a record is on the disk when `append` returns.
+
+    Raises:
+        InputError: For a file that is no such log. A last line that a crash cut short is taken away at the next record, which says so.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists():
+            self._last(self.path.read_bytes())
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds a record, JSON values by name; `previous`, `hash` and `repaired` are the log's own."""
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - MAX_LINE_BYTES))
+            tail = file.read()
+            torn = len(tail) - (tail.rfind(b"\n") + 1)
+            previous = self._last(tail[: len(tail) - torn])
+            values = {**record, **({"repaired": True} if torn else {}), "previous": previous}
+            line = json.dumps({**values, "hash": _hash(values)}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+            file.truncate(end - torn)
+            file.seek(end - torn)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _last(self, content: bytes) -> str:
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
+        return _record(lines[-1], f"{self.path}: the last line")["hash"] if lines else FIRST
+
+
+def verify_audit(path: str | Path) -> AuditState:
+    """Follows the chain from the first record to the last. Raises InputError naming the first line that does not belong."""
+    count, last = 0, FIRST
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        record = _record(line, f"{path}: line {number}")
+        if record["previous"] != last:
+            raise InputError(f"{path}: line {number}: does not follow the line before it: one was changed, taken away or put in between")
+        count, last = number, record["hash"]
+    return AuditState(count, last)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if not line.endswith(b"\n"):
+                    raise InputError(f"{path}: the last line is cut short")
+                yield line
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    """A line's values. Raises InputError where it is no record, or its hash is not its own."""
+    try:
+        values = json.loads(line)
+        digest = values.pop("hash")
+        is_own = digest == _hash(values) and isinstance(values["previous"], str)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{where}: is no record of an audit log") from None
+    if not is_own:
+        raise InputError(f"{where}: was changed: its hash is not the one of its content")
+    return {**values, "hash": digest}
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
