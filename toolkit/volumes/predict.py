@@ -82,7 +82,7 @@ def predict_prepared(
 def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """Refuse a volume that becomes much larger on the network's grid than it is, from its shape and spacing alone.
 
-    A file of a few hundred bytes can announce tens of thousands of slices of one voxel, each of which is padded to the training window, or
+    A file of a kilobyte can announce tens of thousands of slices of one voxel, each of which is padded to the training window, or
     voxels of 400 mm, which are resampled to 1.5 mm. Volumes that grow less than MAX_GROWTH times are always accepted.
 
     Args:

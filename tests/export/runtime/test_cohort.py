@@ -48,6 +48,24 @@ def test_broken_cases_are_listed_and_do_not_stop_the_others(log_lines: list[str]
     assert not jobs[1].write.exists()
 
 
+def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_computed(segmenter, jobs, tmp_path, monkeypatch):
+    """Files of one or two kilobytes that would be gigapixels for the network do not hold up the others."""
+    for number, shape, spacing in ((0, (1, 1, 300_000), 1.6), (1, (40, 40, 2), 400.0)):
+        path = jobs[number].file
+        nib.save(nib.Nifti2Image(np.zeros(shape, np.uint8), np.diag([-spacing, -spacing, 5, 1])), path)
+        assert path.stat().st_size < 2000
+    sizes, logits = [], segmenter.logits
+    monkeypatch.setattr(segmenter, "logits", lambda slices: sizes.append(slices.size) or logits(slices))
+    outcome = predict_cohort(segmenter, jobs)
+    assert outcome.done == 5
+    reasons = dict(outcome.failed)
+    assert "300,000 slices of 64 × 64 pixels on the network's grid are 1,229 megapixels, at most 512" in reasons[jobs[0].file]
+    assert "a slice of 10000 × 10000 pixels on the network's grid are 100 megapixels, at most 16" in reasons[jobs[1].file]
+    assert all("--max-megapixels" in reason for reason in reasons.values())
+    assert max(sizes) <= 8 * 64 * 64, "nothing of the refused volumes was computed"
+    assert predict_cohort(segmenter, [Job(jobs[0].input, tmp_path / "again.nii")], max_megapixels=100).failed
+
+
 def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
     jobs[2].write.mkdir(parents=True)  # counts as there, so it is skipped
     blocked = jobs[3].write.parent / "file"
@@ -67,7 +85,7 @@ def test_finished_cases_are_not_done_again(segmenter, jobs):
 
 def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
     class Failing:
-        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
+        spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
         calls = 0
 
         def predict_prepared(self, prepared):
@@ -94,13 +112,13 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
     read, wanted, ahead = threading.Semaphore(0), [0], []
     original = cohort.read_prepared
 
-    def counted(job, model):
+    def counted(job, *rest):
         wanted[0] += 1
         read.release()
-        return original(job, model)
+        return original(job, *rest)
 
     class Slow:
-        spec, classes, ranges = segmenter.spec, segmenter.classes, segmenter.ranges
+        spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
         seen = 0
 
         def predict_prepared(self, prepared):
