@@ -18,7 +18,7 @@ from attunet.preparation.case_facts import scan_case
 from attunet.preparation.prepare import prepare
 from attunet.sources.find_cases import SourceOptions, find_cases
 from attunet.store import Store
-from attunet.system.workers import FEWEST_FOR_PROCESSES, over_cases
+from attunet.system.workers import MIN_TASKS_FOR_PROCESSES, over_cases
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -98,7 +98,7 @@ def write_necks(folder: Path, write_case) -> None:
     for number in range(3):
         _, path = write_case(folder, f"{number}-T2", shape=(40, 30, 4), spacing=(2.0, 2.0, 8.0))
         mask = np.zeros((40, 30, 4), np.uint8)
-        mask[2:14, 4:16], mask[20:32, 4:16], mask[14:20, 7:13] = 1, 1, 1  # a neck of six pixels: five pass, seven do not
+        mask[2:14, 4:16], mask[20:31, 4:16], mask[14:20, 7:13] = 1, 1, 1  # a neck of six pixels: five pass, seven do not
         mask[5:15, 18:28] = 2
         rewrite(path, mask)
 
@@ -421,7 +421,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_processes_give_the_same_store_and_die_with_their_parent(tmp_path: Path, write_case, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(FEWEST_FOR_PROCESSES + 4):
+    for number in range(MIN_TASKS_FOR_PROCESSES + 4):
         write_case(tmp_path / "source", f"{number:02d}-T2", seed=number, shape=(140, 120, 8))
     script = tmp_path / "many.py"
     script.write_text(MANY)
@@ -439,13 +439,13 @@ def test_processes_give_the_same_store_and_die_with_their_parent(tmp_path: Path,
             os.killpg(running.pid, 0)
             time.sleep(0.05)
     prepare(tmp_path / "source", target, DataConfig())
-    monkeypatch.setattr("attunet.system.workers.FEWEST_FOR_PROCESSES", 10**6)
+    monkeypatch.setattr("attunet.system.workers.MIN_TASKS_FOR_PROCESSES", 10**6)
     inline = prepare(tmp_path / "source", tmp_path / "inline/store", DataConfig())
     assert fingerprint(target) == fingerprint(inline.path)
 
 
 def test_the_first_error_in_the_order_of_the_cases_is_reported(tmp_path: Path, write_case) -> None:
-    for number in range(FEWEST_FOR_PROCESSES):
+    for number in range(MIN_TASKS_FOR_PROCESSES):
         image, _ = write_case(tmp_path, f"{number:02d}-T2")
         if number in (5, 8):
             os.truncate(image, 100)
