@@ -11,6 +11,7 @@ from attunet.decisions import parse_choices
 from attunet.presets import preset_names
 
 PATH = click.Path(path_type=Path)
+PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
 
 def config_options(command: Callable[..., object]) -> Callable[..., object]:

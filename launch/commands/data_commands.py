@@ -1,0 +1,114 @@
+"""Commands about data: demo, phantom, prepare, inspect. Each imports what it needs when it runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from attunet.launch.exit_codes import debug_option
+from attunet.launch.options import PATH, config_options, source_options
+from attunet.presets import read_config
+from attunet.system.plain_text import printable
+
+if TYPE_CHECKING:
+    from attunet.sources.find_cases import SourceOptions
+
+
+@click.command(short_help="Everything in one go, on generated cases or yours.")
+@click.option("--data", type=PATH, metavar="DIR", help="A folder of your own cases; generated ones by default.")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where everything goes; what is there already is kept and used.")
+@click.option("--cases", type=click.IntRange(2), default=12, show_default=True, help="How many cases to generate.")
+@config_options
+@debug_option
+def demo(data: Path | None, out: Path, cases: int, config_name: str | None, settings: tuple[str, ...]) -> None:
+    """Everything in one go: prepare, train both networks, export, evaluate, draw.
+
+    The config is the preset demo for generated cases, and chaos-cpu for your own. A third of the patients is kept out of training.
+    """
+    from attunet.launch.commands.demo import run_demo
+
+    run_demo(out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings))
+
+
+@click.command(short_help="Write generated abdominal cases.")
+@click.argument("out", type=PATH)
+@click.option("--cases", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@debug_option
+def phantom(out: Path, cases: int, seed: int) -> None:
+    """Write generated abdominal cases to the new folder OUT, as NIfTI pairs named like those of CHAOS."""
+    from attunet.phantom import write_phantom
+
+    write_phantom(out, cases=cases, seed=seed)
+
+
+@click.command(short_help="Make a store of a folder of cases.")
+@click.argument("source", type=PATH)
+@click.argument("store", type=PATH)
+@source_options
+@config_options
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="For cross-validation, by patient.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds.")
+@click.option("--splits", type=PATH, metavar="FILE", help="Your own splits.json instead.")
+@click.option("--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases.")
+@click.option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
+@click.option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
+@debug_option
+def prepare(
+    source: Path,
+    store: Path,
+    options: "SourceOptions",
+    config_name: str | None,
+    settings: tuple[str, ...],
+    folds: int,
+    seed: int,
+    splits: Path | None,
+    labelled: Path | None,
+    allow_unlabelled: bool,
+    strict: bool,
+) -> None:
+    """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip or tar archive)."""
+    from attunet.preparation.prepare import prepare as run
+
+    run(
+        source,
+        store,
+        read_config(config_name, settings).data,
+        options=options,
+        folds=folds,
+        seed=seed,
+        splits_file=splits,
+        allow_unlabelled=allow_unlabelled,
+        labelled_file=labelled,
+        strict=strict,
+    )
+
+
+@click.command(short_help="What is in a path, and what looks wrong.")
+@click.argument("path", type=PATH)
+@source_options
+@click.option("--picture", type=PATH, metavar="FILE.png", help="Of a source or a store: draw all cases with their labels on one page.")
+@click.option("--augmented", type=PATH, metavar="FILE.png", help="Of a store: draw slices as a training with this config would see them.")
+@click.option("--lineage", is_flag=True, help="Of a run or an artefact: hashes of checkpoint, store and scans that it comes from.")
+@config_options
+@debug_option
+def inspect(
+    path: Path,
+    options: "SourceOptions",
+    picture: Path | None,
+    augmented: Path | None,
+    lineage: bool,
+    config_name: str | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
+    from attunet.launch.commands.inspect import describe
+    from attunet.launch.commands.lineage import describe_lineage
+
+    for line in describe_lineage(path) if lineage else describe(path, options, picture):
+        click.echo(printable(line))
+    if augmented is not None:
+        from attunet.plots.augmented import draw_augmented
+        from attunet.store import open_store
+
+        draw_augmented(augmented, open_store(path), read_config(config_name, settings).augment)

@@ -1,0 +1,75 @@
+"""The command that segments volumes."""
+
+from pathlib import Path
+
+import click
+
+from attunet.launch.exit_codes import debug_option
+from attunet.launch.options import PATH, PROVIDERS, audit_options, read_option, signature_option
+
+
+@click.command(short_help="Segment volumes.")
+@click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
+@click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
+@click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
+@click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
+@click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
+@click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
+@click.option(
+    "--max-megapixels", type=click.IntRange(min=1), default=512, show_default=True, help="Refuse larger volumes, on the network's grid."
+)
+@audit_options
+@signature_option
+@read_option
+@click.option("--codes", type=PATH, metavar="FILE", help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.")
+@debug_option
+def predict(
+    paths: tuple[Path, ...],
+    attention: bool,
+    dicom_seg: bool,
+    provider: str,
+    device: str,
+    server: str | None,
+    token_file: Path | None,
+    max_megapixels: int,
+    audit: Path | None,
+    user: str | None,
+    public_key: Path | None,
+    readings: tuple[str, ...],
+    codes: Path | None,
+) -> None:
+    """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
+
+    OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
+    in the input's format; PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
+    """
+    if len(paths) not in ((2, 3) if server else (3,)):
+        raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
+    if server:
+        from attunet.export.serve.client import Client
+        from attunet.export.serve.settings import read_token
+        from attunet.launch.commands.predict_remote import predict_remote
+
+        if attention or audit or public_key:
+            raise click.UsageError("--attention, --audit and --require-signature are not for a server's client")
+        with Client(server, token=read_token(token_file) if token_file else None) as client:
+            predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
+        return
+    from attunet.decisions import parse_choices
+    from attunet.io.organ_codes import read_codes
+    from attunet.launch.commands.predict import AuditOptions
+    from attunet.launch.commands.predict import predict as run
+
+    run(
+        *paths,
+        attention=attention,
+        dicom_seg=dicom_seg,
+        provider=provider,
+        device=device,
+        choices=parse_choices(readings),
+        codes=read_codes(codes) if codes else None,
+        max_megapixels=max_megapixels,
+        audit=AuditOptions(audit, user) if audit else None,
+        public_key=public_key,
+    )
