@@ -1,4 +1,4 @@
-"""One way to load a model, whatever it was saved as."""
+"""Loading of a model, whatever it was saved as."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -12,13 +12,13 @@ from torch import nn
 
 from attunet.config import OptimConfig
 from attunet.errors import InputError
-from attunet.evaluate_case import read_labelled_case
+from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.losses import loss_of, segmentation_sums
 from attunet.metrics.aggregate import nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.store import Store
+from attunet.volumes.model import NetworkModel
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.predict import predict_volume
 from attunet.volumes.slices import gather_context
 
 BATCH_SIZE = 8
@@ -94,10 +94,10 @@ class Validator:
             with self.accelerator.autocast():
                 return np.asarray(network(torch.from_numpy(slices).to(self.accelerator.device)).float().cpu())
 
-        labelled = read_labelled_case(self.store, case)
-        postprocessing = self.store.preprocessing.postprocessing
-        predicted = predict_volume(logits_of, labelled.volume, self.store.spec, batch_size=BATCH_SIZE, postprocessing=postprocessing)
-        return CaseCounts(case, np.zeros(0), labelled.confusion(predicted))
+        spec, postprocessing = self.store.spec, self.store.preprocessing.postprocessing
+        model = NetworkModel("validation", spec, self.store.classes, logits_of, postprocessing)
+        evaluation = evaluate_case(model, read_labelled_case(self.store, case), batch_size=BATCH_SIZE)
+        return CaseCounts(case, np.zeros(0), evaluation.confusion)
 
     def _over_cases(self, count: Callable[[str], CaseCounts]) -> list[CaseCounts]:
         """Count this process's share of the cases and gather the counts of all; every process returns or raises alike."""

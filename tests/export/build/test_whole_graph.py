@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR, Classes
+from attunet.errors import RunError
 from attunet.export.artefact.artefact import Artefact, write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
@@ -245,3 +246,14 @@ def test_only_standard_operators_of_one_opset(graphs: Callable[[int], Any]) -> N
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
     nodes = [*model.graph.node, *onnx.helper.get_attribute_value(loop.attribute[0]).node]
     assert {node.domain for node in nodes} == {""}
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_same_labels(tmp_path: Path, graphs: Callable[[int], Any]) -> None:
+    volume, spec = _volume(SCANS["axial"]), _spec(SCANS["axial"])
+    slices, whole = _pair(tmp_path, graphs(1), spec)
+    try:
+        labels = _labels(whole, volume, "cuda")
+    except RunError as error:
+        pytest.skip(str(error))
+    assert mean(dice_from_confusion(confusion(labels, _labels(slices, volume), 5))) >= 0.9995
