@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from attunet.ops import streamed_gate
 from attunet.ops import triton_kernels as kernels
 from attunet.ops.memory_format import as_rows, copy_rows, empty_alpha, empty_result
 from attunet.ops.reference import GateParameters
@@ -21,13 +22,13 @@ class Tiling:
     warps: int
 
 
-# (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates, whose time goes into
-# products, use the library's matrix products. Chosen by the compiler's report for sm_80 and sm_90: no spills, at least 8 warps on a
-# multiprocessor. float32 products run without tensor cores (no TF32), so the library takes over at a smaller width.
+# (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates in 16 bits stream their
+# channels (`streamed_gate`); the widest, and wide ones in float32, use the library's matrix products. Chosen by the compiler's report for
+# sm_80 and sm_90: no spills, at least 8 warps on a multiprocessor. float32 products run without tensor cores (no TF32), so the library
+# takes over at a smaller width.
 TILINGS = {
     (2, 64): (Tiling(128, 64, 8), Tiling(64, 64, 4)),
     (2, 128): (Tiling(64, 64, 8), Tiling(32, 64, 8)),
-    (2, 256): (Tiling(64, 32, 8), Tiling(32, 64, 8)),
     (4, 64): (Tiling(32, 16, 8), Tiling(32, 16, 8)),
     (4, 128): (Tiling(32, 16, 8), Tiling(16, 16, 8)),
 }
@@ -35,7 +36,7 @@ EPILOGUE_PIXELS, EPILOGUE_CHANNELS = 16, 128
 
 
 def choose_tilings(channels: int, gating_channels: int, hidden: int, element_size: int) -> tuple[Tiling, Tiling] | None:
-    """Tilings of the fused forward and backward kernels, or None for gates that are computed by library products and a fused epilogue."""
+    """Tilings of the fused forward and backward kernels, or None for wider gates."""
     width = max(channels, gating_channels, 2 * hidden)
     fitting = sorted(limit for size, limit in TILINGS if size == element_size and width <= limit)
     if not fitting:
@@ -61,6 +62,8 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, T
     with on_device_of(x):
         if tilings:
             _fused_forward(x, g, parameters, out, alpha, tilings[0])
+        elif streamed_gate.fits(x, len(parameters.bias)):
+            streamed_gate.forward(x, g, parameters, out, alpha)
         else:
             _wide_forward(x, g, parameters, out, alpha)
     return out, alpha
@@ -82,11 +85,17 @@ def backward(
     tilings = choose_tilings(x.shape[1], g.shape[1], len(prepared.bias), x.element_size())
     with on_device_of(x):
         if tilings:
-            of_weights, partial = _fused_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g, tilings[1])
+            gradients = _fused_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g, tilings[1])
+        elif streamed_gate.fits(x, len(prepared.bias)):
+            gradients = streamed_gate.backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g)
         else:
-            of_weights, partial = _wide_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g)
-        of_vectors = [part.sum(0) for part in partial.split([len(prepared.bias), len(prepared.bias), 1], dim=1)]
-    return grad_x, grad_g, GateParameters(*(s.to(p.dtype) for s, p in zip((*of_weights, *of_vectors), parameters, strict=True)))
+            gradients = _wide_backward(grad_out, grad_alpha, x, g, prepared, grad_x, grad_g)
+    return grad_x, grad_g, GateParameters(*(s.to(p.dtype) for s, p in zip(gradients, parameters, strict=True)))
+
+
+def _sums(partial: Tensor, hidden: int) -> list[Tensor]:
+    """The gradients of bias, psi_weight and psi_bias from each tile's part of them, a row of `partial`."""
+    return [part.sum(0) for part in partial.split([hidden, hidden, 1], dim=1)]
 
 
 def _prepared(x: Tensor, parameters: GateParameters) -> GateParameters:
@@ -107,8 +116,8 @@ def _fused_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor
 def _fused_backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters,
     grad_x: Tensor, grad_g: Tensor, tiling: Tiling,
-) -> tuple[list[Tensor], Tensor]:  # fmt: skip
-    """Fills grad_x and grad_g; returns the gradients of both weights, and each tile's part (a row) of the vectors' gradients."""
+) -> GateParameters:  # fmt: skip
+    """Fills grad_x and grad_g; returns the gradients of the parameters."""
     (grad_out, *strides), (x, *x_strides), (g, *g_strides) = _strided(grad_out), _strided(x), _strided(g)
     tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
     tiles = x.shape[0] * tiles_per_image
@@ -119,7 +128,8 @@ def _fused_backward(
         _pixels(x), tiles_per_image, *strides, *x_strides, *g_strides, *_strided(grad_x)[1:], *_strided(grad_g)[1:],
         **_constants(x, g, parameters, tiling),
     )  # fmt: skip
-    return [_weight_gradient(x, x_strides, grad_hidden), _weight_gradient(g, g_strides, grad_hidden)], partial
+    of_weights = _weight_gradient(x, x_strides, grad_hidden), _weight_gradient(g, g_strides, grad_hidden)
+    return GateParameters(*of_weights, *_sums(partial, len(parameters.bias)))
 
 
 def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> Tensor:
@@ -155,7 +165,7 @@ def _wide_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor,
 
 def _wide_backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, grad_x: Tensor, grad_g: Tensor
-) -> tuple[list[Tensor], Tensor]:
+) -> GateParameters:
     """As `_fused_backward`, with the library's matrix products."""
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
     rows_grad_x, rows_grad_g = as_rows(grad_x), as_rows(grad_g)
@@ -169,7 +179,7 @@ def _wide_backward(
     torch.addmm(rows_grad[:, x.shape[1] :], hidden, parameters.weight_g.to(x.dtype), out=rows_grad_g)
     copy_rows(rows_grad_x, grad_x)
     copy_rows(rows_grad_g, grad_g)
-    return [hidden.T @ rows_x, hidden.T @ rows_g], partial
+    return GateParameters(hidden.T @ rows_x, hidden.T @ rows_g, *_sums(partial, len(parameters.bias)))
 
 
 def _hidden(rows_x: Tensor, rows_g: Tensor, parameters: GateParameters) -> Tensor:

@@ -280,6 +280,46 @@ def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str
         assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), SHAPES["more tiles than one"], torch.float32, device)
 
 
+STREAMED_BREAKAGES = {
+    "no kink": ("hidden <= 0.0, 0.0, grad_logit", "hidden <= -1.0, 0.0, grad_logit"),
+    "half a sigmoid": ("* a * (1.0 - a)", "* a"),
+    "ungated gradient": (".to(tl.float32) * a[:, None]\n        _store(grad_x", ".to(tl.float32)\n        _store(grad_x"),
+    "last tile only": ("tl.dot(tl.trans(left), right, total)", "tl.dot(tl.trans(left), right)"),
+    "first channels only": (
+        "hidden = tl.dot(tile, tl.trans(w), hidden)",
+        "hidden = tl.where(start == 0, tl.dot(tile, tl.trans(w), hidden), hidden)",
+    ),
+    "g where x belongs": ("_sum_products(g, grad_hidden", "_sum_products(x, grad_hidden"),
+    "vectors of the first tiles": ("range(0, parts, BLOCK_R)", "range(0, 1, BLOCK_R)"),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), STREAMED_BREAKAGES.values(), ids=STREAMED_BREAKAGES.keys())
+@pytest.mark.parametrize("backend", ["triton"], indirect=True)
+def test_a_broken_streamed_kernel_is_caught(
+    backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attunet.ops import streamed_gate, streamed_kernels
+
+    monkeypatch.setattr(streamed_gate, "num_multiprocessors", lambda x: 1)
+    monkeypatch.setattr(streamed_gate, "FINISH_TILE", (1, 32))
+    monkeypatch.setattr(streamed_gate, "kernels", broken(streamed_kernels, old, new))
+    shape = Shape(2, 160, 160, 70, 9, 11)
+    with pytest.raises(AssertionError):
+        assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), shape, torch.float16, device, torch.channels_last)
+
+
+@pytest.mark.parametrize("backend", ["triton"], indirect=True)
+def test_a_streamed_gate_of_several_tiles(backend: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attunet.ops import streamed_gate
+
+    monkeypatch.setattr(streamed_gate, "num_multiprocessors", lambda x: 1)
+    monkeypatch.setattr(streamed_gate, "FINISH_TILE", (1, 32))
+    gate = partial(attention_gate, backend=backend, return_alpha=True)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        assert_agrees(gate, Shape(2, 160, 160, 70, 9, 11), torch.float16, device, layout)
+
+
 def test_a_broken_cpu_gate_is_caught(broken: Broken) -> None:
     module = broken(cpu_gate, "= sigmoid_backward(", "= torch.mul(")
 

@@ -22,7 +22,7 @@ triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
 
-from attunet.ops import norm_kernels, triton_gate, triton_kernels, triton_norm  # noqa: E402
+from attunet.ops import norm_kernels, streamed_kernels, triton_gate, triton_kernels, triton_norm  # noqa: E402
 from attunet.ops.reference import GateParameters  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
@@ -51,8 +51,9 @@ def recorder(kernel: Any, launches: list[Launch]) -> Any:
 def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """What a forward and backward pass of the gate of a level launches, channels-last and with float32 parameters, as under autocast."""
     launches: list[Launch] = []
-    for name in ("gate_forward", "gate_backward", "gate_weight_gradient", "epilogue_forward", "epilogue_backward"):
-        monkeypatch.setattr(triton_kernels, name, recorder(getattr(triton_kernels, name), launches))
+    for module in (triton_kernels, streamed_kernels):
+        for name in [name for name in vars(module) if name.startswith(("gate_", "epilogue_", "streamed_"))]:
+            monkeypatch.setattr(module, name, recorder(getattr(module, name), launches))
     x, g = (torch.zeros(2, width, 16, 16, dtype=dtype).to(memory_format=torch.channels_last) for _ in range(2))
     hidden = width // 2
     shapes = ((hidden, width), (hidden, width), (hidden,), (hidden,), (1,))
@@ -111,8 +112,10 @@ def test_compiles_within_the_hardware(
     width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launches = launches_of_a_step(width, dtype, monkeypatch)
-    fused = width <= (128 if dtype == torch.float32 else 256)
-    names = ["gate_backward", "gate_forward", "gate_weight_gradient"] if fused else ["epilogue_backward", "epilogue_forward"]
+    names = ["gate_backward", "gate_forward", "gate_weight_gradient"]
+    if width > 128:
+        streamed = ["streamed_backward", "streamed_forward", "streamed_vector_finish", "streamed_weight_gradient"]
+        names = ["epilogue_backward", "epilogue_forward"] if dtype == torch.float32 else streamed
     assert sorted(launch.kernel.__name__ for launch in launches) == names
     for launch in launches:
         kernel, name = compiled(launch, capability), launch.kernel.__name__
@@ -126,7 +129,9 @@ def test_compiles_within_the_hardware(
         assert resident >= MIN_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
         assert "max.f32" not in kernel.asm["ptx"], f"{name}: a ReLU that makes 0 of NaN"
         tensor_cores = "mma" in kernel.asm["ptx"]
-        assert tensor_cores == (fused and dtype != torch.float32), f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
+        assert tensor_cores == (dtype != torch.float32 and not name.endswith("finish")), (
+            f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
+        )
 
 
 def launches_of_a_norm(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
