@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from attunet.decisions import parse_choices
+from attunet.errors import InputError
 from attunet.presets import preset_names
 
 PATH = click.Path(path_type=Path)
@@ -116,3 +117,14 @@ class FoldList(click.ParamType):
         if not all(part.isdecimal() for part in parts):
             self.fail(f"must be numbers of folds separated by commas, got {value!r}", param, ctx)
         return [int(part) for part in parts]
+
+
+def parse_parity_cases(text: str | None) -> int | Literal["all"] | None:
+    """The number of `--parity-cases`, or "all"; None without the option. Raises InputError for anything else."""
+    if text is None:
+        return None
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--parity-cases: must be a whole number from 1 or all, got {text!r}")
+    return int(text)

@@ -14,7 +14,7 @@ import onnx
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
 from attunet.export.build.graph import export_graph, tidy
-from attunet.export.build.parity import Parity, measure_parity
+from attunet.export.build.judge import judge
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
@@ -23,7 +23,6 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
-from attunet.runs.run_model import run_model
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_file
 from attunet.system.environment import versions
@@ -35,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
 TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")  # versions in the metadata
-MAX_TRAINING_CASES = 8  # training cases for the parity check of a run without held-out cases
 
 
 def export_run(
@@ -51,6 +49,8 @@ def export_run(
     license: str | None = None,
     whole: bool = False,
     triton: str | None = None,
+    provider: str | None = None,
+    parity_cases: int | Literal["all"] | None = None,
 ) -> Artefact:
     """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
@@ -65,6 +65,8 @@ def export_run(
         license: of the training data.
         whole: the graph takes a volume and its spacing and gives its label map, instead of slices and logits.
         triton: name of the model in a repository of NVIDIA's Triton server; `out` is then the repository's folder.
+        provider: judges parity, `cpu` or `cuda`; by default cuda for fp16 where it runs, else cpu.
+        parity_cases: number of cases to judge, or "all"; by default as many as take two minutes.
 
     Returns:
         The metadata of the artefact.
@@ -92,10 +94,9 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
         draft = Path(folder) / "model.onnx"
         draft.write_bytes(write_artefact(model, about))
-        segmenter = Segmenter(draft)
-        parity = _parity(run, opened, segmenter, source)
+        parity = judge(run, opened, draft, source=source, provider=provider, parity_cases=parity_cases)
         parity.refuse_if_different(precision)
-        about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(segmenter))
+        about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
         data = write_artefact(model, about)
         if triton is not None:
             draft.write_bytes(data)
@@ -192,12 +193,3 @@ def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) ->
     if size is not None:
         whole = fit_window(whole, size, float(whole.min()))
     return [whole[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count - CALIBRATION_BATCH_SIZE + 1, CALIBRATION_BATCH_SIZE)] or [whole]
-
-
-def _parity(run: TrainedRun, store: Store, segmenter: Segmenter, source: Path | None) -> Parity:
-    labelled = {case.name for case in store.cases if case.labelled}
-    held_out = [case for case in run.held_out if case in labelled]
-    training = sorted(case for case in run.training_cases if case in labelled)[:MAX_TRAINING_CASES]
-    checkpoint = replace(run_model(run), spec=segmenter.spec, postprocessing=segmenter.postprocessing)
-    seen: Literal["held out", "training"] = "held out" if held_out else "training"
-    return measure_parity(checkpoint, segmenter, store, held_out or training, seen=seen, source=source)

@@ -5,6 +5,7 @@ sake of a few voxels, so Dice after post-processing is reported and not judged.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from attunet.store import Store
 from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
+
+SLOW_SECONDS = 10.0  # from here on the log says how long the check will take
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def measure_parity(
     *,
     seen: Literal["held out", "training"],
     source: Path | None = None,
+    max_seconds: float | None = None,
 ) -> Parity:
     """Segments cases with a checkpoint and with its artefact.
 
@@ -126,6 +130,7 @@ def measure_parity(
         cases: labelled cases of the store.
         seen: whether the training left these cases out.
         source: where the source files are now, if they moved.
+        max_seconds: fewer cases are judged, but one at least, where all of them would take longer.
 
     Raises:
         InputError: for a case without labels, and for source files that are missing or changed.
@@ -134,7 +139,12 @@ def measure_parity(
         >>> measure_parity(checkpoint, segmenter, store, run.held_out, seen="held out").agreement_dice  # doctest: +SKIP
     """
     parity = Parity(store.classes, seen, np.zeros((len(store.classes),) * 2, dtype=np.int64))
+    began = time.monotonic()
     for number, name in enumerate(cases, start=1):
+        if number == 2:
+            cases = _cases_in_time(cases, time.monotonic() - began, max_seconds)
+        if number > len(cases):
+            break
         case = read_labelled_case(store, name, source)
         reference, candidate = (evaluate_case(model, case) for model in (checkpoint, artefact))
         for result, raw, finished in (
@@ -147,6 +157,15 @@ def measure_parity(
         scores = [_score(scores[name]) for scores in (parity.checkpoint_finished, parity.artefact_finished)]
         logger.info(f"  {number}/{len(cases)} {name}: checkpoint {scores[0]}, artefact {scores[1]}")
     return parity
+
+
+def _cases_in_time(cases: Sequence[str], seconds: float, max_seconds: float | None) -> Sequence[str]:
+    """The cases that fit into the time if each takes as long as the first one took."""
+    kept = cases if max_seconds is None else cases[: max(1, int(max_seconds / max(seconds, 1e-3)))]
+    if seconds * len(kept) > SLOW_SECONDS or len(kept) < len(cases):
+        number = "all" if len(kept) == len(cases) else f"{len(kept)} of"
+        logger.info(f"  parity on {number} {len(cases)} cases takes about {seconds * len(kept) / 60:.1f} minutes (--parity-cases)")
+    return kept
 
 
 def _differences(artefact: Scores, checkpoint: Scores) -> dict[str, float]:

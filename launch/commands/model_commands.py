@@ -6,7 +6,7 @@ import click
 
 from attunet.config import MODELS
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDERS, FoldList
+from attunet.launch.options import PATH, PROVIDERS, FoldList, parse_parity_cases
 from attunet.system.lock import writing
 
 
@@ -93,6 +93,8 @@ def crossvalidate(
 @click.option("--license", help="Of the training data, noted in the artefact.")
 @click.option("--store", type=PATH, help="Where the run's store is now, if it moved.")
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+@click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Judges the artefact.  [default: cuda for fp16 where it runs]")
+@click.option("--parity-cases", metavar="N|all", help="Cases to judge it on.  [default: as many as take two minutes]")
 @click.option("--web", type=PATH, metavar="FOLDER", help="Write the page that runs OUT in a browser too; see attunet web.")
 @debug_option
 def export(
@@ -107,6 +109,8 @@ def export(
     license: str | None,
     store: Path | None,
     source: Path | None,
+    provider: str | None,
+    parity_cases: str | None,
     web: Path | None,
 ) -> None:
     """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint.
@@ -131,6 +135,8 @@ def export(
             license=license,
             store=store,
             source=source,
+            provider=provider,
+            parity_cases=parse_parity_cases(parity_cases),
         )
     if web is not None:
         write_page(out, web)
