@@ -61,7 +61,7 @@ def train_command(
     from attunet.training.loop import train
 
     renamed = parse_renamed(init_classes) if init_classes else None
-    train(store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed)
+    train(store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed, began=_process_start())
 
 
 def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""A trained run as a network of arrays, on a device; imported only where a run is evaluated."""
+"""A PyTorch network as a function of NumPy arrays, on a device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,22 @@ from attunet.models.network import SegmentationNetwork
 
 
 class TorchNetwork:
-    """Slices float32 (N, C, H, W) to logits float32 (N, K, H, W) with PyTorch in inference mode.
+    """Slices float32 `(N, C, H, W)` to logits float32 `(N, K, H, W)` with PyTorch in inference mode.
 
-    dtype: of weights and arithmetic. compile_mode: of torch.compile, None for eager.
+    Args:
+        network: is moved to the device.
+        device: `cpu`, `cuda` or one GPU such as `cuda:1`.
+        num_threads: CPU threads of the whole process; PyTorch's own choice by default.
+        channels_last: memory format of the activations.
+        dtype: of weights and arithmetic.
+        compile_mode: of torch.compile; None for eager execution.
+
+    Raises:
+        InputError: there is no such device.
+
+    Example:
+        >>> network = TorchNetwork(load_run("run").network, "cpu")  # doctest: +SKIP
+        >>> logits = network(np.zeros((1, 1, 256, 256), np.float32))  # doctest: +SKIP
     """
 
     def __init__(
@@ -27,7 +40,7 @@ class TorchNetwork:
         compile_mode: str | None = None,
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError("--device: cuda was asked for and torch finds no CUDA device")
+            raise InputError("--device: cuda needs a CUDA device, and PyTorch finds none")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         self.device, self.dtype, self.compile_mode = torch.device(device), dtype, compile_mode
@@ -41,7 +54,7 @@ class TorchNetwork:
             return np.asarray(self._run(self._tensor(slices)).float().cpu())
 
     def timed_call(self, slices: np.ndarray) -> Callable[[], object]:
-        """One pass with input and output on the device, finished when the call returns."""
+        """Return a call that runs one pass with input and output on the device, and returns when it is finished."""
         tensor = self._tensor(slices)
 
         def call() -> None:
@@ -53,7 +66,7 @@ class TorchNetwork:
         return call
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Logits (N, K, H, W) and the map of every gate (N, h, w), the deepest first; no maps from a network without gates."""
+        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first; no maps without gates."""
         with torch.inference_mode():
             logits, maps = self.network.with_attention(self._tensor(slices))
         return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
@@ -68,6 +81,7 @@ class TorchNetwork:
 
     @property
     def weights_mb(self) -> float:
+        """Size of the weights and statistics in 10^6 bytes."""
         return float(sum(t.nbytes for t in self.network.state_dict().values())) / 1e6
 
     def _tensor(self, slices: np.ndarray) -> torch.Tensor:

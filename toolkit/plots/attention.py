@@ -20,9 +20,22 @@ def draw_attention(
     sides: tuple[str, ...] = (),
     title: str = "",
 ) -> Path:
-    """image (H, W): what the network saw; maps (h, w) in 0..1, the deepest gate first; labels (H, W): what it predicted.
+    """Draw the attention map of every gate over the image, each with its own colour bar from its 2nd to its 98th percentile.
 
-    A colour bar of its own for every gate: its 2nd to 98th percentile, as gates differ in how open they are.
+    Args:
+        path: of the PNG file.
+        image: `(H, W)`, the network's input.
+        maps: `(h, w)` from 0 to 1, the deepest gate first.
+        classes: names and colours.
+        labels: `(H, W)`, the network's prediction, drawn as outlines.
+        sides: letters for the patient's sides, see `View`.
+        title: of the figure.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> draw_attention("attention.png", image, model.attention(slices), classes)  # doctest: +SKIP
     """
     panels = len(maps) + 1
     columns = min(panels, 3)

@@ -17,9 +17,16 @@ SLICES, DRAWS = 4, 6
 
 
 def draw_augmented(path: Path, store: Store, config: AugmentConfig, *, seed: int = 0) -> Path:
-    """A row per slice, of four cases: the slice as it is in the store, then as six epochs of a training would show it.
+    """Draw a row per slice of four cases: the slice as it is in the store, and as six epochs of a training would get it.
 
-    Raises InputError where no case has labels.
+    Args:
+        path: of the PNG file.
+        store: the prepared data set.
+        config: of the augmentation.
+        seed: of the training.
+
+    Raises:
+        InputError: no case has labels.
     """
     labelled = [case.name for case in store.cases if case.labelled]
     if not labelled:

@@ -9,7 +9,14 @@ from attunet.plots.figure import new_figure, save
 
 
 def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: str = "") -> Path:
-    """counts (K, K), rows the truth: shown as percent of each row, with figures; a row without voxels stays empty."""
+    """Draw a confusion matrix in percent of each row; a row without voxels stays empty.
+
+    Args:
+        path: of the PNG file.
+        counts: `(K, K)` voxels, rows the truth and columns the prediction.
+        classes: names of the K classes.
+        title: of the figure.
+    """
     counts = np.asarray(counts, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)

@@ -13,13 +13,21 @@ from attunet.plots.outlines import mark_sides, outline
 from attunet.plots.view import View, fullest_slice
 from attunet.volumes.volume import Volume
 
-FEW = 24
-WIDE, NARROW = 2.8, 1.9  # inches a tile
+MAX_WIDE_TILES = 24  # more tiles are drawn smaller
+WIDE, NARROW = 2.8, 1.9  # inches per tile
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """image (rows, columns); labels: class indices of the same shape, or None."""
+    """One panel.
+
+    Args:
+        title: above the panel.
+        image: `(rows, columns)`.
+        labels: class indices of the same shape, or None.
+        row_over_column: height of a pixel over its width.
+        sides: letters for the patient's sides, see `View`.
+    """
 
     title: str
     image: np.ndarray
@@ -29,9 +37,9 @@ class Tile:
 
 
 def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> Tile:
-    """The slice of a volume with the most classes and, among those, the most foreground; the middle one without labels.
+    """Make the tile of a volume: the slice with the most classes and, among those, the most foreground; the middle one without labels.
 
-    Of a scan the first channel is shown, of a picture the mean of its colours.
+    A scan is shown by its first channel, a photograph by the mean of its colours.
     """
     image = view.slices(volume.data.mean(axis=0, dtype=np.float32) if volume.unit == "pixel" else volume.data[0])
     shown = None if labels is None else view.slices(labels)
@@ -40,9 +48,9 @@ def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> T
 
 
 def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int | None = None, title: str = "") -> Path:
-    """All tiles in reading order, with one legend of the classes. columns: 4, or 10 of smaller tiles where there are many."""
-    width = WIDE if columns is not None or len(tiles) <= FEW else NARROW
-    columns = min(columns or (4 if len(tiles) <= FEW else 10), len(tiles))
+    """Draw all tiles in reading order with one legend of the classes; by default in 4 columns, or in 10 if there are many tiles."""
+    width = WIDE if columns is not None or len(tiles) <= MAX_WIDE_TILES else NARROW
+    columns = min(columns or (4 if len(tiles) <= MAX_WIDE_TILES else 10), len(tiles))
     rows = -(-len(tiles) // columns)
     height = max(one.image.shape[0] * one.row_over_column / one.image.shape[1] for one in tiles)
     figure = new_figure(width * columns, (width * min(height, 1.5) + 0.25) * rows + 0.7)
@@ -64,24 +72,32 @@ def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, c
     return save(figure, path)
 
 
-def _short(name: str, most: int) -> str:
-    """A name of at most so many letters; what tells names apart is at their ends."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+def _short(name: str, max_letters: int) -> str:
+    """Shorten a name from its beginning, because names differ at their ends."""
+    return name if len(name) <= max_letters else f"…{name[1 - max_letters :]}"
 
 
-MOST_CASES = 200
+MAX_CASES = 200
 
 
 def draw_cases(
     picture: Path, cases: Iterable[tuple[str, Volume, np.ndarray | None]], classes: Classes, *, slice_axis: int, title: str
 ) -> None:
-    """cases: name, volume, and class indices `(X, Y, Z)` or None, read one after the other; of more than `MOST_CASES` the title says so."""
+    """Draw a contact sheet of cases, of at most the first `MAX_CASES`.
+
+    Args:
+        picture: the PNG file.
+        cases: name, volume, and class indices `(X, Y, Z)` or None; read one after the other.
+        classes: names and colours.
+        slice_axis: see `view_of`.
+        title: of the figure.
+    """
     from attunet.plots.view import view_of
 
     tiles: list[Tile] = []
     for name, volume, labels in cases:
-        if len(tiles) == MOST_CASES:
-            title = f"{title}, the first {MOST_CASES} of them"
+        if len(tiles) == MAX_CASES:
+            title = f"{title}, the first {MAX_CASES} of them"
             break
         view = view_of(volume, slice_axis=slice_axis, oriented=volume.unit == "mm")
         tiles.append(tile(name, volume, view, labels))

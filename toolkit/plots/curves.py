@@ -12,7 +12,13 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Path:
-    """runs: name for the legend -> lines of its metrics.jsonl. Left the losses, right the mean Dice on the cases left out."""
+    """Draw the losses of runs on the left, and their mean Dice on the cases left out on the right.
+
+    Args:
+        path: of the PNG file.
+        runs: name in the legend -> lines of the run's metrics.jsonl.
+        title: of the figure.
+    """
     figure = new_figure(10, 4.4)
     losses, dice = figure.subplots(1, 2)
     for index, (name, rows) in enumerate(runs.items()):
@@ -38,7 +44,7 @@ def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Pat
 
 
 def _series(rows: Rows, event: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and values of one kind of line; a value that a line lacks or that is null becomes a gap."""
+    """Epochs and values of one kind of line; a missing or null value becomes a gap."""
     chosen = [row for row in rows if row.get("event") == event]
     values = [value(row) for row in chosen]
     return np.array([row["epoch"] for row in chosen]), np.array([np.nan if v is None else v for v in values], dtype=float)

@@ -9,7 +9,7 @@ import numpy as np
 
 from attunet.plots.figure import model_color, new_figure, save
 
-MOST_NAMED = 8  # cases that can still be told apart by colour
+MAX_COLOURED = 8  # more cases share one colour
 
 
 def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -25,7 +25,7 @@ def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     grid = np.atleast_1d(figure.subplots(-(-len(panels) // columns), columns, sharey=True)).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         for index, case in enumerate(cases):
-            _draw_case(axes, rows, case, panel, model_color(index) if len(cases) <= MOST_NAMED else "#56B4E9")
+            _draw_case(axes, rows, case, panel, model_color(index) if len(cases) <= MAX_COLOURED else "#56B4E9")
         for place, row in enumerate(rows):
             scores = row["scores"]["dice"]
             mean = scores["mean"] if panel == "mean" else scores["per_class"][panel]
@@ -39,7 +39,7 @@ def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         axes.set_axis_off()
     for axes in grid[::columns]:
         axes.set_ylabel("Dice")
-    handles = grid[0].get_legend_handles_labels() if len(cases) <= MOST_NAMED else ([], [])
+    handles = grid[0].get_legend_handles_labels() if len(cases) <= MAX_COLOURED else ([], [])
     if handles[0]:
         figure.legend(*handles, loc="outside right upper", fontsize=8, frameon=False)
     names = "\n".join(f"{i + 1}  {row['name']}: {_words(row)}" for i, row in enumerate(rows))

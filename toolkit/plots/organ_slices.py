@@ -9,16 +9,21 @@ from attunet.plots.outlines import add_legend, colors_of, mark_sides, outline_la
 from attunet.plots.view import View
 from attunet.volumes.volume import Volume
 
-COLUMNS, MOST = 6, 12
+COLUMNS, MAX_SLICES = 6, 12
 
 
 def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str) -> Path:
-    """truth, prediction: masks (X, Y, Z) of one organ on the volume's grid, one of them not empty.
+    """Draw the slices of one organ with the most wrong pixels, with the Dice of each and of all.
 
-    The slices of `slices_to_show`, in their order, with the Dice of each and of all.
+    Args:
+        path: of the PNG file.
+        volume: the scan.
+        view: orientation of the slices.
+        truth, prediction: masks `(X, Y, Z)` of the organ on the volume's grid; at least one is not empty.
+        title: of the figure.
     """
-    image, true, found = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
-    shown = slices_to_show(true, found)
+    image, true, predicted = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
+    shown = slices_to_show(true, predicted)
     colors = colors_of(("truth", "prediction"))
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -26,25 +31,25 @@ def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray,
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
-    around = (true | found)[shown].any(0)
+    around = (true | predicted)[shown].any(0)
     for axes, index in zip(grid, shown, strict=False):
         show_grey(axes, image[index], view.row_over_column)
-        for key, mask in (("truth", true), ("prediction", found)):
+        for key, mask in (("truth", true), ("prediction", predicted)):
             outline_layer(axes, mask[index], key, colors)
-        axes.set_title(f"slice {index + 1} of {len(image)}: {_dice(true[index], found[index]):.2f}", fontsize=9)
+        axes.set_title(f"slice {index + 1} of {len(image)}: {_dice(true[index], predicted[index]):.2f}", fontsize=9)
         zoom_to(axes, around, view.row_over_column)
     mark_sides(grid[0], view.sides)
     add_legend(figure, colors)
-    figure.suptitle(f"{title}: Dice {_dice(true, found):.3f}", fontsize=12)
+    figure.suptitle(f"{title}: Dice {_dice(true, predicted):.3f}", fontsize=12)
     return save(figure, path)
 
 
-def slices_to_show(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Ascending numbers of at most `MOST` slices of two masks (n, rows, columns): of those that either is in, the most wrong ones."""
-    wrong = (true != found).sum((1, 2))
-    there = np.flatnonzero((true | found).any((1, 2)))
-    return np.sort(there[np.argsort(-wrong[there], kind="stable")][:MOST])
+def slices_to_show(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Ascending numbers of at most `MAX_SLICES` slices of two masks `(n, rows, columns)`: the ones with the most wrong pixels."""
+    wrong = (true != predicted).sum((1, 2))
+    present = np.flatnonzero((true | predicted).any((1, 2)))
+    return np.sort(present[np.argsort(-wrong[present], kind="stable")][:MAX_SLICES])
 
 
-def _dice(true: np.ndarray, found: np.ndarray) -> float:
-    return float(2 * (true & found).sum() / (true.sum() + found.sum()))
+def _dice(true: np.ndarray, predicted: np.ndarray) -> float:
+    return float(2 * (true & predicted).sum() / (true.sum() + predicted.sum()))

@@ -13,7 +13,7 @@ from attunet.plots.figure import TRUTH_COLOR, model_color, new_figure, save, sho
 from attunet.plots.view import View, largest_slice
 from attunet.volumes.volume import Volume
 
-MARGIN_SHARE = 0.35  # of the organ's extent, shown around it
+MARGIN_SHARE = 0.35  # margin around an organ as a fraction of its extent
 
 
 def draw_outlines(
@@ -26,9 +26,19 @@ def draw_outlines(
     truth: np.ndarray | None = None,
     title: str = "",
 ) -> Path:
-    """One panel per foreground class, at the slice where it is largest (in the truth, or else in the first prediction).
+    """Draw one panel per foreground class, at the slice where it is largest in the truth, or else in the first prediction.
 
-    truth, predictions: class indices (X, Y, Z) on the volume's grid; predictions by the name for the legend, drawn in its order.
+    Args:
+        path: of the PNG file.
+        volume: the scan.
+        view: orientation of the slices.
+        predictions: name in the legend -> class indices `(X, Y, Z)` on the volume's grid.
+        classes: names of the classes.
+        truth: class indices `(X, Y, Z)`, if there are labels.
+        title: of the figure.
+
+    Example:
+        >>> draw_outlines(path, volume, view_of(volume), {"unet": indices}, classes, truth=labels)  # doctest: +SKIP
     """
     image = view.slices(volume.data[0])
     layers = {} if truth is None else {"truth": view.slices(truth)}
@@ -63,12 +73,12 @@ def _draw_organ(axes: Any, image: np.ndarray, masks: dict[str, np.ndarray], colo
 
 
 def outline_layer(axes: Any, mask: np.ndarray, key: str, colors: Mapping[str, str]) -> None:
-    """A layer's outline in one slice; "truth" is dashed."""
+    """Draw the outline of one layer in one slice; "truth" is dashed."""
     outline(axes, mask, color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
 
 
 def outline(axes: Any, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
-    """The border of a mask (rows, columns), between the pixels; nothing for an empty mask."""
+    """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask."""
     if mask.any():
         padded = np.pad(mask, 1).astype(float)  # closes outlines at the edge of the image
         rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
@@ -76,7 +86,7 @@ def outline(axes: Any, mask: np.ndarray, *, color: str, style: str = "solid", wi
 
 
 def mark_sides(axes: Any, sides: tuple[str, ...]) -> None:
-    """Letters for the patient's sides at the left and the top of a panel."""
+    """Write the letters of the patient's sides at the left and the top of a panel."""
     if sides:
         style = {"color": "white", "fontsize": 9, "fontweight": "bold", "transform": axes.transAxes}
         axes.text(0.02, 0.5, sides[0], ha="left", va="center", **style)
@@ -84,7 +94,7 @@ def mark_sides(axes: Any, sides: tuple[str, ...]) -> None:
 
 
 def zoom_to(axes: Any, mask: np.ndarray, row_over_column: float) -> None:
-    """Limits the panel to the mask with a margin, square in mm."""
+    """Limit the panel to the mask with a margin, square in mm."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height = (rows[-1] - rows[0] + 1) * row_over_column
     side = max(height, columns[-1] - columns[0] + 1, 0.15 * mask.shape[1]) * (1 + 2 * MARGIN_SHARE) / 2
@@ -102,7 +112,7 @@ def colors_of(layers: Iterable[str]) -> dict[str, str]:
 
 
 def add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
-    """One line per layer below the panels."""
+    """Add a legend with one entry per layer below the panels."""
     handles = [Line2D([], [], color=_on_white(color), linestyle=_style(k), linewidth=2, label=k) for k, color in colors.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=10)
 

@@ -1,4 +1,4 @@
-"""Accuracy against speed, latency against batch size, and where the time of a volume goes; from the rows of results.json."""
+"""Pictures of accuracy against speed, latency against batch size, and the stages of a volume, from the rows of results.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from attunet.plots.figure import model_color, new_figure, save
 
 Rows = Mapping[str, Mapping[str, Any]]  # name for the legend: row of results.json
 MARKERS = "osD^vP*X"
-SMALLEST_DICE_RANGE = 0.04  # differences that mean nothing shall not fill the picture
+MIN_DICE_RANGE = 0.04  # of the axis: smaller differences mean nothing and must not fill the picture
 PART_COLORS = {"read": "#999999", "prepare": "#56B4E9", "network": "#E69F00", "finish": "#009E73", "write": "#CC79A7"}
 
 
@@ -39,7 +39,7 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
         axes.plot([latency], [dice], linestyle="none", markersize=9, alpha=0.9, label=label, **style)
     axes.margins(0.15)
     _plain_log(axes, "x")
-    _at_least(axes, SMALLEST_DICE_RANGE)
+    _at_least(axes, MIN_DICE_RANGE)
     axes.set_xlabel("latency of one slice, ms (p50, log)")
     axes.set_ylabel("mean Dice")
     axes.grid(alpha=0.3)

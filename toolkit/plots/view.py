@@ -1,4 +1,4 @@
-"""A volume as a radiologist looks at it: patient's right on the left of the picture, front or head at the top."""
+"""Slices in radiological orientation: the patient's right on the left of the picture, front or head at the top."""
 
 from dataclasses import dataclass
 

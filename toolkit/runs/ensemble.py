@@ -1,4 +1,4 @@
-"""Several runs as one model: the mean of their probabilities. A folder with runs below it is such a model wherever a run is one."""
+"""Ensembles: several runs as one model, the mean of their probabilities. A folder with runs below it can be used like a run."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
 class EnsembleNetwork(SegmentationNetwork):
-    """x (N, C, H, W) -> the logarithm of the members' mean probabilities (N, K, H, W): logits whose softmax is that mean."""
+    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`: logits whose softmax is that mean."""
 
     def __init__(self, members: Sequence[SegmentationNetwork]) -> None:
         super().__init__()
@@ -30,16 +30,18 @@ class EnsembleNetwork(SegmentationNetwork):
         outputs = [member.with_attention(x) for member in self.members]  # type: ignore[operator]
         logits = torch.stack([logits.log_softmax(dim=1) for logits, _ in outputs])
         greatest = logits.amax(dim=0)
-        mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # no probability is too small for any arithmetic
+        mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # without underflow
         return mean, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
 
 
 def load_runs(path: Path) -> TrainedRun:
     """A run, or the ensemble of all runs below a folder (three levels deep at most, links are followed).
 
-    An ensemble has seen what any of its members has; `held_out` are the cases that all of them left out, `fold` is theirs where it is
-    one, `step` the least one, `config` the first member's. Raises InputError for a path without runs, and for runs that do not fit
-    together or are not finished.
+    The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out, `fold` is the
+    members' if it is the same, `step` the smallest, `config` the first member's.
+
+    Raises:
+        InputError: there are no runs below the path, they do not fit together, or one is not finished.
     """
     if (path / "checkpoints").is_dir():
         return load_run(path)

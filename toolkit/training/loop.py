@@ -51,6 +51,7 @@ def train(
     resume: Resume = "never",
     init: str | Path | None = None,
     init_classes: Mapping[str, str] | None = None,
+    began: float | None = None,
 ) -> None:
     """Train one network on the cases that `fold` leaves in, and validate on those that it leaves out.
 
@@ -61,6 +62,7 @@ def train(
         fold: the fold to leave out; "all" trains on every labelled case.
         resume: "never" refuses a folder with a training; "require" continues one; "auto" continues or starts.
         init: a run, a checkpoint or a .safetensors file whose weights are the start; the classes may differ.
+        began: value of `time.monotonic()` from which `run.minutes` counts; now by default.
         init_classes: class of the store -> the name that it has in `init`, where they differ.
 
     Raises:
@@ -71,7 +73,7 @@ def train(
     Example:
         >>> train("store", "runs/unet", load_config(None, ["model.name=unet", "optim.epochs=20"]), fold=0)
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     store, run_path = open_store(Path(store_path)), Path(run_path)
     training, held_out = store.split(fold)
     if not training:

@@ -14,7 +14,7 @@ from attunet.plots.attention import draw_attention
 from attunet.plots.confusion import draw_confusion
 from attunet.plots.contact_sheet import draw_contact_sheet, tile
 from attunet.plots.curves import draw_curves
-from attunet.plots.organ_slices import MOST, draw_organ_slices, slices_to_show
+from attunet.plots.organ_slices import MAX_SLICES, draw_organ_slices, slices_to_show
 from attunet.plots.outlines import draw_outlines
 from attunet.plots.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
 from attunet.plots.view import fullest_slice, largest_slice, view_of
@@ -111,7 +111,7 @@ def test_the_most_wrong_slices_of_an_organ_are_shown() -> None:
     found[10:20, 0] = False  # eight pixels wrong in ten slices
     found[36, 7, 7] = True  # one, where there is no organ
     shown = slices_to_show(true, found)
-    assert len(shown) == MOST
+    assert len(shown) == MAX_SLICES
     assert {*range(10, 20), 36} < {*shown.tolist()}
     assert (np.diff(shown) > 0).all()
 
