@@ -64,6 +64,13 @@ def train_command(
     train(store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed, began=_process_start())
 
 
+def _process_start() -> float:
+    """The `time.monotonic()` at which this process was started: imports belong to the time that a user gives."""
+    import psutil
+
+    return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
+
+
 def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:
     """One line for each field of `[data]` that the configuration sets to another value than the store has."""
     default: dict[str, Any] = dataclasses.asdict(DataConfig())
