@@ -9,7 +9,7 @@ WEB := export/web
 PAGE := $(WEB)/page/index.html
 NPM := $(shell command -v npm)
 
-.PHONY: setup web web-test wheel demo check test lint types links docs sbom audit soak clean
+.PHONY: torch-versions setup web web-test wheel demo check test lint types links docs sbom audit soak clean
 
 setup: $(INSTALLED) $(if $(NPM),$(PAGE))
 
@@ -73,6 +73,20 @@ sbom: $(INSTALLED)
 audit: $(INSTALLED)
 	@$(BIN)/python -m pip_audit --strict --skip-editable --progress-spinner off || \
 	  { echo "audit: vulnerabilities were found, or the database could not be reached (see above)"; exit 1; }
+
+# Import, gate, batch norm and a training step on the oldest and the newest supported torch, each in an environment of its own. Not part of
+# CI: for Linux PyPI has only the builds with CUDA, 3 to 7 GB each. TORCH_VERSIONS="2.10.0" tries one.
+TORCH_VERSIONS ?= 2.10.0 2.14.1
+torch-versions:
+	@mkdir -p build && grep -vE '^(torch|triton|nvidia|cuda)[-=_]' constraints.txt > build/constraints-without-torch.txt
+	@for version in $(TORCH_VERSIONS); do \
+	  test -x build/torch-$$version/bin/python || $(PYTHON) -m venv build/torch-$$version || exit 1; \
+	  build/torch-$$version/bin/python -m pip install --disable-pip-version-check --quiet --constraint build/constraints-without-torch.txt \
+	    torch==$$version pytest pytest-timeout --editable '.[train,images]' || exit 1; \
+	  echo "torch $$version"; \
+	  build/torch-$$version/bin/python -m pytest -q -k "not triton" tests/toolkit/ops/test_gate_in_torch.py \
+	    tests/toolkit/ops/test_norm_relu.py tests/toolkit/training/test_step_graph.py || exit 1; \
+	done
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak

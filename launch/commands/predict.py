@@ -57,6 +57,7 @@ def predict(
     max_megapixels: int = MAX_MEGAPIXELS,
     audit: AuditOptions | None = None,
     public_key: Path | None = None,
+    tf32: bool = False,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -67,6 +68,7 @@ def predict(
         attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
         dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output` ends in .dcm.
         provider: that computes an artefact. device: on which PyTorch computes a run.
+        tf32: whether the provider cuda may round float32 to TF32, which is faster.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
         codes: a user's codes by class name, for DICOM SEG.
         max_megapixels: bound on the pixels of a volume on the network's grid.
@@ -80,7 +82,7 @@ def predict(
     Example:
         >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
     """
-    predictor = load_local_model(model, provider=provider, device=device, public_key=public_key)
+    predictor = load_local_model(model, provider=provider, device=device, public_key=public_key, tf32=tf32)
     finished = _auditor(predictor, model, audit) if audit else None
     if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
@@ -132,7 +134,9 @@ def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int,
     logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
 
 
-def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu", public_key: Path | None = None) -> Model:
+def load_local_model(
+    path: Path, *, provider: str = "cpu", device: str = "cpu", public_key: Path | None = None, tf32: bool = False
+) -> Model:
     """The model on this process's GPU, or with this process's share of the CPU threads, as `accelerate launch` divides them."""
     if not path.exists():
         raise InputError(f"{path}: no such run or artefact")
@@ -141,9 +145,17 @@ def load_local_model(path: Path, *, provider: str = "cpu", device: str = "cpu", 
         provider=provider,
         device=f"cuda:{local_gpu()}" if device == "cuda" else device,
         num_threads=local_threads(),
-        provider_options={"device_id": local_gpu()} if provider in ("cuda", "tensorrt") else None,
+        provider_options=_provider_options(provider, tf32),
         public_key=public_key,
     )
+
+
+def _provider_options(provider: str, tf32: bool) -> dict[str, int] | None:
+    if tf32 and provider != "cuda":
+        raise InputError(f"--tf32: is an arithmetic of the provider cuda, got --provider {provider}")
+    if provider not in ("cuda", "tensorrt"):
+        return None
+    return {"device_id": local_gpu(), **({"use_tf32": 1} if tf32 else {})}
 
 
 def _suffix(files: tuple[Path, ...], dicom_seg: bool) -> str:

@@ -136,3 +136,14 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
         assert counts[1:].tolist() == np.bincount(expected.ravel(), minlength=5)[1:].tolist()
     done = attunet("predict", run, small_store.source_root / "01-T2SPIR-src.nii.gz", tmp_path / "no.dcm")
     assert (done.code, "must end in .nii.gz or .nii" in done.err) == (2, True)
+
+
+def test_tf32_is_for_cuda_alone() -> None:
+    from attunet.errors import InputError
+    from attunet.launch.commands.predict import _provider_options
+
+    assert _provider_options("cuda", True) == {"device_id": 0, "use_tf32": 1}
+    assert _provider_options("cuda", False) == {"device_id": 0}
+    assert _provider_options("cpu", False) is None
+    with pytest.raises(InputError, match="--tf32: is an arithmetic of the provider cuda, got --provider cpu"):
+        _provider_options("cpu", True)
