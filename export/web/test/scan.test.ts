@@ -25,6 +25,23 @@ test("a label map lies on the scan's grid, with its codes", async () => {
   }
 });
 
+test.each(fixtures.dicoms)("DICOM: $name", async ({ files, values, affine, shape }) => {
+  const series = Object.entries(files).map(([name, base64]) => file(name, base64!));
+  const { volume, name } = await readScan(series, "series", 1);
+  expect(name).toBe("series");
+  expect(volume.shape).toEqual(shape);
+  expect([...volume.channels[0]!.values]).toEqual(values);
+  volume.affine.flat().forEach((value, i) => expect(value).toBeCloseTo(affine.flat()[i]!, 10));
+});
+
+test("slices that lie unevenly, or twice in one place, are refused", async () => {
+  const [one, two] = Object.values(fixtures.dicoms[0]!.files) as [string, string];
+  const twice = [file("a.dcm", one), file("b.dcm", one), file("c.dcm", two)];
+  await expect(readScan(twice, "series", 1)).rejects.toThrow("series: two slices lie in the same place, a.dcm and b.dcm");
+  const cut = file("cut.dcm", Buffer.from(bytes(one)).subarray(0, -9).toString("base64"));
+  await expect(readScan([cut], null, 1)).rejects.toThrow(/^cut.dcm: (is cut short: its pixels need 24 bytes|cannot be read as DICOM)/);
+});
+
 test.each(fixtures.wrong_files)("refused as on the command line: $line", async ({ name, base64, line }) => {
   await expect(readScan([file(name, base64)], null, 1)).rejects.toThrow(new InputError(line));
 });
@@ -70,9 +87,9 @@ test("channels come as frames of one file, or as files on one grid", async () =>
 });
 
 test.each([
-  [[new File(["hello"], "notes.txt")], null, "notes.txt: must be NIfTI (.nii, .nii.gz) or DICOM (a folder with one series, or .dcm)"],
+  [[new File(["hello"], "notes.txt")], null, "notes.txt: .txt is not read; the formats are NIfTI, DICOM (a folder with one series, or a file)"],
   [[new File(["hello"], "IM1.dcm")], null, "IM1.dcm: is no DICOM file (bytes 129 to 132 must be DICM)"],
-  [[new File(["hello"], "notes.txt")], "export", "export: the folder has no volume (NIfTI or DICOM)"],
+  [[new File(["hello"], "notes.txt")], "export", "export: the folder has no volume; the formats are NIfTI, DICOM (a folder with one series, or a file)"],
 ])("no scan at all: %#", async (files, folder, line) => {
   await expect(readScan(files, folder, 1)).rejects.toThrow(new InputError(line));
 });

@@ -176,7 +176,7 @@ def test_wrong_files_get_one_line_and_the_page_goes_on(page: Page, tmp_path: Pat
     lines = {
         "cut.nii.gz": "cut.nii.gz: cannot be read as NIfTI: Compressed file ended before the end-of-stream marker was reached",
         "huge.nii": "huge.nii: at most 268,435,456 voxels are supported, the header says 27,000,000,000",
-        "notes.txt": "notes.txt: must be NIfTI (.nii, .nii.gz) or DICOM (a folder with one series, or .dcm)",
+        "notes.txt": "notes.txt: .txt is not read; the formats are NIfTI, DICOM (a folder with one series, or a file)",
         "misnamed.nii.gz": "misnamed.nii.gz: cannot be read as NIfTI: Not a gzipped file (b'%P')",
     }
     for name, path in wrong_files(tmp_path).items():
@@ -206,7 +206,7 @@ def test_a_scan_can_be_dropped(page: Page, tmp_path: Path) -> None:
         }"""
     )
     page.tab.wait_for_selector("#error:not([hidden])", timeout=TIMEOUT_MS)
-    assert page.error.startswith("dropped.txt: must be NIfTI")
+    assert page.error.startswith("dropped.txt: .txt is not read")
     page.tab.wait_for_selector(READY)
 
 

@@ -7,6 +7,7 @@
 
 import base64
 import gzip
+import io
 import json
 import struct
 import sys
@@ -233,6 +234,64 @@ def _read(name: str, content: bytes) -> Volume:
         return read_volume(path)
 
 
+def dicoms() -> list[dict[str, Any]]:
+    """Series of two slices, and one file of two frames, as Python reads them."""
+    pixels = image((3, 4, 2), "int16", seed=5)
+    white = {"PhotometricInterpretation": "MONOCHROME1"}
+    rows = []
+    for name, elements in {
+        "plain": {},
+        "rescaled": {"RescaleSlope": "0.37", "RescaleIntercept": "-12.5"},
+        "twelve bits": {"BitsStored": 12, "HighBit": 11},
+        "shifted bits": {"BitsStored": 12, "HighBit": 13, "PixelRepresentation": 0},
+        "white is low": white,
+        "a CT is never inverted": {**white, "Modality": "CT"},
+    }.items():
+        files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [12.0 + 4 * z], elements) for z in (1, 0)}
+        rows.append({"name": name, **_series(files)})
+    return [*rows, {"name": "many frames", **_series({"1.dcm": _dicom([pixels[:, :, z] for z in (1, 0)], [16.0, 12.0], {})})}]
+
+
+def _dicom(frames: list[np.ndarray], heights: list[float], elements: dict[str, Any]) -> bytes:
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    def with_elements(**values: Any) -> Dataset:
+        made = Dataset()
+        for name, value in values.items():
+            setattr(made, name, value)
+        return made
+
+    columns, rows = frames[0].shape
+    positions = [{"ImagePositionPatient": [1.5, -20, height]} for height in heights]
+    plane, spacing = {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0]}, {"PixelSpacing": [1.25, 0.75]}
+    dataset = with_elements(SOPClassUID="1.2.840.10008.5.1.4.1.1.4", SOPInstanceUID="1.2.3", SeriesInstanceUID="1.2.9", Modality="MR")
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+    dataset.PixelData = b"".join(np.ascontiguousarray(frame.T).tobytes() for frame in frames)
+    if len(frames) == 1:
+        elements = {**positions[0], **plane, **spacing, **elements}
+    else:
+        groups = {"PlaneOrientationSequence": [with_elements(**plane)], "PixelMeasuresSequence": [with_elements(**spacing)]}
+        dataset.NumberOfFrames, dataset.SharedFunctionalGroupsSequence = len(frames), [with_elements(**groups)]
+        dataset.PerFrameFunctionalGroupsSequence = [with_elements(PlanePositionSequence=[with_elements(**one)]) for one in positions]
+    for name, value in elements.items():
+        setattr(dataset, name, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _series(files: dict[str, bytes]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        volume = read_volume(folder)
+    values = {"values": flat(volume.data[0]), "affine": volume.affine.tolist(), "shape": volume.shape}
+    return {"files": {name: packed(content) for name, content in files.items()}, **values}
+
+
 def wrong_files() -> list[dict[str, Any]]:
     """Files that are refused, with the line that the command line prints."""
     good = _nifti(image((6, 5, 4), "int16"), affines()["LAS"]).to_bytes()
@@ -269,6 +328,7 @@ def fixtures() -> dict[str, Any]:
         "warnings": warnings(),
         "artefacts": artefacts(),
         "niftis": niftis(),
+        "dicoms": dicoms(),
         "wrong_files": wrong_files(),
     }
     return json.loads(json.dumps(made))

@@ -100,7 +100,7 @@ function parse(text: string, where: string): Metadata {
 
 function checkHash(data: Uint8Array, start: number, end: number, digest: string, where: string): void {
   const text = `"sha256":"${digest}"`;
-  const within = Array.from(data.subarray(start, end), (byte) => String.fromCharCode(byte)).join("").lastIndexOf(text);
+  const within = new TextDecoder("latin1").decode(data.subarray(start, end)).lastIndexOf(text); // a letter for every byte
   if (within < 0) throw new InputError(`${where}: the metadata must hold "sha256":"..." without blanks`);
   const at = start + within + '"sha256":"'.length;
   const hash = sha256.create();

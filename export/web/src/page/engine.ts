@@ -19,17 +19,22 @@ export interface Choice {
   note: string;
 }
 
-/** WebGPU where there is one, else WASM with as many threads as the page's headers allow. `?provider=wasm&threads=1` decides otherwise. */
+/** WebGPU where there is one, else WebAssembly. `?provider=wasm` and `?threads=1` in the address decide otherwise. */
 export async function choose(precision: Metadata["precision"], search: string): Promise<Choice> {
-  const wanted = new URLSearchParams(search);
-  const cores = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
-  const threads = Math.min(Math.max(Number(wanted.get("threads")) || cores, 1), globalThis.crossOriginIsolated ? 64 : 1);
-  const note = globalThis.crossOriginIsolated ? "" : "one thread: the server sends no cross-origin isolation headers";
-  const wasm: Choice = { provider: "wasm", threads, note };
-  if (wanted.get("provider") === "wasm" || isSingleFile() || precision === "int8") return wasm;
+  const provider = new URLSearchParams(search).get("provider");
+  if (provider === "wasm" || isSingleFile() || precision === "int8") return webAssembly(search);
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   const usable = adapter && (precision === "fp32" || adapter.features.has("shader-f16")) && !adapter.info.isFallbackAdapter;
-  return usable || wanted.get("provider") === "webgpu" ? { provider: "webgpu", threads: 1, note: "" } : wasm;
+  return usable || provider === "webgpu" ? { provider: "webgpu", threads: 1, note: "" } : webAssembly(search);
+}
+
+/** With as many threads as the page's headers allow. */
+export function webAssembly(search: string, reason = ""): Choice {
+  const isolated = globalThis.crossOriginIsolated;
+  const wanted = Number(new URLSearchParams(search).get("threads"));
+  const threads = isolated ? Math.min(wanted >= 1 ? Math.floor(wanted) : navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
+  const single = isolated ? "" : "one thread: the server sends no headers for cross-origin isolation";
+  return { provider: "wasm", threads, note: [reason, single].filter(Boolean).join("; ") };
 }
 
 export class Engine {

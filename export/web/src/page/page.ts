@@ -4,7 +4,7 @@ import { type Metadata, readMetadata } from "../network/artefact";
 import type { FromWorker, Result } from "../worker/messages";
 import { asset, isSingleFile } from "./assets";
 import { type Dropped, fromDrop, fromInput } from "./drop";
-import { type Choice, choose, Engine } from "./engine";
+import { type Choice, choose, Engine, webAssembly } from "./engine";
 import { describeModel, showResult } from "./panels";
 import { type View, Viewer } from "./viewer";
 
@@ -68,7 +68,7 @@ async function recover(line: string): Promise<void> {
   finish();
   if (choice.provider === "webgpu" && !ready) {
     engine.stop();
-    choice = { provider: "wasm", threads: 1, note: `WebGPU does not work here: ${line}` };
+    choice = webAssembly(location.search, `WebGPU does not work here: ${line}`);
     await engine.start(choice);
     return;
   }

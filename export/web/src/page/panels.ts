@@ -21,6 +21,7 @@ export function showResult(result: Result, about: Metadata, toggle: (index: numb
   const size = result.shape.join(" × ");
   const spacing = result.spacing.map((mm) => Number(mm.toPrecision(3))).join(" × ");
   set("scan-facts", `${size} voxels of ${spacing} mm, segmented in ${result.seconds.toFixed(1)} s`);
+  document.getElementById("scan-facts")!.dataset["seconds"] = String(result.seconds);
   const rows = about.classes.slice(1).map(({ index, name, color }) => {
     const row = document.createElement("tr");
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });

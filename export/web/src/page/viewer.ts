@@ -26,7 +26,8 @@ export class Viewer {
     this.niivue = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [1, 1, 1, 0.45],
-      crosshairWidth: 0.6,
+      crosshairWidth: 1.2,
+      crosshairWidthUnit: "mm",
       fontColor: [0.85, 0.87, 0.9, 1],
       isRadiologicalConvention: true,
       sliceType: SLICE_TYPE.AXIAL,

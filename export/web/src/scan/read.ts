@@ -5,6 +5,7 @@ import { isDicom } from "./dicom_file";
 import { readNifti } from "./nifti";
 import { checkFinite, InputError, type Volume } from "./volume";
 
+const FORMATS = "NIfTI, DICOM (a folder with one series, or a file)";
 const NIFTI = /\.nii(\.gz)?$/i;
 
 export interface Scan {
@@ -32,9 +33,10 @@ async function readDicom(name: string, files: readonly File[], isFolder: boolean
   const marks = await Promise.all(files.map(isDicom));
   const slices = files.filter((_, i) => marks[i]);
   if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
-  if (isFolder) throw new InputError(`${name}: the folder has no volume (NIfTI or DICOM)`);
+  if (isFolder) throw new InputError(`${name}: the folder has no volume; the formats are ${FORMATS}`);
   if (/\.dcm$/i.test(name)) throw new InputError(`${name}: is no DICOM file (bytes 129 to 132 must be DICM)`);
-  throw new InputError(`${name}: must be NIfTI (.nii, .nii.gz) or DICOM (a folder with one series, or .dcm)`);
+  const ending = /\.[^.]+$/.exec(name)?.[0] ?? "a file without an ending";
+  throw new InputError(`${name}: ${ending} is not read; the formats are ${FORMATS}`);
 }
 
 /** One file, or X_0000.nii.gz, X_0001.nii.gz, ... that are the channels of one volume. */

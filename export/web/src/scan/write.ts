@@ -2,6 +2,7 @@
 
 import { spacingOf, type Volume, type Voxels } from "./volume";
 
+export const LABEL_INTENT = 1002;
 const MM = 2;
 const ALIGNED = 2; // the sform's code where the scan is no NIfTI file
 
@@ -16,12 +17,18 @@ const TYPES: [new (n: number) => Voxels, number, number][] = [
   [Float64Array, 64, 64],
 ];
 
-export function writeNifti(values: Voxels, grid: Pick<Volume, "shape" | "affine" | "codes">): Uint8Array<ArrayBuffer> {
+/** intent: NIfTI's code for the meaning of the values; 0 for none. */
+export function writeNifti(
+  values: Voxels,
+  grid: Pick<Volume, "shape" | "affine" | "codes">,
+  intent = 0,
+): Uint8Array<ArrayBuffer> {
   const [, code, bits] = TYPES.find(([kind]) => values instanceof kind)!;
   const out = new Uint8Array(352 + values.byteLength);
   const view = new DataView(out.buffer);
   view.setInt32(0, 348, true);
   [3, ...grid.shape, 1, 1, 1, 1].forEach((n, i) => view.setInt16(40 + 2 * i, n, true));
+  view.setInt16(68, intent, true);
   view.setInt16(70, code, true);
   view.setInt16(72, bits, true);
   view.setFloat32(108, 352, true);

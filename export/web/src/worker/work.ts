@@ -6,7 +6,7 @@ import { warningsFor } from "../network/ranges";
 import { type Network, segment } from "../network/segment";
 import { readScan, stemOf } from "../scan/read";
 import { InputError, spacingOf, type Volume, type Voxels } from "../scan/volume";
-import { writeNifti } from "../scan/write";
+import { LABEL_INTENT, writeNifti } from "../scan/write";
 import { goldenDifference } from "./golden";
 import type { FromWorker, Load, Result, Segment, ToWorker } from "./messages";
 
@@ -84,7 +84,7 @@ async function resultOf(
   return {
     stem,
     image: writeNifti(shown, volume).buffer,
-    overlay: writeNifti(labels, volume).buffer,
+    overlay: writeNifti(labels, volume, LABEL_INTENT).buffer,
     saved: await gzipped(writeNifti(withValues(labels, about), volume)),
     voxels,
     mlPerVoxel: (spacing[0] * spacing[1] * spacing[2]) / 1000,
