@@ -11,6 +11,8 @@ from typing import Any
 
 from attunet.errors import InputError
 
+JsonObject = dict[str, Any]  # a JSON object: its values are numbers, texts, booleans, null, lists and objects
+
 MAX_WHOLE = 2**53  # integers above it are not exact in JSON
 MAX_NUMBER = 1e300
 MAX_TEXT = 200

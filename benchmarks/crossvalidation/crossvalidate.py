@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attunet.benchmarks.crossvalidation.held_out import HeldOut, check_belongs, progress_of, score_run
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
@@ -19,6 +18,7 @@ from attunet.benchmarks.crossvalidation.worst_organ import draw_worst_organ, wor
 from attunet.benchmarks.evaluation.evaluate import make_folder
 from attunet.config import Config
 from attunet.errors import InputError, RunError
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import nan_to_null
 from attunet.plots.figure import file_name
 from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
@@ -72,7 +72,7 @@ def crossvalidate(
     train: bool = True,
     every_postprocessing: bool = False,
     source: str | Path | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Trains the unfinished runs, scores every finished one, and writes results.json, results.md and plots/.
 
     Args:
@@ -222,7 +222,7 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[O
 
 def _results(
     store: Store, plan: Sequence[PlannedRun], scored: Mapping[tuple[str, str, int, int], HeldOut | None], methods: Sequence[Method]
-) -> dict[str, Any]:
+) -> JsonObject:
     patients = {case.name: case.patient for case in store.cases}
     several = len({method.recipe for method in methods}) > 1
     labels = {id(method): method.label(several) for method in methods}
@@ -250,13 +250,11 @@ def _results(
         "methods": rows,
         "comparisons": [compare_methods(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(methods)],
     }
-    plain: dict[str, Any] = nan_to_null(results)
+    plain: JsonObject = nan_to_null(results)
     return plain
 
 
-def _picture_of_the_worst(
-    out: Path, method: Method, worst: Mapping[str, Any], store: Store, device: str, source: Path | None
-) -> str | None:
+def _picture_of_the_worst(out: Path, method: Method, worst: JsonObject, store: Store, device: str, source: Path | None) -> str | None:
     """Path of the plot within `out`; None with a warning if the source files are missing, which the table does not need."""
     place = f"plots/worst_{file_name(f'{method.recipe}={method.model}')}.png"
     try:
@@ -266,7 +264,7 @@ def _picture_of_the_worst(
         return None
 
 
-def _draw(folder: Path, results: Mapping[str, Any]) -> None:
+def _draw(folder: Path, results: JsonObject) -> None:
     scored = [row for row in results["methods"] if row["num_runs"]]
     if not scored:
         return

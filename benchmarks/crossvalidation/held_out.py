@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.checkpoint import newest_checkpoint
@@ -129,7 +130,7 @@ def _score(
     return scores
 
 
-def _saved_scores(file: Path, facts: Mapping[str, Any]) -> dict[str, Scores]:
+def _saved_scores(file: Path, facts: JsonObject) -> dict[str, Scores]:
     """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))

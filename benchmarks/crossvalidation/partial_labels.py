@@ -10,13 +10,13 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
+from attunet.fields import JsonObject
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.runs.run_folder import read_metrics
@@ -68,7 +68,7 @@ def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
     nib.save(nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header), target)
 
 
-def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> dict[str, Any]:
+def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> JsonObject:
     """Train and score all arms; returns the content of results.json."""
     sources, partial = write_sources(folder / "sources", num_training, num_test, seed=0)
     write_text(folder / "labelled.json", json.dumps(partial))
@@ -111,7 +111,7 @@ def _patients(cases: Sequence[str]) -> tuple[str, ...]:
     return tuple(case.partition("-")[0] for case in cases)
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: JsonObject) -> str:
     """Mean Dice of each arm, over seeds and test scans, and of each organ."""
     lines = []
     for arm in ARMS:

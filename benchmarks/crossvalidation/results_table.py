@@ -1,12 +1,12 @@
 """results.json of a cross-validation as a Markdown page: scores, differences, and sentences on their significance."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from attunet.benchmarks.evaluation.results_table import aligned, number, table
+from attunet.fields import JsonObject
 from attunet.system.plain_text import table_cell
 
-Results = Mapping[str, Any]
+Results = JsonObject
 
 COLUMNS = (
     ("dice", "Dice", 3),
@@ -143,14 +143,14 @@ def _differences(results: Results) -> list[str]:
     return [table(head, rows), "![Differences per patient](plots/differences.png)"]
 
 
-def _signed(difference: Mapping[str, Any], digits: int) -> str:
+def _signed(difference: JsonObject, digits: int) -> str:
     if difference.get("mean") is None:
         return "–"
     span = "" if difference["ci95"] is None else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
     return f"{difference['mean']:+.{digits}f}{span}"
 
 
-def _every_metric(row: Mapping[str, Any]) -> list[str]:
+def _every_metric(row: JsonObject) -> list[str]:
     return [row["name"], *(number(row["scores"][metric]["mean"], digits) for metric, _, digits in COLUMNS)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import METRICS, HeldOut
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean_of_defined, per_patient
 from attunet.metrics.significance import PairedComparison, bootstrap_interval, compare_paired
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
@@ -64,7 +65,7 @@ def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postpro
     ]
 
 
-def method_row(method: Method, label: str, patients: Mapping[str, str]) -> dict[str, Any]:
+def method_row(method: Method, label: str, patients: Mapping[str, str]) -> JsonObject:
     """An method as it stands in results.json. patients: case -> patient."""
     return {
         "name": label,
@@ -78,7 +79,7 @@ def method_row(method: Method, label: str, patients: Mapping[str, str]) -> dict[
     }
 
 
-def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> dict[str, Any]:
+def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> JsonObject:
     by_seed = method.by_seed(metric)
     cases = _over_seeds(by_seed)
     means = {case: _mean(values.values()) for case, values in cases.items()}
@@ -101,7 +102,7 @@ def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> dict[s
     }
 
 
-def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> dict[str, Any]:
+def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> JsonObject:
     """`second` minus `first` on the cases and the seeds that both have: the tested difference in Dice, and those of the other metrics."""
     tested = _compare(first, second, PRIMARY, labels, patients)
     return {
@@ -143,7 +144,7 @@ def _patient_differences(first: Method, second: Method, metric: str, patients: M
     return per_patient({case: _mean(b[case].values()) - _mean(a[case].values()) for case in a}, patients)
 
 
-def _class_differences(first: Method, second: Method, patients: Mapping[str, str]) -> dict[str, Any]:
+def _class_differences(first: Method, second: Method, patients: Mapping[str, str]) -> JsonObject:
     """Mean difference in Dice per class, with its interval."""
     a, b = _on_common_seeds(first, second, PRIMARY)
     rows = {}

@@ -1,13 +1,14 @@
 """Minutes of training until the mean validation Dice reaches a target, averaged over the runs of one recipe, from their metrics.jsonl."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from attunet.fields import JsonObject
+
 TARGETS = (0.80, 0.85, 0.90)  # Dice
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[JsonObject]
 
 
 def accuracy_curve(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +48,7 @@ def minutes_to(target: float, minutes: np.ndarray, dice: np.ndarray) -> float | 
     return float(minutes[first - 1] + share * (minutes[first] - minutes[first - 1]))
 
 
-def time_row(runs: Sequence[Rows]) -> dict[str, Any]:
+def time_row(runs: Sequence[Rows]) -> JsonObject:
     """An method's curve and its minutes to each target, as they stand in results.json."""
     curves = [accuracy_curve(rows) for rows in runs]
     minutes, dice = mean_curve([c for c in curves if len(c[0])])

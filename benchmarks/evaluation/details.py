@@ -1,11 +1,12 @@
 """Origin of the models of an evaluation, for a report: cards, settings, training curves, commands; file names without paths."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.config import Config
+from attunet.fields import JsonObject
 from attunet.store import Case, Store
 
 if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
@@ -16,7 +17,7 @@ SCHEMA = 1
 CURVES = {"train": ("loss",), "validation": ("loss", "dice")}  # what a report draws of metrics.jsonl: event: figures
 
 
-def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]) -> dict[str, Any]:
+def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]) -> JsonObject:
     """JSON values. arguments: of `attunet evaluate`, after the models."""
     names = [c.path.name for c in models]
     return {
@@ -27,7 +28,7 @@ def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[Eva
     }
 
 
-def case_details(case: Case) -> dict[str, Any]:
+def case_details(case: Case) -> JsonObject:
     """Size and hashes of a case; no name of a file and no patient."""
     return {
         "shape": list(case.native_shape),
@@ -37,7 +38,7 @@ def case_details(case: Case) -> dict[str, Any]:
     }
 
 
-def model_details(model: EvaluatedModel) -> dict[str, Any]:
+def model_details(model: EvaluatedModel) -> JsonObject:
     """card: text; settings: of the training, by section; curves: rows of metrics.jsonl; command: that made it.
 
     Empty for a model that is neither a run nor an artefact.
@@ -60,7 +61,7 @@ def model_details(model: EvaluatedModel) -> dict[str, Any]:
     }
 
 
-def _of_run(model: EvaluatedModel) -> dict[str, Any]:
+def _of_run(model: EvaluatedModel) -> JsonObject:
     from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
@@ -88,7 +89,7 @@ def run_card(run: "TrainedRun") -> str:
     return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows), "", "Not a medical device."])
 
 
-def curves_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def curves_of(rows: Sequence[JsonObject]) -> list[JsonObject]:
     """The rows of a `metrics.jsonl` that curves are drawn of, with event, epoch, seconds, loss and mean Dice."""
     kept = []
     for row in rows:

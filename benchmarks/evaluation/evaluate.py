@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.evaluate_case import read_labelled_case
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import confusion
 from attunet.store import Case, Store, open_store
@@ -49,7 +49,7 @@ def evaluate(
     fold: int | None = None,
     source: str | Path | None = None,
     latency_seconds: float = 5.0,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Scores and times models on the labelled cases of a store.
 
     Args:
@@ -88,7 +88,7 @@ def evaluate_loaded(
     seconds: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> JsonObject:
     """The work of `evaluate`, for models that are loaded already.
 
     Args:
@@ -111,7 +111,7 @@ def evaluate_loaded(
     timings = time_networks(loaded, seconds, batch_sizes)
     rows = [_row(one, score_row(scored, opened.classes), times) for one, scored, times in zip(loaded, by_model, timings, strict=True)]
     labels = [one.label for one in loaded]
-    results: dict[str, Any] = {
+    results: JsonObject = {
         "schema": SCHEMA,
         "environment": environment(),
         "store": {"name": opened.name, "fold": fold, "cases": [c.name for c in cases], "classes": opened.classes.to_json()},
@@ -228,7 +228,7 @@ def _memory(one: EvaluatedModel) -> float | None:
         return None
 
 
-def _row(one: EvaluatedModel, scores: dict[str, Any], timings: Sequence[Timings]) -> dict[str, Any]:
+def _row(one: EvaluatedModel, scores: JsonObject, timings: Sequence[Timings]) -> JsonObject:
     return {
         "name": one.name,
         "file": one.path.name,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from attunet.errors import InputError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
+from attunet.fields import JsonObject
 from attunet.volumes.model import Model, NetworkModel
 
 
@@ -36,7 +36,7 @@ class EvaluatedModel:
     precision: str
     file_mb: float
     timed_call: Callable[[np.ndarray], Callable[[], object]]
-    options: dict[str, Any]
+    options: JsonObject
 
     @property
     def label(self) -> str:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean
 from attunet.system.plain_text import printable, table_cell
 
-Results = dict[str, Any]
+Results = JsonObject
 
 
 def summary_table(results: Results) -> str:
@@ -48,7 +48,7 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def model_label(row: dict[str, Any]) -> str:
+def model_label(row: JsonObject) -> str:
     """Name of a row of results.json in tables and plots."""
     return label_of(row["name"], row["backend"], row["provider"], row["precision"])
 
@@ -155,7 +155,7 @@ def _volume(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["model", *steps], rows
 
 
-def _environment(about: dict[str, Any]) -> list[str]:
+def _environment(about: JsonObject) -> list[str]:
     cpu, gpus = about["cpu"], about["gpus"]
     devices = [f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")]
     devices += [f"{gpu['name']}, driver {gpu['driver']}" for gpu in gpus]

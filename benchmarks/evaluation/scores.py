@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import case_means, mean, per_patient, summarize
 from attunet.metrics.overlap import (
     CaseMetrics,
@@ -38,10 +38,10 @@ class CaseResult:
     milliseconds: Mapping[str, float]
 
 
-def score_row(results: Sequence[CaseResult], classes: Classes) -> dict[str, Any]:
+def score_row(results: Sequence[CaseResult], classes: Classes) -> JsonObject:
     """Scores of one model for results.json."""
     unseen = [r for r in results if not r.seen]
-    row: dict[str, Any] = {metric: _summary(results, metric, classes) for metric in SCORES}
+    row: JsonObject = {metric: _summary(results, metric, classes) for metric in SCORES}
     counts = sum((r.metrics.counts for r in unseen), np.zeros((len(classes),) * 2, dtype=np.int64))
     row["pixel_accuracy"] = pixel_accuracy(counts)
     row["precision_per_class"] = dict(zip(classes.names, precision_from_confusion(counts), strict=True))
@@ -54,7 +54,7 @@ def score_row(results: Sequence[CaseResult], classes: Classes) -> dict[str, Any]
     return row
 
 
-def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: tuple[str, str]) -> dict[str, Any]:
+def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: tuple[str, str]) -> JsonObject:
     """Compares a second model with the first: agreement of their label maps, and difference in Dice on cases that neither has seen."""
     agreement = sum((r.agreement for r in second), np.zeros_like(second[0].agreement))
     seen = {r.case for r in [*first, *second] if r.seen}
@@ -69,7 +69,7 @@ def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: t
     }
 
 
-def _summary(results: Sequence[CaseResult], metric: str, classes: Classes) -> dict[str, Any]:
+def _summary(results: Sequence[CaseResult], metric: str, classes: Classes) -> JsonObject:
     """`summarize` of one metric, with `ci95`, the bootstrap interval of the mean over patients."""
     values = {r.case: getattr(r.metrics, metric) for r in results}
     seen = [r.case for r in results if r.seen]

@@ -18,7 +18,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
-from attunet.fields import Fields, Rule, is_number, is_whole, shown
+from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole, shown
 from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
@@ -83,8 +83,8 @@ class Artefact:
     parent: dict[str, str] | None = None
     store_sha256: str | None = None
     checkpoint_sha256: tuple[str, ...] = ()
-    config: dict[str, Any] = field(default_factory=dict)
-    dice_at_export: dict[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
+    dice_at_export: JsonObject = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     self_test: SelfTest | None = None
     whole: bool = False
@@ -101,7 +101,7 @@ class Artefact:
     def attention_outputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.outputs if name.startswith("attention_"))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -129,14 +129,14 @@ class Artefact:
             "golden": _self_test_json(self.self_test),
         }
 
-    def _input_json(self) -> dict[str, Any]:
+    def _input_json(self) -> JsonObject:
         side = {"height": self.height, "width": self.width, "multiple_of": MULTIPLE}
         if self.whole:
             return {"name": "volume", "dtype": "float32", "layout": "CZYX", "channels": self.spec.num_channels, **side}
         return {"name": "slices", "dtype": "float32", "layout": "NCHW", "channels": self.spec.in_channels, **side}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any], where: str) -> "Artefact":
+    def from_json(cls, data: JsonObject, where: str) -> "Artefact":
         """Reads the metadata of a file.
 
         Args:
@@ -215,7 +215,7 @@ def _hash_text(digest: str) -> bytes:
     return f'"sha256":"{digest}"'.encode()
 
 
-def _parse(text: bytes, where: str) -> dict[str, Any]:
+def _parse(text: bytes, where: str) -> JsonObject:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
@@ -228,13 +228,13 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def _check_schema(values: dict[str, Any], where: str) -> None:
+def _check_schema(values: JsonObject, where: str) -> None:
     schema = Fields(values, where).whole("schema", 1)
     if schema > SCHEMA:
         raise InputError(f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed")
 
 
-def _check_hash(data: bytes, start: int, end: int, values: dict[str, Any], where: str) -> None:
+def _check_hash(data: bytes, start: int, end: int, values: JsonObject, where: str) -> None:
     digest = values.get("sha256")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise InputError(f"{where}: the metadata's sha256 must be 64 hexadecimal digits, got {shown(digest)}")
@@ -253,7 +253,7 @@ def _preprocessing(at: Fields) -> Preprocessing:
     return Preprocessing(PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing")))
 
 
-def _output_json(name: str, about: Artefact) -> dict[str, Any]:
+def _output_json(name: str, about: Artefact) -> JsonObject:
     num_classes = len(about.classes)
     if about.whole:
         return {"name": name, "dtype": label_dtype(about.classes).name, "shape": ["slices", "rows", "columns"]}
@@ -278,7 +278,7 @@ def _outputs(at: Fields, needed: str) -> tuple[str, ...]:
     return names
 
 
-def _dice(at: Fields) -> dict[str, Any]:
+def _dice(at: Fields) -> JsonObject:
     def is_score(value: object) -> bool:
         return value is None or is_number(value, 0, 1)
 
@@ -297,14 +297,14 @@ def _dice(at: Fields) -> dict[str, Any]:
     return dice.data
 
 
-def _self_test_json(test: SelfTest | None) -> dict[str, Any]:
+def _self_test_json(test: SelfTest | None) -> JsonObject:
     if test is None:
         return {}
     arrays = {"slices": _array_json(test.slices), "logits": _array_json(test.logits)}
     return {**arrays, "stride": test.stride, "tolerance": test.tolerance}
 
 
-def _array_json(array: np.ndarray) -> dict[str, Any]:
+def _array_json(array: np.ndarray) -> JsonObject:
     return {"shape": list(array.shape), "float32_base64": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.fields import JsonObject
 from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
 from attunet.store import Store
@@ -93,7 +94,7 @@ class Parity:
         agreement = mean(dice_from_confusion(self.agreement)[1:])
         return 1.0 if np.isnan(agreement) else agreement
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """`dice_at_export` of the metadata."""
         table = summarize(self.artefact_finished, self.classes.foreground)
         values = {
@@ -109,7 +110,7 @@ class Parity:
                 "equal_voxels": pixel_accuracy(self.agreement),
             },
         }
-        rounded: dict[str, Any] = nan_to_null(_rounded(values))
+        rounded: JsonObject = nan_to_null(_rounded(values))
         return rounded
 
 
