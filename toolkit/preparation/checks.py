@@ -86,7 +86,7 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
 
 
 def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
-    """Paired organs, told by left and right in their names, in patient coordinates: the first oriented axis runs to the left."""
+    """Paired organs, recognised by left and right in their names, in patient coordinates: the first oriented axis runs to the left."""
     lefts = {organ: index for index, name in enumerate(classes.names) if (organ := _without_side(name, "left"))}
     pairs = [
         (right, lefts[organ], organ.replace("*", " ").strip())
@@ -105,8 +105,8 @@ def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]
 
 def _without_side(name: str, side: str) -> str | None:
     """The name with a star for the side, None where it has none: `right kidney`, `kidney_right`, `right-kidney`."""
-    found = re.sub(rf"(?<![a-z]){side}(?![a-z])", "*", name.lower(), count=1)
-    return found if found != name.lower() else None
+    starred = re.sub(rf"(?<![a-z]){side}(?![a-z])", "*", name.lower(), count=1)
+    return starred if starred != name.lower() else None
 
 
 def _volumes(facts: Sequence[CaseFacts], voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:

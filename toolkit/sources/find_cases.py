@@ -9,7 +9,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.readers import COMPANIONS, FORMAT_NAMES, is_readable
+from attunet.io.readers import FORMAT_NAMES, is_readable
 from attunet.sources.case_files import CaseFiles, Source, regular_files
 from attunet.sources.layouts.annotated import find_annotated
 from attunet.sources.layouts.anywhere import find_anywhere
@@ -135,7 +135,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def _no_layout(root: Path, files: Sequence[Path], layout: str) -> str:
-    readable = [path for path in files if is_readable(path) or path.name.lower().endswith(COMPANIONS)]
+    readable = [path for path in files if is_readable(path)]
     if not readable:
         kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
         return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"

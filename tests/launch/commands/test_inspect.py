@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.sources.find_cases import LAYOUTS
+from attunet.store import open_store
 
 PLANTED = {"PatientName": "Mustermann^Erika", "PatientID": "SSN-831-77", "PatientBirthDate": "19640813", "StudyDate": "20190307"}
 
@@ -56,3 +57,41 @@ def test_what_headers_say_of_a_patient_is_in_no_line_and_no_picture(attunet, tmp
     with images.open(tmp_path / "sheet.png") as picture:
         said = done.out + done.err + str(picture.info) + (tmp_path / "sheet.png").read_bytes().decode("latin-1")
     assert not any(value in said for value in (*PLANTED.values(), "Mustermann", "Erika"))
+
+
+def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    for number in range(2):
+        picture, mask = np.zeros((40, 50), np.uint8), np.zeros((40, 50, 4), np.uint8)
+        picture[number, :] = 200
+        mask[..., :3], mask[5:15, 5 + number : 20, 3] = 255, 255
+        for folder, array in (("images", picture), ("masks", mask)):
+            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
+            images.fromarray(array).save(tmp_path / f"s/{folder}/p{number}x.png")
+    line = "decided: alpha is the mask, since what is painted has one colour (2 of 2 cases; otherwise: --read alpha-mask=drop) [alpha-mask]"
+    done = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
+    assert done.code == 0, done.err
+    for printed in (done, attunet("inspect", tmp_path / "s"), attunet("inspect", tmp_path / "store")):
+        assert line in printed.out.splitlines()
+    done = attunet("prepare", tmp_path / "s", tmp_path / "other", "--read", "alpha-mask=drop")
+    assert (done.code, "no mask has the value 0" in done.err) == (2, True)
+    for wrong, rule in (("alpha=drop", "the rule must be one of"), ("alpha-mask=maybe", "alpha-mask must be one of mask, drop")):
+        done = attunet("prepare", tmp_path / "s", tmp_path / "other", "--read", wrong)
+        assert (done.code, rule in done.err) == (2, True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_images_and_masks_are_chosen_by_options(attunet, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 99, (20, 20, 4)).astype(np.int16)
+    for number in range(2):
+        for name, array in (("t1", data), ("t2", data + 9), ("seg_a", data > 80), ("seg_b", data > 90)):
+            path = tmp_path / f"s/case{number}/{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image((array + number).astype(np.int16) if "t" in name else array.astype(np.uint8), np.eye(4)), path)
+    options = ("--images", "t2", "--masks", "seg_b", "--folds", 2)
+    done = attunet("prepare", tmp_path / "s", tmp_path / "store", *options)
+    assert done.code == 0, done.err
+    store = open_store(tmp_path / "store")
+    assert (store.spec.num_channels, store.classes.foreground) == (1, ("foreground",))
+    np.testing.assert_array_equal(store.read_source("case0")[0].data[0], data + 9)
+    np.testing.assert_array_equal(store.read_source("case0")[1], data > 90)

@@ -15,6 +15,8 @@ from attunet.errors import InputError
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
+from attunet.sources.find_cases import find_cases
+from attunet.sources.read_case import pair_by_number
 from attunet.store import Store
 from attunet.volumes.slices import VolumeSlices
 
@@ -290,3 +292,26 @@ def test_nifti_headers_free_text_reaches_no_file(source: Path, tmp_path: Path) -
     assert hashlib.sha256((source / "01-T2SPIR-src.nii.gz").read_bytes()).hexdigest() == store.cases[0].image_sha256
     write_labels(store.path / "prediction.nii", labels, store.classes, volume)
     assert not any(b"Mustermann" in p.read_bytes() for p in store.path.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        (["1.dcm", "2.dcm", "10.dcm"], ["001.png", "002.png", "010.png"], ["001.png", "002.png", "010.png"]),  # by number, not by name
+        (["IM-4-0001.dcm", "IM-4-0002.dcm"], ["GT-9-0003.png", "GT-9-0004.png"], ["GT-9-0003.png", "GT-9-0004.png"]),  # by order
+        (["i0007,0000b.dcm", "i0008,0000b.dcm"], ["m_007.png", "m_008.png"], ["m_007.png", "m_008.png"]),  # by the number that differs
+        (["a.dcm", "b.dcm"], ["x.png", "y.png"], ["x.png", "y.png"]),
+        (["1.dcm", "2.dcm", "10.dcm"], ["004.png", "005.png", "006.png"], None),  # orders and numbers differ
+        (["1.dcm", "2.dcm", "10.dcm"], ["1.png", "2.png", "11.png"], None),
+    ],
+)
+def test_masks_of_slices_are_paired_by_number_or_refused(images: list[str], masks: list[str], expected: list[str] | None) -> None:
+    pairs = pair_by_number(images, masks)
+    assert (None if pairs is None else [pairs[name] for name in images]) == expected
+
+
+def test_a_folder_of_files_that_are_not_read_names_their_kind(tmp_path: Path) -> None:
+    for name in ("a.raw", "b.minc"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"\.minc, \.raw files are not read .* the formats are NIfTI"):
+        find_cases(tmp_path)

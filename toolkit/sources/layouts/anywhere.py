@@ -1,4 +1,4 @@
-"""The last layout to try: masks are told by their names, or the names of their folders, anywhere below the folder."""
+"""The last layout to try: masks are recognised by their names, or the names of their folders, anywhere below the folder."""
 
 from pathlib import Path
 

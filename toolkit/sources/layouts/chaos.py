@@ -18,7 +18,7 @@ CT_SERIES = re.compile(r"(?:.*/)?CT/(\d+)/DICOM_anon/[^/]+\.dcm", re.IGNORECASE)
 def find_chaos(root: Path, files: list[Path], modality: str) -> Source | None:
     """`MR/<id>/T2SPIR/{DICOM_anon,Ground}`, `MR/<id>/T1DUAL/{DICOM_anon/{InPhase,OutPhase},Ground}` or `CT/<id>/{DICOM_anon,Ground}`.
 
-    Series are told apart by their folders, since both phases share their UIDs. Numbers become two digits, as in other copies.
+    Series differ by their folders, since both phases share their UIDs. Numbers become two digits, as in other copies.
     """
     pattern = MR_SERIES if modality == "MR" else CT_SERIES
     named = root.resolve().name + "/"  # the user may have named MR/ itself
