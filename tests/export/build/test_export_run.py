@@ -252,3 +252,30 @@ def _run(model, slices: np.ndarray) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(["logits"], {"slices": slices})[0]
+
+
+def test_whole_artefact_segments_as_the_ordinary_one_and_passes_its_self_test(exported, run, small_store, tmp_path):
+    out = tmp_path / "whole.onnx"
+    about = export_run(run, out, whole=True)
+    assert about.whole
+    assert about.outputs == ("labels",)
+    assert about.dice_at_export["artefact"] == pytest.approx(read_artefact(exported).dice_at_export["artefact"], abs=1e-4)
+    assert verify(out).same_labels == 1
+    whole, ordinary = Segmenter(out), Segmenter(exported)
+    volume, _ = small_store.read_source(load_run(run).held_out[0])
+    assert (whole.predict_volume(volume) != ordinary.predict_volume(volume)).mean() < 1e-4
+    with pytest.raises(InputError, match="takes volumes"):
+        whole.logits(np.zeros((1, 1, 64, 64), np.float32))
+    with pytest.raises(InputError, match="a whole artefact runs on"):
+        Segmenter(out, provider="tensorrt")
+    for keywords, reason in (({"size": (64, 64)}, "size"), ({"outputs": ("logits", "probabilities")}, "probabilities")):
+        with pytest.raises(InputError, match=reason):
+            export_run(run, tmp_path / "other.onnx", whole=True, **keywords)
+
+
+def test_a_triton_repository_holds_the_checked_artefact(run, tmp_path):
+    about = export_run(run, tmp_path / "models", triton="organs")
+    assert read_artefact(tmp_path / "models/organs/1/model.onnx").dice_at_export == about.dice_at_export
+    assert 'name: "organs"' in (tmp_path / "models/organs/config.pbtxt").read_text()
+    with pytest.raises(InputError, match="exists already"):
+        export_run(run, tmp_path / "models", triton="organs")

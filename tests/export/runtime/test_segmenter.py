@@ -157,7 +157,7 @@ def test_fixed_size_takes_smaller_slices_and_refuses_larger_ones(variant, networ
 def test_metadata_that_do_not_fit_the_graph_are_refused(variant, metadata):
     wider = Preprocessing(dataclasses.replace(metadata.spec, context_slices=3))
     for changes in ({"outputs": ("logits", "attention_7")}, {"preprocessing": wider}):
-        with pytest.raises(InputError, match="does not fit its metadata"):
+        with pytest.raises(InputError, match="does not match its metadata"):
             variant(**changes)
 
 
