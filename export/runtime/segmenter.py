@@ -143,12 +143,12 @@ class Segmenter:
         Raises:
             InputError: for an output that the graph lacks, and for a shape that it does not accept.
         """
+        if self.metadata.whole:
+            raise InputError(f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole")
         if missing := [name for name in outputs if name not in self.metadata.outputs]:
             raise InputError(
                 f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
             )
-        if self.metadata.whole:
-            raise InputError(f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole")
         self._check_shape(slices.shape)
         return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
 
