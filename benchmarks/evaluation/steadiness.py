@@ -1,0 +1,110 @@
+"""Sensitivity of post-processing to small errors of the logits: `python -m attunet.benchmarks.evaluation.steadiness`.
+
+Organs are the spleens of generated cases. Each is predicted with a false piece of 15 mm radius beside it, as networks mark a part of the
+stomach, joined by a neck of 2 to 8 mm half-width. Smooth noise, relative to the root mean square of the logits, disturbs the prediction.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from attunet.phantom import SPLEEN, generate_case
+from attunet.volumes.postprocess import postprocess
+from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
+
+SETTINGS = (UNTOUCHED, LARGEST, Postprocessing(largest_component=True, erosion_mm=5.0))
+NOISE = (1e-3, 1e-2, 3e-2, 1e-1)
+NECKS_MM = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+PIECE_MM, DISTANCE_MM, MARGIN_MM = 15.0, 22.0, 40.0
+MM_PER_LOGIT, MAX_LOGIT = 4.0, 5.0  # slope of a trained network's logits across a border, and their bound inside
+MIN_VOXELS = 200
+
+
+def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[dict[str, Any]]:
+    """Mean Dice and its spread for each setting and noise level.
+
+    Args:
+        cases: number of generated cases.
+        draws: disturbed predictions of each organ and neck.
+        seed: of the cases and the noise.
+        reduce: divides the pixels in plane.
+
+    Returns:
+        Rows `{"postprocessing", "noise", "dice", "mean_spread", "max_spread"}`; a spread is the largest minus the smallest Dice over the
+        draws of one organ with one neck.
+    """
+    dice: dict[tuple[Postprocessing, float], list[list[float]]] = {(how, level): [] for how in SETTINGS for level in NOISE}
+    for number, (truth, logits, spacing) in enumerate(_predictions(cases, seed, reduce)):
+        rms = float(np.sqrt(np.square(logits).mean()))
+        noise = [_noise(logits.shape, [seed, number, draw]) for draw in range(draws)]
+        for how, level in dice:
+            labels = ((logits + level * rms * disturbed > 0).astype(np.uint8) for disturbed in noise)
+            dice[how, level].append([_dice(postprocess(each, 2, spacing, how) == 1, truth) for each in labels])
+    return [
+        {
+            "postprocessing": how.words,
+            "noise": level,
+            "dice": float(np.mean(values)),
+            "mean_spread": float(np.ptp(values, axis=1).mean()),
+            "max_spread": float(np.ptp(values, axis=1).max()),
+        }
+        for (how, level), values in dice.items()
+    ]
+
+
+def _predictions(cases: int, seed: int, reduce: int) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]:
+    """Truth `(X, Y, Z)`, logits of the organ minus those of the background, and spacing, of each case and neck."""
+    rng = np.random.default_rng(seed)
+    for index in range(cases):
+        case = generate_case(seed, index, reduce=reduce)
+        spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
+        organ = case.labels == SPLEEN
+        if organ.sum() < MIN_VOXELS:
+            continue
+        (box,) = ndimage.find_objects(organ.view(np.uint8))
+        room = [int(MARGIN_MM / voxel) for voxel in spacing]
+        truth = np.pad(organ[box], [(n, n) for n in room])
+        depth = ndimage.distance_transform_edt(truth, sampling=spacing) - ndimage.distance_transform_edt(~truth, sampling=spacing)
+        place = np.stack(np.meshgrid(*(np.arange(n) * s for n, s in zip(truth.shape, spacing, strict=True)), indexing="ij"), axis=-1)
+        surface = place[(depth > 0) & (depth <= spacing.max())]
+        for neck in NECKS_MM:
+            start = surface[rng.integers(len(surface))]
+            outwards = start - place[truth].mean(axis=0)
+            outwards /= np.linalg.norm(outwards)
+            along = np.clip((place - start) @ outwards, -5.0, DISTANCE_MM)
+            tube = neck - np.linalg.norm(place - (start + along[..., None] * outwards), axis=-1)
+            piece = PIECE_MM - np.linalg.norm(place - (start + DISTANCE_MM * outwards), axis=-1)
+            field = np.maximum.reduce([depth, tube, piece]) / MM_PER_LOGIT
+            x, y, z = (float(s) for s in spacing)
+            yield truth, np.clip(field, -MAX_LOGIT, MAX_LOGIT), (x, y, z)
+
+
+def _noise(shape: tuple[int, ...], seed: list[int]) -> np.ndarray:
+    """Noise of standard deviation 1, smooth over about two voxels as upsampled logits are."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), 1.0)
+    return np.asarray(smooth / smooth.std())
+
+
+def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (prediction & truth).sum() / (prediction.sum() + truth.sum()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m attunet.benchmarks.evaluation.steadiness", description=__doc__)
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=5)
+    arguments = parser.parse_args()
+    rows = measure(arguments.cases, arguments.draws)
+    print(f"{'post-processing':<40}{'noise':>8}{'Dice':>8}{'mean spread':>13}{'max spread':>12}")
+    for row in rows:
+        figures = f"{row['noise']:>8g}{row['dice']:>8.4f}{row['mean_spread']:>13.4f}{row['max_spread']:>12.4f}"
+        print(f"{row['postprocessing']:<40}{figures}")
+    print(json.dumps({"cases": arguments.cases, "draws": arguments.draws, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
