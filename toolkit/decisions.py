@@ -37,6 +37,11 @@ RULES: dict[str, Rule] = {
         choices=("LAS", "RAS", "LPS", "RPS", "LAI", "RAI", "LPI", "RPI"),
     ),
     "analyze-orientation": Rule("Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"),
+    "itk-orientation": Rule(
+        "NRRD without a space and MetaImage without directions",
+        "axes run to left, posterior and superior, as ITK reads them",
+        option="write NIfTI",
+    ),
     "nifti-units": Rule(
         "NIfTI files in metres or micrometres",
         "converted to mm; an error where voxels would be larger than 50 mm",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from attunet.decisions import Decision
 from attunet.errors import InputError, one_line
 from attunet.io.nifti import channel_decision
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_stderr
@@ -13,6 +14,7 @@ from attunet.volumes.volume import Volume
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 MAX_HEADER_BYTES = 2**20
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes run to left, posterior and superior
+ORIENTATION_KEYS = (b"space", b"transformmatrix", b"rotation", b"orientation")
 DATA_FILE_KEYS = ("elementdatafile", "data file", "datafile")
 
 
@@ -68,12 +70,24 @@ def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions) -> 
     if data.dtype == np.float64:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
+    is_oriented = _states_orientation(path)
+    reading = Decision(
+        "itk-orientation", "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)"
+    )
     return Volume(
         np.ascontiguousarray(data.transpose(0, 3, 2, 1)),
         checked_affine(path, _affine(image)),
         header=Path(path).suffix.lower(),
-        decisions=channel_decision(len(data)),
+        decisions=(*channel_decision(len(data)), *(() if is_oriented else (reading,))),
+        is_oriented=is_oriented,
     )
+
+
+def _states_orientation(path: Path) -> bool:
+    """True where a header names its space (NRRD) or has a matrix of directions (MetaImage)."""
+    with path.open("rb") as file:
+        lines = file.read(MAX_HEADER_BYTES).split(b"\n")[:1000]
+    return any(line.replace(b"=", b":", 1).partition(b":")[0].strip().lower() in ORIENTATION_KEYS for line in lines)
 
 
 def _affine(image: Any) -> np.ndarray:

@@ -212,3 +212,21 @@ def test_no_ending_belongs_to_two_formats() -> None:
     endings = [suffix for format in FORMATS for suffix in (*format.suffixes, *format.companions)]
     assert len(endings) == len(set(endings))
     assert not [(a, b) for a, b in itertools.permutations(endings, 2) if a.endswith(b) and (a, b) not in {(".raw.gz", ".gz")}]
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_header_without_an_orientation_says_so(tmp_path: Path, suffix: str) -> None:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(IMAGE.transpose(2, 1, 0)))
+    sitk.WriteImage(image, str(tmp_path / f"stated{suffix}"), useCompression=False)
+    assert read_volume(tmp_path / f"stated{suffix}").is_oriented
+    header, voxels = (tmp_path / f"stated{suffix}").read_bytes()[: -IMAGE.nbytes], IMAGE.transpose(2, 1, 0).tobytes()
+    kept = [
+        line
+        for line in header.split(b"\n")
+        if not line.lower().startswith((b"space:", b"space directions", b"space origin", b"transformmatrix"))
+    ]
+    (tmp_path / f"bare{suffix}").write_bytes(b"\n".join(kept) + voxels)
+    volume = read_volume(tmp_path / f"bare{suffix}")
+    np.testing.assert_array_equal(volume.data[0], IMAGE)
+    assert not volume.is_oriented
+    assert [decision.rule for decision in volume.decisions] == ["itk-orientation"]
