@@ -257,6 +257,15 @@ def test_the_viewer_shows_the_labels_and_hides_a_class(page: Page, tmp_path: Pat
     assert "slice" in page.tab.get_attribute("#slice", "aria-valuetext")
 
 
+def test_the_page_has_no_serious_fault_for_those_who_do_not_see_it(page: Page, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.segment(axes("LAS")(tmp_path))
+    for scheme in ("light", "dark"):
+        page.tab.emulate_media(color_scheme=scheme)
+        faults = [fault for fault in axe.run(page.tab).response["violations"] if fault["impact"] in ("serious", "critical")]
+        assert not faults, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in faults]
+
+
 def test_a_damaged_model_is_named_in_one_line(site: Path, serve_folder, browser, tmp_path: Path) -> None:
     shutil.copytree(site, tmp_path / "web")
     model = bytearray((tmp_path / "web/model.onnx").read_bytes())
