@@ -93,7 +93,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens files with the network off; at the end no request has left and nothing was said on the console."""
+    """Opens files with the network off; at the end no request has left and no error was said on the console."""
     said: list[str] = []
     contexts = []
 
@@ -102,7 +102,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, reduced_motion="reduce")
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         allowed = (path.as_uri(), "data:", "blob:")
         page.on("request", lambda request: None if request.url.startswith(allowed) else said.append(request.url))
