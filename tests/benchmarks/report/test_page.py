@@ -83,9 +83,11 @@ def test_tables_sort_by_every_column_and_say_so(open_page: OpenPage, report: Pat
 
 def test_a_figure_says_how_it_was_got(open_page: OpenPage, report: Path) -> None:
     page = open_page(report)
+    page.evaluate("byId('models').scrollIntoView({block: 'center'})")
+    settle(page)
     page.locator("#models tbody tr").first.locator("td").nth(1).hover()
+    page.wait_for_function("byId('hint').textContent.includes('5 cases')")
     assert "2 TP / (2 TP + FP + FN)" in page.inner_text("#hint")
-    assert "5 cases" in page.inner_text("#hint")
 
 
 def test_a_row_leads_to_its_case_and_the_address_to_a_slice(open_page: OpenPage, report: Path) -> None:
