@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, assignment"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment"
 # Kernel arguments have types only at compile time.
 """Triton kernels of wide gates in 16 bits: channels are streamed through shared memory, as in a matrix product.
 

@@ -95,7 +95,7 @@ def backward(
 
 def _sums(partial: Tensor, hidden: int) -> list[Tensor]:
     """The gradients of bias, psi_weight and psi_bias from each tile's part of them, a row of `partial`."""
-    return [part.sum(0) for part in partial.split([hidden, hidden, 1], dim=1)]
+    return [part.sum(0) for part in torch.split(partial, [hidden, hidden, 1], dim=1)]
 
 
 def _prepared(x: Tensor, parameters: GateParameters) -> GateParameters:
@@ -205,7 +205,7 @@ def _precision(x: Tensor) -> str:
 
 
 def _hidden_block(hidden: int) -> int:
-    return max(16, triton.next_power_of_2(hidden))
+    return max(16, int(triton.next_power_of_2(hidden)))
 
 
 def _constants(x: Tensor, g: Tensor, parameters: GateParameters, tiling: Tiling) -> dict[str, int | str]:
