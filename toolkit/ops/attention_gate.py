@@ -7,8 +7,8 @@ from torch import Tensor
 
 from attunet.errors import InputError
 from attunet.ops.backends import DTYPES, are_transformed, choose, custom_operator_obstacle, triton_obstacle
-from attunet.ops.reference import GateParameters, attention_gate_reference
-from attunet.ops.registration import gate_cpu, gate_triton
+from attunet.ops.gate.reference import GateParameters, attention_gate_reference
+from attunet.ops.gate.registration import gate_cpu, gate_triton
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 

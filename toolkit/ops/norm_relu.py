@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from attunet.errors import InputError
 from attunet.ops.backends import DTYPES, are_transformed, choose, custom_operator_obstacle, triton_obstacle
-from attunet.ops.norm_operators import norm_relu, norm_statistics
+from attunet.ops.norm.registration import norm_relu, norm_statistics
 
 
 def batch_norm_relu(

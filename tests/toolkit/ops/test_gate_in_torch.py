@@ -14,7 +14,7 @@ from attunet.errors import InputError
 from attunet.models import AttentionUNet
 from attunet.ops import attention_gate
 from attunet.ops.attention_gate import choose_backend
-from attunet.ops.reference import attention_gate_reference
+from attunet.ops.gate.reference import attention_gate_reference
 
 
 def gate_inputs(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.channels_last) -> list[Tensor]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attunet.ops import attention_gate, cpu_gate
-from attunet.ops.reference import GateParameters, attention_gate_reference
+from attunet.ops import attention_gate
+from attunet.ops.gate import cpu_gate
+from attunet.ops.gate.reference import GateParameters, attention_gate_reference
 
 Gate = Callable[..., tuple[Tensor, Tensor]]
 Broken = Callable[[ModuleType, str, str], ModuleType]
@@ -246,7 +247,7 @@ def test_only_the_inputs_are_saved(backend: str, device: str) -> None:
 
 def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few programs that each takes several tiles, as they do of the sizes that networks have."""
-    from attunet.ops import triton_gate
+    from attunet.ops.gate import triton_gate
 
     monkeypatch.setattr(triton_gate, "num_multiprocessors", lambda x: 1)
 
@@ -272,7 +273,7 @@ BREAKAGES = {
 @pytest.mark.parametrize(("old", "new"), BREAKAGES.values(), ids=BREAKAGES.keys())
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
 def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attunet.ops import triton_gate, triton_kernels
+    from attunet.ops.gate import triton_gate, triton_kernels
 
     one_multiprocessor(monkeypatch)
     monkeypatch.setattr(triton_gate, "kernels", broken(triton_kernels, old, new))
@@ -299,7 +300,7 @@ STREAMED_BREAKAGES = {
 def test_a_broken_streamed_kernel_is_caught(
     backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attunet.ops import streamed_gate, streamed_kernels
+    from attunet.ops.gate import streamed_gate, streamed_kernels
 
     monkeypatch.setattr(streamed_gate, "num_multiprocessors", lambda x: 1)
     monkeypatch.setattr(streamed_gate, "FINISH_TILE", (1, 32))
@@ -311,7 +312,7 @@ def test_a_broken_streamed_kernel_is_caught(
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
 def test_a_streamed_gate_of_several_tiles(backend: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attunet.ops import streamed_gate
+    from attunet.ops.gate import streamed_gate
 
     monkeypatch.setattr(streamed_gate, "num_multiprocessors", lambda x: 1)
     monkeypatch.setattr(streamed_gate, "FINISH_TILE", (1, 32))

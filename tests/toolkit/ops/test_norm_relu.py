@@ -82,7 +82,7 @@ def test_several_tiles_for_a_program(norm_backend: str, device: str, dtype: torc
 
 def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few programs that each reduces several tiles, as with the sizes that networks have."""
-    from attunet.ops import triton_norm
+    from attunet.ops.norm import triton_norm
 
     monkeypatch.setattr(triton_norm, "num_multiprocessors", lambda x: 1)
     monkeypatch.setattr(triton_norm, "PROGRAMS_PER_MULTIPROCESSOR", 3)
@@ -111,7 +111,7 @@ def test_a_broken_kernel_is_caught(
     broken: Callable[[ModuleType, str, str], ModuleType],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from attunet.ops import norm_kernels, triton_norm
+    from attunet.ops.norm import norm_kernels, triton_norm
 
     one_multiprocessor(monkeypatch)
     monkeypatch.setattr(triton_norm, "kernels", broken(norm_kernels, old, new))

@@ -22,8 +22,9 @@ triton = pytest.importorskip("triton", reason="Triton exists on Linux alone")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
 
-from attunet.ops import norm_kernels, streamed_kernels, triton_gate, triton_kernels, triton_norm  # noqa: E402
-from attunet.ops.reference import GateParameters  # noqa: E402
+from attunet.ops.gate import streamed_kernels, triton_gate, triton_kernels  # noqa: E402
+from attunet.ops.gate.reference import GateParameters  # noqa: E402
+from attunet.ops.norm import norm_kernels, triton_norm  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
 REGISTERS, MIN_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
@@ -174,8 +175,8 @@ def test_norm_compiles_to_full_occupancy(
 def test_import_compiles_nothing(tmp_path: Path) -> None:
     script = (
         "import sys, torch, attunet.ops, attunet.models\n"
-        "assert 'attunet.ops.triton_gate' not in sys.modules\n"
-        "import attunet.ops.triton_gate\n"
+        "assert 'attunet.ops.gate.triton_gate' not in sys.modules\n"
+        "import attunet.ops.gate.triton_gate\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)})
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from attunet.ops.registration import define
+from attunet.ops.library import define
 
 
 def _statistics(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, synchronized: bool) -> tuple[Tensor, Tensor, Tensor]:
-    from attunet.ops import triton_norm  # Triton exists on Linux alone, and is imported when it is used
+    from attunet.ops.norm import triton_norm  # Triton exists on Linux alone, and is imported when it is used
 
     partial = triton_norm.statistics(x)
     if synchronized:
@@ -35,7 +35,7 @@ def _fake_statistics(
 def _normalise(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor | None, eps: float, synchronized: bool
 ) -> Tensor:
-    from attunet.ops import triton_norm
+    from attunet.ops.norm import triton_norm
 
     return triton_norm.normalise(x, weight, bias, mean, var, eps)
 
@@ -51,7 +51,7 @@ def _gradients(
     synchronized: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of x, weight and bias; those of weight and bias are of this process's slices."""
-    from attunet.ops import triton_norm
+    from attunet.ops.norm import triton_norm
 
     grad_out = grad_out.contiguous(memory_format=torch.channels_last)
     grad_weight, grad_bias = triton_norm.gradient_sums(grad_out, x, weight, bias, mean, var, eps)

@@ -10,7 +10,7 @@ So the large tensors cross the memory once, and a tile of 128 rows reads the wei
 import triton
 import triton.language as tl
 
-from attunet.ops.triton_kernels import _attention, _load, _load_vector, _load_weight, _relu, _store
+from attunet.ops.gate.triton_kernels import _attention, _load, _load_vector, _load_weight, _relu, _store
 
 
 @triton.jit

@@ -6,10 +6,10 @@ import torch
 import triton
 from torch import Tensor
 
-from attunet.ops import streamed_gate
-from attunet.ops import triton_kernels as kernels
+from attunet.ops.gate import streamed_gate
+from attunet.ops.gate import triton_kernels as kernels
+from attunet.ops.gate.reference import GateParameters
 from attunet.ops.memory_format import as_rows, copy_rows, empty_alpha, empty_result
-from attunet.ops.reference import GateParameters
 from attunet.ops.triton_device import num_multiprocessors, on_device_of
 
 

@@ -9,8 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from attunet.ops import norm_kernels as kernels
 from attunet.ops.memory_format import as_rows
+from attunet.ops.norm import norm_kernels as kernels
 from attunet.ops.triton_device import num_multiprocessors, on_device_of
 
 TILE_BYTES = 8192  # of the operands that a tile reads: two 16-byte loads for each of 256 threads

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attunet.ops import cpu_gate
+from attunet.ops.gate import cpu_gate
+from attunet.ops.gate.reference import GateParameters, attention_gate_reference
+from attunet.ops.library import define
 from attunet.ops.memory_format import empty_alpha, empty_result
-from attunet.ops.reference import GateParameters, attention_gate_reference
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -28,7 +29,7 @@ class Implementation(Protocol):
 
 def _import_triton_gate() -> Implementation:
     """Triton exists on Linux alone, and is imported when it is used."""
-    from attunet.ops import triton_gate
+    from attunet.ops.gate import triton_gate
 
     return triton_gate
 
@@ -87,24 +88,6 @@ def _register(name: str, load: Callable[[], Implementation]) -> Callable[..., tu
 
     torch.library.register_autograd(f"attunet::{name}", differentiate, setup_context=_save_inputs)
     torch.library.register_autograd(f"attunet::{name}_backward", _second_derivative, setup_context=_save_inputs)
-    return operation
-
-
-def define(name: str, function: Callable[..., Any], fake: Callable[..., Any], mutates: tuple[str, ...] = ()) -> Callable[..., Any]:
-    """Defines the operator `attunet::name`.
-
-    `torch.library.custom_op` would check at every call that no result is an input: a tenth of a small gate's time.
-
-    Args:
-        name: below `attunet::`.
-        function: computes it; the schema is taken from its annotations.
-        fake: returns empty tensors of the results' shapes, dtypes and memory formats.
-        mutates: names of the arguments that it changes in place.
-    """
-    torch.library.define(f"attunet::{name}", torch.library.infer_schema(function, mutates_args=mutates))
-    torch.library.impl(f"attunet::{name}", "default", function)
-    torch.library.register_fake(f"attunet::{name}", fake)
-    operation: Callable[..., Any] = getattr(torch.ops.attunet, name).default
     return operation
 
 

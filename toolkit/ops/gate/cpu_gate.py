@@ -25,8 +25,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from attunet.ops.gate.reference import GateParameters
 from attunet.ops.memory_format import empty_alpha, empty_result
-from attunet.ops.reference import GateParameters
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 threshold_backward = torch.ops.aten.threshold_backward.default

@@ -6,9 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-from attunet.ops import streamed_kernels as kernels
+from attunet.ops.gate import streamed_kernels as kernels
+from attunet.ops.gate.reference import GateParameters
 from attunet.ops.memory_format import as_rows, copy_rows
-from attunet.ops.reference import GateParameters
 from attunet.ops.triton_device import num_multiprocessors
 
 MAX_HIDDEN = 256  # hidden features that a tile's accumulators hold
