@@ -37,7 +37,7 @@ TILINGS = {
 
 
 def fits(x: Tensor, hidden: int) -> bool:
-    """Whether the kernels can compute a gate of x with so many hidden features."""
+    """True if the kernels can compute a gate of x with so many hidden features."""
     return x.element_size() == 2 and hidden <= MAX_HIDDEN
 
 
