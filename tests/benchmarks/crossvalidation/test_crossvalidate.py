@@ -125,10 +125,10 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     ("options", "words"),
     [
         (("--set", "optim.lr=0.1"), "was trained with optim.lr = 0.0015, this comparison wants 0.1"),
-        (("--set", "run.seed=3"), "run.seed is what --seeds counts through"),
+        (("--set", "run.seed=3"), "must not set run.seed"),
         (("--folds", "7"), "fold: must be 0 to 2"),
         (("--folds", "one"), "must be numbers of folds"),
-        (("--config", "demo", "--config", "demo.toml"), "two recipes are called 'demo'"),
+        (("--config", "demo", "--config", "demo.toml"), "two recipes 'demo'"),
     ],
 )
 def test_a_wrong_comparison_is_one_line(attunet, small_store: Store, folder: Path, options: tuple[str, ...], words: str) -> None:
@@ -143,7 +143,7 @@ def test_a_run_of_another_fold_is_refused(attunet, small_store: Store, folder: P
     (runs / "fold-0").rename(runs / "fold-1")
     done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK)
     assert done.code == 2
-    assert "must be fold 1" in done.err
+    assert "must be of fold 1" in done.err
 
 
 def test_what_cannot_work_is_said_before_anything_is_trained(

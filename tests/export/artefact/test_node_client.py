@@ -59,4 +59,4 @@ def test_node_gets_the_same_label_values(tmp_path: Path, graph: bytes, metadata:
     segmenter = Segmenter(path, num_threads=1)
     expected = np.array(segmenter.classes.values)[segmenter.predict_volume(Volume(data, affine))]
     assert len(np.unique(expected)) > 2
-    assert (labels != expected).mean() < (1e-3 if finish == Postprocessing() else 5e-3)  # rounding may exchange a tie, and a part with it
+    assert (labels != expected).sum() <= 2  # two versions of ONNX Runtime may exchange a tie; here none differs

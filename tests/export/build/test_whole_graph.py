@@ -246,6 +246,10 @@ def test_only_standard_operators_of_one_opset(graphs: Callable[[int], Any]) -> N
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
     nodes = [*model.graph.node, *onnx.helper.get_attribute_value(loop.attribute[0]).node]
     assert {node.domain for node in nodes} == {""}
+    page = (Path(__file__).parents[3] / "docs/artefact.md").read_text(encoding="utf-8")
+    listed = page[page.index("those of the network, and ") :].split(". ")[0]
+    own = {node.op_type for node in nodes} - {node.op_type for node in graphs(1).graph.node}
+    assert own <= set(listed.replace("\n", " ").replace(",", " ").split())
 
 
 @pytest.mark.gpu
