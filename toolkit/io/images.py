@@ -4,7 +4,7 @@ import gzip
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
-            with pillow.open(_contents(path), formats=IMAGE_FORMATS) as image:
+            with _contents(path) as file, pillow.open(file, formats=IMAGE_FORMATS) as image:
                 _check_size(path, image)
                 read = [_page(path, image, index, options) for index in range(_num_pages(image))]
     except InputError:
@@ -75,9 +75,10 @@ def _pillow(path: Path) -> Any:
     return Image
 
 
-def _contents(path: Path) -> Path | BytesIO:
+def _contents(path: Path) -> BinaryIO:
+    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory, and garbles it where its orientation swaps the sides."""
     if not path.name.lower().endswith(".gz"):
-        return path
+        return path.open("rb")
     limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
     with gzip.open(path) as file:
         contents = file.read(limit + 1)

@@ -97,6 +97,7 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[
     """Names and files of every volume below a folder that no layout describes."""
     series: dict[str, list[Path]] = {}
     images: dict[str, Path] = {}
+    called_masks: dict[str, Path] = {}
     for path in regular_files(root):
         relative = path.relative_to(root)
         folder = relative.parent.as_posix()
@@ -104,8 +105,8 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[
             series[folder if folder != "." else root.name] = [path.parent]
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))
-            if not any(names_a_mask(part) for part in parts):
-                images["/".join(parts)] = path
+            (called_masks if any(names_a_mask(part) for part in parts) else images)["/".join(parts)] = path
+    images = images or ({} if series else called_masks)  # where all are called masks, the name says nothing
     return [(name, tuple(files)) for name, files in sorted({**series, **_joined(images, num_channels)}.items())]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.io.mask_colours import codes_of
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.volumes.volume import Volume
@@ -159,3 +160,23 @@ def test_label_maps_of_pictures_are_pictures(tmp_path: Path, values: tuple[int, 
     for name, volume, words in (("b.png", stack, "holds one slice"), ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii")):
         with pytest.raises(InputError, match=words):
             write_labels(tmp_path / name, indices, classes, volume)
+
+
+def test_label_maps_of_colours_are_palettes_of_these_colours(tmp_path: Path) -> None:
+    like = Volume(np.zeros((1, 7, 5, 1), np.uint8), np.eye(4), unit="pixel")
+    red, green = (int(code) for code in codes_of(np.array([(255, 0, 0), (0, 255, 0)])))
+    indices = RNG.integers(0, 3, (7, 5, 1)).astype(np.uint8)
+    for name in ("a.png", "a.tif"):
+        write_labels(tmp_path / name, indices, Classes(("background", "x", "y"), (0, red, green)), like)
+        rgb = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        np.testing.assert_array_equal(rgb, np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)])[indices[:, :, 0].T])
+        np.testing.assert_array_equal(read_mask(tmp_path / name).data[0], np.array([0, red, green])[indices])
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_tiff_photographs_are_turned_once(tmp_path: Path, orientation: int) -> None:
+    pixels = RNG.integers(0, 255, (12, 8)).astype(np.uint8)
+    save(tmp_path / "plain.tif", pixels)
+    save(tmp_path / "turned.tif", pixels, tiffinfo={274: orientation})
+    turned = np.rot90(pixels, 2 if orientation == 3 else 3)
+    np.testing.assert_array_equal(read_volume(tmp_path / "turned.tif").data[0, :, :, 0], turned.T)

@@ -79,3 +79,18 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
         find_inputs(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         find_inputs(tmp_path / "absent")
+
+
+def test_a_folder_whose_files_are_all_called_masks_is_a_folder_of_images(tmp_path: Path) -> None:
+    for name in ("gt_1.nii.gz", "gt_2.nii.gz"):
+        (tmp_path / name).touch()
+    assert [one.name for one in find_inputs(tmp_path)] == ["gt_1", "gt_2"]
+
+
+def test_the_folder_of_one_case_is_one_input_of_several_channels(tmp_path: Path) -> None:
+    names = [f"BraTS-GLI-00001-000-{part}.nii.gz" for part in ("seg", "t1c", "t1n", "t2f", "t2w")]
+    for name in names:
+        (tmp_path / "BraTS-GLI-00001-000").mkdir(exist_ok=True)
+        (tmp_path / "BraTS-GLI-00001-000" / name).touch()
+    (one,) = find_inputs(tmp_path / "BraTS-GLI-00001-000", 4)
+    assert (one.name, [path.name for path in one.files]) == ("BraTS-GLI-00001-000", names[1:])

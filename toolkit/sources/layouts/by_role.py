@@ -13,7 +13,7 @@ from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.headers import shape_of
-from attunet.sources.layouts.matching import MASK_WORD, flat
+from attunet.sources.layouts.matching import MASK_ROLE, flat
 from attunet.sources.layouts.series import series_folders
 
 MAX_DEPTH = 4
@@ -92,7 +92,7 @@ def _without_case(part: str, case: str, common: str) -> str:
 
 def is_mask_role(role: str) -> bool:
     """True where a part of a role is a word for masks."""
-    return any(MASK_WORD.fullmatch(word) for word in re.split(r"[-_ ./]+", role))
+    return any(MASK_ROLE.fullmatch(word) for word in re.split(r"[-_ ./]+", role))
 
 
 def _source(
@@ -159,7 +159,7 @@ def _mask_roles(counts: Counter[str], masks: Sequence[str]) -> set[str]:
     roles = [role for role in counts if is_mask_role(role)]
     if masks:
         return {role for role in roles if any(text.lower() in role.lower() for text in masks)}
-    plain = [role for role in roles if "/" not in role and MASK_WORD.fullmatch(role)]
+    plain = [role for role in roles if "/" not in role and MASK_ROLE.fullmatch(role)]
     if len(plain) == 1:
         return set(plain)
     parents = Counter(role.rpartition("/")[0] for role in roles for _ in range(counts[role]))

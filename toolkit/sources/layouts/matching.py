@@ -11,7 +11,7 @@ from attunet.io.readers import is_single_file, stem_of
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
-MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual|lesions?|delineations?"
+MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
 # A mask's name is an image's with such a word behind or before it; behind a number may follow: X_mask_1 is a second mask of X.
 BEHIND = re.compile(rf"(.+?)[-_ .]({MASK_WORDS})(?:[-_ .]?\d{{1,3}})?", re.IGNORECASE)
@@ -19,6 +19,7 @@ BEFORE = re.compile(rf"({MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
 IMAGE_BEHIND = re.compile(rf"(.+?)[-_ .]({IMAGE_WORDS})", re.IGNORECASE)
 IMAGE_BEFORE = re.compile(rf"({IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
 MASK_WORD = re.compile(rf"({MASK_WORDS})\d{{0,3}}", re.IGNORECASE)
+MASK_ROLE = re.compile(rf"({MASK_WORDS}|lesions?|delineations?)\d{{0,3}}", re.IGNORECASE)  # of files in a folder for each case
 
 Name = Callable[[str], str]
 
