@@ -184,7 +184,8 @@ def _memory_mb(http: httpx.Client) -> float:
 
 def _memory_at(load: Load, number: int) -> float:
     """Resident memory around a request: the median of ten."""
-    return statistics.median(load.memory_mb[max(0, number - 10) : number])
+    end = min(number, len(load.memory_mb))
+    return statistics.median(load.memory_mb[max(0, end - 10) : end])
 
 
 def table(results: dict[str, Any]) -> str:
