@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 
 from attunet.errors import InputError, RunError
+from attunet.export.serve.formats import MEDIA_TYPES
 from attunet.io.dicom_file import is_dicom
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 
-ACCEPT = {".dcm": "application/dicom", ".nii.gz": "application/gzip", ".png": "image/png", ".tif": "image/tiff", ".tiff": "image/tiff"}
 CHUNK = 2**20
 
 
@@ -150,10 +150,10 @@ def _line(response: httpx.Response) -> str:
 
 
 def _accept(out: Path) -> str:
-    for ending, media_type in ACCEPT.items():
+    for ending, media_type in MEDIA_TYPES.items():
         if out.name.lower().endswith(ending):
             return media_type
-    raise InputError(f"{out}: the label map's name must end in {', '.join(ACCEPT)}")
+    raise InputError(f"{out}: the label map's name must end in {', '.join(MEDIA_TYPES)}")
 
 
 @contextmanager

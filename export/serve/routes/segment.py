@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import ERRORS, ModelName
-from attunet.export.serve.scans.segment import SUMMARY, ending_for, segment
+from attunet.export.serve.scans.segment import ending_for, segment
 
 router = APIRouter(tags=["Scans"])
 
@@ -36,10 +37,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The label map, or with `answer=summary` its volumes and the scan's findings.",
         "content": {
-            "application/gzip": BINARY,
-            "application/dicom": BINARY,
-            "image/png": BINARY,
-            "image/tiff": BINARY,
+            **dict.fromkeys(MEDIA_TYPES.values(), BINARY),
             SUMMARY: {"schema": {"type": "object"}},
         },
         "headers": {

@@ -13,6 +13,7 @@ import numpy as np
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import hash_of_files
+from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
 from attunet.export.serve.scans.scan import Scan, open_scan
@@ -26,22 +27,6 @@ from attunet.volumes.predict import Network, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
-
-SUMMARY = "application/json"
-MEDIA_TYPES = {".nii.gz": "application/gzip", ".dcm": "application/dicom", ".png": "image/png", ".tif": "image/tiff"}
-ENDINGS = {  # of the label map, by what a client accepts; "" leaves the choice to the scan's own format
-    "*/*": "",
-    "application/*": "",
-    "application/octet-stream": "",
-    "application/gzip": ".nii.gz",
-    "application/x-gzip": ".nii.gz",
-    "application/nifti": ".nii.gz",
-    "application/x-nifti": ".nii.gz",
-    "application/dicom": ".dcm",
-    "image/png": ".png",
-    "image/tiff": ".tif",
-    SUMMARY: SUMMARY,
-}
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,12 @@ def test_other_formats_are_recognised_by_their_content(server, artefact, scan, t
     answer = server.post(content=path.read_bytes(), headers={"Accept": "application/gzip"})
     assert answer.status_code == 200, answer.text
     assert answer.content == (tmp_path / "labels.nii.gz").read_bytes()
+    assert server.post(content=path.read_bytes()).headers["content-type"] == f"application/x-{ending[1:]}"  # the scan's own format
+    (tmp_path / "scans").mkdir()
+    path.rename(tmp_path / "scans" / path.name)
+    command = [*ATTUNET, "predict", "--server", server.url, tmp_path / "scans", tmp_path / "out"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert [written.name for written in (tmp_path / "out").iterdir()] == [path.name]
 
 
 def test_nothing_is_left_and_nothing_of_a_patient_is_logged(server, series, scan):
