@@ -82,7 +82,7 @@ def test_tables_sort_by_every_column_and_say_so(open_page: OpenPage, report: Pat
 
 
 def test_a_figure_says_how_it_was_got(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report)
+    page = open_page(report, "#case=01-T2")  # what is above the table has its height
     page.evaluate("byId('models').scrollIntoView({block: 'center'})")
     settle(page)
     page.locator("#models tbody tr").first.locator("td").nth(1).hover()
