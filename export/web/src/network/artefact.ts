@@ -45,7 +45,7 @@ export interface Metadata {
   precision: "fp32" | "fp16" | "int8";
   preprocessing: Preprocessing;
   classes: LabelClass[];
-  input: { channels: number; height: number | null; width: number | null };
+  input: { name: "slices" | "volume"; channels: number; height: number | null; width: number | null };
   postprocessing: { largest_component: boolean; erosion_mm?: number };
   ranges?: Ranges | null;
   num_parameters: number;
@@ -87,6 +87,7 @@ export function readMetadata(data: Uint8Array, where: string): Metadata {
     );
   }
   checkHash(data, start, end, about.sha256, where);
+  if (about.input.name === "volume") throw new InputError(`${where}: takes a whole volume, the page gives it slices`);
   return about;
 }
 
