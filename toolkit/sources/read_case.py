@@ -1,8 +1,9 @@
 """A case's files in the source: their hashes, their image, their mask."""
 
+import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,22 +112,32 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
     Raises:
         InputError: for files that cannot be read, another shape than the image's, and classes that overlap.
     """
-    masks = [_read_mask(path, image, image_path, options.choices) for path in paths]
-    if options.levels:
-        masks = [replace(mask, values=snap(mask.values, options.levels)) for mask in masks]
+    decisions: dict[Decision, None] = {}
+    distances: list[float] = []
+    palette: dict[int, int] = {}
+
+    def masks() -> Iterator[np.ndarray]:
+        """One mask at a time: a scan may have a hundred."""
+        for path in paths:
+            mask = _read_mask(path, image, image_path, options.choices)
+            decisions.update(dict.fromkeys(mask.decisions))
+            distances.append(mask.grid_distance)
+            palette.update(mask.palette if len(paths) == 1 else {})
+            yield snap(mask.values, options.levels) if options.levels else mask.values
+
     if options.values:
-        values, decisions = _join_classes(paths, [mask.values for mask in masks], options)
+        values, decision = _join_classes(paths, masks(), image.shape, options)
+        decisions.update(dict.fromkeys(decision))
     else:
-        values, decisions = masks[0].values, []
-        for mask in masks[1:]:
-            values = np.maximum(values, mask.values)
-    made = dict.fromkeys([*(decision for mask in masks for decision in mask.decisions), *decisions])
-    return Mask(values, max(mask.grid_distance for mask in masks), masks[0].palette if len(masks) == 1 else {}, tuple(made))
+        values = functools.reduce(np.maximum, masks())
+    return Mask(values, max(distances), palette, tuple(decisions))
 
 
-def _join_classes(paths: Sequence[Path], masks: Sequence[np.ndarray], options: MaskOptions) -> tuple[np.ndarray, list[Decision]]:
+def _join_classes(
+    paths: Sequence[Path], masks: Iterator[np.ndarray], shape: tuple[int, int, int], options: MaskOptions
+) -> tuple[np.ndarray, list[Decision]]:
     """One label map of a mask for each class."""
-    labels = np.zeros(masks[0].shape, dtype=np.int32)
+    labels = np.zeros(shape, dtype=np.min_scalar_type(max(options.values)))
     order, overlapping = choice("overlapping-classes", options.choices), 0
     for path, mask, value in zip(paths, masks, options.values, strict=True):
         inside = mask != 0
