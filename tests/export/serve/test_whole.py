@@ -1,0 +1,80 @@
+"""An artefact that takes whole volumes, behind the server: scans as ever, and volumes by the Open Inference Protocol."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.classes import CHAOS_MR
+from attunet.export.artefact.artefact import write_artefact
+from attunet.export.runtime import Segmenter
+from attunet.export.serve.app import make_app
+from attunet.export.serve.scans.private_folder import PrivateFolder
+from attunet.export.serve.service import Service
+from attunet.export.serve.settings import Settings
+from attunet.export.serve.work.served_model import load_models
+
+testclient = pytest.importorskip("fastapi.testclient")
+
+
+@pytest.fixture(scope="module")
+def whole(network, metadata, tmp_path_factory):
+    pytest.importorskip("onnx")
+    from attunet.export.build.graph import export_graph
+    from attunet.export.build.whole_graph import whole_graph
+
+    model = whole_graph(export_graph(network, 1, ("logits",)), metadata.spec, CHAOS_MR)
+    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
+    path.write_bytes(write_artefact(model.SerializeToString(), replace(metadata, whole=True, outputs=("labels",))))
+    return path
+
+
+@pytest.fixture
+def client(whole, tmp_path):
+    with PrivateFolder(tmp_path) as folder:
+        service = Service(Settings(max_megapixels=20), load_models([whole], num_threads=1), folder)
+        with testclient.TestClient(make_app(service), base_url="http://localhost") as client:
+            yield client
+
+
+def test_a_scan_gives_what_predict_writes(client, whole, scan, tmp_path):
+    command = [sys.executable, "-m", "attunet.launch.cli", "predict", whole, scan, tmp_path / "labels.nii.gz"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    answer = client.post("/v1/models/whole/segment", content=scan.read_bytes())
+    assert answer.status_code == 200, answer.text
+    assert answer.content == (tmp_path / "labels.nii.gz").read_bytes()
+
+
+def test_volumes_by_the_protocol(client, whole, scan):
+    metadata = client.get("/v2/models/whole").json()
+    assert metadata["inputs"] == [
+        {"name": "volume", "datatype": "FP32", "shape": [1, -1, -1, -1]},
+        {"name": "spacing", "datatype": "FP32", "shape": [3]},
+    ]
+    assert metadata["outputs"] == [{"name": "labels", "datatype": "UINT8", "shape": [-1, -1, -1]}]
+    volume = np.ascontiguousarray(nib.load(scan).get_fdata(dtype=np.float32).T[None])
+    answer = client.post("/v2/models/whole/infer", content=body(volume, [5, 1.5, 1.5]))
+    assert answer.status_code == 200, answer.text
+    (labels,) = answer.json()["outputs"]
+    expected = Segmenter(whole, num_threads=1).segment_oriented(volume, np.array([5, 1.5, 1.5], np.float32))
+    assert labels["shape"] == list(expected.shape)
+    np.testing.assert_array_equal(np.reshape(labels["data"], labels["shape"]), expected)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "status", "line"),
+    [([5, 0, 1.5], 400, "above 0"), ([5, -1, 1.5], 400, "above 0"), ([5, 1.5], 400, "must have the shape"), ([5, 900, 900], 413, "")],
+)
+def test_a_spacing_that_cannot_be_is_refused(client, spacing, status, line):
+    answer = client.post("/v2/models/whole/infer", content=body(np.zeros((1, 4, 16, 16), np.float32), spacing))
+    assert answer.status_code == status, answer.text
+    assert line in answer.json()["error"]
+
+
+def body(volume: np.ndarray, spacing: list[float]) -> str:
+    rows = [("volume", volume), ("spacing", np.array(spacing, np.float32))]
+    return json.dumps({"inputs": [{"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows]})
