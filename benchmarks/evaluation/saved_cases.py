@@ -36,10 +36,14 @@ MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 @dataclass(frozen=True, eq=False)
 class SavedCase:
-    """image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; its value v stands for `low + (high - low) * v / 255`.
+    """A case as a report shows it.
 
-    truth: class indices uint8 `(X, Y, Z)`. spacing: of the voxels along X, Y, Z in `unit`. slice_axis: that slices are stacked along.
-    oriented: whether R, L, A, P, S and I are known.
+    Args:
+        image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; v stands for `low + (high - low) * v / 255`.
+        truth: class indices uint8 `(X, Y, Z)`.
+        spacing: of the voxels along X, Y, Z in `unit`.
+        slice_axis: that slices are stacked along.
+        oriented: whether R, L, A, P, S and I are known.
     """
 
     image: np.ndarray
@@ -54,7 +58,7 @@ class SavedCase:
 
 @contextmanager
 def new_cases(out: Path) -> Iterator[Path]:
-    """A folder to save cases in, which becomes `out/cases` at the end and replaces an earlier one; nothing is left after an error."""
+    """A folder to save cases in, which replaces `out/cases` at the end; nothing is left of it after an error."""
     partial = out.with_name(f".{out.name}.{FOLDER}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -68,7 +72,7 @@ def new_cases(out: Path) -> Iterator[Path]:
 
 
 def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_IMAGES_MB) -> None:
-    """Deletes the images of the best cases where all of them together are larger than `max_mb`. worst_first: names of the cases."""
+    """Deletes the images of the best cases if all of them together are larger than `max_mb`."""
     images = [folder / case / IMAGE for case in worst_first]
     total, dropped = 0.0, 0
     for image in images:

@@ -1,4 +1,4 @@
-"""The answer of an evaluation in words: the best model with its interval, the weakest organ and case, and what the data do not show."""
+"""The answer of an evaluation in words: the best model, its interval, what is weakest, and the limits of the data."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ MIN_PATIENTS = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """headline and lines are plain sentences; worst_case: the case that a reader should see first, None without cases."""
+    """headline and lines are plain sentences; worst_case: the case to look at first, None without cases."""
 
     headline: str
     lines: tuple[str, ...]
@@ -35,17 +35,14 @@ def answer(contents: Contents) -> Answer:
 
 def _reach(has_interval: bool, cases: str) -> str:
     if has_interval:
-        return (
-            f"Measured on {cases} that it was not trained on; the interval is a bootstrap over patients and speaks of patients like these."
-        )
-    return (
-        f"Measured on {cases} that it was not trained on. With fewer than {MIN_PATIENTS} patients there is no interval: "
-        "the figure says little about other patients."
-    )
+        reach = "the interval is a bootstrap over patients and speaks of patients like these"
+        return f"Measured on {cases} that it was not trained on; {reach}."
+    reach = f"With fewer than {MIN_PATIENTS} patients there is no interval: the figure says little about other patients"
+    return f"Measured on {cases} that it was not trained on. {reach}."
 
 
 def _comparisons(contents: Contents) -> list[str]:
-    """The result of the paired tests in words; models that give the label maps of an earlier one are named instead of compared again."""
+    """The paired tests in words; a model that gives the label maps of an earlier one is named instead."""
     twins = twins_of(contents)
     words = [c["words"] for c in contents.comparisons if c["first"] not in twins and c["second"] not in twins]
     words += [f"{label} gives the label maps of {first}." for label, first in twins.items()]
@@ -69,7 +66,6 @@ def _speed(contents: Contents, best: ModelRow) -> list[str]:
     if best.label not in timed:
         return []
     fastest = min(timed, key=lambda label: timed[label])
-    own = f"It takes {timed[best.label]:.1f} ms a slice on this machine"
-    return [
-        f"{own}; the fastest model is {fastest} with {timed[fastest]:.1f} ms." if fastest != best.label else f"{own}, the fastest here."
-    ]
+    other = f"; the fastest model is {fastest} with {timed[fastest]:.1f} ms"
+    rest = ", the fastest here" if fastest == best.label else other
+    return [f"It takes {timed[best.label]:.1f} ms a slice on this machine{rest}."]

@@ -1,4 +1,4 @@
-"""The cases of a report as the browser in the page reads them: 8-bit images and labels, compressed, with what is known of each."""
+"""The cases of a report as the page reads them: 8-bit images and labels, compressed, with what is known of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

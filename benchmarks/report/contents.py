@@ -18,7 +18,7 @@ NEGLIGIBLE = 0.005  # what rounding in another format changes is far less
 class ModelRow:
     """One model (of a cross-validation: one network trained by one recipe).
 
-    scores: metric -> `mean`, `ci95`, `per_class` {class: value}, `per_case` {case: {class: value}}; null where not defined.
+    scores: metric -> `mean`, `ci95`, `per_class` {class: value}, `per_case` {case: {class: value}}; null: not defined.
     speed: what an evaluation measured, empty for a cross-validation. predictions: case -> file with its label map.
     """
 
@@ -46,7 +46,10 @@ class ModelRow:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """kind: "evaluation" or "cross-validation". cases: names, the worst mean Dice over all models first. commands: that made it."""
+    """kind: "evaluation" or "cross-validation". cases: names, the worst mean Dice over all models first.
+
+    commands: that made it.
+    """
 
     kind: str
     folder: Path

@@ -19,7 +19,7 @@ LOWER_IS_BETTER = ("hd95_mm", "assd_mm")
 
 @dataclass(frozen=True)
 class Cell:
-    """text as it is shown; value to sort by, None last; how: the way the figure was got; case: that the cell leads to."""
+    """text as it is shown; value to sort by, None last; how the figure was got; case: that the cell leads to."""
 
     text: str
     value: float | str | None = None

@@ -30,7 +30,8 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
     Args:
         folder: what `attunet evaluate` or `attunet crossvalidate` wrote.
         out: the file to write; `report.html` in the folder by default.
-        cases: which cases can be looked at slice by slice: `worst:N`, `all`, or names joined by commas. They make up most of the file.
+        cases: that can be looked at slice by slice: `worst:N`, `all`, or names joined by commas. They make up most
+            of the file.
 
     Returns:
         The path of the file.

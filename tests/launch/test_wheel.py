@@ -53,7 +53,13 @@ def test_the_wheel_holds_every_module_and_nothing_generic(wheel: Path) -> None:
         for path in (ROOT / room).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / room).as_posix()}" in names
     # The browser's page is there where npm built it.
-    for room, pattern in (("toolkit", "presets/*.toml"), ("launch", "configs/*.yaml"), ("launch", "slurm/*"), ("export", "web/page/*")):
+    for room, pattern in (
+        ("toolkit", "presets/*.toml"),
+        ("launch", "configs/*.yaml"),
+        ("launch", "slurm/*"),
+        ("export", "web/page/*"),
+        ("benchmarks", "report/templates/*"),
+    ):
         for path in (ROOT / room).glob(pattern):
             assert f"{ROOMS[room]}/{path.relative_to(ROOT / room).as_posix()}" in names
     assert any(name.endswith("LICENSE") for name in names)
