@@ -4,10 +4,8 @@ A file is loaded only if it is complete (`sha256` in the JSON covers every byte 
 no newer schema than this reader. All of this is checked before an inference session gets the bytes, and every failure is an InputError.
 """
 
-import base64
 import hashlib
 import json
-import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
+from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole, shown
 from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -27,22 +26,6 @@ SCHEMA = 2
 PRECISIONS = ("fp32", "fp16", "int8")
 NO_HASH = "0" * 64  # in place of the hash while the hash is computed
 MAX_METADATA_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class SelfTest:
-    """A generated input with the artefact's output at export, computed on the CPU.
-
-    Args:
-        slices: float32 `(1, in_channels, h, w)`.
-        logits: float32 `(1, K, h / stride, w / stride)`, every `stride`-th row and column of the output.
-        tolerance: largest allowed root mean square of the difference, as a fraction of the root mean square of `logits`.
-    """
-
-    slices: np.ndarray
-    logits: np.ndarray
-    stride: int
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +109,7 @@ class Artefact:
             "config": self.config,
             "dice_at_export": self.dice_at_export,
             "tools": self.tools,
-            "golden": _self_test_json(self.self_test),
+            "golden": self.self_test.to_json() if self.self_test else {},
         }
 
     def _input_json(self) -> JsonObject:
@@ -148,6 +131,7 @@ class Artefact:
         at = Fields(data, where)
         side, training, rule = at.inner("input"), at.inner("training"), Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
         whole = side.choice("name", ("slices", "volume")) == "volume"
+        golden = at.inner("golden")
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
@@ -169,7 +153,7 @@ class Artefact:
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
-            self_test=_self_test(at.inner("golden")),
+            self_test=SelfTest.from_json(golden) if golden.data else None,
             whole=whole,
         )
 
@@ -295,33 +279,3 @@ def _dice(at: Fields) -> JsonObject:
             "per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), "numbers from 0 to 1 by case and class"
         )
     return dice.data
-
-
-def _self_test_json(test: SelfTest | None) -> JsonObject:
-    if test is None:
-        return {}
-    arrays = {"slices": _array_json(test.slices), "logits": _array_json(test.logits)}
-    return {**arrays, "stride": test.stride, "tolerance": test.tolerance}
-
-
-def _array_json(array: np.ndarray) -> JsonObject:
-    return {"shape": list(array.shape), "float32_base64": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()}
-
-
-def _self_test(at: Fields) -> SelfTest | None:
-    if not at.data:
-        return None
-    tolerance = at.require("tolerance", lambda v: isinstance(v, float) and 0 < v < 1, "a number between 0 and 1")
-    stride = at.whole("stride", 1)
-    return SelfTest(_array(at.inner("slices")), _array(at.inner("logits")), stride, tolerance)
-
-
-def _array(at: Fields) -> np.ndarray:
-    shape = at.get("shape", Rule(int, 1, 2**31, length=4))
-    try:
-        data = base64.b64decode(at.text("float32_base64", MAX_METADATA_BYTES), validate=True)
-    except ValueError as error:
-        raise InputError(f"{at.name('float32_base64')}: is not base64: {error}") from None
-    if len(data) != 4 * math.prod(shape):
-        raise InputError(f"{at.name('float32_base64')}: must hold {math.prod(shape)} numbers, got {len(data)} bytes")
-    return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import SelfTest
+from attunet.export.artefact.self_test_data import SelfTest
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.geometry import resize_linear
 
