@@ -1,4 +1,4 @@
-"""What all charts of a report share. Colours are `@N`, the page's own for light and dark; `@text` and `@grid` are the page's."""
+"""The frame that all charts of a report share. Colours are `@N`, the page's own for light and dark; `@text` and `@grid` are the page's."""
 
 from typing import Any
 
