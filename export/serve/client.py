@@ -54,6 +54,8 @@ class Client:
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url, self._retry_s = url.rstrip("/"), retry_s
+        if not self.url.startswith(("http://", "https://")):
+            raise InputError(f"{url}: a server's address must begin with http:// or https://")
         try:
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
         except (httpx.InvalidURL, ValueError, UnicodeError) as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from attunet.export.serve.work.queue import Ticket
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/", "/page.js", "/viewer.js", "/style.css", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")  # a name or an address, and a port
 HUNG_UP = 499  # as web servers log it; nobody gets it
 SENDING_S = 30.0  # for an answer that was finished at the last moment
 DRAIN_S, DRAIN_BYTES = 1.0, 2**23  # of a refused body, so that the client gets to read the refusal
@@ -68,8 +70,8 @@ class Guard:
         settings, headers = self._service.settings, dict(scope["headers"])
         if self._open > settings.max_requests:
             raise Refusal(UNAVAILABLE, f"{settings.max_requests} requests are open; try again", retry_after=5)
-        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0] or headers.get(b"host", b"").decode("latin-1")
-        if settings.is_local and host.strip("[]") not in LOOPBACK:
+        host = HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+        if settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
             # A page of another site whose name was made to lead here would have that site's name.
             raise Refusal(421, f"Host: must be {' or '.join(LOOPBACK)}")
         if settings.token is not None and scope["path"] not in OPEN_PATHS:

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.errors import InputError, RunError
 from attunet.export.runtime import Segmenter
 from attunet.export.serve import Client
 from attunet.system.atomic_files import sha256
@@ -128,6 +129,14 @@ def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_pa
         assert client.summarize(scan).volumes == answer.volumes
         assert client.segment(series[0].parent).content[:2] == b"\x1f\x8b"
         assert [model["name"] for model in client.models()] == ["small"]
+
+
+def test_a_client_says_what_is_wrong_with_a_server(scan, tmp_path):
+    with pytest.raises(InputError, match="must begin with http"):
+        Client("localhost:8000")
+    with Client("http://127.0.0.1:9", retry_s=0) as client, pytest.raises(RunError, match=r"127\.0\.0\.1:9: ConnectError"):
+        client.segment(scan, tmp_path / "labels.nii.gz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_on_a_server_writes_what_predict_writes(server, scan, predicted, tmp_path):

@@ -95,7 +95,10 @@ def test_a_page_of_another_site_cannot_ask(server, scan):
     """A site whose name was made to lead to this machine sends its own name, and no answer lets another origin read it."""
     assert server.get("/v1/models", headers={"Host": "evil.example"}).status_code == 421
     assert server.get("/v1/models", headers={"Host": "evil.example:8000"}).status_code == 421
-    assert server.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
+    for host in ("", "localhost.evil.example", "[::1]x", "localhost:8000:1"):
+        assert server.get("/v1/models", headers={"Host": host}).status_code == 421, host
+    for host in ("localhost:1", "localhost", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
+        assert server.get("/v1/models", headers={"Host": host}).status_code == 200, host
     answer = server.post(content=scan.read_bytes(), headers={"Origin": "http://evil.example"})
     assert not any(name.startswith("access-control") for name in answer.headers)
 
