@@ -4,8 +4,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,7 @@ def prepare(
     if folds < 2:
         raise InputError(f"folds: must be at least 2, got {folds}")
     building = store.with_name(store.name + ".partial")
-    fresh = not building.exists()
-    stack = ExitStack()
-    try:
-        if not store.exists():
-            stack.enter_context(writing(store, "prepare"))
+    with _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
         cases = _labelled(find_cases(root, options), allow_unlabelled)
         labelled = read_labelled(labelled_file) if labelled_file else {}
@@ -102,20 +98,29 @@ def prepare(
         _log_resolved(seen.resolved, config, splits, folds)
         head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
         findings = build_store(store, building, seen, splits, head, strict=strict)
-    except InputError:
-        if fresh:
-            shutil.rmtree(building, ignore_errors=True)  # files of an archive
-        raise
-    except OSError as error:
-        raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
-    finally:
-        stack.close()
     for finding in findings:
         finding.log(logger)
     del seen, cases, head  # the facts of a hundred thousand cases, before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
+
+
+@contextmanager
+def _writing(store: Path, building: Path) -> Iterator[None]:
+    """Holds the lock of a store that is not there yet. After InputError, the files of an archive that were unpacked here are removed."""
+    fresh = not building.exists()
+    with ExitStack() as stack:
+        try:
+            if not store.exists():
+                stack.enter_context(writing(store, "prepare"))
+            yield
+        except InputError:
+            if fresh:
+                shutil.rmtree(building, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
 
 
 def _request(options: SourceOptions, config: DataConfig, splits: Any, archive: str | None) -> dict[str, Any]:
