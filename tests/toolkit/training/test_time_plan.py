@@ -43,7 +43,7 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
     small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured for real; the number of steps is given, because machines differ."""
-    monkeypatch.setattr("attunet.training.loop.plan_steps", lambda *arguments, **options: 7)
+    monkeypatch.setattr("attunet.training.start.plan_steps", lambda *arguments, **options: 7)
     timed, plain = tmp_path / "timed", tmp_path / "plain"
     asked = config("run.minutes=0.1", "optim.epochs=1", "run.validate_every_epochs=20", "run.checkpoint_every_steps=3")
     train(small_store.path, timed, asked, fold=0)
@@ -66,8 +66,8 @@ def test_a_timed_training_that_is_resumed_keeps_its_steps(small_store: Store, tm
         raise Killed
 
     monkeypatch.setattr("attunet.training.loop._run_steps", killed)
-    monkeypatch.setattr("attunet.training.loop.measure", lambda *arguments: Costs(1e-3))
-    monkeypatch.setattr("attunet.training.loop.plan_steps", lambda *arguments, **options: 5)
+    monkeypatch.setattr("attunet.training.start.measure", lambda *arguments: Costs(1e-3))
+    monkeypatch.setattr("attunet.training.start.plan_steps", lambda *arguments, **options: 5)
     with pytest.raises(Killed):
         train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
     monkeypatch.undo()

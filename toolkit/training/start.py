@@ -1,0 +1,239 @@
+"""The start of a training: a new one or one that is resumed, its configuration, network, data and number of steps."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+
+from attunet.config import Config, ResolvedConfig
+from attunet.errors import InputError
+from attunet.loading.choose import make_loader
+from attunet.loading.loader import Loader
+from attunet.models import SegmentationNetwork, build_model
+from attunet.runs.checkpoint import Checkpoint, load_optimizer, newest_checkpoint, read_checkpoint
+from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
+from attunet.runs.lineage import Lineage
+from attunet.runs.run_folder import RunFolder
+from attunet.runs.run_state import RunState
+from attunet.store import Store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.training.optimization import peak_rate
+from attunet.training.resolve_auto import resolve_auto
+from attunet.training.time_plan import AIM, VALIDATIONS_PER_RUN, measure, measure_step, plan_steps, with_steps
+from attunet.training.trainer import Trainer
+from attunet.training.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+Resume = Literal["never", "require", "auto"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `train`."""
+
+    store: Store
+    folder: RunFolder
+    config: Config
+    fold: int | Literal["all"]
+    resume: Resume
+    init: Path | None
+    init_classes: Mapping[str, str]
+    began: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready for its next step.
+
+    Args:
+        trainer, validator: of this process.
+        state: for the checkpoints.
+        cases: the training cases.
+        first_step: steps that were done before.
+        is_planned: True for a new training whose number of steps was set by a time.
+    """
+
+    trainer: Trainer
+    validator: Validator
+    state: RunState
+    cases: list[str]
+    first_step: int
+    is_planned: bool
+
+
+def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) -> Training | None:
+    """Start or resume a training.
+
+    Args:
+        request: the arguments of `train`.
+        accelerator: device, precision and processes.
+        stack: gets the background work to end.
+
+    Returns:
+        The training, or None if it is finished already.
+
+    Raises:
+        InputError: the request does not fit the store, the run or the machine.
+    """
+    store, main = request.store, accelerator.is_main_process
+    cases, held_out = store.split(request.fold)
+    if not cases:
+        raise InputError(f"{store.path}: fold {request.fold} leaves no labelled case to train on")
+    start = _find_start(request.folder, request.resume, accelerator)
+    weights = read_initial_weights(request.init) if request.init is not None and start is None else None
+    config = _resolve(request, weights, cases, accelerator, start)
+    state = RunState.at_start(store, cases, held_out, request.fold, config)
+    if start is not None:
+        start.state.check_same_training(state, start.path)
+        if start.state.finished:
+            if main:
+                logger.info(f"{request.folder.path}: this training is finished ({start.state.step} steps)")
+            return None
+    loader = _make_loader(store, cases, config, accelerator, start)
+    stack.callback(loader.close)
+    network, lineage = _make_network(store, config, start, weights, request.init_classes)
+    if lineage is not None and main and start is None:
+        logger.info(lineage.describe())
+    carried = [] if lineage is None else [name for name, _ in network.named_parameters() if name not in lineage.fresh]
+    trainer = Trainer(network, loader, len(store.classes), config, accelerator, carried)
+    stack.callback(trainer.close)
+    validator = Validator(store, held_out, accelerator, config.optim, trainer.class_weights)
+    timed = bool(request.config.run.minutes)
+    if start is None and (timed or request.config.optim.epochs == "auto"):
+        _plan(trainer, validator, request.folder.path, request.began)
+    best = start.state.best if start is not None else None
+    state = dataclasses.replace(state, config=trainer.config, data_tier=loader.tier, best=best, lineage=lineage)
+    return Training(trainer, validator, state, cases, _restore(trainer, start) if start is not None else 0, start is None and timed)
+
+
+def _resolve(
+    request: Request, weights: InitialWeights | None, cases: list[str], accelerator: Accelerator, start: Checkpoint | None
+) -> ResolvedConfig:
+    """The configuration with the store's `[data]` and without "auto"; a time replaces epochs, a parent gives its width."""
+    config = dataclasses.replace(request.config, data=request.store.data_config)
+    if config.run.minutes:
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
+    if weights is not None and config.model.base_width == "auto":
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.model["base_width"]))
+    return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
+
+
+def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
+    """Set the number of steps by `run.minutes`; without them, say how long the training will take."""
+    config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
+    if not config.run.minutes:
+        minutes = trainer.total_steps * measure_step(trainer) / 60
+        if main:
+            logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {minutes:.0f} minutes besides validation")
+        return
+    seconds = AIM * 60 * config.run.minutes
+    costs = measure(trainer, validator, run_path, seconds)
+    every = None if config.run.validate_every_epochs == "auto" else validation_interval(trainer)
+    checkpoints = int(config.run.minutes / config.run.checkpoint_every_minutes) if config.run.checkpoint_every_minutes else 0
+    left = seconds - (time.monotonic() - began)
+    steps = plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints)
+    if trainer.accelerator.num_processes > 1:
+        steps = broadcast_object_list([steps])[0]
+    trainer.set_config(with_steps(config, steps, samples))
+    if main:
+        logger.info(
+            f"{config.run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
+            f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
+        )
+
+
+def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:
+    start = newest_checkpoint(folder.checkpoints) if accelerator.is_main_process else None
+    if accelerator.num_processes > 1:  # rank 0 decides: another machine may see an older state of shared storage
+        path = broadcast_object_list([start.path if start is not None else None])[0]
+        if path is not None and start is None:
+            start = read_checkpoint(path)
+    if start is None and resume == "require":
+        raise InputError(f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)")
+    if start is not None and resume == "never":
+        raise InputError(f"{folder.path}: has a training (step {start.state.step}); continue it with --resume or name another folder")
+    return start
+
+
+def _make_loader(store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator, start: Checkpoint | None) -> Loader:
+    return make_loader(
+        store,
+        training,
+        accelerator,
+        seed=config.run.seed,
+        batch_size=config.optim.batch_size,
+        resident_gb=config.run.resident_gb,
+        tier=start.state.data_tier if start is not None else None,
+    )
+
+
+def _make_network(
+    store: Store, config: ResolvedConfig, start: Checkpoint | None, weights: InitialWeights | None, renamed: Mapping[str, str]
+) -> tuple[SegmentationNetwork, Lineage | None]:
+    """Build the network with its first weights; those of a checkpoint are loaded later."""
+    set_seed(config.run.seed)
+    network = build_model(config.model, store.spec.in_channels, len(store.classes))
+    if weights is None:
+        return network, start.state.lineage if start is not None else None
+    return network, load_initial_weights(network, weights, store.spec, store.classes, renamed)
+
+
+def _restore(trainer: Trainer, start: Checkpoint) -> int:
+    trainer.network.load_state_dict(start.tensors["model"])
+    trainer.average.network.load_state_dict(start.tensors["average"])
+    load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"])
+    if trainer.accelerator.scaler is not None and start.state.scaler:
+        trainer.accelerator.scaler.load_state_dict(start.state.scaler)
+    return start.state.step
+
+
+def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
+    """Write config.toml and environment.json, and delete the metrics of steps that will be repeated."""
+    write_text(folder.path / "config.toml", trainer.config.to_toml())
+    accelerator, telemetry = trainer.accelerator, trainer.telemetry
+    facts = environment() | {
+        "num_processes": accelerator.num_processes,
+        "mixed_precision": str(accelerator.mixed_precision),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "peak_learning_rate": peak_rate(trainer.config.optim),
+        "data_tier": trainer.loader.tier,
+        "matmul_flops_per_s": telemetry.matmul_flops_per_s,
+        "training_flops_per_slice": telemetry.flops_per_slice,
+    }
+    write_text(folder.path / "environment.json", json.dumps(facts, indent=1))
+    folder.forget_after(first_step)
+
+
+def headline(training: Training) -> str:
+    """The first line of the log: network, data, steps and device."""
+    trainer, first_step = training.trainer, training.first_step
+    model, accelerator, (height, width) = trainer.config.model, trainer.accelerator, trainer.loader.size
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    begin = f"resuming at step {first_step}" if first_step else "training"
+    return (
+        f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on {len(training.cases)} cases "
+        f"({trainer.loader.num_samples} slices), {len(training.validator.cases)} left out; "
+        f"{trainer.total_steps} steps of {trainer.batch_size} slices, "
+        f"rate {peak_rate(trainer.config.optim):.3g}, {accelerator.device.type} {accelerator.mixed_precision}, "
+        f"{accelerator.num_processes} process(es), {trainer.loader.describe()}"
+    )
+
+
+def validation_interval(trainer: Trainer) -> int:
+    """Steps between validations."""
+    epochs = trainer.config.run.validate_every_epochs
+    if isinstance(epochs, str):
+        return max(1, -(-trainer.total_steps // VALIDATIONS_PER_RUN))
+    return max(1, round(epochs * trainer.loader.num_samples / trainer.batch_size))
