@@ -30,22 +30,16 @@ def written(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_two_hash_seeds_write_the_same_bytes(tmp_path: Path, write_case) -> None:
     """Scans shared between patients, so that groups of patients are dealt; then a training, an artefact and a label map."""
-    results = []
+    results, here = [], tmp_path / "work"  # the same folder for both: manifests name it, and hashes of manifests are in artefacts
     for seed in (1, 2):
-        here = tmp_path / str(seed) / "work"
         for number in range(8):
             write_case(here / "source", f"{number:02d}-T2", seed=number // 2 if number < 6 else number)
-        shutil.copytree(here / "source", here / "scans", ignore=shutil.ignore_patterns("*mask*"))
         run(here, seed, "prepare", "source", "store", "--folds", "3", "--set", "data.size=32")
         run(here, seed, "train", "store", "run", "--model", "attention_unet", "--fold", "0", *SMALL)
         run(here, seed, "export", "run", "model.onnx")
-        run(here, seed, "predict", "model.onnx", "scans/07-T2-src.nii.gz", "out.nii.gz")
-        (here / "store/manifest.json").write_text((here / "store/manifest.json").read_text().replace(str(here), ""))
-        for state in here.glob("run/checkpoints/*/*.json"):
-            data = json.loads(state.read_text().replace(str(here), ""))
-            data.pop("sha256", None)
-            state.write_text(json.dumps(data))
+        run(here, seed, "predict", "model.onnx", "source/07-T2-src.nii.gz", "out.nii.gz")
         folds = json.loads((here / "store/splits.json").read_text())["folds"]
         assert any(len(fold) > 2 for fold in folds), "patients that share scans must be dealt together"
         results.append(written(here))
+        shutil.rmtree(here)
     assert results[0] == results[1]
