@@ -185,3 +185,25 @@ def test_why_there_is_no_graph(small_store: Store) -> None:
     assert "fp16" in graph_obstacle(config("run.mixed_precision=fp16"), loader, 1)
     loader.tier = "streamed"
     assert "streamed" in graph_obstacle(config(), loader, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [[], ["optim.accumulate_steps=2"], ["run.activation_checkpointing=true"]], ids=str)
+def test_on_a_gpu_the_graph_computes_what_single_launches_do(small_store: Store, settings: list[str]) -> None:
+    """Within what two uncaptured trainings differ by, whose kernels may add in another order."""
+    losses = {}
+    for name, graph in (("captured", "on"), ("first", "off"), ("second", "off")):
+        made = config("run.device=cuda", "run.mixed_precision=bf16", f"run.cuda_graph={graph}", *settings)
+        accelerator = make_accelerator(made.run)
+        loader = ResidentLoader(small_store, [case.name for case in small_store.cases], accelerator.device, Sampling(0, 4))
+        torch.manual_seed(0)
+        trainer = Trainer(build_model(ModelConfig(name="attention_unet", base_width=16, depth=2), 1, 5), loader, 5, made, accelerator)
+        losses[name] = []
+        for step in range(STEPS):
+            trainer.step(step)
+            losses[name].append(trainer.read_losses().loss)
+        assert (trainer._graph is not None and trainer._graph.is_captured) == (graph == "on")
+        trainer.close()
+    spread = max(abs(a - b) for a, b in zip(losses["first"], losses["second"], strict=True))
+    assert losses["captured"] == pytest.approx(losses["first"], abs=max(0.02, 3 * spread))
