@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.io.mask_colours import colour_name, common_indices, is_colour
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
-from attunet.sources.codings import classes_of_values
+from attunet.sources.codings import classes_of_values, value_text
 from attunet.sources.grey_levels import MAX_CLASS_GREYS, are_levels, find_levels, find_peak
 
 
@@ -111,12 +111,14 @@ def check_background(source: Source, total: Mapping[int, int]) -> None:
     commonest = max(total, key=lambda value: (total[value], -value))
     if commonest == 0 or (set(total) == {0}):
         return
-    others = ",".join(f"NAME={value}" for value in sorted(total) if value != commonest)
+    others = ",".join(f"NAME={value_text(value)}" for value in sorted(total) if value != commonest)
     share = total[commonest] / sum(total.values())
-    text = "no mask has the value 0" if 0 not in total else f"the commonest value of the masks is {commonest} ({share:.0%}), not 0"
-    zero = ",".join(f"NAME={value}" for value in sorted(total) if value != 0)
+    text = (
+        "no mask has the value 0" if 0 not in total else f"the commonest value of the masks is {value_text(commonest)} ({share:.0%}), not 0"
+    )
+    zero = ",".join(f"NAME={value_text(value)}" for value in sorted(total) if value != 0)
     raise InputError(
-        f"{source.root}: {text}, so nothing shows which is the background: give --classes background={commonest},{others} "
+        f"{source.root}: {text}, so nothing shows which is the background: give --classes background={value_text(commonest)},{others} "
         f"or --classes background=0,{zero}"
     )
 

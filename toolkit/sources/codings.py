@@ -32,8 +32,8 @@ def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Pa
         if present <= set(coding.values):
             return coding
     unknown = min(present, key=lambda v: (sum(v in c.values for c in codings), v))
-    known = "; ".join(", ".join(map(_value_text, c.values)) for c in codings)
-    raise InputError(f"{where}: label values must be among {known}, got {_value_text(unknown)}")
+    known = "; ".join(", ".join(map(value_text, c.values)) for c in codings)
+    raise InputError(f"{where}: label values must be among {known}, got {value_text(unknown)}")
 
 
 def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
@@ -41,7 +41,7 @@ def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
     foreground = sorted(set(values) - {0})
     if not foreground:
         raise InputError(f"{where}: a mask must have a value besides 0; no mask has")
-    named = [_value_text(v) if is_colour(v) else f"label {v}" for v in foreground]
+    named = [value_text(v) if is_colour(v) else f"label {v}" for v in foreground]
     return Classes(("background", *(["foreground"] if len(foreground) == 1 else named)), (0, *foreground))
 
 
@@ -87,7 +87,8 @@ def _parse_value(text: str) -> int | None:
     return int(text) if re.fullmatch(r"-?[0-9]+", text) else None
 
 
-def _value_text(value: int) -> str:
+def value_text(value: int) -> str:
+    """A label value as users write it: a number, or `#rrggbb` for the code of a colour."""
     return colour_name(value) if is_colour(value) else str(value)
 
 

@@ -275,6 +275,15 @@ def test_a_set_whose_background_nothing_shows_is_asked_about(made: SimpleNamespa
     np.testing.assert_array_equal(indices(store, "p0"), np.vectorize(lambda v: expected[values[v]])(truth[0]))
 
 
+def test_colours_on_a_white_ground_are_asked_about_by_their_colours(made: SimpleNamespace, tmp_path: Path) -> None:
+    colours = np.array([(255, 255, 255), (255, 0, 0), (0, 0, 255)], np.uint8)
+    truth = set_of(made, tmp_path / "s", lambda _, labels: colours[labels])
+    with pytest.raises(InputError, match="--classes background=255,NAME=#0000ff,NAME=#ff0000 or"):
+        stored(tmp_path / "s")
+    store = stored(tmp_path / "s", SourceOptions(classes=parse_classes("background=#ffffff,a=#ff0000,b=#0000ff")))
+    np.testing.assert_array_equal(indices(store, "p0"), truth[0])
+
+
 def test_masks_without_any_foreground_are_refused_in_one_line(made: SimpleNamespace, tmp_path: Path) -> None:
     set_of(made, tmp_path / "s", lambda _, labels: 0 * labels)
     with pytest.raises(InputError, match="a mask must have a value besides 0"):
