@@ -39,8 +39,14 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
         commands=_commands(folder, results),
         num_patients=store["num_patients"],
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without its patient",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without its patient"
+        f"{_missing(results)}",
     )
+
+
+def _missing(results: dict[str, Any]) -> str:
+    number = len(results["missing"])
+    return f"; {number} of {results['num_runs']} trainings are not finished, so not every case is judged" if number else ""
 
 
 def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:

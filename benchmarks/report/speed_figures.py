@@ -38,7 +38,7 @@ def curves(contents: Contents, what: str) -> Figure | None:
     data: list[Figure] = []
     for number, model in enumerate(contents.models):
         for run, rows in model.curves.items():
-            several = len(model.curves) > 1
+            several, first = len(model.curves) > 1, run == next(iter(model.curves))
             for event in ("train", "validation") if what == "loss" else ("validation",):
                 chosen = [row for row in rows if row["event"] == event]
                 if not chosen:
@@ -50,9 +50,8 @@ def curves(contents: Contents, what: str) -> Figure | None:
                     "x": [row["epoch"] for row in chosen],
                     "y": [row[what] for row in chosen],
                     "line": line,
-                    "name": plain(f"{run}, {event}"),
+                    "name": plain(f"{model.label if several and first else run}, {event}"),
                 }
-                first = run == next(iter(model.curves))
                 data.append({**one, "type": "scatter", "mode": "lines", "opacity": 0.6 if several else 0.9, "showlegend": first})
     if not data:
         return None

@@ -90,6 +90,7 @@ def check_report(folder: Path, held_out: list[str]) -> None:
     contents = read_contents(folder)
     assert (folder / "report.html").stat().st_size > 1e6
     assert [model.label for model in contents.models] == ["unet", "attention_unet"]
+    assert "4 of 6 trainings are not finished" in contents.about
     assert choose_cases(contents, "all") == sorted(held_out, key=contents.cases.index)
     assert {"per-case", "per-organ", "accuracy-time", "loss", "validation", "confusion-0"} <= set(figures(contents))
     for model, num_maps in zip(contents.models, (0, 2 * len(held_out)), strict=True):
