@@ -4,6 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO_OUT ?= demo
 DEMO_ARGS ?=
+# Test processes at once; each computes with one thread, since OpenMP threads that share a core wait for each other.
+JOBS ?= 2
 
 WEB := export/web
 PAGE := $(WEB)/page/index.html
@@ -44,10 +46,10 @@ demo: $(INSTALLED)
 
 # Linters, types and the quick tests, in about a minute.
 check: lint types
-	$(BIN)/python -m pytest -m "not slow and not soak" -n 2 -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/io tests/test_structure.py
+	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/io tests/test_structure.py
 
 test: lint types $(if $(NPM),web-test)
-	$(BIN)/python -m pytest -m "not soak"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
