@@ -5,6 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.io.readers import read_mask
+from attunet.io.writers import write_map
 from attunet.store import Store
 
 
@@ -136,6 +138,23 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
         assert counts[1:].tolist() == np.bincount(expected.ravel(), minlength=5)[1:].tolist()
     done = attunet("predict", run, small_store.source_root / "01-T2SPIR-src.nii.gz", tmp_path / "no.dcm")
     assert (done.code, "must end in .nii.gz or .nii" in done.err) == (2, True)
+
+
+def test_a_label_map_comes_back_in_the_inputs_format(attunet, run: Path, small_store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("SimpleITK")
+    volume, _ = small_store.read_source("01-T2SPIR")
+    scan = small_store.source_root / "01-T2SPIR-src.nii.gz"
+    assert attunet("predict", run, scan, tmp_path / "expected.nii.gz").code == 0
+    expected = np.asarray(nib.load(tmp_path / "expected.nii.gz").dataobj)
+    assert expected.any()
+    (tmp_path / "scans").mkdir()
+    for suffix in (".mha", ".nrrd", ".mgz"):
+        write_map(tmp_path / f"scans/scan{suffix}", volume.data[0], volume)
+        done = attunet("predict", run, tmp_path / f"scans/scan{suffix}", tmp_path / f"out{suffix}")
+        assert done.code == 0, done.err
+        mask = read_mask(tmp_path / f"out{suffix}")
+        np.testing.assert_array_equal(mask.data[0], expected)
+        np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-4)
 
 
 def test_tf32_is_for_cuda_alone() -> None:
