@@ -46,7 +46,7 @@ demo: $(INSTALLED)
 
 # Linters, types and the quick tests, in about a minute.
 check: lint types
-	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/io tests/test_structure.py
+	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/loading tests/launch/test_config_page.py tests/test_structure.py
 
 test: lint types $(if $(NPM),web-test)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile

@@ -36,7 +36,7 @@ def _probability(default: float, change: str) -> float:
 
 
 def _range(default: tuple[float, float], text: str, low: float, high: float) -> tuple[float, float]:
-    return _field(default, Rule(float, low, high, length=2), text)
+    return _field(default, Rule(float, low, high, length=2, ordered=True), text)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Rule:
         length: the value is a list of this many elements.
         single: with `length`, one element for all of the list is accepted as well.
         rising: with `length` 2, the first element must be below the second.
+        ordered: with `length` 2, the first element must not be above the second.
         auto: the text "auto" is accepted as well.
         null: None is accepted as well.
     """
@@ -47,6 +48,7 @@ class Rule:
     length: int | None = None
     single: bool = False
     rising: bool = False
+    ordered: bool = False
     auto: bool = False
     null: bool = False
 
@@ -61,7 +63,7 @@ class Rule:
         if self.choices:
             noun = self.noun or "one of " + ", ".join(self.choices)
         if self.length and not self.single:
-            noun = f"a list of {self.length} {'rising ' if self.rising else ''}numbers"
+            noun = f"a list of {self.length} {'rising ' if self.rising else 'ascending ' if self.ordered else ''}numbers"
         if self.low is not None and self.high is not None:
             noun += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
@@ -77,7 +79,8 @@ class Rule:
         if self.length and (isinstance(value, list | tuple) or not self.single):
             if isinstance(value, list | tuple) and len(value) == self.length:
                 checked = tuple(self._element.check(name, v) for v in value)
-                if not self.rising or checked[0] < checked[1]:
+                is_falling = (self.rising and checked[0] >= checked[1]) or (self.ordered and checked[0] > checked[1])
+                if not is_falling:
                     return checked
         elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             if self._is_inside(value):

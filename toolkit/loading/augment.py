@@ -20,7 +20,9 @@ ELASTIC_MAGNITUDE = 0.012  # standard deviation of the coarse displacement, as a
 SHIFT_FRACTION = 0.08  # largest shift in either direction, as a fraction of the side
 BIAS_NODES = 4  # per side of the coarse bias field
 RESOLUTIONS = 8  # steps in which the factor of the low-resolution transform is quantised
-MIN_UNIFORMS = 20  # random numbers per sample; those beyond the table's are for new transforms, which then change no other
+# Uniform random numbers drawn per sample, more than the table uses: a new transform with uniforms alone leaves the draws of
+# the others as they are. A transform with normals, or one beyond this number, changes them.
+MIN_UNIFORMS = 20
 
 
 @dataclass(frozen=True)

@@ -62,5 +62,5 @@ def _may_be_needed(name: str) -> bool:
     path = Path(name)
     if any(part.startswith((".", "__MACOSX")) for part in path.parts):
         return False
-    kinds = (*ANNOTATION_SUFFIXES, *COMPANIONS, LABEL_MAP)
+    kinds = (*ANNOTATION_SUFFIXES, *COMPANIONS, LABEL_MAP, ".txt", ".csv")  # lists that a layout may read are small
     return is_readable(path) or path.name.lower().endswith(kinds) or not path.suffix

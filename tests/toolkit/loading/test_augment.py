@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attunet.config import AugmentConfig
+from attunet.errors import InputError
 from attunet.loading.augment import Augmenter, _gaussian_noise, draw_parameters
 
 SIZE = (96, 128)
@@ -99,3 +100,9 @@ def test_compiles_without_a_graph_break() -> None:
     found, found_labels = torch.compile(augmenter.apply, fullgraph=True)(images, labels, parameters)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
     assert (found_labels != expected_labels).float().mean() < 1e-3
+
+
+def test_a_range_that_falls_is_refused() -> None:
+    with pytest.raises(InputError, match=r"augment\.scale: must be a list of 2 ascending numbers .* got \[1\.2, 0\.8\]"):
+        AugmentConfig(scale=(1.2, 0.8))
+    assert AugmentConfig(scale=(1.0, 1.0)).scale == (1.0, 1.0)
