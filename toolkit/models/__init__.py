@@ -22,7 +22,9 @@ def build_model(model: ModelConfig, in_channels: int, num_classes: int) -> Segme
         The network on the CPU, in training mode.
     """
     module, _, name = MODELS[model.name].partition(":")
-    network: SegmentationNetwork = getattr(importlib.import_module(module), name)(
+    network = getattr(importlib.import_module(module), name)(
         in_channels=in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth
     )
+    if not isinstance(network, SegmentationNetwork):
+        raise TypeError(f"{MODELS[model.name]}: a network of MODELS must be a subclass of attunet.models.SegmentationNetwork")
     return network

@@ -115,7 +115,7 @@ class TestAttentionUNet(NetworkSuite):
 
 
 def test_an_unknown_name_is_one_line() -> None:
-    with pytest.raises(InputError, match="must be one of unet, attention_unet, got 'vnet'"):
+    with pytest.raises(InputError, match=f"must be one of {', '.join(MODELS)}, got 'vnet'"):
         make("vnet")
 
 
@@ -147,3 +147,9 @@ class Toy(SegmentationNetwork):
 def test_every_model_of_the_table_is_a_choice_of_the_configuration_and_can_be_built() -> None:
     for name in MODELS:
         assert isinstance(build_model(ModelConfig(name=name, base_width=4), 1, 2), SegmentationNetwork)
+
+
+def test_a_network_of_another_base_class_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "unet", "torch.nn:Identity")
+    with pytest.raises(TypeError, match="torch.nn:Identity: a network of MODELS must be a subclass"):
+        make("unet")
