@@ -151,5 +151,5 @@ def test_every_model_of_the_table_is_a_choice_of_the_configuration_and_can_be_bu
 
 def test_a_network_of_another_base_class_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "unet", "torch.nn:Identity")
-    with pytest.raises(TypeError, match="torch.nn:Identity: a network of MODELS must be a subclass"):
+    with pytest.raises(TypeError, match=r"torch\.nn:Identity: a network of MODELS must be a subclass"):
         make("unet")
