@@ -125,3 +125,15 @@ def test_a_folder_that_is_replaced_is_there_before_and_after_a_crash(
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["best"]
         write_folder(path, write_numbers(3))
     assert (path / "a").read_text() == "3"
+
+
+def test_a_number_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
+    """A gradient norm overflows now and then in float16; `Infinity` is no JSON."""
+    with RunFolder(tmp_path) as folder:
+        folder.log("train", step=1, grad_norm=float("inf"), loss=0.5, dice=[float("nan"), 1.0])
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    (line,) = folder.metrics.read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse) == {"event": "train", "step": 1, "grad_norm": None, "loss": 0.5, "dice": [None, 1.0]}
