@@ -22,6 +22,7 @@ from attunet.sources.layouts.two_folders import find_folders
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
+LABEL_STUDIO_MASK = re.compile(r"task-\d+-annotation-\d+-by-.+\.(png|npy)")
 TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
 
 
@@ -139,6 +140,11 @@ def _no_layout(root: Path, files: Sequence[Path], layout: str) -> str:
     if not readable:
         kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
         return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
+    if studio := [path for path in readable if LABEL_STUDIO_MASK.match(path.name)]:
+        return (
+            f"{studio[0]}: a mask of Label Studio's PNG export has its task's number in its name and not its picture's; "
+            "export the project as JSON and put that file beside the pictures"
+        )
     layouts = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
     known = "; ".join(f"{name}: {example}" for name, (_, example) in layouts.items())
     return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {known}"

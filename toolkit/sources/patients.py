@@ -9,9 +9,16 @@ from pathlib import Path
 from attunet.decisions import Decision
 from attunet.sources.case_files import CaseFiles, Source
 
-# The end of a name that tells slices, frames, visits and sides of one patient apart: `_slice_07`, `-frame12`, `_visit2`, `_left`, `L`.
-_WORDS = "slice|sl|frame|fr|phase|time|tp|t|visit|session|ses|scan|series|img|image|z"
-_PART = re.compile(rf"(?:[_\-. ](?:{_WORDS})[_\-. ]?\d+|[_\-. ](?:left|right|l|r|od|os)|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
+# The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`, `_left`, `L`, a date.
+_WORDS = (
+    "slice|sl|frame|fr|phase|time|timepoint|tp|t|visit|v|session|ses|day|week|month|year|m|scan|series|img|image|z|patch|tile|crop|aug|copy"
+)
+_ALONE = "left|right|l|r|lt|rt|od|os|baseline|bl|follow[_-]?up|fu|pre|post"
+_DATE = r"(?:19|20)\d\d([_\-.])\d\d\1\d\d"
+_PART = re.compile(
+    rf"(?:[_\-. ](?:{_DATE}|(?:{_WORDS})[_\-. ]?\d+|(?:{_ALONE})|follow[_-]?up[_\-. ]?\d+|fu[_\-. ]?\d+)|(?<=\d)(?:L|R|OD|OS))$",
+    re.IGNORECASE,
+)
 _PORTION = re.compile(
     r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$", re.IGNORECASE
 )  # folders of many patients

@@ -50,11 +50,11 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
                 f"{case.labels[1]}: {case.case} has a second mask, {case.labels[0].parent.name}/{case.labels[0].name}; "
                 "choose one with --masks NAME"
             )
-    if not classes or sum(recurring[name] for name in classes) * 2 < sum(recurring.values()):
-        return source
+    unnamed = any("" in names[case.case] for case in several)
+    if unnamed or not classes or sum(recurring[name] for name in classes) * 2 < sum(recurring.values()):
+        text = f"mask files of a case are objects of one mask: {several[0].case} has {len(several[0].labels)}"
+        return replace(source, decisions=(*source.decisions, Decision("mask-files", text)))
     values = {name: number for number, name in enumerate([*classes, *sorted(set(recurring) - set(classes))], 1)}
-    if any("" in names[case.case] for case in several):
-        return source
     coding = Classes(("background", *values), (0, *values.values()))
     cases = tuple(
         replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case for case in source.cases

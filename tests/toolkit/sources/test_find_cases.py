@@ -54,6 +54,14 @@ def test_cases_are_found_below_the_folder_but_not_behind_links_out_of_it(tmp_pat
         (["a-src.nii.gz", "a-src.nii"], "is there twice"),
         (["x/a-src.nii.gz", "y/a-src.nii.gz"], "is there twice"),
         (["a\n-src.nii.gz"], "a case's name must be"),
+        (
+            ["images/cat.png", "images/dog.png", *(f"masks/task-{n}-annotation-{n}-by-1-tag-Cell-0.png" for n in (7, 8))],
+            r"task-7-annotation-7-by-1-tag-Cell-0\.png: a mask of Label Studio's PNG export .* export the project as JSON",
+        ),
+        (
+            [*(f"images/vol{n}.nii.gz" for n in (1, 2, 10)), *(f"labels/seg{n}.nii.gz" for n in (2, 3, 10))],
+            r"seg3\.nii\.gz: this mask has no image of its name or number in images/",
+        ),
     ],
 )
 def test_a_folder_that_makes_no_sense_is_one_line(tmp_path: Path, names: list[str], rule: str) -> None:
@@ -98,7 +106,7 @@ def test_images_and_labels_in_two_folders_match_by_name(tmp_path: Path) -> None:
     assert found.layout == "images-labels"
     assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [("a", "a.png"), ("b", ()), ("site_c", "c.tif")]
     touch(tmp_path, "masks/z.png")
-    with pytest.raises(InputError, match=r"z\.png: this mask has no image of its name in images/"):
+    with pytest.raises(InputError, match=r"z\.png: this mask has no image of its name or number in images/"):
         find_cases(tmp_path)
 
 
@@ -277,3 +285,10 @@ def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_erro
 def test_images_are_in_a_folder_called_labelled(tmp_path: Path) -> None:
     touch(tmp_path, "labelled/1-src.nii", "labelled/1-mask.nii", "unlabelled/2-src.nii")
     assert [(c.case, bool(c.labels)) for c in find_cases(tmp_path).cases] == [("1", True), ("2", False)]
+
+
+def test_objects_in_files_of_their_own_are_a_decision(tmp_path: Path) -> None:
+    files = [name for case in "ab" for name in (f"images/{case}.png", f"masks/{case}_mask_1.png", f"masks/{case}_mask_2.png")]
+    found = find_cases(touch(tmp_path, *files))
+    assert [(len(case.labels), case.label_values) for case in found.cases] == [(2, ()), (2, ())]
+    assert [(d.rule, d.text) for d in found.decisions] == [("mask-files", "mask files of a case are objects of one mask: a has 2")]

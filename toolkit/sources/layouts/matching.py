@@ -121,7 +121,8 @@ def _by_number(images: Collection[str], masks: Collection[str]) -> list[tuple[Na
 
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
-    alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in RULES]
+    rules = (*RULES, *_by_number(images, masks))
+    alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in rules]
     fewest = min(alone, key=len)
     return fewest[0] if fewest and len(fewest) < len(masks) else None
 

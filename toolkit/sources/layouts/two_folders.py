@@ -118,7 +118,7 @@ def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: s
         pairs = {next(iter(groups)): sorted(masks)}
     if pairs is None:
         if orphan := first_orphan(groups, masks):
-            raise InputError(f"{masks[orphan]}: this mask has no image of its name in {images.name}/")
+            raise InputError(f"{masks[orphan]}: this mask has no image of its name or number in {images.name}/")
         return ()
     named = ((prefix + flat(Path(stem)), paths, [masks[m] for m in pairs.get(stem, [])]) for stem, paths in groups.items())
     return tuple(CaseFiles(name, name, tuple(paths), tuple(labels)) for name, paths, labels in named)
