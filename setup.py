@@ -87,7 +87,7 @@ setup(
             *["cyclonedx-python-lib>=9", "pip-audit>=2.7"],  # bills of materials, and known vulnerabilities
             "setuptools>=77",  # a test builds the wheel without isolation
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
-            *["python-gdcm>=3.0.24", "SimpleITK>=2.4"],  # and compressed DICOM, NRRD, MHA
+            *["python-gdcm>=3.0.24", "SimpleITK>=2.4", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.5"],  # and compressed DICOM, NRRD, MHA
             "openvino>=2025.0",  # its provider is tested like the others
             *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
             *["model-signing>=1.1", "pyopenssl>=25"],  # signatures are made and verified

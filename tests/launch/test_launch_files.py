@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from attunet.presets import PRESETS
+import attunet.launch
 from attunet.store import Store
 
-LAUNCH = PRESETS.parent
+LAUNCH = Path(attunet.launch.__file__).parent
 CONFIGS = sorted(LAUNCH.glob("configs/*.yaml"))
 SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
 QUICK = [word for setting in SETTINGS for word in ("--set", setting)]

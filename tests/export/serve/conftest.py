@@ -35,7 +35,8 @@ class Server:
 
     def uploads(self) -> list[Path]:
         """What lies in the folders for uploads."""
-        return [path for path in self.temp.rglob("*") if path.parent != self.temp]
+        walked = os.walk(self.temp)  # unlike rglob it does not mind a folder that is removed meanwhile
+        return [Path(folder, name) for folder, below, files in walked if Path(folder) != self.temp for name in (*below, *files)]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:

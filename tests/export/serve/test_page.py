@@ -94,6 +94,7 @@ def test_the_patients_right_is_on_the_left_whatever_the_storage_order(page, tmp_
 
 def test_a_refusal_is_read_in_its_own_words(page, tmp_path):
     (tmp_path / "none.nii").write_bytes(b"none")
+    page.wait_for_selector("#model option", state="attached")
     drop(page, tmp_path / "none.nii")
     page.wait_for_selector("#status.failed")
     assert page.inner_text("#status").startswith("scan: must be NIfTI")

@@ -260,8 +260,10 @@ def test_the_viewer_shows_the_labels_and_hides_a_class(page: Page, tmp_path: Pat
 def test_the_page_has_no_serious_fault_for_those_who_do_not_see_it(page: Page, tmp_path: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.segment(axes("LAS")(tmp_path))
+    page.tab.wait_for_selector("#choose-folder:enabled")
     for scheme in ("light", "dark"):
         page.tab.emulate_media(color_scheme=scheme)
+        page.tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # drawn anew
         faults = [fault for fault in axe.run(page.tab).response["violations"] if fault["impact"] in ("serious", "critical")]
         assert not faults, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in faults]
 

@@ -132,7 +132,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     assert last is not None
     (small_disk / "filler").unlink()
     job = start(command)
-    while f"resuming at step {last.state['step']}" not in (line := job.stdout.readline()):  # type: ignore[union-attr]
+    while f"resuming at step {last.state.step}" not in (line := job.stdout.readline()):  # type: ignore[union-attr]
         assert line, "ended without resuming"
     job.kill()
     job.wait()
