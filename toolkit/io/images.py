@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from scipy import ndimage
 
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, one_line
@@ -24,6 +25,8 @@ WITHOUT_ALPHA = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 MAX_LOSSY_RATIO = 20_000  # uniform pixels shrink further in lossy formats than deflate could shrink them
 LOSSY = ("JPEG", "MPO")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+MAX_JPEG_RIPPLE = 8  # in the 3 × 3 neighbourhood of a pixel inside a region
 MAX_JPEG_GREYS = 0.05  # share of a JPEG mask's pixels between clearly black and clearly white
 EXIF_ORIENTATION = 0x0112
 
@@ -32,8 +35,8 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     """Reads a picture, or a TIFF whose pages are slices.
 
     White of one bit is 255, and a palette of greys gives greys. An image's alpha channel is dropped. Masks keep what was drawn: colours
-    become codes (see `mask_colours`), alpha and TIFF's photometric tag are interpreted, and a JPEG, which is never exact, must be black
-    and white.
+    become codes (see `mask_colours`), alpha and TIFF's photometric tag are interpreted, and a black and white JPEG, which
+    is never exact, is made so.
 
     Args:
         path: the file.
@@ -117,7 +120,9 @@ def _page(path: Path, image: Any, index: int, options: ReadOptions) -> tuple[np.
         array, palette, more = mask_samples(path, upright, image, options.choices)
         decisions += more
         if image.format in LOSSY:
-            array = _black_and_white(path, array)
+            array = _black_and_white(array)
+            if not is_jpeg(path):
+                require_black_and_white(path, array)
     else:
         array = _samples(path, upright)
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
@@ -148,8 +153,22 @@ def _samples(path: Path, image: Any) -> np.ndarray:
     return np.asarray(image)
 
 
-def _black_and_white(path: Path, page: np.ndarray) -> np.ndarray:
-    grey = float(((page >= 64) & (page < 192)).mean())
-    if grey > MAX_JPEG_GREYS or (page.max() < 192 and page.max() > 16):
-        raise InputError(f"{path}: a mask as JPEG must be black and white, since JPEG changes values; save it as PNG")
+def is_jpeg(path: Path) -> bool:
+    """True for a name of a JPEG."""
+    return path.name.lower().endswith(JPEG_SUFFIXES)
+
+
+def require_black_and_white(path: Path, mask: np.ndarray) -> None:
+    """Raises InputError for a JPEG's mask that has other greys, where nothing shows what they are."""
+    if not np.isin(mask, (0, 255)).all():
+        raise InputError(f"{path}: a mask as JPEG must be black and white here, since JPEG changes values; save it as PNG")
+
+
+def _black_and_white(page: np.ndarray) -> np.ndarray:
+    """A JPEG's page in 0 and 255, or as it is where it has regions of other greys, whose levels only the whole set of masks shows."""
+    spread = ndimage.maximum_filter(page, size=3).astype(int) - ndimage.minimum_filter(page, size=3)
+    region = (spread <= MAX_JPEG_RIPPLE) & (page > MAX_JPEG_RIPPLE) & (page < 255 - MAX_JPEG_RIPPLE)
+    grey = (page >= 64) & (page < 192)
+    if region.any() or grey.mean() > MAX_JPEG_GREYS or 16 < page.max() < 192:
+        return page
     return np.where(page < 128, 0, 255).astype(np.uint8)

@@ -16,6 +16,7 @@ from attunet.errors import InputError
 COLOUR = 2**24  # added to 0xRRGGBB, so that no colour is taken for a grey
 MAX_COLOURS = 256  # in one mask; more are a photograph or smoothed edges
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+MAX_JPEG_CHROMA = 64  # between the bands of a grey that JPEG stored as a colour
 OPAQUE_FROM = 128  # alpha of a pixel that counts as painted
 
 Samples = tuple[np.ndarray, dict[int, int], list[Decision]]
@@ -108,6 +109,8 @@ def _transparent(image: Any, entries: int) -> np.ndarray:
 
 def _colours(path: Path, rgb: np.ndarray, file: Any) -> np.ndarray:
     if file.format in ("JPEG", "MPO"):
+        if np.ptp(rgb, axis=2).max() > MAX_JPEG_CHROMA:
+            raise InputError(f"{path}: a mask as JPEG must be grey, since JPEG changes colours; save it as PNG")
         return rgb[:, :, 0]
     values = codes_of(rgb)
     if values.max() < COLOUR:

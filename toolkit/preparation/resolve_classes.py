@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.decisions import Decision
 from attunet.errors import InputError
+from attunet.io.images import is_jpeg
 from attunet.io.mask_colours import colour_name, common_indices, is_colour
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
@@ -72,11 +73,16 @@ def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision
 
 
 def _grey_levels(source: Source, masks: Collection[CaseFacts]) -> tuple[int, ...]:
-    if any(fact.unit != "pixel" for fact in masks):
-        return ()
     total = _greys(masks)
+    lossy = bool(set(total) - {0, 255}) and any(is_jpeg(path) for case in source.cases for path in case.labels)
+    if any(fact.unit != "pixel" for fact in masks) and not lossy:
+        return ()
     regions = sum((Counter(fact.label_regions) for fact in masks), Counter[int]())
-    levels = find_levels(total, regions)
+    levels = find_levels(total, regions, lossy=lossy)
+    if lossy and not levels:
+        raise InputError(
+            f"{source.root}: masks as JPEG, which changes values, must have few greys that are far apart and fill regions; save them as PNG"
+        )
     if levels and (peak := find_peak(total, levels)) is not None:
         without = ",".join(f"NAME={level}" for level in levels[1:])
         raise InputError(

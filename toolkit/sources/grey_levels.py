@@ -40,18 +40,22 @@ def _with_regions(total: Mapping[int, int], regions: Mapping[int, int]) -> list[
     return levels
 
 
-def find_levels(total: Mapping[int, int], regions: Mapping[int, int]) -> tuple[int, ...]:
+def find_levels(total: Mapping[int, int], regions: Mapping[int, int], *, lossy: bool = False) -> tuple[int, ...]:
     """The greys that are classes in a set of masks with smoothed edges; empty where the masks' values are labels as they are.
 
     Args:
         total: pixels of each grey over all masks.
         regions: the sum of `region_sizes` over the masks.
+        lossy: a lossy format changed the values, so that few of them are no labels either.
     """
     if not total or min(total) < 0 or max(total) > 255:
         return ()
     levels = _with_regions(total, regions)
+    smallest = MIN_REGION_SHARE * sum(total.values())
+    if lossy and sum(n for grey, n in regions.items() if all(abs(grey - v) > MAX_RIPPLE for v in levels)) >= smallest:
+        return ()  # regions that are near a level and not of it: which class they are is lost
     between = [value for value in total if all(abs(value - level) > NEAR for level in levels)]
-    if len(total) <= MAX_CLASS_GREYS and len(between) < MIN_EDGE_GREYS:
+    if not lossy and len(total) <= MAX_CLASS_GREYS and len(between) < MIN_EDGE_GREYS:
         stray = sum(count for value, count in total.items() if value not in (0, 255))
         near = all(value <= NEAR or value >= 255 - NEAR for value in total)
         return (0, 255) if near and 0 < stray <= MAX_STRAY_SHARE * total.get(255, 0) else ()

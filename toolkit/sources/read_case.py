@@ -13,7 +13,7 @@ from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError, one_line
 from attunet.io.annotations import ANNOTATION_SUFFIXES, read_annotations
 from attunet.io.dicom import SliceNames
-from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
 from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
 from attunet.sources.grey_levels import snap
@@ -140,6 +140,8 @@ def _join_classes(
     labels = np.zeros(shape, dtype=np.min_scalar_type(max(options.values)))
     order, overlapping = choice("overlapping-classes", options.choices), 0
     for path, mask, value in zip(paths, masks, options.values, strict=True):
+        if is_jpeg(path):
+            require_black_and_white(path, mask)
         inside = mask != 0
         both = inside & (labels != 0) & (labels != value)
         overlapping += int(both.sum())
@@ -207,6 +209,8 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
     for index, name in enumerate(names):
         path = masks[pairs[name]]
         mask = read_mask(path)
+        if is_jpeg(path):
+            require_black_and_white(path, mask.data)
         if mask.shape != (*image.shape[:2], 1):
             raise InputError(f"{path}: the mask must have the slice's {image.shape[:2]} pixels, got {mask.shape[:2]}")
         labels[:, :, index] = mask.data[0, :, :, 0]

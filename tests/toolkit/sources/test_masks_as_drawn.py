@@ -223,6 +223,54 @@ def test_greys_with_regions_are_classes_however_smooth_their_edges(made, tmp_pat
     assert rules(store) == {"mask-greys"}
 
 
+def jpeg(quality: int) -> dict[str, object]:
+    return {"suffix": ".jpg", "quality": quality}
+
+
+@pytest.mark.parametrize(
+    ("organs", "greys", "quality"),
+    [(APART, (0, 128, 255), 90), (APART, (0, 128, 255), 50), (FOUR, (0, 85, 170, 255), 75), (APART, (0, 100, 200), 100)],
+)
+def test_greys_that_went_through_jpeg_are_classes(made, tmp_path: Path, organs: dict, greys: tuple[int, ...], quality: int) -> None:
+    values = np.array(greys, np.uint8)
+    truth = set_of(made, tmp_path / "s", lambda _, x: (values[x], jpeg(quality)), shape=(96, 80, 1), organs=organs)
+    store = stored(tmp_path / "s")
+    assert (store.classes.values, rules(store)) == (greys, {"mask-greys"})
+    for i, labels in enumerate(truth):
+        for value in range(1, len(greys)):
+            a, b = indices(store, f"p{i}") == value, labels == value
+            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9, (i, value)
+
+
+@pytest.mark.parametrize("values", [(0, 20, 40), (0, 10, 20), (0, 10, 255), (0, 1, 2)])
+def test_near_values_that_went_through_jpeg_are_refused(made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]) -> None:
+    set_of(made, tmp_path / "s", lambda _, labels: (np.array(values, np.uint8)[labels], jpeg(90)), shape=(96, 80, 1), organs=APART)
+    with pytest.raises(InputError, match=r"masks as JPEG, which changes values, must have few greys|a mask must have a value besides 0"):
+        stored(tmp_path / "s")
+
+
+def test_organ_files_that_went_through_jpeg_are_black_and_white_or_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    for grey in (255, 128):
+        for i in range(2):
+            image, labels = made.plane(i, shape=(96, 80, 1), organs=APART)
+            made.save_picture(tmp_path / f"{grey}/images/p{i}.png", image)
+            for value, name in ((1, "liver"), (2, "spleen")):
+                mask = (grey * (labels == value)).astype(np.uint8)
+                made.save_picture(tmp_path / f"{grey}/masks/p{i}_{name}.jpg", mask, quality=90)
+    assert stored(tmp_path / "255").classes.names == ("background", "liver", "spleen")
+    with pytest.raises(InputError, match=r"liver\.jpg: a mask as JPEG must be black and white here"):
+        stored(tmp_path / "128")
+
+
+def test_thin_vessels_that_went_through_jpeg_are_black_and_white(made: SimpleNamespace, tmp_path: Path) -> None:
+    lines = np.zeros((80, 96), np.uint8)
+    lines[::9, 5:90] = 255
+    set_of(made, tmp_path / "s", lambda *_: (lines, jpeg(85)), shape=(96, 80, 1), organs=APART)
+    store = stored(tmp_path / "s")
+    assert store.classes.values == (0, 255)
+    assert (indices(store, "p0") != (lines > 0)).mean() < 0.01
+
+
 def blurred(mask: np.ndarray, kind: str) -> "Image.Image":
     from PIL import ImageFilter
 
