@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
-from attunet.config import Config
+from attunet.config import Config, DataConfig
 from attunet.fields import JsonObject
 from attunet.store import Case, Store
 
@@ -22,7 +22,10 @@ def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[Eva
     names = [c.path.name for c in models]
     return {
         "schema": SCHEMA,
-        "commands": {"evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments)},
+        "commands": {
+            "prepare": preparing_command(store),
+            "evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments),
+        },
         "cases": {case.name: case_details(case) for case in cases},
         "models": {c.label: model_details(c) for c in models},
     }
@@ -97,6 +100,31 @@ def curves_of(rows: Sequence[JsonObject]) -> list[JsonObject]:
         if figures:
             kept.append({"event": row["event"], "epoch": row["epoch"], "seconds": row["seconds"], **figures})
     return kept
+
+
+def preparing_command(store: Store) -> str:
+    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report must not tell."""
+    request = store.manifest["request"]
+    words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
+    if request["classes"]:
+        rows, ignored = request["classes"]
+        values = [f"{row['name']}={row['value']}" for row in rows[1:]] + ([] if ignored is None else [f"ignore={ignored}"])
+        words += ["--classes", ",".join(values)]
+    if request["case_pattern"]:
+        words += ["--case-pattern", request["case_pattern"]]
+    for option in ("images", "masks"):
+        words += [f"--{option}", ",".join(request[option])] if request[option] else []
+    for rule, value in request["choices"].items():
+        words += ["--read", f"{rule}={value}"]
+    default = vars(DataConfig())
+    changed = {field: value for field, value in request["data"].items() if _written(value) != _written(default[field])}
+    words += [word for field, value in changed.items() for word in ("--set", f"data.{field}={_written(value)}")]
+    if isinstance(request["splits"], list):
+        words += [word for option, value in zip(("folds", "seed"), request["splits"], strict=True) for word in (f"--{option}", str(value))]
+    else:
+        words += ["--splits", "FILE.json"]
+    words += ["--labelled", "FILE.json"] if request["labelled"] else []
+    return command("prepare", "SOURCE", store.name, *words)
 
 
 def training_command(store: str, run: str, fold: int | str, config: Config) -> str:

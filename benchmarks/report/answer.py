@@ -26,7 +26,7 @@ def answer(contents: Contents) -> Answer:
     best = max(scored, key=lambda m: m.scores["dice"]["mean"])
     dice = best.scores["dice"]
     cases = f"{best.num_scored} case{'s' if best.num_scored > 1 else ''}"
-    headline = f"On {contents.store}, {best.label} reaches a mean Dice of {dice['mean']:.3f}"
+    headline = f"{best.label} reaches a mean Dice of {dice['mean']:.3f}"
     if dice["ci95"]:
         headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
     lines = [_reach(dice["ci95"] is not None, cases), *_comparisons(contents), *_weakest(best, contents), *_speed(contents, best)]

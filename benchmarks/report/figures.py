@@ -39,7 +39,8 @@ def _per_case(contents: Contents) -> Figure | None:
         line = {
             "x": [n + places[case] for n in known],
             "y": [contents.models[n].case_mean(case) for n in known],
-            "line": {"color": "@grid", "width": 1},
+            "line": {"color": "@text", "width": 1},
+            "opacity": 0.4,
         }
         data.append({**line, "type": "scatter", "mode": "lines", "hoverinfo": "skip", "showlegend": False})
     for number, model in enumerate(contents.models):

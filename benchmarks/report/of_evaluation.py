@@ -24,7 +24,8 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
         details.update(read_json(folder / DETAILS).data)
     models = [_row(folder, index, row, details["models"].get(model_label(row), {})) for index, row in enumerate(results["models"])]
     store, cases = results["store"], results["store"]["cases"]
-    commands = [m.details["command"] for m in models if m.details.get("command")]
+    models_commands = [m.details["command"] for m in models if m.details.get("command")]
+    first, last = ([details["commands"][name]] if name in details["commands"] else [] for name in ("prepare", "evaluate"))
     which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
     return Contents(
         kind="evaluation",
@@ -36,7 +37,7 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
         comparisons=tuple(results["comparisons"]),
         environment=results["environment"],
         case_details=details["cases"],
-        commands=tuple(dict.fromkeys([*commands, *details["commands"].values()])),
+        commands=tuple(dict.fromkeys([*first, *models_commands, *last])),
         about=f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}",
     )
 

@@ -1,9 +1,13 @@
 """Charts of speed and training: the Pareto front, where the time goes, curves, time to accuracy."""
 
+import math
+from collections.abc import Sequence
+
 from attunet.benchmarks.report.chart import SYMBOLS, Figure, chart, plain
 from attunet.benchmarks.report.contents import Contents
 from attunet.metrics.pareto import pareto_front
 
+TICK_STEPS = ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))  # from wide ranges to narrow ones
 PARTS = ("read", "prepare", "network", "finish", "write")
 
 
@@ -26,11 +30,23 @@ def pareto(contents: Contents) -> Figure | None:
         one["hovertemplate"] = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>{plain(model.label)}</extra>"
         data.append(one)
     layout = {
-        "xaxis": {"title": {"text": "ms a slice (p50, log)"}, "type": "log", "dtick": "D1"},
+        "xaxis": {"title": {"text": "ms a slice (p50, log)"}, "type": "log", **log_ticks([latency for latency, _ in points.values()])},
         "yaxis": {"title": {"text": "mean Dice"}},
     }
     about = "Up and to the left is better. No other model is both faster and more accurate than one on the dotted front."
     return chart("Accuracy against speed", about, data, layout)
+
+
+def log_ticks(values: Sequence[float]) -> Figure:
+    """Ticks of a logarithmic axis with their whole figures, since plotly writes 30 between 10 and 100 as 3."""
+    low, high = 0.8 * min(values), 1.25 * max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks: list[float] = []
+    for steps in TICK_STEPS:
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= 3:
+            break
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def curves(contents: Contents, what: str) -> Figure | None:

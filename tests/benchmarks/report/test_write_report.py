@@ -16,6 +16,7 @@ from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.contents import twins_of
+from attunet.benchmarks.report.speed_figures import log_ticks
 from attunet.benchmarks.report.tables import models_table
 from attunet.benchmarks.report.write_report import read_contents, write_report, write_report_if_installed
 from attunet.errors import InputError
@@ -44,8 +45,7 @@ def test_the_answer_names_the_best_model_with_its_interval_and_what_is_worst(eva
     said = answer(contents)
     dice = contents.models[0].scores["dice"]
     assert said.headline == (
-        f"On abdomen, right (numpy cpu) reaches a mean Dice of {dice['mean']:.3f} "
-        f"(95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})."
+        f"right (numpy cpu) reaches a mean Dice of {dice['mean']:.3f} (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})."
     )
     text = " ".join(said.lines)
     assert "5 cases that it was not trained on" in text
@@ -83,6 +83,30 @@ def test_neither_paths_nor_patients_reach_the_page(evaluation: Path, report: Pat
     assert len(page) < 200_000
     volumes = case_data(read_contents(evaluation), "01-T2", 0).volumes.values()
     assert not any(b"DOE" in gzip.decompress(base64.b64decode(packed)) for packed in volumes)
+
+
+def test_the_commands_begin_with_the_store_and_hide_the_names_of_its_source(evaluation: Path) -> None:
+    """Each option of `attunet prepare` that is not the default comes back from the manifest."""
+    first, last = read_contents(evaluation).commands
+    assert first == (
+        "attunet prepare SOURCE abdomen --set data.size=64 --set data.normalization=ct --set 'data.window=[0.0, 1100.0]' --folds 3 --seed 0"
+    )
+    assert last.startswith("attunet evaluate abdomen ")
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ((24.8, 40.0), "20 25 30 40 50"),
+        ((24.8,), "20 25 30"),
+        ((1.5, 90.0), "2 5 10 20 50 100"),
+        ((0.2, 2000.0), "1 10 100 1000"),
+    ],
+)
+def test_a_logarithmic_axis_has_whole_figures(values: tuple[float, ...], ticks: str) -> None:
+    axis = log_ticks(values)
+    assert " ".join(axis["ticktext"]) == ticks
+    assert axis["tickvals"] == [pytest.approx(float(tick)) for tick in axis["ticktext"]]
 
 
 def test_every_figure_of_the_table_says_how_it_was_got(evaluation: Path) -> None:

@@ -1,6 +1,7 @@
 """The page against `attunet predict`, with wrong files, and with a network that it must not use."""
 
 import gzip
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from attunet.export.web.write_page import write_page
 from attunet.launch.cli import cli
 from attunet.phantom import generate_case
 
+Image = pytest.importorskip("PIL.Image")
 READY = "#choose-file:not([disabled])"
 ANSWER = "#result:not([hidden]), #error:not([hidden])"
 TIMEOUT_MS = 120_000
@@ -255,6 +257,21 @@ def test_the_viewer_shows_the_labels_and_hides_a_class(page: Page, tmp_path: Pat
     page.tab.keyboard.press("ArrowUp")
     assert int(page.tab.input_value("#slice")) == before + 1
     assert "slice" in page.tab.get_attribute("#slice", "aria-valuetext")
+
+
+def test_all_four_sides_of_a_slice_are_named(page: Page, tmp_path: Path) -> None:
+    """Letters are the brightest pixels at the middle of each edge; the crosshair, which is as bright, is moved out of their place."""
+    page.segment(axes("LAS")(tmp_path))
+    picture = page.tab.locator("#canvas")
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] * 0.45, "y": box["height"] * 0.4})
+    page.tab.wait_for_timeout(500)
+    shown = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("L"), dtype=int)
+    height, width = shown.shape
+    middle, half, edge = (height // 2, width // 2), 25, 24
+    across, down = slice(middle[1] - half, middle[1] + half), slice(middle[0] - half, middle[0] + half)
+    for side in (shown[:edge, across], shown[-edge:, across], shown[down, :edge], shown[down, -edge:]):
+        assert side.max() > 150
 
 
 def test_the_page_has_no_serious_fault_for_those_who_do_not_see_it(page: Page, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ export class Viewer {
       isRadiologicalConvention: true,
       sliceType: SLICE_TYPE.AXIAL,
       isCornerOrientationText: false,
+      showAllOrientationMarkers: true,
       isNearestInterpolation: false,
       multiplanarPadPixels: 6,
       dragAndDropEnabled: false,
