@@ -15,6 +15,7 @@ from attunet.benchmarks.crossvalidation.results_table import markdown
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, methods_of, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
 from attunet.benchmarks.crossvalidation.worst_organ import draw_worst_organ, worst_organ
+from attunet.benchmarks.evaluation.details import command, preparing_command
 from attunet.benchmarks.evaluation.evaluate import make_folder
 from attunet.config import Config
 from attunet.errors import InputError, RunError
@@ -34,7 +35,15 @@ from attunet.volumes.spec import LARGEST, UNTOUCHED
 logger = logging.getLogger(__name__)
 
 SCORING_SHARE = 0.08
-SCHEMA = 2
+SCHEMA = 3
+
+
+class TrainingsFailed(RunError):
+    """Some trainings failed; `results` are those of the others, which are written."""
+
+    def __init__(self, text: str, results: JsonObject) -> None:
+        super().__init__(text)
+        self.results = results
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,8 @@ def crossvalidate(
     Raises:
         InputError: before anything is trained, for invalid arguments and for a run that does not belong in its folder.
         Stopped: after a signal.
-        RunError: if trainings failed; the results of the others are written.
+        TrainingsFailed: if some trainings failed; the results of the others are written.
+        RunError: if every one failed.
 
     Example:
         >>> crossvalidate("store", "comparison", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
@@ -124,7 +134,8 @@ def crossvalidate(
     make_folder(out)
     keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
-    results = _results(store, plan, scored, methods)
+    call = _command(store, out, models, config_names, settings, num_seeds, folds, every_postprocessing)
+    results = _results(store, plan, scored, methods) | {"commands": [preparing_command(store), call]}
     for method, row in zip(methods, results["methods"], strict=True):
         if row["configured"] and row["worst_organ"]:
             row["worst_organ"]["picture"] = _picture_of_the_worst(out, method, row["worst_organ"], store, device, source)
@@ -133,8 +144,28 @@ def crossvalidate(
     _draw(out / "plots", results)
     logger.info(f"written to {out}: results.json, results.md, plots/")
     if failed:
-        raise RunError(f"{out}: {failed}")
+        raise TrainingsFailed(f"{out}: {failed}", results)
     return results
+
+
+def _command(
+    store: Store,
+    out: Path,
+    models: Sequence[str],
+    config_names: Sequence[str],
+    settings: Sequence[str],
+    num_seeds: int,
+    folds: Sequence[int] | None,
+    every_postprocessing: bool,
+) -> str:
+    """The call that makes the same table elsewhere; of files their names alone."""
+    words = [word for model in dict.fromkeys(models) for word in ("--model", model)]
+    words += [word for name in dict.fromkeys(config_names) for word in ("--config", Path(name).name)]
+    words += [word for setting in settings for word in ("--set", setting)]
+    words += ["--seeds", str(num_seeds)] if num_seeds > 1 else []
+    words += ["--folds", ",".join(map(str, folds))] if folds is not None else []
+    words += ["--largest-component"] if every_postprocessing else []
+    return command("crossvalidate", store.name, out.resolve().name, *words)
 
 
 def minutes_per_run(minutes: float, num_runs: int, jobs: int) -> float:

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.details import command, curves_of, settings_of
+from attunet.benchmarks.evaluation.details import curves_of
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
-from attunet.config import Config
 from attunet.fields import Fields, read_json
 from attunet.metrics.overlap import confusion
 from attunet.runs.run_folder import read_metrics
 
-SCHEMA = 2  # of results.json
+SCHEMA = 3  # of results.json
+MAX_NAMED = 8  # missing trainings
 
 
 def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
@@ -36,7 +36,7 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
         comparisons=tuple(c for c in results["comparisons"] if c["first"] in labels and c["second"] in labels),
         environment=results["environment"],
         case_details=_case_details(folder, cases),
-        commands=_commands(folder, results),
+        commands=tuple(results["commands"]),
         num_patients=store["num_patients"],
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without its patient"
@@ -45,8 +45,11 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
 
 
 def _missing(results: dict[str, Any]) -> str:
-    number = len(results["missing"])
-    return f"; {number} of {results['num_runs']} trainings are not finished, so not every case is judged" if number else ""
+    names = [missing["run"] for missing in results["missing"]]
+    if not names:
+        return ""
+    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    return f"; {len(names)} of {results['num_runs']} trainings are not finished, so not every case is judged: {shown} missing"
 
 
 def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
@@ -111,16 +114,3 @@ def _case_details(folder: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
             if case in cases:
                 details.setdefault(case, {"image_sha256": image, "label_sha256": label})
     return details
-
-
-def _commands(folder: Path, results: dict[str, Any]) -> tuple[str, ...]:
-    """One call for all, where every recipe is the same network's; the settings are those that differ from the defaults."""
-    models = dict.fromkeys(method["model"] for method in results["methods"])
-    words = [word for model in models for word in ("--model", model)]
-    commands = []
-    for recipe, config in results["recipes"].items():
-        settings = settings_of(Config.from_json(config))
-        chosen = [] if recipe == "default" else ["--config", recipe]
-        changed = [word for pair in zip(settings[::2], settings[1::2], strict=True) if "run.seed" not in pair[1] for word in pair]
-        commands.append(command("crossvalidate", results["store"]["name"], folder.resolve().name, *words, *chosen, *changed))
-    return tuple(commands)

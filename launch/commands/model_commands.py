@@ -46,29 +46,36 @@ def crossvalidate(
 
     Runs lie in DIR/RECIPE/MODEL/seed-S/fold-K; finished ones are taken, interrupted ones continued.
     """
+    from attunet.benchmarks.crossvalidation.crossvalidate import TrainingsFailed
     from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate as run
     from attunet.benchmarks.crossvalidation.results_table import summary_table
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
+    failure: TrainingsFailed | None = None
     with writing(out, "cross-validation"):
-        results = run(
-            store,
-            out,
-            models=models,
-            config_names=config_names,
-            settings=settings,
-            num_seeds=seeds,
-            folds=folds,
-            jobs=jobs,
-            minutes=minutes,
-            train=not no_train,
-            every_postprocessing=largest_component,
-            source=source,
-        )
+        try:
+            results = run(
+                store,
+                out,
+                models=models,
+                config_names=config_names,
+                settings=settings,
+                num_seeds=seeds,
+                folds=folds,
+                jobs=jobs,
+                minutes=minutes,
+                train=not no_train,
+                every_postprocessing=largest_component,
+                source=source,
+            )
+        except TrainingsFailed as error:
+            failure, results = error, error.results
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
         click.echo(comparison["words"])
     write_report_if_installed(out)
+    if failure is not None:
+        raise failure
 
 
 @click.command(short_help="Write a run as one .onnx file, or for Triton.")

@@ -98,9 +98,12 @@ def check_report(folder: Path, held_out: list[str]) -> None:
         maps = [one for case in held_out for one in case_data(contents, case, 0).about["attention"] if one["name"].startswith(model.label)]
         assert len(maps) == num_maps  # depth 2
     assert sorted(contents.case_details) == sorted(held_out)
-    (command,) = contents.commands
-    assert "--model unet --model attention_unet" in command
-    assert "--set optim.epochs=2" in command
+    prepared, call = contents.commands
+    assert prepared.startswith("attunet prepare SOURCE ")
+    assert prepared.endswith("--folds 3 --seed 0")
+    assert call.startswith("attunet crossvalidate ")
+    assert "--model unet --model attention_unet" in call
+    assert "--set optim.epochs=2 --set run.mixed_precision=no --largest-component" in call
 
 
 @pytest.mark.slow
@@ -120,6 +123,21 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     again = attunet(*call)
     assert "training default" not in again.out
     assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
+
+
+def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(attunet, small_store: Store, folder: Path) -> None:
+    (folder / "default/unet/seed-0/fold-2").write_text("in the place of a run")
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--folds", "0,2", *QUICK)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "1 of 2 trainings failed; default/unet/seed-0/fold-2: " in done.err
+    assert "report: " in done.out
+    assert "1 of 2 trainings are not finished" in (folder / "results.md").read_text()
+    contents = read_contents(folder)
+    assert contents.about.endswith("so not every case is judged: default/unet/seed-0/fold-2 missing")
+    assert sorted(contents.models[0].predictions) == sorted(small_store.split(0)[1])
+    assert contents.about in (folder / "report.html").read_text()
+    assert contents.commands[1].endswith("--folds 0,2")
 
 
 @pytest.mark.parametrize(
