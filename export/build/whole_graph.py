@@ -156,7 +156,7 @@ def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> _Scalin
     centred = build.subtract(clipped, build("Unsqueeze", shift, slices))
     deviation = build("Sqrt", _mean(build, build.multiply(centred, centred)))
     one = build.constant([1], np.float32)
-    scale = build("Where", build("Equal", deviation, build.constant([0], np.float32)), one, deviation)
+    scale = build("Where", build("Greater", deviation, build.constant([0], np.float32)), deviation, one)
     return _Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
 
 
@@ -199,7 +199,7 @@ def _batches(build: GraphBuilder, slices: str, planes: list[_Plane]) -> tuple[st
 def _body(
     network: onnx.ModelProto, spec: PreprocessSpec, values: np.ndarray, slices: str, batch: str, planes: list[_Plane], scaling: _Scaling
 ) -> onnx.GraphProto:
-    """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices is padded, since a Loop stacks outputs of one shape."""
+    """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices repeats one, since a Loop stacks outputs of one shape."""
     build = GraphBuilder("whole/body/")
     number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
     last = build.subtract(slices, build.constant([1]))
@@ -218,8 +218,8 @@ def _body(
     build.nodes.extend(network.graph.node)
     build.constants.extend(network.graph.initializer)
     computed = _greatest(build, _to_native(build, "logits", planes), values)
-    zeros = build.constant([0, 0, 0]), build.constant([0, 0])
-    build.name(build("Pad", computed, build("Concat", zeros[0], build.subtract(batch, count), zeros[1], axis=0)), labels)
+    repeated = build("Min", build.count(batch), build.subtract(count, build.constant([1])))  # Pad of integers is not on GPUs
+    build.nodes.append(helper.make_node("Gather", [computed, repeated], [labels], name=f"{labels}_node", axis=0))
     build.name(going, still)
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     return helper.make_graph(
