@@ -1,6 +1,7 @@
 """Errors that users see as one line, and findings about a data set. Every other exception is a bug and keeps its traceback."""
 
 import logging
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,9 @@ class RunError(RuntimeError):
 
 
 def one_line(error: Exception) -> str:
-    """An exception's text without line breaks, of at most 300 characters; its type's name if the text is empty."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """An exception's text without line breaks and Python's names of objects, at most 300 characters; its type's name if it is empty."""
+    text = re.sub(r"<[^<>]*(?: object at 0x[0-9a-fA-F]+| name=)[^<>]*>", "the file", str(error))  # <_io.BufferedReader name='a.png'>
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 class NotFinite(RunError):

@@ -11,8 +11,9 @@ import numpy as np
 
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError
-from attunet.io.dicom_file import check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
+from attunet.io.dicom_file import WITHOUT_A_PLACE, check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
+from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
 
 MAX_SLICES = 16384
@@ -98,7 +99,7 @@ def _files(path: Path, options: ReadOptions) -> list[Path]:
         files = series_files(path)
         return [f for f in files if not _without_preamble(f)] if choice("dicom-preamble", options.choices) == "skip" else files
     if not is_dicom(path):
-        raise InputError(f"{path}: is no DICOM file (bytes 129 to 132 must be DICM)")
+        raise refusal(path, "DICOM", f"bytes 129 to 132 must be DICM; is it damaged? {AGAIN}")
     return [path]
 
 
@@ -143,7 +144,7 @@ def _geometries(path: Path, dataset: Any) -> Iterator[dict[str, Any]]:
                 if sequence.VR == "SQ" and sequence.value:
                     values |= {name: sequence.value[0].get(name) for name in (*names, *scaling) if name in sequence.value[0]}
         if missing := [name for name in names[:3] if values.get(name) is None]:
-            raise InputError(f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}")
+            raise InputError(f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}")
         yield values
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.reading import FILE_ERRORS, MAX_VOXELS, quiet_stderr
+from attunet.io.refusal import AGAIN
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG_ENDIAN)
@@ -27,6 +28,8 @@ FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the me
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
+
+WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF"
 
 Result = TypeVar("Result")
 
@@ -88,10 +91,11 @@ def with_dataset(path: Path, use: Callable[[Any, str], Result]) -> Result:
         keyword = re.search(r"has no attribute '([A-Z][A-Za-z]+)'", str(error))
         if keyword is None:
             raise InputError(f"{path}: cannot be read as DICOM: AttributeError") from None
-        raise InputError(f"{path}: is no slice of a volume: the element {keyword[1]} is missing") from None
+        raise InputError(f"{path}: is no slice of a volume: the element {keyword[1]} is missing{WITHOUT_A_PLACE}") from None
     except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         # Only the kind of error: its text may quote the header, and with it a patient.
-        raise InputError(f"{path}: cannot be read as DICOM: {type(error).__name__}") from None
+        reason = f"cannot be read as DICOM: {type(error).__name__}; is it damaged or cut short? {AGAIN}"
+        raise InputError(f"{path}: {reason}") from None
 
 
 def _transfer_syntax(raw: bytes) -> str:
@@ -120,6 +124,8 @@ def check_kind(path: Path, dataset: Any) -> None:
 
     uid = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID", "")))
     kind = uid.name if uid.name != uid else ""  # an unknown UID may be any text, of a patient too
+    if "Image Storage" in kind and modality not in DERIVED:
+        raise InputError(f"{path}: is cut short, or a header alone: the element PixelData is missing; {AGAIN}")
     reason = f"its modality is {modality}" if modality in DERIVED else "the element PixelData is missing"
     raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}")
 
@@ -148,7 +154,7 @@ def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[
         kind = np.dtype(f"{'>' if syntax == BIG_ENDIAN else '<'}{'i' if signed else 'u'}{bits // 8}")
         content, needed = dataset.PixelData, frames * rows * columns * kind.itemsize
         if len(content) < needed:
-            raise InputError(f"{path}: is cut short: its pixels need {needed:,} bytes, the file has {len(content):,}")
+            raise InputError(f"{path}: is cut short: its pixels need {needed:,} bytes, the file has {len(content):,}; {AGAIN}")
         stored = np.frombuffer(content[:needed], kind).astype(kind.newbyteorder("="))
     else:
         stored = _decoded(path, dataset, syntax, (frames, rows, columns)).astype(f"{'i' if signed else 'u'}{bits // 8}")

@@ -13,6 +13,7 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError, one_line
 from attunet.io.mask_colours import colour_codes, mask_samples
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
+from attunet.io.refusal import AGAIN, PICTURE, refusal
 from attunet.volumes.volume import Volume
 
 IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
@@ -59,7 +60,7 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     except InputError:
         raise
     except (*FILE_ERRORS, pillow.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as a picture: {one_line(error)}") from None
+        raise refusal(path, PICTURE, _in_words(error)) from None
     pages = [page for page, _, _ in read]
     if len({page.shape for page in pages}) != 1:
         raise InputError(f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}")
@@ -68,6 +69,15 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     decisions = dict.fromkeys(decision for _, _, made in read for decision in made)
     data = np.ascontiguousarray(stack.transpose(2, 1, 0, 3))
     return Volume(data, np.eye(4), unit="pixel", header=palette or None, decisions=tuple(decisions))
+
+
+def _in_words(error: Exception) -> str:
+    """Pillow's error as a clause; its own words may be a decoder's number."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"its first bytes are those of none of {', '.join(IMAGE_FORMATS)}; is it damaged?"
+    if type(error).__name__ == "DecompressionBombError":
+        return one_line(error)
+    return f"it is damaged or cut short ({one_line(error)}): {AGAIN}"
 
 
 def _pillow(path: Path) -> Any:
@@ -102,7 +112,7 @@ def _check_size(path: Path, image: Any) -> None:
         raise InputError(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
     ratio = MAX_LOSSY_RATIO if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz") else MAX_DEFLATE_RATIO
     if values // 8 > present * ratio:
-        raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes")
+        raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame")
     if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:

@@ -8,13 +8,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from attunet.decisions import Decision
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError
 from attunet.io.nifti import NIBABEL_ERRORS, channel_decision
 from attunet.io.nifti_header import read_geometry
-from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
+from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_nibabel
+from attunet.io.refusal import refusal
 from attunet.volumes.volume import Volume
 
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -29,11 +29,11 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             start = file.read(MGH_HEADER_BYTES)
-        with LoggingOutputSuppressor():
+        with quiet_nibabel():
             header = nib.freesurfer.MGHImage.header_class(start)
         holder, ratio = path, MAX_DEFLATE_RATIO if packed else 1
     except NIBABEL_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as MGH: {one_line(error)}") from None
+        raise refusal(path, "MGH", error) from None
     return replace(_read(path, header, holder, ratio, options), is_oriented=bool(header["goodRASFlag"]))
 
 
@@ -48,10 +48,10 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
     try:
         start = path.read_bytes()[:ANALYZE_HEADER_BYTES]
         is_nifti = start[344:348] == b"ni1\0"
-        with LoggingOutputSuppressor():
+        with quiet_nibabel():
             header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm99AnalyzeImage.header_class(start)
     except NIBABEL_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as Analyze: {one_line(error)}") from None
+        raise refusal(path, "Analyze", error) from None
     volume = _read(path, header, voxels, 1, options)
     if is_nifti:
         try:
@@ -66,6 +66,7 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
 
 
 def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOptions) -> Volume:
+    form = "MGH" if path.name.lower().endswith(MGH_SUFFIXES) else "Analyze"
     try:
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = header.get_data_dtype()
@@ -74,7 +75,7 @@ def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOption
         if dtype.kind not in "iuf":
             raise InputError(f"{path}: voxels must be real numbers, got {dtype}")
         check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
-        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"):
+        with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             image = nib.load(path)
             data = np.asanyarray(image.dataobj)
@@ -82,7 +83,7 @@ def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOption
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
-        raise InputError(f"{path}: cannot be read: {one_line(error)}") from None
+        raise refusal(path, form, error) from None
     if data.dtype.kind == "f":
         data = data.astype(np.float32)
     data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape((*shape, 1, 1)[:4])

@@ -10,14 +10,14 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from attunet.decisions import Decision
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError
 from attunet.io.nifti_header import Geometry, read_geometry
-from attunet.io.reading import FILE_ERRORS, INTENSITIES, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine
+from attunet.io.reading import FILE_ERRORS, INTENSITIES, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_nibabel
+from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")  # the first is the one for new files
@@ -41,7 +41,7 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
             than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not finite.
     """
     try:
-        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
+        with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")  # everything that matters is checked below
             start = file.read(540)
             header = _header(path, start)
@@ -57,7 +57,7 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as NIfTI: {one_line(error)}") from None
+        raise refusal(path, "NIfTI", error) from None
     if data.dtype.kind == "f" and data.dtype != np.float32:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
@@ -84,7 +84,7 @@ class NiftiHeader:
 def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHeader:
     """The header alone, after the checks of `read_nifti`; of a gzipped file its first bytes are inflated."""
     try:
-        with LoggingOutputSuppressor(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
+        with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")
             start = file.read(540)
             header = _header(path, start)
@@ -94,7 +94,7 @@ def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHe
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as NIfTI: {one_line(error)}") from None
+        raise refusal(path, "NIfTI", error) from None
     is_scaled = (slope if slope is not None else 1) != 1 or (intercept or 0) != 0
     return NiftiHeader((c, x, y, z), header.get_data_dtype(), affine, is_scaled)
 
@@ -126,7 +126,7 @@ def _is_version_2(start: bytes) -> bool:
 def _header(path: Path, start: bytes) -> nib.Nifti1Header:
     size = 540 if _is_version_2(start) else 348
     if len(start) < size:
-        raise InputError(f"{path}: cannot be read as NIfTI: its header has {size} bytes, got {len(start)}")
+        raise refusal(path, "NIfTI", f"its header has {size} bytes, got {len(start)}; {AGAIN}")
     return nib.Nifti2Header(start) if size == 540 else nib.Nifti1Header(start[:348])
 
 

@@ -7,13 +7,16 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from nibabel.imageglobals import logger as nibabel_logger
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
+from attunet.io.refusal import AGAIN
 
 MAX_VOXELS = 2**30
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
@@ -41,6 +44,8 @@ class ReadOptions:
 
 INTENSITIES = ReadOptions()
 _STDERR = threading.RLock()
+_QUIET = ContextVar("quiet", default=False)
+nibabel_logger.addFilter(lambda _: not _QUIET.get())
 
 
 @contextmanager
@@ -61,6 +66,16 @@ def quiet_stderr() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
+
+
+@contextmanager
+def quiet_nibabel() -> Iterator[None]:
+    """Drops nibabel's log lines about headers; an error that they mean is raised as an exception too."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
@@ -86,5 +101,6 @@ def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) ->
     """
     if voxels > MAX_VOXELS:
         raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
-    if voxels * item_bytes > path.stat().st_size * ratio:
-        raise InputError(f"{path}: is cut short: the header says {voxels * item_bytes:,} bytes, the file has {path.stat().st_size:,}")
+    needed, present = voxels * item_bytes, path.stat().st_size
+    if needed > present * ratio:
+        raise InputError(f"{path}: is cut short: the header says {needed:,} bytes, the file has {present:,}; {AGAIN}")

@@ -1,5 +1,6 @@
 """NRRD, MetaImage (MHA, MHD) through SimpleITK (the extra `itk`): the header is judged before the voxels are read."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,14 @@ import numpy as np
 
 from attunet.decisions import Decision
 from attunet.errors import InputError, one_line
+from attunet.io.itk_header import check_stored, read_itk_header
 from attunet.io.nifti import channel_decision
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_stderr
+from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-MAX_HEADER_BYTES = 2**20
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes run to left, posterior and superior
-ORIENTATION_KEYS = (b"space", b"transformmatrix", b"rotation", b"orientation")
-DATA_FILE_KEYS = ("elementdatafile", "data file", "datafile")
 
 
 def read_itk(path: Path, options: ReadOptions) -> Volume:
@@ -34,7 +34,7 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
     """
     sitk = _simpleitk(path)
     try:
-        holder = _voxel_file(path)
+        stored = read_itk_header(path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         with quiet_stderr():
@@ -43,17 +43,19 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
         if not 2 <= len(size) <= 4 or min(size) < 1:
             raise InputError(f"{path}: must be a 3D image, got the shape {tuple(size)}")
         item_bytes = np.dtype(sitk.extra._get_numpy_dtype(sitk.Image(1, 1, reader.GetPixelID()))).itemsize
-        check_voxels(holder, int(np.prod(size, dtype=object)) * channels, item_bytes, ratio=MAX_DEFLATE_RATIO)
+        voxels = int(np.prod(size, dtype=object)) * channels
+        check_voxels(stored.holder, voxels, item_bytes, ratio=MAX_DEFLATE_RATIO)
+        check_stored(stored, voxels * item_bytes)
         with quiet_stderr():
             image = reader.Execute()
     except InputError:
         raise
     except FILE_ERRORS as error:
-        raise InputError(f"{path}: cannot be read as NRRD or MetaImage: {_reason(error)}") from None
-    return _volume(path, sitk.GetArrayFromImage(image), image, options)
+        raise refusal(path, "NRRD or MetaImage", _reason(error)) from None
+    return _volume(path, sitk.GetArrayFromImage(image), image, options, stored.states_orientation)
 
 
-def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions) -> Volume:
+def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions, is_oriented: bool) -> Volume:
     """The volume of an ITK image whose array is (Z, Y, X), (T, Z, Y, X) or has its channels last."""
     dimension = image.GetDimension()
     data = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
@@ -70,7 +72,6 @@ def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions) -> 
     if data.dtype == np.float64:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
-    is_oriented = _states_orientation(path)
     reading = Decision(
         "itk-orientation", "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)"
     )
@@ -83,13 +84,6 @@ def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions) -> 
     )
 
 
-def _states_orientation(path: Path) -> bool:
-    """True where a header names its space (NRRD) or has a matrix of directions (MetaImage)."""
-    with path.open("rb") as file:
-        lines = file.read(MAX_HEADER_BYTES).split(b"\n")[:1000]
-    return any(line.replace(b"=", b":", 1).partition(b":")[0].strip().lower() in ORIENTATION_KEYS for line in lines)
-
-
 def _affine(image: Any) -> np.ndarray:
     """Voxel to millimetres in RAS+."""
     n = min(3, image.GetDimension())
@@ -98,26 +92,6 @@ def _affine(image: Any) -> np.ndarray:
     lps[:n, :n] = directions * np.array(image.GetSpacing()[:n])
     lps[:n, 3] = image.GetOrigin()[:n]
     return TO_RAS @ lps
-
-
-def _voxel_file(path: Path) -> Path:
-    """The file that holds the voxels: itself, or a plain one beside it that the header names."""
-    with path.open("rb") as file:
-        start = file.read(MAX_HEADER_BYTES)
-    header = start.split(b"\n\n")[0] if path.suffix.lower() in (".nrrd", ".nhdr") else start
-    for line in header.split(b"\n")[:1000]:
-        key, _, value = line.replace(b"=", b":", 1).partition(b":")
-        if key.strip().lower().decode("latin-1") in DATA_FILE_KEYS:
-            name = value.strip().decode("utf-8", "replace")
-            if name.upper() == "LOCAL":
-                return path
-            beside = path.parent / name
-            if Path(name).name != name or beside.is_symlink():
-                raise InputError(f"{path}: its voxels must lie in one file beside it, got {name!r}")
-            if not beside.is_file():
-                raise InputError(f"{path}: its voxels lie in {name}, which is not there")
-            return beside
-    return path
 
 
 def _simpleitk(path: Path) -> Any:
@@ -130,9 +104,16 @@ def _simpleitk(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The last part of ITK's message, which begins with source files and addresses."""
+    """The last part of ITK's message, which begins with source files, addresses and names of functions."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return one_line(ValueError(lines[-1].rpartition("): ")[2])) if lines else one_line(error)
+    last = one_line(ValueError(lines[-1].rpartition("): ")[2])) if lines else one_line(error)
+    if "Unable to determine ImageIO" in last:
+        return "its header is of neither; is it damaged?"
+    if last.startswith("Reason:"):  # the last error of the system, which is of other files
+        return f"it is damaged or cut short: {AGAIN}"
+    if "hit end of header" in last:
+        return f"its header breaks off: {AGAIN}"
+    return re.sub(r"^\[nrrd\] \w+: ", "", last)
 
 
 def write_itk(path: Path, values: np.ndarray, like: Volume) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from attunet.classes import Classes
 from attunet.errors import InputError
@@ -16,6 +15,7 @@ from attunet.io.nifti import NIFTI_SUFFIXES
 from attunet.io.nifti_header import image_like
 from attunet.io.organ_codes import Code
 from attunet.io.readers import FORMATS, format_of
+from attunet.io.reading import quiet_nibabel
 from attunet.io.simpleitk import write_itk
 from attunet.system.atomic_files import write_file
 from attunet.volumes.volume import Volume
@@ -118,7 +118,7 @@ def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
 
 
 def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:
-    with LoggingOutputSuppressor():
+    with quiet_nibabel():
         nib.save(image_like(values, like.affine, like.header), path)
 
 

@@ -88,7 +88,7 @@ test("channels come as frames of one file, or as files on one grid", async () =>
 
 test.each([
   [[new File(["hello"], "notes.txt")], null, "notes.txt: .txt is not read; the formats are NIfTI, DICOM (a folder with one series, or a file)"],
-  [[new File(["hello"], "IM1.dcm")], null, "IM1.dcm: is no DICOM file (bytes 129 to 132 must be DICM)"],
+  [[new File(["hello"], "IM1.dcm")], null, "IM1.dcm: cannot be read as DICOM: bytes 129 to 132 must be DICM; is it damaged? copy or download it again"],
   [[new File(["hello"], "notes.txt")], "export", "export: the folder has no volume; the formats are NIfTI, DICOM (a folder with one series, or a file)"],
 ])("no scan at all: %#", async (files, folder, line) => {
   await expect(readScan(files, folder, 1)).rejects.toThrow(new InputError(line));

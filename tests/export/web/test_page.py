@@ -159,6 +159,9 @@ def test_one_html_file_works_from_disk(built_page: Path, artefact: Path, browser
     page.tab.close()
 
 
+AGAIN = "copy or download it again"
+
+
 def wrong_files(folder: Path) -> dict[str, Path]:
     good = axes("LAS")(folder).read_bytes()
     header = bytearray(gzip.decompress(good)[:352])
@@ -176,10 +179,10 @@ def wrong_files(folder: Path) -> dict[str, Path]:
 
 def test_wrong_files_get_one_line_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
     lines = {
-        "cut.nii.gz": "cut.nii.gz: cannot be read as NIfTI: Compressed file ended before the end-of-stream marker was reached",
+        "cut.nii.gz": f"cut.nii.gz: cannot be read as NIfTI: Compressed file ended before the end-of-stream marker was reached; {AGAIN}",
         "huge.nii": "huge.nii: at most 268,435,456 voxels are supported, the header says 27,000,000,000",
         "notes.txt": "notes.txt: .txt is not read; the formats are NIfTI, DICOM (a folder with one series, or a file)",
-        "misnamed.nii.gz": "misnamed.nii.gz: cannot be read as NIfTI: Not a gzipped file (b'%P')",
+        "misnamed.nii.gz": f"misnamed.nii.gz: cannot be read as NIfTI: Not a gzipped file (b'%P'); {AGAIN}",
     }
     for name, path in wrong_files(tmp_path).items():
         assert page.segment(path) == lines[name]

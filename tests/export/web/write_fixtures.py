@@ -313,6 +313,15 @@ def wrong_files() -> list[dict[str, Any]]:
         "endless.nii": changed(280, "<f", float("nan")),
         "film.nii": changed(40, "<5h", 4, 6, 5, 2, 2),
         "offset.nii": changed(108, "<f", 1e9),
+        "pressed.nii": pressed,
+        "empty.nii.gz": b"",
+        "zeros.nii": bytes(1000),
+        "page.nii.gz": b"\r\n<!DOCTYPE html><html>" * 20,
+        "pointer.nii.gz": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+        "annex.nii.gz": b"../../.git/annex/objects/x/y\n",
+        "picture.nii": b"\x89PNG\r\n\x1a\n" + bytes(400),
+        "array.nii.gz": b"\x93NUMPY" + bytes(400),
+        "dicom.nii.gz": bytes(128) + b"DICM" + bytes(400),
         "holes.nii": real[:352] + struct.pack("<f", float("nan")) + real[356:],
     }
     return [{"name": name, "base64": packed(data), "line": _refused(read_volume, name, data)} for name, data in files.items()]

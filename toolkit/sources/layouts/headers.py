@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import nibabel as nib
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from attunet.io.nifti import NIBABEL_ERRORS, NIFTI_SUFFIXES
+from attunet.io.reading import quiet_nibabel
 
 
 def shape_of(path: Path) -> tuple[int, ...] | None:
@@ -13,7 +13,7 @@ def shape_of(path: Path) -> tuple[int, ...] | None:
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
         return None
     try:
-        with LoggingOutputSuppressor():
+        with quiet_nibabel():
             return tuple(int(n) for n in nib.load(path).shape)
     except NIBABEL_ERRORS:
         return None

@@ -1,8 +1,10 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
-import { InputError, MAX_VOXELS, type Voxels } from "./volume";
+import { AGAIN, InputError, MAX_VOXELS, type Voxels } from "./volume";
 import { thousands } from "./words";
+
+const WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF";
 
 const IMPLICIT = "1.2.840.10008.1.2";
 const EXPLICIT = "1.2.840.10008.1.2.1";
@@ -134,7 +136,7 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
     }
     const geometry = elementsOf(data);
     const missing = NEEDED.find((element) => geometry[element] === undefined);
-    if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing`);
+    if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing${WITHOUT_A_PLACE}`);
     return [geometry];
   }
   const shared = inGroups(data.elements[SHARED_GROUPS]?.items?.[0]);
@@ -199,7 +201,7 @@ function pixels(name: string, data: DataSet, count: number, bits: number, signed
   const present = Math.min(element.length, data.byteArray.length - element.dataOffset);
   if (present < count * size) {
     throw new InputError(
-      `${name}: is cut short: its pixels need ${thousands(count * size)} bytes, the file has ${thousands(present)}`,
+      `${name}: is cut short: its pixels need ${thousands(count * size)} bytes, the file has ${thousands(present)}; ${AGAIN}`,
     );
   }
   const bytes = new Uint8Array(data.byteArray.subarray(element.dataOffset, element.dataOffset + count * size));

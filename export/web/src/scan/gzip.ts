@@ -1,6 +1,6 @@
 /** Bytes of a file from its start on, through the browser's own gzip where the name says so, never more than are asked for. */
 
-import { InputError } from "./volume";
+import { AGAIN, InputError } from "./volume";
 import { pythonBytes } from "./words";
 
 const MAX_TRAILING_BYTES = 64 * 2 ** 20;
@@ -86,9 +86,9 @@ export class Reader {
     const message = error instanceof Error ? error.message : String(error);
     if (!this.gzipped) return message;
     const start = new Uint8Array(await this.file.slice(0, 2).arrayBuffer());
-    if (start[0] !== 0x1f || start[1] !== 0x8b) return `Not a gzipped file (${pythonBytes(start)})`;
+    if (start[0] !== 0x1f || start[1] !== 0x8b) return `Not a gzipped file (${pythonBytes(start)}); ${AGAIN}`;
     return /truncat|end/i.test(message)
-      ? "Compressed file ended before the end-of-stream marker was reached"
-      : "its gzip data are damaged";
+      ? `Compressed file ended before the end-of-stream marker was reached; ${AGAIN}`
+      : `its gzip data are damaged; ${AGAIN}`;
   }
 }

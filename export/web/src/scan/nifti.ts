@@ -3,7 +3,7 @@
 import { readHeader } from "nifti-reader-js";
 import { Reader } from "./gzip";
 import { geometryOf, type Header } from "./nifti_geometry";
-import { type Channel, checkedAffine, InputError, MAX_VOXELS, type Triple, type Volume, type Voxels } from "./volume";
+import { AGAIN, type Channel, checkedAffine, InputError, MAX_VOXELS, type Triple, type Volume, type Voxels } from "./volume";
 import { general, thousands } from "./words";
 
 const HEADER_BYTES = 544;
@@ -46,7 +46,7 @@ export async function readNifti(file: File, channels: number): Promise<Volume> {
     const bytes = await reader.span(offset, needed);
     await reader.toTheEnd();
     if (bytes.byteLength < needed) {
-      const words = `Expected ${needed} bytes, got ${bytes.byteLength} bytes from ${file.name} - could the file be damaged?`;
+      const words = `Expected ${needed} bytes, got ${bytes.byteLength} bytes; ${AGAIN}`;
       throw new InputError(`${file.name}: cannot be read as NIfTI: ${words}`);
     }
     if (!header.littleEndian) swapBytes(bytes, type.bytes);
@@ -62,7 +62,7 @@ function parse(name: string, start: Uint8Array): Header {
   const is2 = start.length >= 4 && (view.getInt32(0, true) === 540 || view.getInt32(0, false) === 540);
   const size = is2 ? 540 : 348;
   if (start.length < size) {
-    throw new InputError(`${name}: cannot be read as NIfTI: its header has ${size} bytes, got ${start.length}`);
+    throw new InputError(`${name}: cannot be read as NIfTI: its header has ${size} bytes, got ${start.length}; ${AGAIN}`);
   }
   const copy = new Uint8Array(HEADER_BYTES);
   copy.set(start.subarray(0, size)); // without the mark of extensions: they are passed over, not parsed
@@ -95,7 +95,8 @@ function checkedShape(file: File, header: Header, channels: number, gzipped: boo
     throw new InputError(`${name}: at most ${thousands(MAX_VOXELS)} voxels are supported, the header says ${thousands(voxels)}`);
   }
   if (bytes > file.size * (gzipped ? LARGEST_GZIP_RATIO : 1)) {
-    throw new InputError(`${name}: is cut short: the header says ${thousands(bytes)} bytes, the file has ${thousands(file.size)}`);
+    const [said, present] = [thousands(bytes), thousands(file.size)];
+    throw new InputError(`${name}: is cut short: the header says ${said} bytes, the file has ${present}; ${AGAIN}`);
   }
   if (c !== 1 && c !== channels) {
     throw new InputError(`${name}: must have ${channels} channel${channels > 1 ? "s" : ""}, got ${c}`);

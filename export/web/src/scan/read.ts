@@ -1,9 +1,10 @@
 /** Dropped files to one volume: a NIfTI file (or one for each channel), or the files of a DICOM series. */
 
+import { otherContents } from "./contents";
 import { readSeries } from "./dicom";
 import { isDicom } from "./dicom_file";
 import { readNifti } from "./nifti";
-import { checkFinite, InputError, type Volume } from "./volume";
+import { AGAIN, checkFinite, InputError, type Volume } from "./volume";
 
 const FORMATS = "NIfTI, DICOM (a folder with one series, or a file)";
 const NIFTI = /\.nii(\.gz)?$/i;
@@ -34,19 +35,34 @@ async function readDicom(name: string, files: readonly File[], isFolder: boolean
   const slices = files.filter((_, i) => marks[i]);
   if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
   if (isFolder) throw new InputError(`${name}: the folder has no volume; the formats are ${FORMATS}`);
-  if (/\.dcm$/i.test(name)) throw new InputError(`${name}: is no DICOM file (bytes 129 to 132 must be DICM)`);
+  if (/\.dcm$/i.test(name)) {
+    const contents = await otherContents(files[0]!);
+    const reason = `cannot be read as DICOM: bytes 129 to 132 must be DICM; is it damaged? ${AGAIN}`;
+    throw new InputError(`${name}: ${contents ?? reason}`);
+  }
   const ending = /\.[^.]+$/.exec(name)?.[0] ?? "a file without an ending";
   throw new InputError(`${name}: ${ending} is not read; the formats are ${FORMATS}`);
 }
 
+/** A NIfTI file; one that cannot be read is refused by what it really is, where its first bytes tell. */
+async function readOne(file: File, channels: number): Promise<Volume> {
+  try {
+    return await readNifti(file, channels);
+  } catch (error) {
+    if (!(error instanceof InputError && error.message.includes(": cannot be read as "))) throw error;
+    const contents = await otherContents(file);
+    throw contents === null ? error : new InputError(`${file.name}: ${contents}`);
+  }
+}
+
 /** One file, or X_0000.nii.gz, X_0001.nii.gz, ... that are the channels of one volume. */
 async function readFiles(files: readonly File[], channels: number): Promise<Volume> {
-  if (files.length === 1) return readNifti(files[0]!, channels);
+  if (files.length === 1) return readOne(files[0]!, channels);
   const names = files.map((file) => file.name).sort();
   if (files.length !== channels) {
     throw new InputError(`${names[0]}: one scan at a time is segmented, got ${files.length} files`);
   }
-  const [first, ...others] = await Promise.all(names.map((n) => readNifti(files.find((file) => file.name === n)!, 1)));
+  const [first, ...others] = await Promise.all(names.map((n) => readOne(files.find((file) => file.name === n)!, 1)));
   others.forEach((other, i) => {
     const same = other.shape.every((n, axis) => n === first!.shape[axis]);
     const apart = Math.max(...other.affine.flat().map((value, k) => Math.abs(value - first!.affine.flat()[k]!)));

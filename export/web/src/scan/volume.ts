@@ -52,6 +52,7 @@ export class InputError extends Error {
   override name = "InputError";
 }
 
+export const AGAIN = "copy or download it again";
 export const MAX_VOXELS = 2 ** 28; // a browser's memory; the command line takes four times as many
 export const SPACING_RANGE_MM: [number, number] = [1e-6, 1e6];
 

@@ -1,0 +1,90 @@
+"""Refusals of files in one line: the real contents by the first bytes, which are the commonest reason, or the library's own words."""
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from attunet.errors import InputError, one_line
+
+START_BYTES = 4096
+PICTURE = "a picture"
+AGAIN = "copy or download it again"
+
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+DAMAGE_WORDS = ("could the file be damaged", "Binary block is wrong size")  # of nibabel
+
+# Contents that no reader takes, by their first bytes, with the reason.
+NO_IMAGE = (
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself: fetch it with git lfs pull"),
+    (b"<!doctype html", f"is a web page, not an image: the site wanted a login or another address; {AGAIN}"),
+    (b"<html", f"is a web page, not an image: the site wanted a login or another address; {AGAIN}"),
+    (b"pk\x03\x04", "is a zip archive, whatever its name says: unpack it, or let its name end in .zip"),
+    (b"\x93numpy", "is an array of NumPy, which states no voxel size: write it as NIfTI"),
+    (b"\x89hdf", "is an HDF5 file, which is not read: write its images as NIfTI"),
+)
+# Formats that are read under their own names: first bytes, the format's name, the endings.
+IMAGES = (
+    (b"\x1f\x8b", "is gzipped", (".gz", ".mgz")),
+    (b"\x89PNG\r\n", "is a PNG", (".png",)),
+    (b"\xff\xd8\xff", "is a JPEG", (".jpg", ".jpeg")),
+    (b"II*\0", "is a TIFF", (".tif", ".tiff")),
+    (b"MM\0*", "is a TIFF", (".tif", ".tiff")),
+    (b"NRRD000", "is an NRRD", (".nrrd", ".nhdr")),
+    (b"ObjectType", "is a MetaImage", (".mha", ".mhd")),
+    (b"NDims", "is a MetaImage", (".mha", ".mhd")),
+)
+PICTURES = ("is a PNG", "is a JPEG", "is a TIFF")  # Pillow reads them under each other's names
+NIFTI_MARKS = (b"n+1\0", b"n+2\0")
+
+
+def refusal(path: Path, form: str, reason: Exception | str) -> InputError:
+    """The error for a file that a reader cannot read.
+
+    Args:
+        path: the file.
+        form: the format that its name promises.
+        reason: the library's error, or a clause.
+
+    Returns:
+        An error that names the file and says what it really is; where that is unknown, the reason.
+    """
+    if contents := other_contents(path, is_picture=form == PICTURE):
+        return InputError(f"{path}: {contents}")
+    if isinstance(reason, str):
+        return InputError(f"{path}: cannot be read as {form}: {reason}")
+    ending = f"; {AGAIN}" if isinstance(reason, DAMAGE) or any(words in str(reason) for words in DAMAGE_WORDS) else ""
+    words = re.sub(r" from .+ - could the file be damaged\?$", "", one_line(reason))
+    return InputError(f"{path}: cannot be read as {form}: {words}{ending}")
+
+
+def other_contents(path: Path, *, is_picture: bool = False) -> str | None:
+    """A clause about contents that a file's name does not promise, and what to do; None where the first bytes tell nothing."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+    except OSError:
+        return None
+    if not start:
+        return f"is empty (0 bytes): {AGAIN}"
+    if not start.strip(b"\0"):
+        return f"begins with zeros alone, as a transfer that broke off leaves it: {AGAIN}"
+    plain = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"annex/objects/" in plain[:200]:
+        return "is a pointer of git-annex, not the file itself: fetch it with datalad get or git annex get"
+    if clause := next((clause for mark, clause in NO_IMAGE if plain.startswith(mark)), None):
+        return clause
+    name = path.name.lower()
+    for mark, clause, endings in (*IMAGES, *_by_offset(start)):
+        if start.startswith(mark) and not name.endswith(endings) and not (is_picture and clause in PICTURES):
+            return f"{clause}, whatever its name says: rename it so that it ends in {endings[0]}"
+    return None
+
+
+def _by_offset(start: bytes) -> tuple[tuple[bytes, str, tuple[str, ...]], ...]:
+    """DICOM and NIfTI, whose marks are not their first bytes."""
+    if start[128:132] == b"DICM":
+        return ((b"", "is DICOM", (".dcm", ".dicom", ".ima")),)
+    if start[344:348] in NIFTI_MARKS or start[4:8] in NIFTI_MARKS:
+        return ((b"", "is NIfTI without gzip", (".nii",)),)
+    return ()
