@@ -11,7 +11,7 @@ WEB := export/web
 PAGE := $(WEB)/page/index.html
 NPM := $(shell command -v npm)
 
-.PHONY: torch-versions setup web web-test wheel demo check test lint types links docs sbom audit soak clean
+.PHONY: torch-versions setup lock web web-test wheel demo check test lint types links docs sbom audit soak clean
 
 setup: $(INSTALLED) $(if $(NPM),$(PAGE))
 
@@ -32,13 +32,26 @@ web-test: $(PAGE)
 wheel: $(INSTALLED) web
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-$(INSTALLED): setup.py pyproject.toml constraints.txt
+# Everything but torch is installed with hashes. torch has hashes too unless pip takes wheels from a folder of this machine, where the build
+# of torch is the machine's own: then it is installed as it is, with what it brings.
+TORCH ?= $(if $(PIP_FIND_LINKS),--constraint constraints.txt torch,--no-deps --require-hashes --requirement lock-torch.txt)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+$(INSTALLED): setup.py pyproject.toml lock.txt lock-torch.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit("attunet runs on Python 3.11 and 3.12, and $(PYTHON) is %d.%d: try make PYTHON=python3.12 $(MAKECMDGOALS)" % v \
 	  if v not in ((3, 11), (3, 12)) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[train,docs,dev]'
+	$(PIP) install --quiet --no-deps --require-hashes --requirement lock.txt
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	@touch $@
+
+# constraints.txt, lock.txt and lock-torch.txt of setup.py's requirements; UPGRADE=--upgrade takes the newest versions.
+lock: $(INSTALLED)
+	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }
+	$(BIN)/python -m attunet.launch.lock build/uv/bin/uv $(UPGRADE)
 
 # Both networks trained, exported, evaluated and drawn. DEMO_ARGS="--data DIR" for your own cases.
 demo: $(INSTALLED)

@@ -1,0 +1,127 @@
+"""The lock files, made anew by `make lock`: `python -m attunet.launch.lock UV`, where UV is the program uv.
+
+constraints.txt has the exact versions, for `pip install --constraint` with any extras. lock.txt has them again with the SHA-256 of every
+file that Linux with Python 3.11 or 3.12 may take, for `pip install --require-hashes --no-deps`; lock-torch.txt has torch and the CUDA
+libraries that it brings, since a machine may have a build of torch of its own.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.markers import Marker
+from packaging.tags import Tag
+from packaging.utils import parse_wheel_filename
+
+from attunet.system.atomic_files import write_text
+
+EXTRAS = ("train", "docs", "dev")
+PYTHONS = ("3.11.0", "3.11.99", "3.12.0", "3.12.99")
+MACHINES = ("x86_64", "aarch64")
+OF_TORCH = re.compile(r"torch$|nvidia-|cuda-")
+HEADS = {
+    "constraints.txt": "Exact versions of everything that 'make setup' installs; what torch itself pins is left to torch.",
+    "lock.txt": "The versions of constraints.txt with hashes, but for torch: pip install --require-hashes --no-deps.",
+    "lock-torch.txt": "torch and what it brings for CUDA, with hashes: pip install --require-hashes --no-deps.",
+}
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A version of a package. marker: where it applies, empty for everywhere; hashes: of the files that Linux may take."""
+
+    name: str
+    version: str
+    marker: str
+    hashes: tuple[str, ...]
+
+    @property
+    def pin(self) -> str:
+        return f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
+
+    def __str__(self) -> str:
+        return " \\\n".join([self.pin, *(f"    --hash=sha256:{digest}" for digest in self.hashes)])
+
+
+def read_packages(pylock: str) -> list[Locked]:
+    """The packages of a pylock.toml that Linux installs, with the files that its Pythons may take."""
+    packages = tomllib.loads(pylock)["packages"]
+    locked = [_locked(package) for package in packages if any(_applying(str(package.get("marker", ""))))]
+    return sorted(locked, key=lambda one: (one.name, one.version))
+
+
+def _locked(package: Mapping[str, object]) -> Locked:
+    wheels = package.get("wheels", [])
+    assert isinstance(wheels, list)
+    files = [file for file in wheels if _is_for_linux(str(file["url"]).rpartition("/")[2])] or [package["sdist"]]
+    hashes = sorted({file["hashes"]["sha256"] for file in files})  # type: ignore[index]
+    marker = str(package.get("marker", ""))
+    return Locked(str(package["name"]), str(package["version"]), "" if all(_applying(marker)) else marker, tuple(hashes))
+
+
+def _is_for_linux(wheel: str) -> bool:
+    *_, tags = parse_wheel_filename(wheel)
+    return any(_is_tag_for_linux(tag) for tag in tags)
+
+
+def _is_tag_for_linux(tag: Tag) -> bool:
+    of_machine = tag.platform == "any" or ("manylinux" in tag.platform and tag.platform.endswith(MACHINES))
+    number = re.fullmatch(r"(?:py|cp)3(\d*)", tag.interpreter)
+    return of_machine and number is not None and _is_for_python(tag.abi, int(number[1] or 0))
+
+
+def _is_for_python(abi: str, minor: int) -> bool:
+    minors = [int(version.split(".")[1]) for version in PYTHONS]
+    return minor in minors if abi.startswith("cp3") else minor <= max(minors)
+
+
+def _applying(marker: str) -> list[bool]:
+    """Whether a package is installed, for each Python and machine."""
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
+    places = [
+        {**linux, "python_full_version": python, "python_version": python.rpartition(".")[0], "platform_machine": machine}
+        for python in PYTHONS
+        for machine in MACHINES
+    ]
+    return [not marker or Marker(marker).evaluate(place) for place in places]
+
+
+def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
+    """Names and texts of the three files."""
+    packages = list(packages)
+    of_torch = [one for one in packages if OF_TORCH.match(one.name)]
+    others = [one for one in packages if one not in of_torch]
+    pins = [one.pin for one in packages if one in others or one.name == "torch"]
+    bodies = (pins, map(str, others), map(str, sorted(of_torch, key=lambda one: one.name != "torch")))
+    return {
+        name: "\n".join([f"# {head} Made by 'make lock'.", *body]) + "\n" for (name, head), body in zip(HEADS.items(), bodies, strict=True)
+    }
+
+
+def resolve(uv: Path, upgrade: bool) -> str:
+    """The pylock.toml that uv makes of setup.py. upgrade: the newest versions, else those of constraints.txt where they still fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "pylock.toml")
+        extras = [word for extra in EXTRAS for word in ("--extra", extra)]
+        known = [] if upgrade else ["--constraints", "constraints.txt"]
+        command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]
+        subprocess.run([*command, *extras, *known, "--output-file", out, "setup.py"], check=True)
+        return out.read_text(encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("uv", type=Path)
+    parser.add_argument("--upgrade", action="store_true", help="the newest versions, not those of constraints.txt")
+    arguments = parser.parse_args()
+    for name, text in lock_files(read_packages(resolve(arguments.uv, arguments.upgrade))).items():
+        write_text(Path(name), text)
+
+
+if __name__ == "__main__":
+    main()
