@@ -59,7 +59,7 @@ def _locked(package: Mapping[str, object]) -> Locked:
     wheels = package.get("wheels", [])
     assert isinstance(wheels, list)
     files = [file for file in wheels if _is_for_linux(str(file["url"]).rpartition("/")[2])] or [package["sdist"]]
-    hashes = sorted({file["hashes"]["sha256"] for file in files})  # type: ignore[index]
+    hashes = sorted({file["hashes"]["sha256"] for file in files})
     marker = str(package.get("marker", ""))
     return Locked(str(package["name"]), str(package["version"]), "" if all(_applying(marker)) else marker, tuple(hashes))
 
@@ -81,7 +81,7 @@ def _is_for_python(abi: str, minor: int) -> bool:
 
 
 def _applying(marker: str) -> list[bool]:
-    """Whether a package is installed, for each Python and machine."""
+    """True where a package is installed, for each Python and machine."""
     linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
     places = [
         {**linux, "python_full_version": python, "python_version": python.rpartition(".")[0], "platform_machine": machine}
@@ -109,8 +109,8 @@ def resolve(uv: Path, upgrade: bool) -> str:
         out = Path(folder, "pylock.toml")
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         known = [] if upgrade else ["--constraints", "constraints.txt"]
-        command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]
-        subprocess.run([*command, *extras, *known, "--output-file", out, "setup.py"], check=True)
+        command = [str(uv), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]
+        subprocess.run([*command, *extras, *known, "--output-file", str(out), "setup.py"], check=True)
         return out.read_text(encoding="utf-8")
 
 

@@ -105,6 +105,12 @@ def signature_option(command: Callable[..., object]) -> Callable[..., object]:
     return click.option("--require-signature", "public_key", type=PATH, metavar="FILE", help=text)(command)
 
 
+def pseudonymise_option(command: Callable[..., object]) -> Callable[..., object]:
+    """`--pseudonymise`."""
+    text = "Numbers in place of the names of cases; this table keeps both, and is made or used again."
+    return click.option("--pseudonymise", type=PATH, metavar="KEY.csv", help=text)(command)
+
+
 class FoldList(click.ParamType):
     """Numbers of folds, separated by commas."""
 

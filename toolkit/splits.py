@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ class Splits:
     def places(self) -> dict[str, int]:
         """Patient -> number of its fold; -1 for the test set."""
         return {patient: place for place, group in enumerate((self.test, *self.folds), -1) for patient in group}
+
+    def renamed(self, names: Mapping[str, str]) -> "Splits":
+        """The same folds with other names of the patients."""
+        folds = tuple(tuple(names[patient] for patient in fold) for fold in self.folds)
+        return replace(self, folds=folds, test=tuple(names[patient] for patient in self.test))
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "seed": self.seed, "folds": [list(f) for f in self.folds], "test": list(self.test)}

@@ -1,6 +1,7 @@
 """A prepared data set on disk: its cases, its folds, and the user's own files that it was made of."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
 from attunet.sources.codings import to_indices
+from attunet.sources.find_by_hash import find_by_hash
 from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.system.atomic_files import sha256
@@ -39,6 +41,7 @@ class Case:
         drawn: names of the classes that were drawn; None for all.
         label_mapping: value in the mask -> class index; None without labels.
         label_values: the label value of each mask file's foreground; empty where the masks' own values count.
+        folder: of its arrays in the store.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Case:
     label_mapping: dict[int, int] | None
     label_values: tuple[int, ...] = ()
     drawn: tuple[str, ...] | None = None
+    folder: str = ""
 
     @property
     def labelled(self) -> bool:
@@ -92,6 +96,11 @@ class Store:
         return str(self.manifest["name"])
 
     @property
+    def is_pseudonymised(self) -> bool:
+        """True if cases and files have numbers in the place of names."""
+        return bool(self.manifest.get("pseudonymised"))
+
+    @property
     def source_root(self) -> Path:
         """Source folder at preparation time; relative paths are inside the store."""
         return self.path / str(self.manifest["source"])
@@ -108,6 +117,11 @@ class Store:
         columns, rows = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
         plane = (rows, columns) if self.spec.spacing_mm is None else (self.spec.spacing_mm, self.spec.spacing_mm)
         return native[self.spec.slice_axis], *plane
+
+    def renamed(self, names: Mapping[str, str]) -> "Store":
+        """The same store with other names of cases and patients."""
+        cases = tuple(replace(case, name=names[case.name], patient=names[case.patient]) for case in self.cases)
+        return replace(self, cases=cases, splits=self.splits.renamed(names))
 
     @property
     def num_folds(self) -> int:
@@ -141,7 +155,7 @@ class Store:
         return self._shard(name, LABEL, np.uint8, (case.num_slices, *self.spec.size))
 
     def _shard(self, name: str, file: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.path / CASES / name / file
+        path = self.path / CASES / self.case(name).folder / file
         try:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -159,23 +173,43 @@ class Store:
         train = [c.name for c in labelled if c.patient not in held_out | set(self.splits.test)]
         return train, [c.name for c in labelled if c.patient in held_out]
 
+    def files_of(self, name: str, source_root: Path | None = None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """The image files and the mask files of a case; a pseudonymised store finds them by their SHA-256.
+
+        Raises InputError where a file is missing or is not the one that the store was made of.
+        """
+        case = self.case(name)
+        if self.is_pseudonymised:
+            if source_root is None:
+                raise InputError(f"{self.path}: is pseudonymised and does not say where its source is; name the folder with --source")
+            paths = find_by_hash(source_root, case.source_sha256)
+        else:
+            root = Path(source_root or self.source_root)
+            paths = {file: root / file for file in case.source_sha256}
+            for file, path in paths.items():
+                if not path.exists():
+                    raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
+                if content_hash(path) != case.source_sha256[file]:
+                    raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
+        return tuple(paths[file] for file in case.image_files), tuple(paths[file] for file in case.label_files)
+
     def read_source(self, name: str, source_root: Path | None = None) -> tuple[Volume, np.ndarray | None]:
         """The user's own volume, and its class indices uint8 `(X, Y, Z)` on the native grid (None where unlabelled).
 
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
-        case, root = self.case(name), Path(source_root or self.source_root)
-        for file, expected in case.source_sha256.items():
-            path = root / file
-            if not path.exists():
-                raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
-            if content_hash(path) != expected:
-                raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
-        images = tuple(root / file for file in case.image_files)
+        images, masks = self.files_of(name, source_root)
+        try:
+            return self._read(self.case(name), images, masks)
+        except InputError:
+            if not self.is_pseudonymised:
+                raise
+            raise InputError(f"{self.path}: the files of {name} can no longer be read; `attunet inspect` on them says why") from None
+
+    def _read(self, case: Case, images: tuple[Path, ...], masks: tuple[Path, ...]) -> tuple[Volume, np.ndarray | None]:
         volume = read_image(images, choices=self.choices)
         if case.label_mapping is None:
             return volume, None
-        masks = tuple(root / file for file in case.label_files)
         options = MaskOptions(case.label_values, tuple(self.manifest["grey_levels"]), self.choices)
         mask = read_labels(masks, volume, images[0], options)
         return volume, to_indices(mask.values, case.label_mapping, masks[0])
@@ -234,8 +268,10 @@ def _read_manifest(path: Path) -> Fields:
 def _case(at: Fields) -> Case:
     images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
     rule = Rule(float, -1e9, 1e9, length=4)
+    name = at.require("case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name")
     return Case(
-        name=at.require("case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name"),
+        name=name,
+        folder=name,
         patient=at.text("patient", MAX_PATH),
         num_slices=at.whole("num_slices", 1),
         native_shape=at.get("native_shape", Rule(int, 1, 2**31, length=3)),

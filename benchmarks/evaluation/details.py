@@ -17,8 +17,21 @@ SCHEMA = 1
 CURVES = {"train": ("loss",), "validation": ("loss", "dice")}  # what a report draws of metrics.jsonl: event: figures
 
 
-def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]) -> JsonObject:
-    """JSON values. arguments: of `attunet evaluate`, after the models."""
+def evaluation_details(
+    store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str], *, is_hidden: bool = False
+) -> JsonObject:
+    """JSON values.
+
+    Args:
+        store: of the evaluation.
+        cases: evaluated ones.
+        models: evaluated ones.
+        arguments: of `attunet evaluate`, after the models.
+        is_hidden: leaves out the names of the cases that runs were trained on.
+
+    Example:
+        >>> evaluation_details(store, store.cases, models, ["--fold", "0"])["commands"]  # doctest: +SKIP
+    """
     names = [c.path.name for c in models]
     return {
         "schema": SCHEMA,
@@ -27,7 +40,7 @@ def evaluation_details(store: Store, cases: Sequence[Case], models: Sequence[Eva
             "evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments),
         },
         "cases": {case.name: case_details(case) for case in cases},
-        "models": {c.label: model_details(c) for c in models},
+        "models": {c.label: model_details(c, is_hidden=is_hidden) for c in models},
     }
 
 
@@ -41,13 +54,13 @@ def case_details(case: Case) -> JsonObject:
     }
 
 
-def model_details(model: EvaluatedModel) -> JsonObject:
+def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> JsonObject:
     """card: text; settings: of the training, by section; curves: rows of metrics.jsonl; command: that made it.
 
     Empty for a model that is neither a run nor an artefact.
     """
     if model.backend == "pytorch":
-        return _of_run(model)
+        return _of_run(model, is_hidden)
     if model.path.suffix != ".onnx":
         return {}
     from attunet.export.artefact.artefact import load_artefact
@@ -64,13 +77,13 @@ def model_details(model: EvaluatedModel) -> JsonObject:
     }
 
 
-def _of_run(model: EvaluatedModel) -> JsonObject:
+def _of_run(model: EvaluatedModel, is_hidden: bool) -> JsonObject:
     from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
     run = load_runs(model.path)
     return {
-        "card": run_card(run),
+        "card": run_card(run, is_hidden=is_hidden),
         "settings": run.config.to_json(),
         "license": None,
         "curves": curves_of(read_metrics(model.path)),
@@ -78,14 +91,14 @@ def _of_run(model: EvaluatedModel) -> JsonObject:
     }
 
 
-def run_card(run: "TrainedRun") -> str:
-    """A run for a person to read."""
+def run_card(run: "TrainedRun", *, is_hidden: bool = False) -> str:
+    """A run for a person to read; with `is_hidden` without the names of cases."""
     network = ", ".join(f"{key} {value}" for key, value in run.config.to_json()["model"].items())
     cases, spec = run.training_cases, run.preprocessing.spec
     rows = [
         ("run", f"{run.name}, {run.num_parameters:,} parameters, {run.step:,} steps"),
         ("network", network),
-        ("trained on", f"{len(cases)} cases (fold {run.fold}): {', '.join(cases)}"),
+        ("trained on", f"{len(cases)} cases (fold {run.fold})" + ("" if is_hidden else f": {', '.join(cases)}")),
         ("afterwards", run.postprocessing.words_in(spec.unit)),
     ]
     width = max(len(title) for title, _ in rows)

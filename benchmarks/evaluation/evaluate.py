@@ -7,6 +7,7 @@ network alone at a fixed batch size, and a volume from file to file.
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from attunet.metrics.overlap import confusion
 from attunet.store import Case, Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
+from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ def evaluate(
     fold: int | None = None,
     source: str | Path | None = None,
     latency_seconds: float = 5.0,
+    pseudonymise: str | Path | None = None,
 ) -> JsonObject:
     """Scores and times models on the labelled cases of a store.
 
@@ -60,6 +63,7 @@ def evaluate(
         fold: evaluates only the cases that this fold holds out.
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
+        pseudonymise: a CSV file outside of `out` with the names of cases and patients; the results have their numbers.
 
     Returns:
         The content of results.json.
@@ -73,9 +77,30 @@ def evaluate(
     """
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
     options = [word for provider in providers for word in ("--provider", provider)]
-    return evaluate_loaded(
-        loaded, open_store(store), Path(out), fold=fold, source=Path(source) if source else None, seconds=latency_seconds, options=options
-    )
+    opened, names = open_store(store), Pseudonyms(pseudonymise, [out]) if pseudonymise else None
+    with names.hidden() if names else nullcontext():
+        return evaluate_loaded(
+            loaded,
+            _numbered(opened, names) if names else opened,
+            Path(out),
+            fold=fold,
+            source=Path(source) if source else None,
+            seconds=latency_seconds,
+            options=options,
+            is_hidden=names is not None,
+        )
+
+
+def _numbered(store: Store, names: Pseudonyms) -> Store:
+    """The store with numbers in the place of names, which are hidden from here on, as those of its files."""
+    if store.is_pseudonymised:
+        raise InputError(f"{store.path}: its cases have numbers already; leave out --pseudonymise")
+    numbers = names.numbers_of(name for case in store.cases for name in (case.name, case.patient))
+    names.remember(numbers)
+    for case in store.cases:
+        for file in case.source_sha256:
+            names.remember_file(store.source_root / file, store.source_root, numbers[case.name])
+    return store.renamed(numbers)
 
 
 def evaluate_loaded(
@@ -88,6 +113,7 @@ def evaluate_loaded(
     seconds: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
+    is_hidden: bool = False,
 ) -> JsonObject:
     """The work of `evaluate`, for models that are loaded already.
 
@@ -95,6 +121,7 @@ def evaluate_loaded(
         seconds: time for timing each model at each batch size.
         batch_sizes: 1 and 8, which tables show, and any others.
         options: of the command besides the folder and the fold, for the report.
+        is_hidden: the cases have numbers, and nothing names those that runs were trained on.
 
     Example:
         >>> evaluate_loaded(load_models([run]), open_store("store"), out, fold=0, source=None, seconds=5)  # doctest: +SKIP
@@ -122,7 +149,8 @@ def evaluate_loaded(
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
-    write_text(out / DETAILS, json.dumps(nan_to_null(evaluation_details(opened, cases, loaded, arguments)), indent=1) + "\n")
+    details = evaluation_details(opened, cases, loaded, arguments, is_hidden=is_hidden)
+    write_text(out / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
     draw_evaluation(out / "plots", results, loaded, predictions, opened, source=source)
     return results
 

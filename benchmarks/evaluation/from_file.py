@@ -39,10 +39,10 @@ def predict_from_file(model: Model, store: Store, case: Case, source: Path | Non
         Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`, `network`, `finish`
         (resampling to the native grid and post-processing) and `write`.
     """
-    network, root = _TimedNetwork(model.logits), source or store.source_root
+    network, (files, _) = _TimedNetwork(model.logits), store.files_of(case.name, source)
     with tempfile.TemporaryDirectory() as folder:
         marks = [time.perf_counter()]
-        volume = read_image(tuple(root / file for file in case.image_files), choices=store.choices)
+        volume = read_image(files, choices=store.choices)
         marks.append(time.perf_counter())
         prepared = model.prepare(volume)
         marks.append(time.perf_counter())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, config_options, source_options
+from attunet.launch.options import PATH, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
 from attunet.system.plain_text import printable
 
@@ -52,6 +52,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 @click.option("--splits", type=PATH, metavar="FILE", help="Your own splits.json instead.")
 @click.option("--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases.")
 @click.option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
+@pseudonymise_option
 @click.option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
 @debug_option
 def prepare(
@@ -65,6 +66,7 @@ def prepare(
     splits: Path | None,
     labelled: Path | None,
     allow_unlabelled: bool,
+    pseudonymise: Path | None,
     strict: bool,
 ) -> None:
     """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip or tar archive)."""
@@ -81,6 +83,7 @@ def prepare(
         allow_unlabelled=allow_unlabelled,
         labelled_file=labelled,
         strict=strict,
+        pseudonymise=pseudonymise,
     )
 
 

@@ -53,7 +53,10 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
     store = open_store(path)
     spec, labelled = store.spec, [c for c in store.cases if c.labelled]
     yield f"{path}: a store of {len(store.cases)} cases ({len(labelled)} labelled), {sum(c.num_slices for c in store.cases)} slices"
-    yield f"  source    {store.source_root}{'' if store.source_root.exists() else ' (not there now: name it with --source)'}"
+    if store.is_pseudonymised:
+        yield "  source    not named: the store is pseudonymised; commands that read the scans take --source"
+    else:
+        yield f"  source    {store.source_root}{'' if store.source_root.exists() else ' (not there now: name it with --source)'}"
     yield f"  classes   {_describe_classes(store.classes)}"
     yield f"  slices    {_describe_spec(spec)}"
     for fold in range(store.num_folds):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,11 @@ from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
+from attunet.sources.pseudonymise import numbered_inputs
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.system.lock import writing
+from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS
@@ -58,6 +61,7 @@ def predict(
     audit: AuditOptions | None = None,
     public_key: Path | None = None,
     tf32: bool = False,
+    pseudonymise: Path | None = None,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -69,6 +73,7 @@ def predict(
         dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output` ends in .dcm.
         provider: that computes an artefact. device: on which PyTorch computes a run.
         tf32: whether the provider cuda may round float32 to TF32, which is faster.
+        pseudonymise: a CSV file outside of the output with the names of the volumes; label maps and the log have their numbers.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
         codes: a user's codes by class name, for DICOM SEG.
         max_megapixels: bound on the pixels of a volume on the network's grid.
@@ -87,16 +92,34 @@ def predict(
     if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
     also = partial(_write_attention, predictor) if attention else None
-    inputs = find_inputs(source, predictor.spec.num_channels, choices)
-    is_one = source.is_file() or inputs[0].files == (source,)
-    check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
-    if is_one:
-        _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels, finished)
-        return
-    jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
+    if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
+        raise InputError(f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise")
+    names = Pseudonyms(pseudonymise, [output]) if pseudonymise else None
+    with names.hidden() if names else nullcontext():
+        inputs = find_inputs(source, predictor.spec.num_channels, choices)
+        is_one = source.is_file() or inputs[0].files == (source,)
+        check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
+        if names:
+            inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
+        if is_one:
+            _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels, finished)
+            return
+        jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
+        _predict_folder(predictor, source, output, jobs, also, max_megapixels, finished)
+
+
+def _predict_folder(
+    model: Model,
+    source: Path,
+    output: Path,
+    jobs: Sequence[Job],
+    also: Also | None,
+    max_megapixels: int,
+    finished: Finished | None,
+) -> None:
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
-        outcome = predict_cohort(predictor, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels, finished=finished)
+        outcome = predict_cohort(model, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels, finished=finished)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDERS, audit_options, read_option, signature_option
+from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_option, read_option, signature_option
 
 
 @click.command(short_help="Segment volumes.")
@@ -20,6 +20,7 @@ from attunet.launch.options import PATH, PROVIDERS, audit_options, read_option, 
 @click.option(
     "--max-megapixels", type=click.IntRange(min=1), default=512, show_default=True, help="Refuse larger volumes, on the network's grid."
 )
+@pseudonymise_option
 @audit_options
 @signature_option
 @read_option
@@ -35,6 +36,7 @@ def predict(
     server: str | None,
     token_file: Path | None,
     max_megapixels: int,
+    pseudonymise: Path | None,
     audit: Path | None,
     user: str | None,
     public_key: Path | None,
@@ -53,8 +55,8 @@ def predict(
         from attunet.export.serve.settings import read_token
         from attunet.launch.commands.predict_remote import predict_remote
 
-        if attention or audit or public_key:
-            raise click.UsageError("--attention, --audit and --require-signature are not for a server's client")
+        if attention or audit or public_key or pseudonymise:
+            raise click.UsageError("--attention, --audit, --pseudonymise and --require-signature are not for a server's client")
         with Client(server, token=read_token(token_file) if token_file else None) as client:
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
@@ -75,4 +77,5 @@ def predict(
         max_megapixels=max_megapixels,
         audit=AuditOptions(audit, user) if audit else None,
         public_key=public_key,
+        pseudonymise=pseudonymise,
     )

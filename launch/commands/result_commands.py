@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDERS
+from attunet.launch.options import PATH, PROVIDERS, pseudonymise_option
 from attunet.system.lock import writing
 
 
@@ -20,6 +20,7 @@ from attunet.system.lock import writing
 @click.option("--fold", type=click.IntRange(0), help="Only the cases that this fold leaves out; every labelled case by default.")
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
 @click.option("--latency-seconds", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="For each row.")
+@pseudonymise_option
 @debug_option
 def evaluate(
     store: Path,
@@ -30,6 +31,7 @@ def evaluate(
     fold: int | None,
     source: Path | None,
     latency_seconds: float,
+    pseudonymise: Path | None,
 ) -> None:
     """Dice and latency of each MODEL (a run, a folder of runs, or an .onnx), side by side.
 
@@ -49,6 +51,7 @@ def evaluate(
             fold=fold,
             source=source,
             latency_seconds=latency_seconds,
+            pseudonymise=pseudonymise,
         )
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")

@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import Source
 from attunet.sources.find_cases import DEFAULTS, SourceOptions, find_cases
 from attunet.sources.labelled import read_labelled, with_labelled
+from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import SCHEMA, Store, open_store, read_manifest
 from attunet.system.atomic_files import sha256
 from attunet.system.lock import writing
+from attunet.system.pseudonyms import Pseudonyms
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 
@@ -47,6 +49,7 @@ def prepare(
     allow_unlabelled: bool = False,
     labelled_file: Path | None = None,
     strict: bool = False,
+    pseudonymise: Path | None = None,
 ) -> Store:
     """Writes the store of a source and opens it.
 
@@ -64,6 +67,7 @@ def prepare(
         allow_unlabelled: images without a mask are prepared too.
         labelled_file: JSON with the classes that were drawn in each case, see `read_labelled`; all by default.
         strict: a warning about the data ends the work, as an error does.
+        pseudonymise: a CSV file outside of the store with the names of cases and patients; the store and the log have their numbers.
 
     Returns:
         The opened store.
@@ -80,15 +84,12 @@ def prepare(
     if folds < 2:
         raise InputError(f"folds: must be at least 2, got {folds}")
     building = store.with_name(store.name + ".partial")
-    with _writing(store, building):
+    names = _pseudonyms(pseudonymise, source, (store, building)) if pseudonymise else None
+    with names.hidden() if names else nullcontext(), _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
-        cases = _labelled(find_cases(root, options), allow_unlabelled)
-        labelled = read_labelled(labelled_file) if labelled_file else {}
-        if labelled_file:
-            cases = with_labelled(cases, labelled, labelled_file)
+        cases, own, labelled = _read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
-        cases, own = _with_splits(cases, splits_file)
         request = _request(options, config, own.to_json() if own else [folds, seed], archive) | {"labelled": labelled}
         if store.exists():
             return _unchanged(store, cases, request)
@@ -96,14 +97,41 @@ def prepare(
         refuse_errors(seen.findings, strict)
         splits = own or _deal(seen, folds, seed)
         _log_resolved(seen.resolved, config, splits, folds)
-        head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request)
-        findings = build_store(store, building, seen, splits, head, strict=strict)
+        head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request, names is not None)
+        findings = build_store(store, building, _hidden(seen, names), splits, head, strict=strict)
     for finding in findings:
         finding.log(logger)
     del seen, cases, head  # the facts of a hundred thousand cases, before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
+
+
+def _pseudonyms(key: Path, source: Path, outputs: tuple[Path, Path]) -> Pseudonyms:
+    if is_archive(source):
+        raise InputError(f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases")
+    return Pseudonyms(key, outputs)
+
+
+def _read_cases(
+    root: Path,
+    options: SourceOptions,
+    names: Pseudonyms | None,
+    splits_file: Path | None,
+    labelled_file: Path | None,
+    allow_unlabelled: bool,
+) -> tuple[Source, Splits | None, Mapping[str, list[str]]]:
+    """The cases below `root`, the user's own splits, and the classes drawn in partly labelled cases; numbered where `names` hides."""
+    cases = _labelled(find_named_cases(root, options, names) if names else find_cases(root, options), allow_unlabelled)
+    labelled = read_labelled(labelled_file) if labelled_file else {}
+    if labelled_file:
+        cases = with_labelled(cases, labelled, labelled_file)
+    cases, own = _with_splits(cases, splits_file)
+    if names is None:
+        return cases, own, labelled
+    numbers = names.numbers_of([*labelled, *(own.places() if own else ())])
+    hidden = {numbers[case]: drawn for case, drawn in labelled.items()}
+    return pseudonymised(cases, names), own.renamed(numbers) if own else None, hidden
 
 
 @contextmanager
@@ -121,6 +149,11 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
             raise
         except OSError as error:
             raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
+
+
+def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:
+    """The survey with numbers in its findings, where names are hidden."""
+    return seen if names is None else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
 
 
 def _request(options: SourceOptions, config: DataConfig, splits: Any, archive: str | None) -> dict[str, Any]:
@@ -200,7 +233,7 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, Any]) -> Store
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
-def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any], pseudonymised: bool) -> dict[str, Any]:
     """The manifest without its cases."""
     return {
         "schema": SCHEMA,
@@ -208,7 +241,8 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any]) -> d
         "name": name,
         "layout": seen.source.layout,
         "reason": seen.source.reason,
-        "source": source,
+        "source": "." if pseudonymised else source,
+        "pseudonymised": pseudonymised,
         "choices": dict(seen.source.choices),
         "grey_levels": list(seen.source.grey_levels),
         "classes": seen.resolved.classes.to_json(),

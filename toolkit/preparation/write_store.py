@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attunet.errors import Finding
+from attunet.io.readers import stem_of
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
@@ -34,7 +35,8 @@ def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head:
     refuse_errors(cut, strict)
     findings = [*seen.findings, *cut]
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
-    entries = (_entry(task, seen.source.root) for task in tasks)
+    root = None if head["pseudonymised"] else seen.source.root
+    entries = (_entry(task, root) for task in tasks)
     write_file(building / MANIFEST, lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries))
     (building / FACTS).unlink(missing_ok=True)
     os.sync()  # one for all cases: thousands of small files are not synced one by one
@@ -87,19 +89,20 @@ def _crop_finding(entry: Mapping[str, Any]) -> Finding | None:
     )
 
 
-def _entry(task: ShardTask, root: Path) -> dict[str, Any]:
-    """A case in the manifest: its shard's entry, and the paths of its files below the source."""
+def _entry(task: ShardTask, root: Path | None) -> dict[str, Any]:
+    """A case in the manifest: its shard's entry, and the paths of its files below the source; numbers with `root` None."""
     entry = finished_shard(task)
     assert entry is not None, task.folder
     return {**entry, **_files(task.files, task.facts, root)}
 
 
-def _files(files: CaseFiles, fact: CaseFacts, root: Path) -> dict[str, Any]:
-    def row(path: Path, sha256: str) -> dict[str, str]:
-        return {"file": path.relative_to(root).as_posix(), "sha256": sha256}
+def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, Any]:
+    def rows(kind: str, paths: Sequence[Path], hashes: Sequence[str]) -> list[dict[str, Any]]:
+        hidden = [f"{files.case}/{kind}-{number}{path.name.removeprefix(stem_of(path))}" for number, path in enumerate(paths, 1)]
+        named = hidden if root is None else [path.relative_to(root).as_posix() for path in paths]
+        return [{"file": file, "sha256": sha256} for file, sha256 in zip(named, hashes, strict=True)]
 
-    images = [row(path, sha256) for path, sha256 in zip(files.images, fact.image_sha256, strict=True)]
-    labels: list[dict[str, Any]] = [row(path, sha256) for path, sha256 in zip(files.labels, fact.label_sha256, strict=True)]
+    images, labels = rows("image", files.images, fact.image_sha256), rows("mask", files.labels, fact.label_sha256)
     for label, value in zip(labels, files.label_values, strict=False):
         label["value"] = value
     drawn = None if files.drawn is None else list(files.drawn)

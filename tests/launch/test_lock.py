@@ -1,0 +1,92 @@
+"""The lock files: the same versions in each, a hash for every file of Linux, and what is installed is what is locked."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from attunet.launch.components import INSTALLS, components
+from attunet.launch.lock import lock_files, read_packages
+
+ROOT = Path(__file__).parents[2]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Requirement -> text of its hashes."""
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / name).read_text(encoding="utf-8"))[1:]
+    rows = (block.replace("\\\n", "").partition(" --hash=") for block in blocks)
+    return {requirement.strip(): before + hashes for requirement, before, hashes in rows}
+
+
+def test_every_package_is_locked_with_its_hashes() -> None:
+    locked = pins("lock.txt")
+    assert len(locked) > 200
+    assert [pin for pin, hashes in locked.items() if not re.match(r" --hash=sha256:[0-9a-f]{64}\b", hashes)] == []
+    assert set(pins("constraints.txt")) - set(locked) == {next(iter(pins("lock-torch.txt")))}
+    assert set(locked) <= set(pins("constraints.txt"))
+
+
+def test_everything_that_is_installed_is_in_the_lock() -> None:
+    """The SBOM is made of what is installed: hashes count for nothing where a component came by another door."""
+    locked = {
+        canonicalize_name(requirement.name): requirement for requirement in map(Requirement, (*pins("lock.txt"), *pins("lock-torch.txt")))
+    }
+    for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
+        assert locked[canonicalize_name(component.name)].specifier.contains(component.version.partition("+")[0]), component
+
+
+def test_the_lock_has_what_every_extra_of_a_developer_wants() -> None:
+    locked = {canonicalize_name(Requirement(pin).name) for pin in (*pins("lock.txt"), *pins("lock-torch.txt"))}
+    wanted = [Requirement(text) for text in metadata.requires("attunet") or ()]
+    extras = ("", "train", "docs", "dev")
+    names = {canonicalize_name(one.name) for one in wanted if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)}
+    assert names <= locked
+
+
+def test_no_registry_is_named() -> None:
+    for name in ("lock.txt", "lock-torch.txt", "constraints.txt"):
+        assert "://" not in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_only_files_of_linux_count() -> None:
+    def wheel(name: str, digest: str) -> str:
+        return f'{{ url = "https://example.org/{name}", hashes = {{ sha256 = "{digest * 64}" }} }}'
+
+    wheels = ", ".join(
+        [
+            wheel("a-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "1"),
+            wheel("a-1.0-cp312-cp312-manylinux_2_28_aarch64.whl", "2"),
+            wheel("a-1.0-cp39-abi3-manylinux_2_28_x86_64.whl", "3"),
+            wheel("a-1.0-cp313-cp313-manylinux_2_28_x86_64.whl", "4"),
+            wheel("a-1.0-cp311-cp311-win_amd64.whl", "5"),
+            wheel("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", "6"),
+        ]
+    )
+    text = f"""
+[[packages]]
+name = "torch"
+version = "2.0"
+marker = "python_full_version >= '3.11'"
+wheels = [{wheel("torch-2.0-py3-none-any.whl", "7")}]
+[[packages]]
+name = "a"
+version = "1.0"
+marker = "python_full_version < '3.12'"
+wheels = [{wheels}]
+[[packages]]
+name = "b"
+version = "1.0"
+marker = "sys_platform == 'win32'"
+wheels = []
+[[packages]]
+name = "c"
+version = "1.0"
+sdist = {wheel("c-1.0.tar.gz", "8")}
+"""
+    files = lock_files(read_packages(text))
+    assert files["constraints.txt"].splitlines()[1:] == ["a==1.0 ; python_full_version < '3.12'", "c==1.0", "torch==2.0"]
+    hashes = re.findall(r"sha256:(.)", files["lock.txt"])
+    assert hashes == ["1", "2", "3", "8"]
+    assert re.findall(r"sha256:(.)", files["lock-torch.txt"]) == ["7"]

@@ -1,0 +1,122 @@
+"""A store whose cases have numbers: nothing in it or in the log has a name, and its source is found by content."""
+
+import csv
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.launch.commands.inspect import describe
+from attunet.preparation.prepare import prepare
+from attunet.sources.find_cases import DEFAULTS
+from attunet.store import open_store
+
+WARD = "Ward-Hopkins"
+NAMES = ("SMITHERS-Jane", "MILLERTON-Paul", "BAXTER-Mary", "QUINCY-Tom")
+PARTS = tuple(part for name in NAMES for part in name.split("-"))
+
+
+@pytest.fixture
+def scans(tmp_path: Path, write_case: Callable[..., object]) -> Path:
+    for number, name in enumerate(NAMES, 1):
+        write_case(tmp_path / WARD, name, seed=number)
+    return tmp_path / WARD
+
+
+def names_in(folder: Path) -> list[str]:
+    """Files below a folder that have a name in their path or in their bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    held = [(path, str(path.relative_to(folder)).encode() + path.read_bytes()) for path in files]
+    return [f"{path} holds {word}" for path, data in held for word in (*PARTS, WARD) if word.encode() in data]
+
+
+def table(key: Path) -> dict[str, str]:
+    with key.open(newline="") as file:
+        return {row["name"]: row["number"] for row in csv.DictReader(file)}
+
+
+def test_no_name_is_written_or_logged(scans: Path, tmp_path: Path, log_lines: list[str]) -> None:
+    key = tmp_path / "key.csv"
+    store = prepare(scans, tmp_path / "out" / "store", DataConfig(), folds=2, pseudonymise=key)
+    assert set(table(key)) == set(NAMES)
+    assert [case.name for case in store.cases] == sorted(table(key).values()) == ["0001", "0002", "0003", "0004"]
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    lines = [*log_lines, *describe(store.path, DEFAULTS)]
+    assert len(log_lines) > 2
+    assert names_in(tmp_path / "out") == []
+    assert not [line for line in lines if any(part in line for part in PARTS)]
+
+
+def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:
+    plain = prepare(scans, tmp_path / "plain", DataConfig(), folds=2)
+    store = prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    with pytest.raises(InputError, match="--source"):
+        store.read_source("0001")
+    for name, number in table(tmp_path / "key.csv").items():
+        for ours, theirs in zip(store.read_source(number, scans), plain.read_source(name), strict=True):
+            np.testing.assert_array_equal(getattr(ours, "data", ours), getattr(theirs, "data", theirs))
+        np.testing.assert_array_equal(store.image(number), plain.image(name))
+
+
+def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(scans: Path, tmp_path: Path, write_case: Callable[..., object]) -> None:
+    key = tmp_path / "key.csv"
+    prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key)
+    before = table(key)
+    write_case(scans, "ZELLER", seed=9)
+    other = prepare(scans, tmp_path / "other", DataConfig(), folds=2, pseudonymise=key)
+    assert table(key) == before | {"ZELLER": "0005"}
+    assert len(other.cases) == 5
+    (scans / "ZELLER-src.nii.gz").unlink()
+    (scans / "ZELLER-mask.nii.gz").unlink()
+    assert prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key).sha256 == open_store(tmp_path / "store").sha256
+
+
+@pytest.mark.parametrize("place", ["store/key.csv", "store.partial/key.csv", "store", "link/key.csv"])
+def test_a_table_inside_the_store_is_refused(place: str, scans: Path, tmp_path: Path) -> None:
+    os.symlink(tmp_path / "store", tmp_path / "link")
+    with pytest.raises(InputError, match="outside"):
+        prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / place)
+    assert not (tmp_path / "store").exists()
+
+
+def test_errors_have_numbers_too(scans: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.csv"
+    broken = scans / f"{NAMES[1]}-src.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    with pytest.raises(InputError) as error:
+        prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key)
+    assert str(error.value).startswith(table(key)[NAMES[1]])
+    assert not [part for part in PARTS if part in str(error.value)]
+    (scans / f"{NAMES[2]}-mask.nii.gz").unlink()
+    with pytest.raises(InputError) as error:
+        prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key)
+    assert not [part for part in PARTS if part in str(error.value)]
+
+
+def test_own_splits_and_drawn_classes_name_the_cases_as_the_files_do(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "splits.json").write_text(json.dumps({"schema": 1, "folds": [NAMES[:2], NAMES[2:]]}))
+    (tmp_path / "drawn.json").write_text(json.dumps({NAMES[0]: ["liver", "right kidney", "left kidney", "spleen"]}))
+    store = prepare(
+        scans,
+        tmp_path / "out" / "store",
+        DataConfig(),
+        splits_file=tmp_path / "splits.json",
+        labelled_file=tmp_path / "drawn.json",
+        pseudonymise=tmp_path / "key.csv",
+    )
+    numbers = table(tmp_path / "key.csv")
+    assert store.splits.folds == ((numbers[NAMES[0]], numbers[NAMES[1]]), (numbers[NAMES[2]], numbers[NAMES[3]]))
+    assert store.case(numbers[NAMES[0]]).drawn is not None
+    assert names_in(tmp_path / "out") == []
+
+
+def test_an_archive_is_refused(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(InputError, match="unpack"):
+        prepare(tmp_path / "scans.zip", tmp_path / "store", DataConfig(), pseudonymise=tmp_path / "key.csv")

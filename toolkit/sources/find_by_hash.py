@@ -1,0 +1,46 @@
+"""Files of a source by their content, where a store does not say their names."""
+
+import functools
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.io.annotations import ANNOTATION_SUFFIXES
+from attunet.sources.case_files import regular_files
+from attunet.sources.read_case import content_hash
+
+# Files that name others beside them, and those named: the same content may stand for several cases.
+NOT_ALONE = (".mhd", ".nhdr", ".hdr", ".img", *ANNOTATION_SUFFIXES)
+
+
+@functools.lru_cache(maxsize=2)  # an evaluation reads case after case
+def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
+    """Every file below a folder, and every folder with files in it, by its `content_hash`."""
+    paths: dict[str, tuple[Path, ...]] = {}
+    for path in (*regular_files(root), *(Path(folder) for folder, _, files in os.walk(root) if files)):
+        with suppress(InputError):  # another file, which cannot be read and is not to be named
+            digest = content_hash(path)
+            paths[digest] = (*paths.get(digest, ()), path)
+    return paths
+
+
+def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
+    """The files with these contents, wherever they lie below a folder.
+
+    Args:
+        root: the folder.
+        wanted: name of a file in a store -> its `content_hash`.
+
+    Raises:
+        InputError: there is none, or several where the content does not say which belongs to the case.
+    """
+    known = files_by_hash(root.resolve())
+    found = {name: known.get(digest, ()) for name, digest in wanted.items()}
+    for name, paths in found.items():
+        if not paths:
+            raise InputError(f"{name}: no file below {root} has its SHA-256 {wanted[name][:12]}...; was it changed or moved?")
+    if any(name.endswith(NOT_ALONE) for name in found) and (twice := [name for name, paths in found.items() if len(paths) > 1]):
+        raise InputError(f"{twice[0]}: {len(found[twice[0]])} files below {root} have its content; which one is of the case cannot be seen")
+    return {name: paths[0] for name, paths in found.items()}

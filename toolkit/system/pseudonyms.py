@@ -1,0 +1,162 @@
+"""Numbers in the place of names: the table of both lies in a file of its own, outside of everything that a command writes."""
+
+import csv
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import InputError, RunError
+from attunet.system.atomic_files import write_file
+from attunet.system.lock import writing
+
+COLUMNS = ["name", "number"]
+DIGITS = 4
+SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
+HIDDEN = "(a name)"
+
+
+class Pseudonyms:
+    """The table of names and numbers in a CSV file.
+
+    Args:
+        path: the file; it is made when it is not there, and numbers that it has are used again.
+        outputs: files and folders that a command writes, none of which may hold the table.
+
+    Raises:
+        InputError: the file lies in an output, or is no such table.
+
+    Example:
+        >>> Pseudonyms("key.csv", ["store"]).numbers_of(["Smith", "Miller"])  # doctest: +SKIP
+        {'Smith': '0002', 'Miller': '0001'}
+    """
+
+    def __init__(self, path: str | Path, outputs: Iterable[str | Path]) -> None:
+        self.path = Path(path)
+        for output in map(Path, outputs):
+            if self.path.resolve().is_relative_to(output.resolve()):
+                raise InputError(f"{self.path}: the table of names must lie outside of {output}, which is handed on without it")
+        if self.path.is_dir():
+            raise InputError(f"{self.path}: must be a file, the table of names and numbers; it is a folder")
+        self._numbers = self._read()
+        self._words: dict[str, str] = {}
+        self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
+
+    def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
+        """The number of each name. New names get numbers in a random order, so that a number tells nothing about its name.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        names = list(dict.fromkeys(names))
+        try:
+            with writing(self.path, "pseudonymisation"):
+                self._numbers = self._read()
+                if new := [name for name in names if name not in self._numbers]:
+                    self._add(new)
+                elif self.path.exists():
+                    self.path.chmod(0o600)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        return {name: self._numbers[name] for name in names}
+
+    def remember(self, words: Mapping[str, str]) -> None:
+        """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
+        for word, number in words.items():
+            if self._words.get(word, HIDDEN) not in (HIDDEN, number):
+                self._common.add(word)
+            self._words[word] = HIDDEN if word in self._common else number
+
+    def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
+        """A file or folder below a source: its path and every part of it.
+
+        Args:
+            path: the file.
+            root: the source.
+            number: of its case; by default it belongs to none.
+        """
+        relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+        stems = {path.name[: end.start()] for end in re.finditer(r"\.", path.name)} - {""}
+        self._common.update(relative.parts[:-1])
+        self.remember(dict.fromkeys(relative.parts[:-1], HIDDEN))
+        self.remember(dict.fromkeys([str(path), str(path.resolve()), relative.as_posix(), path.name, *stems], number))
+
+    def hide(self, text: str) -> str:
+        """The text with numbers in the place of the names, files and paths that are known."""
+        lengths = sorted({len(word) for word in self._words}, reverse=True)
+        out, at = [], 0
+        while at < len(text):
+            if at == 0 or not _is_inside(text, at):
+                word = next((text[at : at + n] for n in lengths if self._is_name(text, at, at + n)), None)
+                if word is not None:
+                    out.append(self._words[word])
+                    at += len(word)
+                    continue
+            out.append(text[at])
+            at += 1
+        return "".join(out)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """While the context is open, the log and the errors that leave it have numbers in the place of names."""
+        make = logging.getLogRecordFactory()
+
+        def make_hidden(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            if record.name.partition(".")[0] == "attunet":
+                record.msg, record.args = self.hide(record.getMessage()), ()
+            return record
+
+        logging.setLogRecordFactory(make_hidden)
+        try:
+            yield
+        except (InputError, RunError) as error:
+            raise type(error)(self.hide(str(error))) from None
+        except OSError as error:
+            raise RunError(self.hide(f"{error.filename or 'system'}: {error.strerror or error}")) from None
+        finally:
+            logging.setLogRecordFactory(make)
+
+    def _is_name(self, text: str, start: int, end: int) -> bool:
+        word = text[start:end]
+        if len(word) < end - start or word not in self._words or (end < len(text) and _is_inside(text, end)):
+            return False
+        before, behind = text[start - 1 : start], text[end : end + 1]
+        is_marked = "/" in word or "." in word or before in ("/", "'", '"') or behind == "/"
+        is_figure = word.isdecimal() and (len(word) < 5 or "." in (before, behind))
+        return is_marked or (len(word) >= SHORTEST and word not in self._common and not is_figure)
+
+    def _read(self) -> dict[str, str]:
+        if not self.path.exists():
+            return {}
+        try:
+            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            numbers = dict(rows)
+        except (OSError, ValueError, csv.Error):
+            raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number") from None
+        is_table = header == COLUMNS and all(re.fullmatch(r"\d+", number) for number in numbers.values())
+        if not is_table or len(set(numbers.values())) < len(rows):
+            raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number, each once")
+        return numbers
+
+    def _add(self, names: list[str]) -> None:
+        first = max(map(int, self._numbers.values()), default=0) + 1
+        secrets.SystemRandom().shuffle(names)
+        self._numbers |= {name: f"{number:0{DIGITS}d}" for number, name in enumerate(names, first)}
+
+        def write(partial: Path) -> None:
+            descriptor = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                csv.writer(file).writerows([COLUMNS, *self._numbers.items()])
+
+        write_file(self.path, write)
+
+
+def _is_inside(text: str, at: int) -> bool:
+    """True if the characters on both sides of a place belong to one word."""
+    return all(character.isalnum() or character == "_" for character in text[at - 1 : at + 1])
