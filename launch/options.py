@@ -37,6 +37,7 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
         images: str | None,
         masks: str | None,
         readings: tuple[str, ...],
+        series: str | None,
         **others: object,
     ) -> object:
         from attunet.sources.codings import parse_classes  # not above: help must be quick
@@ -48,7 +49,7 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
             case_pattern=case_pattern,
             images=_names(images),
             masks=_names(masks),
-            choices=parse_choices(readings),
+            choices=parse_choices(readings, series),
         )
         return command(options=options, **others)
 
@@ -66,10 +67,11 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
 
 
 def read_option(command: Callable[..., object]) -> Callable[..., object]:
-    """`--read`: the readings that a user chooses."""
+    """`--read` and `--series`: the readings that a user chooses."""
+    series = click.option("--series", metavar="NUMBER|TEXT", help="Of folders with several DICOM series, the one with this number or text.")
     return click.option(
         "--read", "readings", metavar="RULE=VALUE", multiple=True, help="Another reading than the one that is `decided`; may be repeated."
-    )(command)
+    )(series(command))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ RULES: dict[str, Rule] = {
     "image-roles": Rule("several images of a case", "the usual ones on the mask's grid are channels", option="--images NAME,..."),
     "published-split": Rule("labelled cases in a folder named test", "they are the test set", choices=("test", "mix")),
     "unlabelled-part": Rule("folders named test or validation without any mask", "left out of the store", option="--allow-unlabelled"),
+    "dicom-series": Rule("folders with several DICOM series", "an error that lists them", option="--series NUMBER|TEXT"),
     "dicom-bits": Rule(
         "DICOM with fewer bits stored than allocated",
         "the bits beyond are no values; the sign is extended",
@@ -125,9 +126,11 @@ def choice(rule: str, choices: Choices) -> str:
     return choices.get(rule, RULES[rule].choices[0])
 
 
-def parse_choices(texts: Iterable[str]) -> dict[str, str]:
-    """`RULE=VALUE` texts of `--read` as a dictionary. Raises InputError for an unknown rule or value."""
-    choices: dict[str, str] = {}
+def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, str]:
+    """`RULE=VALUE` texts of `--read`, and the text of `--series`, as a dictionary. Raises InputError for an unknown rule or value."""
+    choices = {} if series is None else {"dicom-series": series.strip()}
+    if series is not None and not series.strip():
+        raise InputError("--series: must be a number or a part of a description, got nothing")
     for text in texts:
         name, _, value = text.partition("=")
         known = {rule: RULES[rule].choices for rule in RULES if RULES[rule].choices}

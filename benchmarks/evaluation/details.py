@@ -128,7 +128,7 @@ def preparing_command(store: Store) -> str:
     for option in ("images", "masks"):
         words += [f"--{option}", ",".join(request[option])] if request[option] else []
     for rule, value in request["choices"].items():
-        words += ["--read", f"{rule}={value}"]
+        words += ["--series", value] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
     default = vars(DataConfig())
     changed = {field: value for field, value in request["data"].items() if _written(value) != _written(default[field])}
     words += [word for field, value in changed.items() for word in ("--set", f"data.{field}={_written(value)}")]

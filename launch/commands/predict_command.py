@@ -41,6 +41,7 @@ def predict(
     user: str | None,
     public_key: Path | None,
     readings: tuple[str, ...],
+    series: str | None,
     codes: Path | None,
 ) -> None:
     """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
@@ -55,8 +56,9 @@ def predict(
         from attunet.export.serve.settings import read_token
         from attunet.launch.commands.predict_remote import predict_remote
 
-        if attention or audit or public_key or pseudonymise:
-            raise click.UsageError("--attention, --audit, --pseudonymise and --require-signature are not for a server's client")
+        if attention or audit or public_key or pseudonymise or readings or series:
+            options = "--attention, --audit, --pseudonymise, --require-signature, --read and --series"
+            raise click.UsageError(f"{options} are not for a server's client")
         with Client(server, token=read_token(token_file) if token_file else None) as client:
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
@@ -72,7 +74,7 @@ def predict(
         provider=provider,
         tf32=tf32,
         device=device,
-        choices=parse_choices(readings),
+        choices=parse_choices(readings, series),
         codes=read_codes(codes) if codes else None,
         max_megapixels=max_megapixels,
         audit=AuditOptions(audit, user) if audit else None,

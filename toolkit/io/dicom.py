@@ -12,6 +12,7 @@ import numpy as np
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom_file import WITHOUT_A_PLACE, check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
+from attunet.io.dicom_series import RULE, choose_series, several_series
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
@@ -31,6 +32,10 @@ class SliceNames:
 
     folder: Path
     names: tuple[str, ...]
+
+
+class _SeveralSeries(InputError):
+    """Slices of a folder are of several series."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,15 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
             damaged, in colour, or is no image of slices.
     """
     files = _files(path, options)
+    try:
+        return _read_files(path, files, options)
+    except InputError as error:
+        if RULE in options.choices or not (listed := several_series(files)):
+            raise
+        raise InputError(f"{path}: {listed}" if isinstance(error, _SeveralSeries) else f"{error}; {path} {listed}") from None
+
+
+def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volume:
     if not files:
         raise InputError(f"{path}: the folder has no DICOM files")
     if len(files) > MAX_SLICES:
@@ -97,7 +111,8 @@ def series_files(folder: Path) -> list[Path]:
 def _files(path: Path, options: ReadOptions) -> list[Path]:
     if path.is_dir():
         files = series_files(path)
-        return [f for f in files if not _without_preamble(f)] if choice("dicom-preamble", options.choices) == "skip" else files
+        files = [f for f in files if not _without_preamble(f)] if choice("dicom-preamble", options.choices) == "skip" else files
+        return choose_series(path, files, options.choices[RULE]) if RULE in options.choices else files
     if not is_dicom(path):
         raise refusal(path, "DICOM", f"bytes 129 to 132 must be DICM; is it damaged? {AGAIN}")
     return [path]
@@ -183,7 +198,7 @@ def _in_order(path: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], np.nd
     first = slices[0]
     for other in slices[1:]:
         if other.series != first.series:
-            raise InputError(f"{path}: the folder must hold one series, {other.name} is of another than {first.name}")
+            raise _SeveralSeries(f"{path}: the folder must hold one series, {other.name} is of another than {first.name}")
         same_grid = other.pixels.shape == first.pixels.shape and np.allclose(other.pixel_mm, first.pixel_mm, rtol=1e-4)
         if not same_grid or np.abs(other.directions - first.directions).max() > DIRECTION_TOLERANCE:
             raise InputError(f"{path}: slices must agree in size, spacing and direction, {other.name} differs from {first.name}")

@@ -25,6 +25,7 @@ MAX_FILE_BYTES = 2**30
 MAX_SIDE = 2**15
 LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
+GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
@@ -138,15 +139,17 @@ def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[
     """
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
-    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and frames >= 1) or samples != 1 or bits not in (8, 16, 32):
+    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    if photometric not in GREY or samples != 1:
+        named = photometric if photometric in (*COLOURED, *GREY) else "another photometric interpretation"
+        raise InputError(
+            f"{path}: is a colour image ({named}, {samples} samples a pixel), which is not read: leave it out, or write pictures as PNG"
+        )
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and frames >= 1) or bits not in (8, 16, 32):
         raise InputError(
             f"{path}: must be grey frames of 8, 16 or 32 bits and at most {MAX_SIDE} pixels a side, "
-            f"got {frames} × {rows} × {columns} with {samples} samples of {bits} bits"
+            f"got {frames} × {rows} × {columns} of {bits} bits"
         )
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        named = photometric if photometric in COLOURED else "another photometric interpretation"
-        raise InputError(f"{path}: must be grey (MONOCHROME1 or MONOCHROME2), got {named}")
     if frames * rows * columns > MAX_VOXELS:
         raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {frames * rows * columns:,}")
     signed = bool(dataset.get("PixelRepresentation", 0))

@@ -91,14 +91,14 @@ def test_one_file_is_one_slice(tmp_path: Path, write_series) -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"SeriesInstanceUID": "1.2.3.4"}, "must hold one series, IMG-0004-00003.dcm is of another than IMG-0004-00001.dcm"),
+        ({"SeriesInstanceUID": "1.2.3.4"}, "holds 2 DICOM series; choose one with --series NUMBER"),
         ({"PixelSpacing": ["1.3", "1.5"]}, "must agree in size, spacing and direction"),
         ({"ImageOrientationPatient": ["0", "1", "0", "1", "0", "0"]}, "must agree in size, spacing and direction"),
         ({"ImagePositionPatient": ["-90", "-70", "-30"]}, "two slices lie in the same place"),
         ({"ImagePositionPatient": ["-90", "-70", "-17"]}, "must be evenly spaced, 5 mm apart"),
         ({"NumberOfFrames": 30000}, "has 30000 frames that do not say where they lie"),
-        ({"SamplesPerPixel": 3}, "with 3 samples of 16 bits"),
-        ({"PhotometricInterpretation": "YBR_FULL"}, "must be grey"),
+        ({"SamplesPerPixel": 3}, "is a colour image .*3 samples a pixel.*, which is not read: leave it out"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, "is a colour image .YBR_FULL, 1 samples a pixel."),
         ({"Rows": 30000, "Columns": 30000}, "is cut short: its pixels need 1,800,000,000 bytes"),
         ({"Rows": 65535, "Columns": 65535}, "at most 32768 pixels a side"),
         ({"ImagePositionPatient": None}, "is no slice of a volume: the element ImagePositionPatient is missing"),

@@ -61,7 +61,7 @@ function inOrder(name: string, unordered: Slice[]): [Slice[], Matrix] {
 
 function checkAlike(name: string, first: Slice, other: Slice): void {
   if (other.series !== first.series) {
-    throw new InputError(`${name}: the folder must hold one series, ${other.name} is of another than ${first.name}`);
+    throw new InputError(`${name}: holds several DICOM series, ${other.name} is of another than ${first.name}: choose the files of one`);
   }
   const near = (a: number, b: number): boolean => Math.abs(a - b) <= 1e-8 + 1e-4 * Math.abs(b);
   const sameGrid =

@@ -173,15 +173,18 @@ function stored(name: string, data: DataSet, little: boolean): Stored {
   const frames = data.intString("x00280008") || 1;
   const samples = whole("x00280002", 1);
   const sizes = rows >= 1 && rows <= MAX_SIDE && columns >= 1 && columns <= MAX_SIDE && frames >= 1;
-  if (!sizes || samples !== 1 || ![8, 16, 32].includes(bits)) {
+  const photometric = data.string("x00280004") ?? "MONOCHROME2";
+  if (!["MONOCHROME1", "MONOCHROME2"].includes(photometric) || samples !== 1) {
     throw new InputError(
-      `${name}: must be grey frames of 8, 16 or 32 bits and at most ${MAX_SIDE} pixels a side, ` +
-        `got ${frames} × ${rows} × ${columns} with ${samples} samples of ${bits} bits`,
+      `${name}: is a colour image (${photometric}, ${samples} samples a pixel), which is not read: ` +
+        "leave it out, or write pictures as PNG",
     );
   }
-  const photometric = data.string("x00280004") ?? "MONOCHROME2";
-  if (!["MONOCHROME1", "MONOCHROME2"].includes(photometric)) {
-    throw new InputError(`${name}: must be grey (MONOCHROME1 or MONOCHROME2), got ${photometric}`);
+  if (!sizes || ![8, 16, 32].includes(bits)) {
+    throw new InputError(
+      `${name}: must be grey frames of 8, 16 or 32 bits and at most ${MAX_SIDE} pixels a side, ` +
+        `got ${frames} × ${rows} × ${columns} of ${bits} bits`,
+    );
   }
   const count = frames * rows * columns;
   if (count > MAX_VOXELS) {

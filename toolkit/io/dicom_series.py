@@ -1,0 +1,124 @@
+"""Several DICOM series in one folder: the list of a refusal, without the patient's data, and the choice of one (`--series`)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attunet.errors import InputError
+from attunet.io.dicom_file import DERIVED, read_header
+
+RULE = "dicom-series"  # in the user's readings; `--series` sets it
+MAX_LISTED = 20
+MAX_DESCRIPTION = 48
+IDENTIFYING = ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "ReferringPhysicianName", "InstitutionName")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series of a folder.
+
+    Args:
+        number: the header's SeriesNumber where that tells the folder's series apart, else its place in their order.
+        description: the header's words without a patient's, empty where there are none.
+        modality: MR, CT, ...
+        size: `rows × columns` of its first file, empty for an object without pixels.
+        files: its files.
+    """
+
+    number: int
+    description: str
+    modality: str
+    size: str
+    files: tuple[Path, ...]
+
+    def line(self) -> str:
+        """The series for a person: `2 't2 axial' (MR, 30 slices of 256 × 256)`."""
+        kind = re.sub(r"[^A-Z]", "", self.modality)[:8] or "unnamed"
+        count = f"{len(self.files)} slice{'s' if len(self.files) > 1 else ''} of {self.size}" if self.size else "no image"
+        return f"{self.number} {self.description!r} ({kind}, {count})" if self.description else f"{self.number} ({kind}, {count})"
+
+
+def list_series(files: Sequence[Path]) -> list[Series]:
+    """The series of DICOM files, by their numbers. A file that cannot be read is left out: reading it gives the reason."""
+    groups: defaultdict[str, list[Path]] = defaultdict(list)
+    headers: dict[str, Any] = {}
+    for file in files:
+        try:
+            header = read_header(file)
+        except InputError:
+            continue
+        uid = str(header.get("SeriesInstanceUID", ""))
+        groups[uid].append(file)
+        headers.setdefault(uid, header)
+    numbers = {uid: _number(header) for uid, header in headers.items()}
+    distinct = [number for number in numbers.values() if number is not None]
+    in_order = sorted(groups, key=lambda uid: (numbers[uid] is None, numbers[uid] or 0, groups[uid][0]))
+    if len(set(distinct)) < len(groups):
+        numbers = {uid: place for place, uid in enumerate(in_order, 1)}
+    return [
+        Series(
+            numbers[uid] or 0, _description(headers[uid]), str(headers[uid].get("Modality", "")), _size(headers[uid]), tuple(groups[uid])
+        )
+        for uid in in_order
+    ]
+
+
+def _number(header: Any) -> int | None:
+    try:
+        return int(header.get("SeriesNumber"))
+    except (TypeError, ValueError):
+        return None
+
+
+def _description(header: Any) -> str:
+    """The series' description, or nothing where it holds a word of the patient's or a number as long as a date."""
+    text = " ".join(str(header.get("SeriesDescription") or "").split())[:MAX_DESCRIPTION]
+    known = " ".join(str(header.get(name) or "") for name in IDENTIFYING).lower()
+    words = [word for word in re.split(r"[^\w]+|_", known) if len(word) > 2]
+    if not text.isprintable() or re.search(r"\d{6}", text) or any(word in text.lower() for word in words):
+        return ""
+    return text
+
+
+def _size(header: Any) -> str:
+    if str(header.get("Modality", "")) in DERIVED or "Rows" not in header:
+        return ""
+    return f"{header.Rows} × {header.Columns}"
+
+
+def several_series(files: Sequence[Path]) -> str | None:
+    """A clause that lists the series and the option that chooses one; None for one series."""
+    series = list_series(files) if len(files) > 1 else []
+    if len(series) < 2:
+        return None
+    shown = ", ".join(one.line() for one in series[:MAX_LISTED]) + (
+        f" and {len(series) - MAX_LISTED} more" if len(series) > MAX_LISTED else ""
+    )
+    return f"holds {len(series)} DICOM series; choose one with --series NUMBER or --series TEXT of its description: {shown}"
+
+
+def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path]:
+    """The files of the one series that the user wants.
+
+    Args:
+        folder: for messages.
+        files: the DICOM files of the folder.
+        wanted: the series' number, or a part of its description.
+
+    Returns:
+        The files; all of them where the folder has one series.
+
+    Raises:
+        InputError: where no series or several fit.
+    """
+    series = list_series(files)
+    if len(series) < 2:
+        return list(files)
+    fitting = [one for one in series if wanted == str(one.number)] or [one for one in series if wanted.lower() in one.description.lower()]
+    if len(fitting) != 1:
+        which = "none of its series is" if not fitting else f"{len(fitting)} of its series are"
+        raise InputError(f"{folder}: --series {wanted!r}: {which} called so; it {several_series(files)}")
+    return list(fitting[0].files)
