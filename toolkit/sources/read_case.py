@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -220,24 +221,25 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
 def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
     """The mask's name for each image's, of two lists of equal length.
 
-    By the number in the names where both lists have the same numbers; else by order, where the order of names is that of the numbers.
-    None where neither holds: `1, 10, 2` beside `003, 004, 005` says nothing.
+    By a number in the names where both lists have the same numbers; else by order, where the order of names is that of the numbers.
+    None where neither holds (`1, 10, 2` beside `003, 004, 005` says nothing), or where two numbers in the names pair them differently.
     """
     image_numbers, mask_numbers = _numbers(images), _numbers(masks)
-    if image_numbers is not None and mask_numbers is not None and set(image_numbers.values()) == set(mask_numbers.values()):
-        by_number = {number: name for name, number in mask_numbers.items()}
-        return {name: by_number[number] for name, number in image_numbers.items()}
-    for numbers in (image_numbers, mask_numbers):
-        if numbers is not None and sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
+    readings: list[dict[str, str]] = []
+    for image_number, mask_number in itertools.product(image_numbers, mask_numbers):
+        by_number = {number: name for name, number in mask_number.items()}
+        if by_number.keys() == set(image_number.values()):
+            readings.append({name: by_number[number] for name, number in image_number.items()})
+    if readings:
+        return readings[0] if all(reading == readings[0] for reading in readings) else None
+    for numbers in (*image_numbers[:1], *mask_numbers[:1]):
+        if sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
             return None
     return dict(zip(sorted(images), sorted(masks), strict=True))
 
 
-def _numbers(names: Sequence[str]) -> dict[str, int] | None:
-    """The number that tells the names apart, the last such one; None where no number does."""
+def _numbers(names: Sequence[str]) -> list[dict[str, int]]:
+    """The numbers that tell the names apart, the last one first."""
     rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
-    for column in reversed(range(min(map(len, rows), default=0))):
-        numbers = [row[column] for row in rows]
-        if len(set(numbers)) == len(numbers):
-            return dict(zip(names, numbers, strict=True))
-    return None
+    columns = ([row[column] for row in rows] for column in reversed(range(min(map(len, rows), default=0))))
+    return [dict(zip(names, numbers, strict=True)) for numbers in columns if len(set(numbers)) == len(numbers)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
+from attunet.sources.layouts.numbers import match_by_numbers, row_keys
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
@@ -70,22 +71,25 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     """Masks by image, by the first rule under which every mask has one image.
 
     The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a mask's name that
-    begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for their number.
+    begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for these (`match_by_numbers`).
 
     Args:
         images, masks: stems, below their folders.
 
     Returns:
         For each image that has a mask, its masks in the order of their names; None where no rule pairs every mask.
+
+    Raises:
+        InputError: where the numbers in the names can be read in two ways.
     """
-    for image_name, mask_name in (*RULES, (_last(_same), _folder), _beginning(images), *_by_number(images, masks)):
+    for image_name, mask_name in (*RULES, (_last(_same), _folder), _beginning(images)):
         named: dict[str, str] = {image_name(stem): stem for stem in images}
         if len(named) == len(images) and all(mask_name(stem) in named for stem in masks):
             matched: defaultdict[str, list[str]] = defaultdict(list)
             for stem in sorted(masks):
                 matched[named[mask_name(stem)]].append(stem)
             return dict(matched)
-    return None
+    return match_by_numbers(images, masks)
 
 
 def _folder(stem: str) -> str:
@@ -105,24 +109,11 @@ def _beginning(images: Collection[str]) -> tuple[Name, Name]:
     return _last(_same), image_of
 
 
-def _by_number(images: Collection[str], masks: Collection[str]) -> list[tuple[Name, Name]]:
-    """The rule for names that are alike but for one number: img0001 with label0001, 7 with mask_007."""
-    last = _last(_same)
-    if any(len({re.sub(r"\d+", "#", last(stem)) for stem in stems}) != 1 for stems in (images, masks)):
-        return []
-    if any(len(re.findall(r"\d+", last(stem))) != 1 for stem in (*images, *masks)):
-        return []
-
-    def number(stem: str) -> str:
-        return str(int(re.findall(r"\d+", last(stem))[0]))
-
-    return [(number, number)]
-
-
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
-    rules = (*RULES, *_by_number(images, masks))
-    alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in rules]
+    alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in RULES]
+    if (rows := row_keys(images, masks)) is not None:
+        alone.append([mask for mask in sorted(masks) if rows[1][mask] not in rows[0].values()])
     fewest = min(alone, key=len)
     return fewest[0] if fewest and len(fewest) < len(masks) else None
 
