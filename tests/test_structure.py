@@ -13,7 +13,8 @@ FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attu
 # From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a folder's folders
 # belong to its room, but for those of export and benchmarks.
 ORDER = (
-    *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "config", "presets", "io", "sources", "splits"),
+    *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
+    *("config", "presets", "io", "sources", "splits"),
     *("phantom", "metrics", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
     *("runs", "training"),
     *("export/artefact", "export/runtime", "export", "export/build", "export/web", "export/serve"),
@@ -28,7 +29,8 @@ FORBIDDEN = {  # arrows that the order would allow
     "benchmarks/evaluation": {"training", "preparation"},
 }
 TORCH_FREE_ROOMS = (
-    *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "config", "presets", "io", "sources", "splits"),
+    *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
+    *("config", "presets", "io", "sources", "splits"),
     *("phantom", "metrics", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
 )
 EXTRAS = (

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet.confidence.calibration import CalibrationCounts, CalibrationObserver
+from attunet.confidence.estimator import LearnedCase
+from attunet.confidence.features import CaseFeatures, FeatureObserver, training_distance
 from attunet.errors import InputError
-from attunet.metrics.overlap import CaseMetrics, case_metrics, confusion
+from attunet.metrics.overlap import CaseMetrics, case_metrics, confusion, dice_from_confusion
 from attunet.store import Store
 from attunet.volumes.model import Model
 from attunet.volumes.postprocess import postprocess
+from attunet.volumes.predict import Observer
+from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 from attunet.volumes.volume import Volume
 
@@ -42,12 +47,33 @@ class LabelledCase:
 
 
 @dataclass(frozen=True, eq=False)
+class Observation:
+    """From which the estimate of Dice is learned. calibration: None where not every class was drawn."""
+
+    features: CaseFeatures
+    calibration: CalibrationCounts | None
+
+
+@dataclass(frozen=True, eq=False)
 class CaseEvaluation:
-    """A model's prediction for one labelled case. raw: class indices uint8 `(X, Y, Z)` before post-processing."""
+    """A model's prediction for one labelled case.
+
+    Args:
+        raw: class indices uint8 `(X, Y, Z)` before post-processing.
+        observation: None where none was made.
+    """
 
     case: LabelledCase
     raw: np.ndarray
     postprocessing: Postprocessing
+    observation: Observation | None = None
+
+    def learned(self, patient: str, postprocessing: Postprocessing) -> LearnedCase:
+        """The observation with the Dice after a post-processing."""
+        assert self.observation is not None
+        dice = dice_from_confusion(self.case.confusion(self.finished(postprocessing)))[1:]
+        defined = tuple(None if np.isnan(value) else float(value) for value in dice)
+        return LearnedCase(patient, self.observation.features, defined, self.observation.calibration)
 
     def finished(self, postprocessing: Postprocessing | None = None) -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` after the model's post-processing, or after another one."""
@@ -79,3 +105,17 @@ def evaluate_case(model: Model, case: LabelledCase, *, batch_size: int = 8) -> C
     """Segments a labelled case with a model."""
     raw = model.predict_prepared(model.prepare(case.volume), batch_size=batch_size, postprocessing=UNTOUCHED)
     return CaseEvaluation(case, raw, model.postprocessing)
+
+
+def observe_case(model: Model, case: LabelledCase) -> CaseEvaluation:
+    """As `evaluate_case`, with the observation, for a model that gives logits."""
+    prepared = model.prepare(case.volume)
+    assert isinstance(prepared, VolumeSlices)
+    grid, num_classes = prepared.grid, case.num_classes
+    features = FeatureObserver(grid, num_classes)
+    calibration = CalibrationObserver(grid, num_classes, resample_labels(case.truth, grid, num_classes)) if case.drawn.all() else None
+    observers: list[Observer] = [features] if calibration is None else [features, calibration]
+    raw = model.predict_prepared(prepared, postprocessing=UNTOUCHED, observers=observers)
+    distance = training_distance(case.volume, model.ranges, model.spec.orientation)
+    observation = Observation(features.features(distance), calibration.counts if calibration is not None else None)
+    return CaseEvaluation(case, raw, model.postprocessing, observation)

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
+from attunet.confidence.estimator import LearnedCase
 from attunet.config import Config
 from attunet.errors import InputError
-from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import run_model
 from attunet.runs.run_state import FREE_TO_CHANGE
@@ -77,8 +79,12 @@ def score_run(
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
     scores = _saved_scores(path / FILE, facts)
-    if missing := [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]:
-        scores = scores | _score(run_model(run, device), run, store, missing, source)
+    missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
+    origin = Origin.of(run, store.preprocessing.postprocessing)
+    if missing or not is_learned(path, origin):
+        new, learned = _score(run_model(run, device), run, store, missing, source)
+        scores = scores | new
+        write_learned_cases(path, origin, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
     return HeldOut(path, run.step, {postprocessing.words: scores[postprocessing.words] for postprocessing in postprocessings})
 
@@ -112,11 +118,14 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
 
 def _score(
     model: Model, run: TrainedRun, store: Store, postprocessings: Sequence[Postprocessing], source: Path | None
-) -> dict[str, Scores]:
+) -> tuple[dict[str, Scores], dict[str, LearnedCase]]:
+    """Scores by post-processing, and by case what the estimator of Dice learns from."""
+    learned = {}
     scores: dict[str, Scores] = {how.words: {} for how in postprocessings}
     for name in run.held_out:
         case = read_labelled_case(store, name, source)
-        evaluation = evaluate_case(model, case)
+        evaluation = observe_case(model, case)
+        learned[name] = evaluation.learned(store.case(name).patient, store.preprocessing.postprocessing)
         for how in postprocessings:
             indices = evaluation.finished(how)
             if how == store.preprocessing.postprocessing:
@@ -125,9 +134,9 @@ def _score(
             scores[how.words][name] = {
                 m: dict(zip(store.classes.foreground, map(float, getattr(metrics, m)), strict=True)) for m in METRICS
             }
-        dice = mean(scores[postprocessings[0].words][name]["dice"].values())
+        dice = mean(value for value in learned[name].dice if value is not None)
         logger.info(f"{run.path}: {name}: {'no class' if math.isnan(dice) else f'Dice {dice:.4f}'}")
-    return scores
+    return scores, learned
 
 
 def _saved_scores(file: Path, facts: JsonObject) -> dict[str, Scores]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
 from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
 from attunet.export.artefact.self_test_data import SelfTest
@@ -24,6 +25,7 @@ from attunet.volumes.training_ranges import TrainingRanges
 KEY = "attunet"
 SCHEMA = 2
 PRECISIONS = ("fp32", "fp16", "int8")
+DISAGREEMENT = "disagreement"  # output of an ensemble: where its members differ
 NO_HASH = "0" * 64  # in place of the hash while the hash is computed
 MAX_METADATA_BYTES = 64 * 2**20
 
@@ -34,8 +36,8 @@ class Artefact:
 
     Args:
         ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
-        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities` and one attention map per gate,
-            `attention_0` for the deepest.
+        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities`, one attention map per gate,
+            `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
         height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
         training_cases: case name -> SHA-256 of its image, for every case in the training set.
         whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
@@ -47,6 +49,7 @@ class Artefact:
         dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
             "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is in neither label map.
         tools: package name -> version at export.
+        confidence: estimator of Dice and temperature of the probabilities, learned from a cross-validation; None without one.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Artefact:
     tools: dict[str, str] = field(default_factory=dict)
     self_test: SelfTest | None = None
     whole: bool = False
+    confidence: Estimator | None = None
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -109,6 +113,7 @@ class Artefact:
             "config": self.config,
             "dice_at_export": self.dice_at_export,
             "tools": self.tools,
+            "confidence": self.confidence and self.confidence.to_json(),
             "golden": self.self_test.to_json() if self.self_test else {},
         }
 
@@ -132,11 +137,13 @@ class Artefact:
         side, training, rule = at.inner("input"), at.inner("training"), Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
         whole = side.choice("name", ("slices", "volume")) == "volume"
         golden = at.inner("golden")
+        classes = Classes.from_json(at.rows("classes"))
+        has_confidence = at.data.get("confidence") is not None
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
             preprocessing=_preprocessing(at),
-            classes=Classes.from_json(at.rows("classes")),
+            classes=classes,
             num_parameters=at.whole("num_parameters"),
             ranges=None if at.data.get("ranges") is None else TrainingRanges.from_json(at.inner("ranges")),
             outputs=_outputs(at, "labels" if whole else "logits"),
@@ -155,6 +162,7 @@ class Artefact:
             tools=at.texts("tools"),
             self_test=SelfTest.from_json(golden) if golden.data else None,
             whole=whole,
+            confidence=Estimator.from_json(at.inner("confidence"), len(classes) - 1) if has_confidence else None,
         )
 
 
@@ -245,6 +253,7 @@ def _output_json(name: str, about: Artefact) -> JsonObject:
         "labels": ("uint8", ["batch", "height", "width"]),
         "logits": ("float32", ["batch", num_classes, "height", "width"]),
         "probabilities": ("float32", ["batch", num_classes, "height", "width"]),
+        DISAGREEMENT: ("float32", ["batch", 1, "height", "width"]),
     }
     dtype, axes = shape.get(name, ("float32", ["batch", 1, f"height of {name}", f"width of {name}"]))
     return {"name": name, "dtype": dtype, "shape": axes}

@@ -22,6 +22,7 @@ def card(path: Path | str) -> str:
         ("trained on", _training(about)),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
+        ("confidence", about.confidence.describe() if about.confidence else "not learned; export with --confidence CROSSVALIDATION"),
         ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
     ]
     width = max(len(name) for name, _ in rows)

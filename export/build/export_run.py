@@ -11,10 +11,13 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from attunet.confidence.estimator import Estimator
+from attunet.confidence.fit import NAMES
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import PRECISIONS, Artefact, write_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT, PRECISIONS, Artefact, write_artefact
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.judge import judge
+from attunet.export.build.learn_confidence import learn_confidence
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
@@ -51,6 +54,7 @@ def export_run(
     triton: str | None = None,
     provider: str | None = None,
     parity_cases: int | Literal["all"] | None = None,
+    confidence: str | Path | None = None,
 ) -> Artefact:
     """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
@@ -67,6 +71,8 @@ def export_run(
         triton: name of the model in a repository of NVIDIA's Triton server; `out` is then the repository's folder.
         provider: judges parity, `cpu` or `cuda`; by default cuda for fp16 where it runs, else cpu.
         parity_cases: number of cases to judge, or "all"; by default as many as take two minutes.
+        confidence: a cross-validation of the same network, from whose held-out cases the artefact's estimator of Dice and the temperature
+            of its probabilities are learned.
 
     Returns:
         The metadata of the artefact.
@@ -83,12 +89,16 @@ def export_run(
     if triton is not None:
         check_triton_call(out, triton)
     _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None)
+    if whole and confidence is not None:
+        raise InputError("--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole")
     run = load_runs(run_path)
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
     about = _metadata(run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole)
+    if confidence is not None:
+        about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, finish, source=source))
     logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
@@ -170,9 +180,18 @@ def _metadata(
     )
 
 
+def _with_confidence(about: Artefact, estimator: Estimator) -> Artefact:
+    """The metadata with the estimator; an ensemble's graph gives the disagreement of its members if the estimator weighs it."""
+    weighs = estimator.fit is not None and estimator.fit.weights[NAMES.index(DISAGREEMENT)] > 0
+    outputs = (*about.outputs, DISAGREEMENT) if weighs else about.outputs
+    return replace(about, confidence=estimator, outputs=outputs)
+
+
 def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
     size = (about.height, about.width) if about.height and about.width else None
-    model = export_graph(run.network, run.spec.in_channels, ("logits",) if about.whole else about.outputs, size)
+    temperature = about.confidence.temperature if about.confidence else 1.0
+    outputs = ("logits",) if about.whole else about.outputs
+    model = export_graph(run.network, run.spec.in_channels, outputs, size, temperature=temperature)
     if about.precision == "fp16":
         model = to_half(model)
     elif about.precision == "int8":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attunet.errors import RunError
+from attunet.export.artefact.artefact import DISAGREEMENT
 from attunet.export.runtime.cpu import INPUT
 from attunet.models import SegmentationNetwork
 from attunet.volumes.spec import MULTIPLE
@@ -24,22 +25,31 @@ TRACE_SIDE = 4 * MULTIPLE
 class _WithOutputs(nn.Module):
     """Slices float32 (N, C, H, W) -> the named outputs, in their order."""
 
-    def __init__(self, network: SegmentationNetwork, outputs: Sequence[str]) -> None:
+    def __init__(self, network: SegmentationNetwork, outputs: Sequence[str], temperature: float) -> None:
         super().__init__()
-        self.network, self.outputs = network, tuple(outputs)
+        self.network, self.outputs, self.temperature = network, tuple(outputs), temperature
 
     def forward(self, slices: Tensor) -> tuple[Tensor, ...]:
-        logits, maps = self.network.with_attention(slices)
-        results = {f"attention_{i}": alpha for i, alpha in enumerate(maps)} | {"logits": logits}
+        results = {}
+        if DISAGREEMENT in self.outputs:
+            logits, results[DISAGREEMENT], maps = self.network.with_disagreement(slices)  # type: ignore[operator]
+        else:
+            logits, maps = self.network.with_attention(slices)
+        results |= {f"attention_{i}": alpha for i, alpha in enumerate(maps)} | {"logits": logits}
         if "labels" in self.outputs:
             results["labels"] = logits.argmax(dim=1).to(torch.uint8)
         if "probabilities" in self.outputs:
-            results["probabilities"] = logits.softmax(dim=1)
+            results["probabilities"] = (logits / self.temperature if self.temperature != 1 else logits).softmax(dim=1)
         return tuple(results[name] for name in self.outputs)
 
 
 def export_graph(
-    network: SegmentationNetwork, in_channels: int, outputs: Sequence[str], size: tuple[int, int] | None = None
+    network: SegmentationNetwork,
+    in_channels: int,
+    outputs: Sequence[str],
+    size: tuple[int, int] | None = None,
+    *,
+    temperature: float = 1.0,
 ) -> onnx.ModelProto:
     """Traces a network.
 
@@ -47,12 +57,16 @@ def export_graph(
         network: in eval mode, float32, on the CPU.
         outputs: names of the graph's outputs, in their order.
         size: height and width of the slices in pixels; None for any multiples of 16.
+        temperature: that logits are divided by for the output `probabilities`.
 
     Returns:
         An ONNX model with any batch size.
 
     Raises:
         RunError: if a batch normalisation could not be folded into a convolution.
+
+    Example:
+        >>> export_graph(run.network, 1, ("labels", "logits", "probabilities"), temperature=1.3)  # doctest: +SKIP
     """
     height, width = size or (TRACE_SIDE, TRACE_SIDE + MULTIPLE)
     dims: dict[int, torch.export.Dim] = {0: torch.export.Dim("batch")}
@@ -61,7 +75,7 @@ def export_graph(
     example = torch.zeros(2, in_channels, height, width)  # torch specialises a batch of 1 to a constant
     with without_notes("torch.onnx"):
         program = torch.onnx.export(
-            _WithOutputs(network, outputs).eval(),
+            _WithOutputs(network, outputs, temperature).eval(),
             (example,),
             dynamo=True,
             external_data=False,

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
+from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
 from attunet.io.organ_codes import Code
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
@@ -23,6 +25,9 @@ from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
+Finished = Callable[["Job", Sequence[Finding], CaseConfidence | None, bool], None]
+
+NO_CONFIDENCE = ConfidenceOptions(estimates=False)
 AHEAD = 2  # volumes read ahead of the network, and label maps waiting to be written; limits the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
 
@@ -62,14 +67,16 @@ def predict_cohort(
     shard: tuple[int, int] = (0, 1),
     also: Callable[[Volume, Path], None] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
-    finished: Callable[[Job, Sequence[Finding], bool], None] | None = None,
+    finished: Finished | None = None,
+    confidence: ConfidenceOptions | None = None,
 ) -> Outcome:
     """Segments the jobs of one process whose label maps do not exist yet. A failed job is listed and does not stop the others.
 
     Args:
         shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same order.
         also: called for each job with its volume and label map's path before the label map is written.
-        finished: called for each job with its findings, and whether its label map was written, when it is over.
+        finished: called for each job with its findings, its estimates, and whether its label map was written, when it is over.
+        confidence: estimates and maps to write beside each label map, before it.
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
@@ -80,24 +87,25 @@ def predict_cohort(
     outcome = Outcome(skipped=len(own) - len(waiting))
     total, start = len(waiting), time.monotonic()
     reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
-    writes: deque[tuple[Job, Sequence[Finding], Future[None]]] = deque()
+    writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
 
     def fail(job: Job, error: Exception) -> None:
         _fail(outcome, job, error)
         if finished is not None:
-            finished(job, (), False)
+            finished(job, (), None, False)
 
     def finish_write() -> None:
         job, findings, future = writes.popleft()
         try:
-            future.result()
+            estimates = future.result()
         except CASE_ERRORS as error:
             fail(job, error)
         else:
             if finished is not None:
-                finished(job, findings, True)
+                finished(job, findings, estimates, True)
             outcome.done += 1
-            logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}")
+            marked = "; review" if estimates is not None and estimates.review else ""
+            logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}{marked}")
 
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
@@ -108,7 +116,8 @@ def predict_cohort(
                 volume, prepared, findings = future.result()
                 for finding in findings:
                     finding.log(logger, job.file)
-                indices = model.predict_prepared(prepared)
+                observed = ObservedCase(model, volume, prepared, confidence or NO_CONFIDENCE)
+                indices = model.predict_prepared(prepared, observers=observed.observers)
                 if also is not None:
                     job.write.parent.mkdir(parents=True, exist_ok=True)
                     also(volume, job.write)
@@ -117,7 +126,7 @@ def predict_cohort(
                 continue
             if len(writes) >= AHEAD:
                 finish_write()
-            writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume)))
+            writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings)))
         while writes:
             finish_write()
     outcome.minutes = (time.monotonic() - start) / 60
@@ -132,9 +141,14 @@ def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) 
     return volume, prepared, [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)]
 
 
-def _write(job: Job, indices: np.ndarray, classes: Classes, volume: Volume) -> None:
+def _write(
+    job: Job, indices: np.ndarray, classes: Classes, volume: Volume, observed: ObservedCase, findings: Sequence[Finding]
+) -> CaseConfidence | None:
+    """Writes the label map after all else: a case with one is finished."""
     job.write.parent.mkdir(parents=True, exist_ok=True)
+    estimates = observed.write(job.write, findings)
     write_labels(job.write, indices, classes, volume, codes=job.codes)
+    return estimates
 
 
 def _fail(outcome: Outcome, job: Job, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.confidence.estimator import Estimator
 from attunet.errors import Finding, InputError
-from attunet.export.artefact.artefact import load_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT, load_artefact
 from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
@@ -19,7 +20,7 @@ from attunet.io.readers import read_volume
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orient_volume
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels, predict_prepared
+from attunet.volumes.predict import MAX_MEGAPIXELS, Observer, check_megapixels, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges, check_input
@@ -129,9 +130,20 @@ class Segmenter:
         names = self.metadata.attention_outputs
         return tuple(values[:, 0] for values in self.run(names, slices)) if names else ()
 
+    @property
+    def estimator(self) -> Estimator | None:
+        """Estimator of Dice that was learned for the artefact at export; None without one."""
+        return self.metadata.confidence
+
     def logits(self, slices: np.ndarray) -> np.ndarray:
         """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
         return self.run(("logits",), slices)[0]
+
+    def observed(self, slices: np.ndarray) -> np.ndarray:
+        """The logits, for an ensemble followed by the disagreement of its members if the graph gives it: `(N, K or K + 1, H, W)`."""
+        if DISAGREEMENT not in self.metadata.outputs:
+            return self.logits(slices)
+        return np.concatenate(self.run(("logits", DISAGREEMENT), slices), axis=1)
 
     def labels(self, slices: np.ndarray) -> np.ndarray:
         """Class indices uint8 `(N, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
@@ -207,18 +219,29 @@ class Segmenter:
         return findings
 
     def predict_prepared(
-        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+        self,
+        prepared: PreparedVolume,
+        *,
+        batch_size: int = 8,
+        postprocessing: Postprocessing | None = None,
+        observers: Sequence[Observer] = (),
     ) -> np.ndarray:
         """The second half of `predict_volume`, for the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
 
         Args:
             postprocessing: replaces the artefact's own.
+            observers: get the output of every batch, as `observed` gives it; a whole artefact has none for them.
 
         Returns:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+        Example:
+            >>> segmenter.predict_prepared(segmenter.prepare(volume), batch_size=4)  # doctest: +SKIP
         """
         finish = self.postprocessing if postprocessing is None else postprocessing
         if isinstance(prepared, OrientedVolume):
+            if observers:
+                raise InputError(f"{self.path}: is a whole artefact, which gives labels alone: it shows no probabilities")
             labels = self.segment_oriented(prepared.data, prepared.spacing)
             indices = class_indices(labels, self.classes, prepared.grid)
             return postprocess(indices, len(self.classes), prepared.grid.native_spacing, finish)
@@ -228,7 +251,15 @@ class Segmenter:
                 f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
                 f"{window[0]} × {window[1]} after resampling"
             )
-        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
+        return predict_prepared(
+            self.observed if observers else self.logits,
+            prepared,
+            self.spec,
+            batch_size=batch_size,
+            postprocessing=finish,
+            observers=observers,
+            num_classes=len(self.classes),
+        )
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
         """Segments an array.

@@ -102,6 +102,7 @@ def crossvalidate(
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
 @click.option("--provider", type=click.Choice(["cpu", "cuda"]), help="Judges the artefact.  [default: cuda for fp16 where it runs]")
 @click.option("--parity-cases", metavar="N|all", help="Cases to judge it on.  [default: as many as take two minutes]")
+@click.option("--confidence", type=PATH, metavar="DIR", help="A cross-validation of this network: predictions get estimates of their Dice.")
 @click.option("--web", type=PATH, metavar="FOLDER", help="Write the page that runs OUT in a browser too; see attunet web.")
 @debug_option
 def export(
@@ -118,6 +119,7 @@ def export(
     source: Path | None,
     provider: str | None,
     parity_cases: str | None,
+    confidence: Path | None,
     web: Path | None,
 ) -> None:
     """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint.
@@ -144,6 +146,7 @@ def export(
             source=source,
             provider=provider,
             parity_cases=parse_parity_cases(parity_cases),
+            confidence=confidence,
         )
     if web is not None:
         write_page(out, web)

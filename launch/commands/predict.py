@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Choices
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, hash_of_files
-from attunet.export.runtime.cohort import Job, predict_cohort, read_prepared
+from attunet.export.runtime.cohort import Finished, Job, predict_cohort, read_prepared
+from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase, check_confidence, confidence_file, write_tables
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
@@ -34,8 +36,9 @@ from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
+TAKE_ESTIMATES = ConfidenceOptions()  # where the model can give them
+
 Also = Callable[[Volume, Path], None]  # writes other maps of a volume beside its label map
-Finished = Callable[[Job, Sequence[Finding], bool], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def predict(
     public_key: Path | None = None,
     tf32: bool = False,
     pseudonymise: Path | None = None,
+    confidence: ConfidenceOptions = TAKE_ESTIMATES,
+    confidence_required: bool = False,
 ) -> None:
     """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
 
@@ -79,6 +84,8 @@ def predict(
         max_megapixels: bound on the pixels of a volume on the network's grid.
         audit: where every case is recorded; for artefacts alone.
         public_key: refuses a model that is not signed with it.
+        confidence: estimates of Dice and the map of uncertainty, written beside the label maps.
+        confidence_required: refuses a model without an estimator of Dice.
 
     Raises:
         InputError: for a model or an input that cannot be read, and for an impossible output.
@@ -91,6 +98,7 @@ def predict(
     finished = _auditor(predictor, model, audit) if audit else None
     if attention and not predictor.num_gates:
         raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+    check_confidence(predictor, model, confidence, required=confidence_required)
     also = partial(_write_attention, predictor) if attention else None
     if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
         raise InputError(f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise")
@@ -102,10 +110,10 @@ def predict(
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
         if is_one:
-            _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels, finished)
+            _predict_one(predictor, Job(inputs[0], output, codes), also, max_megapixels, finished, confidence)
             return
         jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
-        _predict_folder(predictor, source, output, jobs, also, max_megapixels, finished)
+        _predict_folder(predictor, source, output, jobs, also, max_megapixels, finished, confidence)
 
 
 def _predict_folder(
@@ -116,10 +124,20 @@ def _predict_folder(
     also: Also | None,
     max_megapixels: int,
     finished: Finished | None,
+    confidence: ConfidenceOptions,
 ) -> None:
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
-        outcome = predict_cohort(model, jobs, shard=(number, count), also=also, max_megapixels=max_megapixels, finished=finished)
+        outcome = predict_cohort(
+            model,
+            jobs,
+            shard=(number, count),
+            also=also,
+            max_megapixels=max_megapixels,
+            finished=finished,
+            confidence=confidence,
+        )
+        _write_confidence_tables(model, output, jobs, confidence)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
@@ -132,29 +150,45 @@ def _auditor(predictor: Model, model: Path, options: AuditOptions) -> Finished:
         raise InputError(f"{model}: --audit needs an artefact; a run is no finished model")
     audit = Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user)
 
-    def finished(job: Job, findings: Sequence[Finding], is_written: bool) -> None:
+    def finished(job: Job, findings: Sequence[Finding], _: CaseConfidence | None, is_written: bool) -> None:
         audit.record(hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings)
 
     return finished
 
 
-def _predict_one(model: Model, job: Job, also: Also | None, max_megapixels: int, finished: Finished | None) -> None:
+def _write_confidence_tables(model: Model, folder: Path, jobs: Sequence[Job], options: ConfidenceOptions) -> None:
+    """The folder's tables; each process writes them from what all processes have finished by then."""
+    if not (options.estimates and isinstance(model, Segmenter) and model.estimator) or model.metadata.whole or not folder.is_dir():
+        return
+    marked = write_tables(folder, [job.write for job in jobs], model.estimator, model.sha256, model.classes.foreground)
+    if model.estimator.cannot:
+        logger.info(f"{folder / 'confidence.json'}: cannot tell: {model.estimator.cannot}")
+    logger.info(f"{folder / 'confidence.csv'}: {marked} cases to be looked at")
+
+
+def _predict_one(
+    model: Model, job: Job, also: Also | None, max_megapixels: int, finished: Finished | None, confidence: ConfidenceOptions
+) -> None:
     try:
         volume, prepared, findings = read_prepared(job, model, max_megapixels)
     except InputError as error:
         if finished is not None:
-            finished(job, (), False)
+            finished(job, (), None, False)
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
         finding.log(logger, job.file)
-    indices = model.predict_prepared(prepared)
+    observed = ObservedCase(model, volume, prepared, confidence)
+    indices = model.predict_prepared(prepared, observers=observed.observers)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:
         also(volume, job.write)
+    estimates = observed.write(job.write, findings)
     write_labels(job.write, indices, model.classes, volume, codes=job.codes)
     if finished is not None:
-        finished(job, findings, True)
+        finished(job, findings, estimates, True)
     logger.info(f"{job.write}: {_in_words(indices, model.classes, volume)}")
+    if estimates is not None:
+        logger.info(f"{confidence_file(job.write)}: {estimates.describe()}")
 
 
 def load_local_model(

@@ -11,6 +11,15 @@ from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_
 @click.command(short_help="Segment volumes.")
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
 @click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
+@click.option(
+    "--confidence/--no-confidence",
+    default=None,
+    help="Write estimates of Dice, confidence.json and .csv.  [default: where MODEL was exported with --confidence]",
+)
+@click.option("--uncertainty", is_flag=True, help="Write the map of uncertainty too: the entropy, from 0 to 1.")
+@click.option(
+    "--review-below", type=click.FloatRange(0, 1), metavar="DICE", help="Mark estimates below it, not below the learned threshold."
+)
 @click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
 @click.option("--tf32", is_flag=True, help="The provider cuda may round float32 to TF32: two to three times as fast in fp32.")
@@ -29,6 +38,9 @@ from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_
 def predict(
     paths: tuple[Path, ...],
     attention: bool,
+    confidence: bool | None,
+    uncertainty: bool,
+    review_below: float | None,
     dicom_seg: bool,
     provider: str,
     tf32: bool,
@@ -56,13 +68,15 @@ def predict(
         from attunet.export.serve.settings import read_token
         from attunet.launch.commands.predict_remote import predict_remote
 
-        if attention or audit or public_key or pseudonymise or readings or series:
-            options = "--attention, --audit, --pseudonymise, --require-signature, --read and --series"
+        only_here = attention or uncertainty or review_below is not None or audit or pseudonymise or public_key or readings or series
+        if only_here:
+            options = "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and --series"
             raise click.UsageError(f"{options} are not for a server's client")
         with Client(server, token=read_token(token_file) if token_file else None) as client:
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
     from attunet.decisions import parse_choices
+    from attunet.export.runtime.confidence import ConfidenceOptions
     from attunet.io.organ_codes import read_codes
     from attunet.launch.commands.predict import AuditOptions
     from attunet.launch.commands.predict import predict as run
@@ -80,4 +94,6 @@ def predict(
         audit=AuditOptions(audit, user) if audit else None,
         public_key=public_key,
         pseudonymise=pseudonymise,
+        confidence=ConfidenceOptions(confidence is not False, uncertainty, review_below),
+        confidence_required=bool(confidence) or review_below is not None,
     )

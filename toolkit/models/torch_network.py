@@ -71,6 +71,12 @@ class TorchNetwork:
             logits, maps = self.network.with_attention(self._tensor(slices))
         return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
 
+    def with_disagreement(self, slices: np.ndarray) -> np.ndarray:
+        """Compute an ensemble's logits followed by the disagreement of its members, `(N, K + 1, H, W)`."""
+        with torch.inference_mode():
+            logits, disagreement, _ = self.network.with_disagreement(self._tensor(slices))
+            return np.asarray(torch.cat([logits, disagreement], dim=1).float().cpu())
+
     @property
     def options(self) -> dict[str, Any]:
         """Device, precision and threads that were used."""

@@ -1,6 +1,7 @@
 """Ensembles: several runs as one model, the mean of their probabilities. A folder with runs below it can be used like a run."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,11 +28,27 @@ class EnsembleNetwork(SegmentationNetwork):
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute the logits and, as attention maps, the mean over the members."""
+        mean, _, maps = self._outputs(x)
+        return mean, maps
+
+    def with_disagreement(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Compute the logits, the members' disagreement `(N, 1, H, W)` from 0 to 1, and the attention maps.
+
+        The disagreement is the entropy of the mean probabilities minus the members' mean entropy, 1 where each member is sure of another
+        class (Lakshminarayanan et al. 2017; the mutual information of class and member).
+        """
+        mean, logits, maps = self._outputs(x)
+        entropies = -(logits.exp() * logits).sum(dim=2).mean(dim=0)
+        difference = -(mean.exp() * mean).sum(dim=1) - entropies
+        return mean, (difference / math.log(mean.shape[1])).clamp(0, 1).unsqueeze(1), maps
+
+    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Logits of the mean, logarithms of each member's probabilities `(M, N, K, H, W)`, and attention maps."""
         outputs = [member.with_attention(x) for member in self.members]  # type: ignore[operator]
         logits = torch.stack([logits.log_softmax(dim=1) for logits, _ in outputs])
         greatest = logits.amax(dim=0)
         mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # without underflow
-        return mean, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
+        return mean, logits, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
 
 
 def load_runs(path: Path) -> TrainedRun:
@@ -48,7 +65,11 @@ def load_runs(path: Path) -> TrainedRun:
     folders = list(runs_below(path))
     if not folders:
         raise InputError(f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it")
-    members = [load_run(folder) for folder in folders]
+    return ensemble_of(path, [load_run(folder) for folder in folders])
+
+
+def ensemble_of(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
+    """Several loaded runs as one; path: its name in messages. Raises InputError as `load_runs` does."""
     first = members[0]
     for member in members:
         if not member.finished:

@@ -17,3 +17,9 @@ def table_cell(text: str) -> str:
     plain = re.sub(r"([\\|`\[\]])", r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     is_formula = plain[:1] in ("=", "+", "-", "@") and not re.match(r"[+-]?[\d.]", plain)
     return f"'{plain}" if is_formula and plain not in ("-", "--") else plain
+
+
+def spreadsheet_cell(text: str) -> str:
+    """The text as one cell of a CSV file, on one line, which no spreadsheet takes for a formula."""
+    plain = " ".join(printable(text).split())
+    return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain

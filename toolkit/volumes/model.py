@@ -1,6 +1,6 @@
 """The interface of a loaded model, whichever library computes it, and a model made of any function from slices to logits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.volumes.oriented_volume import OrientedVolume
-from attunet.volumes.predict import Network, predict_prepared
+from attunet.volumes.predict import Network, Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -61,9 +61,24 @@ class Model(Protocol):
         """Input of `predict_prepared`. Raises InputError for a volume that the model cannot take."""
 
     def predict_prepared(
-        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+        self,
+        prepared: PreparedVolume,
+        *,
+        batch_size: int = 8,
+        postprocessing: Postprocessing | None = None,
+        observers: Sequence[Observer] = (),
     ) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid; `postprocessing` replaces the model's own."""
+        """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+        Args:
+            prepared: as `prepare` gives it.
+            batch_size: slices at a time.
+            postprocessing: replaces the model's own.
+            observers: get the network's output for every batch.
+
+        Example:
+            >>> model.predict_prepared(model.prepare(volume), postprocessing=UNTOUCHED)  # doctest: +SKIP
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +88,7 @@ class NetworkModel:
     Args:
         network: slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`.
         maps: slices to the attention map `(N, h, w)` of every gate, the deepest first; None without gates.
+        with_disagreement: of an ensemble, slices to logits followed by the disagreement of its members, `(N, K + 1, H, W)`.
     """
 
     name: str
@@ -85,9 +101,13 @@ class NetworkModel:
     num_parameters: int = 0
     num_gates: int = 0
     maps: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+    with_disagreement: Network | None = None
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
         return self.network(slices)
+
+    def observed(self, slices: np.ndarray) -> np.ndarray:
+        return (self.with_disagreement or self.network)(slices)
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.maps(slices) if self.maps else ()
@@ -96,8 +116,21 @@ class NetworkModel:
         return VolumeSlices(volume, self.spec).load()
 
     def predict_prepared(
-        self, prepared: PreparedVolume, *, batch_size: int = 8, postprocessing: Postprocessing | None = None
+        self,
+        prepared: PreparedVolume,
+        *,
+        batch_size: int = 8,
+        postprocessing: Postprocessing | None = None,
+        observers: Sequence[Observer] = (),
     ) -> np.ndarray:
         assert not isinstance(prepared, OrientedVolume)
         finish = self.postprocessing if postprocessing is None else postprocessing
-        return predict_prepared(self.logits, prepared, self.spec, batch_size=batch_size, postprocessing=finish)
+        return predict_prepared(
+            self.observed if observers else self.logits,
+            prepared,
+            self.spec,
+            batch_size=batch_size,
+            postprocessing=finish,
+            observers=observers,
+            num_classes=len(self.classes),
+        )

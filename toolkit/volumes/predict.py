@@ -1,6 +1,6 @@
 """A volume through a network, slice by slice: one piece of code for PyTorch, every ONNX provider, validation and deployment."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -10,10 +10,13 @@ from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
-__all__ = ["Network", "check_megapixels", "predict_prepared", "predict_volume"]
+__all__ = ["Network", "Observer", "check_megapixels", "predict_prepared", "predict_volume"]
 
 # float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
 Network = Callable[[np.ndarray], np.ndarray]
+
+# called with the number of a batch's first slice and the network's output for it, with the padding
+Observer = Callable[[int, np.ndarray], None]
 
 MAX_BATCH_PIXELS = 8 * 512 * 512  # pixels of a batch, in one channel
 MAX_PIXELS = 2048 * 2048  # larger slices are run in tiles
@@ -59,10 +62,20 @@ def predict_prepared(
     *,
     batch_size: int = 8,
     postprocessing: Postprocessing = UNTOUCHED,
+    observers: Sequence[Observer] = (),
+    num_classes: int | None = None,
 ) -> np.ndarray:
-    """Segment prepared slices; arguments, result and errors are as for `predict_volume`.
+    """Segment prepared slices; other arguments, result and errors are as for `predict_volume`.
 
     Batches are smaller where slices are large, and slices of more than `MAX_PIXELS` are run in tiles.
+
+    Args:
+        network: its output may have further channels behind the logits, for observers.
+        observers: get the output of every batch.
+        num_classes: K, the channels that are logits; all by default.
+
+    Example:
+        >>> predict_prepared(model.logits, model.prepare(volume), model.spec, observers=[observer])  # doctest: +SKIP
     """
     grid = prepared.grid
     run = tiled(network)
@@ -71,10 +84,13 @@ def predict_prepared(
     for start in range(0, grid.num_slices, batch_size):
         stop = min(start + batch_size, grid.num_slices)
         batch = prepared.batch(start, stop)
-        logits = run(batch)
-        assert logits.shape == (len(batch), logits.shape[1], *batch.shape[2:]), (logits.shape, batch.shape)
-        if not np.isfinite(logits).all():
+        output = run(batch)
+        assert output.shape == (len(batch), output.shape[1], *batch.shape[2:]), (output.shape, batch.shape)
+        if not np.isfinite(output).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
+        for observer in observers:
+            observer(start, output)
+        logits = output[:, :num_classes]
         labels[start:stop] = restore(logits, grid)
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
 

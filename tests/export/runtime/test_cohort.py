@@ -88,7 +88,7 @@ def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
         spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
         calls = 0
 
-        def predict_prepared(self, prepared):
+        def predict_prepared(self, prepared, observers):
             self.calls += 1
             if self.calls == 2:
                 raise RunError("provider: cpu failed while running")
@@ -121,7 +121,7 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
         spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
         seen = 0
 
-        def predict_prepared(self, prepared):
+        def predict_prepared(self, prepared, observers):
             self.seen += 1
             for _ in range(2 if self.seen == 1 else 0):
                 assert read.acquire(timeout=30), "the next volume is read while the network works"

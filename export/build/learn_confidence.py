@@ -1,0 +1,88 @@
+"""The estimator of Dice for an artefact, learned on the held-out cases of a cross-validation of the same network."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from attunet.confidence.estimator import Estimator, LearnedCase, learn
+from attunet.errors import InputError
+from attunet.evaluate_case import observe_case, read_labelled_case
+from attunet.runs.ensemble import ensemble_of
+from attunet.runs.learned_cases import Origin, learned_runs, read_learned_cases
+from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.run_model import run_model
+from attunet.store import Store
+from attunet.volumes.spec import Postprocessing
+
+logger = logging.getLogger(__name__)
+
+
+def learn_confidence(
+    folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing, *, source: Path | None = None, device: str = "cpu"
+) -> Estimator:
+    """Learns from the runs of a cross-validation.
+
+    A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's seeds, which are
+    predicted here; with one seed there are none, and it learns from single networks with a warning.
+
+    Args:
+        folder: of the cross-validation, or a folder in it, down to one run.
+        run: to be exported.
+        store: of the cross-validation.
+        postprocessing: of the artefact.
+        source: where the store's source files are now, if they moved.
+        device: on which PyTorch predicts.
+
+    Raises:
+        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
+
+    Example:
+        >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP
+    """
+    runs = _runs_like(folder, Origin.of(run, postprocessing))
+    if run.num_members > 1:
+        cases = _cases_of_ensembles(runs, store, source, device)
+    else:
+        cases = [case for path in runs for case in read_learned_cases(path)[1].values()]
+    estimator = learn(cases)
+    logger.info(f"confidence {estimator.describe()}")
+    return estimator
+
+
+def _runs_like(folder: Path, origin: Origin) -> list[Path]:
+    """The runs of the network that is exported; of one recipe."""
+    runs = list(learned_runs(folder)) if folder.is_dir() else []
+    if not runs:
+        raise InputError(
+            f"{folder}: has no cases to learn confidence from; `attunet crossvalidate STORE {folder}` makes them, with --no-train from "
+            "finished trainings"
+        )
+    differences = {path: read_learned_cases(path)[0].difference(origin) for path in runs}
+    like = [path for path in runs if not differences[path]]
+    if not like:
+        path = next((p for p in runs if differences[p] == "post-processing"), runs[0])
+        raise InputError(f"{path}: confidence must be learned from runs like the exported one, but the {differences[path]} differs")
+    recipes = sorted({path.resolve().parent.parent for path in like})  # RECIPE/MODEL/seed-S/fold-K
+    if len(recipes) > 1:
+        names = " or ".join(str(folder / Path(*recipe.parts[-2:])) for recipe in recipes)
+        raise InputError(f"{folder}: has several recipes for this network; give {names}")
+    return like
+
+
+def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None, device: str) -> list[LearnedCase]:
+    """Predictions of the ensembles of each fold's runs, one run for each seed."""
+    folds: dict[str, list[Path]] = {}
+    for path in runs:
+        folds.setdefault(path.resolve().name, []).append(path)
+    if any(len(members) < 2 for members in folds.values()):
+        logger.warning("confidence of the ensemble is learned on single networks: its folds have one seed each")
+        return [case for path in runs for case in read_learned_cases(path)[1].values()]
+    cases = []
+    for name, members in sorted(folds.items()):
+        ensemble = ensemble_of(members[0].parent.parent / name, [load_run(path) for path in members])
+        model = run_model(ensemble, device)
+        for case in ensemble.held_out:
+            evaluation = observe_case(model, read_labelled_case(store, case, source))
+            cases.append(evaluation.learned(store.case(case).patient, store.preprocessing.postprocessing))
+        logger.info(f"confidence: {name}, {len(members)} networks on {len(ensemble.held_out)} held-out cases")
+    return cases

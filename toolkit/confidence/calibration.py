@@ -1,0 +1,157 @@
+"""Temperature scaling of probabilities (Guo et al. 2017, On calibration of modern neural networks), learned on held-out cases.
+
+A case is reduced to counts for every temperature of a fixed list: neither logits nor labels are kept, and the choice for any set of
+cases is a sum of their counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from attunet.classes import IGNORE_LABEL
+from attunet.confidence.features import softmax, without_padding
+from attunet.fields import Fields, JsonObject, is_number
+from attunet.volumes.slices import Grid
+
+TEMPERATURES = tuple(float(2 ** (step / 12)) for step in range(-12, 25))  # 0.5 to 4; 1 is among them
+UNSCALED = TEMPERATURES.index(1.0)
+BINS = 15
+NEAR_PIXELS = 5  # calibration counts pixels near organs: far background, of which every network is sure, would hide the rest
+PIXELS_PER_SLICE = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationCounts:
+    """Counts over the pixels of a case near its organs.
+
+    Args:
+        nll: `(T,)` sums of the negative log-likelihood, for each of `TEMPERATURES`.
+        pixels, confidence, correct: `(T, BINS)` per bin of the greatest probability: pixels, the sum of that probability, and pixels
+            whose class is right.
+    """
+
+    nll: np.ndarray
+    pixels: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+
+    def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
+        return CalibrationCounts(
+            self.nll + other.nll, self.pixels + other.pixels, self.confidence + other.confidence, self.correct + other.correct
+        )
+
+    @classmethod
+    def none(cls) -> "CalibrationCounts":
+        shape = (len(TEMPERATURES), BINS)
+        return cls(np.zeros(len(TEMPERATURES)), np.zeros(shape), np.zeros(shape), np.zeros(shape))
+
+    @classmethod
+    def of(cls, logits: np.ndarray, truth: np.ndarray) -> "CalibrationCounts":
+        """Counts of pixels. logits: `(n, K)`; truth: class indices `(n,)`."""
+        counts = cls.none()
+        for row, temperature in enumerate(TEMPERATURES):
+            probabilities = softmax(logits, temperature)
+            chosen = probabilities.argmax(axis=1)
+            greatest = probabilities[np.arange(len(truth)), chosen].astype(np.float64)
+            bins = np.minimum((greatest * BINS).astype(np.intp), BINS - 1)
+            of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+            counts.nll[row] = -np.log(np.maximum(of_truth, 1e-12)).sum()
+            counts.pixels[row] = np.bincount(bins, minlength=BINS)
+            counts.confidence[row] = np.bincount(bins, weights=greatest, minlength=BINS)
+            counts.correct[row] = np.bincount(bins, weights=chosen == truth, minlength=BINS)
+        return counts
+
+    @property
+    def num_pixels(self) -> int:
+        return int(self.pixels[UNSCALED].sum())
+
+    def best(self) -> int:
+        """Index of the temperature with the smallest negative log-likelihood; the first of equal ones."""
+        return int(np.argmin(self.nll))
+
+    def expected_error(self, index: int) -> float:
+        """Expected calibration error at a temperature of the list: mean distance of probability and accuracy over the bins."""
+        gaps = np.abs(self.confidence[index] - self.correct[index])
+        return float(gaps.sum() / max(1, self.num_pixels))
+
+    def to_json(self) -> JsonObject:
+        return {
+            "nll": [round(float(v), 3) for v in self.nll],
+            "pixels": self.pixels.astype(int).tolist(),
+            "confidence": np.round(self.confidence, 3).tolist(),
+            "correct": self.correct.astype(int).tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "CalibrationCounts":
+        """Raises InputError for anything that `to_json` would not have written."""
+
+        def are_counts(value: object, length: int) -> bool:
+            return isinstance(value, list) and len(value) == length and all(is_number(v, 0) for v in value)
+
+        def is_table(value: object) -> bool:
+            return isinstance(value, list) and len(value) == len(TEMPERATURES) and all(are_counts(row, BINS) for row in value)
+
+        nll = at.require("nll", lambda v: are_counts(v, len(TEMPERATURES)), f"{len(TEMPERATURES)} numbers")
+        tables = [at.require(name, is_table, f"{len(TEMPERATURES)} × {BINS} numbers") for name in ("pixels", "confidence", "correct")]
+        return cls(np.array(nll, dtype=np.float64), *(np.array(table, dtype=np.float64) for table in tables))
+
+
+class CalibrationObserver:
+    """Collects the counts of one prediction.
+
+    Args:
+        grid: of the prepared slices.
+        num_classes: K, with the background.
+        truth: class indices uint8 `(Z, *grid.resampled_shape)`, as `attunet.volumes.slices.resample_labels` gives them.
+    """
+
+    def __init__(self, grid: Grid, num_classes: int, truth: np.ndarray) -> None:
+        assert truth.shape == (grid.num_slices, *grid.resampled_shape), (truth.shape, grid)
+        self._grid, self._num_classes, self._truth = grid, num_classes, truth
+        self.counts = CalibrationCounts.none()
+
+    def __call__(self, start: int, output: np.ndarray) -> None:
+        """Takes the output `(n, K or more, H, W)` for the slices from `start`."""
+        logits = without_padding(output, self._grid)[:, : self._num_classes]
+        for one, truth in zip(logits, self._truth[start : start + len(logits)], strict=True):
+            organs = (one.argmax(axis=0) > 0) | ((truth > 0) & (truth != IGNORE_LABEL))
+            near = ndimage.binary_dilation(organs, ndimage.generate_binary_structure(2, 2), iterations=NEAR_PIXELS)
+            chosen = np.flatnonzero(near & (truth != IGNORE_LABEL))
+            if len(chosen):
+                chosen = chosen[:: -(-len(chosen) // PIXELS_PER_SLICE)]
+                self.counts += CalibrationCounts.of(one.reshape(len(one), -1)[:, chosen].T, truth.ravel()[chosen])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature and its check.
+
+    Args:
+        temperature: that logits are divided by; 1 where no other lowers the error of cases that it was not chosen on.
+        error_before, error_after: expected calibration error of the held-out cases at temperature 1, and with the temperature that the
+            other patients choose.
+    """
+
+    temperature: float
+    error_before: float
+    error_after: float
+
+
+def calibrate(by_patient: Sequence[CalibrationCounts]) -> Calibration | None:
+    """The temperature of several patients' held-out cases, checked by leaving each patient out; None with fewer than three."""
+    if len(by_patient) < 3:
+        return None
+    total = sum(by_patient, CalibrationCounts.none())
+    before, after = CalibrationCounts.none(), np.zeros(BINS)
+    for left_out in by_patient:
+        others = CalibrationCounts(*(getattr(total, name) - getattr(left_out, name) for name in ("nll", "pixels", "confidence", "correct")))
+        chosen = others.best()
+        after = after + (left_out.confidence[chosen] - left_out.correct[chosen])
+        before = before + left_out
+    error_before = before.expected_error(UNSCALED)
+    error_after = float(np.abs(after).sum() / max(1, total.num_pixels))
+    helps = error_after < error_before
+    return Calibration(TEMPERATURES[total.best()] if helps else 1.0, error_before, error_after)

@@ -1,0 +1,100 @@
+"""The check of a fit on patients that it did not see, and the sentences about it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from attunet.confidence.fit import LeftOut, Row, dice_of, leave_out, left_out_residuals, range_of_residuals
+from attunet.fields import Fields, JsonObject, Rule
+
+
+@dataclass(frozen=True)
+class Check:
+    """Figures of the estimates of each patient by fits to the other patients.
+
+    Args:
+        correlation: Pearson's, of estimated with true Dice over all organs and cases; None where either does not vary.
+        correlation_within: the same after the mean of each organ was subtracted from both.
+        coverage: share of the true values within their range.
+        mean_error: mean absolute error of the estimate.
+        mean_error_without: that of the mean Dice of the organ over the other patients, which needs no features.
+        marked_of_poor: share of the organs with a Dice below the threshold whose estimate is below it; None without any.
+        marked_of_good: share of the others whose estimate is below it.
+    """
+
+    correlation: float | None
+    correlation_within: float | None
+    coverage: float
+    mean_error: float
+    mean_error_without: float
+    marked_of_poor: float | None
+    marked_of_good: float | None
+
+    def to_json(self) -> JsonObject:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "Check":
+        """Raises InputError for anything that `to_json` would not have written."""
+        share, shares = Rule(float, 0, 1), Rule(float, 0, 1, null=True)
+        correlation = Rule(float, -1, 1, null=True)
+        return cls(
+            at.get("correlation", correlation),
+            at.get("correlation_within", correlation),
+            at.get("coverage", share),
+            at.get("mean_error", share),
+            at.get("mean_error_without", share),
+            at.get("marked_of_poor", shares),
+            at.get("marked_of_good", shares),
+        )
+
+    def describe(self) -> str:
+        """One line."""
+        correlation = "not defined" if self.correlation is None else f"{self.correlation:.2f}"
+        within = "not defined" if self.correlation_within is None else f"{self.correlation_within:.2f}"
+        return (
+            f"correlation {correlation} (within organs {within}), the range holds {self.coverage:.0%} of the true values, "
+            f"mean error {self.mean_error:.3f} ({self.mean_error_without:.3f} with the organ's mean alone)"
+        )
+
+
+def check(rows: Sequence[Row], num_organs: int, threshold: float) -> Check:
+    """Leaves every patient out: fit and range come from the others alone, whose residuals come from leaving each of them out in turn.
+
+    Args:
+        rows: of at least two patients.
+        threshold: of Dice, below which an organ is marked.
+    """
+    left_out: list[LeftOut] = []
+    plain, covered = [], []
+    for patient in sorted({row.patient for row in rows}):
+        others = [row for row in rows if row.patient != patient]
+        low, high = range_of_residuals(left_out_residuals(others, num_organs))
+        for one in leave_out(rows, {patient}, num_organs):
+            left_out.append(one)
+            covered.append(low <= one.residual <= high)
+            plain.append(float(np.mean([row.dice for row in others if row.organ == one.row.organ])))
+    true, organs = np.array([one.row.dice for one in left_out]), np.array([one.row.organ for one in left_out])
+    estimated = np.array([dice_of(one.log_error) for one in left_out])
+    is_poor, is_marked = true < threshold, estimated < threshold
+    return Check(
+        correlation=_correlation(true, estimated),
+        correlation_within=_correlation(_centred(true, organs), _centred(estimated, organs)),
+        coverage=float(np.mean(covered)),
+        mean_error=float(np.mean(np.abs(true - estimated))),
+        mean_error_without=float(np.mean(np.abs(true - plain))),
+        marked_of_poor=float(is_marked[is_poor].mean()) if is_poor.any() else None,
+        marked_of_good=float(is_marked[~is_poor].mean()) if not is_poor.all() else None,
+    )
+
+
+def _centred(values: np.ndarray, organs: np.ndarray) -> np.ndarray:
+    means = {organ: values[organs == organ].mean() for organ in np.unique(organs)}
+    return values - np.array([means[organ] for organ in organs])
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    if len(a) < 3 or a.std() < 1e-9 or b.std() < 1e-9:
+        return None
+    return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))

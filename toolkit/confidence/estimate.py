@@ -1,0 +1,74 @@
+"""Estimates of a case's Dice, with a range, and whether a person should look at it: the record that predictions are written with."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from attunet.errors import Finding
+from attunet.fields import JsonObject
+
+SCHEMA = 1
+OUTSIDE = "untrained-"  # begins the rules of findings about inputs that are unlike the training's
+
+
+@dataclass(frozen=True)
+class OrganEstimate:
+    """The estimate of one organ.
+
+    Args:
+        dice: estimated Dice; None where it cannot be estimated, for `reason`. low, high: likewise; `LEVEL` of true values lie between.
+        review: whether a person should look at it.
+        reason: one line for people; empty where there is nothing to say.
+    """
+
+    dice: float | None
+    low: float | None
+    high: float | None
+    review: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CaseConfidence:
+    """The estimates of one case. It holds no name of a case, a file or a patient.
+
+    Args:
+        organs: by class name.
+        review: whether a person should look at the case.
+        reasons: of `review`, or of there being no estimates; one line each.
+        level: share of true values that lie in the ranges.
+        threshold: estimates below it are marked.
+    """
+
+    organs: dict[str, OrganEstimate]
+    review: bool
+    reasons: tuple[str, ...]
+    level: float
+    threshold: float | None
+
+    def to_json(self) -> JsonObject:
+        """The record: `{"schema", "review", "reasons", "level", "threshold", "organs": {name: {"dice", "low", "high", ...}}}`."""
+        return {
+            "schema": SCHEMA,
+            "review": self.review,
+            "reasons": list(self.reasons),
+            "level": self.level,
+            "threshold": self.threshold,
+            "organs": {name: asdict(organ) for name, organ in self.organs.items()},
+        }
+
+    def describe(self) -> str:
+        """One line for the log."""
+        estimates = ", ".join(
+            f"{name} {organ.dice:.2f} ({organ.low:.2f} to {organ.high:.2f})"
+            for name, organ in self.organs.items()
+            if organ.dice is not None
+        )
+        words = [f"estimated Dice {estimates}"] if estimates else []
+        if self.reasons:
+            words.append(("review: " if self.review else "") + "; ".join(self.reasons))
+        return "; ".join(words)
+
+
+def outside_training(findings: Sequence[Finding]) -> list[str]:
+    """The texts of the findings that say that the input is unlike the training's, where estimates say little."""
+    return [finding.text for finding in findings if finding.rule.startswith(OUTSIDE)]

@@ -1,0 +1,214 @@
+"""The estimator of Dice that an artefact carries: learned on the held-out cases of a cross-validation, with its check."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from attunet.confidence.calibration import Calibration, CalibrationCounts, calibrate
+from attunet.confidence.check import Check, check
+from attunet.confidence.estimate import CaseConfidence, OrganEstimate, outside_training
+from attunet.confidence.features import CaseFeatures
+from attunet.confidence.fit import LEVEL, LinearFit, Row, dice_of, fit, left_out_residuals, range_of_residuals
+from attunet.errors import Finding
+from attunet.fields import Fields, JsonObject, Rule
+
+MIN_PATIENTS = 10  # fewer residuals have no order statistics that hold 80 %
+MIN_OF_ORGAN = 5  # held-out predictions of an organ
+POOR = 0.1  # share of the held-out Dice values that lie below the threshold, unless the user sets it
+
+
+@dataclass(frozen=True)
+class LearnedCase:
+    """A held-out case of a cross-validation: what its prediction showed, and its true Dice.
+
+    Args:
+        patient: it belongs to.
+        features: of the prediction.
+        dice: of each foreground class; None where it is not defined.
+        calibration: None where not every class was drawn.
+    """
+
+    patient: str
+    features: CaseFeatures
+    dice: tuple[float | None, ...]
+    calibration: CalibrationCounts | None = None
+
+    def to_json(self) -> JsonObject:
+        return {
+            "patient": self.patient,
+            "features": self.features.to_json(),
+            "dice": list(self.dice),
+            "calibration": self.calibration and self.calibration.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "LearnedCase":
+        """Raises InputError for anything that `to_json` would not have written."""
+        share = Rule(float, 0, 1, null=True)
+        features = CaseFeatures.from_json(at.inner("features"))
+        dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
+        counts = CalibrationCounts.from_json(at.inner("calibration")) if at.data.get("calibration") is not None else None
+        return cls(at.text("patient"), features, dice, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimator:
+    """Learned from held-out cases by `learn`, applied by `estimate`.
+
+    Args:
+        num_patients: whose held-out cases it was learned from. num_cases: predictions of them, several where there were several seeds.
+        calibration: of the probabilities; None with too few patients.
+        cannot: the reason why there are no estimates; empty where there are.
+        fit: None if there are no estimates, as are `check` and `threshold`.
+        residuals: the lower and upper end of the range, relative to the estimate's logarithm.
+        threshold: of Dice; organs with a lower estimate are marked.
+        expected: for each foreground class, whether every held-out case had it.
+    """
+
+    num_patients: int
+    num_cases: int
+    calibration: Calibration | None
+    cannot: str = ""
+    fit: LinearFit | None = None
+    residuals: tuple[float, float] = (0.0, 0.0)
+    check: Check | None = None
+    threshold: float | None = None
+    expected: tuple[bool, ...] = ()
+
+    @property
+    def temperature(self) -> float:
+        """That logits are divided by before the softmax."""
+        return self.calibration.temperature if self.calibration else 1.0
+
+    def estimate(
+        self, features: CaseFeatures, names: Sequence[str], findings: Sequence[Finding] = (), *, threshold: float | None = None
+    ) -> CaseConfidence:
+        """The estimates of a case.
+
+        Args:
+            features: of its prediction.
+            names: of the foreground classes.
+            findings: about the input; those about the training's ranges mark the case.
+            threshold: in place of the learned one.
+        """
+        reasons = outside_training(findings)
+        if self.fit is None:
+            return CaseConfidence({}, bool(reasons), (*reasons, f"cannot tell: {self.cannot}"), LEVEL, None)
+        limit = self.threshold if threshold is None else threshold
+        organs = {name: self._organ(features, index, limit) for index, name in enumerate(names)}
+        marks = [f"{name}: {organ.reason}" for name, organ in organs.items() if organ.reason]
+        review = bool(reasons) or any(organ.review for organ in organs.values())
+        return CaseConfidence(organs, review, (*reasons, *marks), LEVEL, limit)
+
+    def _organ(self, features: CaseFeatures, index: int, threshold: float | None) -> OrganEstimate:
+        assert self.fit is not None
+        if features.organs[index] is None:
+            missing = self.expected[index]
+            return OrganEstimate(None, None, None, missing, "not in the label map, and every case learned from had it" if missing else "")
+        if not self.fit.knows(index):
+            return OrganEstimate(None, None, None, False, "cannot tell: too few held-out cases had it")
+        error = self.fit.log_error(features, index)
+        low, high = self.residuals
+        dice = dice_of(error)
+        is_poor = threshold is not None and dice < threshold
+        reason = f"estimated Dice {dice:.2f} is below {threshold:.2f}" if is_poor else ""
+        return OrganEstimate(dice, dice_of(error + high), dice_of(error + low), is_poor, reason)
+
+    def describe(self) -> str:
+        """One line about what was learned."""
+        base = f"learned on {self.num_cases} held-out predictions of {self.num_patients} patients"
+        told = self.check.describe() if self.check else f"cannot tell: {self.cannot}"
+        scaled = ""
+        if self.calibration:
+            scaled = (
+                f"; temperature {self.temperature:.2f}, expected calibration error {self.calibration.error_before:.4f} before and "
+                f"{self.calibration.error_after:.4f} after, patients left out"
+            )
+        return f"{base}: {told}{scaled}"
+
+    def to_json(self) -> JsonObject:
+        return {
+            "num_patients": self.num_patients,
+            "num_cases": self.num_cases,
+            "temperature": self.temperature,
+            "calibration": self.calibration and asdict(self.calibration),
+            "cannot": self.cannot,
+            "fit": self.fit and self.fit.to_json(),
+            "residuals": list(self.residuals),
+            "check": self.check and self.check.to_json(),
+            "threshold": self.threshold,
+            "expected": list(self.expected),
+        }
+
+    @classmethod
+    def from_json(cls, at: Fields, num_organs: int) -> "Estimator":
+        """Raises InputError for anything that `to_json` would not have written, or that is for another number of foreground classes."""
+        has_fit = at.data.get("fit") is not None
+        linear = LinearFit.from_json(at.inner("fit")) if has_fit else None
+        low, high = at.get("residuals", Rule(float, -100, 100, length=2, ordered=True))
+        expected = at.values("expected", num_organs if has_fit else None)
+        if linear is not None:
+            at.inner("fit").values("organs", num_organs)
+        return cls(
+            num_patients=at.whole("num_patients"),
+            num_cases=at.whole("num_cases"),
+            calibration=_calibration(at),
+            cannot=str(at.get("cannot", Rule(str))),
+            fit=linear,
+            residuals=(low, high),
+            check=Check.from_json(at.inner("check")) if has_fit else None,
+            threshold=at.get("threshold", Rule(float, 0, 1, null=True)),
+            expected=tuple(bool(Rule(bool).check(at.name("expected"), value)) for value in expected),
+        )
+
+
+def learn(cases: Sequence[LearnedCase]) -> Estimator:
+    """An estimator from held-out cases; it says that it cannot tell where patients are too few."""
+    patients = sorted({case.patient for case in cases})
+    calibration = calibrate(_counts_by_patient(cases))
+    base = Estimator(len(patients), len(cases), calibration)
+    if len(patients) < MIN_PATIENTS:
+        cannot = f"it was learned on {len(patients)} patients, at least {MIN_PATIENTS} are needed"
+        return Estimator(base.num_patients, base.num_cases, calibration, cannot)
+    num_organs = len(cases[0].dice)
+    rows = [row for organ in range(num_organs) for row in _rows(cases, organ)]
+    if not rows:
+        return Estimator(base.num_patients, base.num_cases, calibration, "no organ was predicted in enough held-out cases")
+    threshold = round(float(np.quantile([row.dice for row in rows], POOR)), 2)
+    return Estimator(
+        num_patients=len(patients),
+        num_cases=len(cases),
+        calibration=calibration,
+        fit=fit(rows, num_organs),
+        residuals=range_of_residuals(left_out_residuals(rows, num_organs)),
+        check=check(rows, num_organs, threshold),
+        threshold=threshold,
+        expected=tuple(all(case.dice[organ] is not None for case in cases) for organ in range(num_organs)),
+    )
+
+
+def _rows(cases: Sequence[LearnedCase], organ: int) -> list[Row]:
+    """The predictions of an organ with a Dice; none if they are of too few patients."""
+    rows = [
+        Row(case.patient, organ, case.features, dice)
+        for case in cases
+        if case.features.organs[organ] is not None and (dice := case.dice[organ]) is not None
+    ]
+    return rows if len({row.patient for row in rows}) >= MIN_OF_ORGAN else []
+
+
+def _counts_by_patient(cases: Sequence[LearnedCase]) -> list[CalibrationCounts]:
+    by_patient: dict[str, CalibrationCounts] = {}
+    for case in cases:
+        if case.calibration is not None:
+            by_patient[case.patient] = by_patient.get(case.patient, CalibrationCounts.none()) + case.calibration
+    return [by_patient[patient] for patient in sorted(by_patient)]
+
+
+def _calibration(at: Fields) -> Calibration | None:
+    if at.data.get("calibration") is None:
+        return None
+    inner, error = at.inner("calibration"), Rule(float, 0, 1)
+    temperature = inner.get("temperature", Rule(float, 0.1, 10))
+    return Calibration(temperature, inner.get("error_before", error), inner.get("error_after", error))

@@ -1,0 +1,173 @@
+"""A monotone linear fit from features to Dice, and its check by leaving patients out.
+
+The fit is linear between logarithms: that of 1 - Dice, and those of the features, signed so that more is worse. No weight is negative, so
+a feature that gets worse never raises the estimate. Every organ has its own mean; weights are shared by all organs.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attunet.confidence.features import CaseFeatures, OrganFeatures
+from attunet.fields import Fields, JsonObject, Rule
+
+FLOOR = 0.01  # is added to 1 - Dice and to shares before their logarithm: differences below it mean nothing
+RIDGE = 0.1  # weight of the squared coefficients, per row
+NAMES = ("expected_dice", "entropy", "margin", "size", "parts", "largest_part", "distance", "disagreement")
+LEVEL = 0.8  # share of the true values that the range is to hold
+MAX_PARTS = 20  # patients are left out one by one up to this number, in so many groups beyond it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A predicted organ of a held-out case with its true Dice. case: its features. organ: index among the foreground classes."""
+
+    patient: str
+    organ: int
+    case: CaseFeatures
+    dice: float
+
+    @property
+    def features(self) -> OrganFeatures:
+        one = self.case.organs[self.organ]
+        assert one is not None
+        return one
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """Weights of the features, all of one unit: a feature is divided by its deviation in `scale` first.
+
+    Args:
+        weights, scale: `(F,)`, for `NAMES`.
+        sizes: for each foreground class the median logarithm of its size; NaN where it was not learned.
+        origins: `(K - 1, F)`, mean features of each class.
+        means: `(K - 1,)`, mean of log(1 - Dice + FLOOR) of each class; NaN where it was not learned.
+    """
+
+    weights: np.ndarray
+    scale: np.ndarray
+    sizes: np.ndarray
+    origins: np.ndarray
+    means: np.ndarray
+
+    def knows(self, organ: int) -> bool:
+        return math.isfinite(float(self.means[organ]))
+
+    def log_error(self, case: CaseFeatures, organ: int) -> float:
+        """Estimated log(1 - Dice + FLOOR) of a predicted organ that the fit knows."""
+        values = (_values(case, organ, float(self.sizes[organ])) - self.origins[organ]) / self.scale
+        return float(self.means[organ] + values @ self.weights)
+
+    def to_json(self) -> JsonObject:
+        return {
+            "features": list(NAMES),
+            "weights": self.weights.tolist(),
+            "scale": self.scale.tolist(),
+            "organs": [
+                {"log_size": float(size), "origin": origin.tolist(), "mean": float(mean)} if math.isfinite(float(mean)) else None
+                for size, origin, mean in zip(self.sizes, self.origins, self.means, strict=True)
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "LinearFit":
+        """Raises InputError for anything that `to_json` would not have written."""
+        at.require("features", lambda v: v == list(NAMES), f"the features {', '.join(NAMES)}")
+        numbers = [at.get("weights", Rule(float, 0, 1e3, length=len(NAMES))), at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES)))]
+        organs = at.values("organs")
+        sizes, means = np.full(len(organs), np.nan), np.full(len(organs), np.nan)
+        origins = np.zeros((len(organs), len(NAMES)))
+        for index, value in enumerate(organs):
+            if value is not None:
+                organ = Fields(value, at.where, f"{at.path}organs[{index}].")
+                sizes[index] = organ.get("log_size", Rule(float, -100, 100))
+                means[index] = organ.get("mean", Rule(float, -100, 100))
+                origins[index] = organ.get("origin", Rule(float, -1e6, 1e6, length=len(NAMES)))
+        return cls(np.array(numbers[0]), np.array(numbers[1]), sizes, origins, means)
+
+
+def fit(rows: Sequence[Row], num_organs: int) -> LinearFit:
+    """The fit of some rows; every row counts alike."""
+    from scipy.optimize import nnls  # is slow to import, and prediction does without
+
+    sizes, origins, means = np.full(num_organs, np.nan), np.zeros((num_organs, len(NAMES))), np.full(num_organs, np.nan)
+    values, errors = np.zeros((len(rows), len(NAMES))), np.array([log_error_of(row.dice) for row in rows])
+    for organ in range(num_organs):
+        chosen = [index for index, row in enumerate(rows) if row.organ == organ]
+        if chosen:
+            sizes[organ] = np.median([math.log(rows[index].features.size) for index in chosen])
+            values[chosen] = [_values(rows[index].case, organ, float(sizes[organ])) for index in chosen]
+            origins[organ], means[organ] = values[chosen].mean(axis=0), errors[chosen].mean()
+            values[chosen] -= origins[organ]
+            errors[chosen] -= means[organ]
+    spread = np.sqrt(np.mean(np.square(values), axis=0)) if len(rows) else np.zeros(len(NAMES))
+    scale = np.where(spread > 1e-6, spread, 1.0)
+    ridge = math.sqrt(RIDGE * max(1, len(rows))) * np.eye(len(NAMES))
+    weights, _ = nnls(np.vstack([values / scale, ridge]), np.concatenate([errors, np.zeros(len(NAMES))]))
+    weights[spread <= 1e-6] = 0.0
+    return LinearFit(weights, scale, sizes, origins, means)
+
+
+def log_error_of(dice: float) -> float:
+    return math.log(1 - dice + FLOOR)
+
+
+def dice_of(log_error: float) -> float:
+    return min(1.0, max(0.0, 1 + FLOOR - math.exp(min(log_error, 50.0))))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row and its estimate by a fit without its patient, as a logarithm."""
+
+    row: Row
+    log_error: float
+
+    @property
+    def residual(self) -> float:
+        return log_error_of(self.row.dice) - self.log_error
+
+
+def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -> list[LeftOut]:
+    """The rows of some patients with estimates by a fit of the others; rows of organs that the others lack are left away."""
+    others = fit([row for row in rows if row.patient not in patients], num_organs)
+    return [LeftOut(row, others.log_error(row.case, row.organ)) for row in rows if row.patient in patients and others.knows(row.organ)]
+
+
+def left_out_residuals(rows: Sequence[Row], num_organs: int) -> list[float]:
+    """The residual of every row, estimated by a fit without its patient."""
+    return [one.residual for group in _groups(rows) for one in leave_out(rows, group, num_organs)]
+
+
+def range_of_residuals(residuals: Sequence[float]) -> tuple[float, float]:
+    """Residuals between which a new one lies with probability `LEVEL`: order statistics, wider the fewer there are."""
+    ordered = np.sort(np.asarray(residuals, dtype=np.float64))
+    below = math.floor((len(ordered) + 1) * (1 - LEVEL) / 2 + 1e-9)
+    index = max(0, below - 1)
+    return float(ordered[index]), float(ordered[len(ordered) - 1 - index])
+
+
+def _groups(rows: Sequence[Row]) -> list[set[str]]:
+    patients = sorted({row.patient for row in rows})
+    count = min(MAX_PARTS, len(patients))
+    return [set(patients[number::count]) for number in range(count)]
+
+
+def _values(case: CaseFeatures, organ: int, log_size: float) -> np.ndarray:
+    one = case.organs[organ]
+    assert one is not None
+    return np.array(
+        [
+            math.log(1 - one.expected_dice + FLOOR),
+            math.log(one.entropy + FLOOR),
+            math.log(1 - one.margin + FLOOR),
+            abs(math.log(one.size) - log_size),
+            math.log(one.parts),
+            math.log(1 - one.largest_part + FLOOR),
+            case.distance,
+            math.log((one.disagreement or 0.0) + FLOOR),
+        ]
+    )

@@ -1,0 +1,96 @@
+"""The cases that an estimator of Dice learns from, in the folder of a run: features and Dice of what the run left out."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.confidence.estimator import LearnedCase
+from attunet.errors import InputError
+from attunet.fields import Fields, JsonObject, read_json
+from attunet.runs.load_run import TrainedRun
+from attunet.system.atomic_files import write_text
+from attunet.volumes.spec import Postprocessing
+
+FILE = "confidence_cases.json"
+SCHEMA = 1
+DEPTH = 4  # RECIPE/MODEL/seed-S/fold-K of a cross-validation
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The predictions that were learned from.
+
+    Args:
+        checkpoint: SHA-256 of the run's checkpoint.
+        classes: names.
+        preprocessing: SHA-256 of its fields.
+        postprocessing: in words; the Dice is that of the label maps after it.
+        model: the section `[model]` of the run's configuration.
+    """
+
+    checkpoint: str
+    classes: tuple[str, ...]
+    preprocessing: str
+    postprocessing: str
+    model: JsonObject
+
+    @classmethod
+    def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "Origin":
+        return cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, run.config.to_json()["model"])
+
+    def to_json(self) -> JsonObject:
+        return {
+            "schema": SCHEMA,
+            "checkpoint": self.checkpoint,
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing,
+            "postprocessing": self.postprocessing,
+            "model": self.model,
+        }
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "Origin":
+        """Raises InputError for anything that `to_json` would not have written."""
+        at.require("schema", lambda v: v == SCHEMA, f"the schema {SCHEMA} of this attunet")
+        return cls(
+            at.text("checkpoint"),
+            tuple(at.text_list("classes")),
+            at.text("preprocessing"),
+            at.text("postprocessing"),
+            dict(at.inner("model").data),
+        )
+
+    def difference(self, other: "Origin") -> str:
+        """The first thing besides the checkpoint in which two differ, in words; empty if there is none."""
+        for name in ("classes", "preprocessing", "model", "postprocessing"):
+            if getattr(self, name) != getattr(other, name):
+                return {"model": "network", "postprocessing": "post-processing"}.get(name, name)
+        return ""
+
+
+def write_learned_cases(run: Path, origin: Origin, cases: Mapping[str, LearnedCase]) -> None:
+    """Writes the cases of a run, by name."""
+    content = {**origin.to_json(), "cases": {name: case.to_json() for name, case in cases.items()}}
+    write_text(run / FILE, json.dumps(content, allow_nan=False) + "\n")
+
+
+def read_learned_cases(run: Path) -> tuple[Origin, dict[str, LearnedCase]]:
+    """The cases of a run, by name. Raises InputError for a file that is missing or that `write_learned_cases` did not write."""
+    at = read_json(run / FILE)
+    cases = at.inner("cases")
+    return Origin.from_json(at), {name: LearnedCase.from_json(cases.inner(name)) for name in cases.data}
+
+
+def is_learned(run: Path, origin: Origin) -> bool:
+    """True if the file is there and of this checkpoint and post-processing."""
+    try:
+        return read_learned_cases(run)[0] == origin
+    except InputError:
+        return False
+
+
+def learned_runs(folder: Path) -> Iterator[Path]:
+    """The runs with learned cases in a folder or up to `DEPTH` levels below it, in the order of their names."""
+    for depth in range(DEPTH + 1):
+        yield from sorted(file.parent for file in folder.glob("/".join(["*"] * depth + [FILE])))
