@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from attunet.errors import InputError
 from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.models.network import SegmentationNetwork
+from attunet.ops import max_pool
 
 
 class DoubleConv(nn.Sequential):
@@ -97,7 +98,7 @@ class UNet(SegmentationNetwork):
         for block in self.encoder[:-1]:
             x = self._maybe_checkpoint(block, block, x)
             skips.append(x)
-            x = nn.functional.max_pool2d(x, 2)
+            x = max_pool(x)
         x = self._maybe_checkpoint(self.encoder[-1], self.encoder[-1], x)
         attention = []
         for level in reversed(range(self.depth)):

@@ -55,13 +55,19 @@ def norm_backend(request: pytest.FixtureRequest) -> str:
     return available(request.param)
 
 
+@pytest.fixture(params=["torch", TRITON])
+def pool_backend(request: pytest.FixtureRequest) -> str:
+    """A backend of max pooling."""
+    return available(request.param)
+
+
 def device_of(backend: str) -> str:
     return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    name = "norm_backend" if "norm_backend" in request.fixturenames else "backend"
+    name = next(name for name in ("norm_backend", "pool_backend", "backend") if name in request.fixturenames)
     return device_of(request.getfixturevalue(name))
 
 

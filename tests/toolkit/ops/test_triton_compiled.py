@@ -25,11 +25,12 @@ from triton.compiler import ASTSource, CompiledKernel  # noqa: E402
 from attunet.ops.gate import streamed_kernels, triton_gate, triton_kernels  # noqa: E402
 from attunet.ops.gate.reference import GateParameters  # noqa: E402
 from attunet.ops.norm import norm_kernels, triton_norm  # noqa: E402
+from attunet.ops.pool import pool_kernels, triton_pool  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
 REGISTERS, MIN_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
 MAX_SPILLED = 32  # bytes of a thread: the assembler may spill a few words so that more warps fit; real spilling is hundreds
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8"}
 OPTIONS = ("num_warps", "num_stages")
 
 
@@ -170,6 +171,37 @@ def test_norm_compiles_to_full_occupancy(
             assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
             reduces = name in ("norm_statistics", "norm_gradient_sums")
             assert ("cp.async.cg.shared.global" in kernel.asm["ptx"]) == reduces, f"{name}: the loop loads ahead of its sums"
+
+
+def launches_of_a_pool(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """The launches of a forward and backward pass of max pooling, and of a forward pass without a gradient."""
+    launches: list[Launch] = []
+    for name in ("pool_forward", "pool_backward"):
+        monkeypatch.setattr(pool_kernels, name, recorder(getattr(pool_kernels, name), launches))
+    x = torch.zeros(2, width, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
+    out, chosen = triton_pool.forward(x, with_index=True)
+    assert chosen is not None
+    triton_pool.backward(out, chosen)
+    triton_pool.forward(x, with_index=False)
+    return launches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("width", [64, 512])
+def test_max_pool_compiles_to_full_occupancy(
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = launches_of_a_pool(width, dtype, monkeypatch)
+    assert len(launches) == 3
+    for launch in launches:
+        kernel, name = compiled(launch, capability), launch.kernel.__name__
+        used = resources(kernel, tmp_path)
+        assert used["STACK"] + used["LOCAL"] == 0, f"{name} spills registers: {used}"
+        assert used["REG"] <= 64, f"{name}: {used}"
+        assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
+        assert "st.global.v4" in kernel.asm["ptx"], f"{name} stores in small pieces"
 
 
 def test_import_compiles_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="Triton exists on Linux alone")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["test_gate_values.py", "test_gate_in_torch.py", "test_norm_relu.py"])
+@pytest.mark.parametrize("suite", ["test_gate_values.py", "test_gate_in_torch.py", "test_norm_relu.py", "test_max_pool.py"])
 def test_the_suites_of_the_operations(suite: str) -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("this is the process of its own")

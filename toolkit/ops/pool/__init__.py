@@ -1,0 +1,1 @@
+"""The fused backend of max pooling."""
