@@ -88,9 +88,13 @@ class Subject:
 
 
 def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> SegmentationNetwork:
-    """Random weights, with the batch-norm statistics of noise: activations have the sizes that they have after a training."""
+    """Random weights and biases (the exporter drops biases of 0), with the batch-norm statistics of noise: activations have the sizes that
+    they have after a training."""
     torch.manual_seed(0)
     network = build_model(ModelConfig(name=name, base_width=width), in_channels, num_classes)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.05)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
