@@ -88,6 +88,12 @@ RULES: dict[str, Rule] = {
     ),
     "mask-files": Rule("cases with several mask files", "names that recur are classes, numbered ones objects", option="--masks NAME,..."),
     "mask-folder": Rule("several folders of masks", "the one whose name says most", option="--masks NAME"),
+    "label-studio-tasks": Rule(
+        "Label Studio's PNG masks, which have the numbers of tasks and not the names of pictures",
+        "the picture with this number in its name, at this place or in this order, where these agree; else an error",
+        choices=("auto", "name", "position", "order"),
+    ),
+    "label-studio-annotations": Rule("tasks of Label Studio with several annotations", "the first counts", option="--masks by-3"),
     "image-roles": Rule("several images of a case", "the usual ones on the mask's grid are channels", option="--images NAME,..."),
     "published-split": Rule("labelled cases in a folder named test", "they are the test set", choices=("test", "mix")),
     "unlabelled-part": Rule("folders named test or validation without any mask", "left out of the store", option="--allow-unlabelled"),

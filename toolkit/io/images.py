@@ -163,6 +163,18 @@ def _samples(path: Path, image: Any) -> np.ndarray:
     return np.asarray(image)
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height from a picture's header; (0, 0) for one that cannot be read, which the reader will refuse."""
+    pillow = _pillow(path)
+    try:
+        with warnings.catch_warnings(), _contents(path) as file, pillow.open(file, formats=IMAGE_FORMATS) as image:
+            warnings.simplefilter("ignore")
+            width, height = image.size
+    except (*FILE_ERRORS, InputError, pillow.DecompressionBombError):
+        return 0, 0
+    return int(width), int(height)
+
+
 def is_jpeg(path: Path) -> bool:
     """True for a name of a JPEG."""
     return path.name.lower().endswith(JPEG_SUFFIXES)

@@ -16,13 +16,13 @@ from attunet.sources.layouts.anywhere import find_anywhere
 from attunet.sources.layouts.by_role import find_bids, find_case_folders
 from attunet.sources.layouts.chaos import find_chaos
 from attunet.sources.layouts.decathlon import find_decathlon
+from attunet.sources.layouts.label_studio import find_label_studio
 from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_folders
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
-LABEL_STUDIO_MASK = re.compile(r"task-\d+-annotation-\d+-by-.+\.(png|npy)")
 TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
 
 
@@ -62,6 +62,10 @@ FINDERS: dict[str, tuple[Finder, str]] = {
     "annotations": (
         lambda root, files, _: find_annotated(root, files),
         "annotations.json (COCO, Label Studio) or .xml (CVAT), images/a.png",
+    ),
+    "label-studio": (
+        lambda root, files, options: find_label_studio(root, files, options.masks, options.choices),
+        "images/a.png, masks/task-1-annotation-2-by-3-tag-liver-0.png (Label Studio's PNG export)",
     ),
     "images-labels": (
         lambda root, files, options: find_folders(root, files, options.masks),
@@ -140,11 +144,6 @@ def _no_layout(root: Path, files: Sequence[Path], layout: str) -> str:
     if not readable:
         kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
         return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
-    if studio := [path for path in readable if LABEL_STUDIO_MASK.match(path.name)]:
-        return (
-            f"{studio[0]}: a mask of Label Studio's PNG export has its task's number in its name and not its picture's; "
-            "export the project as JSON and put that file beside the pictures"
-        )
     layouts = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
     known = "; ".join(f"{name}: {example}" for name, (_, example) in layouts.items())
     return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {known}"

@@ -139,11 +139,12 @@ def _join_classes(
 ) -> tuple[np.ndarray, list[Decision]]:
     """One label map of a mask for each class."""
     labels = np.zeros(shape, dtype=np.min_scalar_type(max(options.values)))
-    order, overlapping = choice("overlapping-classes", options.choices), 0
+    order, overlapping, smoothed = choice("overlapping-classes", options.choices), 0, False
     for path, mask, value in zip(paths, masks, options.values, strict=True):
         if is_jpeg(path):
             require_black_and_white(path, mask)
-        inside = mask != 0
+        inside, is_smoothed = _foreground(mask)
+        smoothed |= is_smoothed
         both = inside & (labels != 0) & (labels != value)
         overlapping += int(both.sum())
         if overlapping and order == "refuse":
@@ -152,9 +153,18 @@ def _join_classes(
                 "--read overlapping-classes=first or last, or masks with --masks NAME,..."
             )
         labels[inside & ~both if order == "first" else inside] = value
-    if not overlapping:
-        return labels, []
-    return labels, [Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts")]
+    decisions = []
+    if smoothed:
+        decisions.append(Decision("mask-greys", "masks of one class have smoothed edges: from 128 on they count"))
+    if overlapping:
+        decisions.append(Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts"))
+    return labels, decisions
+
+
+def _foreground(mask: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The pixels of a class in a mask of its own, and True where its edges are smoothed greys from 0 to 255."""
+    is_smoothed = mask.max() == 255 and bool(((mask > 0) & (mask < 255)).any())
+    return (mask >= 128 if is_smoothed else mask != 0), is_smoothed
 
 
 def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:

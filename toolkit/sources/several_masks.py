@@ -26,11 +26,13 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
         chosen: parts of file names; other masks are left out.
 
     Returns:
-        The source with `label_values` and a coding where masks are classes.
+        The source, as it is where its layout gives `label_values`; with `label_values` and a coding where masks are classes.
 
     Raises:
         InputError: where no mask has a chosen name, or a case has two masks whose names say nothing apart.
     """
+    if any(case.label_values for case in source.cases):
+        return source  # the layout knows
     if chosen:
         cases = tuple(replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases)
         if not any(case.labels for case in cases):

@@ -436,6 +436,18 @@ def label_studio(made: SimpleNamespace, root: Path, _: object) -> Made:
     return Made(truth, 3, classes=tuple(SQUARES))
 
 
+def label_studio_png(made: SimpleNamespace, root: Path, _: object) -> Made:
+    """The PNG export, whose tasks are numbered on from another project's; a class may be drawn in several strokes."""
+    truth = {name.removeprefix("images_"): labels for name, labels in annotated(made, root).items()}
+    for i, labels in enumerate(truth.values()):
+        for value, name in enumerate(SQUARES, 1):
+            drawn = 255 * (value == labels[:, :, 0].T).astype(np.uint8)
+            columns = np.arange(drawn.shape[1]) < np.flatnonzero(drawn.any(axis=0)).mean()
+            for stroke, part in enumerate((drawn * columns, drawn * ~columns)):
+                made.save_picture(root / f"masks/task-{17 + i}-annotation-{40 + i}-by-3-tag-{name}-{stroke}.png", part)
+    return Made(truth, 3, classes=tuple(SQUARES))
+
+
 SETS: dict[str, Callable[[SimpleNamespace, Path, Callable[..., list[Path]]], Made]] = {
     "BraTS 2020": brats_2020,
     "BraTS 2023": brats_2023,
@@ -464,6 +476,7 @@ SETS: dict[str, Callable[[SimpleNamespace, Path, Callable[..., list[Path]]], Mad
     "CVAT for images": cvat_images,
     "CVAT, masks": cvat_masks,
     "Label Studio": label_studio,
+    "Label Studio, PNG": label_studio_png,
 }
 
 

@@ -55,8 +55,8 @@ def test_cases_are_found_below_the_folder_but_not_behind_links_out_of_it(tmp_pat
         (["x/a-src.nii.gz", "y/a-src.nii.gz"], "is there twice"),
         (["a\n-src.nii.gz"], "a case's name must be"),
         (
-            ["images/cat.png", "images/dog.png", *(f"masks/task-{n}-annotation-{n}-by-1-tag-Cell-0.png" for n in (7, 8))],
-            r"task-7-annotation-7-by-1-tag-Cell-0\.png: a mask of Label Studio's PNG export .* export the project as JSON",
+            ["images/cat.png", "images/dog.png", *(f"masks/task-{n}-annotation-{n}-by-1-tag-Cell-0.png" for n in (7, 8, 9))],
+            r"task-7-annotation-7-by-1-tag-Cell-0\.png: no reading of its task's number .*; export the project as JSON",
         ),
         (
             [*(f"images/vol{n}.nii.gz" for n in (1, 2, 10)), *(f"labels/seg{n}.nii.gz" for n in (2, 3, 10))],

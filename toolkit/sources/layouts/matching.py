@@ -22,6 +22,8 @@ IMAGE_BEFORE = re.compile(rf"({IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
 MASK_WORD = re.compile(rf"({MASK_WORDS})\d{{0,3}}", re.IGNORECASE)
 MASK_ROLE = re.compile(rf"({MASK_WORDS}|lesions?|delineations?)\d{{0,3}}", re.IGNORECASE)  # of files in a folder for each case
 
+LABEL_STUDIO_MASK = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-([^-]+?)(?:-(.+))?-\d+\.(?:png|npy)", re.IGNORECASE)
+
 Name = Callable[[str], str]
 
 
@@ -35,8 +37,10 @@ def without_mask_words(stem: str) -> str:
 
 
 def names_a_mask(stem: str) -> bool:
-    """True where a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`."""
+    """True where a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`, or a name of Label Studio's."""
     name = stem.rpartition("/")[2]
+    if LABEL_STUDIO_MASK.fullmatch(f"{name}.png"):
+        return True
     return without_mask_words(stem) != stem or MASK_WORD.fullmatch(name) is not None
 
 
