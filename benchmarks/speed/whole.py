@@ -50,6 +50,7 @@ def measure(
     precisions: Sequence[str],
     slices: int,
     runs: int,
+    enlarged: float = 1.5,
     num_threads: int | None = None,
     nodes: bool = False,
 ) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def measure(
         model: name of the network. width: its channels at the finest level.
         sizes: sides of the slices at the network's spacing, multiples of 16.
         slices: of the scan. runs: of each way, timed in turns.
+        enlarged: pixels along a side of the scan's slices for one of the network's, at least 1.
         num_threads: CPU threads of the network.
         nodes: also counts nodes by provider and operator, in a profiled run of its own.
 
@@ -68,14 +70,17 @@ def measure(
         >>> results["rows"][0]["differ"]
         0
     """
-    if slices < 1 or runs < 1 or any(size < 32 or size % 16 for size in sizes):
-        raise InputError(f"--slices, --runs, --sizes: must be at least 1, 1, and multiples of 16 from 32, got {slices}, {runs}, {sizes}")
+    if min(slices, runs, enlarged) < 1 or any(size < 32 or size % 16 for size in sizes):
+        raise InputError(
+            "--slices, --runs, --enlarged and --sizes: must be at least 1, 1, 1, and multiples of 16 from 32, "
+            f"got {slices}, {runs}, {enlarged:g} and {', '.join(map(str, sizes))}"
+        )
     network = fresh_network(model, width=width)
     rows, skipped = [], {}
     with tempfile.TemporaryDirectory(prefix="attunet-whole-") as folder:
         for size in sizes:
-            scan = generated_scan(size, slices)
-            _balance(network, scan, spec_of(size))
+            scan = generated_scan(round(size * enlarged), slices)
+            _balance(network, scan, spec_of(scan, size))
             for precision in precisions:
                 name = f"{precision}, {size}"
                 logger.info(f"{name}: exporting")
@@ -90,8 +95,8 @@ def measure(
                     logger.info(f"skipped: {name}: {error}")
     if not rows:
         raise RunError(f"whole: nothing could be measured; {skipped}")
-    settings = {"provider": provider, "model": model, "width": width, "slices": slices, "runs": runs, "threads": num_threads}
-    return {"environment": environment(), "settings": settings, "skipped": skipped, "rows": rows}
+    settings = {"provider": provider, "model": model, "width": width, "slices": slices, "runs": runs, "enlarged": enlarged}
+    return {"environment": environment(), "settings": {**settings, "threads": num_threads}, "skipped": skipped, "rows": rows}
 
 
 def _balance(network: SegmentationNetwork, scan: Volume, spec: PreprocessSpec) -> None:
@@ -185,6 +190,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[192, 256], help="of the network's slices, 192 and 256 by default")
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16", "int8"], help="all by default, on a GPU fp32 and fp16")
     parser.add_argument("--slices", type=int, default=30, help="of the scan, 30 by default")
+    parser.add_argument(
+        "--enlarged", type=float, default=1.5, help="pixels of the scan along a side for one of the network's, 1.5 by default"
+    )
     parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
@@ -202,6 +210,7 @@ def main() -> None:
             precisions=arguments.precisions or (["fp32", "fp16"] if on_gpu else ["fp32", "fp16", "int8"]),
             slices=arguments.slices,
             runs=arguments.runs,
+            enlarged=arguments.enlarged,
             num_threads=arguments.threads,
             nodes=arguments.nodes,
         )

@@ -24,7 +24,7 @@ from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
-PIXEL_MM, SLICE_MM, ENLARGED = 1.0, 6.0, 1.5  # the scan's grid is finer than the network's by so much
+PIXEL_MM, SLICE_MM = 1.0, 6.0  # of the scan
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -38,14 +38,14 @@ class Pair:
     whole: Segmenter
 
 
-def spec_of(size: int) -> PreprocessSpec:
-    return PreprocessSpec("LPS", 2, spacing_mm=PIXEL_MM * ENLARGED, size=(size, size))
+def spec_of(scan: Volume, size: int) -> PreprocessSpec:
+    """Pre-processing that makes `size` × `size` pixels of the scan's slices."""
+    return PreprocessSpec("LPS", 2, spacing_mm=PIXEL_MM * scan.shape[0] / size, size=(size, size))
 
 
-def generated_scan(size: int, slices: int) -> Volume:
-    """Smooth spots and noise, int16, on a grid that becomes `size` × `size` pixels at the network's spacing."""
+def generated_scan(side: int, slices: int) -> Volume:
+    """Smooth spots and noise, int16, with slices of `side` × `side` pixels."""
     random = np.random.default_rng(0)
-    side = round(size * ENLARGED)
     coarse = random.normal(300, 120, (-(-side // 24), -(-side // 24), slices))
     data = np.kron(coarse, np.ones((24, 24, 1)))[:side, :side] + random.normal(0, 15, (side, side, slices))
     return Volume(data.astype(np.int16)[None], np.diag([-PIXEL_MM, -PIXEL_MM, SLICE_MM, 1.0]))
@@ -53,7 +53,7 @@ def generated_scan(size: int, slices: int) -> Volume:
 
 def write_pair(network: SegmentationNetwork, precision: str, size: int, scan: Volume, folder: Path) -> tuple[Path, Path]:
     """The ordinary and the whole artefact of a network, as `attunet export` builds them."""
-    spec, graph = spec_of(size), export_graph(network, 1, ("logits",))
+    spec, graph = spec_of(scan, size), export_graph(network, 1, ("logits",))
     if precision == "int8":
         upsample_by_pixel_shuffle(graph)
         graph = to_int8(graph, [VolumeSlices(scan, spec).batch(z, z + 1) for z in range(min(CALIBRATION_BATCHES, scan.shape[2]))])

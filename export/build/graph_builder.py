@@ -33,6 +33,14 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{name}_node", **attributes))
         return name
 
+    def top(self, values: str, count: str, *, largest: bool, in_order: bool = True) -> tuple[str, str]:
+        """The `count` largest or smallest of a vector, and their positions."""
+        name = f"{self.prefix}TopK_{len(self.nodes)}"
+        outputs = [name, f"{name}_positions"]
+        options = {"axis": 0, "largest": int(largest), "sorted": int(in_order)}
+        self.nodes.append(helper.make_node("TopK", [values, count], outputs, name=f"{name}_node", **options))
+        return outputs[0], outputs[1]
+
     def name(self, tensor: str, name: str) -> str:
         """A tensor under another name."""
         self.nodes.append(helper.make_node("Identity", [tensor], [name], name=f"{self.prefix}{name}_node"))

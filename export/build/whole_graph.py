@@ -6,7 +6,6 @@ not grow with the number of slices.
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from onnx import TensorProto, helper
 from attunet.classes import Classes
 from attunet.export.artefact.artefact import label_dtype
 from attunet.export.build.graph_builder import GraphBuilder
+from attunet.export.build.whole_intensities import Scaling, scaling_of
 from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.volumes.predict import MAX_BATCH_PIXELS
 from attunet.volumes.spec import MULTIPLE, PreprocessSpec
@@ -41,14 +41,20 @@ class _Plane:
 
 
 @dataclass(frozen=True)
-class _Scaling:
-    """Tensors float32 (C, 1, 1): intensities become (clip(x, low, high) - shift) / scale, and padding is `pad`."""
+class _Frame:
+    """Tensors that are the same in every batch.
 
-    low: str
-    high: str
-    shift: str
-    scale: str
-    pad: str
+    Args:
+        batch: slices per batch. slices: of the volume. last: number of the last slice. places: 0 to `batch` - 1.
+        shape: of the network's input. air: float32 (C, H, W), the padding's value around the image and 0 inside.
+    """
+
+    batch: str
+    slices: str
+    last: str
+    places: str
+    shape: str
+    air: str
 
 
 def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes) -> onnx.ModelProto:
@@ -67,9 +73,10 @@ def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes
     build = GraphBuilder("whole/")
     slices = build.side(VOLUME, 1)
     planes = [_plane(build, axis, spec) for axis in (2, 3)]
-    scaling = _scaling(build, spec)
+    scaling = scaling_of(build, spec)
     batch, iterations = _batches(build, slices, planes)
-    body = _body(network, spec, values, slices, batch, planes, scaling)
+    frame = _frame(build, spec, slices, batch, planes, scaling)
+    body = _body(network, spec, values, frame, planes, scaling)
     always = build.constant(True, np.bool_)
     name = f"{build.prefix}batches"
     build.nodes.append(helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body))
@@ -96,10 +103,10 @@ def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
     native = build.side(VOLUME, axis)
     resampled = native
     if spec.spacing_mm is not None:
-        size = build("Slice", SPACING, build.constant([axis - 1]), build.constant([axis]))
-        pixels = build.divide(
-            build.multiply(build("Cast", native, to=TensorProto.FLOAT), size), build.constant([spec.spacing_mm], np.float32)
-        )
+        # Shapes are computed on the CPU, also beside a GPU; a product with the input itself, not with a part of it, stays there.
+        extents = build.multiply(build("Cast", native, to=TensorProto.FLOAT), SPACING)
+        extent = build("Slice", extents, build.constant([axis - 1]), build.constant([axis]))
+        pixels = build.divide(extent, build.constant([spec.spacing_mm], np.float32))
         resampled = build("Max", build("Cast", build("Round", pixels), to=TensorProto.INT64), build.constant([1]))
     multiple = build.constant([MULTIPLE])
     padded = build.multiply(build.divide_up(resampled, multiple), multiple)
@@ -129,65 +136,6 @@ def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
     return build.divide(numbers, build("ReduceSum", numbers, build.constant([1]), keepdims=1))
 
 
-def _scaling(build: GraphBuilder, spec: PreprocessSpec) -> _Scaling:
-    """Intensity scaling by the rule that `spec.normalization` names."""
-    if spec.normalization == "zscore":
-        return _scaling_by_statistics(build, spec)
-    low, high = spec.window if spec.normalization == "ct" else (-np.inf, np.inf)
-    shift, scale = ((low + high) / 2, (high - low) / 2) if spec.normalization == "ct" else (0.0, 1.0)
-    low_tensor, high_tensor, shift_tensor, scale_tensor = (
-        build.constant(np.full((spec.num_channels, 1, 1), value), np.float32) for value in (low, high, shift, scale)
-    )
-    if spec.normalization == "ct":
-        pad = build.divide(build.subtract(low_tensor, shift_tensor), scale_tensor)
-    else:
-        pad = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1]))
-    return _Scaling(low_tensor, high_tensor, shift_tensor, scale_tensor, pad)
-
-
-def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> _Scaling:
-    """Clipped at two percentiles of the volume, to mean 0 and standard deviation 1."""
-    flat = build("Reshape", VOLUME, build.constant([spec.num_channels, -1]))
-    shape, slices = build.constant([spec.num_channels, 1, 1]), build.constant([1])
-    bounds = zip(spec.clip_percentiles, (False, True), strict=True)
-    low, high = (build("Reshape", _percentile(build, flat, percentile, from_top), shape) for percentile, from_top in bounds)
-    clipped = build("Min", build("Max", VOLUME, build("Unsqueeze", low, slices)), build("Unsqueeze", high, slices))
-    shift = _mean(build, clipped)
-    centred = build.subtract(clipped, build("Unsqueeze", shift, slices))
-    deviation = build("Sqrt", _mean(build, build.multiply(centred, centred)))
-    one = build.constant([1], np.float32)
-    scale = build("Where", build("Greater", deviation, build.constant([0], np.float32)), deviation, one)
-    return _Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
-
-
-def _mean(build: GraphBuilder, volume: str) -> str:
-    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that float32 loses nothing in long sums."""
-    for axis in (3, 2, 1):
-        volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
-    return build("Squeeze", volume, build.constant([1]))
-
-
-def _percentile(build: GraphBuilder, flat: str, percentile: float, from_top: bool) -> str:
-    """Percentile of each row of (C, N), linear between ranks: (C, 1). Sorts no more than the values beyond it."""
-    share = Fraction(str(percentile)) / 100
-    last = build.subtract(build.side(flat, 1), build.constant([1]))
-    # rank = last * share; last is divided first, so that no product exceeds 32 bits, in which some runtimes compute
-    numerator, denominator = build.constant([share.numerator]), build.constant([share.denominator])
-    quotient = build.divide(last, denominator)
-    rest = build.multiply(build.subtract(last, build.multiply(quotient, denominator)), numerator)
-    below = build.add(build.multiply(quotient, numerator), build.divide(rest, denominator))
-    remainder = build.subtract(rest, build.multiply(build.divide(rest, denominator), denominator))
-    weight = build.divide(*(build("Cast", x, to=TensorProto.FLOAT) for x in (remainder, denominator)))
-    above = build("Min", build.add(below, build.constant([1])), last)
-    positions = [build.subtract(last, rank) if from_top else rank for rank in (below, above)]
-    count = build.add(positions[0] if from_top else positions[1], build.constant([1]))
-    name = f"{build.prefix}extremes_{len(build.nodes)}"
-    node = helper.make_node("TopK", [flat, count], [name, f"{name}_indices"], name=f"{name}_node", axis=1, largest=int(from_top), sorted=1)
-    build.nodes.append(node)
-    first, second = (build("Gather", name, position, axis=1) for position in positions)
-    return build.add(first, build.multiply(build.subtract(second, first), weight))
-
-
 def _batches(build: GraphBuilder, slices: str, planes: list[_Plane]) -> tuple[str, str]:
     """Slices per batch and number of batches: equal batches of at most `BATCH_SIZE`, fewer where slices are large."""
     pixels = build.multiply(planes[0].window, planes[1].window)
@@ -196,29 +144,40 @@ def _batches(build: GraphBuilder, slices: str, planes: list[_Plane]) -> tuple[st
     return build.divide_up(slices, iterations), iterations
 
 
+def _frame(build: GraphBuilder, spec: PreprocessSpec, slices: str, batch: str, planes: list[_Plane], scaling: Scaling) -> _Frame:
+    rows, columns = planes
+    sides = [build.constant([-1]), build.constant([spec.in_channels]), rows.window, columns.window]
+    return _Frame(
+        batch=batch,
+        slices=slices,
+        last=build.subtract(slices, build.constant([1])),
+        places=build.count(batch),
+        shape=build.vector(sides),
+        air=build.multiply(_padding(build, planes), scaling.pad),
+    )
+
+
 def _body(
-    network: onnx.ModelProto, spec: PreprocessSpec, values: np.ndarray, slices: str, batch: str, planes: list[_Plane], scaling: _Scaling
+    network: onnx.ModelProto, spec: PreprocessSpec, values: np.ndarray, frame: _Frame, planes: list[_Plane], scaling: Scaling
 ) -> onnx.GraphProto:
     """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices repeats one, since a Loop stacks outputs of one shape."""
     build = GraphBuilder("whole/body/")
     number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
-    last = build.subtract(slices, build.constant([1]))
-    start = build.multiply(number, batch)
-    count = build("Min", batch, build.subtract(slices, start))
-    chosen = build.add(start, build.count(count))
+    start = build.multiply(number, frame.batch)
+    count = build("Min", frame.batch, build.subtract(frame.slices, start))
+    chosen = build.add(start, build("Slice", frame.places, build.constant([0]), count))
     reach = spec.context_slices // 2
     with_context = build.add(build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
-    inside = build("Min", build("Max", with_context, build.constant([0])), last)
+    inside = build("Min", build("Max", with_context, build.constant([0])), frame.last)
     images = build("Transpose", build("Gather", VOLUME, inside, axis=1), perm=[1, 2, 0, 3, 4])  # (batch, context, C, Y, X)
     clipped = build("Min", build("Max", images, scaling.low), scaling.high)
     scaled = build.divide(build.subtract(clipped, scaling.shift), scaling.scale)
-    padded = build.add(_to_window(build, scaled, planes), build.multiply(_padding(build, planes), scaling.pad))
-    shape = build.vector([count, build.constant([spec.in_channels]), planes[0].window, planes[1].window])
-    build.nodes.append(helper.make_node("Reshape", [padded, shape], [INPUT], name=f"{build.prefix}slices_node"))
+    padded = build.add(_to_window(build, scaled, planes), frame.air)
+    build.nodes.append(helper.make_node("Reshape", [padded, frame.shape], [INPUT], name=f"{build.prefix}slices_node"))
     build.nodes.extend(network.graph.node)
     build.constants.extend(network.graph.initializer)
-    computed = _greatest(build, _to_native(build, "logits", planes), values)
-    repeated = build("Min", build.count(batch), build.subtract(count, build.constant([1])))  # Pad of integers is not on GPUs
+    computed = _greatest(build, "logits", values, planes)
+    repeated = build("Min", frame.places, build.subtract(count, build.constant([1])))  # Pad of integers is not on GPUs
     build.nodes.append(helper.make_node("Gather", [computed, repeated], [labels], name=f"{labels}_node", axis=0))
     build.name(going, still)
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
@@ -248,16 +207,18 @@ def _to_window(build: GraphBuilder, images: str, planes: list[_Plane]) -> str:
     return build("Pad", images, build("Concat", none, rows.offset, columns.offset, none, *behind, axis=0))
 
 
-def _greatest(build: GraphBuilder, logits: str, values: np.ndarray) -> str:
-    """Label value (batch, Y, X) of the class with the greatest logit, the first one at equal logits.
+def _greatest(build: GraphBuilder, logits: str, values: np.ndarray, planes: list[_Plane]) -> str:
+    """Label value (batch, Y, X) of the class with the greatest logit on the native grid, the first one at equal logits.
 
-    Comparisons one class after the other take a third of the time of ArgMax and Gather, which work with int64.
+    What is taken to the native grid is each class's logits less those of class 0, which saves one of the classes. Comparisons one class
+    after the other take a third of the time of ArgMax and Gather, which work with int64.
     """
     classes = [build("Gather", logits, build.constant(index), axis=1) for index in range(len(values))]
-    best, label = classes[0], build.constant(values[0], values.dtype)
+    best, label = build.constant(0, np.float32), build.constant(values[0], values.dtype)
     for value, logit in zip(values[1:], classes[1:], strict=True):
-        label = build("Where", build("Greater", logit, best), build.constant(value, values.dtype), label)
-        best = build("Max", best, logit)
+        advantage = _to_native(build, build.subtract(logit, classes[0]), planes)
+        label = build("Where", build("Greater", advantage, best), build.constant(value, values.dtype), label)
+        best = build("Max", best, advantage)
     return label
 
 
@@ -271,10 +232,10 @@ def _padding(build: GraphBuilder, planes: list[_Plane]) -> str:
 
 
 def _to_native(build: GraphBuilder, logits: str, planes: list[_Plane]) -> str:
-    """Logits (batch, K, H, W) without the padding, resampled to (batch, K, Y, X)."""
+    """Logits of a class (batch, H, W) without the padding, resampled to (batch, Y, X)."""
     rows, columns = planes
     if rows.backward:
         across = build("Transpose", columns.backward, perm=[1, 0])
         return build("MatMul", build("MatMul", rows.backward, logits), across)
     starts, ends = ([p.offset for p in planes], [build.add(p.offset, p.native) for p in planes])
-    return build("Slice", logits, build.vector(starts), build.vector(ends), build.constant([2, 3]))
+    return build("Slice", logits, build.vector(starts), build.vector(ends), build.constant([1, 2]))

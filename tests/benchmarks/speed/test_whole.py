@@ -27,10 +27,10 @@ def test_both_ways_are_timed_and_agree() -> None:
         assert row["ratio_wall"] == pytest.approx(row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"])
     counted = results["rows"][0]["nodes"]["CPUExecutionProvider"]
     assert counted["Loop"][0] == 1
-    assert counted["TopK"][0] == 2
+    assert counted["TopK"][0] == 4
     printed = table(results)
     assert "int8" in printed
-    assert "TopK 2 (" in printed
+    assert "TopK 4 (" in printed
 
 
 def test_what_the_provider_does_not_run_is_skipped_with_the_reason(log_lines: list[str]) -> None:

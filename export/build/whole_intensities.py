@@ -1,0 +1,103 @@
+"""Intensity scaling inside a graph that takes a whole volume: percentiles, mean and deviation, as `attunet.volumes.intensity` has them."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from onnx import TensorProto
+
+from attunet.export.build.graph_builder import GraphBuilder
+from attunet.export.runtime.cpu import VOLUME
+from attunet.volumes.spec import PreprocessSpec
+
+MAX_GROUP = 64  # values of which one extreme is looked for, where almost none is beyond a percentile
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Tensors float32 (C, 1, 1): intensities become (clip(x, low, high) - shift) / scale, and padding is `pad`."""
+
+    low: str
+    high: str
+    shift: str
+    scale: str
+    pad: str
+
+
+def scaling_of(build: GraphBuilder, spec: PreprocessSpec) -> Scaling:
+    """Intensity scaling by the rule that `spec.normalization` names."""
+    if spec.normalization == "zscore":
+        return _scaling_by_statistics(build, spec)
+    low, high = spec.window if spec.normalization == "ct" else (-np.inf, np.inf)
+    shift, scale = ((low + high) / 2, (high - low) / 2) if spec.normalization == "ct" else (0.0, 1.0)
+    low_tensor, high_tensor, shift_tensor, scale_tensor = (
+        build.constant(np.full((spec.num_channels, 1, 1), value), np.float32) for value in (low, high, shift, scale)
+    )
+    if spec.normalization == "ct":
+        pad = build.divide(build.subtract(low_tensor, shift_tensor), scale_tensor)
+    else:
+        pad = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1]))
+    return Scaling(low_tensor, high_tensor, shift_tensor, scale_tensor, pad)
+
+
+def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> Scaling:
+    """Clipped at two percentiles of the volume, to mean 0 and standard deviation 1."""
+    channels = [build("Gather", VOLUME, build.constant(channel), axis=0) for channel in range(spec.num_channels)]
+    flat = [build("Reshape", channel, build.constant([-1])) for channel in channels]
+    shape, slices = build.constant([spec.num_channels, 1, 1]), build.constant([1])
+    bounds = zip(spec.clip_percentiles, (False, True), strict=True)
+    low, high = (
+        build("Reshape", build.vector([_percentile(build, channel, percentile, from_top) for channel in flat]), shape)
+        for percentile, from_top in bounds
+    )
+    clipped = build("Min", build("Max", VOLUME, build("Unsqueeze", low, slices)), build("Unsqueeze", high, slices))
+    shift = _mean(build, clipped)
+    centred = build.subtract(clipped, build("Unsqueeze", shift, slices))
+    deviation = build("Sqrt", _mean(build, build.multiply(centred, centred)))
+    one = build.constant([1], np.float32)
+    scale = build("Where", build("Greater", deviation, build.constant([0], np.float32)), deviation, one)
+    return Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
+
+
+def _mean(build: GraphBuilder, volume: str) -> str:
+    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that float32 loses nothing in long sums."""
+    for axis in (3, 2, 1):
+        volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
+    return build("Squeeze", volume, build.constant([1]))
+
+
+def _percentile(build: GraphBuilder, flat: str, percentile: float, from_top: bool) -> str:
+    """Percentile of a vector (N,), linear between ranks: (1,). Sorts no more than the values beyond it."""
+    share = Fraction(str(percentile)) / 100
+    last = build.subtract(build.side(flat, 0), build.constant([1]))
+    # rank = last * share; last is divided first, so that no product exceeds 32 bits, in which some runtimes compute
+    numerator, denominator = build.constant([share.numerator]), build.constant([share.denominator])
+    quotient = build.divide(last, denominator)
+    rest = build.multiply(build.subtract(last, build.multiply(quotient, denominator)), numerator)
+    below = build.add(build.multiply(quotient, numerator), build.divide(rest, denominator))
+    remainder = build.subtract(rest, build.multiply(build.divide(rest, denominator), denominator))
+    weight = build.divide(*(build("Cast", x, to=TensorProto.FLOAT) for x in (remainder, denominator)))
+    above = build("Min", build.add(below, build.constant([1])), last)
+    positions = [build.subtract(last, rank) if from_top else rank for rank in (below, above)]
+    count = build.add(positions[0] if from_top else positions[1], build.constant([1]))
+    extremes = _extremes(build, flat, count, 1 - share if from_top else share, from_top)
+    first, second = (build("Gather", extremes, position, axis=0) for position in positions)
+    return build.add(first, build.multiply(build.subtract(second, first), weight))
+
+
+def _extremes(build: GraphBuilder, flat: str, count: str, share: Fraction, largest: bool) -> str:
+    """The `count` largest or smallest values of (N,), about a `share` of them, in order: (count,).
+
+    They lie in the `count` groups with the largest maxima. To sort the maxima of groups and then those groups takes a third of the time.
+    """
+    length = build.side(flat, 0)
+    size = build("Min", build.constant([max(1, round(float(share) ** -0.5)) if share else MAX_GROUP]), length)
+    groups = build.divide(length, size)
+    end = build.multiply(groups, size)
+    whole, rest = (build("Slice", flat, start, stop) for start, stop in ((build.constant([0]), end), (end, length)))
+    columns = build("Reshape", whole, build.vector([size, groups]))
+    bounds = build("ReduceMax" if largest else "ReduceMin", columns, build.constant([0]), keepdims=0)
+    _, chosen = build.top(bounds, build("Min", count, groups), largest=largest, in_order=False)
+    candidates = build("Reshape", build("Gather", columns, chosen, axis=1), build.constant([-1]))
+    values, _ = build.top(build("Concat", candidates, rest, axis=0), count, largest=largest)
+    return values
