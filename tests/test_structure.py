@@ -18,7 +18,15 @@ ORDER = (
     *("phantom", "metrics", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
     *("runs", "training"),
     *("export/artefact", "export/runtime", "export", "export/build", "export/web", "export/serve"),
-    *("benchmarks", "benchmarks/evaluation", "benchmarks/report", "benchmarks/crossvalidation", "benchmarks/speed", "launch"),
+    *(
+        "benchmarks",
+        "benchmarks/evaluation",
+        "benchmarks/report",
+        "benchmarks/crossvalidation",
+        "benchmarks/accuracy",
+        "benchmarks/speed",
+        "launch",
+    ),
 )
 FORBIDDEN = {  # arrows that the order would allow
     "export/build": {"training", "loading", "preparation"},

@@ -125,6 +125,17 @@ class ModelConfig(Section):
         "Channels of the first level, doubled at each level below; auto: 16 on a CPU, 64 or 32 on a GPU.",
     )
     depth: int = _field(4, Rule(int, 1, 4), "Number of down-samplings.")
+    blocks: Literal["plain", "residual"] = _field(
+        "plain", Rule(str, choices=("plain", "residual")), "Blocks of the encoder below its first level; parameters are the same."
+    )
+    deep_supervision: bool = _field(
+        False, Rule(bool), "Train heads on the decoder's coarser levels too, with weights 1/2, 1/4, ...; they are no part of the result."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.deep_supervision and self.depth < 2:
+            raise InputError(f"model.deep_supervision: needs a model.depth of at least 2, got {self.depth}")
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,9 @@ class RunConfig(Section):
     )
     checkpoint_every_minutes: float = _field(5.0, Rule(float, 0, 1e6), "Minutes between checkpoints.")
     checkpoint_every_steps: int = _field(0, Rule(int, 0, 10**9), "Steps between checkpoints; 0: by time alone.")
+    snapshots: int = _field(
+        0, Rule(int, 0, 5), "Averaged weights to keep for an ensemble: those of the end, and of 10 %, 20 %, ... of the steps before."
+    )
     timeout_minutes: float = _field(10.0, Rule(float, 0.05, 1e4), "Minutes that a process waits for the others before it gives up.")
     device: Literal["cpu", "cuda", "auto"] = _field(
         "auto", Rule(str, choices=("cpu", "cuda"), auto=True), "Device of a training in one process."

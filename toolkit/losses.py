@@ -103,3 +103,25 @@ def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
     present = truth > 0
     dice = -torch.where(present, quotient, 1.0).log().sum() / present.sum().clamp_min(1)
     return Loss(optim.dice_weight * dice + optim.cross_entropy_weight * cross_entropy, dice, cross_entropy)
+
+
+def labels_of_level(labels: torch.Tensor, level: int) -> torch.Tensor:
+    """Sample labels `(N, H, W)` to `(N, H / 2**level, W / 2**level)` by the nearest pixel; level 0 is `labels` itself."""
+    step = 2**level
+    return labels[:, step // 2 :: step, step // 2 :: step]
+
+
+def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
+    """Compute the loss of deep supervision: `total` weighs level i by 1 / 2**i, divided by the sum of the weights, as nnU-Net does.
+
+    Args:
+        sums: `(L, 2 + 3 K)`, of `segmentation_sums` at each level, added over batches and processes.
+        optim: as for `loss_of`.
+
+    Returns:
+        The loss, with the two parts of level 0 alone; for one level it is that of `loss_of`.
+    """
+    losses = [loss_of(level, optim) for level in sums.unbind()]
+    weights = [0.5**level for level in range(len(losses))]
+    total = torch.stack([weight * loss.total for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
+    return Loss(total, losses[0].dice, losses[0].cross_entropy)

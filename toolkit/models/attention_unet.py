@@ -51,7 +51,7 @@ class AttentionUNet(UNet):
     The gates are made last, so that with one seed both networks start from the same encoder and decoder weights.
 
     Args:
-        in_channels, num_classes, base_width, depth, norm_backend: as for `UNet`.
+        in_channels, num_classes, base_width, depth, blocks, norm_backend: as for `UNet`.
         gate_backend: implementation of the gates, see `AttentionGate`.
 
     Example:
@@ -66,10 +66,18 @@ class AttentionUNet(UNet):
         num_classes: int,
         base_width: int,
         depth: int = 4,
+        blocks: str = "plain",
         gate_backend: str = "auto",
         norm_backend: str = "auto",
     ) -> None:
-        super().__init__(in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth, norm_backend=norm_backend)
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            base_width=base_width,
+            depth=depth,
+            blocks=blocks,
+            norm_backend=norm_backend,
+        )
         self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
         self.num_gates = len(self.gates)
 

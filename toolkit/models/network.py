@@ -11,6 +11,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     num_gates: int = 0  # attention gates; 0 for a network without attention maps
+    kinds_of_blocks: tuple[str, ...] = ("plain",)  # values of `model.blocks`; a class with others takes an argument `blocks`
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute the logits and the attention maps of the gates.
@@ -23,6 +24,25 @@ class SegmentationNetwork(nn.Module):
         """
         return self(x), ()
 
+    def supervise_coarse_levels(self) -> None:
+        """Add the heads that deep supervision trains, in place; only `logits_of_levels` computes them.
+
+        Raises:
+            InputError: the network does not support it.
+        """
+        raise InputError(f"model.deep_supervision: {type(self).__name__} does not support it; set it to false")
+
+    def logits_of_levels(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute logits at several resolutions, for deep supervision.
+
+        Args:
+            x: slices `(N, in_channels, H, W)`.
+
+        Returns:
+            Logits `(N, num_classes, H / 2**i, W / 2**i)` of levels i = 0, 1, ...
+        """
+        return (self(x),)
+
     def enable_activation_checkpointing(self) -> None:
         """Recompute activations in the backward pass instead of keeping them.
 
@@ -30,3 +50,15 @@ class SegmentationNetwork(nn.Module):
             InputError: the network does not support it.
         """
         raise InputError(f"run.activation_checkpointing: {type(self).__name__} does not support it; set it to false")
+
+
+class LogitsOfLevels(nn.Module):
+    """A network whose forward pass gives the logits of all levels; wrappers such as DDP call `forward` alone."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute `SegmentationNetwork.logits_of_levels`."""
+        return self.network.logits_of_levels(x)

@@ -1,5 +1,6 @@
 """The U-Net (Ronneberger et al. 2015) with batch norm, padded convolutions and transposed-convolution up-sampling."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,6 +32,26 @@ class DoubleConv(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
 
+class ResidualConv(nn.Module):
+    """(N, C_in, H, W) -> (N, C_out, H, W), C_out >= C_in: a `DoubleConv` to whose second batch norm the input is added before the ReLU.
+
+    Channels that the input lacks are zeros (option A of He et al. 2016, "Deep Residual Learning for Image Recognition"), so that a
+    residual network has exactly the parameters of a plain one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm_backend: str = "auto") -> None:
+        super().__init__()
+        self.missing_channels = out_channels - in_channels
+        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.first_norm = BatchNormReLU(out_channels, backend=norm_backend)
+        self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.second_norm(self.second(self.first_norm(self.first(x))))
+        return nn.functional.relu(residual + nn.functional.pad(x, (0, 0, 0, 0, 0, self.missing_channels)))
+
+
 @contextmanager
 def _running_statistics_kept(module: nn.Module) -> Iterator[None]:
     """Give the batch norms of `module` copies of their running statistics to update, and put the real ones back.
@@ -58,6 +79,7 @@ class UNet(SegmentationNetwork):
         num_classes: classes with the background.
         base_width: channels of the finest level.
         depth: number of down-samplings.
+        blocks: "plain", or "residual" for residual blocks in the encoder below level 0; both have the same parameters.
         norm_backend: implementation of batch norm with ReLU, see `BatchNormReLU`.
 
     Example:
@@ -65,18 +87,30 @@ class UNet(SegmentationNetwork):
         torch.Size([2, 5, 64, 64])
     """
 
-    def __init__(self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, norm_backend: str = "auto") -> None:
+    kinds_of_blocks = ("plain", "residual")
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        base_width: int,
+        depth: int = 4,
+        blocks: str = "plain",
+        norm_backend: str = "auto",
+    ) -> None:
         super().__init__()
         self.depth = depth
         self.activation_checkpointing = False
         self.widths = [base_width * 2**level for level in range(depth + 1)]
-        self.encoder = nn.ModuleList(
-            DoubleConv(before, after, norm_backend=norm_backend)
-            for before, after in zip([in_channels, *self.widths], self.widths, strict=False)
-        )
+        block = ResidualConv if blocks == "residual" else DoubleConv
+        self.encoder = nn.ModuleList([DoubleConv(in_channels, base_width, norm_backend=norm_backend)])
+        for before, after in itertools.pairwise(self.widths):
+            self.encoder.append(block(before, after, norm_backend=norm_backend))
         self.upsample = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in self.widths[:-1])
         self.decoder = nn.ModuleList(DoubleConv(2 * width, width, norm_backend=norm_backend) for width in self.widths[:-1])
         self.head = nn.Conv2d(base_width, num_classes, 1)
+        self.coarse_heads = nn.ModuleList()  # of levels 1, 2, ... while the network is trained with deep supervision
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits.
@@ -93,6 +127,20 @@ class UNet(SegmentationNetwork):
         return self.with_attention(x)[0]
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (finest,), attention = self._decoded(x, 1)
+        return self.head(finest), attention
+
+    def supervise_coarse_levels(self) -> None:
+        """Add heads to the decoder's coarser levels but the coarsest, as nnU-Net does; the only coarser one of two gets one too."""
+        for width in self.widths[1 : max(2, self.depth - 1)]:
+            self.coarse_heads.append(nn.Conv2d(width, self.head.out_channels, 1))
+
+    def logits_of_levels(self, x: Tensor) -> tuple[Tensor, ...]:
+        features, _ = self._decoded(x, 1 + len(self.coarse_heads))
+        return tuple(head(level) for head, level in zip([self.head, *self.coarse_heads], features, strict=True))
+
+    def _decoded(self, x: Tensor, num_levels: int) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Compute the decoder's features at the finest `num_levels` levels, the finest first, and the attention maps."""
         self._check_size(x)
         skips = []
         for block in self.encoder[:-1]:
@@ -100,12 +148,15 @@ class UNet(SegmentationNetwork):
             skips.append(x)
             x = max_pool(x)
         x = self._maybe_checkpoint(self.encoder[-1], self.encoder[-1], x)
-        attention = []
+        attention: list[Tensor] = []
+        features: list[Tensor] = []
         for level in reversed(range(self.depth)):
             x, alpha = self._maybe_checkpoint(self.decoder[level], self._decode, level, skips[level], x)
             if alpha is not None:
                 attention.append(alpha)
-        return self.head(x), tuple(attention)
+            if level < num_levels:
+                features.insert(0, x)
+        return features, tuple(attention)
 
     def enable_activation_checkpointing(self) -> None:
         self.activation_checkpointing = True

@@ -2,7 +2,8 @@
 
 `checkpoints/step-0000001200/` has `model.safetensors` (the trained weights), `average.safetensors` (their moving average, which is
 exported), `optimizer.safetensors`, `state.json` and a manifest with the SHA-256 of each. `checkpoints/best/` has the averaged weights
-at the best validation, as a diagnostic. Nothing is pickled. Accelerate's `save_state` writes in place, without hashes or fsync.
+at the best validation, as a diagnostic; `snapshots/step-0000001000/`, beside `checkpoints`, has averaged weights for an ensemble.
+Nothing is pickled. Accelerate's `save_state` writes in place, without hashes or fsync.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 KEEP = 2  # newest checkpoints that are kept
 BEST = "best"
+SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
 PARTS = ("model", "average", "optimizer")
 
 
@@ -63,6 +65,7 @@ class Checkpoints:
 
     def __init__(self, folder: RunFolder, state: RunState, *, main: bool) -> None:
         self.folder, self._state, self._check_held = folder.checkpoints, state, folder.check_held
+        self._snapshots = folder.snapshots
         self._run, self._main = state.config.run, main
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -101,7 +104,7 @@ class Checkpoints:
             return {}
         began = time.monotonic()
         state = read_state()
-        self._submit(f"step-{step:010d}", state.parts, step=step, finished=state.finished, scaler=state.scaler)
+        self._submit(self.folder / _step_name(step), state.parts, step=step, finished=state.finished, scaler=state.scaler)
         self._saved_at = time.monotonic()
         num_bytes = sum(tensor.nbytes for tensors in state.parts.values() for tensor in tensors.values())
         return {"stall_s": self._saved_at - began, "megabytes": num_bytes / 1e6}
@@ -111,7 +114,13 @@ class Checkpoints:
         best = self._state.best
         if self._main and dice is not None and (best is None or dice > best):
             self._state = dataclasses.replace(self._state, best=dice)
-            self._submit(BEST, {"average": average.state_dict()}, step=step, finished=False, scaler=None)
+            self._submit(self.folder / BEST, {"average": average.state_dict()}, step=step, finished=False, scaler=None)
+
+    def save_if_snapshot(self, average: nn.Module, step: int, total_steps: int) -> None:
+        """Keep the averaged weights after `step` if they are one of `run.snapshots`."""
+        if self._main and step in snapshot_steps(self._run.snapshots, total_steps):
+            path = self._snapshots / _step_name(step)
+            self._submit(path, {"average": average.state_dict()}, step=step, finished=step == total_steps, scaler=None)
 
     def finish(self) -> None:
         """Wait until everything saved is on the disk."""
@@ -124,23 +133,28 @@ class Checkpoints:
             raise RunError(f"{self.folder}: the checkpoint could not be written ({error}); earlier ones are untouched") from None
 
     def _submit(
-        self, name: str, parts: Mapping[str, Mapping[str, torch.Tensor]], *, step: int, finished: bool, scaler: dict[str, float] | None
+        self, path: Path, parts: Mapping[str, Mapping[str, torch.Tensor]], *, step: int, finished: bool, scaler: dict[str, float] | None
     ) -> None:
         self.finish()
         copies = {part: _host_copy(tensors) for part, tensors in parts.items()}
         state = dataclasses.replace(self._state, step=step, finished=finished, scaler=scaler)
-        self._pending = self._pool.submit(self._write, name, copies, state)
+        self._pending = self._pool.submit(self._write, path, copies, state)
 
-    def _write(self, name: str, parts: Mapping[str, dict[str, torch.Tensor]], state: RunState) -> None:
+    def _write(self, path: Path, parts: Mapping[str, dict[str, torch.Tensor]], state: RunState) -> None:
         files: dict[str, Callable[[Path], object]] = {
             f"{part}.safetensors": _tensor_writer(tensors, _description(state, part)) for part, tensors in parts.items()
         }
         text = json.dumps(state.to_json(), indent=1, allow_nan=False)
         files["state.json"] = lambda path: path.write_text(text, encoding="utf-8")
         self._check_held()
-        write_folder(self.folder / name, files)
-        if name != BEST:
-            _prune(self.folder, self.folder / name)
+        write_folder(path, files)
+        if path.parent == self.folder and path.name != BEST:
+            _prune(self.folder, path)
+
+
+def snapshot_steps(number: int, total_steps: int) -> set[int]:
+    """Steps after which snapshots are kept, the last step among them; fewer than `number` in very short trainings."""
+    return {step for i in range(number) if (step := round((1 - SNAPSHOT_SHARE * i) * total_steps)) > 0}
 
 
 def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
@@ -157,7 +171,7 @@ def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoin
         InputError: there are checkpoints, and none can be read.
     """
     damaged = ""
-    for path in _steps(folder):
+    for path in step_folders(folder):
         try:
             return read_checkpoint(path, parts)
         except InputError as error:
@@ -170,7 +184,7 @@ def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoin
 
 def newest_step_folder(folder: Path) -> Path | None:
     """Return the path of the newest checkpoint under `folder` without reading it; None when there is none."""
-    return next(iter(_steps(folder)), None)
+    return next(iter(step_folders(folder)), None)
 
 
 def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
@@ -238,10 +252,15 @@ def _prune(folder: Path, written: Path) -> None:
 
     A later one must be damaged: otherwise this training would have continued from it.
     """
-    steps = _steps(folder)
+    steps = step_folders(folder)
     for path in [*steps[: steps.index(written)], *steps[steps.index(written) + KEEP :]]:
         shutil.rmtree(path)
 
 
-def _steps(folder: Path) -> list[Path]:
+def step_folders(folder: Path) -> list[Path]:
+    """The checkpoints or snapshots in a folder, the newest first."""
     return sorted((p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))), reverse=True)
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:010d}"

@@ -1,4 +1,7 @@
-"""Ensembles: several runs as one model, the mean of their probabilities. A folder with runs below it can be used like a run."""
+"""Ensembles: several runs, or snapshots along one run, as one model, the mean of their probabilities.
+
+A folder with runs below it, and the folder `snapshots` of a run, can be used like a run.
+"""
 
 import dataclasses
 import math
@@ -10,24 +13,30 @@ from torch import Tensor, nn
 
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork
-from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.checkpoint import step_folders
+from attunet.runs.load_run import TrainedRun, load_checkpoint, load_run
+from attunet.runs.run_folder import SNAPSHOTS
 
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
 class EnsembleNetwork(SegmentationNetwork):
-    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`: logits whose softmax is that mean."""
+    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`: logits whose softmax is that mean.
+
+    Members may be different networks. The attention maps are the mean over those that have gates, if all of these have as many.
+    """
 
     def __init__(self, members: Sequence[SegmentationNetwork]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.num_gates = members[0].num_gates
+        numbers = {member.num_gates for member in members} - {0}
+        self.num_gates = numbers.pop() if len(numbers) == 1 else 0
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_attention(x)[0]
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute the logits and, as attention maps, the mean over the members."""
+        """Compute the logits and, as attention maps, the mean over the members that have gates."""
         mean, _, maps = self._outputs(x)
         return mean, maps
 
@@ -48,20 +57,28 @@ class EnsembleNetwork(SegmentationNetwork):
         logits = torch.stack([logits.log_softmax(dim=1) for logits, _ in outputs])
         greatest = logits.amax(dim=0)
         mean = (logits - greatest).exp().mean(dim=0).log() + greatest  # without underflow
-        return mean, logits, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*(maps for _, maps in outputs), strict=True))
+        of_members = [maps for _, maps in outputs if maps] if self.num_gates else []
+        return mean, logits, tuple(torch.stack(maps).mean(dim=0) for maps in zip(*of_members, strict=True))
 
 
 def load_runs(path: Path) -> TrainedRun:
-    """A run, or the ensemble of all runs below a folder (three levels deep at most, links are followed).
+    """A run, the ensemble of a run's snapshots, or that of all runs below a folder (three levels deep at most, links are followed).
 
     The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out, `fold` is the
-    members' if it is the same, `step` the smallest, `config` the first member's.
+    members' if it is the same, `step` the smallest, `config` the first member's. Members may be of different networks.
+
+    Args:
+        path: a run, the folder `snapshots` of one, or a folder with runs below it.
 
     Raises:
         InputError: there are no runs below the path, they do not fit together, or one is not finished.
     """
     if (path / "checkpoints").is_dir():
         return load_run(path)
+    if path.name == SNAPSHOTS and (snapshots := step_folders(path)):
+        members = [load_checkpoint(path.parent, folder) for folder in reversed(snapshots)]
+        _check_finished(members[-1:])  # the others are of earlier steps
+        return _together(path, members)
     folders = list(runs_below(path))
     if not folders:
         raise InputError(f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it")
@@ -70,16 +87,20 @@ def load_runs(path: Path) -> TrainedRun:
 
 def ensemble_of(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     """Several loaded runs as one; path: its name in messages. Raises InputError as `load_runs` does."""
+    _check_finished(members)
     first = members[0]
     for member in members:
-        if not member.finished:
-            raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
         for what in ("preprocessing", "classes"):
             if getattr(member, what) != getattr(first, what):
                 raise InputError(f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}")
-        if member.config.model != first.config.model:
-            raise InputError(f"{path}: members must be of one network; {member.path} and {first.path} differ in [model]")
     return _together(path, members)
+
+
+def _check_finished(members: Sequence[TrainedRun]) -> None:
+    """Raises InputError if a member is not finished."""
+    for member in members:
+        if not member.finished:
+            raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
 
 
 def runs_below(path: Path) -> Iterator[Path]:
@@ -95,11 +116,12 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         for case, digest in member.training_cases.items():
             if seen.setdefault(case, digest) != digest:
                 raise InputError(f"{path}: members must be of one data set; {member.path} was trained on another image of case {case}")
+    names = dict.fromkeys(member.config.model.name for member in members)
     left_out = [case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen]
     return dataclasses.replace(
         first,
         path=path,
-        name=f"{first.config.model.name}-ensemble-of-{len(members)}",
+        name=f"{'+'.join(names)}-ensemble-of-{len(members)}",
         network=EnsembleNetwork([member.network for member in members]).eval(),
         checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
         state=dataclasses.replace(

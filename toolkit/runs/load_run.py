@@ -8,7 +8,7 @@ from attunet.classes import Classes
 from attunet.config import ResolvedConfig
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
-from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import MANIFEST, sha256
 from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
@@ -108,6 +108,15 @@ def load_run(path: str | Path) -> TrainedRun:
     checkpoint = newest_checkpoint(path / "checkpoints", parts=("average",))
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet")
+    return _trained(path, checkpoint)
+
+
+def load_checkpoint(run_path: Path, folder: Path) -> TrainedRun:
+    """Load a certain checkpoint, or a snapshot, of a run. Raises InputError where it is damaged."""
+    return _trained(run_path, read_checkpoint(folder, parts=("average",)))
+
+
+def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:
     state = checkpoint.state
     network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
     network.load_state_dict(checkpoint.tensors["average"])

@@ -12,6 +12,7 @@ from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_
 from attunet.system.lock import Lock
 
 LOCK = "run.lock"
+SNAPSHOTS = "snapshots"
 
 
 class RunFolder:
@@ -20,6 +21,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.snapshots = path / SNAPSHOTS
         self.metrics = path / "metrics.jsonl"
         self._lock = Lock(path / LOCK, path, "training")
         self.check_held = self._lock.check
@@ -29,7 +31,8 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             (self.path / "plots").mkdir(exist_ok=True)
             self._lock.__enter__()
-            clear_unfinished(self.checkpoints)
+            for folder in (self.checkpoints, self.snapshots):
+                clear_unfinished(folder)
         except OSError as error:
             raise InputError(f"{self.path}: the run folder cannot be written: {error.strerror}") from None
         return self

@@ -20,7 +20,7 @@ SCHEMA = 2
 # Fields of [run] that may change when a run is resumed: none of them changes a result.
 FREE_TO_CHANGE = (
     *("device", "compile", "cuda_graph", "activation_checkpointing", "resident_gb", "tracker", "project", "minutes"),
-    *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes"),
+    *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes", "snapshots"),
 )
 
 # What a run learns from, and the words for a difference.

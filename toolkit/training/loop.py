@@ -116,6 +116,7 @@ def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, s
             checkpoints.save_if_best(trainer.average.network, done, result["dice"]["mean"])
             telemetry.restart()
             logged_step = done
+        checkpoints.save_if_snapshot(trainer.average.network, done, total)
         if signal := signal_received():
             checkpoints.save(trainer.state, done)
             checkpoints.finish()

@@ -17,9 +17,10 @@ from attunet.errors import InputError, NotFinite, RunError
 from attunet.loading.augment import Augmenter
 from attunet.loading.loader import Batch, Loader
 from attunet.loading.resident import ResidentLoader
-from attunet.losses import Loss, add_over_processes, loss_of, segmentation_sums
+from attunet.losses import Loss, add_over_processes, labels_of_level, loss_of_levels, segmentation_sums
 from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
+from attunet.models.network import LogitsOfLevels
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
 from attunet.training.optimization import (
     AveragedNetwork,
@@ -94,14 +95,18 @@ class Trainer:
         network = network.to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
+        model: torch.nn.Module = network
+        if config.model.deep_supervision:  # after the average was made, which has no use for the heads
+            network.supervise_coarse_levels()
+            model = LogitsOfLevels(network).to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]
         if config.run.sync_batch_norm:  # after the average was made, which is evaluated in one process
             synchronize_batch_norms(network)
         frozen = freeze(network, optim.freeze)
         self.optimizer = make_optimizer(network, optim, carried)
         if config.run.compile:
             torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway
-            self.network.compile()
-        self._model, self._stepper = accelerator.prepare(self.network, self.optimizer)
+            model.compile()
+        self._model, self._stepper = accelerator.prepare(model, self.optimizer)
         self._model.train()
         for module in frozen:
             module.eval()
@@ -191,10 +196,14 @@ class Trainer:
         return images, labels, batch.drawn
 
     def _forward(self, images: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
-        return segmentation_sums(self._model(images), labels, self.class_weights, drawn)
+        """Compute the sums of the loss at every supervised level, `(L, 2 + 3 K)`."""
+        logits = self._model(images)
+        levels = logits if isinstance(logits, tuple) else (logits,)
+        sums = [segmentation_sums(one, labels_of_level(labels, i), self.class_weights, drawn) for i, one in enumerate(levels)]
+        return torch.stack(sums)
 
     def _backward(self, part: Part) -> Loss:
-        loss = loss_of(add_over_processes(self._forward(*part)), self.config.optim)
+        loss = loss_of_levels(add_over_processes(self._forward(*part)), self.config.optim)
         self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
         return loss
 
@@ -210,7 +219,7 @@ class Trainer:
             sums = add_over_processes(torch.stack([self._forward(*part) for part in parts]).sum(0))
             for buffer, value in zip(buffers, before, strict=True):  # batch norm counts each part once
                 buffer.copy_(value)
-        loss = loss_of(sums.requires_grad_(), self.config.optim)
+        loss = loss_of_levels(sums.requires_grad_(), self.config.optim)
         (derivatives,) = torch.autograd.grad(loss.total, sums)
         for index, part in enumerate(parts):
             last = index == len(parts) - 1

@@ -97,7 +97,10 @@ STEPS = WARM_UP_STEPS + 4
 
 @pytest.mark.parametrize(
     "settings",
-    [[], ["augment.enabled=false"], ["optim.accumulate_steps=3"], ["run.activation_checkpointing=true"], ["optim.grad_clip_norm=0"]],
+    [
+        *[[], ["augment.enabled=false"], ["optim.accumulate_steps=3"], ["run.activation_checkpointing=true"], ["optim.grad_clip_norm=0"]],
+        ["model.deep_supervision=true"],
+    ],
     ids=lambda settings: settings[0] if settings else "plain",
 )
 def test_a_replayed_step_computes_what_an_uncaptured_one_does(small_store: Store, settings: list[str]) -> None:
