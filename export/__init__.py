@@ -10,7 +10,7 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> object:
         from attunet.export.build.export_run import export_run
 
         return export_run(*arguments, **options)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from attunet.errors import InputError
 from attunet.export.runtime.segmenter import Segmenter
@@ -15,7 +14,7 @@ def load_model(
     provider: str = "cpu",
     device: str = "cpu",
     num_threads: int | None = None,
-    provider_options: Mapping[str, Any] | None = None,
+    provider_options: Mapping[str, object] | None = None,
     public_key: str | Path | None = None,
 ) -> Model:
     """Loads an artefact, a run, or a folder of runs as one ensemble.

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -83,11 +83,11 @@ class Fold(click.ParamType):
 
     name = "K|all"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
         if value == "all":
             return "all"
         try:
-            number = int(value)
+            number = int(str(value))
         except ValueError:
             number = -1
         if number < 0:
@@ -118,7 +118,7 @@ class FoldList(click.ParamType):
 
     name = "K,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         if isinstance(value, list):
             return value
         parts = [part.strip() for part in str(value).split(",")]

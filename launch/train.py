@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
@@ -74,7 +74,7 @@ def _process_start() -> float:
 
 def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:
     """One line for each field of `[data]` that the configuration sets to another value than the store has."""
-    default: dict[str, Any] = dataclasses.asdict(DataConfig())
+    default: dict[str, object] = dataclasses.asdict(DataConfig())
     given, stored = dataclasses.asdict(config), dataclasses.asdict(prepared)
     return [
         f"note: data.{field} is {stored[field]} in the store; the config's {value} is not used"

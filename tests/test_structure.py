@@ -63,6 +63,8 @@ TORCH_FREE = [
     *("export.artefact.artefact", "export.runtime", "export.load_model", "evaluate_case", "launch.cli", "launch.train"),
 ]
 
+MAX_ANY = 114  # uses of typing.Any in annotations
+
 
 @cache
 def modules() -> dict[str, Path]:
@@ -143,6 +145,16 @@ def test_docstrings_open_with_what_they_document() -> None:
                 if first in {"What", "Which", "How", "Whether", "Where", "Who", "Why"}:
                     wrong.append(f"{name}: {(ast.get_docstring(node) or '')[:60]}")
     assert not wrong
+
+
+def test_any_is_rare() -> None:
+    uses = [
+        f"{name}:{node.lineno}"
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "Any"
+    ]
+    assert len(uses) <= MAX_ANY, uses
 
 
 BLOCK = f"""

@@ -5,7 +5,6 @@ and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `pre
 """
 
 from importlib import import_module
-from typing import Any
 
 from attunet.system.no_telemetry import switch_off_telemetry
 from attunet.version import __version__
@@ -50,7 +49,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'attunet' has no attribute {name!r}")
     module = import_module(_MODULES[name])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, Fields, Rule
@@ -11,6 +11,15 @@ IGNORE_LABEL = 255  # index in a store's label.npy of pixels that no loss and no
 
 # Distinguishable on grey and for the common colour-vision deficiencies (Okabe & Ito 2008); background is black.
 PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+
+
+class ClassRow(TypedDict):
+    """A class as JSON."""
+
+    index: int
+    name: str
+    value: int
+    color: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Classes:
         wheel = PALETTE[1:]
         return (PALETTE[0], *(wheel[i % len(wheel)] for i in range(len(self.names) - 1)))
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[ClassRow]:
         return [
             {"index": i, "name": n, "value": v, "color": c}
             for i, (n, v, c) in enumerate(zip(self.names, self.values, self.colors, strict=True))

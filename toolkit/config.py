@@ -267,7 +267,7 @@ class Config:
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
 
-    def to_json(self) -> dict[str, dict[str, Any]]:
+    def to_json(self) -> dict[str, dict[str, object]]:
         return {s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for s, values in dataclasses.asdict(self).items()}
 
     def to_toml(self) -> str:
@@ -292,7 +292,7 @@ class Config:
         )
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str = "config") -> Self:
+    def from_json(cls, data: Mapping[str, object], where: str = "config") -> Self:
         """Raises InputError naming the field, the rule and the value; sections and fields that are missing have their defaults."""
         sections = {f.name: f.type for f in dataclasses.fields(cls)}
         made: dict[str, Any] = {}
@@ -328,7 +328,7 @@ def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config
     Raises:
         InputError: names the file, the field, the rule and the value.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, object] = {}
     if path is not None:
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))

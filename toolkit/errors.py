@@ -4,7 +4,7 @@ import logging
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
 class InputError(ValueError):
@@ -35,7 +35,7 @@ class Finding:
     level: Literal["decided", "warning", "error"]
     text: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     def describe(self, file: str | Path | None = None) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from attunet.errors import InputError
 
-JsonObject = dict[str, Any]  # a JSON object: its values are numbers, texts, booleans, null, lists and objects
+JsonObject = dict[str, object]  # its values are numbers, texts, booleans, null, lists and objects
 
 MAX_WHOLE = 2**53  # integers above it are not exact in JSON
 MAX_NUMBER = 1e300
@@ -130,7 +130,7 @@ class Fields:
         """The file and the field, as errors name them."""
         return f"{self.where}: {self.path}{key}"
 
-    def require(self, key: str, holds: Callable[[Any], bool], words: str) -> Any:
+    def require(self, key: str, holds: Callable[[object], bool], words: str) -> Any:
         """The field as it is, which must satisfy `holds`; words: the rule as a noun phrase."""
         value = self._value(key)
         if not holds(value):
@@ -217,5 +217,5 @@ def shown(value: object) -> str:
     return repr(list(value) if isinstance(value, tuple) else value)[:80]
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: Iterable[object]) -> bool:
     return all(isinstance(v, str) and len(v) <= MAX_PATH for v in values)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from attunet.errors import InputError
 from attunet.fields import is_text_list, read_json
@@ -36,7 +35,7 @@ class Splits:
         folds = tuple(tuple(names[patient] for patient in fold) for fold in self.folds)
         return replace(self, folds=folds, test=tuple(names[patient] for patient in self.test))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"schema": SCHEMA, "seed": self.seed, "folds": [list(f) for f in self.folds], "test": list(self.test)}
 
 

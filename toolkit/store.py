@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.config import DataConfig
-from attunet.errors import InputError
+from attunet.errors import Finding, InputError
 from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
@@ -67,15 +67,24 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store, see `open_store`."""
+    """An opened store, see `open_store`.
+
+    Args:
+        choices: the user's readings of the source, by rule.
+        grey_levels: the greys that are classes in masks with smoothed edges.
+        findings: of the preparation.
+    """
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, object]
     preprocessing: Preprocessing
     classes: Classes
     ranges: TrainingRanges
     cases: tuple[Case, ...]
     splits: Splits
+    choices: dict[str, str]
+    grey_levels: tuple[int, ...]
+    findings: tuple[Finding, ...]
 
     @property
     def sha256(self) -> str:
@@ -104,11 +113,6 @@ class Store:
     def source_root(self) -> Path:
         """Source folder at preparation time; relative paths are inside the store."""
         return self.path / str(self.manifest["source"])
-
-    @property
-    def choices(self) -> dict[str, str]:
-        """The user's readings of the source, by rule."""
-        return dict(self.manifest["choices"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
         """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels if the source has no physical spacing."""
@@ -210,7 +214,7 @@ class Store:
         volume = read_image(images, choices=self.choices)
         if case.label_mapping is None:
             return volume, None
-        options = MaskOptions(case.label_values, tuple(self.manifest["grey_levels"]), self.choices)
+        options = MaskOptions(case.label_values, self.grey_levels, self.choices)
         mask = read_labels(masks, volume, images[0], options)
         return volume, to_indices(mask.values, case.label_mapping, masks[0])
 
@@ -225,11 +229,10 @@ def open_store(path: str | Path) -> Store:
         InputError: the folder is no store, was written by another version, or is damaged.
     """
     path = Path(path)
-    at = _read_manifest(path)
+    at = read_manifest(path)
     for key in ("name", "source"):
         at.text(key, MAX_PATH)
-    at.require("choices", lambda v: isinstance(v, dict) and all(isinstance(value, str) for value in v.values()), "texts by rule")
-    at.require("grey_levels", lambda v: isinstance(v, list) and all(type(level) is int for level in v), "a list of whole numbers")
+    level = Rule(int)
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
     rows = list(at.rows("cases"))
     expected = preprocessing.spec.sha256
@@ -247,15 +250,14 @@ def open_store(path: str | Path) -> Store:
         ranges=TrainingRanges.from_json(at.inner("ranges")),
         cases=cases,
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
+        choices=at.texts("choices"),
+        grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),
+        findings=tuple(map(_finding, at.rows("findings"))),
     )
 
 
-def read_manifest(path: str | Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> Fields:
     """The manifest of a store, of this version. Raises InputError as `open_store`."""
-    return _read_manifest(Path(path)).data
-
-
-def _read_manifest(path: Path) -> Fields:
     file = path / MANIFEST
     if not path.is_dir() or not file.is_file():
         raise InputError(f"{path}: is no store (a folder with {MANIFEST}; `attunet prepare` makes one)")
@@ -285,6 +287,16 @@ def _case(at: Fields) -> Case:
         label_mapping=_mapping(at) if labels else None,
         drawn=tuple(at.text_list("drawn")) if at.require("drawn", _is_list_or_null, "a list or null") is not None else None,
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
+    )
+
+
+def _finding(at: Fields) -> Finding:
+    return Finding(
+        case=at.get("case", Rule(str, null=True)),
+        rule=at.text("rule"),
+        figure=at.get("figure", Rule(float)),
+        level=at.get("level", Rule(str, choices=("decided", "warning", "error"))),
+        text=at.text("text", MAX_PATH),
     )
 
 

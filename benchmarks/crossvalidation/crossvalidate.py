@@ -19,8 +19,8 @@ from attunet.benchmarks.evaluation.details import command, preparing_command
 from attunet.benchmarks.evaluation.evaluate import make_folder
 from attunet.config import Config
 from attunet.errors import InputError, RunError
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import nan_to_null
+from attunet.metrics.results import CrossvalidationResults, WorstOrgan
 from attunet.plots.figure import file_name
 from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.presets import preset_names, training_config
@@ -41,7 +41,7 @@ SCHEMA = 3
 class TrainingsFailed(RunError):
     """Some trainings failed; `results` are those of the others, which are written."""
 
-    def __init__(self, text: str, results: JsonObject) -> None:
+    def __init__(self, text: str, results: CrossvalidationResults) -> None:
         super().__init__(text)
         self.results = results
 
@@ -81,7 +81,7 @@ def crossvalidate(
     train: bool = True,
     every_postprocessing: bool = False,
     source: str | Path | None = None,
-) -> JsonObject:
+) -> CrossvalidationResults:
     """Trains the unfinished runs, scores every finished one, and writes results.json, results.md and plots/.
 
     Args:
@@ -135,7 +135,7 @@ def crossvalidate(
     keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
     call = _command(store, out, models, config_names, settings, num_seeds, folds, every_postprocessing)
-    results = _results(store, plan, scored, methods) | {"commands": [preparing_command(store), call]}
+    results = _results(store, plan, scored, methods, [preparing_command(store), call])
     for method, row in zip(methods, results["methods"], strict=True):
         if row["configured"] and row["worst_organ"]:
             row["worst_organ"]["picture"] = _picture_of_the_worst(out, method, row["worst_organ"], store, device, source)
@@ -252,8 +252,12 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[O
 
 
 def _results(
-    store: Store, plan: Sequence[PlannedRun], scored: Mapping[tuple[str, str, int, int], HeldOut | None], methods: Sequence[Method]
-) -> JsonObject:
+    store: Store,
+    plan: Sequence[PlannedRun],
+    scored: Mapping[tuple[str, str, int, int], HeldOut | None],
+    methods: Sequence[Method],
+    commands: list[str],
+) -> CrossvalidationResults:
     patients = {case.name: case.patient for case in store.cases}
     several = len({method.recipe for method in methods}) > 1
     labels = {id(method): method.label(several) for method in methods}
@@ -261,11 +265,9 @@ def _results(
     rows = []
     for method in methods:
         histories = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (method.recipe, method.model)]
-        rows.append(
-            method_row(method, labels[id(method)], patients) | {"worst_organ": worst_organ(method), "time_to_accuracy": time_row(histories)}
-        )
+        rows.append(method_row(method, labels[id(method)], patients, worst_organ(method), time_row(histories)))
     unfinished = [run for run in plan if scored[run.key] is None]
-    results = {
+    results: CrossvalidationResults = {
         "schema": SCHEMA,
         "environment": environment(),
         "store": {
@@ -278,14 +280,14 @@ def _results(
         "recipes": {run.recipe: run.config.to_json() for run in reversed(plan)},
         "num_runs": len(plan),
         "missing": [{"run": run.name, "step": progress_of(run.path)[0]} for run in unfinished],
+        "commands": commands,
         "methods": rows,
         "comparisons": [compare_methods(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(methods)],
     }
-    plain: JsonObject = nan_to_null(results)
-    return plain
+    return nan_to_null(results)
 
 
-def _picture_of_the_worst(out: Path, method: Method, worst: JsonObject, store: Store, device: str, source: Path | None) -> str | None:
+def _picture_of_the_worst(out: Path, method: Method, worst: WorstOrgan, store: Store, device: str, source: Path | None) -> str | None:
     """Path of the plot within `out`; None with a warning if the source files are missing, which the table does not need."""
     place = f"plots/worst_{file_name(f'{method.recipe}={method.model}')}.png"
     try:
@@ -295,7 +297,7 @@ def _picture_of_the_worst(out: Path, method: Method, worst: JsonObject, store: S
         return None
 
 
-def _draw(folder: Path, results: JsonObject) -> None:
+def _draw(folder: Path, results: CrossvalidationResults) -> None:
     scored = [row for row in results["methods"] if row["num_runs"]]
     if not scored:
         return

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.confidence.estimator import LearnedCase
@@ -147,11 +147,10 @@ def _saved_scores(file: Path, facts: JsonObject) -> dict[str, Scores]:
         return {}
     if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):
         return {}
-    scores: dict[str, Scores] = _null_to_nan(data.get("scores", {}))
-    return scores
+    return cast(dict[str, Scores], _null_to_nan(data.get("scores", {})))
 
 
-def _null_to_nan(value: Any) -> Any:
+def _null_to_nan(value: object) -> object:
     if isinstance(value, dict):
         return {k: _null_to_nan(v) for k, v in value.items()}
     return math.nan if value is None else value

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import nibabel as nib
 import numpy as np
@@ -17,18 +18,37 @@ import numpy as np
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
 from attunet.fields import JsonObject
+from attunet.metrics.results import MetricTable
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.runs.run_folder import read_metrics
 from attunet.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
-from attunet.system.environment import environment
+from attunet.system.environment import Environment, environment
 from attunet.system.log_lines import forward_log
 from attunet.training.loop import train
 
 ORGANS = CHAOS_MR.names[1:]
 ARMS = ("all labels", "marginal loss", "not drawn is background", "complete scans alone")
+
+
+class ArmRow(TypedDict):
+    arm: str
+    seed: int
+    training_scans: int
+    dice: MetricTable
+
+
+class Results(TypedDict):
+    """results.json. `drawn`: case -> its drawn organs."""
+
+    schema: int
+    environment: Environment
+    config: dict[str, JsonObject]
+    steps: int
+    drawn: dict[str, list[str]]
+    results: list[ArmRow]
 
 
 def drawn_organs(number: int) -> list[str]:
@@ -68,12 +88,12 @@ def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
     nib.save(nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header), target)
 
 
-def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> JsonObject:
+def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> Results:
     """Train and score all arms; returns the content of results.json."""
     sources, partial = write_sources(folder / "sources", num_training, num_test, seed=0)
     write_text(folder / "labelled.json", json.dumps(partial))
     names = sorted(path.name.removesuffix("-src.nii.gz") for path in sources["all labels"].glob("*-src.nii.gz"))
-    rows = []
+    rows: list[ArmRow] = []
     for arm, source in sources.items():
         store = _prepare(folder, arm, source, config, names[num_training:])
         for seed in range(seeds):
@@ -111,12 +131,12 @@ def _patients(cases: Sequence[str]) -> tuple[str, ...]:
     return tuple(case.partition("-")[0] for case in cases)
 
 
-def table(results: JsonObject) -> str:
+def table(results: Results) -> str:
     """Mean Dice of each arm, over seeds and test scans, and of each organ."""
     lines = []
     for arm in ARMS:
         rows = [row for row in results["results"] if row["arm"] == arm]
-        means = [row["dice"]["mean"] for row in rows]
+        means = [row["dice"]["mean"] or 0.0 for row in rows]
         organs = ", ".join(f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS)
         scans = rows[0]["training_scans"]
         lines.append(f"{arm:26} {scans:3} scans  Dice {np.mean(means):.4f} (seeds {', '.join(f'{m:.4f}' for m in means)}): {organs}")

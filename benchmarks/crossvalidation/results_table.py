@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from attunet.benchmarks.evaluation.results_table import aligned, number, table
-from attunet.fields import JsonObject
+from attunet.metrics.results import CrossvalidationResults, Difference, MethodRow
 from attunet.system.plain_text import table_cell
-
-Results = JsonObject
 
 COLUMNS = (
     ("dice", "Dice", 3),
@@ -21,12 +19,12 @@ COLUMNS = (
 )
 
 
-def summary_table(results: Results) -> str:
+def summary_table(results: CrossvalidationResults) -> str:
     """Dice of every method as aligned plain text."""
     return aligned(_dice_rows(results))
 
 
-def markdown(results: Results) -> str:
+def markdown(results: CrossvalidationResults) -> str:
     """All results as one Markdown page."""
     dice = _dice_rows(results)
     parts = [
@@ -56,7 +54,7 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _introduction(results: Results) -> str:
+def _introduction(results: CrossvalidationResults) -> str:
     store, seeds = results["store"], results["seeds"]
     cases = sum(len(cases) for cases in store["folds"].values())
     return (
@@ -68,7 +66,7 @@ def _introduction(results: Results) -> str:
     )
 
 
-def _missing(results: Results) -> list[str]:
+def _missing(results: CrossvalidationResults) -> list[str]:
     missing = results["missing"]
     if not missing:
         return []
@@ -80,7 +78,7 @@ def _missing(results: Results) -> list[str]:
     ]
 
 
-def _dice_rows(results: Results) -> list[list[str]]:
+def _dice_rows(results: CrossvalidationResults) -> list[list[str]]:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = [["", "mean", "95 %", "median", "worst case", *classes, "cases", "runs"]]
     for row in results["methods"]:
@@ -92,7 +90,7 @@ def _dice_rows(results: Results) -> list[list[str]]:
     return rows
 
 
-def _seed_spread(results: Results) -> list[str]:
+def _seed_spread(results: CrossvalidationResults) -> list[str]:
     if len(results["seeds"]) < 2:
         return ["There is one seed: the table does not show how much these figures vary from training to training."]
     lines = []
@@ -103,7 +101,7 @@ def _seed_spread(results: Results) -> list[str]:
     return [f"Mean Dice from seed to seed: {'; '.join(lines)}."] if lines else []
 
 
-def _significance(results: Results) -> list[str]:
+def _significance(results: CrossvalidationResults) -> list[str]:
     comparisons = results["comparisons"]
     if not comparisons:
         return ["There is nothing to compare: only one row has finished runs."]
@@ -128,12 +126,12 @@ def _significance(results: Results) -> list[str]:
     return ["\n".join(f"- {c['words']}" for c in comparisons), *notes]
 
 
-def _differences(results: Results) -> list[str]:
+def _differences(results: CrossvalidationResults) -> list[str]:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = []
     for c in results["comparisons"]:
         dice = c["dice"]
-        organs = [_signed(c["per_class"].get(name, {}), 3) for name in classes]
+        organs = [_signed(c["per_class"].get(name), 3) for name in classes]
         p = "–" if dice["p_value"] is None else f"{dice['p_value']:.3g}"
         others = [_signed(c["others"][metric], digits) for metric, _, digits in COLUMNS if metric in ("hd95_mm", "assd_mm", "chaos_score")]
         rows.append([f"{c['second']} − {c['first']}", _signed(dice, 4), p, str(dice["num_patients"]), *organs, *others])
@@ -143,18 +141,18 @@ def _differences(results: Results) -> list[str]:
     return [table(head, rows), "![Differences per patient](plots/differences.png)"]
 
 
-def _signed(difference: JsonObject, digits: int) -> str:
-    if difference.get("mean") is None:
+def _signed(difference: Difference | None, digits: int) -> str:
+    if difference is None or difference["mean"] is None:
         return "–"
     span = "" if difference["ci95"] is None else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
     return f"{difference['mean']:+.{digits}f}{span}"
 
 
-def _every_metric(row: JsonObject) -> list[str]:
+def _every_metric(row: MethodRow) -> list[str]:
     return [row["name"], *(number(row["scores"][metric]["mean"], digits) for metric, _, digits in COLUMNS)]
 
 
-def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
+def _per_class(results: CrossvalidationResults) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in results["methods"]:
         for name in row["scores"]["dice"]["per_class"]:
@@ -163,7 +161,7 @@ def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["", "class", *(title for _, title, _ in COLUMNS), "worst Dice"], rows
 
 
-def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
+def _per_case(results: CrossvalidationResults) -> tuple[list[str], list[list[str]]]:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = []
     for fold, cases in results["store"]["folds"].items():
@@ -175,7 +173,7 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["case", "fold", "", "mean", *classes], rows
 
 
-def _worst_organs(results: Results) -> list[str]:
+def _worst_organs(results: CrossvalidationResults) -> list[str]:
     parts = []
     for row in results["methods"]:
         if row["configured"] and (worst := row["worst_organ"]):
@@ -185,7 +183,7 @@ def _worst_organs(results: Results) -> list[str]:
     return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []
 
 
-def _time(results: Results) -> list[str]:
+def _time(results: CrossvalidationResults) -> list[str]:
     rows = [row for row in results["methods"] if row["configured"] and row["time_to_accuracy"]["minutes"]]
     if not rows:
         return ["No finished run has validations."]

@@ -6,13 +6,12 @@ are over cases, intervals and tests over patients.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import METRICS, HeldOut
-from attunet.fields import JsonObject
-from attunet.metrics.aggregate import mean_of_defined, per_patient
+from attunet.metrics.aggregate import mean, mean_of_defined, per_patient
+from attunet.metrics.results import Difference, MethodComparison, MethodRow, MethodScore, TimeToAccuracy, WorstOrgan
 from attunet.metrics.significance import PairedComparison, bootstrap_interval, compare_paired
 from attunet.volumes.spec import UNTOUCHED, Postprocessing
 
@@ -65,8 +64,8 @@ def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postpro
     ]
 
 
-def method_row(method: Method, label: str, patients: Mapping[str, str]) -> JsonObject:
-    """An method as it stands in results.json. patients: case -> patient."""
+def method_row(method: Method, label: str, patients: Mapping[str, str], organ: WorstOrgan | None, time: TimeToAccuracy) -> MethodRow:
+    """A method as it stands in results.json. patients: case -> patient."""
     return {
         "name": label,
         "recipe": method.recipe,
@@ -76,39 +75,41 @@ def method_row(method: Method, label: str, patients: Mapping[str, str]) -> JsonO
         "num_runs": len(method.runs),
         "num_cases": len(method.by_seed(PRIMARY) and _over_seeds(method.by_seed(PRIMARY))),
         "scores": {metric: _summary(method, metric, patients) for metric in METRICS},
+        "worst_organ": organ,
+        "time_to_accuracy": time,
     }
 
 
-def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> JsonObject:
+def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> MethodScore:
     by_seed = method.by_seed(metric)
     cases = _over_seeds(by_seed)
-    means = {case: _mean(values.values()) for case, values in cases.items()}
+    means = {case: mean(values.values()) for case, values in cases.items()}
     defined = {case: value for case, value in means.items() if not np.isnan(value)}
     worst = (min if metric in HIGHER_IS_BETTER else max)(defined, key=lambda case: defined[case], default=None)
     interval = bootstrap_interval(np.array(list(per_patient(means, patients).values())))
     classes = list(next(iter(cases.values()), {}))
     return {
-        "mean": _mean(means.values()),
+        "mean": mean(means.values()),
         "median": float(np.median(list(defined.values()))) if defined else float("nan"),
         "worst": None if worst is None else {"case": worst, "value": defined[worst]},
         "ci95": None if interval is None else list(interval),
-        "per_class": {name: _mean(values[name] for values in cases.values()) for name in classes},
+        "per_class": {name: mean(values[name] for values in cases.values()) for name in classes},
         "per_class_worst": {
             name: _extreme([values[name] for values in cases.values()], low=metric in HIGHER_IS_BETTER) for name in classes
         },
         "per_case": {case: {"mean": means[case], **values} for case, values in cases.items()},
-        "per_seed": {str(seed): _mean(_mean(v.values()) for v in scores.values()) for seed, scores in by_seed.items()},
-        "per_seed_case": {str(seed): {case: _mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()},
+        "per_seed": {str(seed): mean(mean(v.values()) for v in scores.values()) for seed, scores in by_seed.items()},
+        "per_seed_case": {str(seed): {case: mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()},
     }
 
 
-def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> JsonObject:
+def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> MethodComparison:
     """`second` minus `first` on the cases and the seeds that both have: the tested difference in Dice, and those of the other metrics."""
     tested = _compare(first, second, PRIMARY, labels, patients)
     return {
         "first": labels[0],
         "second": labels[1],
-        "dice": tested.to_json() | {"per_patient": _patient_differences(first, second, PRIMARY, patients)},
+        "dice": {**tested.to_json(), "per_patient": _patient_differences(first, second, PRIMARY, patients)},
         "others": {metric: _compare(first, second, metric, labels, patients).to_json() for metric in METRICS if metric != PRIMARY},
         "per_class": _class_differences(first, second, patients),
         "words": tested.words,
@@ -135,19 +136,19 @@ def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
 
 
 def _compare(first: Method, second: Method, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
-    scores = [{case: _mean(values.values()) for case, values in scores.items()} for scores in _on_common_seeds(first, second, metric)]
+    scores = [{case: mean(values.values()) for case, values in scores.items()} for scores in _on_common_seeds(first, second, metric)]
     return compare_paired(scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice"))
 
 
 def _patient_differences(first: Method, second: Method, metric: str, patients: Mapping[str, str]) -> dict[str, float]:
     a, b = _on_common_seeds(first, second, metric)
-    return per_patient({case: _mean(b[case].values()) - _mean(a[case].values()) for case in a}, patients)
+    return per_patient({case: mean(b[case].values()) - mean(a[case].values()) for case in a}, patients)
 
 
-def _class_differences(first: Method, second: Method, patients: Mapping[str, str]) -> JsonObject:
+def _class_differences(first: Method, second: Method, patients: Mapping[str, str]) -> dict[str, Difference]:
     """Mean difference in Dice per class, with its interval."""
     a, b = _on_common_seeds(first, second, PRIMARY)
-    rows = {}
+    rows: dict[str, Difference] = {}
     for name in next(iter(a.values()), {}):
         differences = np.array(list(per_patient({case: b[case][name] - a[case][name] for case in a}, patients).values()))
         interval = bootstrap_interval(differences)
@@ -173,11 +174,7 @@ def _over_seeds(by_seed: Mapping[int, Mapping[str, Mapping[str, float]]]) -> dic
         for case, values in cases.items():
             for name, value in values.items():
                 gathered.setdefault(case, {}).setdefault(name, []).append(value)
-    return {case: {name: _mean(values) for name, values in gathered[case].items()} for case in sorted(gathered)}
-
-
-def _mean(values: Any) -> float:
-    return float(mean_of_defined(np.array(list(values), dtype=np.float64)))
+    return {case: {name: mean(values) for name, values in gathered[case].items()} for case in sorted(gathered)}
 
 
 def _extreme(values: Sequence[float], *, low: bool) -> float:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attunet.fields import JsonObject
+from attunet.metrics.results import MetricsRow, TimeToAccuracy
 
 TARGETS = (0.80, 0.85, 0.90)  # Dice
 
-Rows = Sequence[JsonObject]
+Rows = Sequence[MetricsRow]
 
 
 def accuracy_curve(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +48,8 @@ def minutes_to(target: float, minutes: np.ndarray, dice: np.ndarray) -> float | 
     return float(minutes[first - 1] + share * (minutes[first] - minutes[first - 1]))
 
 
-def time_row(runs: Sequence[Rows]) -> JsonObject:
-    """An method's curve and its minutes to each target, as they stand in results.json."""
+def time_row(runs: Sequence[Rows]) -> TimeToAccuracy:
+    """A method's curve and its minutes to each target, as they stand in results.json."""
     curves = [accuracy_curve(rows) for rows in runs]
     minutes, dice = mean_curve([c for c in curves if len(c[0])])
     return {

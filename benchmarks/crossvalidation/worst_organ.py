@@ -6,7 +6,7 @@ from pathlib import Path
 from attunet.benchmarks.crossvalidation.table import PRIMARY, Method
 from attunet.classes import IGNORE_LABEL
 from attunet.evaluate_case import evaluate_case, read_labelled_case
-from attunet.fields import JsonObject
+from attunet.metrics.results import WorstOrgan
 from attunet.plots.organ_slices import draw_organ_slices
 from attunet.plots.view import view_of
 from attunet.runs.load_run import load_run
@@ -14,9 +14,9 @@ from attunet.runs.run_model import run_model
 from attunet.store import Store
 
 
-def worst_organ(method: Method) -> JsonObject | None:
+def worst_organ(method: Method) -> WorstOrgan | None:
     """Lowest Dice of one class in one case by one run: seed, fold, case, class and dice; None without scores."""
-    scores: list[JsonObject] = [
+    scores: list[WorstOrgan] = [
         {"seed": seed, "fold": fold, "case": case, "class": name, "dice": value}
         for (seed, fold), run in sorted(method.runs.items())
         for case, scores in run.scores[method.postprocessing.words].items()
@@ -26,7 +26,7 @@ def worst_organ(method: Method) -> JsonObject | None:
     return min(scores, key=lambda one: one["dice"], default=None)
 
 
-def draw_worst_organ(path: Path, method: Method, worst: JsonObject, store: Store, *, device: str, source: Path | None) -> Path | None:
+def draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store, *, device: str, source: Path | None) -> Path | None:
     """Draws the organ that `worst_organ` returned, slice by slice, from a new prediction of the same run.
 
     Args:

@@ -10,7 +10,7 @@ from attunet.benchmarks.evaluation.evaluate import BATCH_SIZES, evaluate_loaded
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, table
 from attunet.errors import InputError, RunError
-from attunet.fields import JsonObject
+from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.plain_text import printable
@@ -29,7 +29,7 @@ class BenchmarkResults:
         results: content of results.json. not_loaded: name of a row -> the reason.
     """
 
-    results: JsonObject
+    results: EvaluationResults
     not_loaded: dict[str, str]
 
     def rows(self) -> list[list[str]]:
@@ -40,12 +40,12 @@ class BenchmarkResults:
         header += [*(f"slices/s at {batch}" for batch in batches), "volume ms", "memory MB"]
         return [header, *(self._row(row, batches) for row in self.results["models"])]
 
-    def _row(self, row: JsonObject, batches: Sequence[str]) -> list[str]:
+    def _row(self, row: EvaluatedRow, batches: Sequence[str]) -> list[str]:
         first, dice = self.results["models"][0]["dice"]["mean"], row["dice"]["mean"]
         difference = None if dice is None or first is None else dice - first
         latency, rate = row["latency_ms"]["batch"], row["throughput_slices_per_s"]["batch"]
         cells = [model_label(row), number(row["file_mb"], 1), number(dice, 4), "–" if difference is None else f"{difference:+.4f}"]
-        cells += [number(latency[batch][p], 1) for batch in batches for p in ("p50", "p99")]
+        cells += [number(milliseconds, 1) for batch in batches for milliseconds in (latency[batch]["p50"], latency[batch]["p99"])]
         cells += [number(rate[batch], 1) for batch in batches]
         return [*cells, number(row["volume_ms"]["total"], 0), number(row["peak_memory_mb"], 0)]
 

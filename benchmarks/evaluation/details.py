@@ -1,12 +1,13 @@
 """Origin of the models of an evaluation, for a report: cards, settings, training curves, commands; file names without paths."""
 
 import shlex
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
+from attunet.classes import ClassRow
 from attunet.config import Config, DataConfig
-from attunet.fields import JsonObject
+from attunet.metrics.results import MetricsRow
 from attunet.store import Case, Store
 
 if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
@@ -14,13 +15,64 @@ if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
 
 FILE = "details.json"
 SCHEMA = 1
-CURVES = {"train": ("loss",), "validation": ("loss", "dice")}  # what a report draws of metrics.jsonl: event: figures
+
+
+class CaseDetails(TypedDict):
+    """Hashes of a case, and its size where an evaluation wrote it; no name of a file and no patient."""
+
+    shape: NotRequired[list[int]]
+    spacing: NotRequired[list[float]]
+    image_sha256: str
+    label_sha256: str | None
+
+
+class CurvePoint(TypedDict):
+    """A training step or a validation, for the curves of a report."""
+
+    event: str
+    epoch: float
+    seconds: float
+    loss: float
+    dice: NotRequired[float | None]
+
+
+class ModelDetails(TypedDict, total=False):
+    """`card`: text; `settings`: of the training, by section; `command`: that made the model."""
+
+    card: str
+    settings: Mapping[str, object]
+    license: str | None
+    curves: list[CurvePoint]
+    command: str
+
+
+class PrepareRequest(TypedDict):
+    """The caller's choices in a store's manifest. `splits`: folds and seed, or the user's own."""
+
+    layout: str
+    classes: tuple[list[ClassRow], int | None] | None
+    case_pattern: str | None
+    images: list[str]
+    masks: list[str]
+    choices: dict[str, str]
+    data: dict[str, object]
+    splits: list[int] | dict[str, object]
+    labelled: dict[str, list[str]] | None
+
+
+class EvaluationDetails(TypedDict):
+    """details.json. `commands`: of the preparation and the evaluation."""
+
+    schema: int
+    commands: dict[str, str]
+    cases: dict[str, CaseDetails]
+    models: dict[str, ModelDetails]
 
 
 def evaluation_details(
     store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str], *, is_hidden: bool = False
-) -> JsonObject:
-    """JSON values.
+) -> EvaluationDetails:
+    """The origin of all models.
 
     Args:
         store: of the evaluation.
@@ -44,8 +96,8 @@ def evaluation_details(
     }
 
 
-def case_details(case: Case) -> JsonObject:
-    """Size and hashes of a case; no name of a file and no patient."""
+def case_details(case: Case) -> CaseDetails:
+    """Size and hashes of a case."""
     return {
         "shape": list(case.native_shape),
         "spacing": list(case.spacing),
@@ -54,11 +106,8 @@ def case_details(case: Case) -> JsonObject:
     }
 
 
-def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> JsonObject:
-    """card: text; settings: of the training, by section; curves: rows of metrics.jsonl; command: that made it.
-
-    Empty for a model that is neither a run nor an artefact.
-    """
+def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> ModelDetails:
+    """The origin of a model; empty if it is neither a run nor an artefact."""
     if model.backend == "pytorch":
         return _of_run(model, is_hidden)
     if model.path.suffix != ".onnx":
@@ -77,7 +126,7 @@ def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> JsonObje
     }
 
 
-def _of_run(model: EvaluatedModel, is_hidden: bool) -> JsonObject:
+def _of_run(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     from attunet.runs.ensemble import load_runs
     from attunet.runs.run_folder import read_metrics
 
@@ -105,19 +154,22 @@ def run_card(run: "TrainedRun", *, is_hidden: bool = False) -> str:
     return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows), "", "Not a medical device."])
 
 
-def curves_of(rows: Sequence[JsonObject]) -> list[JsonObject]:
-    """The rows of a `metrics.jsonl` that curves are drawn of, with event, epoch, seconds, loss and mean Dice."""
+def curves_of(rows: Sequence[MetricsRow]) -> list[CurvePoint]:
+    """The points of a report's curves, from the rows of a `metrics.jsonl`."""
     kept = []
     for row in rows:
-        figures = {name: row[name]["mean"] if name == "dice" else row[name] for name in CURVES.get(row["event"], ())}
-        if figures:
-            kept.append({"event": row["event"], "epoch": row["epoch"], "seconds": row["seconds"], **figures})
+        if row["event"] not in ("train", "validation"):
+            continue
+        point: CurvePoint = {"event": row["event"], "epoch": row["epoch"], "seconds": row["seconds"], "loss": row["loss"]}
+        if row["event"] == "validation":
+            point["dice"] = row["dice"]["mean"]
+        kept.append(point)
     return kept
 
 
 def preparing_command(store: Store) -> str:
     """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report must not tell."""
-    request = store.manifest["request"]
+    request = cast(PrepareRequest, store.manifest["request"])
     words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
     if request["classes"]:
         rows, ignored = request["classes"]
@@ -125,8 +177,8 @@ def preparing_command(store: Store) -> str:
         words += ["--classes", ",".join(values)]
     if request["case_pattern"]:
         words += ["--case-pattern", request["case_pattern"]]
-    for option in ("images", "masks"):
-        words += [f"--{option}", ",".join(request[option])] if request[option] else []
+    for option, suffixes in (("images", request["images"]), ("masks", request["masks"])):
+        words += [f"--{option}", ",".join(suffixes)] if suffixes else []
     for rule, value in request["choices"].items():
         words += ["--series", value] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
     default = vars(DataConfig())
@@ -162,7 +214,7 @@ def command(name: str, *words: str) -> str:
     return shlex.join(["attunet", name, *words])
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if not isinstance(value, list | tuple) else f"[{', '.join(map(str, value))}]"

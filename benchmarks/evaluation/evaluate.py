@@ -21,13 +21,13 @@ from attunet.benchmarks.evaluation.plots import draw_evaluation
 from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import markdown
 from attunet.benchmarks.evaluation.saved_cases import limit_images, new_cases, save_attention, save_case, save_prediction
-from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row
+from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row, volume_times
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.evaluate_case import read_labelled_case
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import confusion
+from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
 from attunet.store import Case, Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -52,7 +52,7 @@ def evaluate(
     source: str | Path | None = None,
     latency_seconds: float = 5.0,
     pseudonymise: str | Path | None = None,
-) -> JsonObject:
+) -> EvaluationResults:
     """Scores and times models on the labelled cases of a store.
 
     Args:
@@ -114,7 +114,7 @@ def evaluate_loaded(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
     is_hidden: bool = False,
-) -> JsonObject:
+) -> EvaluationResults:
     """The work of `evaluate`, for models that are loaded already.
 
     Args:
@@ -136,9 +136,12 @@ def evaluate_loaded(
         _keep_worst(loaded, by_model, opened, source, kept)
     make_folder(out)
     timings = time_networks(loaded, seconds, batch_sizes)
-    rows = [_row(one, score_row(scored, opened.classes), times) for one, scored, times in zip(loaded, by_model, timings, strict=True)]
+    rows = [
+        _row(one, score_row(scored, opened.classes), volume_times(scored), times)
+        for one, scored, times in zip(loaded, by_model, timings, strict=True)
+    ]
     labels = [one.label for one in loaded]
-    results: JsonObject = {
+    results: EvaluationResults = {
         "schema": SCHEMA,
         "environment": environment(),
         "store": {"name": opened.name, "fold": fold, "cases": [c.name for c in cases], "classes": opened.classes.to_json()},
@@ -256,7 +259,7 @@ def _memory(one: EvaluatedModel) -> float | None:
         return None
 
 
-def _row(one: EvaluatedModel, scores: JsonObject, timings: Sequence[Timings]) -> JsonObject:
+def _row(one: EvaluatedModel, scores: ModelScores, volume_ms: dict[str, float], timings: Sequence[Timings]) -> EvaluatedRow:
     return {
         "name": one.name,
         "file": one.path.name,
@@ -267,6 +270,7 @@ def _row(one: EvaluatedModel, scores: JsonObject, timings: Sequence[Timings]) ->
         "precision": one.precision,
         "num_parameters": one.model.num_parameters,
         **scores,
+        "volume_ms": volume_ms,
         "latency_ms": {
             "slice_shape": [one.model.spec.in_channels, *one.model.spec.size],
             "batch": {str(t.batch_size): t.latency_ms() for t in timings},

@@ -11,9 +11,9 @@ from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import model_label
 from attunet.evaluate_case import LabelledCase, read_labelled_case
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.plots.figure import file_name
 from attunet.store import Store
 from attunet.volumes.slices import VolumeSlices
@@ -26,7 +26,7 @@ SAME_OUTLINE = 0.995  # mean Dice above which the outlines of two label maps loo
 
 def draw_evaluation(
     folder: Path,
-    results: JsonObject,
+    results: EvaluationResults,
     models: Sequence[EvaluatedModel],
     predictions: Predictions,
     store: Store,
@@ -57,7 +57,7 @@ def draw_evaluation(
     logger.info(f"plots: {folder}")
 
 
-def _draw_figures(folder: Path, rows: JsonObject, store: Store) -> None:
+def _draw_figures(folder: Path, rows: dict[str, EvaluatedRow], store: Store) -> None:
     from attunet.plots.confusion import draw_confusion
     from attunet.plots.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time
 
@@ -79,7 +79,7 @@ def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:
         draw_curves(folder / "training.png", {name: read_metrics(path) for name, path in runs.items()})
 
 
-def _cases_to_show(results: JsonObject) -> list[str]:
+def _cases_to_show(results: EvaluationResults) -> list[str]:
     """All cases if they are few, otherwise the first model's two worst ones, the median and the best."""
     dice = results["models"][0]["dice"]["per_case"]
     means = {case: np.mean([v or 0.0 for v in scores.values()]) for case, scores in dice.items()}

@@ -3,20 +3,19 @@
 import math
 from collections.abc import Sequence
 
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean
+from attunet.metrics.results import EvaluatedRow, EvaluationResults, Metric
+from attunet.system.environment import Environment
 from attunet.system.plain_text import printable, table_cell
 
-Results = JsonObject
 
-
-def summary_table(results: Results) -> str:
+def summary_table(results: EvaluationResults) -> str:
     """Dice and latency as aligned plain text, one row per model."""
     header, rows = _summary(results)
     return aligned([header, *rows])
 
 
-def markdown(results: Results) -> str:
+def markdown(results: EvaluationResults) -> str:
     """The whole evaluation as one Markdown page."""
     store = results["store"]
     selection = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} holds out"
@@ -48,7 +47,7 @@ def markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def model_label(row: JsonObject) -> str:
+def model_label(row: EvaluatedRow) -> str:
     """Name of a row of results.json in tables and plots."""
     return label_of(row["name"], row["backend"], row["provider"], row["precision"])
 
@@ -64,7 +63,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
+def _summary(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     speed = ["ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
     header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agreement", *speed]
     agreements = ["–", *(f"{number(c['agreement']['dice'], 4)}" for c in results["comparisons"])]
@@ -89,7 +88,7 @@ def _summary(results: Results) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _notes(results: Results) -> list[str]:
+def _notes(results: EvaluationResults) -> list[str]:
     """Cases seen in training; one sentence for all models with the same ones."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in results["models"]:
@@ -103,19 +102,19 @@ def _notes(results: Results) -> list[str]:
     return notes
 
 
-def _per_class(results: Results) -> tuple[list[str], list[list[str]]]:
+def _per_class(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     header = ["model", "class", "Dice", "HD95 mm", "ASSD mm", "MSSD mm", "RAVD %", "surface Dice", "precision", "recall", "CHAOS score"]
-    scores = (("dice", 3), ("hd95_mm", 1), ("assd_mm", 2), ("mssd_mm", 1), ("ravd_percent", 1), ("surface_dice", 3))
+    digits: dict[Metric, int] = {"dice": 3, "hd95_mm": 1, "assd_mm": 2, "mssd_mm": 1, "ravd_percent": 1, "surface_dice": 3}
     rows = []
     for row in results["models"]:
         for name in row["dice"]["per_class"]:
-            figures = [number(row[score]["per_class"][name], digits) for score, digits in scores]
+            figures = [number(row[metric]["per_class"][name], decimals) for metric, decimals in digits.items()]
             counts = [number(row["precision_per_class"][name]), number(row["recall_per_class"][name])]
             rows.append([model_label(row), name, *figures, *counts, number(row["chaos_score"]["per_class"][name], 1)])
     return header, rows
 
 
-def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
+def _per_case(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = []
     for case in results["store"]["cases"]:
@@ -129,7 +128,7 @@ def _per_case(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["case", "model", "mean Dice", *classes, "training"], rows
 
 
-def _comparisons(results: Results) -> list[str]:
+def _comparisons(results: EvaluationResults) -> list[str]:
     lines = []
     for c in results["comparisons"]:
         agreement = c["agreement"]
@@ -138,24 +137,24 @@ def _comparisons(results: Results) -> list[str]:
     return ["\n".join(lines)] if lines else ["There is only one model."]
 
 
-def _latency(results: Results) -> tuple[list[str], list[list[str]]]:
+def _latency(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in results["models"]:
         for batch, latency in row["latency_ms"]["batch"].items():
-            figures = [number(latency[p], 2) for p in ("p50", "p95", "p99")]
+            figures = [number(milliseconds, 2) for milliseconds in (latency["p50"], latency["p95"], latency["p99"])]
             throughput = number(row["throughput_slices_per_s"]["batch"][batch], 1)
             shape = " × ".join(str(n) for n in row["latency_ms"]["slice_shape"])
             rows.append([model_label(row), shape, batch, *figures, str(latency["runs"]), throughput])
     return ["model", "slice", "batch", "p50", "p95", "p99", "runs", "slices/s"], rows
 
 
-def _volume(results: Results) -> tuple[list[str], list[list[str]]]:
+def _volume(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     steps = list(results["models"][0]["volume_ms"])
     rows = [[model_label(row), *(number(row["volume_ms"][step], 0) for step in steps)] for row in results["models"]]
     return ["model", *steps], rows
 
 
-def _environment(about: JsonObject) -> list[str]:
+def _environment(about: Environment) -> list[str]:
     cpu, gpus = about["cpu"], about["gpus"]
     devices = [f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")]
     devices += [f"{gpu['name']}, driver {gpu['driver']}" for gpu in gpus]

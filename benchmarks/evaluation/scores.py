@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import case_means, mean, per_patient, summarize
 from attunet.metrics.overlap import (
     CaseMetrics,
@@ -15,9 +14,18 @@ from attunet.metrics.overlap import (
     precision_from_confusion,
     recall_from_confusion,
 )
+from attunet.metrics.results import Metric, ModelComparison, ModelScores, Score
 from attunet.metrics.significance import bootstrap_interval, compare_paired
 
-SCORES = ("dice", "hd95_mm", "assd_mm", "mssd_mm", "ravd_percent", "surface_dice", "chaos_score")  # fields of CaseMetrics
+SCORES: tuple[Metric, ...] = (
+    "dice",
+    "hd95_mm",
+    "assd_mm",
+    "mssd_mm",
+    "ravd_percent",
+    "surface_dice",
+    "chaos_score",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +46,34 @@ class CaseResult:
     milliseconds: Mapping[str, float]
 
 
-def score_row(results: Sequence[CaseResult], classes: Classes) -> JsonObject:
+def score_row(results: Sequence[CaseResult], classes: Classes) -> ModelScores:
     """Scores of one model for results.json."""
     unseen = [r for r in results if not r.seen]
-    row: JsonObject = {metric: _summary(results, metric, classes) for metric in SCORES}
     counts = sum((r.metrics.counts for r in unseen), np.zeros((len(classes),) * 2, dtype=np.int64))
-    row["pixel_accuracy"] = pixel_accuracy(counts)
-    row["precision_per_class"] = dict(zip(classes.names, precision_from_confusion(counts), strict=True))
-    row["recall_per_class"] = dict(zip(classes.names, recall_from_confusion(counts), strict=True))
-    row["confusion"] = counts.tolist()
-    row["seen_cases"] = [r.case for r in results if r.seen]
+    return {
+        "dice": _summary(results, "dice", classes),
+        "hd95_mm": _summary(results, "hd95_mm", classes),
+        "assd_mm": _summary(results, "assd_mm", classes),
+        "mssd_mm": _summary(results, "mssd_mm", classes),
+        "ravd_percent": _summary(results, "ravd_percent", classes),
+        "surface_dice": _summary(results, "surface_dice", classes),
+        "chaos_score": _summary(results, "chaos_score", classes),
+        "pixel_accuracy": pixel_accuracy(counts),
+        "precision_per_class": dict(zip(classes.names, precision_from_confusion(counts).tolist(), strict=True)),
+        "recall_per_class": dict(zip(classes.names, recall_from_confusion(counts).tolist(), strict=True)),
+        "confusion": counts.tolist(),
+        "seen_cases": [r.case for r in results if r.seen],
+    }
+
+
+def volume_times(results: Sequence[CaseResult]) -> dict[str, float]:
+    """Milliseconds of each part of a volume and their total, mean over the cases."""
     parts = results[0].milliseconds if results else {}
-    row["volume_ms"] = {part: float(np.mean([r.milliseconds[part] for r in results])) for part in parts}
-    row["volume_ms"]["total"] = sum(row["volume_ms"].values())
-    return row
+    means = {part: float(np.mean([r.milliseconds[part] for r in results])) for part in parts}
+    return {**means, "total": sum(means.values())}
 
 
-def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: tuple[str, str]) -> JsonObject:
+def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: tuple[str, str]) -> ModelComparison:
     """Compares a second model with the first: agreement of their label maps, and difference in Dice on cases that neither has seen."""
     agreement = sum((r.agreement for r in second), np.zeros_like(second[0].agreement))
     seen = {r.case for r in [*first, *second] if r.seen}
@@ -69,10 +88,10 @@ def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: t
     }
 
 
-def _summary(results: Sequence[CaseResult], metric: str, classes: Classes) -> JsonObject:
+def _summary(results: Sequence[CaseResult], metric: Metric, classes: Classes) -> Score:
     """`summarize` of one metric, with `ci95`, the bootstrap interval of the mean over patients."""
     values = {r.case: getattr(r.metrics, metric) for r in results}
     seen = [r.case for r in results if r.seen]
     means = case_means({case: v for case, v in values.items() if case not in seen})
     interval = bootstrap_interval(np.array(list(per_patient(means, {r.case: r.patient for r in results}).values())))
-    return summarize(values, classes.foreground, exclude=seen) | {"ci95": None if interval is None else list(interval)}
+    return {**summarize(values, classes.foreground, exclude=seen), "ci95": None if interval is None else list(interval)}

@@ -7,7 +7,6 @@ stomach, joined by a neck of 2 to 8 mm half-width. Smooth noise, relative to the
 import argparse
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -24,7 +23,7 @@ MM_PER_LOGIT, MAX_LOGIT = 4.0, 5.0  # slope of a trained network's logits across
 MIN_VOXELS = 200
 
 
-def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[dict[str, Any]]:
+def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[dict[str, object]]:
     """Mean Dice and its spread for each setting and noise level.
 
     Args:

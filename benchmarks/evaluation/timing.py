@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attunet.metrics.results import Latency
+
 WARM_UP_RUNS = 20
 TURNS = 10
 
@@ -19,7 +21,7 @@ class Timings:
     batch_size: int
     seconds: np.ndarray
 
-    def latency_ms(self) -> dict[str, float]:
+    def latency_ms(self) -> Latency:
         p50, p95, p99 = (float(v) for v in np.percentile(1000 * self.seconds, (50, 95, 99)))
         return {"p50": p50, "p95": p95, "p99": p99, "runs": len(self.seconds)}
 

@@ -19,11 +19,11 @@ class Answer:
 
 def answer(contents: Contents) -> Answer:
     """Sentences from the best model's scores and the paired comparisons."""
-    scored = [m for m in contents.models if m.scores["dice"]["mean"] is not None]
+    scored = {m.label: (value, m) for m in contents.models if (value := m.scores["dice"]["mean"]) is not None}
     worst = contents.cases[0] if contents.cases else None
     if not scored:
         return Answer("No model has a case that it was not trained on: there is no score.", (), worst)
-    best = max(scored, key=lambda m: m.scores["dice"]["mean"])
+    _, best = max(scored.values(), key=lambda pair: pair[0])
     dice = best.scores["dice"]
     cases = f"{best.num_scored} case{'s' if best.num_scored > 1 else ''}"
     headline = f"{best.label} reaches a mean Dice of {dice['mean']:.3f}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -12,13 +11,14 @@ from attunet.benchmarks.report.bundles import pack
 from attunet.benchmarks.report.contents import Contents
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError
+from attunet.metrics.results import PerClass
 
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
     """about: JSON values; volumes: identity of a script element -> bytes, gzip and base64, X fastest."""
 
-    about: Mapping[str, Any]
+    about: Mapping[str, object]
     volumes: Mapping[str, str]
 
 
@@ -82,7 +82,7 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
     return CaseData(about, volumes)
 
 
-def _layer(label: str, index: int, labels: np.ndarray, saved: SavedCase, dice: Mapping[str, Any]) -> dict[str, Any]:
+def _layer(label: str, index: int, labels: np.ndarray, saved: SavedCase, dice: PerClass) -> dict[str, object]:
     """A model's label map: with the number of wrong voxels in every slice."""
     return {"name": label, "index": index, "wrong": _per_slice(_wrong(labels, saved.truth), saved.slice_axis), "dice": dict(dice)}
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.details import CaseDetails, CurvePoint, ModelDetails
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, load_arrays
 from attunet.classes import Classes
 from attunet.metrics.aggregate import mean
+from attunet.metrics.results import MethodComparison, Metric, ModelComparison, Score, Speed, TimeToAccuracy
+from attunet.system.environment import Environment
 
 NEGLIGIBLE = 0.005  # what rounding in another format changes is far less
 
@@ -19,21 +21,21 @@ class ModelRow:
     """One model (of a cross-validation: one network trained by one recipe).
 
     scores: metric -> `mean`, `ci95`, `per_class` {class: value}, `per_case` {case: {class: value}}; null: not defined.
-    speed: what an evaluation measured, empty for a cross-validation. predictions: case -> file with its label map.
+    speed: what an evaluation measured, None for a cross-validation. predictions: case -> file with its label map.
     """
 
     label: str
-    scores: Mapping[str, Mapping[str, Any]]
-    speed: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[Metric, Score]
+    speed: Speed | None = None
     confusion: np.ndarray | None = None
     seen: frozenset[str] = frozenset()
     predictions: Mapping[str, Path] = field(default_factory=dict)
     attention: Mapping[str, Path] = field(default_factory=dict)
-    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    time_to_accuracy: Mapping[str, Any] | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, list[CurvePoint]] = field(default_factory=dict)
+    time_to_accuracy: TimeToAccuracy | None = None
+    details: ModelDetails | None = None
 
-    def case_mean(self, case: str, metric: str = "dice") -> float:
+    def case_mean(self, case: str, metric: Metric = "dice") -> float:
         """Mean over the classes of one case; NaN where no class is defined."""
         values = self.scores[metric]["per_case"].get(case, {})
         return mean(np.nan if v is None else v for name, v in values.items() if name != "mean")
@@ -57,9 +59,9 @@ class Contents:
     classes: Classes
     cases: tuple[str, ...]
     models: tuple[ModelRow, ...]
-    comparisons: tuple[Mapping[str, Any], ...]
-    environment: Mapping[str, Any]
-    case_details: Mapping[str, Mapping[str, Any]]
+    comparisons: tuple[ModelComparison | MethodComparison, ...]
+    environment: Environment
+    case_details: Mapping[str, CaseDetails]
     commands: tuple[str, ...]
     num_patients: int | None = None
     about: str = ""

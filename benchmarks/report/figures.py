@@ -64,7 +64,7 @@ def _per_case(contents: Contents) -> Figure | None:
     if not contents.cases:
         return None
     ticks = {"tickvals": list(range(len(contents.models))), "ticktext": [_wrapped(m.label) for m in contents.models]}
-    layout = {"xaxis": {**ticks, "range": [-0.5, len(contents.models) - 0.5]}, "yaxis": {"title": {"text": "mean Dice of a case"}}}
+    layout: Figure = {"xaxis": {**ticks, "range": [-0.5, len(contents.models) - 0.5]}, "yaxis": {"title": {"text": "mean Dice of a case"}}}
     about = (
         "A point is a case, a grey line joins the same case in all models; beside them the mean with its 95 % interval. "
         f"A click opens the case.{_seen_note(contents)}"
@@ -90,7 +90,7 @@ def _mean_mark(model: ModelRow, x: float) -> Figure:
         **{"marker": {"color": "@text", "symbol": "line-ew-open", "size": 14, "line": {"width": 3}}},
         "hovertemplate": "mean %{y:.3f}<extra></extra>",
     }
-    if dice["ci95"]:
+    if dice["ci95"] and dice["mean"] is not None:
         low, high = dice["ci95"]
         above, below = [high - dice["mean"]], [dice["mean"] - low]
         mark["error_y"] = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": "@text", "thickness": 1.5}
@@ -130,7 +130,7 @@ def _per_organ(contents: Contents) -> Figure | None:
             {**mean, "type": "scatter", "mode": "markers", "name": plain(model.label), "hovertemplate": "mean %{y:.3f}<extra></extra>"}
         )
     ticks = {"tickvals": list(range(len(contents.classes.foreground))), "ticktext": [plain(name) for name in contents.classes.foreground]}
-    layout = {"xaxis": ticks, "yaxis": {"title": {"text": "Dice"}}}
+    layout: Figure = {"xaxis": ticks, "yaxis": {"title": {"text": "Dice"}}}
     about = f"A point is a case, a bar the mean of the model. A click opens the case.{_seen_note(contents)}"
     return chart("Every class", about, data, layout)
 
@@ -140,12 +140,12 @@ def _confusion(model: ModelRow, names: Sequence[str]) -> Figure:
     rows = model.confusion / model.confusion.sum(axis=1, keepdims=True).clip(min=1)
     shown = [plain(name) for name in names]
     text = [[f"{100 * v:.1f}" for v in row] for row in rows]
-    heat = {
+    heat: Figure = {
         **{"type": "heatmap", "z": rows.tolist(), "x": shown, "y": shown, "text": text, "texttemplate": "%{text}"},
         **{"colorscale": "Cividis", "zmin": 0, "zmax": 1, "showscale": False, "customdata": model.confusion.tolist()},
         "hovertemplate": "truth %{y}, predicted %{x}: %{customdata:,} voxels<extra></extra>",
     }
-    layout = {
+    layout: Figure = {
         "yaxis": {"autorange": "reversed", "title": {"text": "truth"}},
         "xaxis": {"title": {"text": "predicted"}, "side": "bottom"},
     }

@@ -1,24 +1,24 @@
 """The folder of a cross-validation as the contents of a report."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.details import curves_of
+from attunet.benchmarks.evaluation.details import CaseDetails, curves_of
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
-from attunet.fields import Fields, read_json
+from attunet.fields import Fields, Rule, read_json
 from attunet.metrics.overlap import confusion
+from attunet.metrics.results import CrossvalidationResults, MethodRow, Metric, Score
 from attunet.runs.run_folder import read_metrics
 
 SCHEMA = 3  # of results.json
 MAX_NAMED = 8  # missing trainings
 
 
-def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
+def contents_of(folder: Path, results: CrossvalidationResults) -> Contents:
     """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
     store, seeds = results["store"], results["seeds"]
     classes = Classes.from_json(Fields(store, "store").rows("classes"))
@@ -44,7 +44,7 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     )
 
 
-def _missing(results: dict[str, Any]) -> str:
+def _missing(results: CrossvalidationResults) -> str:
     names = [missing["run"] for missing in results["missing"]]
     if not names:
         return ""
@@ -57,10 +57,10 @@ def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
     return sorted(path for path in (folder / recipe / model).glob("seed-*/fold-*") if path.is_dir())
 
 
-def _row(folder: Path, method: dict[str, Any], cases: list[str], classes: Classes, results: dict[str, Any]) -> ModelRow:
+def _row(folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults) -> ModelRow:
     runs = runs_of(folder, method["recipe"], method["model"])
     predictions = _first_file(runs, cases, "{case}.npz")
-    scores = {}
+    scores: dict[Metric, Score] = {}
     for metric in SCORES:
         values = method["scores"][metric]
         per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in values["per_case"].items()}
@@ -78,7 +78,7 @@ def _row(folder: Path, method: dict[str, Any], cases: list[str], classes: Classe
     )
 
 
-def _card(method: dict[str, Any], runs: list[Path]) -> str:
+def _card(method: MethodRow, runs: list[Path]) -> str:
     """The trainings of one network and recipe, for a person to read."""
     rows = [
         ("network", method["model"]),
@@ -105,12 +105,13 @@ def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> 
     return counts if counts.any() else None
 
 
-def _case_details(folder: Path, cases: list[str]) -> dict[str, dict[str, Any]]:
+def _case_details(folder: Path, cases: list[str]) -> dict[str, CaseDetails]:
     """Hashes as the runs noted them when they were judged; sizes from the kept images."""
-    details: dict[str, dict[str, Any]] = {}
+    details: dict[str, CaseDetails] = {}
     for file in sorted(folder.glob("*/*/seed-*/fold-*/held_out.json")):
-        hashes: Any = read_json(file).data["cases"]
-        for case, (image, label) in hashes.items():
+        hashes = read_json(file).inner("cases")
+        for case in hashes.data:
+            image, label = hashes.get(case, Rule(str, length=2))
             if case in cases:
                 details.setdefault(case, {"image_sha256": image, "label_sha256": label})
     return details

@@ -1,30 +1,31 @@
 """The folder of an evaluation as the contents of a report."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
+from attunet.benchmarks.evaluation.details import EvaluationDetails, ModelDetails
 from attunet.benchmarks.evaluation.results_table import model_label
 from attunet.benchmarks.evaluation.saved_cases import FOLDER
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
 from attunet.classes import Classes
 from attunet.fields import Fields, read_json
+from attunet.metrics.results import EvaluatedRow, EvaluationResults
 
 SCHEMA = 1  # of results.json
-SPEED = ("latency_ms", "throughput_slices_per_s", "volume_ms", "peak_memory_mb", "file_mb", "num_parameters", "precision", "provider")
 
 
-def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
+def contents_of(folder: Path, results: EvaluationResults) -> Contents:
     """results: of results.json. Cards, curves and hashes are those of details.json, where there is one."""
-    details: dict[str, Any] = {"models": {}, "cases": {}, "commands": {}}
+    details: EvaluationDetails = {"schema": SCHEMA, "models": {}, "cases": {}, "commands": {}}
     if (folder / DETAILS).is_file():
-        details.update(read_json(folder / DETAILS).data)
+        details = cast(EvaluationDetails, {**details, **read_json(folder / DETAILS).data})
     models = [_row(folder, index, row, details["models"].get(model_label(row), {})) for index, row in enumerate(results["models"])]
     store, cases = results["store"], results["store"]["cases"]
-    models_commands = [m.details["command"] for m in models if m.details.get("command")]
+    models_commands = [m.details["command"] for m in models if m.details and m.details.get("command")]
     first, last = ([details["commands"][name]] if name in details["commands"] else [] for name in ("prepare", "evaluate"))
     which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
     return Contents(
@@ -42,7 +43,7 @@ def contents_of(folder: Path, results: dict[str, Any]) -> Contents:
     )
 
 
-def _row(folder: Path, index: int, row: dict[str, Any], details: dict[str, Any]) -> ModelRow:
+def _row(folder: Path, index: int, row: EvaluatedRow, details: ModelDetails) -> ModelRow:
     label, cases = model_label(row), row["dice"]["per_case"]
     curves = details.get("curves")
 
@@ -53,7 +54,7 @@ def _row(folder: Path, index: int, row: dict[str, Any], details: dict[str, Any])
     return ModelRow(
         label=label,
         scores={metric: row[metric] for metric in SCORES},
-        speed={name: row[name] for name in SPEED},
+        speed=row,
         confusion=np.array(row["confusion"]),
         seen=frozenset(row["seen_cases"]),
         predictions=files("prediction"),

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from attunet.benchmarks.report.chart import SYMBOLS, Figure, chart, plain
 from attunet.benchmarks.report.contents import Contents
 from attunet.metrics.pareto import pareto_front
+from attunet.metrics.results import PARTS
 
 TICK_STEPS = ((1,), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))  # from wide ranges to narrow ones
-PARTS = ("read", "prepare", "network", "finish", "write")
 
 
 def pareto(contents: Contents) -> Figure | None:
-    timed = {m.label: m for m in contents.models if m.speed and m.scores["dice"]["mean"] is not None}
-    if not timed:
+    points = {
+        m.label: (m.speed["latency_ms"]["batch"]["1"]["p50"], dice)
+        for m in contents.models
+        if m.speed and (dice := m.scores["dice"]["mean"]) is not None
+    }
+    if not points:
         return None
-    points = {label: (m.speed["latency_ms"]["batch"]["1"]["p50"], m.scores["dice"]["mean"]) for label, m in timed.items()}
     front = pareto_front(points)
     line = {"dash": "dot", "color": "@text", "width": 1.5}
     dotted = {"x": [points[n][0] for n in front], "y": [points[n][1] for n in front], "line": line, "name": "Pareto front"}
@@ -29,7 +32,7 @@ def pareto(contents: Contents) -> Figure | None:
         one: Figure = {"x": [latency], "y": [dice], "marker": marker, "name": plain(model.label), "type": "scatter", "mode": "markers"}
         one["hovertemplate"] = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>{plain(model.label)}</extra>"
         data.append(one)
-    layout = {
+    layout: Figure = {
         "xaxis": {"title": {"text": "ms a slice (p50, log)"}, "type": "log", **log_ticks([latency for latency, _ in points.values()])},
         "yaxis": {"title": {"text": "mean Dice"}},
     }
@@ -64,7 +67,7 @@ def curves(contents: Contents, what: str) -> Figure | None:
                     line["dash"] = "dash"
                 one = {
                     "x": [row["epoch"] for row in chosen],
-                    "y": [row[what] for row in chosen],
+                    "y": [row["loss"] if what == "loss" else row["dice"] for row in chosen],
                     "line": line,
                     "name": plain(f"{model.label if several and first else run}, {event}"),
                 }
@@ -74,20 +77,20 @@ def curves(contents: Contents, what: str) -> Figure | None:
     titles = {"loss": ("Loss of every run", "loss"), "dice": ("Validation of every run", "mean Dice on the training grid")}
     title, axis = titles[what]
     about = "Solid: training, dashed: validation." if what == "loss" else "Mean Dice of the foreground classes at every validation."
-    layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": axis}}}
+    layout: Figure = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": axis}}}
     return chart(title, about, data, layout)
 
 
 def where_the_time_goes(contents: Contents) -> Figure | None:
-    timed = [m for m in contents.models if m.speed]
+    timed = {m.label: m.speed["volume_ms"] for m in contents.models if m.speed}
     if not timed:
         return None
-    data = []
+    data: list[Figure] = []
     for number, part in enumerate(PARTS):
-        values = [m.speed["volume_ms"].get(part, 0) for m in timed]
-        bar = {"x": values, "y": [plain(m.label) for m in timed], "name": part, "marker": {"color": f"@{number}"}}
+        values = [milliseconds.get(part, 0) for milliseconds in timed.values()]
+        bar = {"x": values, "y": [plain(label) for label in timed], "name": part, "marker": {"color": f"@{number}"}}
         data.append({**bar, "type": "bar", "orientation": "h", "hovertemplate": f"{part}: %{{x:.0f}} ms<extra></extra>"})
-    layout = {
+    layout: Figure = {
         "barmode": "stack",
         "xaxis": {"title": {"text": "ms for a volume, file to file"}},
         "yaxis": {"autorange": "reversed", "automargin": True},
@@ -106,5 +109,5 @@ def time_to_accuracy(contents: Contents) -> Figure | None:
             data.append({**line, "type": "scatter", "mode": "lines+markers", "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)]}})
     if not data:
         return None
-    layout = {"xaxis": {"title": {"text": "minutes of training"}}, "yaxis": {"title": {"text": "mean validation Dice"}}}
+    layout: Figure = {"xaxis": {"title": {"text": "minutes of training"}}, "yaxis": {"title": {"text": "mean validation Dice"}}}
     return chart("Time to accuracy", "Mean over the runs, validations included, on the machine that they ran on.", data, layout)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from attunet.benchmarks.report.contents import Contents, ModelRow
 from attunet.metrics.overlap import SURFACE_DICE_TOLERANCE_MM
+from attunet.metrics.results import Metric, Speed
 
 DASH = "–"
-METRICS = {  # name in results.json: title, decimals, how it is got
+METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, decimals, how it is got
     "dice": ("Dice", 3, "Dice of each class in 3D on the scan's own grid, 2 TP / (2 TP + FP + FN)"),
     "hd95_mm": ("HD95 mm", 1, "the larger of the two directed 95th percentiles of the distances between the surfaces"),
     "assd_mm": ("ASSD mm", 2, "mean distance between the surfaces, both ways"),
@@ -60,7 +61,7 @@ def models_table(contents: Contents) -> Table:
     columns.insert(2, Column("95 % interval", "Of the mean Dice: bootstrap over patients, from five patients on."))
     speed = _speed_columns() if any(m.speed for m in contents.models) else []
     columns += [column for column, _ in speed]
-    rows = [(*_accuracy(m), *(make(m) for _, make in speed)) for m in contents.models]
+    rows = [(*_accuracy(m), *(make(m.speed) for _, make in speed if m.speed)) for m in contents.models]
     return Table("models", f"Models on {contents.store}", tuple(columns), tuple(rows))
 
 
@@ -77,15 +78,15 @@ def _accuracy(model: ModelRow) -> list[Cell]:
     return cells
 
 
-def _speed_columns() -> list[tuple[Column, Callable[[ModelRow], Cell]]]:
-    def latency(model: ModelRow) -> Cell:
-        one = model.speed["latency_ms"]["batch"]["1"]
-        shape = " × ".join(str(n) for n in model.speed["latency_ms"]["slice_shape"])
+def _speed_columns() -> list[tuple[Column, Callable[[Speed], Cell]]]:
+    def latency(speed: Speed) -> Cell:
+        one = speed["latency_ms"]["batch"]["1"]
+        shape = " × ".join(str(n) for n in speed["latency_ms"]["slice_shape"])
         how = f"Median of {one['runs']} passes over one slice of {shape}, the network alone; p95 {one['p95']:.1f}, p99 {one['p99']:.1f} ms."
         return figure(one["p50"], 1, how)
 
-    def throughput(model: ModelRow) -> Cell:
-        batches = model.speed["throughput_slices_per_s"]["batch"]
+    def throughput(speed: Speed) -> Cell:
+        batches = speed["throughput_slices_per_s"]["batch"]
         size = max(batches, key=int)
         return figure(batches[size], 1, f"Slices per second of the network alone at batch {size}.")
 
@@ -94,11 +95,11 @@ def _speed_columns() -> list[tuple[Column, Callable[[ModelRow], Cell]]]:
         (Column("slices / s", "At the largest batch that was timed."), throughput),
         (
             Column("Memory MB", "Peak of a process that loads this model alone and runs it."),
-            lambda m: figure(m.speed["peak_memory_mb"], 0, "Peak memory of a process of its own, libraries included."),
+            lambda m: figure(m["peak_memory_mb"], 0, "Peak memory of a process of its own, libraries included."),
         ),
         (
             Column("Size MB", "Of the file, or of a run's weights."),
-            lambda m: figure(m.speed["file_mb"], 1, f"{m.speed['num_parameters']:,} parameters, {m.speed['precision']}."),
+            lambda m: figure(m["file_mb"], 1, f"{m['num_parameters']:,} parameters, {m['precision']}."),
         ),
     ]
 

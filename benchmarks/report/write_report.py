@@ -3,7 +3,7 @@
 import logging
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from attunet.benchmarks.report import of_crossvalidation, of_evaluation
 from attunet.benchmarks.report.answer import answer
@@ -14,6 +14,7 @@ from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.errors import InputError
 from attunet.fields import read_json
+from attunet.metrics.results import CrossvalidationResults, EvaluationResults
 from attunet.system.atomic_files import write_text
 from attunet.version import __version__
 
@@ -70,11 +71,13 @@ def read_contents(folder: Path) -> Contents:
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
     results = read_json(file).data
-    reader = of_crossvalidation if "methods" in results else of_evaluation
-    if results.get("schema") != reader.SCHEMA:
-        raise InputError(f"{file}: the version must be {reader.SCHEMA}, got {results.get('schema')!r}; evaluate again")
+    schema = of_crossvalidation.SCHEMA if "methods" in results else of_evaluation.SCHEMA
+    if results.get("schema") != schema:
+        raise InputError(f"{file}: the version must be {schema}, got {results.get('schema')!r}; evaluate again")
     try:
-        return reader.contents_of(folder, results)
+        if "methods" in results:
+            return of_crossvalidation.contents_of(folder, cast(CrossvalidationResults, results))
+        return of_evaluation.contents_of(folder, cast(EvaluationResults, results))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{file}: is damaged: {type(error).__name__} {error}") from None
 
@@ -92,7 +95,7 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
         "cases": [case.about for case in cases],
         "classes": [{"name": n, "color": c} for n, c in zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)],
     }
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "contents": contents,
         "answer": answer(contents),
         "tables": {
@@ -104,7 +107,7 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
         "charts": charts,
         "confusions": [name for name in charts if name.startswith("confusion-")],
         "class_colors": list(zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)),
-        "licenses": sorted({m.details["license"] for m in contents.models if m.details.get("license")}),
+        "licenses": sorted({text for m in contents.models if m.details and (text := m.details.get("license"))}),
         "cases": cases,
         "case_names": names,
         "bundles": load_bundles(),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from attunet.config import DataConfig
+from attunet.fields import Fields, JsonObject
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.store import CASES, MANIFEST, SPLITS, Store, open_store
@@ -24,27 +25,27 @@ def repeated_store(store: Store, path: Path, num_slices: int) -> Store:
 
     Every copy is a file of its own, so that nothing is read from memory that a large data set would not have there.
     """
-    manifest = store.manifest | {"cases": []}
-    entries = {entry["case"]: entry for entry in store.manifest["cases"]}
+    rows: list[JsonObject] = []
+    entries = {entry.text("case"): entry.data for entry in Fields(store.manifest, MANIFEST).rows("cases")}
     training, held_out = store.split(0)
     (path / CASES).mkdir(parents=True)
     count, turn, patients = 0, 0, []
     while count < num_slices:
         for case in training:
-            count += _copy(store, case, path, entries[case], f"{case}-{turn:05d}", manifest)
+            count += _copy(store, case, path, entries[case], f"{case}-{turn:05d}", rows)
             patients.append(f"{case}-{turn:05d}")
             if count >= num_slices:
                 break
         turn += 1
     for case in held_out:
-        _copy(store, case, path, entries[case], case, manifest)
+        _copy(store, case, path, entries[case], case, rows)
     splits = {"schema": 1, "seed": 0, "folds": [held_out, patients], "test": []}
-    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (path / MANIFEST).write_text(json.dumps(store.manifest | {"cases": rows}), encoding="utf-8")
     (path / SPLITS).write_text(json.dumps(splits), encoding="utf-8")
     return open_store(path)
 
 
-def _copy(store: Store, case: str, path: Path, entry: dict[str, object], name: str, manifest: dict[str, list[object]]) -> int:
+def _copy(store: Store, case: str, path: Path, entry: JsonObject, name: str, rows: list[JsonObject]) -> int:
     shutil.copytree(store.path / CASES / case, path / CASES / name)
-    manifest["cases"].append(entry | {"case": name, "patient": name})
+    rows.append(entry | {"case": name, "patient": name})
     return store.case(case).num_slices

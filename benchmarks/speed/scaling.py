@@ -23,6 +23,7 @@ from attunet.benchmarks.speed.generated_store import generated_store
 from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
 from attunet.config import load_config
 from attunet.errors import InputError, RunError
+from attunet.metrics.results import MetricsRow
 from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
 from attunet.store import open_store
@@ -43,7 +44,7 @@ def measure(store: Path, *, processes: Sequence[int], settings: Sequence[str], b
         if batch_size % count:
             raise InputError(f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {count}")
     seconds: dict[tuple[int, bool], list[float]] = {}
-    saves: list[dict[str, Any]] = []
+    saves: list[MetricsRow] = []
     for _ in range(rounds):
         for count in processes:
             for together in (True, False) if count > 1 else (True,):
@@ -90,7 +91,7 @@ def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> di
 
 def _train(
     store: Path, count: int, together: bool, settings: Sequence[str], batch_size: int, steps: int
-) -> tuple[list[float], list[dict[str, Any]]]:
+) -> tuple[list[float], list[MetricsRow]]:
     """Seconds a step of each line of the log after the first ones, and the checkpoints' lines."""
     trainings = 1 if together else count
     share = batch_size if together else batch_size // count

@@ -231,7 +231,7 @@ def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training
         program.wait()
         clock += time.perf_counter() - began
         program.network.eval()
-        dice = validator.validate(program.network)["dice"]["mean"] or 0.0
+        dice = validator.validate(program.network).dice["mean"] or 0.0
         program.network.train()
         best = max(best, dice)
         reached = clock / 60 if dice >= task.dice else None

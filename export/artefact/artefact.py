@@ -7,9 +7,10 @@ no newer schema than this reader. All of this is checked before an inference ses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from attunet.errors import InputError
 from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole, shown
+from attunet.metrics.results import DiceAtExport
 from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
@@ -69,8 +71,8 @@ class Artefact:
     parent: dict[str, str] | None = None
     store_sha256: str | None = None
     checkpoint_sha256: tuple[str, ...] = ()
-    config: JsonObject = field(default_factory=dict)
-    dice_at_export: JsonObject = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+    dice_at_export: DiceAtExport | None = None
     tools: dict[str, str] = field(default_factory=dict)
     self_test: SelfTest | None = None
     whole: bool = False
@@ -111,7 +113,7 @@ class Artefact:
                 "checkpoint_sha256": list(self.checkpoint_sha256),
             },
             "config": self.config,
-            "dice_at_export": self.dice_at_export,
+            "dice_at_export": self.dice_at_export or {},
             "tools": self.tools,
             "confidence": self.confidence and self.confidence.to_json(),
             "golden": self.self_test.to_json() if self.self_test else {},
@@ -249,7 +251,7 @@ def _output_json(name: str, about: Artefact) -> JsonObject:
     num_classes = len(about.classes)
     if about.whole:
         return {"name": name, "dtype": label_dtype(about.classes).name, "shape": ["slices", "rows", "columns"]}
-    shape: dict[str, tuple[str, list[Any]]] = {
+    shape: dict[str, tuple[str, list[str | int]]] = {
         "labels": ("uint8", ["batch", "height", "width"]),
         "logits": ("float32", ["batch", num_classes, "height", "width"]),
         "probabilities": ("float32", ["batch", num_classes, "height", "width"]),
@@ -259,7 +261,7 @@ def _output_json(name: str, about: Artefact) -> JsonObject:
     return {"name": name, "dtype": dtype, "shape": axes}
 
 
-def label_dtype(classes: Classes) -> np.dtype[Any]:
+def label_dtype(classes: Classes) -> np.dtype[np.uint8 | np.int32]:
     """Type of the labels of a whole artefact: uint8 if every class value fits."""
     return np.dtype(np.uint8 if min(classes.values) >= 0 and max(classes.values) <= 255 else np.int32)
 
@@ -271,7 +273,7 @@ def _outputs(at: Fields, needed: str) -> tuple[str, ...]:
     return names
 
 
-def _dice(at: Fields) -> JsonObject:
+def _dice(at: Fields) -> DiceAtExport | None:
     def is_score(value: object) -> bool:
         return value is None or is_number(value, 0, 1)
 
@@ -279,12 +281,11 @@ def _dice(at: Fields) -> JsonObject:
         return isinstance(value, dict) and all(map(is_score, value.values()))
 
     dice = at.inner("dice_at_export")
-    if dice.data:
-        dice.choice("cases", ("held out", "training"))
-        for name in ("artefact", "checkpoint"):
-            dice.require(name, is_score, "a number from 0 to 1 or null")
-        dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
-        dice.require(
-            "per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), "numbers from 0 to 1 by case and class"
-        )
-    return dice.data
+    if not dice.data:
+        return None
+    dice.choice("cases", ("held out", "training"))
+    for name in ("artefact", "checkpoint"):
+        dice.require(name, is_score, "a number from 0 to 1 or null")
+    dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
+    dice.require("per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), "numbers from 0 to 1 by case and class")
+    return cast(DiceAtExport, dice.data)

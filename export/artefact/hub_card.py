@@ -50,7 +50,7 @@ def _metadata_block(about: Artefact) -> str:
     if about.license:
         lines += ["license: other", f"license_name: {json.dumps(_line(about.license))}"]
     dice = about.dice_at_export
-    if dice.get("artefact") is not None:
+    if dice is not None and dice["artefact"] is not None:
         kind = "held-out cases" if dice["cases"] == "held out" else "training cases"
         lines += [
             "model-index:",
@@ -70,8 +70,9 @@ def _metadata_block(about: Artefact) -> str:
 
 
 def _summary(about: Artefact) -> str:
-    model = about.config.get("model", {})
-    network = {"unet": "a U-Net", "attention_unet": "an Attention U-Net"}.get(str(model.get("name")), "a network")
+    model = about.config.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    network = {"unet": "a U-Net", "attention_unet": "an Attention U-Net"}.get(str(name), "a network")
     kind = "a whole volume to its label map" if about.whole else "2D slices of a volume to logits"
     classes = ", ".join(table_cell(name) for name in about.classes.foreground)
     return (
@@ -116,7 +117,7 @@ def _results(about: Artefact) -> list[str]:
 
 
 def _limits(about: Artefact) -> list[str]:
-    cases = len(about.dice_at_export.get("per_case", {}))
+    cases = len(about.dice_at_export["per_case"]) if about.dice_at_export else 0
     lines = [
         f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and protocols were not tested.",
         "- A network segments every input, also one without these organs.",

@@ -6,9 +6,10 @@ for it.
 
 import base64
 import hashlib
+import importlib
 import json
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from attunet.errors import InputError, one_line
 
@@ -98,10 +99,8 @@ def _check_files(*paths: Path) -> None:
             raise InputError(f"{path}: no such file")
 
 
-def _library(name: str) -> Any:
+def _library(name: str) -> ModuleType:
     try:
-        import model_signing.signing
-        import model_signing.verifying
+        return importlib.import_module(f"model_signing.{name}")
     except ImportError as error:
         raise InputError(f"{NEEDED} ({error.name})") from None
-    return getattr(model_signing, name)

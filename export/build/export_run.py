@@ -106,7 +106,8 @@ def export_run(
         draft.write_bytes(write_artefact(model, about))
         parity = judge(run, opened, draft, source=source, provider=provider, parity_cases=parity_cases)
         parity.refuse_if_different(precision)
-        about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
+        agreement = parity.to_json()
+        about = replace(about, dice_at_export=agreement, self_test=make_self_test(Segmenter(draft)))
         data = write_artefact(model, about)
         if triton is not None:
             draft.write_bytes(data)
@@ -114,7 +115,7 @@ def export_run(
     if triton is None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, lambda path: path.write_bytes(data))
-    logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {about.dice_at_export['artefact']} on {parity.seen} cases")
+    logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {agreement['artefact']} on {parity.seen} cases")
     return about
 
 
@@ -173,7 +174,7 @@ def _metadata(
         checkpoint_sha256=run.checkpoint_sha256,
         step=run.step,
         num_members=run.num_members,
-        license=license or store.manifest.get("license"),
+        license=license,
         config=run.config.to_json(),
         tools={"python": platform.python_version(), **versions(TOOLS)},
         whole=whole,

@@ -9,16 +9,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
+from attunet.metrics.results import DiceAtExport
 from attunet.store import Store
 from attunet.volumes.model import Model
 
@@ -94,10 +94,10 @@ class Parity:
         agreement = mean(dice_from_confusion(self.agreement)[1:])
         return 1.0 if np.isnan(agreement) else agreement
 
-    def to_json(self) -> JsonObject:
+    def to_json(self) -> DiceAtExport:
         """`dice_at_export` of the metadata."""
         table = summarize(self.artefact_finished, self.classes.foreground)
-        values = {
+        values: DiceAtExport = {
             "cases": self.seen,
             "artefact": table["mean"],
             "checkpoint": _mean(self.checkpoint_finished),
@@ -110,8 +110,7 @@ class Parity:
                 "equal_voxels": pixel_accuracy(self.agreement),
             },
         }
-        rounded: JsonObject = nan_to_null(_rounded(values))
-        return rounded
+        return nan_to_null(cast(DiceAtExport, _rounded(values)))
 
 
 def measure_parity(
@@ -184,7 +183,7 @@ def _score(values: np.ndarray) -> str:
     return "no class" if np.isnan(average) else f"{average:.4f}"
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return round(value, 6) if isinstance(value, float) else value

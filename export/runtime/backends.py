@@ -1,7 +1,7 @@
 """Backends that compute a graph: ONNX Runtime on a CPU, on a GPU or with TensorRT, and the openvino package. None falls back to another."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 class Backend(Protocol):
     """One loaded graph. options: settings of the library, to record with a measurement."""
 
-    options: dict[str, Any]
+    options: dict[str, object]
     inputs: Shapes
     outputs: Shapes
 
@@ -35,7 +35,7 @@ def open_backend(
     *,
     num_threads: int | None = None,
     cuda_graph: bool = False,
-    provider_options: Mapping[str, Any] | None = None,
+    provider_options: Mapping[str, object] | None = None,
 ) -> Backend:
     """Loads a graph.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, cast
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.confidence.estimator import Estimator
@@ -13,7 +14,7 @@ from attunet.confidence.features import FeatureObserver, training_distance
 from attunet.confidence.uncertainty import UncertaintyMap
 from attunet.errors import Finding, InputError
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.fields import JsonObject, read_json
+from attunet.fields import read_json
 from attunet.io.readers import stem_of
 from attunet.io.writers import write_map
 from attunet.system.atomic_files import write_text
@@ -28,6 +29,25 @@ NEEDS_FIT = (
     "was exported without an estimator of Dice: train a cross-validation with `attunet crossvalidate STORE DIR`, and export the model "
     "with `attunet export RUN OUT.onnx --confidence DIR`"
 )
+
+
+class OrganRecord(TypedDict):
+    """Estimated Dice of an organ with its range, null where there is none."""
+
+    dice: float | None
+    low: float | None
+    high: float | None
+
+
+class CaseRecord(TypedDict):
+    """The file beside a label map, as far as the tables need it."""
+
+    review: bool
+    reasons: list[str]
+    organs: dict[str, OrganRecord]
+
+
+NO_ESTIMATE: OrganRecord = {"dice": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
@@ -136,11 +156,11 @@ def write_tables(folder: Path, label_maps: Iterable[Path], estimator: Estimator,
     Example:
         >>> write_tables(out, maps, segmenter.estimator, segmenter.sha256, segmenter.classes.foreground)  # doctest: +SKIP
     """
-    cases = {}
+    cases: dict[str, CaseRecord] = {}
     for path in label_maps:
         file = confidence_file(path)
         if path.exists() and file.exists():
-            cases[path.relative_to(folder).with_name(stem_of(path)).as_posix()] = read_json(file).data
+            cases[path.relative_to(folder).with_name(stem_of(path)).as_posix()] = cast(CaseRecord, read_json(file).data)
     ordered = dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
     content = {"schema": SCHEMA, "model_sha256": model_sha256, "learned": estimator.to_json(), "cases": ordered}
     write_text(folder / "confidence.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -148,18 +168,18 @@ def write_tables(folder: Path, label_maps: Iterable[Path], estimator: Estimator,
     return sum(bool(record.get("review")) for record in ordered.values())
 
 
-def _poorest(record: JsonObject) -> float:
+def _poorest(record: CaseRecord) -> float:
     return min((organ["dice"] for organ in record["organs"].values() if organ["dice"] is not None), default=1.0)
 
 
-def _table(cases: dict[str, JsonObject], names: Sequence[str]) -> str:
+def _table(cases: dict[str, CaseRecord], names: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{name} {figure}" for name in names for figure in ("dice", "low", "high")]
     writer.writerow([spreadsheet_cell(cell) for cell in ("case", "review", *columns, "reasons")])
     for case, record in cases.items():
-        organs = [record["organs"].get(name, {}) for name in names]
-        figures = [_figure(organ.get(figure)) for organ in organs for figure in ("dice", "low", "high")]
+        organs = [record["organs"].get(name, NO_ESTIMATE) for name in names]
+        figures = [_figure(figure) for organ in organs for figure in (organ["dice"], organ["low"], organ["high"])]
         reasons = spreadsheet_cell("; ".join(record["reasons"]))
         writer.writerow([spreadsheet_cell(case), "yes" if record["review"] else "no", *figures, reasons])
     return out.getvalue()

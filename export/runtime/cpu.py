@@ -4,18 +4,21 @@ import contextlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
 from attunet.system.workers import usable_cores
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
 INPUT = "slices"
 VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
-Shapes = dict[str, tuple[Any, ...]]  # shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
+Shapes = dict[str, tuple[int | str, ...]]  # shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
 
 
 class SessionBackend:
@@ -28,7 +31,7 @@ class SessionBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options)
         self.inputs, self.outputs = shapes(self._session)
-        self.options: dict[str, Any] = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
+        self.options: dict[str, object] = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         return self.run_inputs(outputs, {INPUT: slices})
@@ -40,7 +43,7 @@ class SessionBackend:
             raise failure("cpu", error) from error
 
 
-def session_options() -> Any:
+def session_options() -> "SessionOptions":
     """Options of a session without log messages."""
     import onnxruntime
 
@@ -54,7 +57,7 @@ def _default_threads() -> int:
     return 0 if usable_cores() == os.cpu_count() else usable_cores()
 
 
-def _open_session(data: bytes, options: Any) -> Any:
+def _open_session(data: bytes, options: "SessionOptions") -> "InferenceSession":
     import onnxruntime
 
     try:
@@ -71,7 +74,7 @@ def refused_graph(error: Exception) -> InputError:
     return InputError(f"ONNX Runtime {onnxruntime.__version__} cannot load this graph: {one_line(error)}")
 
 
-def shapes(session: Any) -> tuple[Shapes, Shapes]:
+def shapes(session: "InferenceSession") -> tuple[Shapes, Shapes]:
     """Shapes of a session's inputs and of its outputs."""
     inputs, outputs = ({value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs()))
     return inputs, outputs

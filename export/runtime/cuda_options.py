@@ -3,7 +3,6 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 # Measured on an H200 with onnxruntime-gpu 1.31 (64-wide attention U-Net at 256²; benchmarks/results/inference-h200.json): p50 ms at batch
 # 1, and slices per second at batch 32.
@@ -30,7 +29,7 @@ def cuda_options(precision: str, *, tf32: bool = False) -> dict[str, str | int]:
     return {**_CUDA, **_BY_PRECISION.get(precision, {"prefer_nhwc": 0}), "use_tf32": int(tf32)}
 
 
-def tensorrt_options(precision: str, data: bytes) -> dict[str, Any]:
+def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:
     """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by the graph's names,
     which are equal for networks of one shape.
 

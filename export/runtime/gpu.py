@@ -4,7 +4,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,22 @@ from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused
 from attunet.export.runtime.cuda_options import cuda_options, tensorrt_options
 from attunet.export.runtime.gpu_libraries import check_libraries, preload, without_cudnn_messages
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
+
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+Key = tuple[tuple[str, ...], tuple[int, ...]]  # outputs, and the shape of a batch
+
+
+class Binding(NamedTuple):
+    """Buffers of one batch shape; without output buffers ONNX Runtime allocates them."""
+
+    binding: "IOBinding"
+    buffer: "OrtValue"
+    results: "list[OrtValue]"
+    run_options: "RunOptions"
 
 
 class DeviceBackend:
@@ -32,22 +47,22 @@ class DeviceBackend:
         precision: str,
         *,
         cuda_graph: bool = False,
-        provider_options: Mapping[str, Any] | None = None,
+        provider_options: Mapping[str, object] | None = None,
         whole: bool = False,
     ) -> None:
         wanted = {**_device_options(provider, precision, cuda_graph, data), **(provider_options or {})}
         session = _open_device_session(data, provider, {name: str(value) for name, value in wanted.items()}, whole)
         used = session.get_provider_options()[EXECUTION_PROVIDERS[provider]]
         self.options = {name: used.get(name, value) for name, value in wanted.items() if not name.endswith("_path")}
-        self._bind(session, provider, "cuda", cuda_graph, device_id=int(wanted.get("device_id", 0)))
+        self._bind(session, provider, "cuda", cuda_graph, device_id=int(str(wanted.get("device_id", 0))))
 
-    def _bind(self, session: Any, provider: str, device: str, cuda_graph: bool, device_id: int = 0) -> None:
+    def _bind(self, session: "InferenceSession", provider: str, device: str, cuda_graph: bool, device_id: int = 0) -> None:
         self._session, self._provider, self._cuda_graph = session, provider, cuda_graph
         self._device = (device, device_id)
         self.inputs, self.outputs = shapes(session)
         self._lock = threading.Lock()
-        self._bindings: dict[tuple[Any, ...], tuple[Any, Any, list[Any], Any]] = {}
-        self._captured: tuple[Any, ...] | None = None
+        self._bindings: dict[Key, Binding] = {}
+        self._captured: Key | None = None
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         with self._lock:
@@ -80,17 +95,17 @@ class DeviceBackend:
 
         return call
 
-    def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any], Any]:
+    def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> Binding:
         """The binding for slices of this shape, its input buffer, its output buffers, and the options to run it with."""
         key = (tuple(outputs), slices.shape)
         if key not in self._bindings:
             if len(self._bindings) >= self.MAX_SHAPES:
                 oldest = next(k for k in self._bindings if k != self._captured)
                 del self._bindings[oldest]
-            self._bindings[key] = (*self._new_binding(outputs, slices), self._run_options(key))
+            self._bindings[key] = Binding(*self._new_binding(outputs, slices), self._run_options(key))
         return self._bindings[key]
 
-    def _run_options(self, key: tuple[Any, ...]) -> Any:
+    def _run_options(self, key: Key) -> "RunOptions":
         """Run options for a batch shape: CUDA graph 1 for the first shape (ONNX Runtime reserves 0), −1 (no CUDA graph) for others."""
         import onnxruntime
 
@@ -101,7 +116,7 @@ class DeviceBackend:
             options.add_run_config_entry("gpu_graph_id", "1" if key == self._captured else "-1")
         return options
 
-    def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> tuple[Any, Any, list[Any]]:
+    def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> "tuple[IOBinding, OrtValue, list[OrtValue]]":
         """Binds buffers for the input and, unless attention maps are among them, for the outputs."""
         import onnxruntime
 
@@ -120,7 +135,7 @@ class DeviceBackend:
         return binding, buffer, results if len(results) == len(outputs) else []
 
 
-def _open_device_session(data: bytes, provider: str, settings: dict[str, str], whole: bool) -> Any:
+def _open_device_session(data: bytes, provider: str, settings: dict[str, str], whole: bool) -> "InferenceSession":
     """A session with every node on the device, except the computation of shapes in a whole artefact.
 
     Raises:
@@ -158,7 +173,7 @@ def _reason(error: Exception) -> str:
     return match[0].strip() if match else one_line(error)
 
 
-def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, Any]:
+def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, object]:
     if provider == "cuda":
         return {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
     return tensorrt_options(precision, data)

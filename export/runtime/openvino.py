@@ -13,12 +13,12 @@ from attunet.export.runtime.cpu import INPUT, Shapes, failure
 class OpenVinoBackend:
     """The openvino package on the CPU, an optional dependency. Each call has its own infer request, so calls may overlap."""
 
-    def __init__(self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None = None) -> None:
         try:
             import openvino
         except ImportError as error:
             raise RunError(f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}") from None
-        self.options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
+        self.options: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
         if precision != "fp16":
             self.options["INFERENCE_PRECISION_HINT"] = "f32"  # by default OpenVINO computes in bf16 on CPUs that have it
         self.options |= provider_options or {}
@@ -41,7 +41,7 @@ class OpenVinoBackend:
             raise failure("openvino", error) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> int | float | str:
     """A property as a JSON value; some of OpenVINO's properties have types of its own."""
     return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
 

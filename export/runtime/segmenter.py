@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +72,7 @@ class Segmenter:
         provider: str = "cpu",
         num_threads: int | None = None,
         cuda_graph: bool = False,
-        provider_options: Mapping[str, Any] | None = None,
+        provider_options: Mapping[str, object] | None = None,
         public_key: Path | str | None = None,
     ) -> None:
         self.path = Path(path)

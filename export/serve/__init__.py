@@ -1,6 +1,6 @@
 """An HTTP server for artefacts, and its client. The server needs the extra `serve`, the client the extra `client`; neither needs torch."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attunet.export.serve.client import Client
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "type[Client]":
     """`Client` on demand, so that the server runs without httpx."""
     if name == "Client":
         from attunet.export.serve.client import Client

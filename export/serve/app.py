@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +42,7 @@ def make_app(service: Service) -> ASGIApp:
 class _Described(FastAPI):
     """FastAPI whose description says which models are served."""
 
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> dict[str, object]:
         description = super().openapi()
         for operations in description["paths"].values():
             for operation in operations.values():

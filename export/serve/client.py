@@ -9,12 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import httpx
 
 from attunet.errors import InputError, RunError
-from attunet.export.serve.formats import MEDIA_TYPES
+from attunet.export.serve.formats import MEDIA_TYPES, ModelDescription
 from attunet.io.dicom_file import is_dicom
 from attunet.system.atomic_files import write_file
 
@@ -33,7 +32,7 @@ class Answer:
     content: bytes
     unit: str
     volumes: Mapping[str, float]
-    findings: tuple[Mapping[str, Any], ...]
+    findings: tuple[Mapping[str, str | float], ...]
     model_sha256: str
 
 
@@ -70,12 +69,12 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self) -> list[ModelDescription]:
         """The served models: name, hash, precision, provider, classes."""
         response = self._send(lambda: self._http.get("/v1/models"))
         return list(response.json()["models"])
 
-    def model(self, name: str | None = None) -> dict[str, Any]:
+    def model(self, name: str | None = None) -> ModelDescription:
         """A served model's description; without a name the only one's. Raises InputError for an unknown name, or several models."""
         models = self.models()
         chosen = [model for model in models if name in (None, model["name"])]

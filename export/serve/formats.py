@@ -1,4 +1,6 @@
-"""Media types of label maps, for the server and its client."""
+"""Media types of label maps, and the description of a model, which the server and its client share."""
+
+from typing import TypedDict
 
 SUMMARY = "application/json"
 MEDIA_TYPES = {
@@ -14,3 +16,20 @@ MEDIA_TYPES = {
 }
 ANY = ("*/*", "application/*", "application/octet-stream")  # the scan's own format
 ENDINGS = {**dict.fromkeys(ANY, ""), SUMMARY: SUMMARY, **{media_type: ending for ending, media_type in reversed(MEDIA_TYPES.items())}}
+
+
+class ClassOfModel(TypedDict):
+    name: str
+    value: int
+
+
+class ModelDescription(TypedDict):
+    """A served model as JSON; `sha256`: of its file, `channels`: of its input."""
+
+    name: str
+    network: str
+    sha256: str
+    precision: str
+    provider: str
+    channels: int
+    classes: list[ClassOfModel]

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import time
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -93,7 +92,7 @@ class Guard:
         if status >= 400:
             metrics.failures.labels(route, model, str(status)).inc()
         stages = {stage: round(spent, 4) for stage, spent in ticket.seconds.items()}
-        facts: dict[str, Any] = {"method": scope["method"], "route": route, "model": model, "status": status}
+        facts: dict[str, object] = {"method": scope["method"], "route": route, "model": model, "status": status}
         facts |= {"seconds": round(seconds, 4), "stages": stages}
         text = " ".join(f"{stage} {spent:.3f}" for stage, spent in stages.items())
         logger.info("%s %s %s %d %.3f s %s", scope["method"], route, model or "-", status, seconds, text, extra={"request": facts})

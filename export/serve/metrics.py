@@ -28,7 +28,9 @@ class Metrics:
         served = Info("attunet_model", "Served models", ("model",), registry=self.registry)
         for model in models:
             described = model.describe()
-            served.labels(model.name).info({key: described[key] for key in ("sha256", "precision", "provider")})
+            served.labels(model.name).info(
+                {"sha256": described["sha256"], "precision": described["precision"], "provider": described["provider"]}
+            )
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from attunet.config import MODELS, Config
 from attunet.errors import InputError
+from attunet.metrics.results import EvaluationResults
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 
@@ -18,7 +18,7 @@ PHANTOM_SEED = 0
 LATENCY_SECONDS = 2.0
 
 
-def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) -> dict[str, Any]:
+def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) -> EvaluationResults:
     """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training; returns the results.
 
     What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made of other data or
@@ -34,11 +34,11 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     results_file = out / "evaluation" / "results.json"
     _check_request(out, data, num_cases, config)
     if results_file.exists():
-        results = json.loads(results_file.read_text(encoding="utf-8"))
+        results: EvaluationResults = json.loads(results_file.read_text(encoding="utf-8"))
         logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
         logger.info(summary_table(results))
         _write_report(out / "evaluation")
-        return dict(results)
+        return results
     source, store = data or out / "source", out / "store"
     if data is None and not source.exists():
         logger.info(f"== generating {num_cases} cases")

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from attunet.config import DataConfig
 from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
 from attunet.io.dicom_file import is_dicom
+from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
 from attunet.sources.case_files import files_in
@@ -65,8 +65,8 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
     for case in store.cases:
         mark = "" if case.labelled else ", no labels"
         yield f"  {case.name}: {' × '.join(map(str, case.native_shape))} voxels of {_mm(case.spacing)}{mark}"
-    for finding in store.manifest.get("findings", []):
-        yield f"{finding['level']}: {finding['case'] + ': ' if finding['case'] else ''}{finding['text']} [{finding['rule']}]"
+    for finding in store.findings:
+        yield finding.line()
     yield from _damage(store)
     if picture is not None:
         cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
@@ -204,7 +204,7 @@ def _describe_spec(spec: PreprocessSpec) -> str:
     )
 
 
-def _describe_dice(dice: dict[str, Any]) -> str:
+def _describe_dice(dice: MetricTable) -> str:
     organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
     return f"{dice['mean'] or 0:.4f} ({organs})"
 

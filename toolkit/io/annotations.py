@@ -6,11 +6,11 @@ The run lengths are decoded here: pycocotools would bring compiled code for ten 
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -112,9 +112,9 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
             return _cvat(path)
         data = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
-            return _coco(data)
+            return _coco(cast(Coco, data))
         if isinstance(data, list) and data and isinstance(data[0], dict) and "data" in data[0] and "annotations" in data[0]:
-            return _label_studio(data)
+            return _label_studio(cast(list[LabelStudioTask], data))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (*FILE_ERRORS, ElementTree.ParseError) as error:
@@ -126,7 +126,40 @@ def _numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
 
 
-def _coco(data: Mapping[str, Any]) -> Annotations:
+class CocoName(TypedDict):
+    """A category."""
+
+    id: int
+    name: str
+
+
+class CocoPicture(TypedDict):
+    id: int
+    file_name: str
+
+
+class CocoMask(TypedDict):
+    """Run lengths down the columns; `size`: height and width."""
+
+    counts: str | list[int]
+    size: list[int]
+
+
+class CocoRegion(TypedDict, total=False):
+    """An annotation; `segmentation`: polygons `[x, y, x, y, ...]` or a mask."""
+
+    image_id: int
+    category_id: int
+    segmentation: list[list[float]] | CocoMask
+
+
+class Coco(TypedDict):
+    images: list[CocoPicture]
+    annotations: list[CocoRegion]
+    categories: list[CocoName]
+
+
+def _coco(data: Coco) -> Annotations:
     categories = sorted(data["categories"], key=lambda row: int(row["id"]))
     names = {int(row["id"]): str(row["name"]) for row in categories}
     used = {int(row["category_id"]) for row in data["annotations"]}
@@ -210,7 +243,32 @@ def _cvat_region(shape: ElementTree.Element) -> Region | None:
     return None
 
 
-def _label_studio(tasks: Sequence[Mapping[str, Any]]) -> Annotations:
+class LabelStudioValue(TypedDict, total=False):
+    """`points`: x and y in percent of the sides; `rle`: bytes of a packed RGBA picture."""
+
+    points: list[list[float]]
+    polygonlabels: list[str]
+    rle: list[int]
+    brushlabels: list[str]
+
+
+class LabelStudioRegion(TypedDict, total=False):
+    type: str
+    original_width: int
+    original_height: int
+    value: LabelStudioValue
+
+
+class LabelStudioResult(TypedDict):
+    result: list[LabelStudioRegion]
+
+
+class LabelStudioTask(TypedDict):
+    data: dict[str, object]
+    annotations: list[LabelStudioResult]
+
+
+def _label_studio(tasks: Sequence[LabelStudioTask]) -> Annotations:
     pictures: dict[str, list[Region]] = {}
     for task in tasks:
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
@@ -220,9 +278,11 @@ def _label_studio(tasks: Sequence[Mapping[str, Any]]) -> Annotations:
     return Annotations(_numbered(sorted({region.name for regions in pictures.values() for region in regions})), pictures)
 
 
-def _label_studio_region(row: Mapping[str, Any]) -> Region | None:
-    value = row.get("value", {})
-    if row.get("type") == "polygonlabels":
+def _label_studio_region(row: LabelStudioRegion) -> Region | None:
+    if row.get("type") not in ("polygonlabels", "brushlabels"):
+        return None
+    value = row["value"]
+    if row["type"] == "polygonlabels":
         scale = np.array([row["original_width"], row["original_height"]]) / 100
         return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
     if row.get("type") == "brushlabels":

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from attunet.io.dicom_series import RULE, choose_series, several_series
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 MAX_SLICES = 16384
 STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)  # identifiers that programs put in place of a patient's
@@ -126,7 +129,7 @@ def _without_preamble(path: Path) -> bool:
 def _read_file(path: Path, options: ReadOptions) -> list[tuple[_Slice, list[Decision]]]:
     """The slices of a file, one or one for each frame, with the decisions about each."""
 
-    def slices(dataset: Any, syntax: str) -> list[tuple[_Slice, list[Decision]]]:
+    def slices(dataset: "FileDataset", syntax: str) -> list[tuple[_Slice, list[Decision]]]:
         check_kind(path, dataset)
         geometries = list(_geometries(path, dataset))
         stored, decisions = frames_of(path, dataset, syntax, options.choices)
@@ -140,7 +143,19 @@ def _read_file(path: Path, options: ReadOptions) -> list[tuple[_Slice, list[Deci
     return with_dataset(path, slices)
 
 
-def _geometries(path: Path, dataset: Any) -> Iterator[dict[str, Any]]:
+class FrameGeometry(TypedDict, total=False):
+    """Elements by their keywords; None for one that is empty."""
+
+    ImagePositionPatient: Sequence[float]
+    ImageOrientationPatient: Sequence[float]
+    PixelSpacing: Sequence[float]
+    SliceThickness: float | None
+    SpacingBetweenSlices: float | None
+    RescaleSlope: float | None
+    RescaleIntercept: float | None
+
+
+def _geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
     """The elements that say where a frame lies and how its values are scaled, one dictionary for each frame."""
     names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
     scaling = ("RescaleSlope", "RescaleIntercept")
@@ -149,21 +164,21 @@ def _geometries(path: Path, dataset: Any) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: has {frames} frames that do not say where they lie (no PerFrameFunctionalGroupsSequence)")
         for name in names[:3]:
             getattr(dataset, name)  # an AttributeError names what is missing
-        yield {name: dataset.get(name) for name in (*names, *scaling)}
+        yield cast(FrameGeometry, {name: dataset.get(name) for name in (*names, *scaling)})
         return
     shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for group in (shared[0], frame):
             for sequence in group or ():
                 if sequence.VR == "SQ" and sequence.value:
                     values |= {name: sequence.value[0].get(name) for name in (*names, *scaling) if name in sequence.value[0]}
         if missing := [name for name in names[:3] if values.get(name) is None]:
             raise InputError(f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}")
-        yield values
+        yield cast(FrameGeometry, values)
 
 
-def _patient_hash(dataset: Any) -> str | None:
+def _patient_hash(dataset: "FileDataset") -> str | None:
     """SHA-256 of the patient's identifier; None where it is missing or a stand-in."""
     identifier = str(dataset.get("PatientID") or "").strip()
     if not identifier.strip("0") or STAND_IN.search(identifier):
@@ -171,7 +186,7 @@ def _patient_hash(dataset: Any) -> str | None:
     return hashlib.sha256(f"{identifier}\0{dataset.get('IssuerOfPatientID') or ''}".encode(errors="replace")).hexdigest()
 
 
-def _slice(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: dict[str, Any]) -> _Slice:
+def _slice(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry) -> _Slice:
     slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
     vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
     return _Slice(
@@ -186,7 +201,7 @@ def _slice(name: str, series: str, patient_hash: str | None, stored: np.ndarray,
     )
 
 
-def _numbers(values: Iterable[Any], count: int) -> list[float]:
+def _numbers(values: Iterable[float], count: int) -> list[float]:
     numbers = [float(v) for v in values]
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError("geometry")

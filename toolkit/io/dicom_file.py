@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.reading import FILE_ERRORS, MAX_VOXELS, quiet_stderr
 from attunet.io.refusal import AGAIN
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG_ENDIAN)
@@ -53,10 +56,10 @@ def lacks_preamble(start: bytes) -> bool:
     return named if start[:2] == FIRST_GROUPS[0] else named or int.from_bytes(start[4:8], "little") <= 64
 
 
-def read_header(path: Path) -> Any:
+def read_header(path: Path) -> "FileDataset":
     """A file's header as pydicom has it, without the pixels, after the same checks as before reading them."""
 
-    def without_pixels(dataset: Any, _syntax: str) -> Any:
+    def without_pixels(dataset: "FileDataset", _syntax: str) -> "FileDataset":
         if "PixelData" in dataset:
             del dataset.PixelData
         return dataset
@@ -64,7 +67,7 @@ def read_header(path: Path) -> Any:
     return with_dataset(path, without_pixels)
 
 
-def with_dataset(path: Path, use: Callable[[Any, str], Result]) -> Result:
+def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Result:
     """Calls `use` with a file's data set and transfer syntax.
 
     Raises:
@@ -116,7 +119,7 @@ def _transfer_syntax(raw: bytes) -> str:
     return uid.decode() if re.fullmatch(rb"[0-9.]{1,64}", uid) else ""
 
 
-def check_kind(path: Path, dataset: Any) -> None:
+def check_kind(path: Path, dataset: "FileDataset") -> None:
     """Raises InputError, with the kind of the object, for DICOM that holds no scan (reports, RT plans and doses, DICOMDIR)."""
     modality = str(dataset.get("Modality", ""))
     if "PixelData" in dataset and "Rows" in dataset and modality not in DERIVED:
@@ -131,7 +134,7 @@ def check_kind(path: Path, dataset: Any) -> None:
     raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}")
 
 
-def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
     """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
 
     Raises:
@@ -164,7 +167,7 @@ def frames_of(path: Path, dataset: Any, syntax: str, choices: Choices) -> tuple[
     return _meant(dataset, stored.reshape(frames, rows, columns), choices)
 
 
-def _decoded(path: Path, dataset: Any, syntax: str, shape: tuple[int, int, int]) -> np.ndarray:
+def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int]) -> np.ndarray:
     from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
 
@@ -198,7 +201,7 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _meant(dataset: Any, stored: np.ndarray, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+def _meant(dataset: "FileDataset", stored: np.ndarray, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
     """Values as BitsStored and HighBit say, turned where the lowest value is white; with the decisions."""
     decisions = []
     allocated = 8 * stored.itemsize

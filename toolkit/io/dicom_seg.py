@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from attunet.io.reading import FILE_ERRORS
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
 
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import FileDataset
+
 SERIES_NUMBER = 9100
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
 MAY_BE_EMPTY = (
@@ -25,7 +29,9 @@ MAY_BE_EMPTY = (
 )
 
 
-def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> Any:
+def segmentation_of(
+    path: Path, indices: np.ndarray, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None
+) -> "Segmentation":
     """A label map of a DICOM series as a highdicom Segmentation: binary, a segment for each class.
 
     Segment n is class n, with the class's name, its colour, and its code: SNOMED CT's where the name is an organ's, else the label value
@@ -78,7 +84,7 @@ def segmentation_of(path: Path, indices: np.ndarray, classes: Classes, like: Vol
             raise InputError(f"{like.header.folder}: does not make a DICOM SEG: {type(error).__name__}") from None
 
 
-def _header(path: Path, thickness_mm: float) -> Any:
+def _header(path: Path, thickness_mm: float) -> "FileDataset":
     header = read_header(path)
     if missing := [name for name in NEEDED if not header.get(name)]:
         raise InputError(f"{path}: DICOM SEG needs the element {missing[0]}, which the file lacks; write .nii.gz instead")
@@ -90,7 +96,7 @@ def _header(path: Path, thickness_mm: float) -> Any:
     return header
 
 
-def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> Any:
+def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "SegmentDescription":
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription

@@ -4,7 +4,8 @@ import gzip
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import ModuleType
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from scipy import ndimage
@@ -15,6 +16,9 @@ from attunet.io.mask_colours import colour_codes, mask_samples
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refusal
 from attunet.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 IMAGE_SUFFIXES = (
@@ -80,7 +84,7 @@ def _in_words(error: Exception) -> str:
     return f"it is damaged or cut short ({one_line(error)}): {AGAIN}"
 
 
-def _pillow(path: Path) -> Any:
+def _pillow(path: Path) -> ModuleType:
     try:
         from PIL import Image
     except ImportError:
@@ -100,12 +104,12 @@ def _contents(path: Path) -> BinaryIO:
     return BytesIO(contents)
 
 
-def _num_pages(image: Any) -> int:
+def _num_pages(image: "Image") -> int:
     """The pages of a TIFF; a file of another format has one (an animated one is refused)."""
     return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
 
 
-def _check_size(path: Path, image: Any) -> None:
+def _check_size(path: Path, image: "Image") -> None:
     width, height = image.size
     values, present = width * height * len(image.getbands()) * _num_pages(image), path.stat().st_size
     if values > MAX_VOXELS:
@@ -119,7 +123,7 @@ def _check_size(path: Path, image: Any) -> None:
         raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}")
 
 
-def _page(path: Path, image: Any, index: int, options: ReadOptions) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
+def _page(path: Path, image: "Image", index: int, options: ReadOptions) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
     """One page as `(rows, columns, C)`, the palette of a mask as `{code: index}`, and the decisions."""
     if index:
         image.seek(index)
@@ -139,7 +143,7 @@ def _page(path: Path, image: Any, index: int, options: ReadOptions) -> tuple[np.
     return array.reshape(*array.shape[:2], -1), palette, decisions
 
 
-def _upright(image: Any, options: ReadOptions) -> tuple[Any, list[Decision]]:
+def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decision]]:
     """The image turned as its EXIF orientation says."""
     orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     if orientation not in range(2, 9) or choice("exif-orientation", options.choices) == "ignore":
@@ -149,7 +153,7 @@ def _upright(image: Any, options: ReadOptions) -> tuple[Any, list[Decision]]:
     return ImageOps.exif_transpose(image), [Decision("exif-orientation", "pictures are turned as their EXIF orientation says")]
 
 
-def _samples(path: Path, image: Any) -> np.ndarray:
+def _samples(path: Path, image: "Image") -> np.ndarray:
     """Intensities of an image `(rows, columns)` or `(rows, columns, 3)`."""
     mode = image.mode
     if mode == "1":

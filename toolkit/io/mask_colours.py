@@ -6,12 +6,15 @@ its palette's order.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 COLOUR = 2**24  # added to 0xRRGGBB, so that no colour is taken for a grey
 MAX_COLOURS = 256  # in one mask; more are a photograph or smoothed edges
@@ -45,12 +48,12 @@ def colour_name(value: int) -> str:
     return "#" + "".join(f"{part:02x}" for part in colour_of(value))
 
 
-def colour_codes(image: Any) -> np.ndarray:
+def colour_codes(image: "Image") -> np.ndarray:
     """Label values of the entries of a palette, by index."""
     return codes_of(np.array(image.getpalette("RGB"), dtype=np.int32).reshape(-1, 3))
 
 
-def mask_samples(path: Path, image: Any, file: Any, choices: Choices) -> Samples:
+def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) -> Samples:
     """Label values of a mask.
 
     Args:
@@ -78,15 +81,17 @@ def mask_samples(path: Path, image: Any, file: Any, choices: Choices) -> Samples
     raise InputError(f"{path}: a mask must be grey, palette or RGB, got Pillow's mode {mode}")
 
 
-def _greys(image: Any, file: Any, choices: Choices) -> Samples:
+def _greys(image: "Image", file: "Image", choices: Choices) -> Samples:
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    white_is_zero = file.format == "TIFF" and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
     if not white_is_zero or choice("raw-tiff", choices) == "inverted":
         return values, {}, []
     return 255 - values, {}, [Decision("raw-tiff", "samples of TIFF masks are read as stored, though their tag says that white is zero")]
 
 
-def _palette(image: Any, file: Any) -> Samples:
+def _palette(image: "Image", file: "Image") -> Samples:
     indices, codes = np.asarray(image), colour_codes(image)
     codes[_transparent(image, len(codes))] = 0
     used = np.unique(indices)
@@ -98,7 +103,7 @@ def _palette(image: Any, file: Any) -> Samples:
     return codes[indices], {int(codes[i]): int(i) for i in used}, []
 
 
-def _transparent(image: Any, entries: int) -> np.ndarray:
+def _transparent(image: "Image", entries: int) -> np.ndarray:
     """For each entry of a palette, True where the file says that it is transparent."""
     transparency = image.info.get("transparency", b"")
     if isinstance(transparency, int):
@@ -107,7 +112,7 @@ def _transparent(image: Any, entries: int) -> np.ndarray:
     return np.concatenate([alpha < OPAQUE_FROM, np.zeros(entries - len(alpha), dtype=bool)])
 
 
-def _colours(path: Path, rgb: np.ndarray, file: Any) -> np.ndarray:
+def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
     if file.format in ("JPEG", "MPO"):
         if np.ptp(rgb, axis=2).max() > MAX_JPEG_CHROMA:
             raise InputError(f"{path}: a mask as JPEG must be grey, since JPEG changes colours; save it as PNG")
@@ -120,7 +125,7 @@ def _colours(path: Path, rgb: np.ndarray, file: Any) -> np.ndarray:
     return values
 
 
-def _with_alpha(path: Path, image: Any, choices: Choices) -> Samples:
+def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
     """Alpha is the mask where one colour is painted; where several are, what is transparent is background."""
     rgba = np.asarray(image)
     alpha = rgba[:, :, 3]

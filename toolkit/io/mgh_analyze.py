@@ -4,10 +4,10 @@ import gzip
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.freesurfer.mghformat import MGHHeader
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
@@ -65,7 +65,7 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
     return replace(volume, affine=affine, is_oriented=is_oriented, decisions=(*decisions, *volume.decisions))
 
 
-def _read(path: Path, header: Any, holder: Path, ratio: int, options: ReadOptions) -> Volume:
+def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio: int, options: ReadOptions) -> Volume:
     form = "MGH" if path.name.lower().endswith(MGH_SUFFIXES) else "Analyze"
     try:
         shape = tuple(int(n) for n in header.get_data_shape())

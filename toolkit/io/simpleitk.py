@@ -2,7 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from attunet.io.nifti import channel_decision
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_stderr
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from SimpleITK import Image
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes run to left, posterior and superior
@@ -55,7 +59,7 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
     return _volume(path, sitk.GetArrayFromImage(image), image, options, stored.states_orientation)
 
 
-def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions, is_oriented: bool) -> Volume:
+def _volume(path: Path, array: np.ndarray, image: "Image", options: ReadOptions, is_oriented: bool) -> Volume:
     """The volume of an ITK image whose array is (Z, Y, X), (T, Z, Y, X) or has its channels last."""
     dimension = image.GetDimension()
     data = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
@@ -84,7 +88,7 @@ def _volume(path: Path, array: np.ndarray, image: Any, options: ReadOptions, is_
     )
 
 
-def _affine(image: Any) -> np.ndarray:
+def _affine(image: "Image") -> np.ndarray:
     """Voxel to millimetres in RAS+."""
     n = min(3, image.GetDimension())
     lps = np.eye(4)
@@ -94,7 +98,7 @@ def _affine(image: Any) -> np.ndarray:
     return TO_RAS @ lps
 
 
-def _simpleitk(path: Path) -> Any:
+def _simpleitk(path: Path) -> ModuleType:
     try:
         import SimpleITK
     except ImportError:

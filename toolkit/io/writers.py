@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -113,8 +112,10 @@ def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
     pages = [Image.fromarray(page) for page in stack]
     for page in pages if colours.size else ():
         page.putpalette([part for code in colours for part in colour_of(int(code))])
-    options: dict[str, Any] = {"save_all": True, "append_images": pages[1:], "compression": "tiff_lzw"}
-    pages[0].save(path, **({} if path.name.lower().endswith(".png") else options))
+    if path.name.lower().endswith(".png"):
+        pages[0].save(path)
+    else:
+        pages[0].save(path, save_all=True, append_images=pages[1:], compression="tiff_lzw")
 
 
 def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:

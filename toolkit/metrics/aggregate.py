@@ -1,10 +1,14 @@
 """Means of scores over classes, then cases, then patients. NaN means "not defined" and counts in no mean; JSON has null for it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from attunet.metrics.results import MetricTable, PerClass
+
+Json = TypeVar("Json")
 
 
 def mean_of_defined(values: npt.ArrayLike, axis: int | None = None) -> np.ndarray:
@@ -62,7 +66,7 @@ def per_patient(values: Mapping[str, float], patients: Mapping[str, str]) -> dic
     return {patient: value for patient, value in means.items() if not np.isnan(value)}
 
 
-def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, exclude: Iterable[str] = ()) -> dict[str, Any]:
+def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, exclude: Iterable[str] = ()) -> MetricTable:
     """Table of one metric: its mean, its mean per class, and every case.
 
     Args:
@@ -84,16 +88,20 @@ def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, ex
     }
 
 
-def nan_to_null(value: Any) -> Any:
+def nan_to_null(value: Json) -> Json:
     """A copy that JSON can hold, of nested dicts, lists and tuples: NaN and infinity become None, NumPy's numbers Python's."""
+    return cast(Json, _nan_to_null(value))
+
+
+def _nan_to_null(value: object) -> object:
     if isinstance(value, Mapping):
-        return {key: nan_to_null(inner) for key, inner in value.items()}
+        return {key: _nan_to_null(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [nan_to_null(inner) for inner in value]
+        return [_nan_to_null(inner) for inner in value]
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _by_class(values: npt.ArrayLike, classes: Sequence[str]) -> dict[str, float]:
+def _by_class(values: npt.ArrayLike, classes: Sequence[str]) -> PerClass:
     return dict(zip(classes, np.asarray(values, dtype=np.float64).tolist(), strict=True))

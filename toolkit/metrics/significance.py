@@ -5,12 +5,12 @@ The patient is the unit throughout: the cases of one patient are averaged first,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import special
 
 from attunet.metrics.aggregate import mean_of_defined, nan_to_null, per_patient
+from attunet.metrics.results import TestedDifference
 
 MIN_PATIENTS = 5  # resampling fewer values says more about these values than about the population
 EXACT_UP_TO = 16  # patients whose 2**n sign patterns are all enumerated; for more, SIGN_DRAWS are drawn
@@ -96,7 +96,7 @@ class PairedComparison:
         """One or two sentences: the difference, and whether the data show one."""
         return _words(self)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TestedDifference:
         return {
             "mean": nan_to_null(self.difference),
             "ci95": list(self.ci95) if self.ci95 else None,

@@ -1,7 +1,6 @@
 """A PyTorch network as a function of NumPy arrays, on a device."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +77,7 @@ class TorchNetwork:
             return np.asarray(torch.cat([logits, disagreement], dim=1).float().cpu())
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """Device, precision and threads that were used."""
         options = {"memory_format": str(self.memory_format).removeprefix("torch."), "compiled": self.compile_mode or "no"}
         if self.device.type == "cuda":

@@ -1,14 +1,14 @@
 """Loss and validation Dice of several runs in one figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from attunet.metrics.results import MetricsRow
 from attunet.plots.figure import model_color, new_figure, save
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[MetricsRow]
 
 
 def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Path:
@@ -43,7 +43,7 @@ def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Pat
     return save(figure, path)
 
 
-def _series(rows: Rows, event: str, value: Any) -> tuple[np.ndarray, np.ndarray]:
+def _series(rows: Rows, event: str, value: Callable[[MetricsRow], float | None]) -> tuple[np.ndarray, np.ndarray]:
     """Epochs and values of one kind of line; a missing or null value becomes a gap."""
     chosen = [row for row in rows if row.get("event") == event]
     values = [value(row) for row in chosen]

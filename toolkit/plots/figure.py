@@ -5,10 +5,10 @@ Figures are made without pyplot: nothing global, no display, and Agg draws the P
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attunet.classes import PALETTE
@@ -37,7 +37,7 @@ def model_color(index: int) -> str:
     return MODEL_COLORS[index % len(MODEL_COLORS)]
 
 
-def show_grey(axes: Any, image: np.ndarray, row_over_column: float) -> None:
+def show_grey(axes: Axes, image: np.ndarray, row_over_column: float) -> None:
     """Show a slice `(rows, columns)` in grey between its 1st and 99.5th percentile; row_over_column: height of a pixel over its width."""
     low, high = np.percentile(image, (1, 99.5))
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=row_over_column, interpolation="bilinear")

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from attunet.metrics.results import MethodComparison, MethodRow, TimeToAccuracy
 from attunet.plots.figure import model_color, new_figure, save
 
 MAX_COLOURED = 8  # more cases share one colour
 
 
-def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
     """rows: rows of results.json with finished runs. A panel for the mean Dice and one per class; a case has one colour.
 
     Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the cases.
@@ -47,7 +49,7 @@ def draw_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return save(figure, path)
 
 
-def _draw_case(axes: Any, rows: Sequence[Mapping[str, Any]], case: str, panel: str, color: str) -> None:
+def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str, color: str) -> None:
     values = [row["scores"]["dice"]["per_case"].get(case, {}).get(panel) for row in rows]
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
     style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5.5, "linewidth": 0.8, "alpha": 0.85, "zorder": 3}
@@ -57,12 +59,12 @@ def _draw_case(axes: Any, rows: Sequence[Mapping[str, Any]], case: str, panel: s
         return
     for place, row in enumerate(rows):
         by_seed = row["scores"]["dice"]["per_seed_case"]
-        seeds = [found[case] for found in by_seed.values() if found.get(case) is not None]
+        seeds = [value for cases in by_seed.values() if (value := cases.get(case)) is not None]
         if len(by_seed) > 1:
             axes.plot(np.full(len(seeds), place + 0.13), seeds, color=color, marker=".", markersize=4, linestyle="none", alpha=0.7)
 
 
-def _alike(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+def _alike(rows: Sequence[MethodRow]) -> list[tuple[int, int]]:
     """First and last index of each run of neighbours with one recipe and one treatment; one run if there is only one of them."""
     groups = [list(group) for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))]
     if len(groups) == len(rows):
@@ -70,13 +72,13 @@ def _alike(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     return [(group[0], group[-1] + 1) for group in groups]
 
 
-def _words(row: Mapping[str, Any]) -> str:
+def _words(row: MethodRow) -> str:
     dice = row["scores"]["dice"]
     span = "" if dice["ci95"] is None else f" ({dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
     return "no class" if dice["mean"] is None else f"{dice['mean']:.3f}{span}"
 
 
-def draw_differences(path: Path, comparisons: Sequence[Mapping[str, Any]]) -> Path:
+def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Path:
     """A row per comparison: every patient's difference in Dice as a point, their mean, and its 95 % interval as a bar."""
     figure = new_figure(8.5, 1.3 + 0.62 * len(comparisons))
     axes = figure.subplots()
@@ -98,7 +100,7 @@ def draw_differences(path: Path, comparisons: Sequence[Mapping[str, Any]]) -> Pa
     return save(figure, path)
 
 
-def draw_time_to_accuracy(path: Path, curves: Mapping[str, Mapping[str, Any]], targets: Sequence[float] = (0.86, 0.88, 0.90)) -> Path:
+def draw_time_to_accuracy(path: Path, curves: Mapping[str, TimeToAccuracy], targets: Sequence[float] = (0.86, 0.88, 0.90)) -> Path:
     """curves: name -> {"minutes": [...], "dice": [...]}, the mean over runs at each validation."""
     figure = new_figure(7.4, 4.2 + 0.22 * len(curves))
     axes = figure.subplots()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -58,7 +59,7 @@ def draw_outlines(
     return save(figure, path)
 
 
-def _draw_organ(axes: Any, image: np.ndarray, masks: dict[str, np.ndarray], colors: dict[str, str], view: View, name: str) -> None:
+def _draw_organ(axes: Axes, image: np.ndarray, masks: dict[str, np.ndarray], colors: dict[str, str], view: View, name: str) -> None:
     chosen = next((index for mask in masks.values() if (index := largest_slice(mask)) is not None), None)
     if chosen is None:
         axes.set_title(f"{name}\nin no label map", fontsize=10)
@@ -72,12 +73,12 @@ def _draw_organ(axes: Any, image: np.ndarray, masks: dict[str, np.ndarray], colo
     mark_sides(axes, view.sides)
 
 
-def outline_layer(axes: Any, mask: np.ndarray, key: str, colors: Mapping[str, str]) -> None:
+def outline_layer(axes: Axes, mask: np.ndarray, key: str, colors: Mapping[str, str]) -> None:
     """Draw the outline of one layer in one slice; "truth" is dashed."""
     outline(axes, mask, color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
 
 
-def outline(axes: Any, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
+def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
     """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask."""
     if mask.any():
         padded = np.pad(mask, 1).astype(float)  # closes outlines at the edge of the image
@@ -85,15 +86,15 @@ def outline(axes: Any, mask: np.ndarray, *, color: str, style: str = "solid", wi
         axes.contour(columns, rows, padded, levels=[0.5], colors=[color], linestyles=[style], linewidths=[width])
 
 
-def mark_sides(axes: Any, sides: tuple[str, ...]) -> None:
+def mark_sides(axes: Axes, sides: tuple[str, ...]) -> None:
     """Write the letters of the patient's sides at the left and the top of a panel."""
     if sides:
-        style = {"color": "white", "fontsize": 9, "fontweight": "bold", "transform": axes.transAxes}
+        style: dict[str, Any] = {"color": "white", "fontsize": 9, "fontweight": "bold", "transform": axes.transAxes}
         axes.text(0.02, 0.5, sides[0], ha="left", va="center", **style)
         axes.text(0.5, 0.98, sides[2], ha="center", va="top", **style)
 
 
-def zoom_to(axes: Any, mask: np.ndarray, row_over_column: float) -> None:
+def zoom_to(axes: Axes, mask: np.ndarray, row_over_column: float) -> None:
     """Limit the panel to the mask with a margin, square in mm."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height = (rows[-1] - rows[0] + 1) * row_over_column

@@ -4,28 +4,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from attunet.metrics.pareto import pareto_front
+from attunet.metrics.results import EvaluatedRow, Part
 from attunet.plots.figure import model_color, new_figure, save
 
-Rows = Mapping[str, Mapping[str, Any]]  # name for the legend: row of results.json
+Rows = Mapping[str, EvaluatedRow]  # by the name in the legend
 MARKERS = "osD^vP*X"
 MIN_DICE_RANGE = 0.04  # of the axis: smaller differences mean nothing and must not fill the picture
-PART_COLORS = {"read": "#999999", "prepare": "#56B4E9", "network": "#E69F00", "finish": "#009E73", "write": "#CC79A7"}
+PART_COLORS: dict[Part, str] = {"read": "#999999", "prepare": "#56B4E9", "network": "#E69F00", "finish": "#009E73", "write": "#CC79A7"}
 
 
 def draw_dice_against_latency(path: Path, models: Rows) -> Path:
     """Mean Dice (with its interval, where there is one) against the median latency of one slice; models on the Pareto front are joined."""
-    scored = {name: row for name, row in models.items() if row["dice"]["mean"] is not None}
-    points = {name: (row["latency_ms"]["batch"]["1"]["p50"], row["dice"]["mean"]) for name, row in scored.items()}
+    points = {
+        name: (row["latency_ms"]["batch"]["1"]["p50"], dice) for name, row in models.items() if (dice := row["dice"]["mean"]) is not None
+    }
     figure = new_figure(7.4, 4.2 + 0.22 * len(points))
     axes = figure.subplots()
     front = pareto_front(points)
     if front:
         axes.plot(*zip(*(points[name] for name in front), strict=True), color="#777777", linestyle="dotted", linewidth=1.2)
     for index, (name, (latency, dice)) in enumerate(points.items()):
-        interval = scored[name]["dice"]["ci95"]
+        interval = models[name]["dice"]["ci95"]
         if interval:
             axes.plot([latency, latency], interval, color=model_color(index), linewidth=1, alpha=0.7)
         on_front = ", on the front" if name in front else ""
@@ -94,13 +97,13 @@ def draw_volume_time(path: Path, models: Rows) -> Path:
     return save(figure, path)
 
 
-def _at_least(axes: Any, span: float) -> None:
+def _at_least(axes: Axes, span: float) -> None:
     low, high = axes.get_ylim()
     if (missing := span - (high - low)) > 0:
         axes.set_ylim(low - missing / 2, high + missing / 2)
 
 
-def _plain_log(axes: Any, which: str) -> None:
+def _plain_log(axes: Axes, which: str) -> None:
     """A logarithmic axis that is labelled 10, 20, 50 and so on instead of with powers of ten."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -24,7 +24,17 @@ ORIENTATION = "LPS"
 EROSIONS_MM = tuple(range(1, 9))
 
 
-@dataclass(frozen=True, slots=True)
+class ChannelIntensity(TypedDict):
+    """`percentiles`: at `PERCENTILES`."""
+
+    min: float
+    max: float
+    mean: float
+    std: float
+    percentiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class CaseFacts:
     """The facts of one case's files, as plain numbers.
 
@@ -55,7 +65,7 @@ class CaseFacts:
     oriented_shape: tuple[int, int, int]
     oriented_spacing: tuple[float, float, float]
     dtype: str
-    intensity: tuple[dict[str, Any], ...]
+    intensity: tuple[ChannelIntensity, ...]
     content_sha256: str
     steepest_jump: float
     label_values: dict[int, int] | None
@@ -73,7 +83,7 @@ class CaseFacts:
     def num_channels(self) -> int:
         return len(self.intensity)
 
-    def channels(self, number: int) -> tuple[dict[str, Any], ...]:
+    def channels(self, number: int) -> tuple[ChannelIntensity, ...]:
         """The intensities of `number` channels; a grey picture's are the same in each."""
         return self.intensity * (number // self.num_channels)
 
@@ -85,7 +95,7 @@ class CaseFacts:
     def joined_label_sha256(self) -> str | None:
         return joined_hash(self.label_sha256) if self.label_sha256 else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The fields as plain JSON values; `from_json` reads them again."""
         return asdict(self)
 
@@ -212,7 +222,7 @@ def _parts(
     return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
 
 
-def _intensity(channel: np.ndarray) -> dict[str, Any]:
+def _intensity(channel: np.ndarray) -> ChannelIntensity:
     percentiles = np.percentile(channel, PERCENTILES)
     return {
         "min": float(channel.min()),

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from attunet.config import DataConfig
 from attunet.decisions import Decision
@@ -156,7 +155,7 @@ def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:
     return seen if names is None else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
 
 
-def _request(options: SourceOptions, config: DataConfig, splits: Any, archive: str | None) -> dict[str, Any]:
+def _request(options: SourceOptions, config: DataConfig, splits: object, archive: str | None) -> dict[str, object]:
     """Everything that the caller chose, for the manifest."""
     classes = options.classes and [options.classes[0].to_json(), options.classes[1]]
     chosen = {**vars(options), "classes": classes, "choices": dict(options.choices)}
@@ -218,14 +217,14 @@ def _sharing(seen: Survey) -> list[set[str]]:
     return [group for group in shared if len(group) > 1]
 
 
-def _unchanged(store: Path, source: Source, request: Mapping[str, Any]) -> Store:
+def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:
     """The existing store where it was made of the same files in the same way."""
     manifest = read_manifest(store)
     made_of = {
-        entry["case"]: tuple(tuple(file["sha256"] for file in rows) for rows in (entry["image_files"], entry["label_files"]))
-        for entry in manifest["cases"]
+        entry.text("case"): tuple(tuple(file.text("sha256") for file in entry.rows(key)) for key in ("image_files", "label_files"))
+        for entry in manifest.rows("cases")
     }
-    if manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
+    if manifest.data["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
         hashes = over_cases(case_hashes, source.cases)
         if all(made_of[case.case] == now for case, now in zip(source.cases, hashes, strict=True)):
             logger.info(f"{store}: is up to date, nothing to do")
@@ -233,7 +232,7 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, Any]) -> Store
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
-def _head(seen: Survey, name: str, source: str, request: Mapping[str, Any], pseudonymised: bool) -> dict[str, Any]:
+def _head(seen: Survey, name: str, source: str, request: Mapping[str, object], pseudonymised: bool) -> dict[str, object]:
     """The manifest without its cases."""
     return {
         "schema": SCHEMA,

@@ -2,15 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from attunet.decisions import Choices
-from attunet.preparation.case_facts import PERCENTILES, CaseFacts
+from attunet.fields import JsonObject
+from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
@@ -23,6 +23,26 @@ from attunet.volumes.spec import PreprocessSpec
 
 WRITTEN_BY = 2  # raised when the same files and settings would give other arrays
 CASE = "case.json"
+
+
+class ShardEntry(TypedDict):
+    """A case in the manifest, without the names of its files."""
+
+    case: str
+    spec_sha256: str
+    num_slices: int
+    native_shape: tuple[int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    spacing: tuple[float, float, float]
+    unit: str
+    image_sha256: str
+    label_sha256: str | None
+    content_sha256: str
+    label_mapping: dict[str, int] | None
+    intensity: list[JsonObject]
+    voxels_per_class: list[int] | None
+    labelled_pixels: int
+    labelled_pixels_cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +65,7 @@ class ShardTask:
     choices: Choices
     folder: Path
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """All inputs of the arrays; a shard with another key is written again."""
         return {
             "written_by": WRITTEN_BY,
@@ -55,27 +75,31 @@ class ShardTask:
             "mask_values": list(self.files.label_values),
             "levels": list(self.levels),
             "choices": dict(self.choices),
-            "label_mapping": None if self.mapping is None else {str(v): i for v, i in self.mapping.items()},
+            "label_mapping": self.mapping_json,
         }
 
+    @property
+    def mapping_json(self) -> dict[str, int] | None:
+        return None if self.mapping is None else {str(value): index for value, index in self.mapping.items()}
 
-def finished_shard(task: ShardTask) -> dict[str, Any] | None:
+
+def finished_shard(task: ShardTask) -> ShardEntry | None:
     """The manifest entry of a case that an earlier call finished with the same files and settings."""
     try:
         data = json.loads((task.folder / CASE).read_text(encoding="utf-8"))
         complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
     except (OSError, ValueError):
         return None
-    entry: dict[str, Any] = data["entry"]
+    entry: ShardEntry = data["entry"]
     return entry if complete and data["key"] == task.key() else None
 
 
-def _intensity(known: Mapping[str, Any], used: ChannelStatistics) -> dict[str, Any]:
+def _intensity(known: ChannelIntensity, used: ChannelStatistics) -> JsonObject:
     named = {f"{p:g}": value for p, value in zip(PERCENTILES, known["percentiles"], strict=True)}
     return {**known, "percentiles": named, "used": asdict(used)}
 
 
-def write_shard(task: ShardTask) -> dict[str, Any]:
+def write_shard(task: ShardTask) -> ShardEntry:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     volume = read_image(task.files.images, choices=task.choices)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
@@ -95,7 +119,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         cut = pixels - int(np.count_nonzero(window))
         with name_in_errors(task.folder / LABEL):
             np.save(task.folder / LABEL, window, allow_pickle=False)
-    entry = {
+    entry: ShardEntry = {
         "case": task.files.case,
         "spec_sha256": task.spec.sha256,
         "num_slices": len(prepared),
@@ -106,7 +130,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
         "image_sha256": task.facts.joined_image_sha256,
         "label_sha256": task.facts.joined_label_sha256,
         "content_sha256": task.facts.content_sha256,
-        "label_mapping": task.key()["label_mapping"],
+        "label_mapping": task.mapping_json,
         "intensity": [
             _intensity(known, used) for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
         ],

@@ -6,14 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attunet.errors import Finding
 from attunet.io.readers import stem_of
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
-from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
+from attunet.preparation.write_case import ShardEntry, ShardTask, finished_shard, write_shard
 from attunet.sources.case_files import CaseFiles
 from attunet.splits import Splits
 from attunet.store import CASES, MANIFEST, SPLITS
@@ -23,7 +22,7 @@ from attunet.system.workers import over_cases
 logger = logging.getLogger(__name__)
 
 
-def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, Any], *, strict: bool) -> list[Finding]:
+def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool) -> list[Finding]:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     head: the manifest's entries besides "cases" and "findings". Returns the findings of the survey and those of the writing.
@@ -76,7 +75,7 @@ def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
     return [finding for t in tasks if (finding := crops[t.files.case])]
 
 
-def _crop_finding(entry: Mapping[str, Any]) -> Finding | None:
+def _crop_finding(entry: ShardEntry) -> Finding | None:
     cut, total = entry["labelled_pixels_cut"], entry["labelled_pixels"]
     if not cut:
         return None
@@ -89,15 +88,15 @@ def _crop_finding(entry: Mapping[str, Any]) -> Finding | None:
     )
 
 
-def _entry(task: ShardTask, root: Path | None) -> dict[str, Any]:
+def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
     """A case in the manifest: its shard's entry, and the paths of its files below the source; numbers with `root` None."""
     entry = finished_shard(task)
     assert entry is not None, task.folder
     return {**entry, **_files(task.files, task.facts, root)}
 
 
-def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, Any]:
-    def rows(kind: str, paths: Sequence[Path], hashes: Sequence[str]) -> list[dict[str, Any]]:
+def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, object]:
+    def rows(kind: str, paths: Sequence[Path], hashes: Sequence[str]) -> list[dict[str, object]]:
         hidden = [f"{files.case}/{kind}-{number}{path.name.removeprefix(stem_of(path))}" for number, path in enumerate(paths, 1)]
         named = hidden if root is None else [path.relative_to(root).as_posix() for path in paths]
         return [{"file": file, "sha256": sha256} for file, sha256 in zip(named, hashes, strict=True)]
@@ -109,7 +108,7 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, An
     return {"patient": files.patient, "labelled": bool(labels), "drawn": drawn, "image_files": images, "label_files": labels}
 
 
-def _write_manifest(path: Path, head: Mapping[str, Any], entries: Iterator[Mapping[str, Any]]) -> None:
+def _write_manifest(path: Path, head: Mapping[str, object], entries: Iterator[Mapping[str, object]]) -> None:
     """One JSON object, with a line per case."""
     with name_in_errors(path), path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "cases": [')

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -54,6 +55,13 @@ class TrainerState:
     scaler: dict[str, float] | None
 
 
+class SaveCost(TypedDict, total=False):
+    """Seconds that training waited for a checkpoint, and its megabytes of tensors."""
+
+    stall_s: float
+    megabytes: float
+
+
 class Checkpoints:
     """Writes the checkpoints of one training in its own thread. Training waits only for the copy to the host and the previous write.
 
@@ -87,7 +95,7 @@ class Checkpoints:
         by_step = self._run.checkpoint_every_steps
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (by_step > 0 and step % by_step == 0)
 
-    def save(self, read_state: Callable[[], TrainerState], step: int) -> dict[str, float]:
+    def save(self, read_state: Callable[[], TrainerState], step: int) -> SaveCost:
         """Save the state after `step`; returns once it is copied to the host.
 
         Args:
@@ -95,7 +103,7 @@ class Checkpoints:
             step: steps done.
 
         Returns:
-            `stall_s`, the seconds that training waited, and `megabytes` of tensors; empty where `main` is False.
+            The cost; empty where `main` is False.
 
         Raises:
             RunError: the previous write failed.

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +28,8 @@ class InitialWeights:
         name: of the run or file.
         sha256: of the weights' file.
         tensors: averaged weights by name.
-        model: the `[model]` section of the parent.
+        model_name: of the parent's network.
+        base_width: of the parent's network.
         num_channels: channels of its images, without context slices.
         classes: names of its classes, the background first.
     """
@@ -37,7 +37,8 @@ class InitialWeights:
     name: str
     sha256: str
     tensors: Mapping[str, torch.Tensor]
-    model: dict[str, Any]
+    model_name: str
+    base_width: int
     num_channels: int
     classes: list[str]
 
@@ -73,7 +74,16 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         at = Fields(json.loads(metadata), str(path))
     except ValueError:
         raise InputError(f"{path}: its metadata of attunet are not JSON") from None
-    return InitialWeights(source.name, sha256(path), tensors, at.inner("model").data, at.whole("num_channels", 1), at.text_list("classes"))
+    model = at.inner("model")
+    return InitialWeights(
+        name=source.name,
+        sha256=sha256(path),
+        tensors=tensors,
+        model_name=model.text("name"),
+        base_width=model.whole("base_width", 1),
+        num_channels=at.whole("num_channels", 1),
+        classes=at.text_list("classes"),
+    )
 
 
 def load_initial_weights(
@@ -103,7 +113,7 @@ def load_initial_weights(
     first = next(name for name in own if name not in head)
     others = set(own) - {*head, first}
     if set(own) != set(weights.tensors):
-        raise InputError(f"--init: {weights.name} holds another network ({weights.model.get('name')}) than the one to be trained")
+        raise InputError(f"--init: {weights.name} holds another network ({weights.model_name}) than the one to be trained")
     for name in others:
         if own[name].shape != weights.tensors[name].shape:
             shapes = f"{tuple(weights.tensors[name].shape)} and {tuple(own[name].shape)}"

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from attunet.fields import Fields
 
@@ -27,7 +26,7 @@ class Lineage:
     channels: str
     fresh: list[str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields as JSON values."""
         return dataclasses.asdict(self)
 

@@ -4,10 +4,10 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from attunet.errors import InputError
 from attunet.metrics.aggregate import nan_to_null
+from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
 from attunet.system.lock import Lock
 
@@ -44,7 +44,7 @@ class RunFolder:
                 with suppress(OSError):
                     folder.rmdir()
 
-    def log(self, event: str, **figures: Any) -> None:
+    def log(self, event: str, **figures: object) -> None:
         """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.
 
         Raises:
@@ -61,9 +61,9 @@ class RunFolder:
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+def read_metrics(run: Path) -> list[MetricsRow]:
     """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
-    rows: list[dict[str, Any]] = []
+    rows: list[MetricsRow] = []
     if not (run / "metrics.jsonl").exists():
         return rows
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():

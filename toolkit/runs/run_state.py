@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from attunet.classes import Classes
 from attunet.config import ResolvedConfig
@@ -96,7 +96,7 @@ class RunState:
             drawn={case: ",".join(names) for case in training if (names := cases[case].drawn) is not None},
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the state as JSON values, with the schema number."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: values[name].to_json() for name in ("config", "preprocessing", "classes", "ranges")}

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attunet.errors import InputError
 
@@ -44,7 +43,7 @@ class AuditLog:
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """Adds a record, JSON values by name; `previous`, `hash` and `repaired` are the log's own."""
         with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -63,17 +62,17 @@ class AuditLog:
 
     def _last(self, content: bytes) -> str:
         lines = content[: content.rfind(b"\n") + 1].splitlines()
-        return _record(lines[-1], f"{self.path}: the last line")["hash"] if lines else FIRST
+        return _record(lines[-1], f"{self.path}: the last line")[1] if lines else FIRST
 
 
 def verify_audit(path: str | Path) -> AuditState:
     """Follows the chain from the first record to the last. Raises InputError naming the first line that does not belong."""
     count, last = 0, FIRST
     for number, line in enumerate(_lines(Path(path)), start=1):
-        record = _record(line, f"{path}: line {number}")
-        if record["previous"] != last:
+        previous, digest = _record(line, f"{path}: line {number}")
+        if previous != last:
             raise InputError(f"{path}: line {number}: does not follow the line before it: one was changed, taken away or put in between")
-        count, last = number, record["hash"]
+        count, last = number, digest
     return AuditState(count, last)
 
 
@@ -88,8 +87,8 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _record(line: bytes, where: str) -> dict[str, Any]:
-    """A line's values. Raises InputError where it is no record, or its hash is not its own."""
+def _record(line: bytes, where: str) -> tuple[str, str]:
+    """A line's `previous` and `hash`. Raises InputError where it is no record, or its hash is not its own."""
     try:
         values = json.loads(line)
         digest = values.pop("hash")
@@ -98,8 +97,8 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: is no record of an audit log") from None
     if not is_own:
         raise InputError(f"{where}: was changed: its hash is not the one of its content")
-    return {**values, "hash": digest}
+    return str(values["previous"]), str(digest)
 
 
-def _hash(values: Mapping[str, Any]) -> str:
+def _hash(values: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

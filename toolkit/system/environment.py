@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from attunet.system.workers import usable_cores
 
@@ -26,7 +26,27 @@ GPU_FIELDS = {  # nvidia-smi's names: ours
 }
 
 
-def environment() -> dict[str, Any]:
+class Cpu(TypedDict):
+    name: str
+    usable_cores: int
+    clock_mhz: int | None
+    governor: str | None
+    memory_mb: int | None
+
+
+class Environment(TypedDict):
+    """JSON values; `commit` is None outside a clone, a GPU has the names of `GPU_FIELDS`."""
+
+    python: str
+    platform: str
+    commit: str | None
+    versions: dict[str, str]
+    cpu: Cpu
+    gpus: list[dict[str, str | float]]
+    threads: dict[str, str | int | None]
+
+
+def environment() -> Environment:
     """The machine and the software as JSON values; torch's threads only if the process has imported torch already."""
     return {
         "python": platform.python_version(),
@@ -72,7 +92,7 @@ def _commit() -> str | None:
     return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def _cpu() -> dict[str, Any]:
+def _cpu() -> Cpu:
     text = _text("/proc/cpuinfo")
     rows = [line.split(":", 1) for line in text.splitlines() if ":" in line]
     values = [(key.strip(), value.strip()) for key, value in rows]
@@ -88,12 +108,12 @@ def _cpu() -> dict[str, Any]:
     }
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[dict[str, str | float]]:
     table = _output("nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits")
     return [dict(zip(GPU_FIELDS.values(), map(_number, line.split(", ")), strict=False)) for line in (table or "").splitlines()]
 
 
-def _threads() -> dict[str, Any]:
+def _threads() -> dict[str, str | int | None]:
     torch = sys.modules.get("torch")
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),

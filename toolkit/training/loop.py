@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from attunet.config import Config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
+from attunet.metrics.results import MetricTable
 from attunet.runs.checkpoint import Checkpoints
 from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import open_store
@@ -111,9 +112,9 @@ def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, s
             journal.log("train", done, **dataclasses.asdict(losses), **dataclasses.asdict(speed))
         if validator.cases and (done % validate_every == 0 or done == total):
             result = validator.validate(trainer.average.network)
-            journal.log("validation", done, **result)
-            journal.say(f"step {done}/{total}: validation loss {result['loss']:.4f}, Dice {_format_dice(result['dice'])}")
-            checkpoints.save_if_best(trainer.average.network, done, result["dice"]["mean"])
+            journal.log("validation", done, loss=result.loss, dice=result.dice)
+            journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {_format_dice(result.dice)}")
+            checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
             logged_step = done
         checkpoints.save_if_snapshot(trainer.average.network, done, total)
@@ -151,6 +152,6 @@ def _draw_curves(run_path: Path, journal: Journal, step: int) -> None:
     journal.log_picture(step, picture)
 
 
-def _format_dice(dice: dict[str, Any]) -> str:
+def _format_dice(dice: MetricTable) -> str:
     organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
     return f"{dice['mean'] or 0:.4f} ({organs})"

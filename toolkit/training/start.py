@@ -125,7 +125,7 @@ def _resolve(
     if config.run.minutes:
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
     if weights is not None and config.model.base_width == "auto":
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.model["base_width"]))
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.base_width))
     return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.losses import loss_of, segmentation_sums
 from attunet.metrics.aggregate import nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.metrics.results import MetricTable
 from attunet.store import Store
 from attunet.volumes.model import NetworkModel
 from attunet.volumes.postprocess import postprocess
@@ -31,6 +31,14 @@ class CaseCounts:
     case: str
     sums: np.ndarray
     confusion: np.ndarray
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Result of a validation: the mean loss, and the Dice of classes and cases."""
+
+    loss: float
+    dice: MetricTable
 
 
 @dataclass(frozen=True)
@@ -51,20 +59,20 @@ class Validator:
     optim: OptimConfig
     class_weights: torch.Tensor | None = None
 
-    def validate(self, network: nn.Module) -> dict[str, Any]:
+    def validate(self, network: nn.Module) -> Validation:
         """Compute the loss, and the Dice per case in 3D on the store's grid after the store's post-processing.
 
         Args:
             network: in eval mode, on the device.
 
         Returns:
-            `{"loss": number, "dice": table}` in every process; the table is that of `metrics.aggregate.summarize`.
+            The same in every process.
         """
         counts = self._over_cases(lambda case: self._count(network, case))
         sums = torch.from_numpy(np.sum([c.sums for c in counts], axis=0))
-        return {"loss": loss_of(sums, self.optim).total.item(), "dice": self._dice_table(counts)}
+        return Validation(loss_of(sums, self.optim).total.item(), self._dice_table(counts))
 
-    def validate_native(self, network: nn.Module) -> dict[str, Any]:
+    def validate_native(self, network: nn.Module) -> MetricTable:
         """Compute the Dice per case on the native grid, from the source files, as a user would get it.
 
         Raises:
@@ -116,7 +124,7 @@ class Validator:
         assert sorted(c.case for c in gathered if isinstance(c, CaseCounts)) == sorted(self.cases), "each case must be counted once"
         return [counts[case] for case in self.cases]
 
-    def _dice_table(self, counts: Sequence[CaseCounts]) -> dict[str, Any]:
+    def _dice_table(self, counts: Sequence[CaseCounts]) -> MetricTable:
         """Dice of each foreground class and case; null for a class that is neither in the truth nor in the prediction of a case."""
         dice = {c.case: dice_from_confusion(c.confusion)[1:] for c in counts}
-        return dict(nan_to_null(summarize(dice, self.store.classes.foreground)))
+        return nan_to_null(summarize(dice, self.store.classes.foreground))

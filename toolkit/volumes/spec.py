@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from attunet.errors import InputError
 from attunet.fields import Fields, Rule
@@ -88,7 +88,7 @@ class PreprocessSpec:
         """A hash of all fields: arrays with the same hash were prepared in the same way."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
@@ -120,7 +120,7 @@ class Preprocessing:
     spec: PreprocessSpec
     postprocessing: Postprocessing = UNTOUCHED
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class TrainingRanges:
     std: tuple[Range, ...]
     mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {name: [list(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod

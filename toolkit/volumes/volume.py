@@ -1,7 +1,7 @@
 """A scan in memory, as its file defines it."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Volume:
     data: np.ndarray
     affine: np.ndarray
     unit: Literal["mm", "pixel"] = "mm"
-    header: Any = None
+    header: object = None
     decisions: tuple[Decision, ...] = ()
     is_oriented: bool = True
     patient_hash: str | None = None

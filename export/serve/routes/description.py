@@ -1,6 +1,6 @@
 """Parts of the OpenAPI description that several addresses share."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Path
 
@@ -8,7 +8,7 @@ ModelName = Annotated[str, Path(description="A served model's name")]
 
 _ERROR = {"application/json": {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}
 
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, object]] = {
     status: {"description": text, "content": _ERROR}
     for status, text in (
         (400, "The request is malformed"),

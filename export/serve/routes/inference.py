@@ -4,7 +4,6 @@ import gzip
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -29,7 +28,7 @@ router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
 
 VERSION = "1"
 JSON_BYTES = "Inference-Header-Content-Length"
-TENSOR: dict[str, Any] = {
+TENSOR: dict[str, object] = {
     "type": "object",
     "required": ["name", "shape", "datatype"],
     "properties": {
@@ -40,12 +39,12 @@ TENSOR: dict[str, Any] = {
         "data": {"type": "array", "items": {}},
     },
 }
-OUTPUT: dict[str, Any] = {
+OUTPUT: dict[str, object] = {
     "type": "object",
     "required": ["name"],
     "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
 }
-BODY: dict[str, Any] = {
+BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": f"JSON; with tensors as bytes behind it, its length is in the header {JSON_BYTES}.",
@@ -106,7 +105,7 @@ def model_ready(name: ModelName, request: Request, version: str = VERSION) -> JS
 def model_config(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
     inputs, outputs = tensors_of(_model(request, name, version))
 
-    def rows(specs: list[TensorSpec]) -> list[dict[str, Any]]:
+    def rows(specs: list[TensorSpec]) -> list[dict[str, object]]:
         return [{"name": s.name, "data_type": f"TYPE_{s.datatype}", "dims": list(s.shape)} for s in specs]
 
     about = {"name": name, "platform": "attunet_onnx", "backend": "attunet", "max_batch_size": 0}

@@ -1,6 +1,6 @@
 """`/v1`: scans in, label maps on their own grid out."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -14,7 +14,7 @@ from attunet.export.serve.scans.segment import ending_for, segment
 router = APIRouter(tags=["Scans"])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
-BODY: dict[str, Any] = {
+BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": (
@@ -33,7 +33,7 @@ BODY: dict[str, Any] = {
         },
     }
 }
-ANSWER: dict[int | str, dict[str, Any]] = {
+ANSWER: dict[int | str, dict[str, object]] = {
     200: {
         "description": "The label map, or with `answer=summary` its volumes and the scan's findings.",
         "content": {

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from attunet.export.serve.settings import MB
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
-DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1"), "INT32": np.dtype("<i4")}
+DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1"), "INT32": np.dtype("<i4")}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TensorSpec:
     datatype: str
     shape: tuple[int, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
@@ -95,7 +95,7 @@ def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np
     for name, as_bytes in request.outputs.items():
         array = results[name]
         datatype = next(key for key, dtype in DTYPES.items() if dtype == array.dtype)
-        row: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+        row: dict[str, object] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if as_bytes:
             parts.append(np.ascontiguousarray(array, DTYPES[datatype]).tobytes())
             row["parameters"] = {"binary_data_size": len(parts[-1])}
@@ -113,7 +113,7 @@ def _wrong(text: str) -> Refusal:
     return Refusal(400, text)
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes) -> dict[str, object]:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
@@ -131,10 +131,10 @@ class _Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Any  # of JSON, or of bytes: float32 and so on
+    data: object  # of JSON, or of bytes: float32 and so on
 
 
-def _tensors(rows: Any, body: Path, start: int) -> dict[str, _Tensor]:
+def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
     """The request's tensors; bytes are mapped, not read."""
     if not isinstance(rows, list):
         raise _wrong("inputs: must be a list of tensors")
@@ -165,7 +165,7 @@ def _tensors(rows: Any, body: Path, start: int) -> dict[str, _Tensor]:
     return tensors
 
 
-def _parameters(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
     parameters = row.get("parameters", {})
     if not isinstance(parameters, dict):
         raise _wrong(f"{where}: parameters must be an object")
@@ -198,14 +198,14 @@ def _from_json(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
         return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
 
 
-def _id(values: Mapping[str, Any]) -> str | None:
+def _id(values: Mapping[str, object]) -> str | None:
     found = values.get("id")
     if found is not None and not (isinstance(found, str) and len(found) <= 256):
         raise _wrong("id: must be a text of at most 256 characters")
     return found
 
 
-def _outputs(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
+def _outputs(values: Mapping[str, object], known: Sequence[str]) -> dict[str, bool]:
     """The wanted outputs, all of them where the request names none, and whether each is wanted as bytes."""
     all_binary = _parameters(values, "parameters").get("binary_data_output", False) is True
     rows = values.get("outputs")

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Answer:
             "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
         }
 
-    def summary(self, model: ServedModel, seconds: Mapping[str, float]) -> dict[str, Any]:
+    def summary(self, model: ServedModel, seconds: Mapping[str, float]) -> dict[str, object]:
         """Everything but the label map as JSON values."""
         return {
             "model": model.name,
@@ -187,5 +186,5 @@ def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[s
     return "voxels", {name: int(count) for name, count in zip(classes.foreground, counts, strict=True)}
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
+def _finding_json(finding: Finding) -> dict[str, object]:
     return {"rule": finding.rule, "level": finding.level, "text": finding.text, "figure": finding.figure}

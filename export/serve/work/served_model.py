@@ -5,13 +5,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.system.audit_log import AuditLog
 from attunet.volumes.oriented_volume import OrientedVolume
@@ -60,7 +60,7 @@ class ServedModel:
         with self.turns:
             return self.segmenter.run(outputs, slices)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> ModelDescription:
         """Name, hash, precision, provider and classes as JSON values."""
         about = self.segmenter.metadata
         return {

@@ -31,7 +31,7 @@ def method(model: str, values: np.ndarray) -> Method:
 
 def test_seeds_are_averaged_before_cases() -> None:
     one = Method("default", "unet", runs={(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)})
-    dice = method_row(one, "unet", PATIENTS)["scores"]["dice"]
+    dice = method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["dice"]
     assert dice["mean"] == pytest.approx(np.mean([0.75, 0.75, 0.15]))
     assert dice["median"] == pytest.approx(0.75)
     assert dice["worst"] == {"case": "case2", "value": pytest.approx(0.15)}
@@ -39,7 +39,7 @@ def test_seeds_are_averaged_before_cases() -> None:
     assert dice["per_class_worst"] == {"liver": 0.1, "spleen": pytest.approx(0.2)}
     assert dice["per_seed"] == {"0": pytest.approx(np.mean([0.65, 0.75, 0.15])), "1": pytest.approx(0.8)}
     assert dice["ci95"] is None
-    assert method_row(one, "unet", PATIENTS)["scores"]["hd95_mm"]["worst"]["case"] == "case2"  # the largest distance
+    assert method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["hd95_mm"]["worst"]["case"] == "case2"  # the largest distance
 
 
 def test_a_comparison_pairs_what_both_have() -> None:

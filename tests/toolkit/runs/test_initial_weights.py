@@ -28,7 +28,7 @@ def network(in_channels: int, num_classes: int, seed: int) -> SegmentationNetwor
 
 def parent(num_channels: int = 1, context: int = 1) -> tuple[SegmentationNetwork, InitialWeights]:
     made = network(num_channels * context, 4, 1)
-    return made, InitialWeights("abdomen", "0" * 64, made.state_dict(), {"name": "attention_unet"}, num_channels, NAMES)
+    return made, InitialWeights("abdomen", "0" * 64, made.state_dict(), MODEL.name, 4, num_channels, NAMES)
 
 
 def classes(*names: str) -> Classes:

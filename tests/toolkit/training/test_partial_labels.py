@@ -104,12 +104,12 @@ class Spleen(torch.nn.Module):
 def test_validation_leaves_out_what_was_not_drawn(partial: Store) -> None:
     store = dataclasses.replace(partial)
     result = Validator(store, CASES[:3], make_accelerator(RunConfig(device="cpu")), OptimConfig()).validate(Spleen())
-    per_case = [result["dice"]["per_case"][case][store.classes.foreground[3]] for case in CASES[:3]]
+    per_case = [result.dice["per_case"][case][store.classes.foreground[3]] for case in CASES[:3]]
     assert per_case[:2] == [None, None]
     assert per_case[2] < 0.5
     alone = Validator(store, [CASES[1]], make_accelerator(RunConfig(device="cpu")), OptimConfig(dice_weight=0.0)).validate(Spleen())
     background = float((np.array(store.label(CASES[1])) == 0).mean())
-    assert alone["loss"] == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)  # wrong where the liver is, and nowhere else
+    assert alone.loss == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)  # wrong where the liver is, and nowhere else
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -45,7 +45,7 @@ def test_necks_are_as_wide_as_the_prepared_pixels_make_them(small_store: Store) 
     assert not found[neck].any()
     assert not found[knob].any()
     found[neck] = found[knob] = 1
-    dice = validator(store, case).validate(Recites(found, 5))["dice"]
+    dice = validator(store, case).validate(Recites(found, 5)).dice
     organ = int((truth == 1).sum())
     assert dice["per_case"][case][store.classes.foreground[0]] == pytest.approx(2 * organ / (2 * organ + 1))  # half of the neck stays
 
@@ -60,7 +60,7 @@ def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: boo
     assert not found[:, :2, :2].any()
     found[0, :2, :2] = 1  # four pixels in a corner, far from the organ
     organ = int((truth == 1).sum())
-    dice = validator(store, case).validate(Recites(found, 5))["dice"]
+    dice = validator(store, case).validate(Recites(found, 5)).dice
     assert dice["per_case"][case][liver] == pytest.approx(1.0 if keep else 2 * organ / (2 * organ + 4))
     assert [value for name, value in dice["per_case"][case].items() if name != liver] == [1.0, 1.0, 1.0]
 
@@ -74,6 +74,6 @@ def test_the_loss_has_the_class_weights_of_the_training(small_store: Store) -> N
     result = validator(small_store, case, weights).validate(Recites(wrong, 5))
     expected = F.cross_entropy(logits, torch.from_numpy(labels).long(), weights)
     sums = segmentation_sums(logits, torch.from_numpy(labels), weights)
-    assert result["loss"] == pytest.approx(loss_of(sums, OptimConfig()).total.item(), rel=1e-5)
+    assert result.loss == pytest.approx(loss_of(sums, OptimConfig()).total.item(), rel=1e-5)
     assert loss_of(sums, OptimConfig()).cross_entropy.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert result["loss"] != pytest.approx(validator(small_store, case).validate(Recites(wrong, 5))["loss"], rel=0.1)
+    assert result.loss != pytest.approx(validator(small_store, case).validate(Recites(wrong, 5)).loss, rel=0.1)

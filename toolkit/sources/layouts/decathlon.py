@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from attunet.classes import Classes
 from attunet.errors import InputError
@@ -63,7 +62,7 @@ def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles]
     return kept, sorted({case.case for case in cases} - {case.case for case in kept})
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> Mapping[str, object]:
     if path.stat().st_size > MAX_DATASET_JSON:
         raise InputError(f"{path}: must be at most {MAX_DATASET_JSON:,} bytes, got {path.stat().st_size:,}")
     try:
@@ -73,7 +72,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _described_classes(path: Path, data: Mapping[str, Any]) -> tuple[Classes, int | None]:
+def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes, int | None]:
     """Names and values of `labels` in dataset.json, either way round or a list of names, and the value of `ignore`."""
     labels = data.get("labels")
     if isinstance(labels, list) and all(isinstance(name, str) for name in labels):

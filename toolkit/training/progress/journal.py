@@ -3,13 +3,15 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from attunet.config import Config
+from attunet.metrics.results import MetricTable
 from attunet.runs.run_folder import RunFolder
 from attunet.training.progress.tracker import Tracker
 
@@ -63,20 +65,22 @@ class Journal:
             with tqdm.external_write_mode(file=sys.stdout):
                 logger.warning(text)
 
-    def log(self, event: str, step: int, **figures: Any) -> None:
+    def log(self, event: str, step: int, *, dice: MetricTable | None = None, **figures: float | None) -> None:
         """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar.
 
         Args:
             event: kind of the line: train, validation, native, checkpoint or speed.
             step: steps done.
-            figures: JSON values; `dice` is a table of `metrics.aggregate.summarize`.
+            dice: of a validation.
+            figures: numbers by name; None for one that is not known.
         """
         if not self._main:
             return
         epoch = round(step / self._steps_per_epoch, 4)
-        self._folder.log(event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures)
+        table = {} if dice is None else {"dice": dice}
+        self._folder.log(event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures, **table)
         if self._tracker is not None:
-            self._tracker.log(step, _numbers(event, figures) | {"epoch": epoch})
+            self._tracker.log(step, _numbers(event, figures, dice) | {"epoch": epoch})
         if self._bar is not None and event == "train":
             text = f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of matmul"
             self._bar.set_postfix_str(f"{text}, {figures['data_share'] or 0:.1%} waiting")
@@ -87,11 +91,9 @@ class Journal:
             self._tracker.log_picture(step, path)
 
 
-def _numbers(event: str, figures: dict[str, Any]) -> dict[str, float]:
+def _numbers(event: str, figures: Mapping[str, float | None], dice: MetricTable | None) -> dict[str, float]:
     """The numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
-    numbers = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
-    if "dice" in figures:
-        table = figures["dice"]
-        scores = {f"{event}/dice": table["mean"]} | {f"{event}/dice/{name}": value for name, value in table["per_class"].items()}
-        numbers |= {name: value for name, value in scores.items() if value is not None}
-    return numbers
+    scores: dict[str, float | None] = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
+    if dice is not None:
+        scores |= {f"{event}/dice": dice["mean"]} | {f"{event}/dice/{name}": value for name, value in dice["per_class"].items()}
+    return {name: value for name, value in scores.items() if value is not None}

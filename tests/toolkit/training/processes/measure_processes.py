@@ -7,6 +7,7 @@ accelerate launch ... measure_processes.py STORE SETTING...
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def main(store_path: Path, settings: list[str]) -> None:
     if accelerator.is_main_process:
         same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
         print(
-            json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": result}),
+            json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": asdict(result)}),
             flush=True,
         )
 

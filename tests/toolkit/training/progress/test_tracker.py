@@ -36,7 +36,7 @@ def track_twice(name: str, folder: Path) -> Tracker:
     """A run of two parts: the second one resumes the first."""
     for step in (10, 20):
         tracker = Tracker(config(name), folder)
-        tracker.log(step, _numbers("train", {"loss": 1.0 / step}) | _numbers("validation", {"loss": 0.5, "dice": DICE}))
+        tracker.log(step, _numbers("train", {"loss": 1.0 / step}, None) | _numbers("validation", {"loss": 0.5}, DICE))
         tracker.log_picture(step, folder / "plots/training.png")
         tracker.close()
     return tracker
