@@ -17,22 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.inference_forms import fresh_network
 from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
-from attunet.benchmarks.speed.whole_forms import PROVIDERS, Pair, count_nodes, generated_scan, spec_of, write_pair
+from attunet.benchmarks.speed.whole_forms import PROVIDERS, Pair, balance_head, count_nodes, generated_scan, spec_of, write_pair
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
-from attunet.models import SegmentationNetwork
 from attunet.system.environment import environment
 from attunet.volumes.slices import VolumeSlices, assemble, restore_scores
-from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -80,7 +77,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="attunet-whole-") as folder:
         for size in sizes:
             scan = generated_scan(round(size * enlarged), slices)
-            _balance(network, scan, spec_of(scan, size))
+            balance_head(network, scan, spec_of(scan, size))
             for precision in precisions:
                 name = f"{precision}, {size}"
                 logger.info(f"{name}: exporting")
@@ -97,13 +94,6 @@ def measure(
         raise RunError(f"whole: nothing could be measured; {skipped}")
     settings = {"provider": provider, "model": model, "width": width, "slices": slices, "runs": runs, "enlarged": enlarged}
     return {"environment": environment(), "settings": {**settings, "threads": num_threads}, "skipped": skipped, "rows": rows}
-
-
-def _balance(network: SegmentationNetwork, scan: Volume, spec: PreprocessSpec) -> None:
-    """Moves the biases of the head, so that every class is predicted somewhere: a map of one class would compare nothing."""
-    with torch.no_grad():
-        logits = network(torch.from_numpy(VolumeSlices(scan, spec).batch(0, 1)))
-        network.get_parameter("head.bias").sub_(logits.mean(dim=(0, 2, 3)))
 
 
 def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 
 from attunet.benchmarks.speed.inference_forms import CALIBRATION_BATCHES
 from attunet.classes import CHAOS_MR
@@ -49,6 +50,13 @@ def generated_scan(side: int, slices: int) -> Volume:
     coarse = random.normal(300, 120, (-(-side // 24), -(-side // 24), slices))
     data = np.kron(coarse, np.ones((24, 24, 1)))[:side, :side] + random.normal(0, 15, (side, side, slices))
     return Volume(data.astype(np.int16)[None], np.diag([-PIXEL_MM, -PIXEL_MM, SLICE_MM, 1.0]))
+
+
+def balance_head(network: SegmentationNetwork, scan: Volume, spec: PreprocessSpec) -> None:
+    """Moves the biases of the head, so that every class is predicted somewhere: a map of one class would compare nothing."""
+    with torch.no_grad():
+        logits = network(torch.from_numpy(VolumeSlices(scan, spec).batch(0, 1)))
+        network.get_parameter("head.bias").sub_(logits.mean(dim=(0, 2, 3)))
 
 
 def write_pair(network: SegmentationNetwork, precision: str, size: int, scan: Volume, folder: Path) -> tuple[Path, Path]:
