@@ -6,17 +6,41 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from attunet.export.build.graph import without_notes
-from attunet.export.build.upsampling import shapes_of_quantised_tensors
+from attunet.export.build.upsampling import drop_unused_initializers, shapes_of_quantised_tensors
 from attunet.export.runtime.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and arithmetic in float16; input and outputs stay float32."""
+    """The model with weights and arithmetic in float16; input and outputs stay float32, and biases are additions of their own."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
+    half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
+    biases_as_additions(half)
+    return half
+
+
+def biases_as_additions(model: onnx.ModelProto) -> None:
+    """Moves the bias of every convolution into an `Add` behind it, in place.
+
+    ONNX Runtime's CUDA provider adds a convolution's bias by a kernel of cuDNN that takes a third of the time of a batch on an H200; its
+    own `Add` takes less than half of that. Where convolutions add their bias at no cost, on CPUs, the runtime joins both again.
+    """
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 2 and node.input[2] in weights:
+            out, bias = node.output[0], numpy_helper.to_array(weights[node.input[2]])
+            model.graph.initializer.append(numpy_helper.from_array(bias.reshape(1, -1, 1, 1), f"{out}.bias"))
+            del node.input[2]
+            node.output[0] = f"{out}.unbiased"
+            nodes.append(helper.make_node("Add", [node.output[0], f"{out}.bias"], [out], name=f"{out}.add"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    drop_unused_initializers(model)
 
 
 def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:

@@ -33,7 +33,7 @@ def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
             nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    _drop_unused_initializers(model)
+    drop_unused_initializers(model)
     return count
 
 
@@ -84,7 +84,8 @@ def _is_upsampling(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProt
     return shape == (2, 2) and list(settings.get("strides", [])) == [2, 2] and plain
 
 
-def _drop_unused_initializers(model: onnx.ModelProto) -> None:
+def drop_unused_initializers(model: onnx.ModelProto) -> None:
+    """Removes the weights that no node of the graph takes, in place."""
     used = {name for node in model.graph.node for name in node.input}
     kept = [i for i in model.graph.initializer if i.name in used]
     del model.graph.initializer[:]

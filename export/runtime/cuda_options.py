@@ -13,7 +13,7 @@ from pathlib import Path
 _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": 1,
-    "fuse_conv_bias": 1,  # otherwise the bias of each convolution is a kernel of its own
+    "fuse_conv_bias": 0,  # with 1 transposed convolutions and channels-first ones fail, and the others are not faster
     "use_tf32": 0,  # full float32, as in the parity check at export
 }
 _BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}  # tensor cores compute channels-last convolutions

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
 
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+# See `attunet.export.build.precision.biases_as_additions`.
+DISABLED_OPTIMIZERS = {"cuda": ["ConvAddFusion"], "tensorrt": []}
 
 
 Key = tuple[tuple[str, ...], tuple[int, ...]]  # outputs, and the shape of a batch
@@ -151,7 +153,9 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str], w
     onnxruntime.set_default_logger_severity(SILENT)  # it would print errors that are raised here
     try:
         with without_cudnn_messages():
-            session = onnxruntime.InferenceSession(data, options, providers=[(name, settings)], enable_fallback=0)
+            session = onnxruntime.InferenceSession(
+                data, options, providers=[(name, settings)], enable_fallback=0, disabled_optimizers=DISABLED_OPTIMIZERS[provider]
+            )
     except Exception as error:  # the library's exceptions share no other base
         if type(error).__name__ in ("InvalidGraph", "InvalidProtobuf"):
             raise refused_graph(error) from error

@@ -21,6 +21,7 @@ from attunet.losses import Loss, add_over_processes, labels_of_level, loss_of_le
 from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.models.network import LogitsOfLevels
+from attunet.ops.memory_format import in_memory_format
 from attunet.runs.checkpoint import TrainerState, optimizer_tensors
 from attunet.training.optimization import (
     AveragedNetwork,
@@ -182,7 +183,7 @@ class Trainer:
 
     def _train_on(self, parts: list[Part]) -> None:
         """Forward, backward and update on the parts of a batch; a CUDA graph holds it, so nothing in it may be read by the host."""
-        parts = [(images.contiguous(memory_format=self._memory_format), labels, drawn) for images, labels, drawn in parts]
+        parts = [(in_memory_format(images, self._memory_format), labels, drawn) for images, labels, drawn in parts]
         loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
         self._update(loss.total.detach(), norm)

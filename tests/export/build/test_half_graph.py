@@ -8,6 +8,7 @@ import onnxruntime
 
 from attunet.export.build.graph import tidy
 from attunet.export.build.precision import to_half
+from attunet.export.runtime.gpu import DISABLED_OPTIMIZERS
 
 
 def half(graph: bytes) -> onnx.ModelProto:
@@ -27,6 +28,21 @@ def test_casts_are_at_the_input_and_the_outputs_alone(graph: bytes) -> None:
 
 def test_weights_are_float16(graph: bytes) -> None:
     assert {weight.data_type for weight in half(graph).graph.initializer if len(weight.dims) > 1} == {onnx.TensorProto.FLOAT16}
+
+
+def test_biases_stay_additions_for_cuda_and_are_joined_for_cpus(graph: bytes, tmp_path: Path) -> None:
+    """The nodes that run with the optimizers that the CUDA provider gets, and with all of them."""
+    model, counts = half(graph), {}
+    assert all(len(node.input) == 2 for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose"))
+    for provider, disabled in {"cuda": DISABLED_OPTIMIZERS["cuda"], "cpu": []}.items():
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(tmp_path / f"{provider}.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
+        counts[provider] = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)["Add"]
+    additions = sum(node.op_type == "Add" for node in model.graph.node)
+    transposed_and_gates = 4 + 4
+    assert counts == {"cuda": additions, "cpu": transposed_and_gates}
 
 
 def test_the_optimised_graph_has_no_activation_of_its_own(graph: bytes, tmp_path: Path) -> None:
