@@ -14,6 +14,7 @@ import httpx
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.formats import MEDIA_TYPES, ModelDescription
+from attunet.fields import JsonObject
 from attunet.io.dicom_file import is_dicom
 from attunet.system.atomic_files import write_file
 
@@ -27,6 +28,8 @@ class Answer:
     """volumes: amount of every foreground class in `unit`, ml or voxels. findings: differences from the training, as the server gives them.
 
     content: the label map's file; nothing for a summary. model_sha256: of the artefact that gave it.
+    confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None where the artefact
+    has no estimator.
     """
 
     content: bytes
@@ -34,6 +37,7 @@ class Answer:
     volumes: Mapping[str, float]
     findings: tuple[Mapping[str, str | float], ...]
     model_sha256: str
+    confidence: JsonObject | None = None
 
 
 class Client:
@@ -193,6 +197,7 @@ def _answer(response: httpx.Response) -> Answer:
             volumes=amounts,
             findings=findings,
             model_sha256=headers["x-attunet-model-sha256"],
+            confidence=dict(json.loads(headers["x-attunet-confidence"])) if "x-attunet-confidence" in headers else None,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{response.url.host}: is no server of attunet: {type(error).__name__}: {error}") from None

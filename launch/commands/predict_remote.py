@@ -52,6 +52,8 @@ def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
     answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
     for finding in answer.findings:
         logger.warning("%s: %s [%s]", scan.files[0], finding["text"], finding["rule"])
+    if answer.confidence is not None and answer.confidence.get("review"):
+        logger.warning("%s: to be looked at: its estimated Dice is low, or the scan is unlike the training's", output)
     logger.info("%s: %s", output, ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items()))
 
 

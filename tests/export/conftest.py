@@ -1,10 +1,15 @@
 """A small network as a graph and as an artefact, made once for the tests of the room."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR
+from attunet.confidence.calibration import CalibrationCounts
+from attunet.confidence.estimator import Estimator, LearnedCase, learn
+from attunet.confidence.features import CaseFeatures, OrganFeatures
 from attunet.export.artefact.artefact import Artefact, write_artefact
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
@@ -70,3 +75,39 @@ def run(tmp_path_factory, small_store) -> Path:
     path = tmp_path_factory.mktemp("runs") / "small-run"
     train(small_store.path, path, config, fold=0)
     return path
+
+
+@pytest.fixture(scope="session")
+def learned_cases() -> Callable[..., list[LearnedCase]]:
+    """`learned_cases(patients)` are held-out cases of four organs whose entropy shows their Dice, with overconfident probabilities."""
+
+    def make(patients: int) -> list[LearnedCase]:
+        rng = np.random.default_rng(0)
+        cases = []
+        for number in range(patients):
+            errors = np.exp(rng.uniform(np.log(0.03), np.log(0.4), 4))
+            organs = tuple(
+                OrganFeatures(
+                    size=float(1e6 * np.exp(rng.normal(0, 0.2))),
+                    parts=int(rng.integers(1, 5)),
+                    largest_part=float(rng.uniform(0.9, 1)),
+                    expected_dice=float(1 - error),
+                    entropy=float(error),
+                    margin=float(1 - error),
+                )
+                for error in errors
+            )
+            logits = 2 * rng.standard_normal((500, 5))
+            classes = (rng.random((500, 1)) > (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)).sum(1)
+            counts = CalibrationCounts.of((2 * logits).astype(np.float32), classes)
+            dice = tuple(float(1 - error * rng.uniform(0.8, 1.2)) for error in errors)
+            cases.append(LearnedCase(f"patient-{number}", CaseFeatures(organs, 0.5), dice, counts))
+        return cases
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def estimator(learned_cases: Callable[..., list[LearnedCase]]) -> Estimator:
+    """An estimator of 12 patients."""
+    return learn(learned_cases(12))

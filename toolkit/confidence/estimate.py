@@ -56,6 +56,15 @@ class CaseConfidence:
             "organs": {name: asdict(organ) for name, organ in self.organs.items()},
         }
 
+    def in_short(self) -> JsonObject:
+        """`{"review", "organs": {name: [dice, low, high]}}`, rounded; without organs that have no estimate."""
+        organs = {
+            name: [round(value, 3) for value in (organ.dice, organ.low, organ.high) if value is not None]
+            for name, organ in self.organs.items()
+            if organ.dice is not None
+        }
+        return {"review": self.review, "organs": organs}
+
     def describe(self) -> str:
         """One line for the log."""
         estimates = ", ".join(

@@ -46,6 +46,10 @@ ANSWER: dict[int | str, dict[str, object]] = {
                 "description": "Differences from the training, as JSON",
                 "schema": {"type": "string"},
             },
+            "X-Attunet-Confidence": {
+                "description": "Review, and the range of each organ's estimated Dice, as JSON, of an artefact with an estimator",
+                "schema": {"type": "string"},
+            },
             "X-Attunet-Model-SHA256": {"description": "Hash of the artefact", "schema": {"type": "string"}},
         },
     }

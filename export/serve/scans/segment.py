@@ -3,15 +3,17 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import hash_of_files
+from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
@@ -22,7 +24,7 @@ from attunet.export.serve.work.served_model import ServedModel
 from attunet.io.writers import write_labels
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
-from attunet.volumes.predict import Network, predict_prepared
+from attunet.volumes.predict import Network, Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
@@ -33,6 +35,7 @@ class Answer:
     """A label map, or nothing where only the summary was asked for.
 
     sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml or voxels.
+    confidence: None where the artefact has no estimator.
     """
 
     content: bytes
@@ -44,14 +47,18 @@ class Answer:
     decisions: tuple[Decision, ...]
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    confidence: CaseConfidence | None = None
 
     def headers(self, model: ServedModel) -> dict[str, str]:
-        """Amounts and findings as JSON in ASCII."""
-        return {
+        """Amounts, findings and estimates of Dice as JSON in ASCII."""
+        headers = {
             "X-Attunet-Model-SHA256": model.sha256,
             "X-Attunet-Volumes": json.dumps({"unit": self.unit, **self.amounts}),
             "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
         }
+        if self.confidence is not None:  # in short: proxies refuse headers of more than some kilobytes
+            headers["X-Attunet-Confidence"] = json.dumps(self.confidence.in_short())
+        return headers
 
     def summary(self, model: ServedModel, seconds: Mapping[str, float]) -> dict[str, object]:
         """Everything but the label map as JSON values."""
@@ -63,6 +70,7 @@ class Answer:
             "unit": self.unit,
             "volumes": self.amounts,
             "findings": [_finding_json(finding) for finding in self.findings],
+            "confidence": self.confidence and self.confidence.to_json(),
             "decisions": [{"rule": decision.rule, "text": decision.text} for decision in self.decisions],
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
@@ -113,7 +121,8 @@ def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, t
             volume, prepared = _read(scan, model, settings)
             findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
         with ticket.stage("network"):
-            indices = _indices(model, prepared, ticket)
+            observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+            indices = _indices(model, prepared, ticket, observed.observers)
         with ticket.stage("write"):
             ticket.check()
             content = b"" if ending == SUMMARY else _written(folder / f"labels{suffix}", indices, model, volume)
@@ -130,6 +139,7 @@ def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, t
         decisions=volume.decisions,
         shape=volume.shape,
         spacing=volume.spacing,
+        confidence=observed.confidence(findings),
     )
 
 
@@ -146,12 +156,18 @@ def guarded(network: Network, ticket: Ticket) -> Network:
     return run
 
 
-def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket) -> np.ndarray:
+def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, observers: Sequence[Observer]) -> np.ndarray:
     segmenter = model.segmenter
     if isinstance(prepared, OrientedVolume):  # one call of the graph, which cannot be stopped
         return model.segment_whole(prepared)
-    network = guarded(model.logits, ticket)
-    return predict_prepared(network, prepared, segmenter.spec, postprocessing=segmenter.postprocessing)
+    return predict_prepared(
+        guarded(model.observed, ticket),
+        prepared,
+        segmenter.spec,
+        postprocessing=segmenter.postprocessing,
+        observers=observers,
+        num_classes=len(segmenter.classes),
+    )
 
 
 def _suffix(scan: Scan, ending: str) -> str:

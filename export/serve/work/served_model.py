@@ -38,12 +38,12 @@ class ServedModel:
         """Of the artefact's file."""
         return self.segmenter.sha256
 
-    def logits(self, slices: np.ndarray) -> np.ndarray:
-        """Logits of prepared slices; on a GPU in one batch with the slices of other requests."""
+    def observed(self, slices: np.ndarray) -> np.ndarray:
+        """As `Segmenter.observed`; on a GPU in one batch with the slices of other requests."""
         if self.shared is not None:
             return self.shared(slices)
         with self.turns:
-            return self.segmenter.logits(slices)
+            return self.segmenter.observed(slices)
 
     def segment_whole(self, prepared: OrientedVolume) -> np.ndarray:
         """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones."""
@@ -101,7 +101,7 @@ def load_models(
         if name in models:
             raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")
         segmenter = Segmenter(path, provider=provider, num_threads=num_threads, public_key=public_key)
-        shared = SharedBatches(segmenter.logits) if provider in GPU_PROVIDERS else None
+        shared = SharedBatches(segmenter.observed) if provider in GPU_PROVIDERS else None
         audit = Audit(audit_log, segmenter.sha256, segmenter.signature) if audit_log is not None else None
         models[name] = ServedModel(name, segmenter, turns, shared, audit)
     return models

@@ -1,0 +1,139 @@
+"""Estimates of Dice on generated cases of varying quality, checked on patients left out and on new scans.
+
+`python -m attunet.benchmarks.crossvalidation.confidence DIR` writes generated abdomens with noise drawn widely, cross-validates a small
+network on them, learns the estimator from the held-out cases for a single network and for an ensemble, and compares its estimates with the
+true Dice of new scans, through the exported artefacts. Writes DIR/results.json and prints a table; a finished folder is continued.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
+from attunet.classes import CHAOS_MR
+from attunet.export.build.export_run import export_run
+from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.fields import JsonObject
+from attunet.io.readers import read_volume
+from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.phantom import write_phantom
+from attunet.preparation.prepare import prepare
+from attunet.presets import training_config
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.system.log_lines import forward_log
+from attunet.volumes.training_ranges import check_input
+
+NOISE = (0.03, 1.2)  # standard deviation of the added noise over that of the scan, drawn uniformly in its logarithm
+SETTINGS = ("model.base_width=8", "optim.epochs=5")
+FOLDS = 4
+
+
+def write_scans(folder: Path, cases: int, seed: int) -> None:
+    """Writes generated cases at half the resolution, each with its own amount of Rician noise."""
+    if folder.exists():
+        return
+    partial = folder.with_name(f"{folder.name}-partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    write_phantom(partial, cases=cases, seed=seed, reduce=2)
+    for number, file in enumerate(sorted(partial.glob("*-src.nii.gz"))):
+        rng = np.random.default_rng([seed, number, 1])
+        image = nib.Nifti1Image.from_filename(file)
+        values = np.asarray(image.dataobj).astype(np.float32)
+        noise = np.float32(values.std() * np.exp(rng.uniform(*np.log(NOISE))))
+        real, imaginary = (noise * rng.standard_normal(values.shape, np.float32) for _ in range(2))
+        noisy = np.round(np.hypot(values + real, imaginary)).astype(np.int16)
+        nib.save(nib.Nifti1Image(noisy, image.affine, image.header), file)
+    os.replace(partial, folder)
+
+
+def measure(folder: Path, patients: int, new: int, seeds: int) -> JsonObject:
+    """The content of results.json.
+
+    Args:
+        folder: of everything that is written.
+        patients: generated cases of the cross-validation. new: of the comparison afterwards.
+        seeds: trainings per fold; an ensemble needs two.
+    """
+    write_scans(folder / "source", patients, seed=0)
+    write_scans(folder / "new", new, seed=1)
+    store, table = folder / "store", folder / "crossvalidation"
+    if not store.exists():
+        prepare(folder / "source", store, training_config("demo", (), None).data, folds=FOLDS)
+    crossvalidate(store, table, models=["unet"], config_names=["demo"], settings=SETTINGS, num_seeds=seeds)
+    runs = {"single network": table / "demo/unet/seed-0/fold-0"}
+    if seeds > 1:
+        runs[f"ensemble of {FOLDS * seeds}"] = table / "demo/unet"
+    rows = []
+    for name, run in runs.items():
+        artefact = folder / f"{name.replace(' ', '-')}.onnx"
+        about = export_run(run, artefact, confidence=table, parity_cases=1)
+        assert about.confidence is not None
+        rows.append({"network": name, "learned": about.confidence.to_json(), "new": compare(Segmenter(artefact), folder / "new")})
+    return {"schema": 1, "environment": environment(), "patients": patients, "seeds": seeds, "settings": list(SETTINGS), "rows": rows}
+
+
+def compare(segmenter: Segmenter, folder: Path) -> list[JsonObject]:
+    """Estimated and true Dice of every organ of the scans in a folder."""
+    rows = []
+    for file in sorted(folder.glob("*-src.nii.gz")):
+        volume = read_volume(file)
+        prepared = segmenter.prepare(volume)
+        observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+        indices = segmenter.predict_prepared(prepared, observers=observed.observers)
+        estimates = observed.confidence(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
+        truth = np.asarray(nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask")).dataobj).astype(np.uint8)
+        dice = dice_from_confusion(confusion(indices, truth, len(CHAOS_MR)))
+        assert estimates is not None
+        rows += [
+            {"case": file.name.partition("-")[0], "organ": name, "true": float(dice[index]), **estimates.to_json()["organs"][name]}
+            for index, name in enumerate(CHAOS_MR.foreground, start=1)
+        ]
+    return rows
+
+
+def lines(results: JsonObject) -> list[str]:
+    """The table as text: patients left out, then new scans."""
+    text = []
+    for row in results["rows"]:
+        learned, check, calibration = row["learned"], row["learned"]["check"], row["learned"]["calibration"]
+        new = [one for one in row["new"] if one["dice"] is not None]
+        true, estimated = np.array([one["true"] for one in new]), np.array([one["dice"] for one in new])
+        held = np.mean([one["low"] <= one["true"] <= one["high"] for one in new])
+        is_poor, is_marked = true < learned["threshold"], np.array([one["review"] for one in new])
+        text += [
+            f"{row['network']}, threshold {learned['threshold']:.2f}",
+            f"  patients left out  correlation {check['correlation']:.2f} (within organs {check['correlation_within']:.2f})  coverage of "
+            f"the 80 % range {check['coverage']:.0%}  mean error {check['mean_error']:.3f} (organ's mean {check['mean_error_without']:.3f})"
+            f"  marked: {check['marked_of_poor']:.0%} of poor, {check['marked_of_good']:.0%} of good organs",
+            f"  new scans          correlation {np.corrcoef(true, estimated)[0, 1]:.2f}  coverage {held:.0%}  mean error "
+            f"{np.abs(true - estimated).mean():.3f}  marked: {is_marked[is_poor].sum()} of {is_poor.sum()} poor, "
+            f"{is_marked[~is_poor].sum()} of {(~is_poor).sum()} good organs",
+            f"  probabilities      temperature {calibration['temperature']:.2f}  expected calibration error "
+            f"{calibration['error_before']:.4f} before, {calibration['error_after']:.4f} after, patients left out",
+        ]
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--patients", type=int, default=32, help="of the cross-validation")
+    parser.add_argument("--new", type=int, default=16, help="scans to compare with")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings per fold")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with forward_log(print):
+        results = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
+    write_text(arguments.folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    print("\n".join(lines(results)))
+
+
+if __name__ == "__main__":
+    main()
