@@ -1,5 +1,6 @@
 """Scans in, label maps out: the answers of `/v1`."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
+from attunet.export.artefact.artefact import write_artefact
 from attunet.export.runtime import Segmenter
+from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
 from attunet.export.serve import Client
+from attunet.io.readers import read_volume
 from attunet.system.atomic_files import sha256
 
 ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
@@ -154,3 +158,31 @@ def test_predict_on_a_server_writes_what_predict_writes(server, scan, predicted,
     assert "1 of 2 volumes could not be segmented" in done.stderr
     assert (tmp_path / "out/a.nii.gz").read_bytes() == predicted
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_estimator(serve, scan, graph, metadata, estimator, tmp_path):
+    sure = tmp_path / "sure.onnx"
+    sure.write_bytes(write_artefact(graph, dataclasses.replace(metadata, confidence=estimator)))
+    server = serve(model=sure)
+    response = server.post("/v1/models/sure/segment?answer=summary", scan.read_bytes())
+    record = response.json()["confidence"]
+    assert set(record["organs"]) == {"liver", "right kidney", "left kidney", "spleen"}
+    segmenter = Segmenter(sure, num_threads=1)
+    volume = read_volume(scan)
+    prepared = segmenter.prepare(volume)
+    observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+    segmenter.predict_prepared(prepared, observers=observed.observers)
+    expected = observed.confidence(())
+    assert expected is not None
+    for name, organ in expected.to_json()["organs"].items():
+        assert record["organs"][name]["dice"] == pytest.approx(organ["dice"], abs=1e-3)
+    with Client(server.url) as client:
+        answer = client.segment(scan)
+    assert answer.confidence == json.loads(response.headers["x-attunet-confidence"])
+    assert answer.confidence["review"] == record["review"]
+
+
+def test_an_artefact_without_an_estimator_has_no_estimates(server, scan):
+    response = server.post("/v1/models/small/segment?answer=summary", scan.read_bytes())
+    assert response.json()["confidence"] is None
+    assert "x-attunet-confidence" not in response.headers
