@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,8 @@ import numpy as np
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
 from attunet.classes import CHAOS_MR
+from attunet.confidence.estimate import OrganEstimate
+from attunet.confidence.estimator import Estimator
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
 from attunet.export.runtime.segmenter import Segmenter
@@ -53,12 +56,35 @@ def write_scans(folder: Path, cases: int, seed: int) -> None:
     os.replace(partial, folder)
 
 
-def measure(folder: Path, patients: int, new: int, seeds: int) -> JsonObject:
-    """The content of results.json.
+@dataclass(frozen=True)
+class NewOrgan:
+    """An organ of a new scan: its true Dice, and what was estimated."""
+
+    case: str
+    organ: str
+    true: float
+    estimate: OrganEstimate
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A network, what was learned for it, and its estimates of new scans."""
+
+    network: str
+    learned: Estimator
+    new: list[NewOrgan]
+
+    def to_json(self) -> JsonObject:
+        return {"network": self.network, "learned": self.learned.to_json(), "new": [asdict(one) for one in self.new]}
+
+
+def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
+    """Trains, learns and compares.
 
     Args:
         folder: of everything that is written.
-        patients: generated cases of the cross-validation. new: of the comparison afterwards.
+        patients: generated cases of the cross-validation.
+        new: scans of the comparison afterwards.
         seeds: trainings per fold; an ensemble needs two.
     """
     write_scans(folder / "source", patients, seed=0)
@@ -70,16 +96,16 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> JsonObject:
     runs = {"single network": table / "demo/unet/seed-0/fold-0"}
     if seeds > 1:
         runs[f"ensemble of {FOLDS * seeds}"] = table / "demo/unet"
-    rows = []
+    arms = []
     for name, run in runs.items():
         artefact = folder / f"{name.replace(' ', '-')}.onnx"
         about = export_run(run, artefact, confidence=table, parity_cases=1)
         assert about.confidence is not None
-        rows.append({"network": name, "learned": about.confidence.to_json(), "new": compare(Segmenter(artefact), folder / "new")})
-    return {"schema": 1, "environment": environment(), "patients": patients, "seeds": seeds, "settings": list(SETTINGS), "rows": rows}
+        arms.append(Arm(name, about.confidence, compare(Segmenter(artefact), folder / "new")))
+    return arms
 
 
-def compare(segmenter: Segmenter, folder: Path) -> list[JsonObject]:
+def compare(segmenter: Segmenter, folder: Path) -> list[NewOrgan]:
     """Estimated and true Dice of every organ of the scans in a folder."""
     rows = []
     for file in sorted(folder.glob("*-src.nii.gz")):
@@ -87,38 +113,37 @@ def compare(segmenter: Segmenter, folder: Path) -> list[JsonObject]:
         prepared = segmenter.prepare(volume)
         observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
         indices = segmenter.predict_prepared(prepared, observers=observed.observers)
-        estimates = observed.confidence(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
-        truth = np.asarray(nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask")).dataobj).astype(np.uint8)
-        dice = dice_from_confusion(confusion(indices, truth, len(CHAOS_MR)))
-        assert estimates is not None
-        rows += [
-            {"case": file.name.partition("-")[0], "organ": name, "true": float(dice[index]), **estimates.to_json()["organs"][name]}
-            for index, name in enumerate(CHAOS_MR.foreground, start=1)
-        ]
+        confidence = observed.confidence(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
+        assert confidence is not None
+        mask = nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask"))
+        dice = dice_from_confusion(confusion(indices, np.asarray(mask.dataobj).astype(np.uint8), len(CHAOS_MR)))
+        for name, true in zip(CHAOS_MR.foreground, dice[1:], strict=True):
+            rows.append(NewOrgan(file.name.partition("-")[0], name, float(true), confidence.organs[name]))
     return rows
 
 
-def lines(results: JsonObject) -> list[str]:
-    """The table as text: patients left out, then new scans."""
-    text = []
-    for row in results["rows"]:
-        learned, check, calibration = row["learned"], row["learned"]["check"], row["learned"]["calibration"]
-        new = [one for one in row["new"] if one["dice"] is not None]
-        true, estimated = np.array([one["true"] for one in new]), np.array([one["dice"] for one in new])
-        held = np.mean([one["low"] <= one["true"] <= one["high"] for one in new])
-        is_poor, is_marked = true < learned["threshold"], np.array([one["review"] for one in new])
-        text += [
-            f"{row['network']}, threshold {learned['threshold']:.2f}",
-            f"  patients left out  correlation {check['correlation']:.2f} (within organs {check['correlation_within']:.2f})  coverage of "
-            f"the 80 % range {check['coverage']:.0%}  mean error {check['mean_error']:.3f} (organ's mean {check['mean_error_without']:.3f})"
-            f"  marked: {check['marked_of_poor']:.0%} of poor, {check['marked_of_good']:.0%} of good organs",
-            f"  new scans          correlation {np.corrcoef(true, estimated)[0, 1]:.2f}  coverage {held:.0%}  mean error "
-            f"{np.abs(true - estimated).mean():.3f}  marked: {is_marked[is_poor].sum()} of {is_poor.sum()} poor, "
-            f"{is_marked[~is_poor].sum()} of {(~is_poor).sum()} good organs",
-            f"  probabilities      temperature {calibration['temperature']:.2f}  expected calibration error "
-            f"{calibration['error_before']:.4f} before, {calibration['error_after']:.4f} after, patients left out",
-        ]
-    return text
+def lines(arm: Arm) -> list[str]:
+    """Patients left out, new scans, probabilities."""
+    learned, check, calibration = arm.learned, arm.learned.check, arm.learned.calibration
+    if check is None or calibration is None or learned.threshold is None:
+        return [f"{arm.network}: {learned.describe()}"]
+    pairs = [(one.true, one.estimate.dice, one.estimate.low, one.estimate.high) for one in arm.new if one.estimate.dice is not None]
+    true, estimated, low, high = np.array(pairs, dtype=np.float64).T
+    is_poor, is_marked = true < learned.threshold, estimated < learned.threshold
+    return [
+        f"{arm.network}, {learned.num_patients} patients, poor is a Dice below {learned.threshold:.2f}",
+        f"  patients left out  {check.describe()}; marked: {_percent(check.marked_of_poor)} of poor organs, "
+        f"{_percent(check.marked_of_good)} of the others",
+        f"  new scans          correlation {np.corrcoef(true, estimated)[0, 1]:.2f}, the range holds "
+        f"{np.mean((low <= true) & (true <= high)):.0%} of {len(true)} true values, mean error {np.abs(true - estimated).mean():.3f}; "
+        f"marked: {is_marked[is_poor].sum()} of {is_poor.sum()} poor organs, {is_marked[~is_poor].sum()} of {(~is_poor).sum()} others",
+        f"  probabilities      temperature {calibration.temperature:.2f}, expected calibration error "
+        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after, patients left out",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.0%}"
 
 
 def main() -> None:
@@ -130,9 +155,11 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with forward_log(print):
-        results = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
+        arms = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
+    results = {"schema": 1, "environment": environment(), "settings": list(SETTINGS), "networks": [arm.to_json() for arm in arms]}
     write_text(arguments.folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    print("\n".join(lines(results)))
+    for arm in arms:
+        print("\n".join(lines(arm)))
 
 
 if __name__ == "__main__":
