@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 Context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
 MPS_PROBE_S = 30
+END_S = 5  # for processes that are asked to end
 
 
 class Pool:
@@ -50,7 +51,11 @@ class Pool:
 
     def __exit__(self, *error: object) -> None:
         for process in self._processes.values():
-            process.kill()  # what they have not finished is lost, and must not hold up the end
+            process.terminate()  # a training writes a checkpoint
+        until = time.monotonic() + END_S
+        for process in self._processes.values():
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()  # must not hold up the end
             process.join()
 
     def give(self, task: Task) -> None:

@@ -1,0 +1,173 @@
+"""The trainings of the arms: planned, handed out, judged and written down as they end."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Task, plan
+from attunet.benchmarks.accuracy.results import Row, merged, summary, table
+from attunet.benchmarks.accuracy.schedule import Context, Pool, run_tasks
+from attunet.benchmarks.accuracy.stores import fold_stores, make_generated_store
+from attunet.benchmarks.accuracy.work import Result, Setup
+from attunet.benchmarks.crossvalidation.held_out import progress_of
+from attunet.fields import JsonObject
+from attunet.presets import read_config
+from attunet.store import Store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+
+logger = logging.getLogger(__name__)
+
+RESULTS, TABLE = "results.json", "results.txt"
+SLICES_OF_A_GENERATED_CASE = 30  # about
+# One validation at the end, checkpoints at the end, and few stops to read the losses.
+COMMON = ("run.validate_every_epochs=1e6", "run.checkpoint_every_minutes=1e6", "run.log_every=100")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Amounts of work.
+
+    Args:
+        settings: for all trainings, after those of `COMMON`.
+        epochs: in place of every arm's own.
+        steps: of a training on few scans.
+        pretraining_steps: on the generated cases.
+        generated: number of generated cases.
+        reduce: divides their pixels in plane.
+    """
+
+    settings: tuple[str, ...] = ()
+    epochs: float | None = None
+    steps: int = 1500
+    pretraining_steps: int = 4000
+    generated: int = 128
+    reduce: int = 1
+
+
+def better(
+    store: Store,
+    out: Path,
+    *,
+    arms: Sequence[Arm] = ARMS,
+    source: Path | None = None,
+    minutes: float = 4,
+    processes: int = 8,
+    device: str = "cuda",
+    seeds: int = 2,
+    size: Size | None = None,
+) -> JsonObject:
+    """Train and judge the arms, as far as the time goes.
+
+    Args:
+        store: the prepared scans.
+        out: folder of the runs and results; results that are there are kept.
+        arms: in the order of their worth.
+        source: where the source files of the store are now, if they moved.
+        minutes: for everything.
+        processes: trainings at once.
+        device: `cpu` or `cuda`.
+        seeds: trainings of each network on each fold.
+        size: amounts of work.
+
+    Returns:
+        The content of results.json.
+
+    Example:
+        >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
+    """
+    deadline, size = time.monotonic() + 60 * minutes, size or Size()
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = _earlier_rows(out)
+    generated = out / "generated"
+    tasks = _tasks(store, out, arms, generated, seeds, device, size)
+    left = unfinished(tasks, rows)
+    logger.info(f"{len(tasks)} tasks, {len(tasks) - len(left)} of them done")
+    results = _results(store, rows, [], arms, len(left))
+    timings: list[JsonObject] = []
+
+    def report(result: Result) -> None:
+        nonlocal rows, results
+        rows = merged(rows, result.rows)
+        task = result.task
+        name = f"{task.kind} {task.arm}, {task.network} {task.seed}, fold {task.fold}"
+        timings.append({"task": name, "seconds": result.seconds, "slices_per_s": result.slices_per_s, "error": result.error})
+        dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in result.rows)
+        logger.info(f"[{len(timings)}/{len(left)}] {result.seconds:5.1f} s  {name}: {result.error or dice}")
+        results = _results(store, rows, timings, arms, len(left) - len(timings))
+        write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+
+    with ExitStack() as stack:
+        making = _start_generation(stack, generated, left, store, processes, size)
+        recipe = read_config("chaos-cpu", (f"run.device={device}",))
+        setup = Setup(recipe, source or store.source_root, device, out)
+        pool = stack.enter_context(Pool(processes, setup))
+        done = {task.run for task in tasks if task.kind != "ensemble" and progress_of(task.run)[1]}
+        run_tasks(left, pool, deadline, done=done, report=report, making=making)
+    write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(out / TABLE, table(results) + "\n")
+    return results
+
+
+def _tasks(store: Store, out: Path, arms: Sequence[Arm], generated: Path, seeds: int, device: str, size: Size) -> list[Task]:
+    folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
+    epochs = () if size.epochs is None else (f"optim.epochs={size.epochs}",)
+    chosen = [Arm(**{**vars(arm), "settings": (*arm.settings, *epochs)}) for arm in arms]
+    return plan(
+        chosen,
+        folds,
+        FoldStore(generated, SLICES_OF_A_GENERATED_CASE * size.generated),
+        out,
+        num_seeds=seeds,
+        settings=(*COMMON, *size.settings),
+        steps=size.steps,
+        pretraining_steps=size.pretraining_steps,
+    )
+
+
+def unfinished(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
+    """The tasks that are left to do: those without rows, and trainings that are gone and that an ensemble still needs."""
+    judged = {(row["arm"], row["network"], row["seed"], row["fold"]) for row in rows}
+
+    def is_judged(task: Task) -> bool:
+        return (task.arm, task.network, task.seed, task.fold) in judged
+
+    needed = {need for task in tasks if task.kind != "pretrain" and not is_judged(task) for need in task.needs}
+    missing = {need for need in needed if not progress_of(need)[1]}
+    return [task for task in tasks if task.run in missing or (task.kind != "pretrain" and not is_judged(task))]
+
+
+def _start_generation(
+    stack: ExitStack, generated: Path, tasks: Sequence[Task], store: Store, processes: int, size: Size
+) -> Callable[[], bool]:
+    """Begin to make the generated store beside the trainings, where one needs it; returns a function that says if it is being made."""
+    if not any(generated in task.needs for task in tasks) or (generated / "splits.json").exists():
+        return lambda: False
+    arguments = {"cases": size.generated, "processes": processes, "reduce": size.reduce}
+    process = Context.Process(target=make_generated_store, args=(generated, store.data_config), kwargs=arguments)
+    process.start()
+    stack.callback(process.join)
+    stack.callback(process.terminate)
+    return process.is_alive
+
+
+def _earlier_rows(out: Path) -> list[Row]:
+    file = out / RESULTS
+    return list(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.exists() else []
+
+
+def _results(store: Store, rows: list[Row], timings: list[JsonObject], arms: Sequence[Arm], left: int) -> JsonObject:
+    return {
+        "schema": 1,
+        "environment": environment(),
+        "store": store.name,
+        "left": left,
+        "reasons": {arm.name: arm.reason for arm in arms},
+        "rows": rows,
+        "trainings": timings,
+        "summary": summary(rows, [arm for arm in ARMS if any(row["arm"] == arm.name for row in rows)]),
+    }
