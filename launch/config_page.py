@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 import tomllib
-from typing import Any
 
 from attunet.config import Config
 from attunet.presets import PRESETS, preset_names
@@ -41,10 +40,9 @@ def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for section in dataclasses.fields(Config):
-        kind: Any = section.type
         rows = [
             f"| `{section.name}.{f.name}` | {_value(f.default)} | {f.metadata['rule'].words} | {f.metadata['text']} |"
-            for f in dataclasses.fields(kind)
+            for f in dataclasses.fields(getattr(Config(), section.name))
         ]
         parts.append("\n".join([f"## [{section.name}]", "", SECTIONS[section.name], "", *_head("field", "default", "accepts", ""), *rows]))
     parts.append("\n\n".join(["## Presets", *(_preset(name) for name in preset_names())]))

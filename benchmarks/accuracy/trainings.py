@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Task, plan
-from attunet.benchmarks.accuracy.results import Row, merged, summary, table
+from attunet.benchmarks.accuracy.results import Results, Row, merged, summary, table
 from attunet.benchmarks.accuracy.schedule import Context, Pool, run_tasks
 from attunet.benchmarks.accuracy.stores import fold_stores, make_generated_store
 from attunet.benchmarks.accuracy.work import Result, Setup
@@ -60,7 +60,7 @@ def better(
     device: str = "cuda",
     seeds: int = 2,
     size: Size | None = None,
-) -> JsonObject:
+) -> Results:
     """Train and judge the arms, as far as the time goes.
 
     Args:
@@ -160,7 +160,7 @@ def _earlier_rows(out: Path) -> list[Row]:
     return list(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.exists() else []
 
 
-def _results(store: Store, rows: list[Row], timings: list[JsonObject], arms: Sequence[Arm], left: int) -> JsonObject:
+def _results(store: Store, rows: list[Row], timings: list[JsonObject], arms: Sequence[Arm], left: int) -> Results:
     return {
         "schema": 1,
         "environment": environment(),

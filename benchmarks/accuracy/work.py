@@ -9,9 +9,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import Task
+from attunet.benchmarks.accuracy.results import Row
 from attunet.config import Config, load_config
 from attunet.errors import InputError, RunError
-from attunet.fields import JsonObject
+from attunet.metrics.results import PerClass
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
 from attunet.system.log_lines import forward_log
 
@@ -24,7 +25,7 @@ class Result:
 
     task: Task
     seconds: float
-    rows: list[JsonObject] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     slices_per_s: float | None = None
     error: str = ""
 
@@ -57,7 +58,7 @@ def _do(task: Task, setup: Setup) -> Result:
     return Result(task, time.monotonic() - began, rows, None if task.kind == "ensemble" else _speed(task.run))
 
 
-def _train(task: Task, setup: Setup) -> list[JsonObject]:
+def _train(task: Task, setup: Setup) -> list[Row]:
     import torch
 
     from attunet.training.loop import train
@@ -76,7 +77,7 @@ def _train(task: Task, setup: Setup) -> list[JsonObject]:
     return rows
 
 
-def _judge(task: Task, setup: Setup, kind: str, path: Path) -> list[JsonObject]:
+def _judge(task: Task, setup: Setup, kind: str, path: Path) -> list[Row]:
     """Dice of the held-out cases on the native grid after finishing, computed as the cross-validation does."""
     from attunet.evaluate_case import evaluate_case, read_labelled_case
     from attunet.export.load_model import load_model
@@ -86,14 +87,24 @@ def _judge(task: Task, setup: Setup, kind: str, path: Path) -> list[JsonObject]:
 
     store = open_store(task.store)
     model = load_model(path, device=setup.device)
-    about = {"arm": task.arm, "kind": kind, "network": task.network, "seed": task.seed, "fold": task.fold}
-    rows: list[JsonObject] = []
+    rows: list[Row] = []
     for name in store.split(0)[1]:
         assert name not in model.training_cases, f"{name} was trained on"
         case = read_labelled_case(store, name, setup.source)
         dice = dice_from_confusion(evaluate_case(model, case).confusion)[1:]
-        per_class = dict(zip(store.classes.foreground, map(float, dice), strict=True))
-        rows.append(nan_to_null({**about, "case": name, "patient": store.case(name).patient, "mean": mean(dice), "dice": per_class}))
+        per_class: PerClass = dict(zip(store.classes.foreground, map(float, dice), strict=True))
+        row: Row = {
+            "arm": task.arm,
+            "kind": kind,
+            "network": task.network,
+            "seed": task.seed,
+            "fold": task.fold,
+            "case": name,
+            "patient": store.case(name).patient,
+            "mean": mean(dice),
+            "dice": per_class,
+        }
+        rows.append(nan_to_null(row))
     return rows
 
 

@@ -14,18 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import nibabel as nib
+import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import Results, add_output_options, percentile_fields, run_program
+from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.errors import InputError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.web.write_page import page_files, write_page
 from attunet.io.writers import write_labels
 from attunet.phantom import generate_case
-from attunet.system.environment import environment
+from attunet.system.environment import Environment, environment
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SLICES = 30
 READY = "#choose-file:not([disabled])"
@@ -40,7 +44,7 @@ class IsolatedHandler(SimpleHTTPRequestHandler):
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, format: str, *arguments: object) -> None:
         return
 
 
@@ -64,7 +68,7 @@ def write_scan(folder: Path) -> Path:
     return path
 
 
-def in_browser(tab: Any, address: str, threads: int, scan: Path) -> tuple[float, float]:
+def in_browser(tab: "Page", address: str, threads: int, scan: Path) -> tuple[float, float]:
     """Seconds until the page is ready, and from the chosen file to the label map."""
     start = time.perf_counter()
     tab.goto(f"{address}?provider=wasm&threads={threads}")
@@ -72,7 +76,7 @@ def in_browser(tab: Any, address: str, threads: int, scan: Path) -> tuple[float,
     ready = time.perf_counter() - start
     tab.set_input_files("#file", scan)
     tab.wait_for_selector("#result:not([hidden])", timeout=TIMEOUT_MS)
-    return ready, float(tab.get_attribute("#scan-facts", "data-seconds"))
+    return ready, float(tab.get_attribute("#scan-facts", "data-seconds") or "nan")
 
 
 def native(segmenter: Segmenter, scan: Path, out: Path) -> float:
@@ -82,7 +86,32 @@ def native(segmenter: Segmenter, scan: Path, out: Path) -> float:
     return time.perf_counter() - start
 
 
-def benchmark(model: Path, threads: list[int], rounds: int) -> Results:
+class Row(TypedDict):
+    """Seconds of a scan. `where`: browser or native."""
+
+    where: str
+    threads: int
+    s_p20: float
+    s_p50: float
+    s_p80: float
+
+
+class BrowserResults(TypedDict):
+    """`ready_s_p50` and so on: until the page can take a scan."""
+
+    environment: Environment
+    model: str
+    precision: str
+    chromium: str
+    slices: int
+    page_bytes: dict[str, int]
+    ready_s_p20: float
+    ready_s_p50: float
+    ready_s_p80: float
+    rows: list[Row]
+
+
+def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
     """Rows as JSON values, and the bytes of the page."""
     try:
         from playwright.sync_api import sync_playwright
@@ -110,15 +139,30 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> Results:
                     seconds.setdefault(("browser", count), []).append(taken)
                     seconds.setdefault(("native", count), []).append(native(segmenters[count], scan, folder / "labels.nii.gz"))
         browser.close()
-    rows = [{"where": where, "threads": count, **percentile_fields(found, "s_p{}")} for (where, count), found in seconds.items()]
-    sizes = {name: path.stat().st_size for name, path in page_files().items()}
-    about = {"environment": environment(), "model": model.name, "precision": segmenters[threads[0]].metadata.precision, "chromium": version}
-    return {**about, "slices": SLICES, "page_bytes": sizes, **percentile_fields(ready, "ready_s_p{}"), "rows": rows}
+    rows: list[Row] = []
+    for (where, count), times in seconds.items():
+        p20, p50, p80 = (float(p) for p in np.percentile(times, (20, 50, 80)))
+        rows.append({"where": where, "threads": count, "s_p20": p20, "s_p50": p50, "s_p80": p80})
+    p20, p50, p80 = (float(p) for p in np.percentile(ready, (20, 50, 80)))
+    return {
+        "environment": environment(),
+        "model": model.name,
+        "precision": segmenters[threads[0]].metadata.precision,
+        "chromium": version,
+        "slices": SLICES,
+        "page_bytes": {name: path.stat().st_size for name, path in page_files().items()},
+        "ready_s_p20": p20,
+        "ready_s_p50": p50,
+        "ready_s_p80": p80,
+        "rows": rows,
+    }
 
 
-def table(results: Results) -> str:
+def table(results: BrowserResults) -> str:
     cells = [["where", "threads", "s p20", "s p50", "s p80"]]
-    cells += [[row["where"], str(row["threads"]), *(f"{row[f's_p{p}']:.2f}" for p in (20, 50, 80))] for row in results["rows"]]
+    cells += [
+        [row["where"], str(row["threads"]), *(f"{s:.2f}" for s in (row["s_p20"], row["s_p50"], row["s_p80"]))] for row in results["rows"]
+    ]
     return aligned(cells)
 
 

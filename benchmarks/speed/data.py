@@ -14,22 +14,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.generated_store import generated_store, repeated_store
-from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.benchmarks.speed.program import add_output_options, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
+from attunet.fields import JsonObject
 from attunet.loading.loader import Loader
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
 from attunet.store import open_store
-from attunet.system.environment import environment
+from attunet.system.environment import Environment, environment
 
 TIERS: tuple[tuple[str, Callable[..., Loader]], ...] = (("resident", ResidentLoader), ("streamed", StreamedLoader))
 
@@ -43,14 +44,43 @@ class Settings:
     device: str
 
 
-def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> dict[str, Any]:
+class Measured(TypedDict):
+    """One tier of one store, once. Memory: of the process, in the middle and at the end of the measurement."""
+
+    slices_per_s: float
+    first_batch_s: float
+    resident_mb_middle: float
+    resident_mb_end: float
+
+
+class Row(TypedDict):
+    name: str
+    tier: str
+    num_slices: int
+    store_mb: float
+    slices_per_s_p20: float
+    slices_per_s_p50: float
+    slices_per_s_p80: float
+    times_resident: float
+    first_batch_s: float
+    resident_mb_middle: float
+    resident_mb_end: float
+
+
+class Results(TypedDict):
+    environment: Environment
+    settings: JsonObject
+    results: list[Row]
+
+
+def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results:
     """Rows of every store size and tier as JSON values; the stores are made in `folder`, one at a time."""
     small = generated_store(folder, settings.side)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for size in sizes:
         large = folder / f"store-{size}"
         store = repeated_store(small, large, size)
-        measured: dict[str, list[dict[str, float]]] = {name: [] for name, _ in TIERS}
+        measured: dict[str, list[Measured]] = {name: [] for name, _ in TIERS}
         for _ in range(settings.rounds):
             for name, _ in TIERS:
                 with get_context("spawn").Pool(1) as pool:
@@ -61,7 +91,7 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> dict[st
     return {"environment": environment(), "settings": vars(settings), "results": rows}
 
 
-def measure(path: Path, tier: str, settings: Settings) -> dict[str, float]:
+def measure(path: Path, tier: str, settings: Settings) -> Measured:
     """Rate of one tier, how long it took to the first batch, and the resident memory in the middle and at the end of the measurement."""
     device = torch.device(settings.device)
     if device.type == "cpu":
@@ -90,16 +120,17 @@ def _resident_mb() -> float:
     return (resident - shared) * resource.getpagesize() / 1e6
 
 
-def _row(
-    name: str, size: int, bytes_on_disk: int, measured: Sequence[dict[str, float]], resident: Sequence[dict[str, float]]
-) -> dict[str, Any]:
+def _row(name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured], resident: Sequence[Measured]) -> Row:
     rates = [m["slices_per_s"] for m in measured]
+    p20, p50, p80 = (float(p) for p in np.percentile(rates, (20, 50, 80)))
     return {
         "name": f"{name}, {size} slices",
         "tier": name,
         "num_slices": size,
         "store_mb": bytes_on_disk / 1e6,
-        **percentile_fields(rates, "slices_per_s_p{}"),
+        "slices_per_s_p20": p20,
+        "slices_per_s_p50": p50,
+        "slices_per_s_p80": p80,
         "times_resident": float(np.median(rates) / np.median([m["slices_per_s"] for m in resident])),
         "first_batch_s": float(np.median([m["first_batch_s"] for m in measured])),
         "resident_mb_middle": max(m["resident_mb_middle"] for m in measured),
@@ -107,7 +138,7 @@ def _row(
     }
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     lines = [["slices", "store MB", "tier", "slices/s p20", "p50", "p80", "times resident", "first batch s", "memory MB: middle", "end"]]
     for row in results["results"]:
         lines.append(
@@ -115,7 +146,7 @@ def table(results: dict[str, Any]) -> str:
                 f"{row['num_slices']:,}",
                 f"{row['store_mb']:.0f}",
                 row["tier"],
-                *(f"{row[f'slices_per_s_p{p}']:.0f}" for p in (20, 50, 80)),
+                *(f"{rate:.0f}" for rate in (row["slices_per_s_p20"], row["slices_per_s_p50"], row["slices_per_s_p80"])),
                 f"{row['times_resident']:.2f}",
                 f"{row['first_batch_s']:.2f}",
                 f"{row['resident_mb_middle']:.0f}",
@@ -125,7 +156,7 @@ def table(results: dict[str, Any]) -> str:
     return aligned(lines)
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
+def draw(results: Results, path: Path) -> None:
     """Slices per second and memory against the size of the store, a line per tier."""
     from attunet.plots.figure import model_color, new_figure, save
 
@@ -163,7 +194,7 @@ def main() -> None:
     sizes = [int(size) for size in arguments.slices.split(",")]
     settings = Settings(arguments.side, arguments.batch_size, arguments.seconds, arguments.rounds, arguments.device)
 
-    def measured() -> dict[str, Any]:
+    def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=arguments.folder) as folder:
             return benchmark(sizes, settings, Path(folder))
 

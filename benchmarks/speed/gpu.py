@@ -45,7 +45,7 @@ class Step:
     name: str
     limit_s: float
     command: Sequence[str]
-    table: Callable[[dict[str, Any]], str] | None = None
+    table: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def _tiny_steps(out: Path) -> list[Step]:
     ]
 
 
-def _program(
-    out: Path, module: str, limit_s: float, table: Callable[[dict[str, Any]], str], *arguments: str, name: str | None = None
-) -> Step:
+def _program(out: Path, module: str, limit_s: float, table: Callable[[Any], str], *arguments: str, name: str | None = None) -> Step:
     name = name or module
     return Step(name, limit_s, ["-m", f"{SPEED}.{module}", *arguments, "--json", str(out / f"{name}.json")], table)
 

@@ -4,9 +4,9 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
 
-Results = dict[str, Any]
+Results = TypeVar("Results", bound=Mapping[str, object])  # JSON values
 LATENCY_PERCENTILES = (20, 50, 80, 95, 99)
 
 
@@ -61,7 +61,8 @@ def run_program(
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    results = {"schema": 1, "command": shlex.join(["python", "-m", f"attunet.benchmarks.speed.{name}", *sys.argv[1:]]), **measured}
+    command = shlex.join(["python", "-m", f"attunet.benchmarks.speed.{name}", *sys.argv[1:]])
+    results = cast(Results, {"schema": 1, "command": command, **measured})
     print(table(results))
     print(json.dumps(results))
     if arguments.json:

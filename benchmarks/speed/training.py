@@ -12,32 +12,65 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import nibabel as nib
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.generated_store import generated_store
-from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
-from attunet.benchmarks.speed.training_programs import Task
+from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.training_programs import Measured, Task, ToDice
 from attunet.config import MODELS
 from attunet.errors import RunError
 from attunet.store import Store, open_store
-from attunet.system.environment import environment
+from attunet.system.environment import Environment, environment
 from attunet.system.workers import usable_cores
 
 PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai")
 
 
-def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int) -> dict[str, Any]:
+class Row(TypedDict):
+    """One program. `times_plain`, `times_monai`: its rate over theirs, None where they were not measured."""
+
+    name: str
+    device: str
+    num_parameters: int
+    slices_per_s: float
+    steps_per_s: float
+    step_ms_p20: float
+    step_ms_p50: float
+    step_ms_p80: float
+    waiting_share: float
+    peak_memory_mb: float | None
+    to_dice: ToDice | None
+    times_plain: float | None
+    times_monai: float | None
+
+
+class Settings(TypedDict):
+    """The task without names of programs and folders. `shape`: of a batch."""
+
+    model: str
+    width: int
+    rounds: int
+    shape: list[int]
+
+
+class Results(TypedDict):
+    environment: Environment
+    settings: Settings
+    results: list[Row]
+
+
+def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int) -> Results:
     """Trains every program `rounds` times, in turns. `task` is what they have in common.
 
     Raises RunError when a training fails.
     """
-    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
+    measured: dict[str, list[Measured]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
         if {"plain", "monai"} & set(programs):
             _write_slices(store, store.split(task.fold)[0], Path(folder))
@@ -46,34 +79,38 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int) -
                 dice = task.dice if number == rounds - 1 else None
                 one = dataclasses.replace(task, program=name, store=str(store.path), slices=folder, dice=dice)
                 measured[name].append(_in_own_process(one, Path(folder)))
-    results = [_row(name, rows, task) for name, rows in measured.items()]
-    for row in results:
-        row["times_plain"] = _ratio(row, results, "plain")
-        row["times_monai"] = _ratio(row, results, "monai")
+    rates = {name: task.batch_size / _median_step(rows, task) for name, rows in measured.items()}
     settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
     shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
-    return {"environment": environment(), "settings": settings | {"rounds": rounds, "shape": shape}, "results": results}
+    return {
+        "environment": environment(),
+        "settings": cast(Settings, settings | {"rounds": rounds, "shape": shape}),
+        "results": [_row(name, rows, task, rates) for name, rows in measured.items()],
+    }
 
 
-def _row(name: str, rows: Sequence[dict[str, Any]], task: Task) -> dict[str, Any]:
-    step_s = np.array([row["seconds"] for row in rows]) / task.steps
+def _median_step(rows: Sequence[Measured], task: Task) -> float:
+    return float(np.median([row["seconds"] for row in rows])) / task.steps
+
+
+def _row(name: str, rows: Sequence[Measured], task: Task, rates: Mapping[str, float]) -> Row:
+    p20, p50, p80 = (float(p) for p in np.percentile([1000 * row["seconds"] / task.steps for row in rows], (20, 50, 80)))
     memory = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
     return {
         "name": name,
         "device": rows[0]["device"],
         "num_parameters": rows[0]["num_parameters"],
-        "slices_per_s": task.batch_size / float(np.median(step_s)),
-        "steps_per_s": 1 / float(np.median(step_s)),
-        **percentile_fields(1000 * step_s, "step_ms_p{}"),
+        "slices_per_s": rates[name],
+        "steps_per_s": 1 / _median_step(rows, task),
+        "step_ms_p20": p20,
+        "step_ms_p50": p50,
+        "step_ms_p80": p80,
         "waiting_share": sum(row["waiting_s"] for row in rows) / sum(row["seconds"] for row in rows),
         "peak_memory_mb": max(memory) if memory else None,
         "to_dice": rows[-1]["to_dice"],
+        "times_plain": rates[name] / rates["plain"] if "plain" in rates else None,
+        "times_monai": rates[name] / rates["monai"] if "monai" in rates else None,
     }
-
-
-def _ratio(row: dict[str, Any], results: Sequence[dict[str, Any]], other: str) -> float | None:
-    rates = [r["slices_per_s"] for r in results if r["name"] == other]
-    return row["slices_per_s"] / rates[0] if rates else None
 
 
 def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
@@ -84,18 +121,18 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
             nib.save(nib.Nifti1Image(np.array(label), np.eye(4)), folder / f"{case}-{index:04d}-label.nii.gz")
 
 
-def _in_own_process(task: Task, folder: Path) -> dict[str, Any]:
+def _in_own_process(task: Task, folder: Path) -> Measured:
     written = folder / "task.json"
     written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training_programs", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{task.program}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: Measured = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     header = ["training", "slices/s", "ms/step", "waiting", "memory MB", "parameters", "times plain", "times monai", "to Dice"]
     lines = [
         [
@@ -105,7 +142,7 @@ def table(results: dict[str, Any]) -> str:
             f"{row['waiting_share']:.2%}",
             "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}",
             f"{row['num_parameters']:,}",
-            *("-" if row[key] is None else f"{row[key]:.2f}" for key in ("times_plain", "times_monai")),
+            *("-" if ratio is None else f"{ratio:.2f}" for ratio in (row["times_plain"], row["times_monai"])),
             _reached(row["to_dice"]),
         ]
         for row in results["results"]
@@ -113,7 +150,7 @@ def table(results: dict[str, Any]) -> str:
     return aligned([header, *lines])
 
 
-def _reached(to_dice: dict[str, Any] | None) -> str:
+def _reached(to_dice: ToDice | None) -> str:
     if to_dice is None:
         return "-"
     if to_dice["minutes"] is None:
@@ -121,7 +158,7 @@ def _reached(to_dice: dict[str, Any] | None) -> str:
     return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
+def draw(results: Results, path: Path) -> None:
     """Slices per second as bars, the share of waiting hatched."""
     from attunet.plots.figure import model_color, new_figure, save
 
@@ -173,7 +210,7 @@ def main() -> None:
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
     task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
 
-    def measured() -> dict[str, Any]:
+    def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
             store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
             return compare(store, task, programs=programs, rounds=arguments.rounds)

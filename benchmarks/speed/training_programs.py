@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import nibabel as nib
 import numpy as np
@@ -193,8 +193,28 @@ def _endless(loader: Any) -> Iterator[Any]:
         yield from loader
 
 
-def run(task: Task) -> dict[str, Any]:
-    """Seconds of each timed step, share of waiting, peak memory; and the minutes to a Dice where it is asked for."""
+class ToDice(TypedDict):
+    """`minutes`: until the validation Dice was `dice`, None if it was not; all minutes are of training alone."""
+
+    dice: float
+    minutes: float | None
+    best_dice: float
+    trained_minutes: float
+
+
+class Measured(TypedDict):
+    """One training: seconds of the timed steps and of waiting for data, both in all."""
+
+    seconds: float
+    waiting_s: float
+    num_parameters: int
+    device: str
+    peak_memory_mb: float | None
+    to_dice: ToDice | None
+
+
+def run(task: Task) -> Measured:
+    """Times a training, and trains on to a Dice where the task has one."""
     store = open_store(task.store)
     asked = dataclasses.replace(load_config(None, [*task.settings, f'model.name="{task.model}"']), data=store.data_config)
     config = asked.resolve(base_width=task.width, batch_size=task.batch_size, epochs=100)
@@ -219,11 +239,12 @@ def run(task: Task) -> dict[str, Any]:
     }
 
 
-def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> dict[str, Any]:
+def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> ToDice:
     """Trains on, validating now and then on the store's grid; the clock stands still meanwhile. Warm-up and timed steps are not counted."""
     assert task.dice is not None
     validator = Validator(store, store.split(task.fold)[1], program.accelerator, config.optim)
-    clock, reached, best = 0.0, None, 0.0
+    clock, best = 0.0, 0.0
+    reached: float | None = None
     while clock < 60 * task.minutes and reached is None:
         began = time.perf_counter()
         while time.perf_counter() - began < 6 * task.minutes / 2:  # twenty validations

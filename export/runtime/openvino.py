@@ -2,12 +2,15 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
 from attunet.export.runtime.cpu import INPUT, Shapes, failure
+
+if TYPE_CHECKING:
+    from openvino import ConstOutput
 
 
 class OpenVinoBackend:
@@ -46,7 +49,7 @@ def _plain(value: object) -> int | float | str:
     return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
 
 
-def _port_shapes(ports: Any) -> Shapes:
+def _port_shapes(ports: "Sequence[ConstOutput]") -> Shapes:
     """Shapes by the names in the file. After a cast a port has several names; OpenVINO's own begin with `graph_`."""
     shapes = {}
     for port in ports:

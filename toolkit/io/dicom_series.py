@@ -5,10 +5,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom_file import DERIVED, read_header
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 RULE = "dicom-series"  # in the user's readings; `--series` sets it
 MAX_LISTED = 20
@@ -44,7 +47,7 @@ class Series:
 def list_series(files: Sequence[Path]) -> list[Series]:
     """The series of DICOM files, by their numbers. A file that cannot be read is left out: reading it gives the reason."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
-    headers: dict[str, Any] = {}
+    headers: dict[str, FileDataset] = {}
     for file in files:
         try:
             header = read_header(file)
@@ -66,14 +69,14 @@ def list_series(files: Sequence[Path]) -> list[Series]:
     ]
 
 
-def _number(header: Any) -> int | None:
+def _number(header: "FileDataset") -> int | None:
     try:
-        return int(header.get("SeriesNumber"))
+        return int(str(header.get("SeriesNumber")))
     except (TypeError, ValueError):
         return None
 
 
-def _description(header: Any) -> str:
+def _description(header: "FileDataset") -> str:
     """The series' description, or nothing where it holds a word of the patient's or a number as long as a date."""
     text = " ".join(str(header.get("SeriesDescription") or "").split())[:MAX_DESCRIPTION]
     known = " ".join(str(header.get(name) or "") for name in IDENTIFYING).lower()
@@ -83,7 +86,7 @@ def _description(header: Any) -> str:
     return text
 
 
-def _size(header: Any) -> str:
+def _size(header: "FileDataset") -> str:
     if str(header.get("Modality", "")) in DERIVED or "Rows" not in header:
         return ""
     return f"{header.Rows} × {header.Columns}"

@@ -166,7 +166,7 @@ class UNet(SegmentationNetwork):
         joined, alpha = self.join(level, skip, self.upsample[level](x))
         return self.decoder[level](joined), alpha
 
-    def _maybe_checkpoint(self, owner: nn.Module, part: Callable[..., Any], *inputs: Any) -> Any:
+    def _maybe_checkpoint(self, owner: nn.Module, part: Callable[..., Any], *inputs: object) -> Any:
         """Return `part(*inputs)`; with `activation_checkpointing` keep only the inputs and recompute the rest in the backward pass.
 
         owner: the module that has the batch norms of `part`.

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,9 +51,9 @@ def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
 def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str, color: str) -> None:
     values = [row["scores"]["dice"]["per_case"].get(case, {}).get(panel) for row in rows]
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
-    style: dict[str, Any] = {"color": color, "marker": "o", "markersize": 5.5, "linewidth": 0.8, "alpha": 0.85, "zorder": 3}
     for start, stop in _alike(rows):  # points of one recipe are joined
-        axes.plot(range(start, stop), means[start:stop], label=case if start == 0 else None, **style)
+        label = case if start == 0 else None
+        axes.plot(range(start, stop), means[start:stop], "o", ls="-", label=label, color=color, ms=5.5, lw=0.8, alpha=0.85, zorder=3)
     if panel != "mean":
         return
     for place, row in enumerate(rows):

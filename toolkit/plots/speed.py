@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
@@ -33,13 +32,8 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
             axes.plot([latency, latency], interval, color=model_color(index), linewidth=1, alpha=0.7)
         on_front = ", on the front" if name in front else ""
         label = f"{name}: {dice:.3f}, {latency:.1f} ms{on_front}"
-        style: dict[str, Any] = {
-            "color": model_color(index),
-            "marker": MARKERS[index % len(MARKERS)],
-            "markeredgecolor": "black",
-            "markeredgewidth": 0.6,
-        }
-        axes.plot([latency], [dice], linestyle="none", markersize=9, alpha=0.9, label=label, **style)
+        color, marker = model_color(index), MARKERS[index % len(MARKERS)]
+        axes.plot([latency], [dice], marker, ms=9, alpha=0.9, label=label, color=color, mec="black", mew=0.6)
     axes.margins(0.15)
     _plain_log(axes, "x")
     _at_least(axes, MIN_DICE_RANGE)
@@ -60,11 +54,11 @@ def draw_latency_against_batch(path: Path, models: Rows) -> Path:
         batches = {int(size): figures for size, figures in row["latency_ms"]["batch"].items()}
         sizes |= set(batches)
         p50, p95 = ([batches[size][p] for size in sorted(batches)] for p in ("p50", "p95"))
-        style: dict[str, Any] = {"color": model_color(index), "marker": MARKERS[index % len(MARKERS)], "markersize": 6}
+        color, line = model_color(index), f"{MARKERS[index % len(MARKERS)]}-"
         to_p95 = [[0.0] * len(p50), [high - low for low, high in zip(p50, p95, strict=True)]]
-        latency.errorbar(sorted(batches), p50, yerr=to_p95, capsize=3, elinewidth=0.8, label=name, **style)
+        latency.errorbar(sorted(batches), p50, yerr=to_p95, fmt=line, ms=6, capsize=3, elinewidth=0.8, label=name, color=color)
         rates = {int(size): rate for size, rate in row["throughput_slices_per_s"]["batch"].items()}
-        throughput.plot(sorted(rates), [rates[size] for size in sorted(rates)], **style)
+        throughput.plot(sorted(rates), [rates[size] for size in sorted(rates)], line, ms=6, color=color)
     for axes, label in ((latency, "latency of a batch, ms (p50, whiskers to p95)"), (throughput, "slices per second")):
         axes.set_xlabel("batch size")
         axes.set_ylabel(label)

@@ -103,7 +103,7 @@ class CaseFacts:
     def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
         """The facts of `to_json`, after JSON has made lists of tuples and text of the label values."""
         values, centres = data["label_values"], data["label_centres"]
-        restored = {
+        restored: dict[str, Any] = {
             **{name: _tuples(value) for name, value in data.items()},
             "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
             "label_values": None if values is None else {int(value): count for value, count in values.items()},
@@ -116,7 +116,7 @@ class CaseFacts:
         return cls(**restored)
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
