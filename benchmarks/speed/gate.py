@@ -15,7 +15,7 @@ import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.gate_runs import DEPTH, DTYPES, MODES, Settings, measure_gate, measure_memory, measure_network
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.errors import InputError
 from attunet.system.environment import environment
@@ -23,19 +23,28 @@ from attunet.system.environment import environment
 HEAD = ["gate", "mode", "by", "ms p20", "p50", "p80", "x eager", "peak MB", "GB/s", "of copy"]
 
 
-def benchmark(settings: Settings, *, compiled: bool, network: bool) -> dict[str, Any]:
-    """All measurements as JSON values: rows of single gates, rows of the whole network, and the memory of a training step."""
+def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path | None = None) -> dict[str, Any]:
+    """All measurements as JSON values: rows of single gates, rows of the whole network, and the memory of a training step.
+
+    Args:
+        settings: of all measurements.
+        compiled: whether torch.compile is measured too.
+        network: whether the whole network is.
+        file: is written again after every level.
+    """
     torch.manual_seed(0)
     if settings.device == "cpu":
         keep_freed_memory()  # as training does
     torch.backends.cudnn.benchmark = True
-    return {
-        "environment": environment(),
-        "settings": {**asdict(settings), "fused_backend": settings.fused_backend},
-        "gates": [row for level in range(DEPTH) for row in measure_gate(settings, level, compiled)],
-        "network": measure_network(settings, compiled and settings.device == "cuda") if network else [],
-        "memory": measure_memory(settings) if network else None,
-    }
+    about = {**asdict(settings), "fused_backend": settings.fused_backend}
+    results: dict[str, Any] = {"environment": environment(), "settings": about, "gates": [], "network": [], "memory": None}
+    for level in range(DEPTH):
+        results["gates"] += measure_gate(settings, level, compiled)
+        keep(results, file)
+    if network:
+        results["network"] = measure_network(settings, compiled and settings.device == "cuda")
+        results["memory"] = measure_memory(settings)
+    return results
 
 
 def table(results: dict[str, Any]) -> str:
@@ -112,7 +121,7 @@ def main() -> None:
             dtype=arguments.dtype or ("bfloat16" if on_gpu else "float32"),
             seconds=arguments.seconds,
         )
-        return benchmark(settings, compiled=not arguments.no_compile, network=not arguments.no_network)
+        return benchmark(settings, compiled=not arguments.no_compile, network=not arguments.no_network, file=arguments.json)
 
     run_program("gate", arguments, measured, table, draw)
 

@@ -134,7 +134,6 @@ def on_gpu(subject: Subject) -> dict[str, Make]:
         "cuda fp32 NHWC": cuda("fp32", "cuda", provider_options={"prefer_nhwc": 1}),
         "cuda fp16": cuda("fp16", "cuda"),
         "cuda fp16, CUDA graph": cuda("fp16", "cuda", cuda_graph=True),
-        "cuda fp16, unfused bias": cuda("fp16", "cuda", provider_options={"fuse_conv_bias": 0}),
         "cuda fp16, exhaustive search": cuda("fp16", "cuda", provider_options=exhaustive),
         "cuda fp16, default search": cuda("fp16", "cuda", provider_options={"cudnn_conv_algo_search": "DEFAULT"}),
         "cuda fp16 NCHW": cuda("fp16", "cuda", provider_options={"prefer_nhwc": 0}),

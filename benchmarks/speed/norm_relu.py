@@ -8,6 +8,7 @@ copy of as many bytes as the operation must move: each input read once for each 
 import argparse
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.operation_measures import Call, copy_call, measure_calls
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.errors import InputError
 from attunet.ops import batch_norm_relu
@@ -41,15 +42,20 @@ class Settings:
     seconds: float
 
 
-def benchmark(settings: Settings, *, compiled: bool) -> dict[str, Any]:
-    """Rows of every level, mode and implementation as JSON values."""
+def benchmark(settings: Settings, *, compiled: bool, file: Path | None = None) -> dict[str, Any]:
+    """Rows of every level, mode and implementation as JSON values; `file` is written again after every level."""
     torch.manual_seed(0)
     if settings.device == "cpu":
         keep_freed_memory()  # as training does
     x = torch.empty((1, 2, 2, 2), device=settings.device, dtype=DTYPES[settings.dtype]).to(memory_format=torch.channels_last)
     fused = choose_backend(x)
-    rows = [row for level in range(LEVELS) for mode in TENSORS_MOVED for row in _measure(settings, level, mode, fused, compiled)]
-    return {"environment": environment(), "settings": {**asdict(settings), "fused_backend": fused}, "norms": rows}
+    rows: list[dict[str, Any]] = []
+    results = {"environment": environment(), "settings": {**asdict(settings), "fused_backend": fused}, "norms": rows}
+    for level in range(LEVELS):
+        for mode in TENSORS_MOVED:
+            rows += _measure(settings, level, mode, fused, compiled)
+        keep(results, file)
+    return results
 
 
 def _measure(settings: Settings, level: int, mode: str, fused: str, compiled: bool) -> list[dict[str, Any]]:
@@ -124,7 +130,7 @@ def main() -> None:
             dtype=arguments.dtype or ("bfloat16" if on_gpu else "float32"),
             seconds=arguments.seconds,
         )
-        return benchmark(settings, compiled=not arguments.no_compile)
+        return benchmark(settings, compiled=not arguments.no_compile, file=arguments.json)
 
     run_program("norm_relu", arguments, measured, table)
 

@@ -29,6 +29,12 @@ def latency_row(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
     return {"runs": len(seconds), **percentile_fields(1000 * seconds, "p{}_ms", LATENCY_PERCENTILES), "slices_per_s": throughput}
 
 
+def keep(results: Results, file: Path | None) -> None:
+    """Writes the results so far, where a file is wanted: those of a program that is ended early stay."""
+    if file is not None:
+        write_text(file, json.dumps(results, indent=1) + "\n")
+
+
 def add_output_options(parser: argparse.ArgumentParser, *, plot: bool = False) -> None:
     """`--json` and, where the benchmark draws, `--plot`."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the JSON to a file")

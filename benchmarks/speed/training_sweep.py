@@ -8,7 +8,6 @@ one JSON line; `--json FILE` is written after every row.
 import argparse
 import gc
 import itertools
-import json
 import logging
 import re
 import tempfile
@@ -23,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.generated_store import generated_store
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, keep, run_program
 from attunet.config import MODELS, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.device.memory import peak_memory_mb, synchronize
@@ -31,7 +30,6 @@ from attunet.errors import InputError, RunError
 from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.store import Store
-from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.trainer import Trainer
 
@@ -40,7 +38,7 @@ logger = logging.getLogger(__name__)
 # Kind of kernel: pattern of its name; the first that matches counts.
 KINDS = {
     "batch norm and ReLU": r"norm_statistics|norm_finish|norm_apply|norm_gradient|batch_?norm|bn_fw|bn_bw",
-    "gates": r"gate_forward|gate_backward|gate_weight|epilogue_forward|epilogue_backward|attention_gate",
+    "gates": r"gate_forward|gate_backward|gate_weight|streamed_|epilogue_forward|epilogue_backward|attention_gate",
     "pooling": r"pool",
     "convolutions": r"conv|xmma|cutlass|wgrad|dgrad|gemm|cudnn|sm\d+_|nvjet|addmm|::mm|bmm",
     "optimizer and average": r"multi_tensor|foreach|adam|lerp|lpnorm|clip",
@@ -114,8 +112,7 @@ def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | No
         gc.collect()
         if settings.device == "cuda":
             torch.cuda.empty_cache()
-        if file is not None:
-            write_text(file, json.dumps(results, indent=1) + "\n")
+        keep(results, file)
     return results
 
 
