@@ -34,7 +34,7 @@ wheel: $(INSTALLED) web
 
 # Everything but torch is installed with hashes. torch has hashes too unless pip takes wheels from a folder of this machine, where the build
 # of torch is the machine's own: then it is installed as it is, with what it brings.
-TORCH ?= $(if $(PIP_FIND_LINKS),--constraint constraints.txt torch,--no-deps --require-hashes --requirement lock-torch.txt)
+TORCH ?= $(if $(PIP_FIND_LINKS)$(shell $(PYTHON) -m pip config get global.find-links 2> /dev/null),--constraint constraints.txt torch,--no-deps --require-hashes --requirement lock-torch.txt)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 $(INSTALLED): setup.py pyproject.toml lock.txt lock-torch.txt
@@ -103,8 +103,9 @@ torch-versions:
 	    tests/toolkit/ops/test_norm_relu.py tests/toolkit/training/test_step_graph.py || exit 1; \
 	done
 
+# Kills, full disks, two commands at once, leaks, fuzzing and the long tests, in one table and 90 minutes; SOAK_MINUTES=3 is a rehearsal.
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest -m soak
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py
 
 clean:
 	rm -rf $(WEB)/node_modules $(WEB)/page

@@ -1,9 +1,12 @@
 """No command connects to, or looks up, another machine, and none writes to the home folder: watched below Python, in the C library."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,20 @@ class Watched:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
+    @contextmanager
+    def server(self, model: Path, temp: Path) -> Iterator[str]:
+        """The address of `attunet serve`."""
+        command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+        )
+        try:
+            assert process.stdout is not None
+            yield next(found[1] for line in process.stdout if (found := re.search(r"serving at ([^\s\"]+)", line)))
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
     @property
     def seen(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -117,6 +134,9 @@ socket.create_connection(listening.getsockname()).close()
 
 @pytest.mark.slow
 def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_path):
+    for package in ("fastapi", "httpx", "jinja2"):
+        pytest.importorskip(package)
+
     def attunet(*arguments: object) -> None:
         watched.run("-m", "attunet.launch.cli", *arguments)
 
@@ -130,6 +150,12 @@ def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_p
     attunet(
         "evaluate", tmp_path / "store", tmp_path / "model.onnx", "--fold", 0, "--out", tmp_path / "evaluation", "--latency-seconds", 0.1
     )
+    attunet("report", tmp_path / "evaluation", "-o", tmp_path / "report.html")
+    with watched.server(tmp_path / "model.onnx", tmp_path / "uploads") as address:
+        attunet("predict", "--server", address, scan, tmp_path / "served.nii.gz")
+    assert (tmp_path / "served.nii.gz").read_bytes() == (tmp_path / "labels.nii.gz").read_bytes()
+    attunet("inspect", tmp_path / "run", "--lineage")
+    attunet("verify", tmp_path / "model.onnx")
     pytest.importorskip("openvino")
     attunet("predict", tmp_path / "model.onnx", scan, tmp_path / "labels-openvino.nii.gz", "--provider", "openvino")
     assert watched.seen == []
