@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from packaging.markers import Marker
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
+from attunet.errors import InputError
+from attunet.fields import JsonObject
 from attunet.system.atomic_files import write_text
 
 EXTRAS = ("train", "docs", "dev")
@@ -55,29 +57,35 @@ def read_packages(pylock: str) -> list[Locked]:
     return sorted(locked, key=lambda one: (one.name, one.version))
 
 
-def _locked(package: Mapping[str, object]) -> Locked:
-    wheels = package.get("wheels", [])
-    assert isinstance(wheels, list)
-    files = [file for file in wheels if _is_for_linux(str(file["url"]).rpartition("/")[2])] or [package["sdist"]]
-    hashes = sorted({file["hashes"]["sha256"] for file in files})
+def _locked(package: JsonObject) -> Locked:
+    """Raises InputError where a Python has neither a wheel nor the source."""
     marker = str(package.get("marker", ""))
-    return Locked(str(package["name"]), str(package["version"]), "" if all(_applying(marker)) else marker, tuple(hashes))
+    wheels: list[set[str]] = []
+    for python, applies in zip(_places(), _applying(marker), strict=True):
+        fitting = {file["hashes"]["sha256"] for file in package.get("wheels", []) if _fits(file["url"].rpartition("/")[2], python)}
+        if applies and not fitting and "sdist" not in package:
+            raise InputError(f"{package['name']} {package['version']}: has no file for {python}; bound its version in setup.py")
+        wheels += [fitting or {package["sdist"]["hashes"]["sha256"]}] if applies else []
+    hashes = tuple(sorted(set().union(*wheels)))
+    return Locked(str(package["name"]), str(package["version"]), "" if all(_applying(marker)) else marker, hashes)
 
 
-def _is_for_linux(wheel: str) -> bool:
-    *_, tags = parse_wheel_filename(wheel)
-    return any(_is_tag_for_linux(tag) for tag in tags)
+def _fits(wheel: str, place: tuple[str, str]) -> bool:
+    """True if a Python of Linux on a machine can take a wheel."""
+    (python, machine), (*_, tags) = place, parse_wheel_filename(wheel)
+    return any(_fits_tag(tag, int(python.split(".")[1]), machine) for tag in tags)
 
 
-def _is_tag_for_linux(tag: Tag) -> bool:
-    of_machine = tag.platform == "any" or ("manylinux" in tag.platform and tag.platform.endswith(MACHINES))
+def _fits_tag(tag: Tag, minor: int, machine: str) -> bool:
     number = re.fullmatch(r"(?:py|cp)3(\d*)", tag.interpreter)
-    return of_machine and number is not None and _is_for_python(tag.abi, int(number[1] or 0))
+    of_machine = tag.platform == "any" or ("manylinux" in tag.platform and tag.platform.endswith(machine))
+    if number is None or not of_machine:
+        return False
+    return tag.abi == f"cp3{minor}" if tag.abi.startswith("cp3") else int(number[1] or 0) <= minor
 
 
-def _is_for_python(abi: str, minor: int) -> bool:
-    minors = [int(version.split(".")[1]) for version in PYTHONS]
-    return minor in minors if abi.startswith("cp3") else minor <= max(minors)
+def _places() -> list[tuple[str, str]]:
+    return [(python, machine) for python in PYTHONS for machine in MACHINES]
 
 
 def _applying(marker: str) -> list[bool]:
@@ -85,8 +93,7 @@ def _applying(marker: str) -> list[bool]:
     linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
     places = [
         {**linux, "python_full_version": python, "python_version": python.rpartition(".")[0], "platform_machine": machine}
-        for python in PYTHONS
-        for machine in MACHINES
+        for python, machine in _places()
     ]
     return [not marker or Marker(marker).evaluate(place) for place in places]
 
@@ -104,7 +111,12 @@ def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
 
 
 def resolve(uv: Path, upgrade: bool) -> str:
-    """The pylock.toml that uv makes of setup.py. upgrade: the newest versions, else those of constraints.txt where they still fit."""
+    """The pylock.toml that uv makes of setup.py.
+
+    Args:
+        uv: the program.
+        upgrade: takes the newest versions; else those of constraints.txt are kept, and one that no longer fits is to be deleted there.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "pylock.toml")
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]

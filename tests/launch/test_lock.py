@@ -4,9 +4,11 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from attunet.errors import InputError
 from attunet.launch.components import INSTALLS, components
 from attunet.launch.lock import lock_files, read_packages
 
@@ -57,8 +59,9 @@ def test_only_files_of_linux_count() -> None:
     wheels = ", ".join(
         [
             wheel("a-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", "1"),
-            wheel("a-1.0-cp312-cp312-manylinux_2_28_aarch64.whl", "2"),
+            wheel("a-1.0-cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64.whl", "2"),
             wheel("a-1.0-cp39-abi3-manylinux_2_28_x86_64.whl", "3"),
+            wheel("a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", "9"),
             wheel("a-1.0-cp313-cp313-manylinux_2_28_x86_64.whl", "4"),
             wheel("a-1.0-cp311-cp311-win_amd64.whl", "5"),
             wheel("a-1.0-cp311-cp311-musllinux_1_2_x86_64.whl", "6"),
@@ -90,3 +93,14 @@ sdist = {wheel("c-1.0.tar.gz", "8")}
     hashes = re.findall(r"sha256:(.)", files["lock.txt"])
     assert hashes == ["1", "2", "3", "8"]
     assert re.findall(r"sha256:(.)", files["lock-torch.txt"]) == ["7"]
+
+
+def test_a_python_without_a_file_is_told() -> None:
+    text = """
+[[packages]]
+name = "a"
+version = "1.0"
+wheels = [{ url = "https://example.org/a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", hashes = { sha256 = "1" } }]
+"""
+    with pytest.raises(InputError, match=r"a 1.0: has no file for .*3\.11"):
+        read_packages(text)

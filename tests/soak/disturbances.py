@@ -77,9 +77,7 @@ def _again(place: Workplace, command: Command, out: Path) -> list[str]:
     """Calls a command again after a disturbance: it must finish, and leave what an undisturbed call leaves."""
     log = place.folder / "log"
     code, text = finished(started([*command.arguments(out), *command.again], log), log)
-    finds = [complaint(code, text, (0,))] + [
-        f"differs after the second call: {name}" for name in place.differences(command, out)[:3]
-    ]
+    finds = [complaint(code, text, (0,))] + [f"differs after the second call: {name}" for name in place.differences(command, out)[:3]]
     finds += [f"left behind: {path.relative_to(out)}" for path in out.rglob("*") if path.name.endswith(LEFT)]
     return [find for find in finds if find]
 
@@ -88,11 +86,7 @@ def _half_written(place: Workplace, command: Command, out: Path) -> list[str]:
     """Files of the product that have their name and not their content; a folder that is made in one piece must not be there."""
     if command.name in ("train", "evaluate"):  # a run grows; an evaluation's figures differ from call to call
         return []
-    whole = [
-        path
-        for path in (out / command.product, *(out / command.product).rglob("*"))
-        if path.is_file() and path.name[0] != "."
-    ]
+    whole = [path for path in (out / command.product, *(out / command.product).rglob("*")) if path.is_file() and path.name[0] != "."]
     changed = place.differences(command, out)
     return [f"half-written: {path.relative_to(out)}" for path in whole if str(path.relative_to(out)) in changed]
 

@@ -37,7 +37,7 @@ def predictions(folder: Path, count: int) -> list[State]:
         Segmenter(folder / "model.onnx", num_threads=1),
         sorted((folder / "scans").glob("*-src.nii.gz"))[0],
     )
-    return _watched(count, lambda number: segmenter.predict_file(scan, folder / "leak.nii.gz"))
+    return _watched(count, lambda number: segmenter.predict_file(scan))
 
 
 def trainings(folder: Path, count: int) -> list[State]:
@@ -105,9 +105,7 @@ def leaks(folder: Path, part_of_whole: float) -> list[Result]:
             result.finds.append(f"ended with {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
         else:
             warm, end = json.loads(done.stdout.splitlines()[-1])
-            result.note = (
-                f"{warm[0]:.0f} to {end[0]:.0f} MB, {warm[1]} to {end[1]} threads, {warm[2]} to {end[2]} files"
-            )
+            result.note = f"{warm[0]:.0f} to {end[0]:.0f} MB, {warm[1]} to {end[1]} threads, {warm[2]} to {end[2]} files"
             if end[0] > GROWTH * warm[0] + GROWTH_MB or end[1] > warm[1] or end[2] > warm[2]:
                 result.finds.append(f"grows: {result.note}")
         results.append(result)

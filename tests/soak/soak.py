@@ -44,9 +44,7 @@ def rows(minutes: float, build: Path) -> Iterator[Result]:
     yield drawn_changes(seconds["drawn changes"])
     yield guided_by_coverage(seconds["guided by coverage"], build / "fuzz", first=int(time.time() // 3600))
     yield (
-        long_tests(seconds["tests"])
-        if minutes >= LONG_TESTS_FROM
-        else Result("tests", "marked soak", note="left out: they do not scale")
+        long_tests(seconds["tests"]) if minutes >= LONG_TESTS_FROM else Result("tests", "marked soak", note="left out: they do not scale")
     )
 
 

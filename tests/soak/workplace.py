@@ -20,10 +20,7 @@ from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.training import loop as _loop  # noqa: F401
 
-SMALL = [
-    f"--set={setting}"
-    for setting in ("model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no")
-]
+SMALL = [f"--set={setting}" for setting in ("model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no")]
 BUG = 70  # exit code of a child that ended in a traceback
 TIMEOUT_S = 300
 

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_file
@@ -105,8 +104,8 @@ class Pseudonyms:
         """While the context is open, the log and the errors that leave it have numbers in the place of names."""
         make = logging.getLogRecordFactory()
 
-        def make_hidden(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = make(*args, **kwargs)
+        def make_hidden(*values: object, **named: object) -> logging.LogRecord:
+            record = make(*values, **named)
             if record.name.partition(".")[0] == "attunet":
                 record.msg, record.args = self.hide(record.getMessage()), ()
             return record
