@@ -13,13 +13,13 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from packaging.markers import Marker
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
 from attunet.errors import InputError
-from attunet.fields import JsonObject
 from attunet.system.atomic_files import write_text
 
 EXTRAS = ("train", "docs", "dev")
@@ -31,6 +31,19 @@ HEADS = {
     "lock.txt": "The versions of constraints.txt with hashes, but for torch: pip install --require-hashes --no-deps.",
     "lock-torch.txt": "torch and what it brings for CUDA, with hashes: pip install --require-hashes --no-deps.",
 }
+
+
+class _File(TypedDict):
+    url: str
+    hashes: dict[str, str]
+
+
+class _Package(TypedDict):
+    name: str
+    version: str
+    marker: NotRequired[str]
+    wheels: NotRequired[list[_File]]
+    sdist: NotRequired[_File]
 
 
 @dataclass(frozen=True)
@@ -53,13 +66,13 @@ class Locked:
 def read_packages(pylock: str) -> list[Locked]:
     """The packages of a pylock.toml that Linux installs, with the files that its Pythons may take."""
     packages = tomllib.loads(pylock)["packages"]
-    locked = [_locked(package) for package in packages if any(_applying(str(package.get("marker", ""))))]
+    locked = [_locked(package) for package in packages if any(_applying(package.get("marker", "")))]
     return sorted(locked, key=lambda one: (one.name, one.version))
 
 
-def _locked(package: JsonObject) -> Locked:
+def _locked(package: _Package) -> Locked:
     """Raises InputError where a Python has neither a wheel nor the source."""
-    marker = str(package.get("marker", ""))
+    marker = package.get("marker", "")
     wheels: list[set[str]] = []
     for python, applies in zip(_places(), _applying(marker), strict=True):
         fitting = {file["hashes"]["sha256"] for file in package.get("wheels", []) if _fits(file["url"].rpartition("/")[2], python)}
@@ -67,7 +80,7 @@ def _locked(package: JsonObject) -> Locked:
             raise InputError(f"{package['name']} {package['version']}: has no file for {python}; bound its version in setup.py")
         wheels += [fitting or {package["sdist"]["hashes"]["sha256"]}] if applies else []
     hashes = tuple(sorted(set().union(*wheels)))
-    return Locked(str(package["name"]), str(package["version"]), "" if all(_applying(marker)) else marker, hashes)
+    return Locked(package["name"], package["version"], "" if all(_applying(marker)) else marker, hashes)
 
 
 def _fits(wheel: str, place: tuple[str, str]) -> bool:
