@@ -61,7 +61,7 @@ def test_label_values_come_back_exactly(attunet, made: SimpleNamespace, model: P
     assert done.code == 0, done.err
     found = read_mask(tmp_path / f"out{ending}").data[0]
     assert set(np.unique(found)) == {0, SHORT, NEGATIVE}
-    np.testing.assert_array_equal(found, values_of(network.predict_prepared(network.prepare(read_volume(scan)))))
+    np.testing.assert_array_equal(found, np.array(network.classes.values)[network.predict_prepared(network.prepare(read_volume(scan)))])
 
 
 def test_pictures_cannot_hold_them_and_say_so(attunet, made: SimpleNamespace, model: Path, tmp_path: Path) -> None:
