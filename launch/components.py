@@ -31,7 +31,7 @@ PURPOSES = {
     "onnx": ("writing the artefact", "an artefact is refused at export"),
     "onnxscript": ("used by torch to write ONNX", "an artefact is refused at export"),
     "matplotlib": ("pictures", "a picture is missing"),
-    "wandb": ("a tracker, where it is asked for", "no tracker"),
+    "wandb": ("a tracker, if run.tracker names it", "no tracker"),
     "tqdm": ("the progress bar", "no progress bar"),
     "psutil": ("free memory", "data are streamed where they would fit"),
     "python-gdcm": ("decoding compressed DICOM", "a compressed series is refused"),

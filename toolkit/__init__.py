@@ -11,25 +11,6 @@ from attunet.version import __version__
 
 switch_off_telemetry()  # here, because it must precede the libraries that it silences
 
-__all__ = [
-    "AttentionUNet",
-    "Config",
-    "DataConfig",
-    "InputError",
-    "RunError",
-    "Segmenter",
-    "UNet",
-    "__version__",
-    "attention_gate",
-    "evaluate",
-    "export",
-    "load_model",
-    "open_store",
-    "prepare",
-    "read_config",
-    "train",
-]
-
 _MODULES = {
     "AttentionUNet": "attunet.models.attention_unet",
     "Config": "attunet.config",
@@ -47,6 +28,8 @@ _MODULES = {
     "read_config": "attunet.presets",
     "train": "attunet.training.loop",
 }
+
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ class Audit:
 
     Args:
         model_sha256: of the artefact's file, or of a run's last checkpoint.
-        signature: SHA-256 of the artefact's verified signature; None where none was asked for.
+        signature: SHA-256 of the artefact's verified signature; None if it was not checked.
         user: a name for who asks, given by the caller.
     """
 

@@ -124,7 +124,7 @@ def temperature_of(model: Model) -> float:
 def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, required: bool) -> None:
     """Raises InputError for a model that cannot give what is wanted, with the command that makes one that can.
 
-    required: estimates were asked for, not only taken where there are some.
+    required: an error if there is no estimator.
     """
     is_whole = isinstance(model, Segmenter) and model.metadata.whole
     if is_whole and (options.uncertainty or required):

@@ -118,14 +118,14 @@ class Estimator:
     def describe(self) -> str:
         """One line about what was learned."""
         base = f"learned on {self.num_cases} held-out predictions of {self.num_patients} patients"
-        told = self.check.describe() if self.check else f"cannot tell: {self.cannot}"
+        accuracy = self.check.describe() if self.check else f"cannot tell: {self.cannot}"
         scaled = ""
         if self.calibration:
             scaled = (
                 f"; temperature {self.temperature:.2f}, expected calibration error {self.calibration.error_before:.4f} before and "
                 f"{self.calibration.error_after:.4f} after, patients left out"
             )
-        return f"{base}: {told}{scaled}"
+        return f"{base}: {accuracy}{scaled}"
 
     def to_json(self) -> JsonObject:
         return {

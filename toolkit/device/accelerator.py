@@ -26,7 +26,7 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         InputError: the machine cannot do what `run` asks for.
     """
     if run.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("run.device: cuda was asked for, but this machine has no CUDA device that PyTorch can use")
+        raise InputError("run.device: is cuda, but this machine has no CUDA device that PyTorch can use")
     on_cpu = run.device == "cpu" or not torch.cuda.is_available()
     precision: str = run.mixed_precision
     if precision == "auto":

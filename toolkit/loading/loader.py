@@ -106,8 +106,8 @@ class Loader(ABC):
         """
         counts, totals = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         for case in self.cases:
-            found = np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
+            voxels = np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
             drawn = self.store.drawn_classes(case)
-            counts += np.where(drawn, found, 0)
-            totals += np.where(drawn, found.sum(), 0)
+            counts += np.where(drawn, voxels, 0)
+            totals += np.where(drawn, voxels.sum(), 0)
         return torch.from_numpy(counts / np.maximum(totals, 1)).float()

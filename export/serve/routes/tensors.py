@@ -199,10 +199,10 @@ def _from_json(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
 
 
 def _id(values: Mapping[str, object]) -> str | None:
-    found = values.get("id")
-    if found is not None and not (isinstance(found, str) and len(found) <= 256):
+    identity = values.get("id")
+    if identity is not None and not (isinstance(identity, str) and len(identity) <= 256):
         raise _wrong("id: must be a text of at most 256 characters")
-    return found
+    return identity
 
 
 def _outputs(values: Mapping[str, object], known: Sequence[str]) -> dict[str, bool]:

@@ -32,7 +32,7 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Answer:
-    """A label map, or nothing where only the summary was asked for.
+    """A label map, or nothing for a summary.
 
     sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml or voxels.
     confidence: None where the artefact has no estimator.

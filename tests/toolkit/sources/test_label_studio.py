@@ -92,7 +92,7 @@ def test_what_cannot_be_paired_says_what_to_do(made, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no reading of its task's number gives each task a picture of its masks' size"):
         find_cases(tmp_path / "other")
     made.save_picture(tmp_path / "alone/task-1-annotation-1-by-1-tag-x-0.png", np.eye(8, dtype=np.uint8) * 255)
-    with pytest.raises(InputError, match="has masks alone: put the pictures beside them, in a folder images/"):
+    with pytest.raises(InputError, match="has masks alone: put the pictures into a folder images/ beside them"):
         find_cases(tmp_path / "alone")
 
 

@@ -1,6 +1,6 @@
 """Label Studio's PNG export of brush masks, a file for each annotated region: `task-1-annotation-2-by-3-tag-liver-0.png`.
 
-The names have the numbers of tasks and not the names of pictures, so the pictures are found by what these numbers can mean.
+The names have the numbers of tasks and not the names of pictures, so each picture is matched by what its task's number can mean.
 """
 
 import re
@@ -42,27 +42,29 @@ def find_label_studio(root: Path, files: list[Path], masks: Sequence[str] = (), 
     Raises:
         InputError: where there are no pictures, no reading of the tasks' numbers fits, or several do.
     """
-    found = [mask for path in files if (mask := _mask(path)) is not None]
-    if not found:
+    exported = [mask for path in files if (mask := _mask(path)) is not None]
+    if not exported:
         return None
-    if chosen := [mask for mask in found if any(text.lower() in mask.path.name.lower() for text in masks)]:
-        found = chosen
-    if arrays := [mask for mask in found if mask.path.suffix.lower() == ".npy"]:
+    if chosen := [mask for mask in exported if any(text.lower() in mask.path.name.lower() for text in masks)]:
+        exported = chosen
+    if arrays := [mask for mask in exported if mask.path.suffix.lower() == ".npy"]:
         raise InputError(f"{arrays[0].path}: a mask of Label Studio as NumPy's array is not read: export the brush labels as PNG")
     pictures = [path for path in files if is_single_file(path) and _mask(path) is None]
     if not pictures:
-        raise InputError(f"{found[0].path}: Label Studio's PNG export has masks alone: put the pictures beside them, in a folder images/")
-    found, decisions = _first_annotations(found)
-    picture_of, reading = _pictures(found, pictures, choices or {})
-    values = {label: value for value, label in enumerate(sorted({mask.label for mask in found}), 1)}
+        raise InputError(
+            f"{exported[0].path}: Label Studio's PNG export has masks alone: put the pictures into a folder images/ beside them"
+        )
+    exported, decisions = _first_annotations(exported)
+    picture_of, reading = _pictures(exported, pictures, choices or {})
+    values = {label: value for value, label in enumerate(sorted({mask.label for mask in exported}), 1)}
     unique = len({stem_of(path) for path in pictures}) == len(pictures)
     cases = []
     for picture in pictures:
         name = stem_of(picture) if unique else flat((picture.parent / stem_of(picture)).relative_to(root))
-        drawn = sorted((mask for mask in found if picture_of[mask.task] == picture), key=lambda mask: (values[mask.label], mask.path))
+        drawn = sorted((mask for mask in exported if picture_of[mask.task] == picture), key=lambda mask: (values[mask.label], mask.path))
         cases.append(CaseFiles(name, name, (picture,), tuple(m.path for m in drawn), tuple(values[m.label] for m in drawn)))
     coding = Classes(("background", *values), (0, *values.values()))
-    reason = f"{len(found)} masks have the names of Label Studio's PNG export"
+    reason = f"{len(exported)} masks have the names of Label Studio's PNG export"
     return Source(root, "label-studio", reason, (coding,), tuple(cases), decisions=(*decisions, reading))
 
 
@@ -100,7 +102,7 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
                 f"{next(mask.path for mask in masks if mask.task == task)}: task {task} is {reading[task].name} by {name} and "
                 f"{other[task].name} by {other_name}; choose with {' or '.join(options)}, or {INSTEAD}"
             )
-    return reading, Decision(RULE, f"pictures of Label Studio's tasks are found by {name}: task {tasks[0]} is {reading[tasks[0]].name}")
+    return reading, Decision(RULE, f"pictures of Label Studio's tasks are matched by {name}: task {tasks[0]} is {reading[tasks[0]].name}")
 
 
 def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Reading]:
