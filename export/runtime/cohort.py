@@ -15,7 +15,7 @@ from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
-from attunet.io.organ_codes import Code
+from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
 from attunet.volumes.model import Model, PreparedVolume

@@ -15,7 +15,7 @@ import httpx
 from attunet.errors import InputError, RunError
 from attunet.export.serve.formats import MEDIA_TYPES, ModelDescription
 from attunet.fields import JsonObject
-from attunet.io.dicom_file import is_dicom
+from attunet.io.dicom.file import is_dicom
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)

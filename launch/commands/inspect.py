@@ -10,7 +10,7 @@ from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
-from attunet.io.dicom_file import is_dicom
+from attunet.io.dicom.file import is_dicom
 from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey

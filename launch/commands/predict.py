@@ -18,7 +18,7 @@ from attunet.export.runtime.audit import Audit, hash_of_files
 from attunet.export.runtime.cohort import Finished, Job, predict_cohort, read_prepared
 from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase, check_confidence, confidence_file, write_tables
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.io.organ_codes import Code
+from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import suffixes_for, write_labels, write_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of

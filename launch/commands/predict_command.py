@@ -77,7 +77,7 @@ def predict(
         return
     from attunet.decisions import parse_choices
     from attunet.export.runtime.confidence import ConfidenceOptions
-    from attunet.io.organ_codes import read_codes
+    from attunet.io.dicom.organ_codes import read_codes
     from attunet.launch.commands.predict import AuditOptions
     from attunet.launch.commands.predict import predict as run
 

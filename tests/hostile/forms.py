@@ -22,9 +22,9 @@ from attunet.config import load_config
 from attunet.export.artefact.artefact import KEY, Artefact, load_artefact, write_artefact
 from attunet.export.artefact.onnx_file import with_metadata
 from attunet.export.artefact.signature import sign_artefact, verify_signature
-from attunet.io.annotations import read_annotations
 from attunet.io.archives import extract
-from attunet.io.organ_codes import read_codes
+from attunet.io.dicom.organ_codes import read_codes
+from attunet.io.pictures.annotations import read_annotations
 from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labelled import read_labelled

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.dicom import series_files
-from attunet.io.dicom_file import is_dicom
-from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.series import series_files
 from attunet.io.nifti import read_nifti_header
+from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.simpleitk import ITK_SUFFIXES
 from attunet.volumes.volume import Volume

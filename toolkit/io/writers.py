@@ -8,11 +8,11 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.mask_colours import colour_of, is_colour
+from attunet.io.dicom.organ_codes import Code
 from attunet.io.mgh_analyze import MGH_SUFFIXES, write_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES
 from attunet.io.nifti_header import image_like
-from attunet.io.organ_codes import Code
+from attunet.io.pictures.mask_colours import colour_of, is_colour
 from attunet.io.readers import FORMATS, format_of
 from attunet.io.reading import quiet_nibabel
 from attunet.io.simpleitk import write_itk
@@ -48,7 +48,7 @@ def write_labels(path: Path | str, indices: np.ndarray, classes: Classes, like: 
     assert indices.shape == like.shape, (indices.shape, like.shape)
     path = Path(path)
     if path.name.lower().endswith(".dcm"):
-        from attunet.io.dicom_seg import segmentation_of
+        from attunet.io.dicom.segmentation import segmentation_of
 
         segmentation = segmentation_of(path, indices, classes, like, codes)
         _write(path, lambda temporary: segmentation.save_as(temporary))

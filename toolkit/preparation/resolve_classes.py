@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.decisions import Decision
 from attunet.errors import InputError
-from attunet.io.images import is_jpeg
-from attunet.io.mask_colours import colour_name, common_indices, is_colour
+from attunet.io.pictures.images import is_jpeg
+from attunet.io.pictures.mask_colours import colour_name, common_indices, is_colour
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
 from attunet.sources.codings import classes_of_values, value_text

@@ -8,7 +8,7 @@ import numpy as np
 
 from attunet.classes import CHAOS_MR, Classes
 from attunet.errors import InputError
-from attunet.io.mask_colours import codes_of, colour_name, is_colour
+from attunet.io.pictures.mask_colours import codes_of, colour_name, is_colour
 
 LOOKUP_RANGE = 2**16  # label values this close together are counted and mapped through a table
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.io.annotations import ANNOTATION_SUFFIXES
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.sources.case_files import regular_files
 from attunet.sources.read_case import content_hash
 

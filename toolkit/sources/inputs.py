@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.io.dicom_file import is_dicom
+from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
 from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import SourceOptions, find_cases

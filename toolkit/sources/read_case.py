@@ -12,9 +12,9 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError, one_line
-from attunet.io.annotations import ANNOTATION_SUFFIXES, read_annotations
-from attunet.io.dicom import SliceNames
-from attunet.io.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
+from attunet.io.dicom.series import SliceNames
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, read_annotations
+from attunet.io.pictures.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
 from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
 from attunet.sources.grey_levels import snap

@@ -5,8 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-from attunet.io.annotations import ANNOTATION_SUFFIXES
 from attunet.io.archives import ARCHIVE_SUFFIXES, extract, member_names
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import COMPANIONS, is_readable
 from attunet.sources.layouts.chaos import CT_SERIES, MR_SERIES
 from attunet.sources.layouts.two_folders import LABEL_MAP

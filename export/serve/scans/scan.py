@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.archives import extract
-from attunet.io.dicom_file import is_dicom
+from attunet.io.dicom.file import is_dicom
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input, find_inputs
 

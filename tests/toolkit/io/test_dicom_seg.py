@@ -7,7 +7,7 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.organ_codes import ORGANS, code_of, read_codes
+from attunet.io.dicom.organ_codes import ORGANS, code_of, read_codes
 from attunet.io.readers import read_volume
 from attunet.io.writers import write_labels
 from attunet.volumes.volume import Volume

@@ -8,7 +8,7 @@ import pytest
 
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
-from attunet.io.dicom_file import codestream_size
+from attunet.io.dicom.file import codestream_size
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")

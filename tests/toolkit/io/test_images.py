@@ -7,7 +7,7 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.mask_colours import codes_of
+from attunet.io.pictures.mask_colours import codes_of
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.volumes.volume import Volume

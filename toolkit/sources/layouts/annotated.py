@@ -4,8 +4,8 @@ from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.annotations import ANNOTATION_SUFFIXES, load_annotations
-from attunet.io.images import IMAGE_SUFFIXES
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, load_annotations
+from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import flat

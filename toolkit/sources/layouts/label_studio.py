@@ -11,7 +11,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.images import picture_size
+from attunet.io.pictures.images import picture_size
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import LABEL_STUDIO_MASK, flat

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from attunet.io.dicom_file import is_dicom
+from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMATS, is_readable, is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import flat, match_masks

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
-from attunet.io.dicom_file import DERIVED, read_header
+from attunet.io.dicom.file import DERIVED, read_header
 
 if TYPE_CHECKING:
     from pydicom import FileDataset

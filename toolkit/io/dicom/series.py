@@ -11,8 +11,8 @@ import numpy as np
 
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError
-from attunet.io.dicom_file import WITHOUT_A_PLACE, check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
-from attunet.io.dicom_series import RULE, choose_series, several_series
+from attunet.io.dicom.choose_series import RULE, choose_series, several_series
+from attunet.io.dicom.file import WITHOUT_A_PLACE, check_kind, frames_of, is_dicom, lacks_preamble, with_dataset
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume

@@ -10,9 +10,9 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom import SliceNames
-from attunet.io.dicom_file import read_header
-from attunet.io.organ_codes import SNOMED, Code, code_of
+from attunet.io.dicom.file import read_header
+from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
+from attunet.io.dicom.series import SliceNames
 from attunet.io.reading import FILE_ERRORS
 from attunet.version import __version__
 from attunet.volumes.volume import Volume

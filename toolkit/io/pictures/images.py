@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, one_line
-from attunet.io.mask_colours import colour_codes, mask_samples
+from attunet.io.pictures.mask_colours import colour_codes, mask_samples
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refusal
 from attunet.volumes.volume import Volume

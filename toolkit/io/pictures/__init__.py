@@ -1,0 +1,1 @@
+"""Pictures without physical spacing, and masks drawn for them."""
