@@ -1,0 +1,81 @@
+"""COCO's annotations (JSON). The run lengths are decoded here: pycocotools would bring compiled code for ten lines."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from attunet.io.pictures.regions import Annotations, Region, numbered, pixels_of_runs
+
+
+class Category(TypedDict):
+    id: int
+    name: str
+
+
+class Picture(TypedDict):
+    id: int
+    file_name: str
+
+
+class RunLengths(TypedDict):
+    """Run lengths down the columns; `size`: height and width."""
+
+    counts: str | list[int]
+    size: list[int]
+
+
+class AnnotatedRegion(TypedDict, total=False):
+    """An annotation; `segmentation`: polygons `[x, y, x, y, ...]` or a mask."""
+
+    image_id: int
+    category_id: int
+    segmentation: list[list[float]] | RunLengths
+
+
+class Coco(TypedDict):
+    images: list[Picture]
+    annotations: list[AnnotatedRegion]
+    categories: list[Category]
+
+
+def read_coco(data: Coco) -> Annotations:
+    categories = sorted(data["categories"], key=lambda row: int(row["id"]))
+    names = {int(row["id"]): str(row["name"]) for row in categories}
+    used = {int(row["category_id"]) for row in data["annotations"]}
+    kept = [key for key in names if key != 0 or 0 in used]  # some exports have a group of all classes as category 0
+    values = numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept}
+    pictures = {int(row["id"]): row for row in data["images"]}
+    result = Annotations(values, {str(row["file_name"]): [] for row in pictures.values()})
+    for row in data["annotations"]:
+        picture, segmentation = pictures[int(row["image_id"])], row.get("segmentation")
+        if not segmentation:
+            continue
+        if isinstance(segmentation, dict):
+            height, width = (int(n) for n in segmentation["size"])
+            region = Region(names[int(row["category_id"])], mask=_columns(segmentation["counts"], height, width))
+        else:
+            region = Region(names[int(row["category_id"])], tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation))
+        result.pictures[str(picture["file_name"])].append(region)
+    return result
+
+
+def _columns(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
+    """The mask `(height, width)` of COCO's run lengths down the columns; as text they are differences in groups of five bits."""
+    if isinstance(counts, str):
+        counts = _unpacked(counts)
+    return pixels_of_runs(counts, height * width).reshape(width, height).T
+
+
+def _unpacked(text: str) -> list[int]:
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts

@@ -1,0 +1,39 @@
+"""CVAT's annotations (XML)."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.pictures.regions import Annotations, Region, numbered, pixels_of_runs
+
+
+def read_cvat(path: Path) -> Annotations:
+    contents = path.read_bytes()
+    if b"<!DOCTYPE" in contents or b"<!ENTITY" in contents:
+        raise InputError("must not define entities")
+    root = ElementTree.fromstring(contents)
+    if root.tag != "annotations":
+        raise InputError("is no export of CVAT (its first element must be annotations)")
+    pictures: dict[str, list[Region]] = {}
+    for image in root.iter("image"):
+        regions = [region for shape in sorted(image, key=_z_order) if (region := _region(shape)) is not None]
+        pictures[image.attrib["name"]] = regions
+    named = [name.text or "" for label in root.iter("label") for name in label.iter("name")]
+    return Annotations(numbered([*named, *(region.name for regions in pictures.values() for region in regions)]), pictures)
+
+
+def _z_order(shape: ElementTree.Element) -> int:
+    return int(shape.attrib.get("z_order", 0))
+
+
+def _region(shape: ElementTree.Element) -> Region | None:
+    name = shape.attrib.get("label", "")
+    if shape.tag == "polygon":
+        return Region(name, (np.array([[float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";")]),))
+    if shape.tag == "mask":
+        height, width = int(shape.attrib["height"]), int(shape.attrib["width"])
+        pixels = pixels_of_runs([int(n) for n in shape.attrib["rle"].split(",")], height * width)
+        return Region(name, mask=pixels.reshape(height, width), corner=(int(shape.attrib["left"]), int(shape.attrib["top"])))
+    return None

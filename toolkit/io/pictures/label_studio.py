@@ -1,0 +1,86 @@
+"""Label Studio's annotations (JSON). Its own converter of brushes would bring all of its server."""
+
+import re
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.pictures.regions import Annotations, Region, numbered
+from attunet.io.reading import MAX_VOXELS
+
+
+class Drawing(TypedDict, total=False):
+    """`points`: x and y in percent of the sides; `rle`: bytes of a packed RGBA picture."""
+
+    points: list[list[float]]
+    polygonlabels: list[str]
+    rle: list[int]
+    brushlabels: list[str]
+
+
+class DrawnRegion(TypedDict, total=False):
+    type: str
+    original_width: int
+    original_height: int
+    value: Drawing
+
+
+class Drawings(TypedDict):
+    result: list[DrawnRegion]
+
+
+class Task(TypedDict):
+    data: dict[str, object]
+    annotations: list[Drawings]
+
+
+def read_label_studio(tasks: Sequence[Task]) -> Annotations:
+    pictures: dict[str, list[Region]] = {}
+    for task in tasks:
+        picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
+        results = task["annotations"][0]["result"] if task["annotations"] else []
+        regions = [region for row in results if (region := _region(row)) is not None]
+        pictures[picture.rpartition("?d=")[2].lstrip("/")] = regions
+    return Annotations(numbered(sorted({region.name for regions in pictures.values() for region in regions})), pictures)
+
+
+def _region(row: DrawnRegion) -> Region | None:
+    if row.get("type") not in ("polygonlabels", "brushlabels"):
+        return None
+    value = row["value"]
+    if row["type"] == "polygonlabels":
+        scale = np.array([row["original_width"], row["original_height"]]) / 100
+        return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
+    if row.get("type") == "brushlabels":
+        height, width = int(row["original_height"]), int(row["original_width"])
+        painted = _brush(value["rle"], height * width * 4).reshape(height, width, 4)[:, :, 3]
+        return Region(str(value["brushlabels"][0]), mask=(painted > 127).astype(np.uint8))
+    return None
+
+
+def _brush(packed: Sequence[int], size: int) -> np.ndarray:
+    """Bytes of Label Studio's run lengths: a bit stream of the length, the word's bits, four sizes, then runs and literals."""
+    bits = np.unpackbits(np.array(packed, dtype=np.uint8))
+    at = 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        if at > len(bits):
+            raise InputError("a brush's run lengths are cut short")
+        return int("".join(map(str, bits[at - count : at])), 2)
+
+    if size > MAX_VOXELS or take(32) != size:
+        raise InputError(f"a brush must have the {size // 4:,} pixels of its picture")
+    word, sizes = take(5) + 1, [take(4) + 1 for _ in range(4)]
+    pixels = np.zeros(size, dtype=np.uint8)
+    done = 0
+    while done < size:
+        repeated = take(1)
+        end = min(size, done + 1 + take(sizes[take(2)]))
+        for index in [done] if repeated else range(done, end):
+            pixels[index : end if repeated else index + 1] = take(word)
+        done = end
+    return pixels

@@ -1,0 +1,64 @@
+"""Regions that programs for drawing describe in words and numbers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.reading import MAX_VOXELS
+
+LABEL_STUDIO_PREFIX = re.compile(r"[0-9a-f]{8}-")
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One annotated region of a picture.
+
+    Args:
+        name: its class.
+        polygons: corners `(n, 2)` in pixels, x and y.
+        mask: pixels `(rows, columns)` of 0 and 1, None for polygons.
+        corner: column and row of the mask's first pixel.
+    """
+
+    name: str
+    polygons: tuple[np.ndarray, ...] = ()
+    mask: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """The annotations of a file: `{class name: label value}`, and the regions of each picture by its name, later ones on top."""
+
+    values: dict[str, int]
+    pictures: dict[str, list[Region]] = field(default_factory=dict)
+
+    def regions(self, picture: Path) -> list[Region] | None:
+        """The regions of a picture, by the longest common end of its path; None where the file does not name it."""
+        plain = picture.as_posix()
+        matching = [
+            name for name in self.pictures if plain.endswith("/" + name) or name.endswith("/" + picture.name) or name == picture.name
+        ]
+        if not matching:
+            matching = [n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, count=1) == picture.name]
+        return self.pictures[max(matching, key=lambda name: plain.endswith("/" + name))] if matching else None
+
+
+def numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
+
+
+def pixels_of_runs(counts: Sequence[int], size: int) -> np.ndarray:
+    """Pixels of alternating runs, of 0 first."""
+    if size > MAX_VOXELS or min(counts, default=0) < 0 or sum(counts) > size:
+        raise InputError(f"a mask's run lengths must fill {size:,} pixels, got {sum(counts):,}")
+    pixels = np.zeros(size, dtype=np.uint8)
+    at = 0
+    for number, count in enumerate(counts):
+        pixels[at : at + int(count)] = number % 2
+        at += int(count)
+    return pixels
