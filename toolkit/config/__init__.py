@@ -1,0 +1,137 @@
+"""Configuration of a data set and a training: frozen dataclasses, read from TOML, every field checked and documented here.
+
+`prepare` resolves the `auto` values of `[data]` into a `Preprocessing`, the start of a training those of the other sections into a
+`ResolvedConfig`, which is written out in the run's `config.toml`.
+"""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from attunet.config.sections import (
+    MODELS,
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    ResolvedModelConfig,
+    ResolvedOptimConfig,
+    RunConfig,
+    Section,
+)
+from attunet.errors import InputError
+
+__all__ = [
+    "MODELS",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ResolvedConfig",
+    "ResolvedModelConfig",
+    "ResolvedOptimConfig",
+    "RunConfig",
+    "load_config",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All sections. Every field has a default, so that a file names only what it changes."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()
+
+    def to_json(self) -> dict[str, dict[str, object]]:
+        return {s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for s, values in dataclasses.asdict(self).items()}
+
+    def to_toml(self) -> str:
+        # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
+        sections = ("\n".join([f"[{s}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]) for s, values in self.to_json().items())
+        return "\n\n".join(sections) + "\n"
+
+    def resolve(self, *, base_width: int, epochs: float, batch_size: int) -> "ResolvedConfig":
+        """The configuration of a training: each argument is the value of its field where that is "auto"."""
+        model, optim = self.model, self.optim
+        width = base_width if model.base_width == "auto" else model.base_width
+        steps = {
+            "epochs": epochs if optim.epochs == "auto" else optim.epochs,
+            "batch_size": batch_size if optim.batch_size == "auto" else optim.batch_size,
+        }
+        return ResolvedConfig(
+            data=self.data,
+            augment=self.augment,
+            run=self.run,
+            model=ResolvedModelConfig(**{**vars(model), "base_width": width}),
+            optim=ResolvedOptimConfig(**{**vars(optim), **steps}),
+        )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object], where: str = "config") -> Self:
+        """Raises InputError naming the field, the rule and the value; sections and fields that are missing have their defaults."""
+        sections = {f.name: f.type for f in dataclasses.fields(cls)}
+        made: dict[str, Any] = {}
+        for name, values in data.items():
+            section = sections.get(name)
+            if not isinstance(section, type) or not issubclass(section, Section) or not isinstance(values, Mapping):
+                raise InputError(f"{where}: sections are {', '.join(f'[{s}]' for s in sections)}, got {name!r}")
+            known = [f.name for f in dataclasses.fields(section)]
+            if unknown := sorted(set(values) - set(known)):
+                raise InputError(f"{where}: [{name}] has no field {unknown[0]!r}; it has {', '.join(known)}")
+            try:
+                made[name] = section(**values)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+        return cls(**made)
+
+
+@dataclass(frozen=True)
+class ResolvedConfig(Config):
+    """The configuration of a training: width, epochs and batch size are numbers."""
+
+    model: ResolvedModelConfig = field(kw_only=True)
+    optim: ResolvedOptimConfig = field(kw_only=True)
+
+
+def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: a TOML file; None for the defaults.
+        settings: texts `section.field=value`, each of which sets one field.
+
+    Raises:
+        InputError: names the file, the field, the rule and the value.
+    """
+    data: dict[str, object] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as TOML: {error}") from None
+    config = Config.from_json(data, str(path))
+    for setting in settings:
+        config = _with_setting(config, setting)
+    return config
+
+
+def _with_setting(config: Config, setting: str) -> Config:
+    name, equals, text = setting.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot):
+        raise InputError(f"--set: must be section.field=value, got {setting!r}")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    data = config.to_json()
+    data.setdefault(section, {})[key] = value
+    return Config.from_json(data, "--set")
