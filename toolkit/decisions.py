@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
         "converted to mm; an error where voxels would be larger than 50 mm",
         choices=("auto", "mm", "convert"),
     ),
+    "nifti-pixdim": Rule("NIfTI files whose header gives no voxel size (pixdim 0)", "1 mm, as nibabel reads", option="repair the header"),
     "nifti-codes": Rule("NIfTI codes that do not exist", "taken as unknown", option="repair the header"),
     "oblique": Rule(
         "scans tilted by more than 30 degrees", "an axis counts as the nearest one of the body", option="rotate the scan to its axes"
@@ -82,6 +83,9 @@ RULES: dict[str, Rule] = {
         option="--classes with every value",
     ),
     "rounded-labels": Rule("label values within 0.001 of whole numbers", "they are rounded", option="write the masks as integers"),
+    "intensities-as-labels": Rule(
+        "masks of many values that change from voxel to voxel, as intensities do", "an error", choices=("refuse", "take")
+    ),
     "nan-labels": Rule("NaN in masks that are whole numbers elsewhere", "it is background", option="write the masks as integers"),
     "overlapping-classes": Rule(
         "classes in files of their own that overlap", "an error with the number of voxels", choices=("refuse", "first", "last")

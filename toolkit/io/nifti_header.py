@@ -49,8 +49,18 @@ def read_geometry(header: nib.Nifti1Header, start: bytes, choices: Choices) -> G
     """
     raw = type(header)(start, check=False)
     affine, is_oriented, decisions = _affine(header, choices)
+    decisions += _unknown_sizes(raw)
     affine, converted = _in_mm(affine, int(raw["xyzt_units"]) & 7, choices)
     return Geometry(affine, is_oriented, (*_odd_codes(raw), *decisions, *converted))
+
+
+def _unknown_sizes(raw: nib.Nifti1Header) -> list[Decision]:
+    """A decision where the voxel size comes from pixdim and pixdim does not tell it."""
+    sizes = np.array(raw["pixdim"][1:4], dtype=np.float64)
+    unknown = int((~np.isfinite(sizes) | (sizes == 0)).sum())
+    if int(raw["sform_code"]) > 0 or not unknown:
+        return []
+    return [Decision("nifti-pixdim", f"the header gives no voxel size along {unknown} axes; 1 is taken")]
 
 
 def _affine(header: nib.Nifti1Header, choices: Choices) -> tuple[np.ndarray, bool, list[Decision]]:

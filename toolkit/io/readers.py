@@ -103,7 +103,7 @@ def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
     path = Path(path)
     volume = _read(path, ReadOptions(labels=True, choices=choices))
     if len(volume.data) != 1:
-        raise InputError(f"{path}: a mask must have one channel, got {len(volume.data)}")
+        raise InputError(f"{path}: a mask must have one channel, got {len(volume.data)}: save it as one label map")
     labels, decisions = _whole_numbers(path, volume.data)
     return replace(volume, data=labels, decisions=(*volume.decisions, *decisions))
 

@@ -72,7 +72,7 @@ def _volume(path: Path, array: np.ndarray, image: "Image", options: ReadOptions,
     if data.dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels must be real numbers, got {data.dtype}")
     if options.labels and len(data) > 1:
-        raise InputError(f"{path}: a mask must have one channel, got {len(data)}")
+        raise InputError(f"{path}: a mask must have one channel, got {len(data)}: save it as one label map (3D Slicer: a label volume)")
     if data.dtype == np.float64:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from attunet.decisions import Choices
+from attunet.decisions import Choices, choice
 from attunet.errors import InputError
 from attunet.io.readers import NOTHING
 from attunet.sources.case_files import CaseFiles
@@ -19,6 +19,8 @@ from attunet.volumes.geometry import orient, orientation_transform, oriented_spa
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+MANY_VALUES = 20  # a mask with more may be an image
+SCATTERED = 0.3  # share of neighbours with one value in a mask, at least; noise has less
 MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
 ORIENTATION = "LPS"
 EROSIONS_MM = tuple(range(1, 9))
@@ -141,6 +143,12 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         values = label_values(mask.values)
         if len(values) > MAX_LABEL_VALUES:
             raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
+        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES  # pictures' greys are sorted out later
+        if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
+            raise InputError(
+                f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are images and masks "
+                "swapped? --read intensities-as-labels=take takes them as classes"
+            )
         if volume.unit == "pixel":
             regions = region_sizes(mask.values) if len(values) > 2 else values
         along_axes = orient(mask.values, transform)
@@ -174,6 +182,15 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         decisions=tuple((decision.rule, decision.text) for decision in decisions),
         patient_hash=volume.patient_hash,
     )
+
+
+def _is_scattered(labels: np.ndarray) -> bool:
+    """True where hardly a voxel has the value of its neighbour along the first axis, the commonest value aside."""
+    plain = labels.ravel()[: 2**20] if labels.size > 2**20 else labels.ravel()
+    values, counts = np.unique(plain, return_counts=True)
+    first, second = labels[:-1], labels[1:]
+    inside = (first != values[counts.argmax()]) | (second != values[counts.argmax()])
+    return bool(inside.any() and (first == second)[inside].mean() < SCATTERED)
 
 
 def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:

@@ -63,7 +63,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
         if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
             raise InputError(
                 f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in {other.unit} "
-                f"beside {most.num_channels} in {most.unit} ({most.case})"
+                f"beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images NAME,... chooses them"
             )
     resolved = resolve_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.readers import FORMAT_NAMES, is_readable
+from attunet.io.readers import is_readable
 from attunet.sources.case_files import CaseFiles, Source, regular_files
 from attunet.sources.layouts.annotated import find_annotated
 from attunet.sources.layouts.anywhere import find_anywhere
@@ -20,6 +20,7 @@ from attunet.sources.layouts.label_studio import find_label_studio
 from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_folders
+from attunet.sources.no_layout import links_left_out, why_no_layout
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
@@ -109,7 +110,16 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     root = Path(source)
     if options.layout not in LAYOUTS:
         raise InputError(f"layout: must be one of {', '.join(LAYOUTS)}, got {options.layout!r}")
-    files = _files(root)
+    links = links_left_out(root) if root.is_dir() else None
+    files = _files(root, links)
+    try:
+        found = _found(root, files, options)
+    except InputError as error:
+        raise (InputError(f"{error}; {links}") if links else error) from None
+    return replace(found, notes=(*found.notes, links)) if links else found
+
+
+def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
     inner = _wrapped(root, files)
     below = [path for path in files if path.is_relative_to(inner)]
     first_error: InputError | None = None
@@ -125,28 +135,19 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
             continue
         if cases is not None:
             return _finished(replace(cases, root=root, choices=options.choices), files, options)
-    raise first_error or InputError(_no_layout(root, files, options.layout))
+    tried = FINDERS if options.layout == "auto" else {options.layout: FINDERS[options.layout]}
+    raise first_error or InputError(why_no_layout(root, files, {name: example for name, (_, example) in tried.items()}))
 
 
-def _files(root: Path) -> list[Path]:
+def _files(root: Path, links: str | None) -> list[Path]:
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder of cases")
     files = regular_files(root)
     if not files:
-        raise InputError(f"{root}: the folder has no files")
+        raise InputError(f"{root}: the folder has no files{f', but {links}' if links else ''}")
     return files
-
-
-def _no_layout(root: Path, files: Sequence[Path], layout: str) -> str:
-    readable = [path for path in files if is_readable(path)]
-    if not readable:
-        kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
-        return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
-    layouts = {layout: FINDERS[layout]} if layout != "auto" else FINDERS
-    known = "; ".join(f"{name}: {example}" for name, (_, example) in layouts.items())
-    return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {known}"
 
 
 def _wrapped(root: Path, files: list[Path]) -> Path:

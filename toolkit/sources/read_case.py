@@ -187,7 +187,8 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
         if turned.shape == image.shape and grid_distance(image, turned_affine) <= SAME_GRID:
             return Mask(turned, decisions=mask.decisions)
     if labels.shape != image.shape:
-        raise InputError(f"{path}: the mask must have the image's shape {image.shape} ({image_path.name}), got {labels.shape}")
+        shapes = f"{image.shape} ({image_path.name}), got {labels.shape}"
+        raise InputError(f"{path}: the mask must have the image's shape {shapes}: resample it to the image's grid")
     return Mask(labels, grid_distance(image, mask.affine) if image.unit == "mm" else 0.0, palette, mask.decisions)
 
 

@@ -88,7 +88,9 @@ def test_every_way_to_write_the_organs_means_the_same(coding) -> None:
 
 @pytest.mark.parametrize(("values", "named"), [((0, 1, 5), 5), ((0, 63, 80), 63), ((0, 240, 252), 240), ((-1, 0), -1), ((0, 10**9), 10**9)])
 def test_an_unknown_value_is_named_with_its_file(values: tuple[int, ...], named: int) -> None:
-    with pytest.raises(InputError, match=f"^07-mask.nii: label values must be among .* got {named}$"):
+    with pytest.raises(
+        InputError, match=f"^07-mask.nii: label values must be among .* got {named}; name it in dataset.json or with --classes$"
+    ):
         choose_coding(values, CHAOS_CODINGS, "07-mask.nii")
 
 

@@ -1,7 +1,6 @@
 """Masks as annotations of programs for drawing: COCO (JSON), CVAT (XML) and Label Studio (JSON), drawn onto a picture's grid."""
 
 import json
-import xml.etree.ElementTree as ElementTree
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -12,7 +11,7 @@ from attunet.errors import InputError
 from attunet.io.pictures.coco import Coco, read_coco
 from attunet.io.pictures.cvat import read_cvat
 from attunet.io.pictures.label_studio import Task, read_label_studio
-from attunet.io.pictures.regions import Annotations, Region
+from attunet.io.pictures.regions import Annotations, NotAnnotations, Region
 from attunet.io.reading import FILE_ERRORS
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
@@ -31,13 +30,19 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
         InputError: for a damaged file, one that does not name the picture, or regions of another size.
     """
     annotations = load_annotations(path)
-    regions = annotations.regions(picture)
-    if regions is None:
+    name = annotations.name_of(picture)
+    if name is None:
         raise InputError(f"{path}: has no annotations of {picture.name}")
+    width, height = annotations.sizes.get(name, shape[:2])
+    if (width, height) != shape[:2]:
+        raise InputError(
+            f"{path}: {picture.name} is annotated on {width} × {height} pixels and has {shape[0]} × {shape[1]}: "
+            "give the picture that was annotated"
+        )
     if shape[2] != 1:
         raise InputError(f"{path}: annotations are of single pictures, {picture.name} has {shape[2]} pages")
     labels = np.zeros((shape[1], shape[0]), dtype=np.int32)
-    for region in regions:
+    for region in annotations.pictures[name]:
         _draw(path, labels, region, annotations.values[region.name])
     return np.ascontiguousarray(labels.T)[:, :, None]
 
@@ -60,7 +65,12 @@ def _draw(path: Path, labels: np.ndarray, region: Region, value: int) -> None:
 
 
 def load_annotations(path: Path) -> Annotations:
-    """The annotations of a file, kept in memory for its other pictures. Raises InputError for a file of another kind."""
+    """The annotations of a file, kept in memory for its other pictures.
+
+    Raises:
+        NotAnnotations: for a file of another kind.
+        InputError: for annotations that are damaged.
+    """
     status = path.stat()
     return _load(path, status.st_mtime_ns, status.st_size)
 
@@ -72,13 +82,24 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
     try:
         if path.suffix.lower() == ".xml":
             return read_cvat(path)
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = _json(path)
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
             return read_coco(cast(Coco, data))
         if isinstance(data, list) and data and isinstance(data[0], dict) and "data" in data[0] and "annotations" in data[0]:
             return read_label_studio(cast(list[Task], data))
+    except NotAnnotations as error:
+        raise NotAnnotations(f"{path}: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (*FILE_ERRORS, ElementTree.ParseError) as error:
-        raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}") from None
-    raise InputError(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
+    except KeyError as error:
+        raise InputError(f"{path}: its annotations are damaged: they refer to {error.args[0]!r}, which they do not define") from None
+    except FILE_ERRORS as error:
+        raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}; export them again") from None
+    raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError):
+        raise NotAnnotations("is no JSON") from None

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from attunet.io.pictures.regions import Annotations, Region, numbered, pixels_of_runs
+from attunet.io.pictures.regions import Annotations, Region, add_size, numbered, pixels_of_runs
 
 
 class Category(TypedDict):
@@ -13,9 +13,11 @@ class Category(TypedDict):
     name: str
 
 
-class Picture(TypedDict):
+class Picture(TypedDict, total=False):
     id: int
     file_name: str
+    width: int
+    height: int
 
 
 class RunLengths(TypedDict):
@@ -46,18 +48,25 @@ def read_coco(data: Coco) -> Annotations:
     kept = [key for key in names if key != 0 or 0 in used]  # some exports have a group of all classes as category 0
     values = numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept}
     pictures = {int(row["id"]): row for row in data["images"]}
-    result = Annotations(values, {str(row["file_name"]): [] for row in pictures.values()})
+    regions: dict[str, list[Region]] = {str(row["file_name"]): [] for row in pictures.values()}
+    sizes: dict[str, tuple[int, int]] = {}
+    for picture in pictures.values():
+        if picture.get("width") and picture.get("height"):
+            add_size(sizes, str(picture["file_name"]), int(picture["width"]), int(picture["height"]))
+    undrawn = 0
     for row in data["annotations"]:
-        picture, segmentation = pictures[int(row["image_id"])], row.get("segmentation")
+        name, segmentation = str(pictures[int(row["image_id"])]["file_name"]), row.get("segmentation")
         if not segmentation:
+            undrawn += 1
             continue
         if isinstance(segmentation, dict):
             height, width = (int(n) for n in segmentation["size"])
+            add_size(sizes, name, width, height)
             region = Region(names[int(row["category_id"])], mask=_columns(segmentation["counts"], height, width))
         else:
             region = Region(names[int(row["category_id"])], tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation))
-        result.pictures[str(picture["file_name"])].append(region)
-    return result
+        regions[name].append(region)
+    return Annotations(values, regions, sizes, undrawn)
 
 
 def _columns(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:

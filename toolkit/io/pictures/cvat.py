@@ -6,22 +6,32 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Region, numbered, pixels_of_runs
+from attunet.io.pictures.regions import Annotations, NotAnnotations, Region, add_size, numbered, pixels_of_runs
+
+OUTLINES = ("polygon", "mask", "tag")  # a tag is of a whole picture
 
 
 def read_cvat(path: Path) -> Annotations:
     contents = path.read_bytes()
     if b"<!DOCTYPE" in contents or b"<!ENTITY" in contents:
         raise InputError("must not define entities")
-    root = ElementTree.fromstring(contents)
+    try:
+        root = ElementTree.fromstring(contents)
+    except ElementTree.ParseError:
+        raise NotAnnotations("is no XML") from None
     if root.tag != "annotations":
-        raise InputError("is no export of CVAT (its first element must be annotations)")
+        raise NotAnnotations("is no export of CVAT (its first element must be annotations)")
     pictures: dict[str, list[Region]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    undrawn = 0
     for image in root.iter("image"):
         regions = [region for shape in sorted(image, key=_z_order) if (region := _region(shape)) is not None]
         pictures[image.attrib["name"]] = regions
+        undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
+        if "width" in image.attrib and "height" in image.attrib:
+            add_size(sizes, image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))
     named = [name.text or "" for label in root.iter("label") for name in label.iter("name")]
-    return Annotations(numbered([*named, *(region.name for regions in pictures.values() for region in regions)]), pictures)
+    return Annotations(numbered([*named, *(region.name for regions in pictures.values() for region in regions)]), pictures, sizes, undrawn)
 
 
 def _z_order(shape: ElementTree.Element) -> int:

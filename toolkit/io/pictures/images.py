@@ -118,7 +118,7 @@ def _check_size(path: Path, image: "Image") -> None:
     if values // 8 > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
-        raise InputError(f"{path}: a {image.format} must have one frame")
+        raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
     if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:
         raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}")
 
@@ -163,7 +163,7 @@ def _samples(path: Path, image: "Image") -> np.ndarray:
     elif mode in WITHOUT_ALPHA:
         image = image.convert(WITHOUT_ALPHA[mode])
     elif mode not in (*GREY_MODES, "RGB"):
-        raise InputError(f"{path}: must be grey, palette or RGB, got Pillow's mode {mode}")
+        raise InputError(f"{path}: must be grey, palette or RGB, got Pillow's mode {mode}: convert it to RGB")
     return np.asarray(image)
 
 

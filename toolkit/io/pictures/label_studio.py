@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Region, numbered
+from attunet.io.pictures.regions import Annotations, Region, add_size, numbered
 from attunet.io.reading import MAX_VOXELS
 
 
@@ -36,14 +36,24 @@ class Task(TypedDict):
     annotations: list[Drawings]
 
 
+UNDRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")  # types of results without an outline that is read
+
+
 def read_label_studio(tasks: Sequence[Task]) -> Annotations:
     pictures: dict[str, list[Region]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    undrawn = 0
     for task in tasks:
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
         results = task["annotations"][0]["result"] if task["annotations"] else []
         regions = [region for row in results if (region := _region(row)) is not None]
-        pictures[picture.rpartition("?d=")[2].lstrip("/")] = regions
-    return Annotations(numbered(sorted({region.name for regions in pictures.values() for region in regions})), pictures)
+        name = picture.rpartition("?d=")[2].lstrip("/")
+        pictures[name] = regions
+        undrawn += sum(str(row.get("type")) in UNDRAWN for row in results)
+        for row in results:
+            if row.get("original_width") and row.get("original_height"):
+                add_size(sizes, name, int(row["original_width"]), int(row["original_height"]))
+    return Annotations(numbered(sorted({region.name for regions in pictures.values() for region in regions})), pictures, sizes, undrawn)
 
 
 def _region(row: DrawnRegion) -> Region | None:

@@ -13,6 +13,10 @@ from attunet.io.reading import MAX_VOXELS
 LABEL_STUDIO_PREFIX = re.compile(r"[0-9a-f]{8}-")
 
 
+class NotAnnotations(InputError):
+    """A file of another kind than the annotations that are read."""
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """One annotated region of a picture.
@@ -32,20 +36,36 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The annotations of a file: `{class name: label value}`, and the regions of each picture by its name, later ones on top."""
+    """The annotations of a file.
+
+    Args:
+        values: `{class name: label value}`.
+        pictures: the regions of each picture by its name, later ones on top.
+        sizes: width and height in pixels on which a picture was annotated, by its name, where the file says them.
+        undrawn: the number of annotations without an outline (boxes, points), which are left out.
+    """
 
     values: dict[str, int]
     pictures: dict[str, list[Region]] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    undrawn: int = 0
 
-    def regions(self, picture: Path) -> list[Region] | None:
-        """The regions of a picture, by the longest common end of its path; None where the file does not name it."""
+    def name_of(self, picture: Path) -> str | None:
+        """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""
         plain = picture.as_posix()
         matching = [
             name for name in self.pictures if plain.endswith("/" + name) or name.endswith("/" + picture.name) or name == picture.name
         ]
         if not matching:
             matching = [n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, count=1) == picture.name]
-        return self.pictures[max(matching, key=lambda name: plain.endswith("/" + name))] if matching else None
+        return max(matching, key=lambda name: plain.endswith("/" + name)) if matching else None
+
+
+def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: int) -> None:
+    """Notes the size of a picture. Raises InputError where the file says another one elsewhere."""
+    if sizes.setdefault(name, (width, height)) != (width, height):
+        known = " × ".join(map(str, sizes[name]))
+        raise InputError(f"{name}: is annotated on {known} and on {width} × {height} pixels: export the annotations again")
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

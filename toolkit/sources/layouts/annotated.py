@@ -1,11 +1,13 @@
 """Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, load_annotations
 from attunet.io.pictures.images import IMAGE_SUFFIXES
+from attunet.io.pictures.regions import Annotations, NotAnnotations
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import flat
@@ -22,14 +24,16 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
         return None
     cases: dict[Path, CaseFiles] = {}
     values: dict[str, int] = {}
+    notes: list[str] = []
     for path in candidates:
         try:
             annotations = load_annotations(path)
-        except InputError:
+        except NotAnnotations:
             continue  # another program's JSON or XML
+        notes += _left_out(path, annotations, pictures)
         near = [p for p in pictures if p.is_relative_to(path.parent)] or pictures
         for picture in near:
-            if picture not in cases and annotations.regions(picture) is not None:
+            if picture not in cases and annotations.name_of(picture) is not None:
                 name = flat(picture.parent.relative_to(root) / stem_of(picture))
                 cases[picture] = CaseFiles(name, name, (picture,), (path,))
         if any(values.setdefault(name, value) != value for name, value in annotations.values.items()):
@@ -37,4 +41,18 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
     if not cases or not values:
         return None
     coding = Classes(("background", *values), (0, *values.values()))
-    return Source(root, "annotations", f"{candidates[0].name} annotates its pictures", (coding,), tuple(cases.values()))
+    return Source(root, "annotations", f"{candidates[0].name} annotates its pictures", (coding,), tuple(cases.values()), notes=tuple(notes))
+
+
+def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> list[str]:
+    """Lines about annotations without outlines and about pictures that are not there. Raises InputError for boxes alone."""
+    notes = []
+    drawn = sum(len(regions) for regions in annotations.pictures.values())
+    if annotations.undrawn and not drawn:
+        raise InputError(f"{path}: has {annotations.undrawn} boxes or points and no outlines: annotate with polygons or brushes")
+    if annotations.undrawn:
+        notes.append(f"{annotations.undrawn} of {annotations.undrawn + drawn} annotations of {path.name} have no outline and are left out")
+    named = {annotations.name_of(picture) for picture in pictures}
+    if absent := sorted(set(annotations.pictures) - named):
+        notes.append(f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}")
+    return notes

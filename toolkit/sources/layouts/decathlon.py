@@ -37,7 +37,10 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
     classes, ignored = _described_classes(description, data)
     listed, notes = [], []
     for part, part_cases in cases.items():
-        kept, left = _listed(part_cases, data.get(PARTS[part]))
+        kept, left, absent = _listed(part_cases, data.get(PARTS[part]))
+        if absent:
+            shown = ", ".join(absent[:5])
+            notes.append(f"{len(absent)} cases of the {PARTS[part]} list of dataset.json have no files here: {shown}")
         listed += kept
         if left:
             names = ", ".join(left[:5])
@@ -52,14 +55,15 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
     return with_labelled(source, {case: drawn.text_list(case) for case in drawn.data}, description)
 
 
-def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str]]:
-    """The cases that a list of dataset.json names, and the names of the others; an empty list names all."""
+def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str], list[str]]:
+    """The cases that a list of dataset.json names, the names of the others, and the names without files; an empty list names all."""
     if not isinstance(rows, list) or not rows:
-        return list(cases), []
+        return list(cases), [], []
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
     names = {stem_of(Path(path.replace("\\", "/"))) for path in paths if isinstance(path, str)}
     kept = [case for case in cases if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))]
-    return kept, sorted({case.case for case in cases} - {case.case for case in kept})
+    there = {name for case in kept for name in (case.case, *(stem_of(path) for path in (*case.labels, *case.images)))}
+    return kept, sorted({case.case for case in cases} - {case.case for case in kept}), sorted(names - there)
 
 
 def _read_json(path: Path) -> Mapping[str, object]:

@@ -1,0 +1,86 @@
+"""The reason why a folder makes no cases: what lies in it instead of images and masks, and what to do."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_of
+from attunet.sources.layouts.matching import names_a_mask
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
+START_BYTES = 4096
+INSTEAD = "export masks as PNG, or the annotations as COCO (JSON) or CVAT (XML)"
+
+
+def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -> str:
+    """The line for a folder that fits no layout.
+
+    Args:
+        root: the folder.
+        files: its files.
+        known: an example of each layout that was tried, by its name.
+    """
+    readable = [path for path in files if is_readable(path)]
+    if (packed := [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]) and len(packed) < 100:
+        return f"{root}: holds the archive {packed[0].relative_to(root)}, in which nothing is looked for: unpack it, and prepare the folder"
+    if not readable:
+        kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
+        return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
+    if other := next((f"{path}: {kind}" for path in files if (kind := _other_annotations(path))), None):
+        return other
+    layouts = "; ".join(f"{name}: {example}" for name, example in known.items())
+    if len(known) > 1 and not any(names_a_mask(part) for path in readable for part in _parts(path.relative_to(root))):
+        count = f"{len(readable)} file{'s' if len(readable) > 1 else ''} to read"
+        return (
+            f"{root}: has {count}, and none of them or of their folders is called a mask; put masks of the images' names into masks/ "
+            f"beside images/, or call them NAME_mask. Known are {layouts}"
+        )
+    return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {layouts}"
+
+
+def _parts(relative: Path) -> tuple[str, ...]:
+    name = stem_of(relative) if is_single_file(relative) else relative.name
+    return (*relative.parts[:-1], name)
+
+
+def _other_annotations(path: Path) -> str | None:
+    """A clause about annotations in a form that is not read; None for any other file."""
+    if path.suffix.lower() not in (".json", ".xml", ".txt"):
+        return None
+    try:
+        with path.open("rb") as file:
+            start = file.read(START_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None
+    if path.suffix.lower() == ".json" and '"shapes"' in start and ('"imagePath"' in start or '"shape_type"' in start):
+        return f"is labelme's annotation of a picture, which is not read: {INSTEAD}"
+    if path.suffix.lower() == ".json" and ("_via_" in start or '"shape_attributes"' in start):
+        return f"is an annotation of VGG's VIA, which is not read: {INSTEAD}"
+    if path.suffix.lower() == ".xml" and "<annotation" in start and "<bndbox>" in start:
+        return f"has boxes of Pascal VOC and no outlines: {INSTEAD}"
+    if path.suffix.lower() == ".txt" and re.fullmatch(r"(\d+( [01](\.\d+)?){4,}\s*)+", start.partition("\n")[0]):
+        return f"has a picture's labels in YOLO's form, which is not read: {INSTEAD}"
+    return None
+
+
+def links_left_out(root: Path) -> str | None:
+    """A clause that counts links that lead to nothing or out of the folder, which are left out; None where there are none."""
+    inside = root.resolve()
+    dead, outside = list[Path](), list[Path]()
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for path in (Path(folder, name) for name in (*folders, *sorted(names))):
+            if path.is_symlink() and not path.name.startswith("."):
+                if not path.exists():
+                    dead.append(path)
+                elif path.is_dir() or not path.resolve().is_relative_to(inside):
+                    outside.append(path)
+    clauses = []
+    if dead:
+        fetch = "; fetch them with datalad get or git annex get" if "annex" in os.readlink(dead[0]) else ""
+        clauses.append(f"{len(dead)} links lead to nothing and are left out, first {dead[0].relative_to(root)}{fetch}")
+    if outside:
+        first = outside[0].relative_to(root)
+        clauses.append(f"{len(outside)} links to folders or out of the folder are left out, first {first}; copy what they lead to")
+    return "; ".join(clauses) or None
