@@ -11,6 +11,10 @@ class InputError(ValueError):
     """The input or the call is wrong: one line with what, where, the rule and the value. Exit code 2."""
 
 
+class TooLarge(InputError):
+    """The input announces more than is accepted, seen before memory or time was spent on it."""
+
+
 class RunError(RuntimeError):
     """The work itself failed (a loss that is not finite, a full disk, a provider that died). Exit code 1."""
 

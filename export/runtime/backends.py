@@ -10,6 +10,7 @@ from attunet.export.artefact.artefact import Artefact
 from attunet.export.runtime.cpu import INPUT, SPACING, VOLUME, SessionBackend, Shapes
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.openvino import OpenVinoBackend
+from attunet.export.runtime.stop import Stop
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -24,8 +25,8 @@ class Backend(Protocol):
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs for slices float32 `(N, C, H, W)`. Several threads may call it."""
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The named outputs for inputs by name. Several threads may call it."""
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
+        """The named outputs for inputs by name; RunError where `stop` ends the run. Several threads may call it."""
 
 
 def open_backend(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
+from attunet.export.runtime.stop import Stop
 from attunet.system.workers import usable_cores
 
 if TYPE_CHECKING:
@@ -36,11 +37,25 @@ class SessionBackend:
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         return self.run_inputs(outputs, {INPUT: slices})
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
         try:
-            return list(self._session.run(list(outputs), dict(inputs)))
+            return run_session(self._session, outputs, inputs, stop)
         except Exception as error:
             raise failure("cpu", error) from error
+
+
+def run_session(
+    session: "InferenceSession", outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None
+) -> list[np.ndarray]:
+    """The named outputs of a session; ONNX Runtime looks at `terminate` before every node, and raises where it is set."""
+    if stop is None:
+        return list(session.run(list(outputs), dict(inputs)))
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = SILENT
+    with stop.calling(lambda: setattr(options, "terminate", True)):
+        return list(session.run(list(outputs), dict(inputs), options))
 
 
 def session_options() -> "SessionOptions":

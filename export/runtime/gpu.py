@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attunet.errors import RunError, one_line
-from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused_graph, session_options, shapes
+from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused_graph, run_session, session_options, shapes
 from attunet.export.runtime.cuda_options import cuda_options, tensorrt_options
 from attunet.export.runtime.gpu_libraries import check_libraries, preload, without_cudnn_messages
+from attunet.export.runtime.stop import Stop
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
@@ -78,11 +79,11 @@ class DeviceBackend:
             except Exception as error:
                 raise failure(self._provider, error) from error
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
         """The named outputs for inputs on the host, without device buffers of its own."""
         with self._lock:
             try:
-                return list(self._session.run(list(outputs), dict(inputs)))
+                return run_session(self._session, outputs, inputs, stop)
             except Exception as error:
                 raise failure(self._provider, error) from error
 

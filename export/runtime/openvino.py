@@ -8,6 +8,7 @@ import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
 from attunet.export.runtime.cpu import INPUT, Shapes, failure
+from attunet.export.runtime.stop import Stop
 
 if TYPE_CHECKING:
     from openvino import ConstOutput
@@ -36,10 +37,16 @@ class OpenVinoBackend:
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         return self.run_inputs(outputs, {INPUT: slices})
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
         try:
-            results = self._model.create_infer_request().infer(dict(inputs))
-            return [np.array(results[name]) for name in outputs]
+            request = self._model.create_infer_request()
+            if stop is None:
+                request.infer(dict(inputs))
+            else:
+                request.start_async(dict(inputs))
+                with stop.calling(request.cancel):
+                    request.wait()
+            return [np.array(request.get_tensor(name).data) for name in outputs]
         except Exception as error:
             raise failure("openvino", error) from error
 

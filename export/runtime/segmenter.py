@@ -15,6 +15,7 @@ from attunet.export.artefact.artefact import DISAGREEMENT, load_artefact
 from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
+from attunet.export.runtime.stop import Stop
 from attunet.io.readers import read_volume
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orient_volume
@@ -198,18 +199,22 @@ class Segmenter:
         check_megapixels(volume, self.spec, self.max_megapixels)
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
 
-    def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray, *, stop: Stop | None = None) -> np.ndarray:
         """Runs a whole artefact.
 
         Args:
             volume: float32 `(C, Z, Y, X)`, oriented as the pre-processing says.
             spacing: of Z, Y and X, in mm.
+            stop: ends the run from another thread.
 
         Returns:
             Label values `(Z, Y, X)`, before post-processing.
+
+        Raises:
+            RunError: where `stop` ended the run.
         """
         inputs = {VOLUME: np.ascontiguousarray(volume, np.float32), SPACING: np.asarray(spacing, np.float32)}
-        return self.backend.run_inputs((LABELS,), inputs)[0]
+        return self.backend.run_inputs((LABELS,), inputs, stop)[0]
 
     def _warn(self, volume: Volume, stacklevel: int) -> tuple[Finding, ...]:
         findings = tuple(check_input(volume, self.ranges, self.spec.orientation))
@@ -224,12 +229,14 @@ class Segmenter:
         batch_size: int = 8,
         postprocessing: Postprocessing | None = None,
         observers: Sequence[Observer] = (),
+        stop: Stop | None = None,
     ) -> np.ndarray:
         """The second half of `predict_volume`, for the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
 
         Args:
             postprocessing: replaces the artefact's own.
             observers: get the output of every batch, as `observed` gives it; a whole artefact has none for them.
+            stop: ends the run of a whole artefact from another thread, with a RunError.
 
         Returns:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
@@ -241,7 +248,7 @@ class Segmenter:
         if isinstance(prepared, OrientedVolume):
             if observers:
                 raise InputError(f"{self.path}: is a whole artefact, which gives labels alone: it shows no probabilities")
-            labels = self.segment_oriented(prepared.data, prepared.spacing)
+            labels = self.segment_oriented(prepared.data, prepared.spacing, stop=stop)
             indices = class_indices(labels, self.classes, prepared.grid)
             return postprocess(indices, len(self.classes), prepared.grid.native_spacing, finish)
         fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window

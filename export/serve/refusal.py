@@ -1,6 +1,6 @@
 """Errors of the server, with their HTTP status."""
 
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError, RunError, TooLarge
 
 TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
@@ -18,10 +18,15 @@ class Refusal(Exception):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """The refusal that an error of the work becomes: 422 for input, 503 for missing memory or disk space, 500 for the rest."""
+    """The refusal that an error of the work becomes.
+
+    Its status is 413 for input that is too large, 422 for other input, 503 for missing memory or disk space, 500 for the rest.
+    """
     match error:
         case Refusal():
             return error
+        case TooLarge():
+            return Refusal(TOO_LARGE, one_line(error))
         case InputError():
             return Refusal(UNPROCESSABLE, one_line(error))
         case MemoryError():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.volumes.predict import MAX_MEGAPIXELS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIN_TOKEN_CHARACTERS = 16
@@ -19,7 +20,7 @@ class Settings:
     token: what clients must send as `Authorization: Bearer TOKEN`; None accepts everybody.
     max_mb: size of a body. max_unpacked_mb: of a zip archive's content.
     max_memory_mb: memory that a scan may need, computed from its header.
-    max_megapixels: pixels that the network may have to look at, over all slices of a scan.
+    max_megapixels: pixels of a scan on the network's grid, as `attunet predict` bounds them.
     max_queue: scans that wait, over all clients. max_requests: open requests, over all clients.
     workers: networks that run at the same time.
     timeout_s: from the first byte of a request to the last of its answer.
@@ -32,7 +33,7 @@ class Settings:
     max_mb: int = 512
     max_unpacked_mb: int = 2048
     max_memory_mb: int = 8192
-    max_megapixels: int = 1000
+    max_megapixels: int = MAX_MEGAPIXELS
     max_queue: int = 16
     max_requests: int = 256
     workers: int = 1

@@ -1,16 +1,17 @@
 """Sizes of images from their headers alone, before memory is reserved for voxels. The reading itself checks the rest."""
 
+import math
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLarge
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import series_files
 from attunet.io.nifti import read_nifti_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
-from attunet.io.reading import FILE_ERRORS
+from attunet.io.reading import FILE_ERRORS, MAX_VOXELS
 from attunet.io.simpleitk import ITK_SUFFIXES
 from attunet.volumes.volume import Volume
 
@@ -21,9 +22,12 @@ def nifti_volume(path: Path) -> Volume:
     """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
 
     Raises:
-        InputError: as `read_nifti` does for the header.
+        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's own size is not looked
+            at.
     """
     header = read_nifti_header(path)
+    if (voxels := math.prod(header.shape)) > MAX_VOXELS:
+        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
     dtype = np.dtype(np.float32) if header.is_scaled else header.dtype.newbyteorder("=")
     return Volume(np.broadcast_to(np.zeros((), dtype), header.shape), header.affine)
 

@@ -1,6 +1,7 @@
 """NIfTI-1 and -2, plain or gzipped: the header is judged before the voxels are read."""
 
 import gzip
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
             start = file.read(540)
             header = _header(path, start)
             shape = _checked_shape(path, header, options)
+            ratio = MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+            check_voxels(path, math.prod(shape), header.get_data_dtype().itemsize, ratio=ratio)
             geometry = _geometry(path, header, start, options)
             # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
             voxels = ArrayProxy(file, header, mmap=False)
@@ -82,7 +85,7 @@ class NiftiHeader:
 
 
 def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHeader:
-    """The header alone, after the checks of `read_nifti`; of a gzipped file its first bytes are inflated."""
+    """The header alone, after the checks of `read_nifti`, but for the number of voxels; of a gzipped file its first bytes are inflated."""
     try:
         with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")
@@ -143,5 +146,4 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -
         raise InputError(f"{path}: voxels must be real numbers, got the data type {header['datatype']}")
     if not 0 <= offset <= MAX_VOXEL_OFFSET:
         raise InputError(f"{path}: voxels must start within the first {MAX_VOXEL_OFFSET:,} bytes, the header says {offset:g}")
-    check_voxels(path, x * y * z * c, dtype.itemsize, ratio=MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
     return x, y, z, c

@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.imageglobals import logger as nibabel_logger
 
 from attunet.decisions import Choices
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLarge
 from attunet.io.refusal import AGAIN
 
 MAX_VOXELS = 2**30
@@ -91,7 +91,7 @@ def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
 
 
 def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) -> None:
-    """Raises InputError where a header announces more voxels than are supported, or more bytes than the file can hold.
+    """Raises TooLarge where a header announces more voxels than are supported, InputError for more bytes than the file can hold.
 
     Args:
         path: the file that holds the voxels.
@@ -100,7 +100,7 @@ def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) ->
         ratio: the largest factor by which the format's compression can shrink voxels.
     """
     if voxels > MAX_VOXELS:
-        raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
+        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
     needed, present = voxels * item_bytes, path.stat().st_size
     if needed > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {needed:,} bytes, the file has {present:,}; {AGAIN}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from attunet.errors import InputError, RunError
+from attunet.errors import RunError, TooLarge
 from attunet.volumes.postprocess import postprocess
 from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
@@ -95,6 +95,36 @@ def predict_prepared(
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
 
 
+def check_pixels(
+    num_slices: int, plane: tuple[int, int], window: tuple[int, int], described: str, max_megapixels: int = MAX_MEGAPIXELS
+) -> None:
+    """Refuse slices that have too many pixels, see `check_megapixels`.
+
+    Args:
+        num_slices: of the volume.
+        plane: rows and columns of a slice on the volume's own grid.
+        window: the same on the network's grid.
+        described: the volume, for the message.
+        max_megapixels: bound on the pixels of all slices together.
+
+    Raises:
+        TooLarge: with the figure and the option that raises the bound.
+
+    Example:
+        >>> check_pixels(30, (256, 256), (192, 192), "30 slices of 256 × 256")
+    """
+    one, native = window[0] * window[1], plane[0] * plane[1]
+    for pixels, present, bound, name in (
+        (one * num_slices, native * num_slices, max_megapixels, f"{num_slices:,} slices"),
+        (one, native, max_megapixels / SLICES_AT_ONCE, "a slice"),
+    ):
+        if pixels > max(bound * 1e6, MAX_GROWTH * present):
+            raise TooLarge(
+                f"volume: {name} of {window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels, "
+                f"at most {bound:,.0f} are allowed ({described}); --max-megapixels N raises the bound to N for a volume"
+            )
+
+
 def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """Refuse a volume that becomes much larger on the network's grid than it is, from its shape and spacing alone.
 
@@ -107,22 +137,12 @@ def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int =
         max_megapixels: bound on the pixels of all slices together; one slice may have a 32nd of it.
 
     Raises:
-        InputError: with the figure and the option that raises the bound.
+        TooLarge: with the figure and the option that raises the bound.
     """
     grid = make_grid(volume, spec)
-    one, plane = grid.window[0] * grid.window[1], grid.plane_shape[0] * grid.plane_shape[1]
-    total = one * grid.num_slices
-    for pixels, native, bound, name in (
-        (total, plane * grid.num_slices, max_megapixels, f"{grid.num_slices:,} slices"),
-        (one, plane, max_megapixels / SLICES_AT_ONCE, "a slice"),
-    ):
-        if pixels > max(bound * 1e6, MAX_GROWTH * native):
-            size = " × ".join(f"{s:.4g}" for s in volume.spacing)
-            raise InputError(
-                f"volume: {name} of {grid.window[0]} × {grid.window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels, "
-                f"at most {bound:,.0f} are allowed ({' × '.join(map(str, volume.shape))} voxels of {size} {volume.unit}); "
-                "--max-megapixels N raises the bound to N for a volume"
-            )
+    size = " × ".join(f"{s:.4g}" for s in volume.spacing)
+    described = f"{' × '.join(map(str, volume.shape))} voxels of {size} {volume.unit}"
+    check_pixels(grid.num_slices, grid.plane_shape, grid.window, described, max_megapixels)
 
 
 def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, overlap: int = OVERLAP) -> Network:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLarge
 from attunet.volumes.geometry import (
     Transform,
     fit_window,
@@ -59,7 +59,7 @@ class Grid:
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     """Grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least to `spec.size`, nothing cropped.
 
-    Raises InputError for slices beyond `MAX_SIDE`.
+    Raises TooLarge for slices beyond `MAX_SIDE`.
     """
     transform = orientation_transform(volume.affine, spec.orientation)
     shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
@@ -69,7 +69,7 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     plane = (shape[rows], shape[columns])
     resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))
     if max(resampled) > MAX_SIDE:
-        raise InputError(
+        raise TooLarge(
             f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
             f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
         )

@@ -9,14 +9,14 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLarge
 from attunet.export.artefact.artefact import label_dtype
 from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import ERRORS, ModelName
 from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, TensorSpec, inflate, read_request, write_answer
-from attunet.export.serve.scans.needs import BATCH, check_needs, feature_bytes, needs_of_oriented
+from attunet.export.serve.scans.needs import BATCH, check_oriented, feature_bytes
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import Ticket
@@ -163,6 +163,8 @@ def _infer(
     with ticket.stage("network"):
         try:
             results = _run(model, request, settings, ticket)
+        except TooLarge:
+            raise
         except InputError as error:
             raise Refusal(400, f"inputs: {str(error).removeprefix(f'{model.segmenter.path}: ')}") from None
     with ticket.stage("write"):
@@ -175,9 +177,9 @@ def _run(model: ServedModel, request: InferenceRequest, settings: Settings, tick
         if spacing.min() <= 0:
             raise Refusal(400, "inputs: spacing must be three numbers above 0")
         z, y, x = volume.shape[1:]
-        needs = needs_of_oriented((z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata)
-        check_needs(needs, f"{z}×{y}×{x} voxels", settings)
-        return {LABELS: model.run_whole(volume, spacing)}
+        check_oriented((z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata, settings)
+        with ticket.stopping():
+            return {LABELS: model.run_whole(volume, spacing, ticket.stop)}
     _check_slices(model, request, settings)
     return _run_slices(model, request, ticket)
 

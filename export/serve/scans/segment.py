@@ -96,7 +96,8 @@ def segment(
 
     Raises:
         InputError: For a scan that cannot be read or does not fit the model, in the words of `attunet predict`.
-        Refusal: 413 for one that needs too much, 406 for a label map that its format cannot have.
+        TooLarge: For one that needs too much.
+        Refusal: 406 for a label map that its format cannot have.
         Stopped: Where the client left, or the time is over.
     """
     received = hash_of_files(files) if model.audit is not None else ""
@@ -127,7 +128,7 @@ def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, t
             ticket.check()
             content = b"" if ending == SUMMARY else _written(folder / f"labels{suffix}", indices, model, volume)
     except InputError as error:
-        raise InputError(one_line(error).replace(f"{folder}/", "")) from None
+        raise type(error)(one_line(error).replace(f"{folder}/", "")) from None
     unit, amounts = _amounts(indices, model, volume)
     return Answer(
         content=content,
@@ -158,8 +159,9 @@ def guarded(network: Network, ticket: Ticket) -> Network:
 
 def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, observers: Sequence[Observer]) -> np.ndarray:
     segmenter = model.segmenter
-    if isinstance(prepared, OrientedVolume):  # one call of the graph, which cannot be stopped
-        return model.segment_whole(prepared)
+    if isinstance(prepared, OrientedVolume):
+        with ticket.stopping():
+            return model.segment_whole(prepared, ticket.stop)
     return predict_prepared(
         guarded(model.observed, ticket),
         prepared,

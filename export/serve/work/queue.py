@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 
+from attunet.errors import RunError
+from attunet.export.runtime.stop import Stop
 from attunet.export.serve.metrics import Metrics
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal
 
@@ -29,15 +30,25 @@ class Ticket:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline  # of time.monotonic()
         self.seconds: dict[str, float] = {}
-        self._cancelled = threading.Event()
+        self.stop = Stop()  # of the graph that runs
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self.stop.set()
 
     def check(self) -> None:
         """Raises Stopped where the client left or the time is over; work calls it between its steps."""
-        if self._cancelled.is_set() or time.monotonic() > self.deadline:
+        if self.stop.is_set or time.monotonic() > self.deadline:
             raise Stopped
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Around a run that `stop` may end: its error becomes Stopped."""
+        self.check()
+        try:
+            yield
+        except RunError:
+            self.check()
+            raise
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

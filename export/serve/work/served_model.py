@@ -11,6 +11,7 @@ import numpy as np
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.segmenter import Segmenter
+from attunet.export.runtime.stop import Stop
 from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.system.audit_log import AuditLog
@@ -45,15 +46,15 @@ class ServedModel:
         with self.turns:
             return self.segmenter.observed(slices)
 
-    def segment_whole(self, prepared: OrientedVolume) -> np.ndarray:
-        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones."""
+    def segment_whole(self, prepared: OrientedVolume, stop: Stop) -> np.ndarray:
+        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones; RunError where `stop` ends the run."""
         with self.turns:
-            return self.segmenter.predict_prepared(prepared)
+            return self.segmenter.predict_prepared(prepared, stop=stop)
 
-    def run_whole(self, volume: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`."""
+    def run_whole(self, volume: np.ndarray, spacing: np.ndarray, stop: Stop) -> np.ndarray:
+        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`; `stop` as above."""
         with self.turns:
-            return self.segmenter.segment_oriented(volume, spacing)
+            return self.segmenter.segment_oriented(volume, spacing, stop=stop)
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs of the graph for slices `(N, in_channels, H, W)`."""

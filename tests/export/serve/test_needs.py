@@ -9,10 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.errors import TooLarge
 from attunet.export.artefact.artefact import read_artefact
-from attunet.export.serve.refusal import Refusal
-from attunet.export.serve.scans.needs import check_header, needs_of
+from attunet.export.serve.refusal import refusal_of
+from attunet.export.serve.scans.needs import check_header, check_oriented, check_volume, memory_of
 from attunet.export.serve.settings import Settings
+from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels
 from attunet.volumes.volume import Volume
 
 PEAK = """
@@ -21,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from attunet.export.runtime import Segmenter
-from attunet.export.serve.scans.needs import needs_of
+from attunet.export.serve.scans.needs import memory_of
 from attunet.io.headers import nifti_volume
 from attunet.io.readers import read_volume
 from attunet.io.writers import write_labels
@@ -32,11 +34,11 @@ def memory(name):
 segmenter = Segmenter(sys.argv[1], num_threads=1)
 segmenter.logits(np.zeros((1, 1, 64, 64), np.float32))
 about = replace(segmenter.metadata, config={"model": {"base_width": 4}})
-needs = needs_of(nifti_volume(Path(sys.argv[2])), about)
+needed = memory_of(nifti_volume(Path(sys.argv[2])), about)
 before = memory("VmHWM")
 volume = read_volume(sys.argv[2])
 write_labels(sys.argv[3], segmenter.predict_volume(volume), segmenter.classes, volume)
-print(json.dumps([memory("VmHWM") - before, needs.memory_mb]))
+print(json.dumps([memory("VmHWM") - before, needed]))
 """
 
 
@@ -54,10 +56,9 @@ def test_needs_grow_with_slices_and_channels_and_the_networks_width(artefact):
     about = read_artefact(artefact)
     volume = Volume(np.broadcast_to(np.int16(0), (1, 100, 100, 50)), np.diag([-1.5, -1.5, 5.0, 1.0]))
     more = Volume(np.broadcast_to(np.int16(0), (1, 100, 100, 500)), volume.affine)
-    assert needs_of(more, about).megapixels == 10 * needs_of(volume, about).megapixels
-    assert needs_of(more, about).memory_mb > needs_of(volume, about).memory_mb
+    assert memory_of(more, about) > memory_of(volume, about)
     wide = replace(about, config={"model": {"base_width": 128}})
-    assert needs_of(volume, wide).memory_mb > 1.5 * needs_of(volume, about).memory_mb
+    assert memory_of(volume, wide) > 1.5 * memory_of(volume, about)
 
 
 def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
@@ -67,7 +68,23 @@ def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
     itk = pytest.importorskip("SimpleITK")
     itk.WriteImage(itk.GetImageFromArray(np.zeros((20, 200, 200), np.int16)), str(tmp_path / "scan.nrrd"), True)
     for name in ("scan.png", "scan.nrrd"):
-        with pytest.raises(Refusal, match="MB of memory") as refused:
+        with pytest.raises(TooLarge, match="MB of memory") as refused:
             check_header([tmp_path / name], about, low)
-        assert refused.value.status == 413
+        assert refusal_of(refused.value).status == 413
         check_header([tmp_path / name], about, Settings())
+
+
+def test_the_server_bounds_pixels_as_predict_does(artefact):
+    from attunet.launch.cli import cli
+
+    about, settings = read_artefact(artefact), Settings()
+    defaults = [next(o.default for o in cli.commands[name].params if o.name == "max_megapixels") for name in ("serve", "predict")]
+    assert [*defaults, settings.max_megapixels] == [MAX_MEGAPIXELS] * 3
+    many = Volume(np.broadcast_to(np.int16(0), (1, 2, 2, 200_000)), np.diag([-1.5, -1.5, 5.0, 1.0]))  # each padded to 64 × 64
+    for check in (
+        lambda: check_megapixels(many, about.spec, settings.max_megapixels),
+        lambda: check_volume(many, about, settings),
+        lambda: check_oriented((200_000, 2, 2), (5.0, 1.5, 1.5), about, settings),
+    ):
+        with pytest.raises(TooLarge, match="are 819 megapixels, at most 512 are allowed"):
+            check()

@@ -1,10 +1,13 @@
 """An artefact that takes whole volumes, behind the server: scans as ever, and volumes by the Open Inference Protocol."""
 
+import gzip
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
+import httpx
 import nibabel as nib
 import numpy as np
 import pytest
@@ -78,3 +81,27 @@ def test_a_spacing_that_cannot_be_is_refused(client, spacing, status, line):
 def body(volume: np.ndarray, spacing: list[float]) -> str:
     rows = [("volume", volume), ("spacing", np.array(spacing, np.float32))]
     return json.dumps({"inputs": [{"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows]})
+
+
+@pytest.fixture(scope="module")
+def endless() -> bytes:
+    """A scan that would take the small artefact minutes, in few bytes."""
+    data = np.zeros((32, 32, 30_000), np.int16)
+    data[::2] = 100
+    return gzip.compress(nib.Nifti1Image(data, np.diag([-1.6, -1.6, 5.0, 1.0])).to_bytes(), 1)
+
+
+@pytest.mark.parametrize("gone", ["time limit", "client"])
+def test_a_run_nobody_waits_for_is_ended_midway(serve, whole, endless, scan, gone):
+    server = serve("--timeout", 20 if gone == "client" else 4, "--max-megapixels", 4096, model=whole)
+    if gone == "client":
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(server.url + "/v1/models/whole/segment", content=endless, timeout=3)
+    else:
+        assert server.post("/v1/models/whole/segment", endless).status_code == 504
+    until = time.monotonic() + 15
+    while "attunet_queue_running 0.0" not in server.get("/metrics").text:
+        assert time.monotonic() < until, "the run goes on"
+        time.sleep(0.1)
+    assert server.uploads() == []
+    assert server.post("/v1/models/whole/segment", scan.read_bytes()).status_code == 200

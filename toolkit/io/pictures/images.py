@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from attunet.decisions import Decision, choice
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refusal
@@ -113,7 +113,7 @@ def _check_size(path: Path, image: "Image") -> None:
     width, height = image.size
     values, present = width * height * len(image.getbands()) * _num_pages(image), path.stat().st_size
     if values > MAX_VOXELS:
-        raise InputError(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
+        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
     ratio = MAX_LOSSY_RATIO if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz") else MAX_DEFLATE_RATIO
     if values // 8 > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}")
