@@ -73,6 +73,7 @@ class Store:
         choices: the user's readings of the source, by rule.
         grey_levels: the greys that are classes in masks with smoothed edges.
         findings: of the preparation.
+        channels: names of the images' channels; empty where the source does not say them.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Store:
     choices: dict[str, str]
     grey_levels: tuple[int, ...]
     findings: tuple[Finding, ...]
+    channels: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -247,6 +249,7 @@ def open_store(path: str | Path) -> Store:
         manifest=at.data,
         preprocessing=preprocessing,
         classes=Classes.from_json(at.rows("classes")),
+        channels=tuple(at.text_list("channels")) if "channels" in at else (),
         ranges=TrainingRanges.from_json(at.inner("ranges")),
         cases=cases,
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),

@@ -245,6 +245,7 @@ def _head(seen: Survey, name: str, source: str, request: Mapping[str, object], p
         "choices": dict(seen.source.choices),
         "grey_levels": list(seen.source.grey_levels),
         "classes": seen.resolved.classes.to_json(),
+        "channels": list(seen.source.channels) if len(seen.source.channels) == seen.resolved.spec.num_channels else [],
         "preprocessing": seen.resolved.preprocessing.to_json(),
         "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),

@@ -245,6 +245,7 @@ def _description(state: RunState, part: str) -> dict[str, str]:
         "model": state.config.to_json()["model"],
         "in_channels": state.preprocessing.spec.in_channels,
         "num_channels": state.preprocessing.spec.num_channels,
+        "channels": state.channels,
         "classes": list(state.classes.names),
         "parent": state.lineage and {"name": state.lineage.parent, "sha256": state.lineage.sha256},
     }

@@ -1,4 +1,4 @@
-"""Weights of another model as the start of a training: classes are matched by name, channels and context slices by position."""
+"""Weights of another model as the start of a training: classes and channels are matched by name, context slices by position."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ class InitialWeights:
         base_width: of the parent's network.
         num_channels: channels of its images, without context slices.
         classes: names of its classes, the background first.
+        channels: names of its channels; empty where they are not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class InitialWeights:
     base_width: int
     num_channels: int
     classes: list[str]
+    channels: Sequence[str] = ()
 
 
 def read_initial_weights(source: str | Path) -> InitialWeights:
@@ -83,11 +85,17 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         base_width=model.whole("base_width", 1),
         num_channels=at.whole("num_channels", 1),
         classes=at.text_list("classes"),
+        channels=at.text_list("channels") if "channels" in at else (),
     )
 
 
 def load_initial_weights(
-    network: SegmentationNetwork, weights: InitialWeights, spec: PreprocessSpec, classes: Classes, renamed: Mapping[str, str]
+    network: SegmentationNetwork,
+    weights: InitialWeights,
+    spec: PreprocessSpec,
+    classes: Classes,
+    renamed: Mapping[str, str],
+    channels: Sequence[str] = (),
 ) -> Lineage:
     """Start a network from the weights of another model.
 
@@ -97,6 +105,7 @@ def load_initial_weights(
         spec: preprocessing of the training; gives its channels.
         classes: of the training.
         renamed: class of the training -> the parent's name of it, where they differ.
+        channels: names of the training's channels; empty where they are not known.
 
     Returns:
         What was carried over.
@@ -127,14 +136,16 @@ def load_initial_weights(
         fresh.append(name)
         for index, parent_index in matched.items():
             own[name][index] = weights.tensors[name][parent_index]
-    carried = own[first].shape == weights.tensors[first].shape
-    own[first] = weights.tensors[first] if carried else _fit_channels(weights.tensors[first], weights.num_channels, spec)
+    by_name = _match_channels(channels, weights, spec.num_channels)
+    own[first], carried = _first_convolution(own[first].shape, weights, first, spec, by_name)
     if not carried:
         fresh.append(first)
     network.load_state_dict({**own, **{name: weights.tensors[name] for name in others}})
     pairs = {classes.names[i]: weights.classes[j] for i, j in matched.items() if i > 0}
     new = [name for i, name in enumerate(classes.names) if i not in matched]
-    return Lineage(weights.name, weights.sha256, pairs, new, "carried" if carried else "averaged", fresh)
+    same_channels = {channels[i]: weights.channels[j] for i, j in (by_name or {}).items()}
+    kind = "carried" if carried else "matched" if same_channels else "averaged"
+    return Lineage(weights.name, weights.sha256, pairs, new, kind, fresh, same_channels)
 
 
 def parse_renamed(text: str) -> dict[str, str]:
@@ -159,15 +170,41 @@ def _match(names: Sequence[str], parents: Sequence[str], renamed: Mapping[str, s
     return {0: 0, **{i: parents.index(parent) for i, parent in wanted.items() if parent in parents[1:]}}
 
 
-def _fit_channels(weight: torch.Tensor, num_channels: int, spec: PreprocessSpec) -> torch.Tensor:
+def _match_channels(channels: Sequence[str], weights: InitialWeights, num_channels: int) -> dict[int, int] | None:
+    """Index of each channel -> index of the parent's channel of that name, whatever its case; None where either has no names."""
+    if len(channels) != num_channels or len(weights.channels) != weights.num_channels:
+        return None
+    parents = [name.strip().lower() for name in weights.channels]
+    names = [name.strip().lower() for name in channels]
+    return {i: parents.index(name) for i, name in enumerate(names) if name in parents}
+
+
+def _first_convolution(
+    shape: torch.Size, weights: InitialWeights, name: str, spec: PreprocessSpec, matched: Mapping[int, int] | None
+) -> tuple[torch.Tensor, bool]:
+    """The first convolution for the training's channels, and True if it is the parent's as it was."""
+    parent = weights.tensors[name]
+    in_place = matched is None or all(matched.get(i) == i for i in range(spec.num_channels))
+    if parent.shape == shape and weights.num_channels == spec.num_channels and in_place:
+        return parent, True
+    fitted = _fit_channels(parent, weights.num_channels, spec, matched)
+    return fitted, torch.equal(fitted, parent)  # one channel stays as it is, whatever its name
+
+
+def _fit_channels(weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None = None) -> torch.Tensor:
     """Fit a first convolution `(W, context * num_channels, 3, 3)` to other channels or context slices.
 
-    The middle context slice gets the sum of the parent's context slices, the others start at zero. With another number of channels,
-    each gets the parent's mean, scaled so that the same image in every channel gives the same features.
+    The middle context slice gets the sum of the parent's context slices, the others start at zero. Channels of the same name keep their
+    weights. The parent's other channels are averaged over the training's other channels, scaled so that the same image in every channel
+    gives the same features. Without names, as many channels stay in their places, and another number of them is averaged.
     """
     by_channel = weight.reshape(len(weight), -1, num_channels, *weight.shape[2:]).sum(1)
-    if num_channels != spec.num_channels:
-        by_channel = by_channel.sum(1, keepdim=True) / spec.num_channels
+    if matched is None:
+        matched = {i: i for i in range(num_channels)} if num_channels == spec.num_channels else {}
+    left = [i for i in range(num_channels) if i not in matched.values()]
+    others = spec.num_channels - len(matched)
     fitted = torch.zeros(len(weight), spec.context_slices, spec.num_channels, *weight.shape[2:], dtype=weight.dtype)
-    fitted[:, spec.context_slices // 2] = by_channel
+    for index in range(spec.num_channels):
+        own = by_channel[:, matched[index]] if index in matched else by_channel[:, left].sum(1) / others
+        fitted[:, spec.context_slices // 2, index] = own
     return fitted.flatten(1, 2)

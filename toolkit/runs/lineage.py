@@ -1,7 +1,7 @@
 """The model that a training started from."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attunet.fields import Fields
 
@@ -15,8 +15,9 @@ class Lineage:
         sha256: of its weights.
         classes: class of the training -> class of the parent that it started from.
         new_classes: classes that started with fresh weights.
-        channels: "carried" if the input channels are the parent's, "averaged" if not.
+        channels: "carried" if the first convolution is the parent's, "matched" if some of its channels are, by name, else "averaged".
         fresh: names of the tensors that are not the parent's as they were.
+        channel_names: channel of the training -> channel of the parent with the same name.
     """
 
     parent: str
@@ -25,6 +26,7 @@ class Lineage:
     new_classes: list[str]
     channels: str
     fresh: list[str]
+    channel_names: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as JSON values."""
@@ -38,13 +40,16 @@ class Lineage:
             sha256=at.text("sha256"),
             classes=at.texts("classes"),
             new_classes=at.text_list("new_classes"),
-            channels=at.choice("channels", ("carried", "averaged")),
+            channels=at.choice("channels", ("carried", "matched", "averaged")),
             fresh=at.text_list("fresh"),
+            channel_names=at.texts("channel_names") if "channel_names" in at else {},
         )
 
     def describe(self) -> str:
         """One line for the log."""
         carried = ", ".join(name if name == parent else f"{name} (from {parent})" for name, parent in self.classes.items())
         new = f"; new: {', '.join(self.new_classes)}" if self.new_classes else ""
-        channels = "input channels carried" if self.channels == "carried" else "input channels averaged"
+        channels = f"input channels {self.channels}"
+        if self.channels == "matched":
+            channels = f"input channels matched by name: {', '.join(self.channel_names)}, others averaged"
         return f"starting from {self.parent} ({self.sha256[:12]}): {channels}; classes carried: {carried}{new}"

@@ -54,6 +54,7 @@ class RunState:
         scaler: state of the gradient scaler of a float16 training.
         best: highest Dice of a validation so far.
         lineage: the model that the run started from; None for fresh weights.
+        channels: names of the images' channels; empty where they are not known.
         attunet: version of the package.
     """
 
@@ -74,6 +75,7 @@ class RunState:
     best: float | None = None
     drawn: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
+    channels: list[str] = field(default_factory=list)
     attunet: str = __version__
 
     @classmethod
@@ -93,6 +95,7 @@ class RunState:
             training_cases={case: cases[case].image_sha256 for case in training},
             training_labels={case: cases[case].label_sha256 or "" for case in training},
             held_out=held_out,
+            channels=list(store.channels),
             drawn={case: ",".join(names) for case in training if (names := cases[case].drawn) is not None},
         )
 
@@ -130,6 +133,7 @@ class RunState:
             finished=at.flag("finished"),
             scaler=scaler,
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
+            channels=at.text_list("channels") if "channels" in at else [],
             lineage=None if at.data.get("lineage") is None else Lineage.from_json(at.inner("lineage")),
             attunet=at.text("attunet"),
         )

@@ -49,6 +49,7 @@ class Source:
         choices: the user's readings (`--read RULE=VALUE`).
         decisions: readings of the folder that could be others.
         notes: lines about files that were left out.
+        channels: names of the channels, such as T1w and FLAIR; empty where nothing says them.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class Source:
     choices: Choices = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def coding(self, values: Iterable[int], where: Path | str) -> Classes:
         """The coding that a mask with these values uses. Raises InputError with the file and the value that is unknown."""

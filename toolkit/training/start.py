@@ -186,7 +186,7 @@ def _make_network(
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     if weights is None:
         return network, start.state.lineage if start is not None else None
-    return network, load_initial_weights(network, weights, store.spec, store.classes, renamed)
+    return network, load_initial_weights(network, weights, store.spec, store.classes, renamed, store.channels)
 
 
 def _restore(trainer: Trainer, start: Checkpoint) -> int:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from attunet.export.artefact.artefact import read_artefact
+from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.system.atomic_files import sha256
 
@@ -22,3 +24,19 @@ def test_an_artefact_names_its_checkpoint_store_and_scans(attunet, run: Path, ar
 def test_a_store_has_no_lineage(attunet, small_store: Store) -> None:
     done = attunet("inspect", small_store.path, "--lineage")
     assert (done.code, "needs an artefact" in done.err) == (2, True)
+
+
+def test_an_artefact_names_the_parent_of_its_weights_by_hash(attunet, run: Path, small_store: Store, tmp_path: Path) -> None:
+    model = load_run(run).config.model
+    wanted = (f"model.depth={model.depth}", "optim.epochs=1", "run.device=cpu", "run.mixed_precision=no")
+    settings = [text for setting in wanted for text in ("--set", setting)]
+    done = attunet("train", small_store.path, tmp_path / "child", "--fold", 0, "--model", model.name, "--init", run, *settings)
+    assert done.code == 0, done.err
+    done = attunet("export", tmp_path / "child", tmp_path / "child.onnx", "--parity-cases", 1, "--all-components")
+    assert done.code == 0, done.err
+    (weights,) = (run / "checkpoints").glob("step-*/average.safetensors")
+    parent = {"name": run.name, "sha256": sha256(weights)}
+    assert read_artefact(tmp_path / "child.onnx").parent == parent
+    line = f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
+    assert line in attunet("inspect", tmp_path / "child.onnx", "--lineage").out.splitlines()
+    assert line in attunet("inspect", tmp_path / "child", "--lineage").out.splitlines()

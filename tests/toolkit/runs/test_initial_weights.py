@@ -9,8 +9,10 @@ import torch
 from attunet.classes import Classes
 from attunet.config import Config, ModelConfig, load_config
 from attunet.errors import InputError
+from attunet.fields import Fields
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, parse_renamed, read_initial_weights
+from attunet.runs.lineage import Lineage
 from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.training.loop import train
@@ -72,6 +74,57 @@ def test_channels_stay_apart_when_only_the_context_changes() -> None:
     load_initial_weights(new, weights, spec, classes(*NAMES[1:]), {})
     x = torch.randn(2, 6, 32, 32)
     torch.testing.assert_close(new(x), old(x[:, 2:4]), atol=1e-4, rtol=1e-4)
+
+
+def named(weights: InitialWeights, *channels: str) -> InitialWeights:
+    return dataclasses.replace(weights, channels=list(channels))
+
+
+def test_channels_are_matched_by_name_in_any_order() -> None:
+    old, weights = parent(num_channels=3)
+    new = network(2, 4, 2)
+    spec = dataclasses.replace(SPEC, num_channels=2)
+    weights = named(weights, "T1w", "T2w", "FLAIR")
+    lineage = load_initial_weights(new, weights, spec, classes(*NAMES[1:]), {}, ("flair", "T1w"))
+    first = next(iter(new.state_dict()))
+    expected = old.state_dict()[first][:, [2, 0]]
+    assert torch.equal(new.state_dict()[first], expected)
+    assert lineage.channels == "matched"
+    assert lineage.channel_names == {"flair": "FLAIR", "T1w": "T1w"}
+    assert "input channels matched by name: flair, T1w, others averaged" in lineage.describe()
+    assert first in lineage.fresh
+    assert Lineage.from_json(Fields(lineage.to_json(), "file")) == lineage
+
+
+def test_channels_of_other_names_share_the_mean_of_the_parents_others() -> None:
+    old, weights = parent(num_channels=3)
+    new = network(3, 4, 2)
+    spec = dataclasses.replace(SPEC, num_channels=3)
+    load_initial_weights(new, named(weights, "a", "b", "c"), spec, classes(*NAMES[1:]), {}, ("x", "a", "y"))
+    x = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(new(x.expand(-1, 3, -1, -1)), old(x.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+    first = next(iter(new.state_dict()))
+    weight, parents = new.state_dict()[first], old.state_dict()[first]
+    torch.testing.assert_close(weight[:, 1], parents[:, 0])
+    torch.testing.assert_close(weight[:, 0], (parents[:, 1] + parents[:, 2]) / 2)
+
+
+def test_a_channel_that_the_parent_did_not_have_starts_at_zero_beside_one_that_it_had() -> None:
+    old, weights = parent()
+    new = network(2, 4, 2)
+    spec = dataclasses.replace(SPEC, num_channels=2)
+    load_initial_weights(new, named(weights, "T1w"), spec, classes(*NAMES[1:]), {}, ("T2w", "T1w"))
+    x = torch.randn(2, 2, 32, 32)
+    torch.testing.assert_close(new(x), old(x[:, 1:]), atol=1e-4, rtol=1e-4)
+
+
+def test_one_channel_is_carried_whatever_its_name_and_places_count_without_names() -> None:
+    _, weights = parent()
+    assert load_initial_weights(network(1, 4, 2), named(weights, "T2"), SPEC, classes(*NAMES[1:]), {}, ("MRI",)).channels == "carried"
+    _, two = parent(num_channels=2)
+    spec = dataclasses.replace(SPEC, num_channels=2)
+    assert load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}).channels == "carried"
+    assert load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}, ("b", "a")).channels == "matched"
 
 
 def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ SETS = {  # with the patients of each, its channels, and a part of what prepare 
     "ACDC": (acdc, 3, 1, "3 of 9 images have several moments and no mask and are left out"),
     "a training list": (training_list, 2, 1, "1 of 3 cases are not in the training list of dataset.json and are left out: c2"),
 }
+CHANNELS = {"BraTS": ["t1c", "t1n", "t2f", "t2w"], "a training list": ["CT"]}  # where the source says their names
 EDGES = ("three greys, smoothed",)  # whose borders the smoothing has moved by a pixel
 
 
@@ -244,6 +245,7 @@ def test_a_set_is_understood_as_it_is_meant(attunet, made: SimpleNamespace, tmp_
     assert sorted(case.name for case in store.cases) == sorted(truth)
     assert len({case.patient for case in store.cases}) == patients
     assert store.spec.num_channels == channels
+    assert list(store.channels) == CHANNELS.get(name, [])
     for case, expected in truth.items():
         volume, labels = store.read_source(case)
         assert labels is not None

@@ -125,7 +125,8 @@ def _source(
     )
     if len(channels) > 1:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
-    return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes))
+    named = tuple(channels) if len(channels) > 1 else ()
+    return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes), channels=named)
 
 
 def _paired(groups: Mapping[str, tuple[str, Roles]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.fields import Fields
+from attunet.fields import MAX_TEXT, Fields
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.labelled import with_labelled
@@ -48,7 +48,8 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
                 f"{len(left)} of {len(part_cases)} cases are not in the {PARTS[part]} list of dataset.json and are left out: {names}"
             )
     reason = "it has imagesTr/, labelsTr/ and dataset.json"
-    source = Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes))
+    channels = _described_channels(data)
+    source = Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes), channels=channels)
     if "labelled" not in data:
         return source
     drawn = Fields(data, str(description)).inner("labelled")
@@ -90,6 +91,18 @@ def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes,
         raise InputError(f'{path}: "labels" must have the value 0, which is the background')
     ordered = sorted(values.items(), key=lambda item: (item[1] != 0, item[1]))
     return Classes(tuple(n for n, _ in ordered), tuple(v for _, v in ordered)), ignored
+
+
+def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...}; none where they are something else."""
+    named = data.get("channel_names", data.get("modality"))
+    if isinstance(named, list):
+        named = {str(number): name for number, name in enumerate(named)}
+    if not isinstance(named, dict):
+        return ()
+    names = [named.get(str(number)) for number in range(len(named))]
+    texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= MAX_TEXT]
+    return tuple(texts) if len(texts) == len(names) else ()
 
 
 def _values(path: Path, labels: Mapping[str, object]) -> dict[str, int]:
