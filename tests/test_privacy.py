@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from attunet import export, prepare, read_config, train
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.launch.commands.inspect import describe
-from attunet.launch.commands.predict import predict
+from attunet.launch.commands.predict import AuditOptions, predict
 from attunet.sources.find_cases import DEFAULTS
 
 SECRET = "ZZTOPSECRET"
@@ -41,6 +42,36 @@ def plant_in_dicom(path: Path) -> None:
     block = dataset.private_block(0x0041, "attunet test", create=True)
     block.add_new(0x01, "LO", SECRET)
     dataset.save_as(path)
+
+
+def plant_in_picture(image: Any, path: Path) -> None:
+    """Saves a picture with secrets in PNG's texts, TIFF's tags, EXIF and JPEG's comment."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    texts, tags, exif = PngInfo(), ImageFileDirectory_v2(), Image.Exif()
+    texts.add_text("Comment", SECRET)
+    texts.add_itxt("Author", SECRET)
+    exif[0x010E], exif[0x9C9D] = SECRET, SECRET.encode("utf-16-le")  # ImageDescription, XPAuthor
+    for tag in (270, 305, 315, 65000):  # description, software, artist, a private one
+        tags[tag] = SECRET
+    options = {".png": {"pnginfo": texts, "exif": exif}, ".tif": {"tiffinfo": tags}, ".jpg": {"exif": exif, "comment": SECRET.encode()}}
+    image.save(path, **options[path.suffix])
+
+
+def plant_in_itk(array: np.ndarray, path: Path) -> None:
+    """Writes `(Z, Y, X)` as NRRD or MHA with secrets in keys, values and comments."""
+    import SimpleITK
+
+    volume = SimpleITK.GetImageFromArray(array)
+    volume.SetSpacing((2, 2, 8))
+    for key in ("Comment", "PatientName", "ITK_notes", "0010|0010", SECRET):
+        volume.SetMetaData(key, SECRET)
+    SimpleITK.WriteImage(volume, str(path))
+    if path.suffix == ".nrrd":
+        first, _, rest = path.read_bytes().partition(b"\n")
+        path.write_bytes(first + b"\n# " + SECRET.encode() + b"\n" + rest)
 
 
 def contents(path: Path) -> Iterator[bytes]:
@@ -96,6 +127,45 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
 
     assert leaks(out, SECRET, "19700131", "20191224") == []
     assert not [line for line in [*lines, *log_lines] if SECRET in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["picture", "itk"])
+def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, log_lines: list[str]) -> None:
+    """PNG, TIFF and JPEG in one source, NRRD and MHA in another."""
+    pytest.importorskip("torch")
+    pytest.importorskip("PIL.Image" if kind == "picture" else "SimpleITK")
+    endings = [".png", ".tif", ".jpg", ".png"] if kind == "picture" else [".nrrd", ".mha", ".nrrd", ".mha"]
+    for number, ending in enumerate(endings):
+        plant_case(tmp_path / "scans", f"{number:02d}", ending)
+    assert len(leaks(tmp_path / "scans", SECRET)) == 8  # planted indeed
+
+    out, config = tmp_path / "out", read_config(None, (*QUICK, "data.size=32"))
+    store = prepare(tmp_path / "scans", out / "store", config.data, folds=2)
+    train(store.path, out / "run", config, fold=0)
+    export(out / "run", out / "model.onnx")
+    predict(out / "model.onnx", tmp_path / "scans" / "images", out / "labels", audit=AuditOptions(out / "log.jsonl"))
+    evaluate(store.path, [out / "model.onnx"], out / "results", fold=0, latency_seconds=0.05)
+    assert len(list((out / "labels").iterdir())) == 4
+    assert leaks(out, SECRET) == []
+    assert not [line for line in [*describe(tmp_path / "scans", DEFAULTS), *log_lines] if SECRET in line]
+
+
+def plant_case(folder: Path, name: str, ending: str) -> None:
+    """An image and its mask with secrets in every text that their format has; JPEG's mask is PNG."""
+    from PIL import Image
+
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (6, 36, 40)), indexing="ij"))
+    labels = ((grid**2).sum(axis=0) < 0.4).astype(np.uint8)
+    image = 100 * labels + np.random.default_rng(int(name)).normal(60, 9, labels.shape)
+    for kind, array in (("images", image), ("labels", labels)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        path = folder / kind / f"{name}{'.png' if (kind, ending) == ('labels', '.jpg') else ending}"
+        if ending in (".nrrd", ".mha"):
+            plant_in_itk(array.astype(np.uint8 if kind == "labels" else np.int16), path)
+        else:
+            grey = array[3] * (255 if kind == "labels" else 1)
+            plant_in_picture(Image.fromarray(grey.clip(0, 255).astype(np.uint8)), path)
 
 
 @pytest.mark.slow

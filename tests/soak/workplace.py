@@ -44,7 +44,7 @@ class Command:
     Args:
         name: of the command.
         arguments: of the command line, for an output folder.
-        product: what is whole or not there, below the output folder.
+        product: what is whole or not there, below the output folder; empty for a folder that grows, or whose figures differ.
         varies: endings of files that differ from one call to the next: logs, times, pictures.
         again: arguments that are added to go on after a stop.
     """
@@ -86,18 +86,16 @@ class Workplace:
             code, text = finished(started(arguments, folder / "log"), folder / "log")
             assert code == 0, text
         log = (".jsonl", ".log", ".png", "environment.json")
-        self.commands = [
+        figures = (*log, "results.json", "results.md", "report.html")  # times differ from call to call
+        cross = ["--model", "unet", "--folds", "0", *SMALL, "--set=optim.epochs=1"]
+        self.commands = [  # quick ones first: in a rehearsal the others may not get their turn
             Command("prepare", lambda out: ["prepare", scans, out / "store", *prepare], "store"),
-            Command("train", lambda out: ["train", self.store, out / "run", *train], "run", log, ("--resume=auto",)),
-            Command("export", lambda out: ["export", run, out / "model.onnx"], "model.onnx"),
             Command("predict", lambda out: ["predict", self.model, scans, out / "labels"], "labels"),
-            Command(
-                "evaluate",
-                lambda out: ["evaluate", self.store, self.model, "--out", out / "results", *quick],
-                "results",
-                (*log, "results.json", "results.md", "report.html"),
-            ),
             Command("report", lambda out: ["report", results, "-o", out / "report.html"], "report.html"),
+            Command("train", lambda out: ["train", self.store, out / "run", *train], "", log, ("--resume=auto",)),
+            Command("evaluate", lambda out: ["evaluate", self.store, self.model, "--out", out / "results", *quick], "", figures),
+            Command("export", lambda out: ["export", run, out / "model.onnx"], "model.onnx"),
+            Command("crossvalidate", lambda out: ["crossvalidate", self.store, out / "cv", *cross], "", (*figures, "held_out.json")),
         ]
         self._references: dict[str, Reference] = {}
 
