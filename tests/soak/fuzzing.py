@@ -58,7 +58,7 @@ def guided_by_coverage(seconds: float, out: Path, first: int = 0) -> Result:
         if number and time.monotonic() - began + each + START_S > seconds:
             result.note = f"{number} of {len(forms)} forms, from {forms[0]}"
             break
-        folder = out / re.sub(r"[^a-z0-9]+", "-", form)
+        folder = out / re.sub(r"[^a-z0-9]+", "-", form.lower())
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(HERE / "fuzz_form.py"), form, str(each), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

@@ -11,7 +11,8 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.reading import FILE_ERRORS, MAX_VOXELS, quiet_stderr
+from attunet.io.dicom.decode import DECODER, DecodingError, Request
+from attunet.io.reading import FILE_ERRORS, MAX_VOXELS
 from attunet.io.refusal import AGAIN
 
 if TYPE_CHECKING:
@@ -179,9 +180,23 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
-    with quiet_stderr():
+    if syntax == RLE:  # in Python
         pixels, _ = decoder.as_array(dataset, raw=True)
-    return np.asarray(pixels)
+        return np.asarray(pixels)
+    request = Request(
+        syntax=syntax,
+        rows=rows,
+        columns=columns,
+        number_of_frames=frames,
+        bits_allocated=int(dataset.BitsAllocated),
+        bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
+        pixel_representation=int(dataset.get("PixelRepresentation", 0)),
+        photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")),
+    )
+    try:
+        return DECODER.decode(request, dataset.PixelData)
+    except DecodingError as error:
+        raise InputError(f"{path}: its compressed pixels cannot be decoded ({error}); is it damaged or cut short? {AGAIN}") from None
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:

@@ -1,0 +1,134 @@
+"""Compressed pixels, decoded in a process of its own: a file that brings a C++ library down does not end the program that reads it.
+
+`python -m attunet.io.dicom.decode` is that process. It takes requests from its standard input and writes the pixels to its output, one
+after the other, until the input ends: a JSON line, then as many bytes as it says.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import BinaryIO, TypedDict
+
+import numpy as np
+
+TIMEOUT_S = 120.0  # of one file
+FRAME = ("rows", "columns", "number_of_frames", "bits_allocated", "bits_stored", "pixel_representation", "photometric_interpretation")
+
+
+class Request(TypedDict):
+    """The pixels that are wanted, by the names of pydicom's decoders."""
+
+    syntax: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    photometric_interpretation: str
+
+
+class Reply(TypedDict):
+    """error: name of the exception; empty where there are pixels. size: bytes that follow."""
+
+    error: str
+    dtype: str
+    shape: list[int]
+    size: int
+
+
+class DecodingError(Exception):
+    """The pixels cannot be decoded; the text says why, without anything from the file."""
+
+
+class Decoder:
+    """The process, started when it is first needed and again after it died. One request at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0  # a forked child has the parent's pipes, and must not use them
+
+    def decode(self, request: Request, pixel_data: bytes) -> np.ndarray:
+        """The stored values of grey frames.
+
+        Args:
+            request: sizes and types, as the header has them.
+            pixel_data: content of PixelData.
+
+        Raises:
+            DecodingError: the library refuses them, dies of them, or takes longer than `TIMEOUT_S`.
+        """
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            late = threading.Timer(TIMEOUT_S, process.kill)
+            late.start()
+            try:
+                _write(process.stdin, {**request, "size": len(pixel_data)}, pixel_data)
+                reply, content = _read(process.stdout)
+            except (OSError, ValueError):
+                process.kill()
+                process.wait()
+                raise DecodingError("the decoder died of it") from None
+            finally:
+                late.cancel()
+        if reply["error"]:
+            raise DecodingError(reply["error"])
+        return np.frombuffer(content, reply["dtype"]).reshape(reply["shape"])
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            command = [sys.executable, "-m", "attunet.io.dicom.decode"]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self._owner = os.getpid()
+        return self._process
+
+
+DECODER = Decoder()
+
+
+def _write(stream: BinaryIO, head: object, content: bytes) -> None:
+    stream.write(json.dumps(head).encode() + b"\n")
+    stream.write(content)
+    stream.flush()
+
+
+def _read(stream: BinaryIO) -> tuple[Reply, bytes]:
+    """Raises ValueError at the end of the stream."""
+    head = json.loads(stream.readline())
+    content = stream.read(head["size"])
+    if len(content) < head["size"]:
+        raise ValueError("the stream has ended")
+    return head, content
+
+
+def _decoded(request: Request, pixel_data: bytes) -> np.ndarray:
+    from pydicom.pixels import get_decoder
+
+    decoder = get_decoder(request["syntax"])
+    options = {name: value for name, value in request.items() if name in FRAME}
+    pixels, _ = decoder.as_array(pixel_data, raw=True, samples_per_pixel=1, pixel_keyword="PixelData", **options)
+    return np.ascontiguousarray(pixels)
+
+
+def main() -> None:
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries write lines of their own
+    while True:
+        try:
+            request, pixel_data = _read(requests)
+        except ValueError:
+            return
+        try:
+            pixels = _decoded(request, pixel_data)  # type: ignore[arg-type]
+            _write(replies, Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes), pixels.tobytes())
+        except Exception as error:  # whatever a library raises; its text may quote the file
+            _write(replies, Reply(error=type(error).__name__, dtype="", shape=[], size=0), b"")
+
+
+if __name__ == "__main__":
+    main()
