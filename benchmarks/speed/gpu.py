@@ -70,14 +70,14 @@ def _full_steps(out: Path) -> list[Step]:
     workers = ["-n", "12"] if find_spec("xdist") else []
     on_gpu = [str(TESTS / "toolkit/ops"), str(TESTS / "toolkit/training/test_step_graph.py")]
     sweep = ["--profile", "--model", "attention_unet", "--widths", "64", "--batch-sizes", "16,64", "--minutes", "1.2", "--seconds", "2"]
-    timed = ["--runs", "200", "--seconds", "1.0"]
+    timed = ["--runs", "200", "--seconds", "0.6"]
     beside = ["--batch-size", "16", "--steps", "20", "--warm-up-steps", "6", "--rounds", "1"]
     return [
         Step("tests", 150, ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *workers, *on_gpu]),
         _program(out, "gate", 80, gate.table, "--seconds", "0.3", "--no-network"),
         _program(out, "norm_relu", 60, norm_relu.table, "--seconds", "0.2", "--no-compile"),
         _program(out, "training_sweep", 110, training_sweep.table, *sweep),
-        _program(out, "inference", 100, inference.table, "--device", "cuda", *timed),
+        _program(out, "inference", 140, inference.table, "--device", "cuda", *timed),
         _program(out, "training", 90, training.table, *beside),
         _program(out, "training_sweep", 150, training_sweep.table, "--minutes", "2", "--seconds", "1.5", name="training_sweep_all"),
     ]

@@ -7,6 +7,7 @@ are changed by putting another JSON into benchmarks/results, as `attunet.benchma
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,31 +41,42 @@ def gate_table() -> str:
     return _markdown(["gate", "mode", "eager ms", "compiled ms", "fused ms", "compiled × eager", "fused × eager", "fused, of copy"], rows)
 
 
-def training_rows() -> list[dict[str, Any]]:
-    """Rows of the sweep with one set of names; a sweep taken before the program existed is a plain list."""
-    data = _read("training-sweep")
-    if isinstance(data, dict):
-        return [row for row in data["rows"] if "error" not in row]
-    return [
-        {
-            **row,
-            "batch_size": row["batch"],
-            "compile": "run.compile=true" in row["settings"],
-            "cuda_graph": False,
-            "peak_memory_mb": row["peak_mb"],
-        }
-        for row in data
-    ]
+def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
+    """The trainings of a sweep that were measured."""
+    return [row for row in _read(name)["rows"] if "error" not in row]
 
 
-def training_table() -> str:
-    """Trainings of the sweep."""
+def training_table(name: str = "training-sweep") -> str:
+    """Trainings of a sweep."""
     rows = []
-    for row in training_rows():
-        name = row["model"] + (", CUDA graph" if row["cuda_graph"] else "") + (", compiled" if row["compile"] else "")
+    for row in training_rows(name):
+        graph, compiled = ("yes" if row[key] else "no" for key in ("cuda_graph", "compile"))
         figures = [f"{row['slices_per_s']:,.0f}", f"{row['step_ms']:.1f}", f"{row['host_ms']:.1f}", f"{row['matmul_share']:.0%}"]
-        rows.append([name, str(row["width"]), str(row["batch_size"]), *figures, f"{row['peak_memory_mb'] / 1000:.1f}"])
-    return _markdown(["training", "wide", "batch", "slices/s", "ms a step", "ms to queue it", "of the matmul rate", "memory GB"], rows)
+        about = [row["model"], str(row["width"]), str(row["batch_size"]), graph, compiled]
+        rows.append([*about, *figures, f"{row['peak_memory_mb'] / 1000:.1f}"])
+    head = [
+        "network",
+        "wide",
+        "batch",
+        "CUDA graph",
+        "compiled",
+        "slices/s",
+        "ms a step",
+        "ms to queue it",
+        "of the matmul rate",
+        "memory GB",
+    ]
+    return _markdown(head, rows)
+
+
+def kinds_table() -> str:
+    """Milliseconds of one step on the device, by kind of kernel."""
+    rows = training_rows()
+    kinds = sorted(
+        {kind for row in rows for kind in row["kinds_ms"]}, key=lambda kind: -max(row["kinds_ms"].get(kind, 0.0) for row in rows)
+    )
+    cells = [[kind, *(f"{row['kinds_ms'].get(kind, 0.0):.1f}" for row in rows)] for kind in kinds]
+    return _markdown(["ms of a step", *(f"{row['model']}, batch {row['batch_size']}" for row in rows)], cells)
 
 
 def inference_table() -> str:
@@ -87,8 +99,9 @@ def summary_table() -> str:
     fused, compiled = gates["inference", "fused", 0], gates["inference", "compile", 0]
     both, both_compiled = gates["training", "fused", 0], gates["training", "compile", 0]
     trainings = [row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 64)]
-    best = max(trainings, key=lambda row: float(row["slices_per_s"]))
     default = next(row for row in trainings if not row["compile"])
+    small = next(row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 16))
+    uncaptured = next(row for row in training_rows("training-sweep-graph") if row["batch_size"] == 16 and not row["cuda_graph"])
     forms = {row["name"]: row for row in _read("inference")["rows"] if row["shape"][0] == 32}
     onnx = max((row for name, row in forms.items() if name.startswith("cuda fp16")), key=lambda row: float(row["slices_per_s"]))
     torch_form = forms["PyTorch compiled fp16 NHWC"]
@@ -106,9 +119,14 @@ def summary_table() -> str:
                 f"compiled {both_compiled['times_as_fast_as_eager']:.2f} times",
             ],
             [
+                "training, batch 16",
+                f"{small['slices_per_s']:,.0f} slices/s",
+                f"without the CUDA graph {uncaptured['slices_per_s']:,.0f}",
+            ],
+            [
                 "training, batch 64",
                 f"{default['slices_per_s']:,.0f} slices/s",
-                f"best of the sweep {best['slices_per_s']:,.0f}{' (compiled)' if best['compile'] else ''}",
+                f"{default['matmul_share']:.0%} of the matmul rate",
             ],
             [
                 "inference, ONNX Runtime CUDA, fp16, batch 32",
@@ -122,6 +140,8 @@ def summary_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "gate": gate_table,
     "training": training_table,
+    "graph": partial(training_table, "training-sweep-graph"),
+    "kinds": kinds_table,
     "inference": inference_table,
     "summary": summary_table,
 }

@@ -20,7 +20,7 @@ import numpy as np
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.inference_forms import Form, Subject, fresh_network, on_cpu, on_gpu
-from attunet.benchmarks.speed.program import add_output_options, latency_row, run_program
+from attunet.benchmarks.speed.program import add_output_options, keep, latency_row, run_program
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.system.environment import environment
@@ -47,8 +47,23 @@ def measure(
     only: Sequence[str] = (),
     runs: int = 200,
     seconds: float = math.inf,
+    file: Path | None = None,
 ) -> dict[str, Any]:
-    """Rows and ratios. only: names of forms, all by default; one that does not load is in `skipped`, with the reason."""
+    """Rows and ratios.
+
+    Args:
+        subject: the network.
+        device: cpu or cuda.
+        num_threads: of the CPU's forms.
+        batch_sizes: timed one after the other.
+        only: names of forms, all by default; one that does not load is in `skipped`, with the reason.
+        runs: timed runs of each row, fewer where they take longer than `seconds`.
+        seconds: for each row.
+        file: is written again after every batch size.
+
+    Example:
+        >>> measure(subject, device="cpu", num_threads=2, batch_sizes=[1, 8], runs=20)  # doctest: +SKIP
+    """
     makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
     if unknown := [name for name in only if name not in makers]:
         raise InputError(f"--only: must be of {'; '.join(makers)}, got {unknown[0]!r}")
@@ -64,22 +79,23 @@ def measure(
         load_ms[name] = 1000 * (time.perf_counter() - began)
     if not forms:
         raise RunError("inference: nothing could be loaded")
-    rows = [row for batch in batch_sizes for row in _time(forms, subject.slices(batch), runs, seconds)]
     settings = {
         "runs": runs,
         "seconds": seconds if math.isfinite(seconds) else None,
         "warm_up_runs": WARM_UP_RUNS,
         "threads": num_threads if device == "cpu" else None,
+        "num_parameters": sum(p.numel() for p in subject.network.parameters()),
+        "size": list(subject.size),
+        "device": device,
     }
-    what = {"num_parameters": sum(p.numel() for p in subject.network.parameters()), "size": list(subject.size), "device": device}
-    return {
-        "environment": environment(),
-        "settings": {**settings, **what},
-        "skipped": skipped,
-        "load_ms": {name: ms for name, ms in load_ms.items() if name not in skipped},
-        "rows": rows,
-        "ratios": _ratios(rows),
-    }
+    loaded = {name: ms for name, ms in load_ms.items() if name not in skipped}
+    rows: list[dict[str, Any]] = []
+    results = {"environment": environment(), "settings": settings, "skipped": skipped, "load_ms": loaded, "rows": rows, "ratios": {}}
+    for batch in batch_sizes:
+        rows += _time(forms, subject.slices(batch), runs, seconds)
+        results["ratios"] = _ratios(rows)
+        keep(results, file)
+    return results
 
 
 def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[dict[str, Any]]:
@@ -178,6 +194,7 @@ def main() -> None:
                 only=arguments.only,
                 runs=arguments.runs,
                 seconds=arguments.seconds,
+                file=arguments.json,
             )
 
     run_program("inference", arguments, measured, table)

@@ -9,7 +9,7 @@ from pathlib import Path
 #   fp16: EXHAUSTIVE NCHW 2.84, 737; EXHAUSTIVE NHWC 3.14, 227; HEURISTIC NHWC 1.04, 2,146
 #   fp32: EXHAUSTIVE NCHW 4.31, 365; EXHAUSTIVE NHWC 4.93, 335; EXHAUSTIVE NCHW with TF32 1.75, 1,215
 # Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime issue 22705).
-# HEURISTIC in fp32 and fuse_conv_bias are not measured: attunet.benchmarks.speed.inference has a row for each.
+# In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference has a row for each.
 _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": 1,

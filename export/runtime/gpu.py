@@ -66,14 +66,14 @@ class DeviceBackend:
         self._lock = threading.Lock()
         self._bindings: dict[Key, Binding] = {}
         self._captured: Key | None = None
+        self._shapes_run: set[tuple[tuple[int, ...], ...]] = set()
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         with self._lock:
             try:
-                is_first = (tuple(outputs), slices.shape) not in self._bindings
                 binding, buffer, results, run_options = self._bound(outputs, slices)
                 buffer.update_inplace(slices)
-                with without_cudnn_messages() if is_first else contextlib.nullcontext():  # algorithms are chosen in the first run
+                with self._without_messages_of_a_choice(slices.shape):
                     self._session.run_with_iobinding(binding, run_options)
                 return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
             except Exception as error:
@@ -83,7 +83,8 @@ class DeviceBackend:
         """The named outputs for inputs on the host, without device buffers of its own."""
         with self._lock:
             try:
-                return run_session(self._session, outputs, inputs, stop)
+                with self._without_messages_of_a_choice(*(value.shape for value in inputs.values())):
+                    return run_session(self._session, outputs, inputs, stop)
             except Exception as error:
                 raise failure(self._provider, error) from error
 
@@ -97,6 +98,12 @@ class DeviceBackend:
                 self._session.run_with_iobinding(binding, run_options)
 
         return call
+
+    def _without_messages_of_a_choice(self, *shapes: tuple[int, ...]) -> contextlib.AbstractContextManager[None]:
+        """Keeps cuDNN's messages off the terminal in the first run of these input shapes, which chooses algorithms."""
+        is_first = shapes not in self._shapes_run
+        self._shapes_run.add(shapes)
+        return without_cudnn_messages() if is_first else contextlib.nullcontext()
 
     def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> Binding:
         """The binding for slices of this shape, its input buffer, its output buffers, and the options to run it with."""

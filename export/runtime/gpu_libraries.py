@@ -23,7 +23,7 @@ INSTALL = {
 }
 # Lines that cuDNN's front end prints for each algorithm that it cannot use, although another one is then chosen: messages, descriptions
 # of engines as JSON, and what is left of a message of several lines (empty ones and the end of a colour).
-CUDNN_MESSAGES = re.compile(rb"No execution plans|cudnn|^\{\"engineId\"|^\s*(\x1b\[\d*m)?\s*$", re.IGNORECASE)
+CUDNN_MESSAGES = re.compile(rb"No execution plans|cudnn|running in Fallback mode|^\{\"engineId\"|^\s*(\x1b\[\d*m)?\s*$", re.IGNORECASE)
 _stderr = threading.Lock()
 
 
