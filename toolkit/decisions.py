@@ -52,6 +52,9 @@ RULES: dict[str, Rule] = {
     "oblique": Rule(
         "scans tilted by more than 30 degrees", "an axis counts as the nearest one of the body", option="rotate the scan to its axes"
     ),
+    "sheared": Rule(
+        "scans whose axes are not at right angles (a tilted gantry)", "slices stay as they lie", option="resample the scan to right angles"
+    ),
     "mask-geometry": Rule(
         "masks of the image's shape, where one of both states no orientation",
         "voxel by voxel on the image",

@@ -242,7 +242,7 @@ def _write_attention(model: Model, volume: Volume, write: Path) -> None:
 
 def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
     """Volume of each class, in ml if the scan has a physical size."""
-    voxel = float(np.prod(volume.spacing)) / 1000 if volume.unit == "mm" else 1.0
+    voxel = volume.voxel_volume / 1000 if volume.unit == "mm" else 1.0
     unit = "ml" if volume.unit == "mm" else "voxels"
     counts = np.bincount(indices.ravel(), minlength=len(classes))
     return ", ".join(f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True))

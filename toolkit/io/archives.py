@@ -104,7 +104,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     except InputError:
         raise
     except ARCHIVE_ERRORS as error:
-        raise InputError(f"{archive}: cannot be read as an archive: {one_line(error)}") from None
+        raise InputError(f"{archive}: cannot be read as an archive: {one_line(error)}; copy or download it again") from None
 
 
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:

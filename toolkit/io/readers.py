@@ -18,10 +18,12 @@ from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
 from attunet.io.pictures.images import IMAGE_SUFFIXES, read_image_file
 from attunet.io.reading import ReadOptions
 from attunet.io.simpleitk import ITK_SUFFIXES, read_itk
-from attunet.volumes.geometry import tilt_degrees
+from attunet.volumes.geometry import shear_degrees, tilt_degrees
 from attunet.volumes.volume import Volume
 
+PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 MAX_TILT_DEGREES = 30.0  # beyond it the nearest axes depend on small differences between scans
+MAX_SHEAR_DEGREES = 1.0  # between the axes of an array, less than 90
 MAX_ROUNDING = 1e-3  # how far a label value may lie from a whole number
 NOTHING: Mapping[str, str] = {}
 
@@ -78,10 +80,16 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
     if volume.unit == "mm" and (degrees := tilt_degrees(volume.affine)) > MAX_TILT_DEGREES:
         reading = Decision("oblique", f"axes are tilted by {degrees:.0f} degrees; each counts as the nearest axis of the body")
         volume = replace(volume, decisions=(*volume.decisions, reading))
+    if volume.unit == "mm" and (shear := shear_degrees(volume.affine)) > MAX_SHEAR_DEGREES:
+        reading = Decision(
+            "sheared", f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so"
+        )
+        volume = replace(volume, decisions=(*volume.decisions, reading))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
         raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
     if np.issubdtype(volume.data.dtype, np.floating) and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):
-        raise InputError(f"{path}: voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite")
+        reason = f"voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite"
+        raise InputError(f"{path}: {reason}; replace them, e.g. by the background's value")
     return volume
 
 
@@ -156,6 +164,8 @@ def format_of(path: Path) -> Format:
         return FORMATS[-1]
     if name.endswith(COMPANIONS):
         raise InputError(f"{path}: holds voxels without a header; name the header's file ({path.stem}.mhd or .hdr) instead")
+    if name.endswith(PACKED):
+        raise InputError(f"{path}: is an archive, in which nothing is looked for here: unpack it, and name the file or the folder")
     raise InputError(f"{path}: {path.suffix or 'a file without an ending'} is not read; the formats are {FORMAT_NAMES}")
 
 

@@ -6,6 +6,8 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from attunet.classes import Classes
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
@@ -110,7 +112,7 @@ def _without_side(name: str, side: str) -> str | None:
 
 
 def _volumes(facts: Sequence[CaseFacts], voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
-    size = {f.case: math.prod(f.spacing) for f in facts}
+    size = {f.case: abs(float(np.linalg.det(np.array(f.affine)[:3, :3]))) for f in facts}
     unit = "ml" if facts and facts[0].unit == "mm" else "pixels"
     per_unit = 1000 if unit == "ml" else 1
     for index in range(1, len(classes)):

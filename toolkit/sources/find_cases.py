@@ -20,7 +20,7 @@ from attunet.sources.layouts.label_studio import find_label_studio
 from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_folders
-from attunet.sources.no_layout import links_left_out, why_no_layout
+from attunet.sources.no_layout import ARCHIVES, links_left_out, why_no_layout
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
@@ -143,7 +143,8 @@ def _files(root: Path, links: str | None) -> list[Path]:
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
-        raise InputError(f"{root}: must be a folder of cases")
+        unpacked = ": unpack it" if root.name.lower().endswith(ARCHIVES) else ""
+        raise InputError(f"{root}: must be a folder of cases, or a zip or tar archive of one{unpacked}")
     files = regular_files(root)
     if not files:
         raise InputError(f"{root}: the folder has no files{f', but {links}' if links else ''}")

@@ -34,6 +34,13 @@ def tilt_degrees(affine: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip(cosines.min(), 0, 1))))
 
 
+def shear_degrees(affine: np.ndarray) -> float:
+    """The largest difference in degrees between a right angle and the angle of two axes of the array."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs(directions.T @ directions - np.eye(3))
+    return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0, 1))))
+
+
 def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
     """A view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
     first = array.ndim - 3

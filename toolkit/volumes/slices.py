@@ -119,7 +119,7 @@ class VolumeSlices:
     def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
         volume = as_colour(volume, spec.num_channels)
         if volume.data.shape[0] != spec.num_channels:
-            raise InputError(f"volume: must have {spec.num_channels} channels as in training, got {volume.data.shape[0]}")
+            raise InputError(f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}")
         self.grid = make_grid(volume, spec)
         if window is not None:
             self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))

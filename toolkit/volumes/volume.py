@@ -37,6 +37,11 @@ class Volume:
         return x, y, z
 
     @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel, in `unit` to the third power; of a sheared grid less than the product of the spacings."""
+        return abs(float(np.linalg.det(self.affine[:3, :3])))
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Spatial shape `(X, Y, Z)`."""
         x, y, z = self.data.shape[1:]

@@ -199,7 +199,7 @@ def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[s
     classes = model.segmenter.classes
     counts = np.bincount(indices.ravel(), minlength=len(classes))[1:]
     if volume.unit == "mm":
-        voxel_ml = float(np.prod(volume.spacing)) / 1000
+        voxel_ml = volume.voxel_volume / 1000
         return "ml", {name: round(int(count) * voxel_ml, 3) for name, count in zip(classes.foreground, counts, strict=True)}
     return "voxels", {name: int(count) for name, count in zip(classes.foreground, counts, strict=True)}
 

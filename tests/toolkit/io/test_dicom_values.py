@@ -256,3 +256,18 @@ def test_a_projection_is_refused_by_the_missing_element(tmp_path: Path, write_se
     dataset.save_as(path)
     with pytest.raises(InputError, match=f"is no slice of a volume: the element {element} is missing"):
         read_volume(path)
+
+
+def test_slices_of_a_tilted_gantry_say_so_and_their_volume_is_the_parallelepipeds(tmp_path: Path, write_series) -> None:
+    data = np.zeros((8, 6, 4), np.int16)
+    affine = np.diag([-2.0, -2.0, 5.0, 1.0])
+    for index, path in enumerate(write_series(tmp_path / "series", data, affine)):
+        dataset = pydicom.dcmread(path)
+        dataset.ImagePositionPatient = ["0", str(2.0 * index), str(5.0 * index)]
+        dataset.save_as(path)
+    volume = read_volume(tmp_path / "series")
+    (decision,) = [decision for decision in volume.decisions if decision.rule == "sheared"]
+    assert "by 22 degrees" in decision.text
+    assert volume.voxel_volume == pytest.approx(2 * 2 * 5)
+    assert volume.spacing[2] == pytest.approx(np.hypot(2, 5))
+    assert not read_volume(write_series(tmp_path / "straight", data, affine)[0].parent).decisions

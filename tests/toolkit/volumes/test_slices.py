@@ -116,7 +116,7 @@ def test_what_cannot_be_prepared_is_one_line() -> None:
     broken[0, 0, 0] = np.nan
     with pytest.raises(InputError, match="must be finite numbers, 1 of 512"):
         VolumeSlices(volume_of(broken), SPEC)
-    with pytest.raises(InputError, match="must have 1 channels as in training, got 2"):
+    with pytest.raises(InputError, match="the number of channels must be 1 as in training, got 2"):
         VolumeSlices(volume_of(noise(2, 16, 16, 2)), SPEC)
     with pytest.raises(InputError, match="at most 16384 pixels"):
         VolumeSlices(volume_of(noise(16, 16, 2), spacing=(1.0, 9000.0, 1.0)), SPEC)

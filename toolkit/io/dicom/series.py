@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_SLICES = 16384
 STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)  # identifiers that programs put in place of a patient's
+SAME_PLACE = "; leave one out, or put phases into folders of their own"
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
 
@@ -237,7 +238,7 @@ def _check_gaps(path: Path, slices: Sequence[_Slice], normal: np.ndarray) -> Non
     typical = float(np.median(gaps))
     if gaps.min() <= 1e-3:
         at = int(gaps.argmin())
-        raise InputError(f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}")
+        raise InputError(f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}{SAME_PLACE}")
     if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
         at = int(np.abs(gaps - typical).argmax())
         raise InputError(

@@ -97,7 +97,7 @@ export class VolumeSlices {
   ) {
     const wanted = about.preprocessing.num_channels;
     if (volume.channels.length !== wanted) {
-      throw new InputError(`volume: must have ${wanted} channels as in training, got ${volume.channels.length}`);
+      throw new InputError(`volume: the number of channels must be ${wanted} as in training, got ${volume.channels.length}`);
     }
     this.grid = makeGrid(volume, about);
     this.scalings = volume.channels.map((channel) => channelScaling(channel, about.preprocessing));

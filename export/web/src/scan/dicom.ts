@@ -78,7 +78,9 @@ function checkGaps(name: string, slices: Slice[], normal: Vector): void {
   const typical = (sorted[(gaps.length - 1) >> 1]! + sorted[gaps.length >> 1]!) / 2;
   const least = gaps.indexOf(sorted[0]!);
   if (sorted[0]! <= 1e-3) {
-    throw new InputError(`${name}: two slices lie in the same place, ${slices[least]!.name} and ${slices[least + 1]!.name}`);
+    const [one, other] = [slices[least]!.name, slices[least + 1]!.name];
+    const advice = "leave one out, or put phases into folders of their own";
+    throw new InputError(`${name}: two slices lie in the same place, ${one} and ${other}; ${advice}`);
   }
   const apart = gaps.map((gap) => Math.abs(gap - typical));
   const worst = apart.indexOf(Math.max(...apart));

@@ -56,6 +56,12 @@ export const AGAIN = "copy or download it again";
 export const MAX_VOXELS = 2 ** 28; // a browser's memory; the command line takes four times as many
 export const SPACING_RANGE_MM: [number, number] = [1e-6, 1e6];
 
+/** Volume of a voxel in mm³; of a sheared grid less than the product of its sizes. */
+export function voxelVolumeOf(affine: Matrix): number {
+  const [[a, b, c], [d, e, f], [g, h, i]] = affine as unknown as [Triple, Triple, Triple];
+  return Math.abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g));
+}
+
 /** Voxel size in mm along the three axes. */
 export function spacingOf(affine: Matrix): Triple {
   const column = (c: number): number => Math.hypot(affine[0]![c]!, affine[1]![c]!, affine[2]![c]!);
@@ -98,5 +104,6 @@ export function checkFinite(name: string, volume: Volume): void {
     if (integerRange !== null) continue;
     for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) bad++;
   }
-  if (bad > 0) throw new InputError(`${name}: voxels must be finite numbers, ${bad} of ${total} are NaN or infinite`);
+  const advice = "replace them, e.g. by the background's value";
+  if (bad > 0) throw new InputError(`${name}: voxels must be finite numbers, ${bad} of ${total} are NaN or infinite; ${advice}`);
 }

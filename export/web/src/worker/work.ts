@@ -5,7 +5,7 @@ import { type Metadata, readMetadata } from "../network/artefact";
 import { warningsFor } from "../network/ranges";
 import { type Network, segment } from "../network/segment";
 import { readScan, stemOf } from "../scan/read";
-import { InputError, spacingOf, type Volume, type Voxels } from "../scan/volume";
+import { InputError, spacingOf, voxelVolumeOf, type Volume, type Voxels } from "../scan/volume";
 import { LABEL_INTENT, writeNifti } from "../scan/write";
 import { goldenDifference } from "./golden";
 import type { FromWorker, Load, Result, Segment, ToWorker } from "./messages";
@@ -87,7 +87,7 @@ async function resultOf(
     overlay: writeNifti(labels, volume, LABEL_INTENT).buffer,
     saved: await gzipped(writeNifti(withValues(labels, about), volume)),
     voxels,
-    mlPerVoxel: (spacing[0] * spacing[1] * spacing[2]) / 1000,
+    mlPerVoxel: voxelVolumeOf(volume.affine) / 1000,
     shape: volume.shape,
     spacing,
   };
