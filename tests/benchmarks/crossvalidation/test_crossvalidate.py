@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.benchmarks.crossvalidation.crossvalidate import minutes_per_run
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+from attunet.benchmarks.crossvalidation.plan import minutes_per_run
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.write_report import read_contents
