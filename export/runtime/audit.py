@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
@@ -27,8 +28,27 @@ class Audit:
     signature: str | None = None
     user: str | None = None
 
-    def record(self, input_sha256: str, output_sha256: str | None, findings: Sequence[Finding] = (), *, user: str | None = None) -> None:
-        """Appends a case; `input_sha256` is as `hash_of_files` gives it, `output_sha256` None for one that failed."""
+    def record(
+        self,
+        input_sha256: str,
+        output_sha256: str | None,
+        findings: Sequence[Finding] = (),
+        *,
+        user: str | None = None,
+        confidence: CaseConfidence | None = None,
+    ) -> None:
+        """Appends a case.
+
+        Args:
+            input_sha256: as `hash_of_files` gives it.
+            output_sha256: of the label map; None for a case that failed.
+            findings: about the input.
+            user: for this case, in place of the log's.
+            confidence: estimates of Dice; None where the model has no estimator.
+
+        Example:
+            >>> Audit(AuditLog("log.jsonl"), model_sha256).record(hash_of_files([scan]), sha256(labels))  # doctest: +SKIP
+        """
         self.log.append(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -39,6 +59,7 @@ class Audit:
                 "model_sha256": self.model_sha256,
                 "signature_sha256": self.signature,
                 "findings": [{"rule": finding.rule, "level": finding.level, "figure": finding.figure} for finding in findings],
+                **({} if confidence is None else {"confidence": confidence.in_short()}),
                 "version": __version__,
             }
         )

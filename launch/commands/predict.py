@@ -150,8 +150,8 @@ def _auditor(predictor: Model, model: Path, options: AuditOptions) -> Finished:
         raise InputError(f"{model}: --audit needs an artefact; a run is no finished model")
     audit = Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user)
 
-    def finished(job: Job, findings: Sequence[Finding], _: CaseConfidence | None, is_written: bool) -> None:
-        audit.record(hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings)
+    def finished(job: Job, findings: Sequence[Finding], estimates: CaseConfidence | None, is_written: bool) -> None:
+        audit.record(hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings, confidence=estimates)
 
     return finished
 

@@ -108,7 +108,7 @@ def segment(
             model.audit.record(received, None, user=user)
         raise
     if model.audit is not None:
-        model.audit.record(received, answer.sha256, answer.findings, user=user)
+        model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
     return answer
 
 

@@ -182,6 +182,14 @@ def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_esti
     assert answer.confidence["review"] == record["review"]
 
 
+def test_the_audit_log_has_the_estimates(serve, scan, graph, metadata, estimator, tmp_path):
+    sure = tmp_path / "sure.onnx"
+    sure.write_bytes(write_artefact(graph, dataclasses.replace(metadata, confidence=estimator)))
+    response = serve("--audit", tmp_path / "log.jsonl", model=sure).post("/v1/models/sure/segment", scan.read_bytes())
+    (record,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert record["confidence"] == json.loads(response.headers["x-attunet-confidence"])
+
+
 def test_an_artefact_without_an_estimator_has_no_estimates(server, scan):
     response = server.post("/v1/models/small/segment?answer=summary", scan.read_bytes())
     assert response.json()["confidence"] is None
