@@ -13,17 +13,18 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.inference_forms import Form, Subject, fresh_network, on_cpu, on_gpu
-from attunet.benchmarks.speed.program import add_output_options, keep, latency_row, run_program
+from attunet.benchmarks.speed.program import LatencyRow, add_output_options, keep, latency_row, run_program
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
-from attunet.system.environment import environment
+from attunet.fields import JsonObject
+from attunet.system.environment import Environment, environment
 from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,28 @@ RATIOS = {  # name: the slower one expected, the faster one expected
 }
 
 
+class Row(LatencyRow):
+    """A form at one batch size. `logits_differ_by`: from the first form's, over their size."""
+
+    name: str
+    options: JsonObject
+    shape: list[int]
+    first_ms: float
+    times_the_first: float
+    logits_differ_by: float
+
+
+class Results(TypedDict):
+    """`skipped`: form -> the reason; `load_ms`: by form; `ratios`: by name and batch size."""
+
+    environment: Environment
+    settings: JsonObject
+    skipped: dict[str, str]
+    load_ms: dict[str, float]
+    rows: list[Row]
+    ratios: dict[str, dict[str, float]]
+
+
 def measure(
     subject: Subject,
     *,
@@ -48,7 +71,7 @@ def measure(
     runs: int = 200,
     seconds: float = math.inf,
     file: Path | None = None,
-) -> dict[str, Any]:
+) -> Results:
     """Rows and ratios.
 
     Args:
@@ -79,7 +102,7 @@ def measure(
         load_ms[name] = 1000 * (time.perf_counter() - began)
     if not forms:
         raise RunError("inference: nothing could be loaded")
-    settings = {
+    settings: JsonObject = {
         "runs": runs,
         "seconds": seconds if math.isfinite(seconds) else None,
         "warm_up_runs": WARM_UP_RUNS,
@@ -89,8 +112,15 @@ def measure(
         "device": device,
     }
     loaded = {name: ms for name, ms in load_ms.items() if name not in skipped}
-    rows: list[dict[str, Any]] = []
-    results = {"environment": environment(), "settings": settings, "skipped": skipped, "load_ms": loaded, "rows": rows, "ratios": {}}
+    rows: list[Row] = []
+    results: Results = {
+        "environment": environment(),
+        "settings": settings,
+        "skipped": skipped,
+        "load_ms": loaded,
+        "rows": rows,
+        "ratios": {},
+    }
     for batch in batch_sizes:
         rows += _time(forms, subject.slices(batch), runs, seconds)
         results["ratios"] = _ratios(rows)
@@ -98,7 +128,7 @@ def measure(
     return results
 
 
-def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[dict[str, Any]]:
+def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Row]:
     expected = next(iter(forms.values())).logits(slices)
     size = float(np.sqrt(np.mean(np.square(expected))))
     calls, first_ms, differences = [], [], []
@@ -113,7 +143,7 @@ def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: flo
     return [
         {
             "name": name,
-            "options": dict(form.options),
+            "options": {**form.options},
             "shape": list(slices.shape),
             "first_ms": first,
             **latency_row(times, len(slices)),
@@ -124,7 +154,7 @@ def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: flo
     ]
 
 
-def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Speed of the second of a pair over the first, by p50, at each batch size."""
     p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
     ratios: dict[str, dict[str, float]] = {}
@@ -135,13 +165,13 @@ def _ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return ratios
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     header = ["", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "× first", "logits differ by"]
     lines = [
         [
             row["name"],
             str(row["shape"][0]),
-            *(f"{row[f'p{p}_ms']:.2f}" for p in (50, 95, 99)),
+            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
             f"{row['slices_per_s']:.1f}",
             str(row["runs"]),
             f"{row['times_the_first']:.2f}",
@@ -184,7 +214,7 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
 def main() -> None:
     arguments = _arguments()
 
-    def measured() -> dict[str, Any]:
+    def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
             return measure(
                 _subject(arguments, Path(folder)),

@@ -10,20 +10,38 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.program import add_output_options, latency_row, run_program
-from attunet.system.environment import environment
+from attunet.benchmarks.speed.program import LatencyRow, add_output_options, latency_row, run_program
+from attunet.fields import JsonObject
+from attunet.system.environment import Environment, environment
 from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Row(LatencyRow):
+    """A model at one batch size; `times_the_first_model`: as fast as."""
+
+    model: str
+    provider_options: JsonObject
+    threads: int | None
+    shape: list[int]
+    first_ms: float
+    times_the_first_model: float
+
+
+class Results(TypedDict):
+    environment: Environment
+    settings: JsonObject
+    rows: list[Row]
 
 
 def sweep(
@@ -35,9 +53,10 @@ def sweep(
     threads: Sequence[int | None] = (None,),
     runs: int = 200,
     seconds: float = math.inf,
-) -> dict[str, Any]:
+) -> Results:
     """Times every model at every batch size and number of threads: `runs` times each, or as often as `seconds` allow (3 at least)."""
-    rows, load_ms = [], {}
+    rows: list[Row] = []
+    load_ms = {}
     for count in threads:
         began = time.perf_counter()
         loaded = load_models(models, providers=providers, device=device, num_threads=count)
@@ -47,11 +66,17 @@ def sweep(
             slowest = max(rows[-len(loaded) :], key=lambda row: row["p50_ms"])
             logger.info(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
     limit = seconds if math.isfinite(seconds) else None
-    settings = {"runs": runs, "seconds": limit, "warm_up_runs": WARM_UP_RUNS, "load_all_ms_by_threads": load_ms, "dtype": "float32"}
+    settings: JsonObject = {
+        "runs": runs,
+        "seconds": limit,
+        "warm_up_runs": WARM_UP_RUNS,
+        "load_all_ms_by_threads": load_ms,
+        "dtype": "float32",
+    }
     return {"environment": environment(), "settings": settings, "rows": rows}
 
 
-def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[dict[str, Any]]:
+def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[Row]:
     calls, first_ms = [], []
     for one in loaded:
         began = time.perf_counter()
@@ -60,7 +85,7 @@ def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int 
         first_ms.append(1000 * (time.perf_counter() - began))
     timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
     baseline = float(np.median(timed[0]))
-    rows = []
+    rows: list[Row] = []
     for one, times, first in zip(loaded, timed, first_ms, strict=True):
         rows.append(
             {
@@ -76,14 +101,14 @@ def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int 
     return rows
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     header = ["model", "threads", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "speed-up"]
     lines = [
         [
             row["model"],
             str(row["threads"] or "auto"),
             str(row["shape"][0]),
-            *(f"{row[f'p{p}_ms']:.2f}" for p in (50, 95, 99)),
+            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
             f"{row['slices_per_s']:.1f}",
             str(row["runs"]),
             f"{row['times_the_first_model']:.2f}",
@@ -118,7 +143,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _arguments()
 
-    def measured() -> dict[str, Any]:
+    def measured() -> Results:
         return sweep(
             arguments.models,
             providers=arguments.provider or ["cpu"],

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
 
 Results = TypeVar("Results", bound=Mapping[str, object])  # JSON values
-LATENCY_PERCENTILES = (20, 50, 80, 95, 99)
 
 
 def percentile_fields(values: np.ndarray | Sequence[float], name: str, percentiles: Sequence[int] = (20, 50, 80)) -> dict[str, float]:
@@ -23,10 +22,31 @@ def percentile_fields(values: np.ndarray | Sequence[float], name: str, percentil
     return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
 
 
-def latency_row(seconds: np.ndarray, batch_size: int) -> dict[str, float]:
-    """Fields of a row for the seconds of repeated calls on `batch_size` slices: runs, percentiles in ms, slices per second."""
+class LatencyRow(TypedDict):
+    """Repeated calls on a batch of slices."""
+
+    runs: int
+    p20_ms: float
+    p50_ms: float
+    p80_ms: float
+    p95_ms: float
+    p99_ms: float
+    slices_per_s: float
+
+
+def latency_row(seconds: np.ndarray, batch_size: int) -> LatencyRow:
+    """The fields of a row for the seconds of repeated calls on `batch_size` slices."""
+    p20, p50, p80, p95, p99 = (float(p) for p in np.percentile(1000 * seconds, (20, 50, 80, 95, 99)))
     throughput = float(batch_size * len(seconds) / seconds.sum())
-    return {"runs": len(seconds), **percentile_fields(1000 * seconds, "p{}_ms", LATENCY_PERCENTILES), "slices_per_s": throughput}
+    return {
+        "runs": len(seconds),
+        "p20_ms": p20,
+        "p50_ms": p50,
+        "p80_ms": p80,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "slices_per_s": throughput,
+    }
 
 
 def keep(results: Results, file: Path | None) -> None:

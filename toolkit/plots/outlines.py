@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -89,9 +88,9 @@ def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", w
 def mark_sides(axes: Axes, sides: tuple[str, ...]) -> None:
     """Write the letters of the patient's sides at the left and the top of a panel."""
     if sides:
-        style: dict[str, Any] = {"color": "white", "fontsize": 9, "fontweight": "bold", "transform": axes.transAxes}
-        axes.text(0.02, 0.5, sides[0], ha="left", va="center", **style)
-        axes.text(0.5, 0.98, sides[2], ha="center", va="top", **style)
+        place = axes.transAxes
+        axes.text(0.02, 0.5, sides[0], ha="left", va="center", color="white", fontsize=9, fontweight="bold", transform=place)
+        axes.text(0.5, 0.98, sides[2], ha="center", va="top", color="white", fontsize=9, fontweight="bold", transform=place)
 
 
 def zoom_to(axes: Axes, mask: np.ndarray, row_over_column: float) -> None:

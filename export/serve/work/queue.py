@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -167,6 +167,7 @@ class WorkQueue:
         self._metrics.running.set(self._running)
 
 
-async def _first_of(work: "asyncio.Future[Any]", leaving: "asyncio.Future[Any]", ticket: Ticket) -> None:
+async def _first_of(work: "asyncio.Future[Result]", leaving: "asyncio.Future[None]", ticket: Ticket) -> None:
     """Returns when one of both is done, or the time is over."""
-    await asyncio.wait({work, leaving}, timeout=max(0.0, ticket.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    waiting: set[asyncio.Future[Result] | asyncio.Future[None]] = {work, leaving}
+    await asyncio.wait(waiting, timeout=max(0.0, ticket.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)

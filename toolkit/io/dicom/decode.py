@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from typing import BinaryIO, TypedDict
+from typing import IO, TypedDict
 
 import numpy as np
 
@@ -91,13 +91,13 @@ class Decoder:
 DECODER = Decoder()
 
 
-def _write(stream: BinaryIO, head: object, content: bytes) -> None:
+def _write(stream: IO[bytes], head: object, content: bytes) -> None:
     stream.write(json.dumps(head).encode() + b"\n")
     stream.write(content)
     stream.flush()
 
 
-def _read(stream: BinaryIO) -> tuple[Reply, bytes]:
+def _read(stream: IO[bytes]) -> tuple[Reply, bytes]:
     """Raises ValueError at the end of the stream."""
     head = json.loads(stream.readline())
     content = stream.read(head["size"])
