@@ -1,7 +1,5 @@
 """A graph that takes a whole volume gives the labels of the ordinary way, on volumes of every kind."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,6 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
-from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.slices import VolumeSlices, assemble, restore_scores
 from attunet.volumes.spec import UNTOUCHED, Preprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
@@ -192,29 +189,6 @@ def test_openvino_gives_the_same_labels(tmp_path: Path, graphs: Callable[[int], 
     slices, whole = _pair(tmp_path, graphs(1), spec)
     labels = _labels(whole, volume, "openvino")
     assert mean(dice_from_confusion(confusion(labels, _labels(slices, volume), 5))) >= 0.9995
-
-
-def test_a_plain_program_in_cpp_gives_the_same_labels(tmp_path: Path, graphs: Callable[[int], Any]) -> None:
-    openvino = pytest.importorskip("openvino")
-    package = Path(openvino.__file__).parent
-    libraries = sorted((package / "libs").glob("libopenvino.so*"))
-    if shutil.which("g++") is None or not libraries or not (package / "include").is_dir():
-        pytest.skip("no C++ compiler, or an openvino without headers")
-    program, source = tmp_path / "segment", Path(__file__).parent / "whole_client.cpp"
-    link = [str(libraries[0]), f"-Wl,-rpath,{package / 'libs'}"]
-    subprocess.run(["g++", "-O1", "-std=c++17", f"-I{package / 'include'}", source, "-o", program, *link], check=True, timeout=300)
-    volume, spec = _volume(SCANS["axial"]), _spec(SCANS["axial"])
-    _, whole = _pair(tmp_path, graphs(1), spec)
-    segmenter = Segmenter(whole, provider="openvino", num_threads=1)
-    prepared = segmenter.prepare(volume)
-    assert isinstance(prepared, OrientedVolume)
-    prepared.data.tofile(tmp_path / "volume.f32")
-    words = [*prepared.data.shape[1:], *prepared.spacing]
-    subprocess.run([program, whole, tmp_path / "volume.f32", *map(str, words), tmp_path / "labels.u8"], check=True, timeout=120)
-    labels = np.fromfile(tmp_path / "labels.u8", dtype=np.uint8).reshape(prepared.data.shape[1:])
-    expected = segmenter.segment_oriented(prepared.data, prepared.spacing)
-    assert (labels != expected).mean() < 1e-4
-    assert len(source.read_text().splitlines()) <= 60
 
 
 def test_onnx_reference_gives_the_same_labels(tmp_path: Path, graphs: Callable[[int], Any]) -> None:

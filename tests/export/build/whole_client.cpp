@@ -1,13 +1,15 @@
 // A volume to its label map with a whole artefact: segment MODEL VOLUME.f32 Z Y X SZ SY SX LABELS
-// VOLUME.f32: float32 voxels (Z, Y, X), oriented as the artefact's card says; SZ SY SX: spacing in mm.
+// VOLUME.f32: float32 voxels (Z, Y, X), oriented as the artefact's card says; SZ SY SX: spacing in mm. Prints the voxels of every class.
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <regex>
 #include <string>
 #include <vector>
 
-#include <openvino/openvino.hpp>
+#include <onnxruntime_cxx_api.h>
 
 static std::vector<char> read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -21,20 +23,32 @@ int main(int count, char** words) {
         return 2;
     }
     try {
-        ov::Core core;
-        auto model = core.compile_model(words[1], "CPU", ov::hint::inference_precision(ov::element::f32));
-        std::vector<char> voxels = read(words[2]);
-        ov::Shape shape{1, std::stoul(words[3]), std::stoul(words[4]), std::stoul(words[5])};
-        if (voxels.size() != sizeof(float) * ov::shape_size(shape)) throw std::runtime_error("the volume has another size");
-        float spacing[3] = {std::stof(words[6]), std::stof(words[7]), std::stof(words[8])};
+        Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "segment");
+        Ort::Session session(env, words[1], Ort::SessionOptions());
+        Ort::AllocatorWithDefaultOptions allocator;
+        auto about = session.GetModelMetadata().LookupCustomMetadataMapAllocated("attunet", allocator);
+        if (!about) throw std::runtime_error(std::string(words[1]) + ": is no attunet artefact");
 
-        ov::InferRequest request = model.create_infer_request();
-        request.set_tensor("volume", ov::Tensor(ov::element::f32, shape, voxels.data()));
-        request.set_tensor("spacing", ov::Tensor(ov::element::f32, {3}, spacing));
-        request.infer();
+        std::vector<char> bytes = read(words[2]);
+        std::vector<int64_t> shape{1, std::stoll(words[3]), std::stoll(words[4]), std::stoll(words[5])};
+        if (bytes.size() != sizeof(float) * shape[1] * shape[2] * shape[3]) throw std::runtime_error("the volume has another size");
+        std::vector<float> spacing{std::stof(words[6]), std::stof(words[7]), std::stof(words[8])};
+        const int64_t three = 3;
 
-        ov::Tensor labels = request.get_tensor("labels");
-        std::ofstream(words[9], std::ios::binary).write(static_cast<const char*>(labels.data()), labels.get_byte_size());
+        auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+        auto* voxels = reinterpret_cast<float*>(bytes.data());
+        Ort::Value inputs[] = {Ort::Value::CreateTensor<float>(memory, voxels, bytes.size() / sizeof(float), shape.data(), shape.size()),
+                               Ort::Value::CreateTensor<float>(memory, spacing.data(), spacing.size(), &three, 1)};
+        const char *in[] = {"volume", "spacing"}, *out[] = {"labels"};
+        auto outputs = session.Run(Ort::RunOptions{nullptr}, in, inputs, 2, out, 1);
+
+        const auto* labels = outputs[0].GetTensorData<uint8_t>();
+        const size_t size = outputs[0].GetTensorTypeAndShapeInfo().GetElementCount();
+        std::ofstream(words[9], std::ios::binary).write(reinterpret_cast<const char*>(labels), size);
+        const std::string text = about.get();
+        const std::regex classes("\"name\":\"([^\"]*)\",\"value\":([0-9]+)");
+        for (std::sregex_iterator found(text.begin(), text.end(), classes), end; found != end; ++found)
+            std::cout << (*found)[1] << ": " << std::count(labels, labels + size, uint8_t(std::stoi((*found)[2]))) << "\n";
     } catch (const std::exception& error) {
         std::cerr << error.what() << "\n";
         return 1;
