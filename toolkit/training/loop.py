@@ -25,6 +25,8 @@ from attunet.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
+CURVES = "plots/training.png"
+
 
 def train(
     store_path: str | Path,
@@ -76,6 +78,8 @@ def train(
         accelerator.wait_for_everyone()
         training = open_training(request, accelerator, stack)
         if training is None:
+            if main and not _is_drawn(folder):  # it was killed between its last checkpoint and the picture
+                _draw_curves(folder.path)
             return
         trainer, first_step = training.trainer, training.first_step
         rank_log = stack.enter_context(RankLog(folder.path, accelerator.process_index))
@@ -91,7 +95,7 @@ def train(
             checkpoints.save(trainer.state, 0)
         _run_steps(training, journal, checkpoints, lambda: heartbeat.largest(stop.received))
         if main:
-            _draw_curves(folder.path, journal, trainer.total_steps)
+            journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
 
 
 def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]) -> None:
@@ -144,12 +148,16 @@ def _validate_native(trainer: Trainer, validator: Validator, journal: Journal) -
     journal.say(f"on the native grid of the {len(validator.cases)} cases left out: Dice {_format_dice(dice)}")
 
 
-def _draw_curves(run_path: Path, journal: Journal, step: int) -> None:
+def _is_drawn(folder: RunFolder) -> bool:
+    picture = folder.path / CURVES
+    return picture.exists() and folder.metrics.exists() and picture.stat().st_mtime >= folder.metrics.stat().st_mtime
+
+
+def _draw_curves(run_path: Path) -> Path:
     from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
 
-    picture = run_path / "plots" / "training.png"
-    draw_curves(picture, {run_path.name: read_metrics(run_path)}, title=run_path.name)
-    journal.log_picture(step, picture)
+    draw_curves(run_path / CURVES, {run_path.name: read_metrics(run_path)}, title=run_path.name)
+    return run_path / CURVES
 
 
 def _format_dice(dice: MetricTable) -> str:

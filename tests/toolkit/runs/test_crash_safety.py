@@ -252,6 +252,22 @@ def test_a_damaged_checkpoint_counts_for_nothing(
     assert sorted(path.name for path in (run / "checkpoints").glob("step-*")) == names
 
 
+@pytest.mark.parametrize("has_old_picture", [True, False])
+def test_killed_before_the_picture_a_finished_run_gets_it(
+    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path, has_old_picture: bool
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    picture = run / "plots" / "training.png"
+    content = picture.read_bytes()
+    picture.unlink()
+    if has_old_picture:  # as the plan of a timed training leaves it
+        picture.write_bytes(b"empty")
+        os.utime(picture, (0, 0))
+    train(small_store.path, run, load_config(config), fold=0, resume="auto")
+    assert picture.read_bytes()[:4] == content[:4] == b"\x89PNG"
+
+
 def test_two_newest_and_the_best_are_kept(uninterrupted: Path) -> None:
     names = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
     assert names == ["best", "step-0000000005", "step-0000000006"]
