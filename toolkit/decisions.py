@@ -85,13 +85,16 @@ RULES: dict[str, Rule] = {
         "greys with regions of their own are classes; edges go to the nearest of them",
         option="--classes with every value",
     ),
+    "value-255": Rule("masks with 255 beside small label values", "it is a class like the others", option='--classes "NAME=1,ignore=255"'),
     "rounded-labels": Rule("label values within 0.001 of whole numbers", "they are rounded", option="write the masks as integers"),
     "intensities-as-labels": Rule(
         "masks of many values that change from voxel to voxel, as intensities do", "an error", choices=("refuse", "take")
     ),
     "nan-labels": Rule("NaN in masks that are whole numbers elsewhere", "it is background", option="write the masks as integers"),
     "overlapping-classes": Rule(
-        "classes in files of their own that overlap", "an error with the number of voxels", choices=("refuse", "first", "last")
+        "classes in files of their own, or objects of a class, that overlap",
+        "an error with the number of voxels",
+        choices=("refuse", "first", "last"),
     ),
     "mask-files": Rule("cases with several mask files", "names that recur are classes, numbered ones objects", option="--masks NAME,..."),
     "mask-folder": Rule("several folders of masks", "the one whose name says most", option="--masks NAME"),

@@ -12,7 +12,9 @@ from attunet.io.pictures.mask_colours import colour_name, common_indices, is_col
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
 from attunet.sources.codings import classes_of_values, value_text
-from attunet.sources.grey_levels import MAX_CLASS_GREYS, are_levels, find_levels, find_peak
+from attunet.sources.grey_levels import MAX_CLASS_GREYS, MAX_EDGE_SHARE, MIN_EDGE_GREYS, are_levels, find_levels, find_peak
+
+VOID = 255  # by convention of some data sets a value to ignore
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClass
         for value, count in (fact.label_values or {}).items():
             total[source.canonical(value)] += count
     check_background(source, total)
+    _check_colours(source, total, masks.values())
     classes = classes_of_values([*total, *levels], source.root)
     mappings = {
         case: {value: classes.values.index(source.canonical(value)) for value in (*(fact.label_values or {}), *levels)}
@@ -69,7 +72,23 @@ def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision
         made.append(Decision("mask-greys", f"the greys {', '.join(map(str, levels))} are classes; those of smoothed edges join them"))
     if colours := [colour_name(value) for value in sorted(total) if is_colour(value)]:
         made.append(Decision("mask-colours", f"a colour is a class, the same in all files: {', '.join(colours)}"))
+    others = [value for value in total if value not in (0, VOID)]
+    if not levels and VOID in total and others and max(others) < VOID // 2:
+        made.append(Decision("value-255", "255 is a class like the others, not a value to ignore"))
     return made
+
+
+def _check_colours(source: Source, total: Mapping[int, int], masks: Collection[CaseFacts]) -> None:
+    """Raises InputError for masks whose many colours are those of smoothed edges."""
+    regions = sum((Counter(fact.label_regions) for fact in masks), Counter[int]())
+    edges = [value for value in sorted(total) if is_colour(value) and not regions[value]]
+    classes = [value for value in sorted(total) if is_colour(value) and regions[value]]
+    if not classes or len(edges) < MIN_EDGE_GREYS or sum(total[value] for value in edges) > MAX_EDGE_SHARE * sum(total.values()):
+        return
+    raise InputError(
+        f"{source.root}: the masks have {len(edges)} colours that fill no region, as smoothed edges have, first {colour_name(edges[0])}, "
+        f"beside {', '.join(map(colour_name, classes[:5]))}: save the masks without smoothing"
+    )
 
 
 def _grey_levels(source: Source, masks: Collection[CaseFacts]) -> tuple[int, ...]:

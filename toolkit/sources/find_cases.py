@@ -147,7 +147,9 @@ def _files(root: Path, links: str | None) -> list[Path]:
         raise InputError(f"{root}: must be a folder of cases, or a zip or tar archive of one{unpacked}")
     files = regular_files(root)
     if not files:
-        raise InputError(f"{root}: the folder has no files{f', but {links}' if links else ''}")
+        hidden = "hidden ones alone, whose names begin with a dot" if any(root.rglob(".*")) else ""
+        reason = "; ".join(words for words in (links, hidden) if words)
+        raise InputError(f"{root}: the folder has no files{f', but {reason}' if reason else ''}")
     return files
 
 

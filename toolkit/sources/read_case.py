@@ -1,6 +1,5 @@
 """A case's files in the source: their hashes, their image, their mask."""
 
-import functools
 import hashlib
 import itertools
 import re
@@ -22,6 +21,7 @@ from attunet.system.atomic_files import sha256
 from attunet.volumes.geometry import orient, orientation_transform
 from attunet.volumes.volume import Volume
 
+MAX_OBJECT_OVERLAP = 0.5  # share of an object's voxels that are another's of its class
 SAME_GRID = 0.05  # voxels, at the corner where two grids differ most
 
 
@@ -130,7 +130,7 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
         values, decision = _join_classes(paths, masks(), image.shape, options)
         decisions.update(dict.fromkeys(decision))
     else:
-        values = functools.reduce(np.maximum, masks())
+        values = _join_objects(paths, masks(), options)
     return Mask(values, max(distances), palette, tuple(decisions))
 
 
@@ -145,6 +145,7 @@ def _join_classes(
             require_black_and_white(path, mask)
         inside, is_smoothed = _foreground(mask)
         smoothed |= is_smoothed
+        _check_observers(path, inside & (labels == value), inside, order)
         both = inside & (labels != 0) & (labels != value)
         overlapping += int(both.sum())
         if overlapping and order == "refuse":
@@ -159,6 +160,24 @@ def _join_classes(
     if overlapping:
         decisions.append(Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts"))
     return labels, decisions
+
+
+def _join_objects(paths: Sequence[Path], masks: Iterator[np.ndarray], options: MaskOptions) -> np.ndarray:
+    """One label map of a mask for each object; where objects overlap, the larger value counts."""
+    labels, order = next(masks), choice("overlapping-classes", options.choices)
+    for path, mask in zip(paths[1:], masks, strict=True):
+        _check_observers(path, (mask != 0) & (labels != 0), mask != 0, order)
+        labels = np.maximum(labels, mask)
+    return labels
+
+
+def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: str) -> None:
+    """Raises InputError for a mask that lies mostly on others of its class: objects lie apart, masks of several observers do not."""
+    if order == "refuse" and both.sum() > MAX_OBJECT_OVERLAP * inside.sum():
+        raise InputError(
+            f"{path}: {int(both.sum()):,} of its {int(inside.sum()):,} voxels lie on other masks of its class, so these are no objects: "
+            "are they of several observers? Choose one with --masks NAME, or join them with --read overlapping-classes=last"
+        )
 
 
 def _foreground(mask: np.ndarray) -> tuple[np.ndarray, bool]:

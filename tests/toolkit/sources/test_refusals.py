@@ -154,6 +154,27 @@ def cvat_scaled(made: SimpleNamespace, root: Path) -> None:
     (root / "annotations.xml").write_text(f"<annotations>{rows}</annotations>")
 
 
+def observers(made: SimpleNamespace, root: Path) -> None:
+    for i in range(3):
+        image, labels = made.body(i)
+        made.save_nifti(root / f"P{i}/image.nii.gz", image)
+        for observer in (1, 2, 3):
+            made.save_nifti(root / f"P{i}/task01_seg0{observer}.nii.gz", labels)
+
+
+def smoothed_colours(made: SimpleNamespace, root: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pictures(made, root)
+    for i in range(3):
+        mask = image.fromarray(np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)[made.plane(i)[1]])
+        mask = mask.resize((96, 80), image.Resampling.BICUBIC).resize((48, 40), image.Resampling.BILINEAR)
+        made.save_picture(root / f"masks/p{i}.png", mask)
+
+
+def hidden(made: SimpleNamespace, root: Path) -> None:
+    made.save_nifti(root / "images/.c0.nii.gz", made.body(0)[0])
+
+
 REFUSED: dict[str, tuple[Build, str]] = {
     "links of git-annex": (
         all_links_dead,
@@ -228,12 +249,20 @@ def listed_without_files(made: SimpleNamespace, root: Path) -> None:
     with_list(made, root, {"background": 0, "a": 1, "b": 2})
 
 
+def void(made: SimpleNamespace, root: Path) -> None:
+    for i in range(3):
+        image, labels = made.body(i)
+        made.save_nifti(root / f"images/c{i}.nii.gz", image)
+        made.save_nifti(root / f"labels/c{i}.nii.gz", np.where(labels == 2, 255, labels).astype(np.uint8))
+
+
 COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
     "COCO": (
         coco_with_more,
         ("1 of 4 annotations of annotations.json have no outline", "1 of 4 pictures of annotations.json are not here, first absent.png"),
     ),
     "no voxel size": (without_voxel_size, ("decided: the header gives no voxel size along 3 axes; 1 is taken",)),
+    "255": (void, ("decided: 255 is a class like the others, not a value to ignore",)),
     "dataset.json": (listed_without_files, ("2 cases of the training list of dataset.json have no files here: c3, c4",)),
 }
 

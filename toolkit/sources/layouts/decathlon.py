@@ -14,11 +14,11 @@ from attunet.sources.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
 MAX_DATASET_JSON = 16 * 2**20
-PARTS = {"Tr": "training", "Va": "validation"}  # endings of the folders, and their lists in dataset.json
+PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}  # endings of the folders, and their lists in dataset.json
 
 
 def find_decathlon(root: Path, files: list[Path]) -> Source | None:
-    """The cases of imagesTr/ and labelsTr/ (and of imagesVa/ and labelsVa/), with classes and lists from dataset.json."""
+    """The cases of imagesTr/ and labelsTr/, and of imagesVa/ or imagesVal/, with classes and lists from dataset.json."""
     if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
     below = {root / f"{kind}{part}": list[Path]() for part in PARTS for kind in ("images", "labels")}
