@@ -17,7 +17,7 @@ def packages() -> list[str]:
 setup(
     name="attunet",
     version=re.search(r'__version__ = "(.+)"', (HERE / "toolkit/version.py").read_text()).group(1),
-    description="U-Net and Attention U-Net for slices of medical volumes: from a folder of scans to an evaluated ONNX file",
+    description="U-Net and Attention U-Net for slices of medical volumes: from scans to an evaluated ONNX file",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

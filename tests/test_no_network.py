@@ -62,7 +62,8 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
   unsigned char numbers[16];
   if (node && *node && strcmp(node, "localhost") && strcmp(node, own) && inet_pton(AF_INET, node, numbers) != 1
       && inet_pton(AF_INET6, node, numbers) != 1) { note("lookup", node); return EAI_FAIL; }
-  return ((int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo"))(
+  typedef int (*lookup)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+  return ((lookup)dlsym(RTLD_NEXT, "getaddrinfo"))(
       node, service, hints, result);
 }
 """
@@ -120,7 +121,11 @@ def watched(watcher, tmp_path) -> Watched:
 def test_the_watcher_sees_what_leaves(watched):
     script = """
 import socket
-for call in (lambda: socket.getaddrinfo("somewhere.invalid", 80), lambda: socket.create_connection(("192.0.2.1", 80), timeout=1)):
+calls = (
+    lambda: socket.getaddrinfo("somewhere.invalid", 80),
+    lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
+)
+for call in calls:
     try:
         call()
     except OSError:

@@ -69,7 +69,7 @@ def crossvalidate(
         RunError: if every one failed.
 
     Example:
-        >>> crossvalidate("store", "comparison", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
+        >>> crossvalidate("store", "out", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
     """
     store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
     store = open_store(store_path)

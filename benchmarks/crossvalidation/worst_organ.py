@@ -42,7 +42,8 @@ def draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store
         InputError: without the source files.
 
     Example:
-        >>> draw_worst_organ(out / "worst.png", method, worst_organ(method), store, device="cpu", source=None)  # doctest: +SKIP
+        >>> worst = worst_organ(method)  # doctest: +SKIP
+        >>> draw_worst_organ(out / "worst.png", method, worst, store, device="cpu", source=None)  # doctest: +SKIP
     """
     run = load_run(method.runs[worst["seed"], worst["fold"]].run)
     case = read_labelled_case(store, worst["case"], source)

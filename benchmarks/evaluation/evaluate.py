@@ -124,7 +124,8 @@ def evaluate_loaded(
         is_hidden: the cases have numbers, and nothing names those that runs were trained on.
 
     Example:
-        >>> evaluate_loaded(load_models([run]), open_store("store"), out, fold=0, source=None, seconds=5)  # doctest: +SKIP
+        >>> models, store = load_models([run]), open_store("store")  # doctest: +SKIP
+        >>> evaluate_loaded(models, store, out, fold=0, source=None, seconds=5)  # doctest: +SKIP
     """
     cases = _cases(opened, fold)
     for one in loaded:

@@ -70,7 +70,7 @@ def measure(
         provider: of the server and of `attunet predict`.
 
     Example:
-        >>> measure(Path("m.onnx"), scans=40, clients=8, broken=0.1, side=128, slices=30, options=[])["ratio"]  # doctest: +SKIP
+        >>> measure(model, scans=40, clients=8, broken=0.1, side=128, slices=30, options=[])["ratio"]  # doctest: +SKIP
     """
     tolerance = ON_GPU_DIFFER if provider != "cpu" else 0.0
     options = [*options, "--provider", provider]

@@ -72,7 +72,8 @@ def triton_config(about: Artefact, name: str) -> str:
     ]
     if not about.whole:
         sizes = ", ".join(map(str, PREFERRED_BATCH_SIZES))
-        parts.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US} }}")
+        delay = f"max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US}"
+        parts.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] {delay} }}")
     if on_gpu:
         options = [f'    parameters {{ key: "{key}" value: "{value}" }}' for key, value in cuda_options(about.precision).items()]
         accelerator = "\n".join(['  gpu_execution_accelerator [ {\n    name: "cuda"', *options, "  } ]"])

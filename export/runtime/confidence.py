@@ -154,7 +154,8 @@ def write_tables(folder: Path, label_maps: Iterable[Path], estimator: Estimator,
         The number of cases that are marked.
 
     Example:
-        >>> write_tables(out, maps, segmenter.estimator, segmenter.sha256, segmenter.classes.foreground)  # doctest: +SKIP
+        >>> names = segmenter.classes.foreground  # doctest: +SKIP
+        >>> write_tables(out, maps, segmenter.estimator, segmenter.sha256, names)  # doctest: +SKIP
     """
     cases: dict[str, CaseRecord] = {}
     for path in label_maps:

@@ -169,7 +169,8 @@ ANNOTATIONS = json.dumps(
     }
 ).encode()
 CVAT = (
-    b'<?xml version="1.0"?><annotations><image id="0" name="a.png" width="9" height="7"><polygon label="x" points="1,1;5,1;5,4"/>'
+    b'<?xml version="1.0"?><annotations><image id="0" name="a.png" width="9" height="7">'
+    b'<polygon label="x" points="1,1;5,1;5,4"/>'
     b'<mask label="y" rle="1, 3, 2" left="2" top="2" width="3" height="2"/></image></annotations>'
 )
 

@@ -111,7 +111,8 @@ def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, sam
         The parameters, on the CPU.
 
     Example:
-        >>> parameters = draw_parameters(AugmentConfig(), seed=0, epochs=np.zeros(4, int), samples=np.arange(4), size=(256, 256))
+        >>> epochs, samples = np.zeros(4, int), np.arange(4)
+        >>> parameters = draw_parameters(AugmentConfig(), seed=0, epochs=epochs, samples=samples, size=(256, 256))
     """
     generators = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, s + 1, e])) for e, s in zip(epochs, samples, strict=True)]
     uniform = np.stack([g.random(max(MIN_UNIFORMS, sum(t.uniforms for t in TRANSFORMS))) for g in generators])

@@ -10,9 +10,8 @@ from attunet.decisions import Decision
 from attunet.sources.case_files import CaseFiles, Source
 
 # The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`, `_left`, `L`, a date.
-_WORDS = (
-    "slice|sl|frame|fr|phase|time|timepoint|tp|t|visit|v|session|ses|day|week|month|year|m|scan|series|img|image|z|patch|tile|crop|aug|copy"
-)
+_TIMES = "phase|time|timepoint|tp|t|visit|v|session|ses|day|week|month|year|m"
+_WORDS = f"slice|sl|frame|fr|{_TIMES}|scan|series|img|image|z|patch|tile|crop|aug|copy"
 _ALONE = "left|right|l|r|lt|rt|od|os|baseline|bl|follow[_-]?up|fu|pre|post"
 _DATE = r"(?:19|20)\d\d([_\-.])\d\d\1\d\d"
 _PART = re.compile(

@@ -99,7 +99,8 @@ class StepGraph:
         backend: captures.
 
     Example:
-        >>> graph = StepGraph(loader, Augmenter(config.augment, loader.size, loader.device), config, train, CudaGraphBackend())
+        >>> augmenter = Augmenter(config.augment, loader.size, loader.device)
+        >>> graph = StepGraph(loader, augmenter, config, train, CudaGraphBackend())
         >>> graph.fill(0)
         >>> graph.run()
     """

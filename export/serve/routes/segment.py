@@ -47,7 +47,7 @@ ANSWER: dict[int | str, dict[str, object]] = {
                 "schema": {"type": "string"},
             },
             "X-Attunet-Confidence": {
-                "description": "Review, and the range of each organ's estimated Dice, as JSON, of an artefact with an estimator",
+                "description": "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range",
                 "schema": {"type": "string"},
             },
             "X-Attunet-Model-SHA256": {"description": "Hash of the artefact", "schema": {"type": "string"}},

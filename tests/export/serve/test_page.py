@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installe
 DROP = """([name, content]) => {
   const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name));
-  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+  document.getElementById("drop").dispatchEvent(drop);
 }"""
 
 

@@ -6,7 +6,8 @@ import sys
 SCRIPT = """
 import sys
 
-EXTRAS = {"torch", "onnx", "onnxscript", "accelerate", "safetensors", "matplotlib", "wandb", "openvino", "highdicom", "model_signing"}
+TRAINING = {"torch", "onnx", "onnxscript", "accelerate", "safetensors", "matplotlib", "wandb"}
+EXTRAS = {*TRAINING, "openvino", "highdicom", "model_signing"}
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

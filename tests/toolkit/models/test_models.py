@@ -127,7 +127,8 @@ from attunet.models import SegmentationNetwork
 class Toy(SegmentationNetwork):
     def __init__(self, *, in_channels, num_classes, base_width, depth):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(in_channels, base_width, 3, padding=1), nn.ReLU(), nn.Conv2d(base_width, num_classes, 1))
+        first = nn.Conv2d(in_channels, base_width, 3, padding=1)
+        self.layers = nn.Sequential(first, nn.ReLU(), nn.Conv2d(base_width, num_classes, 1))
 
     def forward(self, x):
         return self.layers(x)

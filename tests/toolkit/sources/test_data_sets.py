@@ -389,7 +389,8 @@ def cvat_images(made: SimpleNamespace, root: Path, _: object) -> Made:
         shapes += f'<mask label="spleen" rle="{rle}" left="30" top="20" width="11" height="15" z_order="0"></mask>'
         rows.append(f'<image id="{i}" name="p{i}.png" width="48" height="40">{shapes}</image>')
     labels = "".join(f"<label><name>{name}</name></label>" for name in SQUARES)
-    text = f"<annotations><version>1.1</version><meta><job><labels>{labels}</labels></job></meta>{''.join(rows)}</annotations>"
+    meta = f"<version>1.1</version><meta><job><labels>{labels}</labels></job></meta>"
+    text = f"<annotations>{meta}{''.join(rows)}</annotations>"
     (root / "annotations.xml").write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{text}')
     return Made(truth, 3, classes=tuple(SQUARES))
 

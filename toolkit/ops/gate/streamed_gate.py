@@ -92,7 +92,8 @@ def _weight_gradients(rows_x: Tensor, rows_g: Tensor, grad_hidden: Tensor) -> tu
     partial_x, partial_g = (rows_x.new_empty((programs, hidden, width), dtype=torch.float32) for width in (channels, gating))
     kernels.streamed_weight_gradient[(programs, columns + columns_g)](
         rows_x, rows_g, grad_hidden, partial_x, partial_g, count, tiles,
-        C=channels, G=gating, F=hidden, COLUMNS=columns, BLOCK_P=tiling.rows, BLOCK_C=tiling.channels, BLOCK_F=_block(hidden),
+        C=channels, G=gating, F=hidden, COLUMNS=columns,
+        BLOCK_P=tiling.rows, BLOCK_C=tiling.channels, BLOCK_F=_block(hidden),
         STAGES=tiling.stages, num_warps=tiling.warps,
     )  # fmt: skip
     return partial_x.sum(0), partial_g.sum(0)

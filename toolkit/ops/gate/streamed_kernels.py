@@ -48,7 +48,8 @@ def streamed_forward(
 
 @triton.jit
 def streamed_backward(
-    grad_out, grad_alpha, x, g, weight_x, weight_g, bias, psi_weight, psi_bias, grad_x, grad_g, grad_hidden, partial, count,
+    grad_out, grad_alpha, x, g, weight_x, weight_g, bias, psi_weight, psi_bias,
+    grad_x, grad_g, grad_hidden, partial, count,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip

@@ -158,7 +158,8 @@ def gate_backward(
 def gate_weight_gradient(
     rows, grad_hidden, partial,
     pixels, tiles_per_image, tiles, rows_image, rows_pixel, rows_channel,
-    C: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Program p sums grad_hidden^T rows over the tiles p, p + programs, ... into partial[p] (F, C); the caller sums over p.
 

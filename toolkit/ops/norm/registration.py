@@ -47,8 +47,8 @@ def _fake_normalise(
 
 
 def _gradients(
-    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor | None, eps: float,
-    synchronized: bool,
+    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+    count: Tensor | None, eps: float, synchronized: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of x, weight and bias; those of weight and bias are of this process's slices."""
     from attunet.ops.norm import triton_norm
@@ -68,8 +68,8 @@ def _gradients(
 
 
 def _fake_gradients(
-    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor | None, eps: float,
-    synchronized: bool,
+    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+    count: Tensor | None, eps: float, synchronized: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
 
