@@ -10,19 +10,17 @@ MIN_PATIENTS = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """headline and lines are plain sentences; worst_case: the case to look at first, None without cases."""
+    """Plain sentences."""
 
     headline: str
     lines: tuple[str, ...]
-    worst_case: str | None
 
 
 def answer(contents: Contents) -> Answer:
     """Sentences from the best model's scores and the paired comparisons."""
     scored = {m.label: (value, m) for m in contents.models if (value := m.scores["dice"]["mean"]) is not None}
-    worst = contents.cases[0] if contents.cases else None
     if not scored:
-        return Answer("No model has a case that it was not trained on: there is no score.", (), worst)
+        return Answer("No model has a case that it was not trained on: there is no score.", ())
     _, best = max(scored.values(), key=lambda pair: pair[0])
     dice = best.scores["dice"]
     cases = f"{best.num_scored} case{'s' if best.num_scored > 1 else ''}"
@@ -30,7 +28,7 @@ def answer(contents: Contents) -> Answer:
     if dice["ci95"]:
         headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
     lines = [_reach(dice["ci95"] is not None, cases), *_comparisons(contents), *_weakest(best, contents), *_speed(contents, best)]
-    return Answer(f"{headline}.", tuple(lines), worst)
+    return Answer(f"{headline}.", tuple(lines))
 
 
 def _reach(has_interval: bool, cases: str) -> str:

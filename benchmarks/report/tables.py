@@ -15,7 +15,6 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
     "assd_mm": ("ASSD mm", 2, "mean distance between the surfaces, both ways"),
     "surface_dice": ("Surface Dice", 3, f"share of both surfaces at most {SURFACE_DICE_TOLERANCE_MM:g} mm from the other"),
 }
-LOWER_IS_BETTER = ("hd95_mm", "assd_mm")
 
 
 @dataclass(frozen=True)

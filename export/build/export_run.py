@@ -92,9 +92,7 @@ def export_run(
     if whole and confidence is not None:
         raise InputError("--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole")
     run = load_runs(run_path)
-    opened = open_store(store or run.store)
-    if opened.classes != run.classes or opened.spec != run.spec:
-        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
+    opened = _store_of(run, run_path, store)
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
     about = _metadata(run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole)
     if confidence is not None:
@@ -106,17 +104,29 @@ def export_run(
         draft.write_bytes(write_artefact(model, about))
         parity = judge(run, opened, draft, source=source, provider=provider, parity_cases=parity_cases)
         parity.refuse_if_different(precision)
-        agreement = parity.to_json()
-        about = replace(about, dice_at_export=agreement, self_test=make_self_test(Segmenter(draft)))
-        data = write_artefact(model, about)
-        if triton is not None:
-            draft.write_bytes(data)
-            out = write_triton_repository(draft, about, out, triton)
-    if triton is None:
+        about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
+        draft.write_bytes(write_artefact(model, about))
+        written = _place(draft, about, out, triton)
+    logger.info(f"{written}, mean Dice {parity.to_json()['artefact']} on {parity.seen} cases")
+    return about
+
+
+def _place(draft: Path, about: Artefact, out: Path, triton: str | None) -> str:
+    """Writes the finished artefact to `out` or into a repository of Triton; returns the file and its size for the log."""
+    data = draft.read_bytes()
+    if triton is not None:
+        out = write_triton_repository(draft, about, out, triton)
+    else:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, lambda path: path.write_bytes(data))
-    logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {agreement['artefact']} on {parity.seen} cases")
-    return about
+    return f"{out}: {len(data) / 1e6:.1f} MB"
+
+
+def _store_of(run: TrainedRun, run_path: Path, store: str | Path | None) -> Store:
+    opened = open_store(store or run.store)
+    if opened.classes != run.classes or opened.spec != run.spec:
+        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
+    return opened
 
 
 def _check_call(out: Path, precision: str, size: tuple[int, int] | None, whole_outputs: Sequence[str] | None) -> None:

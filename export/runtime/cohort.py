@@ -84,29 +84,8 @@ def predict_cohort(
     number, count = shard
     own = list(jobs)[number::count]
     waiting = deque(job for job in own if not job.write.exists())
-    outcome = Outcome(skipped=len(own) - len(waiting))
-    total, start = len(waiting), time.monotonic()
+    ends, start = _Ends(Outcome(skipped=len(own) - len(waiting)), len(waiting), finished), time.monotonic()
     reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
-    writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
-
-    def fail(job: Job, error: Exception) -> None:
-        _fail(outcome, job, error)
-        if finished is not None:
-            finished(job, (), None, False)
-
-    def finish_write() -> None:
-        job, findings, future = writes.popleft()
-        try:
-            estimates = future.result()
-        except CASE_ERRORS as error:
-            fail(job, error)
-        else:
-            if finished is not None:
-                finished(job, findings, estimates, True)
-            outcome.done += 1
-            marked = "; review" if estimates is not None and estimates.review else ""
-            logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}{marked}")
-
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
@@ -122,15 +101,50 @@ def predict_cohort(
                     job.write.parent.mkdir(parents=True, exist_ok=True)
                     also(volume, job.write)
             except CASE_ERRORS as error:
-                fail(job, error)
+                ends.fail(job, error)
                 continue
-            if len(writes) >= AHEAD:
-                finish_write()
-            writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings)))
-        while writes:
-            finish_write()
-    outcome.minutes = (time.monotonic() - start) / 60
-    return outcome
+            ends.wait(AHEAD - 1)
+            ends.writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings)))
+        ends.wait(0)
+    ends.outcome.minutes = (time.monotonic() - start) / 60
+    return ends.outcome
+
+
+class _Ends:
+    """The label maps on their way to the disk, and the count of those that got there.
+
+    Args:
+        outcome: counts.
+        total: jobs, for the log.
+        finished: as in `predict_cohort`.
+    """
+
+    def __init__(self, outcome: Outcome, total: int, finished: Finished | None) -> None:
+        self.outcome, self._total, self._finished = outcome, total, finished
+        self.writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
+
+    def wait(self, left: int) -> None:
+        """Waits for the oldest label maps until no more than `left` are on their way."""
+        while len(self.writes) > left:
+            job, findings, future = self.writes.popleft()
+            try:
+                estimates = future.result()
+            except CASE_ERRORS as error:
+                self.fail(job, error)
+                continue
+            if self._finished is not None:
+                self._finished(job, findings, estimates, True)
+            self.outcome.done += 1
+            marked = "; review" if estimates is not None and estimates.review else ""
+            logger.info(f"{self.outcome.done + len(self.outcome.failed)}/{self._total} {job.write}{marked}")
+
+    def fail(self, job: Job, error: Exception) -> None:
+        text = " ".join(str(error).split()) or type(error).__name__
+        reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
+        self.outcome.failed.append((job.file, reason))
+        logger.error(reason)
+        if self._finished is not None:
+            self._finished(job, (), None, False)
 
 
 def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[Volume, PreparedVolume, list[Finding]]:
@@ -149,10 +163,3 @@ def _write(
     estimates = observed.write(job.write, findings)
     write_labels(job.write, indices, classes, volume, codes=job.codes)
     return estimates
-
-
-def _fail(outcome: Outcome, job: Job, error: Exception) -> None:
-    text = " ".join(str(error).split()) or type(error).__name__
-    reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
-    outcome.failed.append((job.file, reason))
-    logger.error(reason)

@@ -19,7 +19,7 @@ from attunet.volumes.volume import Volume
 
 MGH_SUFFIXES = (".mgz", ".mgh")
 ANALYZE_SUFFIXES = (".hdr",)
-MGH_HEADER_BYTES, MGH_FOOTER_BYTES = 284, 2**16
+MGH_HEADER_BYTES = 284
 ANALYZE_HEADER_BYTES = 348
 
 
@@ -94,8 +94,3 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
 def write_mgh(path: Path, values: np.ndarray, like: Volume) -> None:
     """Writes a label map `(X, Y, Z)` on `like`'s grid as MGH or MGZ, which hold int32."""
     nib.save(nib.freesurfer.MGHImage(values.astype(np.int32), like.affine), path)
-
-
-def write_analyze(path: Path, values: np.ndarray, like: Volume) -> None:
-    """Writes a label map `(X, Y, Z)` as a NIfTI pair, `X.hdr` and `X.img`, which keeps the affine that Analyze cannot."""
-    nib.save(nib.Nifti1Pair(values, like.affine), path)
