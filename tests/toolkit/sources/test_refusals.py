@@ -198,6 +198,9 @@ REFUSED: dict[str, tuple[Build, str]] = {
         "c1.nii.gz: the mask must have the image's shape (24, 20, 4) (c1.nii.gz), got (23, 20, 4): resample",
     ),
     "swapped": (swapped, "values that change from voxel to voxel, as intensities do: are images and masks swapped? --read"),
+    "observers": (observers, "voxels lie on other masks of its class, so these are no objects: are they of several observers?"),
+    "smoothed colours": (smoothed_colours, "colours that fill no region, as smoothed edges have"),
+    "hidden files": (hidden, "the folder has no files, but hidden ones alone, whose names begin with a dot"),
     "labelme": (
         labelme,
         "p0.json: is labelme's annotation of a picture, which is not read: export masks as PNG, or the annotations",
