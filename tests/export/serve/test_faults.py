@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 
-def nifti(shape: tuple[int, ...], *, spacing: float = 1.5, voxels: bytes = b"") -> bytes:
+def nifti(shape: tuple[int, ...], *, spacing: float = 1.5, voxels: bytes = b"", dtype: type = np.int16) -> bytes:
     header = nib.Nifti1Header()
-    header.set_data_dtype(np.int16)
+    header.set_data_dtype(dtype)
     header.set_data_shape(shape)
     header.set_sform(np.diag([-spacing, -spacing, 5, 1]), code=1)
     header["vox_offset"] = 352
@@ -54,6 +54,9 @@ REFUSED = {
     "40,000 slices of one voxel": (gzip.compress(nifti((1, 1, 30000), voxels=bytes(60000))), 413, "megapixels"),
     "pixels of 4 m": (gzip.compress(nifti((100, 100, 5), spacing=4000, voxels=bytes(100000))), 413, "pixels a side"),
     "pixels of 100 mm": (gzip.compress(nifti((100, 100, 100), spacing=100, voxels=bytes(2000000))), 413, "scan: "),
+    "NaN": (nifti((4, 4, 2), voxels=np.full(32, np.nan, "<f4").tobytes(), dtype=np.float32), 422, "must be finite"),
+    "infinite": (nifti((4, 4, 2), voxels=np.full(32, np.inf, "<f4").tobytes(), dtype=np.float32), 422, "must be finite"),
+    "complex numbers": (nifti((4, 4, 2), voxels=bytes(256), dtype=np.complex64), 422, "must be real numbers"),
     "empty zip": (archive(), 422, "has no volume"),
     "zip without a scan": (archive(("a.txt", b"hello")), 422, "has no volume"),
     "zip that leads out": (archive(("../a.dcm", b"hello")), 422, "must lie inside"),
@@ -119,9 +122,23 @@ def test_a_body_that_ends_early_is_dropped(strict_server):
     assert raw(strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n").startswith(
         b"HTTP/1.1 400"
     )
+    two = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
+    negative = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\nabcdef"
+    for request in (two, negative):
+        assert raw(strict_server, request).startswith(b"HTTP/1.1 400"), request
     assert raw(strict_server, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert strict_server.get("/v2/health/ready").status_code == 200
     assert strict_server.uploads() == []
+
+
+def test_a_body_longer_than_its_length_says_is_not_read_on(strict_server, scan):
+    """The scan ends where the length says, and what follows is no request."""
+    body = scan.read_bytes()
+    head = f"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body) // 2}\r\n\r\n"
+    answer = raw(strict_server, head.encode() + body, all_of_it=True)
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert answer.count(b"HTTP/1.1 ") - answer.count(b"HTTP/1.1 400") == 1
+    assert strict_server.get("/v2/health/ready").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -152,11 +169,14 @@ def test_formats_that_cannot_be_had_are_refused(strict_server, scan):
     assert json.loads(strict_server.post(content=body, headers={"Accept": "application/json"}).content)["unit"] == "ml"
 
 
-def raw(server, request: bytes, *, close_early: bool = False) -> bytes:
-    """What the server sends to these bytes."""
+def raw(server, request: bytes, *, close_early: bool = False, all_of_it: bool = False) -> bytes:
+    """What the server sends to these bytes at first, or until it closes the connection."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(request)
         if close_early:
             return b""
-        return connection.recv(65536)
+        answer = connection.recv(65536)
+        while all_of_it and (more := connection.recv(65536)):
+            answer += more
+        return answer

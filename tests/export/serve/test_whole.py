@@ -78,6 +78,28 @@ def test_a_spacing_that_cannot_be_is_refused(client, spacing, status, line):
     assert line in answer.json()["error"]
 
 
+def test_volumes_of_a_wrong_shape_type_or_value_are_refused(client):
+    good, spacing = np.full((1, 2, 16, 16), 5.0, np.float32), [5, 1.5, 1.5]
+    for volume, line in (
+        (good[0], "must have the shape"),
+        (np.concatenate([good, good]), "must have the shape"),
+        (np.where(good == 5, np.nan, good), "is not JSON"),
+        (np.where(good == 5, np.inf, good), "is not JSON"),
+    ):
+        answer = client.post("/v2/models/whole/infer", content=body(volume, spacing))
+        assert answer.status_code == 400, answer.text
+        assert line in answer.json()["error"]
+    for wrong in (
+        body(good, spacing).replace("5.0", "1e300", 1),  # no float32
+        body(good, spacing).replace("FP32", "UINT8"),
+        body(good, spacing).replace('"spacing"', '"size"'),
+        body(good, spacing).replace('"volume"', '"slices"'),
+    ):
+        answer = client.post("/v2/models/whole/infer", content=wrong)
+        assert answer.status_code == 400, answer.text
+    assert client.post("/v2/models/whole/infer", content=body(good, spacing)).status_code == 200
+
+
 def body(volume: np.ndarray, spacing: list[float]) -> str:
     rows = [("volume", volume), ("spacing", np.array(spacing, np.float32))]
     return json.dumps({"inputs": [{"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows]})
