@@ -55,6 +55,9 @@ RULES: dict[str, Rule] = {
     "sheared": Rule(
         "scans whose axes are not at right angles (a tilted gantry)", "slices stay as they lie", option="resample the scan to right angles"
     ),
+    "mixed-intensities": Rule(
+        "sets in which some scans have voxels below -500, as CT has", "scaled as the majority", option="--set data.normalization=ct|zscore"
+    ),
     "mask-geometry": Rule(
         "masks of the image's shape, where one of both states no orientation",
         "voxel by voxel on the image",

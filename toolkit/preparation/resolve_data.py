@@ -69,9 +69,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
     plane = [axis for axis in range(3) if axis != slice_axis]
     spacing, size = _resolve_grid(facts, config, plane)
-    normalization = config.normalization
-    if normalization == "auto":
-        normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
+    normalization, mixed = _resolve_normalization(facts, config)
     _check_bounds(facts, plane, spacing, normalization)
     spec = PreprocessSpec(
         orientation=ORIENTATION if first.unit == "mm" else None,
@@ -89,7 +87,23 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, resolved.mappings)
     preprocessing = Preprocessing(spec, Postprocessing(largest_component, erosion_mm))
-    return Resolved(resolved.source, preprocessing, resolved.classes, resolved.mappings, resolved.decisions)
+    return Resolved(resolved.source, preprocessing, resolved.classes, resolved.mappings, (*resolved.decisions, *mixed))
+
+
+def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tuple[str, list[Decision]]:
+    """The normalization of all cases, and a decision where some seem to be in Hounsfield units and some do not."""
+    if config.normalization != "auto":
+        return config.normalization, []
+    normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
+    in_hounsfield = [fact.case for fact in facts if fact.intensity[0]["min"] <= CT_AIR]
+    others = [fact.case for fact in facts if fact.intensity[0]["min"] > CT_AIR]
+    if not in_hounsfield or not others:
+        return normalization, []
+    text = (
+        f"{len(in_hounsfield)} of {len(facts)} cases have voxels below {CT_AIR:g} as CT has ({in_hounsfield[0]}), the others not "
+        f"({others[0]}); all are scaled by {normalization}"
+    )
+    return normalization, [Decision("mixed-intensities", text)]
 
 
 def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:

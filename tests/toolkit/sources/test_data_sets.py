@@ -227,7 +227,10 @@ def atlas(made: SimpleNamespace, root: Path, _: object) -> Made:
         stem = f"Training/R001/sub-r001s{i + 1:03d}/ses-1/anat/sub-r001s{i + 1:03d}_ses-1_space-MNI152NLin2009aSym"
         return {"case": f"sub-r001s{i + 1:03d}_ses-1", "a": f"{stem}_T1w.nii.gz", "label": f"{stem}_label-L_desc-T1lesion_mask.nii.gz"}
 
-    return Made(scans(made, root, names), 3)
+    truth = scans(made, root, names)
+    hidden = "Testing/R040/sub-r040s001/ses-1/anat/sub-r040s001_ses-1_space-MNI152NLin2009aSym_T1w.nii.gz"
+    made.save_nifti(root / hidden, made.body(9)[0])
+    return Made(truth, 3)
 
 
 def pancreas_ct(made: SimpleNamespace, root: Path, write_series: Callable[..., list[Path]]) -> Made:

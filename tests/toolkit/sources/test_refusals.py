@@ -259,6 +259,13 @@ def void(made: SimpleNamespace, root: Path) -> None:
         made.save_nifti(root / f"labels/c{i}.nii.gz", np.where(labels == 2, 255, labels).astype(np.uint8))
 
 
+def ct_and_mr(made: SimpleNamespace, root: Path) -> None:
+    for i in range(3):
+        image, labels = made.body(i)
+        made.save_nifti(root / f"images/c{i}.nii.gz", image if i else (image - 1024).astype(np.int16))
+        made.save_nifti(root / f"labels/c{i}.nii.gz", labels)
+
+
 COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
     "COCO": (
         coco_with_more,
@@ -266,6 +273,10 @@ COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
     ),
     "no voxel size": (without_voxel_size, ("decided: the header gives no voxel size along 3 axes; 1 is taken",)),
     "255": (void, ("decided: 255 is a class like the others, not a value to ignore",)),
+    "CT and MR": (
+        ct_and_mr,
+        ("decided: 1 of 3 cases have voxels below -500 as CT has (c0), the others not (c1); all are scaled by zscore",),
+    ),
     "dataset.json": (listed_without_files, ("2 cases of the training list of dataset.json have no files here: c3, c4",)),
 }
 
