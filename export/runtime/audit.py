@@ -47,7 +47,8 @@ class Audit:
             confidence: estimates of Dice; None where the model has no estimator.
 
         Example:
-            >>> Audit(AuditLog("log.jsonl"), model_sha256).record(hash_of_files([scan]), sha256(labels))  # doctest: +SKIP
+            >>> audit = Audit(AuditLog("log.jsonl"), model_sha256)  # doctest: +SKIP
+            >>> audit.record(hash_of_files([scan]), sha256(labels))  # doctest: +SKIP
         """
         self.log.append(
             {

@@ -56,7 +56,8 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
     if store.is_pseudonymised:
         yield "  source    not named: the store is pseudonymised; commands that read the scans take --source"
     else:
-        yield f"  source    {store.source_root}{'' if store.source_root.exists() else ' (not there: name it with --source)'}"
+        missing = "" if store.source_root.exists() else " (not there now: name it with --source)"
+        yield f"  source    {store.source_root}{missing}"
     yield f"  classes   {_describe_classes(store.classes)}"
     yield f"  slices    {_describe_spec(spec)}"
     for fold in range(store.num_folds):

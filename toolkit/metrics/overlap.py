@@ -5,7 +5,7 @@ Conventions for empty masks, the same everywhere:
 | class is in | overlap (Dice, surface Dice, precision, recall) | distances in mm | RAVD | CHAOS score |
 |---|---|---|---|---|
 | neither truth nor prediction | NaN: not defined, left out of means | NaN | NaN | NaN |
-| the prediction alone | 0 | the diagonal of the image, the largest possible distance | NaN: nothing to be relative to | 0 points each |
+| the prediction alone | 0 | the image's diagonal, the largest distance | NaN: nothing to be relative to | 0 points each |
 | the truth alone | 0 | the diagonal of the image | 100 % | 0 points each |
 
 Voxels whose truth is the ignore label (255) belong to no class in either map.

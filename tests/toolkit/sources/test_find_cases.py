@@ -244,13 +244,17 @@ PUBLIC = {
     "polyps": (["PNG/Original/1.png", "PNG/Ground Truth/1.png"], {"PNG_1": ["1.png"]}),
     "vessels": (
         [
-            *("training/images/21_training.tif", "training/1st_manual/21_manual1.png", "training/mask/21_training_mask.png"),
+            "training/images/21_training.tif",
+            *("training/1st_manual/21_manual1.png", "training/mask/21_training_mask.png"),
             *("test/images/01_test.tif", "test/mask/01_test_mask.png"),  # without truth: where the camera sees anything
         ],
         {"training_21_training": ["21_manual1.png"]},
     ),
     "chest": (["Lungs/CXR_png/a_0.png", "Lungs/masks/a_0_mask.png"], {"Lungs_a_0": ["a_0_mask.png"]}),
-    "several lesions": (["b (1).png", "b (1)_mask.png", "b (1)_mask_1.png"], {"b (1)": ["b (1)_mask.png", "b (1)_mask_1.png"]}),
+    "several lesions": (
+        ["b (1).png", "b (1)_mask.png", "b (1)_mask_1.png"],
+        {"b (1)": ["b (1)_mask.png", "b (1)_mask_1.png"]},
+    ),
     "a folder per picture": (
         [*("s/1/images/1.png", "s/1/masks/x.png", "s/1/masks/y.png"), *("s/2/images/2.png", "s/2/masks/z.png")],
         {"s_1_1": ["x.png", "y.png"], "s_2_2": ["z.png"]},
