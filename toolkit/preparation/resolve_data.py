@@ -17,7 +17,7 @@ from attunet.sources.case_files import Source
 from attunet.volumes.geometry import resampled_length, round_up
 from attunet.volumes.postprocess import ONE_PART
 from attunet.volumes.slices import COLOUR, GREY, MAX_SIDE
-from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
+from attunet.volumes.spec import Normalization, Postprocessing, Preprocessing, PreprocessSpec
 
 MARGIN_PIXELS = 8  # on each side of the labelled extent: context for the outermost labels
 SIZE_STEP = 32  # networks of depth 5 halve the window five times
@@ -90,11 +90,11 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     return Resolved(resolved.source, preprocessing, resolved.classes, resolved.mappings, (*resolved.decisions, *mixed))
 
 
-def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tuple[str, list[Decision]]:
+def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tuple[Normalization, list[Decision]]:
     """The normalization of all cases, and a decision where some seem to be in Hounsfield units and some do not."""
     if config.normalization != "auto":
         return config.normalization, []
-    normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
+    normalization: Normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
     in_hounsfield = [fact.case for fact in facts if fact.intensity[0]["min"] <= CT_AIR]
     others = [fact.case for fact in facts if fact.intensity[0]["min"] > CT_AIR]
     if not in_hounsfield or not others:

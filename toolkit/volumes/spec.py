@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.fields import Fields, Rule
 
 MULTIPLE = 16  # heights and widths of slices are multiples of it: the deepest network halves them four times
+Normalization = Literal["zscore", "ct", "none"]
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +68,7 @@ class PreprocessSpec:
     slice_axis: int
     spacing_mm: float | None
     size: tuple[int, int]
-    normalization: Literal["zscore", "ct", "none"] = "zscore"
+    normalization: Normalization = "zscore"
     clip_percentiles: tuple[float, float] = (0.5, 99.5)
     window: tuple[float, float] = (-160.0, 240.0)
     context_slices: int = 1
