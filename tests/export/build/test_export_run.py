@@ -31,10 +31,10 @@ def _trace_once():
     """The one run's graph is traced once for every set of outputs; tracing takes seconds."""
     traced: dict = {}
 
-    def export(network, channels, outputs, size=None):
-        key = (tuple(outputs), size)
+    def export(network, channels, outputs, size=None, *, temperature=1.0):
+        key = (tuple(outputs), size, temperature)
         if key not in traced:
-            traced[key] = export_graph(network, channels, outputs, size).SerializeToString()
+            traced[key] = export_graph(network, channels, outputs, size, temperature=temperature).SerializeToString()
         return onnx.load_from_string(traced[key])
 
     with pytest.MonkeyPatch.context() as patch:
@@ -126,10 +126,10 @@ def test_the_self_test_passes_and_a_changed_graph_fails_it(exported, tmp_path):
 
 
 def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, monkeypatch):
-    def wrong(network, *arguments):
+    def wrong(network, *arguments, **options):
         with torch.no_grad():
             network = type(network)(in_channels=1, num_classes=5, base_width=8).eval()
-        return export_graph(network, *arguments)
+        return export_graph(network, *arguments, **options)
 
     monkeypatch.setattr(onnx_export, "export_graph", wrong)
     with pytest.raises(RunError, match=r"on \d held out cases, before post-processing: mean Dice .* no file was written"):
