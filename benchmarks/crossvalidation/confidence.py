@@ -2,25 +2,28 @@
 
 `python -m attunet.benchmarks.crossvalidation.confidence DIR` writes generated abdomens with noise drawn widely, cross-validates a small
 network on them, learns the estimator from the held-out cases for a single network and for an ensemble, and compares its estimates with the
-true Dice of new scans, through the exported artefacts. Writes DIR/results.json and prints a table; a finished folder is continued.
+true Dice of new scans, through the exported artefacts: scans like the learned ones, and changed ones. Writes DIR/results.json and prints a
+table; the same call continues a folder.
 """
 
 import argparse
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
 from attunet.classes import CHAOS_MR
 from attunet.confidence.estimate import OrganEstimate
 from attunet.confidence.estimator import Estimator
 from attunet.export.build.export_run import export_run
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import JsonObject
 from attunet.io.readers import read_volume
@@ -34,6 +37,15 @@ from attunet.system.log_lines import forward_log
 from attunet.volumes.training_ranges import check_input
 
 NOISE = (0.03, 1.2)  # standard deviation of the added noise over that of the scan, drawn uniformly in its logarithm
+CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {  # of a scan (X, Y, Z) and its labels alike
+    "as learned": lambda image, rng: image,
+    "noise of 2 to 4 deviations": lambda image, rng: with_noise(image, rng.uniform(2, 4), rng),
+    "blurred in plane by 3 pixels": lambda image, rng: gaussian_filter(image, (3, 3, 0)),
+    "contrast, gamma 2.5": lambda image, rng: (image / image.max()) ** 2.5 * image.max(),
+    "inverted": lambda image, rng: image.max() - image,
+    "left and right exchanged": lambda image, rng: image[::-1],
+}
+MIRRORED = "left and right exchanged"  # whose labels are mirrored too
 SETTINGS = ("model.base_width=8", "optim.epochs=5")
 FOLDS = 4
 
@@ -49,18 +61,25 @@ def write_scans(folder: Path, cases: int, seed: int) -> None:
         rng = np.random.default_rng([seed, number, 1])
         image = nib.Nifti1Image.from_filename(file)
         values = np.asarray(image.dataobj).astype(np.float32)
-        noise = np.float32(values.std() * np.exp(rng.uniform(*np.log(NOISE))))
-        real, imaginary = (noise * rng.standard_normal(values.shape, np.float32) for _ in range(2))
-        noisy = np.round(np.hypot(values + real, imaginary)).astype(np.int16)
+        noisy = np.round(with_noise(values, np.exp(rng.uniform(*np.log(NOISE))), rng)).astype(np.int16)
         nib.save(nib.Nifti1Image(noisy, image.affine, image.header), file)
     os.replace(partial, folder)
 
 
+def with_noise(image: np.ndarray, deviations: float, rng: np.random.Generator) -> np.ndarray:
+    """The image with Rician noise, in standard deviations of the image."""
+    noise = np.float32(image.std() * deviations)
+    real, imaginary = (noise * rng.standard_normal(image.shape, np.float32) for _ in range(2))
+    return np.hypot(image + real, imaginary)
+
+
 @dataclass(frozen=True)
 class NewOrgan:
-    """An organ of a new scan: its true Dice, and what was estimated."""
+    """An organ of a new scan: its true Dice, and what was estimated. review: of the case."""
 
+    change: str
     case: str
+    review: bool
     organ: str
     true: float
     estimate: OrganEstimate
@@ -101,24 +120,29 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
         artefact = folder / f"{name.replace(' ', '-')}.onnx"
         about = export_run(run, artefact, confidence=table, parity_cases=1)
         assert about.confidence is not None
-        arms.append(Arm(name, about.confidence, compare(Segmenter(artefact), folder / "new")))
+        changes = list(CHANGES) if run.name == "fold-0" else ["as learned"]
+        segmenter = Segmenter(artefact)
+        arms.append(Arm(name, about.confidence, [row for change in changes for row in compare(segmenter, folder / "new", change)]))
     return arms
 
 
-def compare(segmenter: Segmenter, folder: Path) -> list[NewOrgan]:
-    """Estimated and true Dice of every organ of the scans in a folder."""
+def compare(segmenter: Segmenter, folder: Path, change: str) -> list[NewOrgan]:
+    """Estimated and true Dice of every organ of the scans in a folder, after one of `CHANGES`."""
     rows = []
-    for file in sorted(folder.glob("*-src.nii.gz")):
+    for number, file in enumerate(sorted(folder.glob("*-src.nii.gz"))):
         volume = read_volume(file)
+        changed = CHANGES[change](volume.data[0].astype(np.float32), np.random.default_rng(number))
+        volume = replace(volume, data=np.ascontiguousarray(changed[None], dtype=np.float32))
         prepared = segmenter.prepare(volume)
-        observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+        observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
         indices = segmenter.predict_prepared(prepared, observers=observed.observers)
         confidence = observed.confidence(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
         assert confidence is not None
-        mask = nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask"))
-        dice = dice_from_confusion(confusion(indices, np.asarray(mask.dataobj).astype(np.uint8), len(CHAOS_MR)))
+        mask = np.asarray(nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask")).dataobj).astype(np.uint8)
+        dice = dice_from_confusion(confusion(indices, mask[::-1] if change == MIRRORED else mask, len(CHAOS_MR)))
+        case = file.name.partition("-")[0]
         for name, true in zip(CHAOS_MR.foreground, dice[1:], strict=True):
-            rows.append(NewOrgan(file.name.partition("-")[0], name, float(true), confidence.organs[name]))
+            rows.append(NewOrgan(change, case, confidence.review, name, float(true), confidence.organs[name]))
     return rows
 
 
@@ -127,19 +151,28 @@ def lines(arm: Arm) -> list[str]:
     learned, check, calibration = arm.learned, arm.learned.check, arm.learned.calibration
     if check is None or calibration is None or learned.threshold is None:
         return [f"{arm.network}: {learned.describe()}"]
-    pairs = [(one.true, one.estimate.dice, one.estimate.low, one.estimate.high) for one in arm.new if one.estimate.dice is not None]
-    true, estimated, low, high = np.array(pairs, dtype=np.float64).T
-    is_poor, is_marked = true < learned.threshold, estimated < learned.threshold
+    changes = dict.fromkeys(one.change for one in arm.new)
     return [
         f"{arm.network}, {learned.num_patients} patients, poor is a Dice below {learned.threshold:.2f}",
-        f"  patients left out  {check.describe()}; marked: {_percent(check.marked_of_poor)} of poor organs, "
+        f"  patients left out: {check.describe()}; marked: {_percent(check.marked_of_poor)} of poor organs, "
         f"{_percent(check.marked_of_good)} of the others",
-        f"  new scans          correlation {np.corrcoef(true, estimated)[0, 1]:.2f}, the range holds "
-        f"{np.mean((low <= true) & (true <= high)):.0%} of {len(true)} true values, mean error {np.abs(true - estimated).mean():.3f}; "
-        f"marked: {is_marked[is_poor].sum()} of {is_poor.sum()} poor organs, {is_marked[~is_poor].sum()} of {(~is_poor).sum()} others",
-        f"  probabilities      temperature {calibration.temperature:.2f}, expected calibration error "
+        f"  probabilities: temperature {calibration.temperature:.2f}, expected calibration error "
         f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after, patients left out",
+        "  new scans                      true  estimated  error  in range  marked: poor organs  others  cases",
+        *(_line([one for one in arm.new if one.change == change], learned.threshold) for change in changes),
     ]
+
+
+def _line(rows: Sequence[NewOrgan], threshold: float) -> str:
+    pairs = [(one.true, one.estimate.dice, one.estimate.low, one.estimate.high) for one in rows if one.estimate.dice is not None]
+    true, estimated, low, high = np.array(pairs, dtype=np.float64).T
+    is_poor, is_marked = true < threshold, estimated < threshold
+    cases = {one.case: one.review for one in rows}
+    return (
+        f"  {rows[0].change:29}  {true.mean():.2f}  {estimated.mean():9.2f}  {np.abs(true - estimated).mean():5.3f}  "
+        f"{np.mean((low <= true) & (true <= high)):8.0%}  {f'{is_marked[is_poor].sum()} of {is_poor.sum()}':>19}  "
+        f"{f'{is_marked[~is_poor].sum()} of {(~is_poor).sum()}':>8}  {sum(cases.values())} of {len(cases)}"
+    )
 
 
 def _percent(share: float | None) -> str:

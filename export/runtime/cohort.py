@@ -14,7 +14,8 @@ from attunet.classes import Classes
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.confidence import estimator_of
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
@@ -95,7 +96,7 @@ def predict_cohort(
                 volume, prepared, findings = future.result()
                 for finding in findings:
                     finding.log(logger, job.file)
-                observed = ObservedCase(model, volume, prepared, confidence or NO_CONFIDENCE)
+                observed = ObservedCase(model, estimator_of(model), volume, prepared, confidence or NO_CONFIDENCE)
                 indices = model.predict_prepared(prepared, observers=observed.observers)
                 if also is not None:
                     job.write.parent.mkdir(parents=True, exist_ok=True)

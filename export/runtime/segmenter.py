@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
+from attunet.confidence.estimate import CaseConfidence
 from attunet.confidence.estimator import Estimator
 from attunet.errors import Finding, InputError
 from attunet.export.artefact.artefact import DISAGREEMENT, load_artefact
 from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
+from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.stop import Stop
 from attunet.io.readers import read_volume
 from attunet.volumes.model import PreparedVolume
@@ -33,11 +35,13 @@ class Prediction:
 
     Args:
         findings: warnings about spacing, size or intensities far outside the training set.
+        confidence: estimated Dice; None where the artefact has no estimator.
     """
 
     volume: Volume
     indices: np.ndarray
     findings: tuple[Finding, ...] = ()
+    confidence: CaseConfidence | None = None
 
 
 class UntrainedInputWarning(UserWarning):
@@ -293,7 +297,9 @@ class Segmenter:
         try:
             prepared = self._lazily_prepared(volume)
             findings = self._warn(volume, stacklevel=3)
-            return Prediction(volume, self.predict_prepared(prepared), findings)
+            observed = ObservedCase(self, self.estimator, volume, prepared)
+            indices = self.predict_prepared(prepared, observers=observed.observers)
+            return Prediction(volume, indices, findings, observed.confidence(findings))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 

@@ -16,7 +16,8 @@ from attunet.errors import Finding, InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, hash_of_files
 from attunet.export.runtime.cohort import Finished, Job, predict_cohort, read_prepared
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase, check_confidence, confidence_file, write_tables
+from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
@@ -177,7 +178,7 @@ def _predict_one(
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
         finding.log(logger, job.file)
-    observed = ObservedCase(model, volume, prepared, confidence)
+    observed = ObservedCase(model, estimator_of(model), volume, prepared, confidence)
     indices = model.predict_prepared(prepared, observers=observed.observers)
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if also is not None:

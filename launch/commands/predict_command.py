@@ -76,7 +76,7 @@ def predict(
             predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
         return
     from attunet.decisions import parse_choices
-    from attunet.export.runtime.confidence import ConfidenceOptions
+    from attunet.export.runtime.observed_case import ConfidenceOptions
     from attunet.io.dicom.organ_codes import read_codes
     from attunet.launch.commands.predict import AuditOptions
     from attunet.launch.commands.predict import predict as run

@@ -13,7 +13,7 @@ from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import hash_of_files
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
@@ -122,7 +122,7 @@ def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, t
             volume, prepared = _read(scan, model, settings)
             findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
         with ticket.stage("network"):
-            observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+            observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
             indices = _indices(model, prepared, ticket, observed.observers)
         with ticket.stage("write"):
             ticket.check()

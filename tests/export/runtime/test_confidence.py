@@ -23,7 +23,8 @@ from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.export.artefact.artefact import write_artefact
 from attunet.export.runtime import cohort
 from attunet.export.runtime.cohort import Job, predict_cohort
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase, check_confidence, confidence_file, write_tables
+from attunet.export.runtime.confidence import check_confidence, write_tables
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
 from attunet.sources.inputs import find_inputs
@@ -61,7 +62,7 @@ def test_features_are_the_same_bits_where_they_are_learned_and_where_they_are_us
     assert learned is not None
     used = []
     for prepared in (segmenter.prepare(case.volume), segmenter._lazily_prepared(case.volume)):
-        observed = ObservedCase(segmenter, case.volume, prepared, ConfidenceOptions())
+        observed = ObservedCase(segmenter, segmenter.estimator, case.volume, prepared)
         segmenter.predict_prepared(prepared, observers=observed.observers)
         assert observed._features is not None
         used.append(observed._features.features(learned.features.distance))
@@ -107,7 +108,7 @@ def test_the_map_is_the_entropy_with_the_artefacts_temperature(sure: Path, scans
     assert estimator.temperature != 1
     volume = read_volume(scans / "scan-0.nii.gz")
     prepared = segmenter.prepare(volume)
-    observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions(uncertainty=True))
+    observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared, ConfidenceOptions(uncertainty=True))
     segmenter.predict_prepared(prepared, observers=observed.observers)
     assert observed._map is not None
     (top, left), (height, width) = prepared.grid.offset, prepared.grid.resampled_shape
@@ -128,6 +129,15 @@ def test_one_scan_has_its_record_beside_the_label_map(attunet, sure: Path, scans
     assert record["review"]
     assert "estimated Dice" in done.out
     assert not (tmp_path / "confidence.json").exists()
+
+
+def test_in_python_a_prediction_has_its_estimates(attunet, sure: Path, artefact: Path, scans: Path, tmp_path: Path) -> None:
+    confidence = Segmenter(sure, num_threads=1).predict_file(scans / "scan-0.nii.gz").confidence
+    assert confidence is not None
+    assert attunet("predict", sure, scans / "scan-0.nii.gz", tmp_path / "labels.nii.gz").code == 0
+    record = json.loads((tmp_path / "labels-confidence.json").read_text())
+    assert {name: organ.review for name, organ in confidence.organs.items()} == {n: o["review"] for n, o in record["organs"].items()}
+    assert Segmenter(artefact, num_threads=1).predict_file(scans / "scan-0.nii.gz").confidence is None
 
 
 def test_a_case_is_finished_when_all_of_it_is_there(sure: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

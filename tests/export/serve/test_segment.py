@@ -16,7 +16,7 @@ import pytest
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact import write_artefact
 from attunet.export.runtime import Segmenter
-from attunet.export.runtime.confidence import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve import Client
 from attunet.io.readers import read_volume
 from attunet.system.atomic_files import sha256
@@ -170,7 +170,7 @@ def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_esti
     segmenter = Segmenter(sure, num_threads=1)
     volume = read_volume(scan)
     prepared = segmenter.prepare(volume)
-    observed = ObservedCase(segmenter, volume, prepared, ConfidenceOptions())
+    observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
     segmenter.predict_prepared(prepared, observers=observed.observers)
     expected = observed.confidence(())
     assert expected is not None

@@ -1,0 +1,100 @@
+"""One prediction under observation: its estimates of Dice, its map of uncertainty, and the files of both beside the label map."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.confidence.estimate import CaseConfidence
+from attunet.confidence.estimator import Estimator
+from attunet.confidence.features import FeatureObserver, training_distance
+from attunet.confidence.uncertainty import UncertaintyMap
+from attunet.errors import Finding
+from attunet.io.readers import stem_of
+from attunet.io.writers import write_map
+from attunet.system.atomic_files import write_text
+from attunet.volumes.model import Model, PreparedVolume
+from attunet.volumes.oriented_volume import OrientedVolume
+from attunet.volumes.predict import Observer
+from attunet.volumes.volume import Volume
+
+
+@dataclass(frozen=True)
+class ConfidenceOptions:
+    """Estimates and maps that are wanted.
+
+    Args:
+        estimates: of Dice, where the model can give them.
+        uncertainty: the map.
+        threshold: of Dice, below which organs are marked, in place of the learned one.
+    """
+
+    estimates: bool = True
+    uncertainty: bool = False
+    threshold: float | None = None
+
+
+ESTIMATES = ConfidenceOptions()
+
+
+class ObservedCase:
+    """One prediction under observation: `observers` go to `predict_prepared`, then `confidence` and `write` give what they saw.
+
+    Args:
+        model: that predicts.
+        estimator: of the model; None where it has none.
+        volume: the scan, on its own grid.
+        prepared: the model's input made of it.
+        options: the wanted estimates and maps.
+
+    Example:
+        >>> observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)  # doctest: +SKIP
+        >>> indices = segmenter.predict_prepared(prepared, observers=observed.observers)  # doctest: +SKIP
+        >>> observed.confidence(findings).review  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        estimator: Estimator | None,
+        volume: Volume,
+        prepared: PreparedVolume,
+        options: ConfidenceOptions = ESTIMATES,
+    ) -> None:
+        self._model, self._volume, self._options = model, volume, options
+        self._estimator = estimator if options.estimates else None
+        self._features: FeatureObserver | None = None
+        self._map: UncertaintyMap | None = None
+        if isinstance(prepared, OrientedVolume):
+            return  # the graph gives labels alone
+        if self._estimator is not None:
+            self._features = FeatureObserver(prepared.grid, len(model.classes))
+        if options.uncertainty:
+            self._map = UncertaintyMap(prepared.grid, len(model.classes), estimator.temperature if estimator else 1.0)
+
+    @property
+    def observers(self) -> list[Observer]:
+        return [observer for observer in (self._features, self._map) if observer is not None]
+
+    def confidence(self, findings: Sequence[Finding]) -> CaseConfidence | None:
+        """The estimates after the prediction; None without an estimator. findings: about the scan."""
+        if self._features is None or self._estimator is None:
+            return None
+        distance = training_distance(self._volume, self._model.ranges, self._model.spec.orientation)
+        features = self._features.features(distance)
+        return self._estimator.estimate(features, self._model.classes.foreground, findings, threshold=self._options.threshold)
+
+    def write(self, labels: Path, findings: Sequence[Finding]) -> CaseConfidence | None:
+        """Writes the estimates and the map beside the label map, which is not written yet, and returns the estimates."""
+        confidence = self.confidence(findings)
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        if confidence is not None:
+            write_text(confidence_file(labels), json.dumps(confidence.to_json(), indent=1, allow_nan=False) + "\n")
+        if self._map is not None:
+            write_map(labels.with_name(f"{stem_of(labels)}-uncertainty.nii.gz"), self._map.volume(), self._volume)
+        return confidence
+
+
+def confidence_file(labels: Path) -> Path:
+    """The file of a case's estimates, beside its label map."""
+    return labels.with_name(f"{stem_of(labels)}-confidence.json")
