@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from attunet.phantom import SPLEEN, generate_case
+from attunet.phantom import generate_case
+from attunet.phantom.anatomy import SPLEEN
 from attunet.volumes.postprocess import postprocess
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 

@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
-from attunet.loading.augment import SHIFT_FRACTION
 from attunet.loading.choose import make_loader
 from attunet.loading.loader import Batch
+from attunet.loading.transforms import SHIFT_FRACTION
 from attunet.models import build_model
 from attunet.store import Store, open_store
 from attunet.system.peak_memory import peak_resident_mb

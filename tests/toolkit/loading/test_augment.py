@@ -8,7 +8,8 @@ import torch
 
 from attunet.config import AugmentConfig
 from attunet.errors import InputError
-from attunet.loading.augment import Augmenter, _gaussian_noise, draw_parameters
+from attunet.loading.augment import Augmenter, draw_parameters
+from attunet.loading.transforms import _gaussian_noise
 
 SIZE = (96, 128)
 CPU = torch.device("cpu")

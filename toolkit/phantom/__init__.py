@@ -1,0 +1,92 @@
+"""Generated abdominal MR cases with known labels: for the demo, for tests, and for trying the toolkit without patients' data.
+
+Anatomy is drawn from implicit surfaces in a body frame in mm (x to the patient's left, y to anterior, z to superior), bent by a smooth
+deformation, and sampled on the case's own, sometimes oblique, grid. Brightness overlaps between organs and varies by case; bowel, stomach,
+vessels and muscles are as bright as organs. So a network has to learn both the position and the appearance of an organ.
+"""
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from attunet.errors import InputError
+from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
+from attunet.phantom.canvas import Body, Canvas, smooth
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomCase:
+    """A generated case.
+
+    Args:
+        image: int16 `(X, Y, Z)`.
+        labels: uint8 `(X, Y, Z)`, values of `attunet.classes.CHAOS_MR`.
+        affine: `(4, 4)`, voxel index to mm in RAS+; the axes run to left, anterior and superior.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    affine: np.ndarray
+
+
+def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> None:
+    """Write pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz`, the same bytes each time; the folder is renamed when it is whole.
+
+    Args:
+        out: a new or an empty folder.
+        cases: number of pairs.
+        seed: of the anatomy.
+        reduce: divides the pixels in plane and multiplies their size, for quick tests.
+
+    Raises:
+        InputError: `out` holds anything, or `cases` is below 1.
+    """
+    if cases < 1:
+        raise InputError(f"phantom: the number of cases must be at least 1, got {cases}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: must be a new or an empty folder")
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for index in range(cases):
+        case = generate_case(seed, index, reduce=reduce)
+        for array, name in ((case.image, "src"), (case.labels, "mask")):
+            image = nib.Nifti1Image(array, case.affine)
+            image.header.set_xyzt_units("mm")
+            image.set_sform(case.affine, code=1)
+            image.set_qform(case.affine, code=1)
+            nib.save(image, partial / f"{index + 1:02d}-T2SPIR-{name}.nii.gz")
+        logger.info(f"{index + 1:02d}-T2SPIR: {' x '.join(map(str, case.image.shape))} voxels")
+    os.replace(partial, out)
+
+
+def generate_case(seed: int, index: int, *, reduce: int = 1) -> PhantomCase:
+    """Case number `index` of the series `seed`, which depends on these arguments alone."""
+    rng = np.random.default_rng([seed, index])
+    canvas = Canvas.blank(rng, reduce)
+    body = Body.random(rng)
+    cavity = paint_trunk(canvas, body, rng)
+    paint_distractors(canvas, body, rng)
+    paint_organs(canvas, body, cavity, rng)
+    return PhantomCase(_acquire(canvas, rng), canvas.labels, canvas.affine)
+
+
+def _acquire(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+    """Blur, coil sensitivity, signal loss towards the ends of the slab, Rician noise, the scanner's arbitrary scale: int16."""
+    shape = canvas.image.shape
+    image = gaussian_filter1d(gaussian_filter1d(canvas.image, 0.6, axis=0, truncate=3), 0.6, axis=1, truncate=3)
+    image *= np.exp(smooth(rng, shape, nodes=4) * np.float32(rng.uniform(0.1, 0.25)))
+    along = np.linspace(-1, 1, shape[2], dtype=np.float32)
+    image *= 1 - np.float32(rng.uniform(0.1, 0.45)) * np.abs(along) ** 4
+    noise = np.float32(rng.uniform(0.008, 0.03))
+    image += noise * rng.standard_normal(shape, np.float32)
+    image = np.hypot(image, noise * rng.standard_normal(shape, np.float32))
+    return np.round(image * np.float32(rng.uniform(600, 1300))).astype(np.int16)
