@@ -1,1 +1,1 @@
-"""The front door: the `attunet` command, and the script that `accelerate launch` starts."""
+"""The command line: the `attunet` command, and the script that `accelerate launch` starts."""

@@ -124,7 +124,7 @@ def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
 
 
 def resolve(uv: Path, upgrade: bool) -> str:
-    """The pylock.toml that uv makes of setup.py.
+    """The pylock.toml that uv resolves from setup.py.
 
     Args:
         uv: the program.

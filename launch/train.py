@@ -66,7 +66,7 @@ def train_command(
 
 
 def _process_start() -> float:
-    """The `time.monotonic()` at which this process was started: imports belong to the time that a user gives."""
+    """The `time.monotonic()` at which this process was started: so that imports count towards `run.minutes`."""
     import psutil
 
     return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())

@@ -31,7 +31,7 @@ class NotFinite(RunError):
 
 @dataclass(frozen=True)
 class Finding:
-    """case: None where it concerns the whole data set. text: one line for a person."""
+    """A warning, an error or a decision about data. case: None for the whole data set. text: one line for a person."""
 
     case: str | None
     rule: str
@@ -43,7 +43,7 @@ class Finding:
         return asdict(self)
 
     def describe(self, file: str | Path | None = None) -> str:
-        """One line without the level; `file` stands in the place of the case where the finding is about one file."""
+        """One line without the level; `file` replaces the case if the finding is about one file."""
         subject = file or self.case
         return f"{f'{subject}: ' if subject else ''}{self.text} [{self.rule}]"
 

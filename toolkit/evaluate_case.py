@@ -48,7 +48,7 @@ class LabelledCase:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """From which the estimate of Dice is learned. calibration: None where not every class was drawn."""
+    """Data of a case for the estimator of Dice to learn from. calibration: None if not every class was drawn."""
 
     features: CaseFeatures
     calibration: CalibrationCounts | None

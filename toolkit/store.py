@@ -108,7 +108,7 @@ class Store:
 
     @property
     def is_pseudonymised(self) -> bool:
-        """True if cases and files have numbers in the place of names."""
+        """True if cases and files have numbers instead of names."""
         return bool(self.manifest.get("pseudonymised"))
 
     @property

@@ -35,7 +35,7 @@ class Jobs:
     """Runs at most `count` jobs at a time, each with a share of the CPU cores and one GPU."""
 
     def __init__(self, count: int, devices: Sequence[str]) -> None:
-        """devices: GPUs as in CUDA_VISIBLE_DEVICES; jobs share them if `count` exceeds their number."""
+        """Up to `count` jobs at once. devices: GPUs as in CUDA_VISIBLE_DEVICES, shared if `count` exceeds their number."""
         self.count, self._devices = count, devices
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._lock, self._stopped = threading.Lock(), False

@@ -39,7 +39,7 @@ class Method:
         return " ".join(parts) + ("" if self.configured else f", {self.postprocessing.words}")
 
     def by_seed(self, metric: str) -> dict[int, dict[str, dict[str, float]]]:
-        """seed: case: class: value."""
+        """Scores as seed -> case -> class -> value."""
         by_seed: dict[int, dict[str, dict[str, float]]] = {}
         for (seed, _), run in sorted(self.runs.items()):
             for case, scores in run.scores[self.postprocessing.words].items():
@@ -117,8 +117,7 @@ def compare_methods(first: Method, second: Method, labels: tuple[str, str], pati
 
 
 def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Networks within a recipe against its first one, recipes within a network against the first one, postprocessings of
-    finishing a label map against simpler ones."""
+    """Networks against the recipe's first, recipes against the network's first, post-processing against simpler ones."""
     main = [method for method in methods if method.configured]
     pairs = []
     for method in main:
@@ -157,7 +156,7 @@ def _class_differences(first: Method, second: Method, patients: Mapping[str, str
 
 
 def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
-    """case: class: value of both methods, over the (seed, case) pairs that both have."""
+    """Scores of both methods as case -> class -> value, over the (seed, case) pairs that both have."""
     a, b = first.by_seed(metric), second.by_seed(metric)
     both = {(seed, case) for seed in a.keys() & b.keys() for case in a[seed].keys() & b[seed].keys()}
 
@@ -168,7 +167,7 @@ def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[dict[s
 
 
 def _over_seeds(by_seed: Mapping[int, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """case: class: mean over the seeds, in the order of the cases' names."""
+    """Means over the seeds as case -> class -> value, in the order of the cases' names."""
     gathered: dict[str, dict[str, list[float]]] = {}
     for cases in by_seed.values():
         for case, values in cases.items():

@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _numbered(store: Store, names: Pseudonyms) -> Store:
-    """The store with numbers in the place of names, which are hidden from here on, as those of its files."""
+    """The store with numbers instead of the names of cases and files, which are hidden from here on."""
     if store.is_pseudonymised:
         raise InputError(f"{store.path}: its cases have numbers already; leave out --pseudonymise")
     numbers = names.numbers_of(name for case in store.cases for name in (case.name, case.patient))

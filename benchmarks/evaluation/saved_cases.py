@@ -104,7 +104,7 @@ def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessS
 
 
 def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: PreprocessSpec) -> None:
-    """prediction: class indices `(X, Y, Z)` on the volume's grid."""
+    """Saves a prediction: class indices `(X, Y, Z)` on the volume's grid."""
     _write(path, {"prediction": _thinned(orient(prediction.astype(np.uint8), viewing_transform(volume, spec)))})
 
 
@@ -142,7 +142,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:
-    """From the volume's own axes to those in which cases are kept."""
+    """The transform from the volume's own axes to those of the kept cases."""
     return PICTURE if spec.orientation is None else orientation_transform(volume.affine, "RAS")
 
 

@@ -1,4 +1,4 @@
-"""Timing of several calls in turns, so that a drift of the machine affects all of them alike."""
+"""Timing of several calls in turns, so that a drift of the machine affects all of them equally."""
 
 import gc
 import math

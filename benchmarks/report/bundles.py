@@ -19,7 +19,7 @@ NIIVUE = re.compile(r'"([^"\\]*export%7B[^"\\]*Niivue[^"\\]*%7D%3B)"')
 
 @dataclass(frozen=True)
 class Bundle:
-    """packed: the source, gzip and base64. license: its text."""
+    """A script from a package. packed: the source, gzip and base64. license: its text."""
 
     name: str
     version: str

@@ -16,7 +16,10 @@ from attunet.metrics.results import PerClass
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """about: JSON values; volumes: identity of a script element -> bytes, gzip and base64, X fastest."""
+    """A case for the page. about: JSON values.
+
+    volumes: identity of a script element -> bytes, gzip and base64, X fastest.
+    """
 
     about: Mapping[str, object]
     volumes: Mapping[str, str]

@@ -48,7 +48,9 @@ class ModelRow:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """kind: "evaluation" or "cross-validation". cases: names, the worst mean Dice over all models first.
+    """The contents of a report. kind: "evaluation" or "cross-validation".
+
+    cases: names, the worst mean Dice over all models first.
 
     commands: that made it.
     """

@@ -19,7 +19,7 @@ MAX_NAMED = 8  # missing trainings
 
 
 def contents_of(folder: Path, results: CrossvalidationResults) -> Contents:
-    """results: of results.json. Label maps, curves and hashes are those of the runs below the folder."""
+    """Contents from results.json and, for label maps, curves and hashes, the runs below the folder."""
     store, seeds = results["store"], results["seeds"]
     classes = Classes.from_json(Fields(store, "store").rows("classes"))
     cases = [case for fold in store["folds"].values() for case in fold]

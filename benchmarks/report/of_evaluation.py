@@ -19,7 +19,7 @@ SCHEMA = 1  # of results.json
 
 
 def contents_of(folder: Path, results: EvaluationResults) -> Contents:
-    """results: of results.json. Cards, curves and hashes are those of details.json, where there is one."""
+    """Contents from results.json and, for cards, curves and hashes, details.json if there is one."""
     details: EvaluationDetails = {"schema": SCHEMA, "models": {}, "cases": {}, "commands": {}}
     if (folder / DETAILS).is_file():
         details = cast(EvaluationDetails, {**details, **read_json(folder / DETAILS).data})

@@ -19,7 +19,10 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
 
 @dataclass(frozen=True)
 class Cell:
-    """text as it is shown; value to sort by, None last; how the figure was got; case: that the cell leads to."""
+    """One cell.
+
+    text: as it is shown; value: to sort by, None last; how: the figure was got; case: that the cell leads to.
+    """
 
     text: str
     value: float | str | None = None
@@ -29,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """numeric columns are set to the right."""
+    """A column; numeric ones are set to the right."""
 
     title: str
     how: str = ""
@@ -38,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """identity: of the element in the page."""
+    """A table of the page. identity: of its element."""
 
     identity: str
     caption: str

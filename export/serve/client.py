@@ -25,7 +25,9 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Answer:
-    """volumes: amount of every foreground class in `unit`, ml or voxels. findings: differences from the training, as the server gives them.
+    """The result of a scan. volumes: amount of every foreground class in `unit`, ml or voxels.
+
+    findings: warnings of the server.
 
     content: the label map's file; nothing for a summary. model_sha256: of the artefact that gave it.
     confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None where the artefact

@@ -59,7 +59,7 @@ class Settings:
 
 
 def check_reachable(settings: Settings, *, insecure: bool) -> None:
-    """Raises InputError for a server that other machines reach and that asks for no token, unless `insecure` says that this is meant."""
+    """Raises InputError for a server that other machines reach and that needs no token, unless `insecure` allows it."""
     if settings.token is None and not settings.is_local and not insecure:
         raise InputError(
             f"host: {settings.host} can be reached by other machines, so a token is needed: --token-file FILE (or --insecure without one)"

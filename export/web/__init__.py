@@ -1,1 +1,4 @@
-"""The page that segments a scan in a browser: TypeScript built by npm, and what puts an artefact beside it."""
+"""The page that segments a scan in a browser.
+
+It is TypeScript built by npm; `write_page` puts an artefact beside it.
+"""

@@ -1,4 +1,7 @@
-"""`attunet demo`: the whole way in one go, on generated cases or on the user's own, in one folder that a rerun continues."""
+"""`attunet demo`: prepare, train, export and evaluate in one call, on generated cases or the user's own.
+
+A rerun continues.
+"""
 
 import dataclasses
 import json

@@ -78,7 +78,7 @@ class Estimator:
 
     @property
     def temperature(self) -> float:
-        """That logits are divided by before the softmax."""
+        """Divisor of the logits before the softmax."""
         return self.calibration.temperature if self.calibration else 1.0
 
     def estimate(

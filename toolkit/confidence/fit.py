@@ -90,7 +90,7 @@ class LinearFit:
 
 
 def fit(rows: Sequence[Row], num_organs: int) -> LinearFit:
-    """The fit of some rows; every row counts alike."""
+    """The fit of some rows, all with the same weight."""
     from scipy.optimize import nnls  # is slow to import, and prediction does without
 
     sizes, origins, means = np.full(num_organs, np.nan), np.zeros((num_organs, len(NAMES))), np.full(num_organs, np.nan)
@@ -132,7 +132,10 @@ class LeftOut:
 
 
 def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -> list[LeftOut]:
-    """The rows of some patients with estimates by a fit of the others; rows of organs that the others lack are left away."""
+    """The rows of some patients with estimates by a fit of the others.
+
+    Rows of organs that the others lack are left out.
+    """
     others = fit([row for row in rows if row.patient not in patients], num_organs)
     return [LeftOut(row, others.log_error(row.case, row.organ)) for row in rows if row.patient in patients and others.knows(row.organ)]
 

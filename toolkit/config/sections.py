@@ -44,7 +44,7 @@ class Section:
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """The preprocessing as the user asks for it; `prepare` resolves it for all cases together."""
+    """The preprocessing that the user chooses; `prepare` resolves it for all cases together."""
 
     NAME = "data"
 

@@ -131,7 +131,7 @@ class EvaluatedRow(Speed, ModelScores):
 
 
 class Agreement(TypedDict):
-    """Of two models' label maps."""
+    """Agreement of two models' label maps."""
 
     dice: float | None
     equal_voxels: float | None

@@ -104,7 +104,10 @@ def _paint_liver(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.
 
 
 def _paint_kidney(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator, *, label: int, side: int) -> None:
-    """side: -1 for the patient's right, 1 for the left. Bright cortex, darker pyramids, a hilum that opens to the middle."""
+    """A kidney: bright cortex, darker pyramids, a hilum that opens to the middle.
+
+    side: -1 for the patient's right, 1 for the left.
+    """
     place = body.at(side * rng.uniform(0.4, 0.52), rng.uniform(-0.56, -0.4), rng.uniform(-50, -15))
     size = rng.uniform(0.88, 1.12)
     turn = rotation((rng.uniform(-15, 5), side * rng.uniform(0, 18), side * rng.uniform(10, 45)))

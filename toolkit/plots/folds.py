@@ -14,7 +14,7 @@ MAX_COLOURED = 8  # more cases share one colour
 
 
 def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
-    """rows: rows of results.json with finished runs. A panel for the mean Dice and one per class; a case has one colour.
+    """A panel for the mean Dice and one per class; a case has one colour. rows: of results.json, with finished runs.
 
     Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the cases.
     """
@@ -100,7 +100,7 @@ def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Pat
 
 
 def draw_time_to_accuracy(path: Path, curves: Mapping[str, TimeToAccuracy], targets: Sequence[float] = (0.86, 0.88, 0.90)) -> Path:
-    """curves: name -> {"minutes": [...], "dice": [...]}, the mean over runs at each validation."""
+    """Dice against minutes of training. curves: by name, means over the runs at each validation."""
     figure = new_figure(7.4, 4.2 + 0.22 * len(curves))
     axes = figure.subplots()
     for index, (name, curve) in enumerate(curves.items()):

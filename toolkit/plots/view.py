@@ -29,7 +29,10 @@ class View:
 
 
 def view_of(volume: Volume, *, slice_axis: int = 2, oriented: bool = True) -> View:
-    """slice_axis: 0 sagittal, 1 coronal, 2 axial; for `oriented=False` (images without an affine) the array's own axis."""
+    """The view of a volume.
+
+    slice_axis: 0 sagittal, 1 coronal, 2 axial; for `oriented=False` (images without an affine) the array's own axis.
+    """
     transform = orientation_transform(volume.affine, "LPS" if oriented else None)
     spacing = oriented_spacing(volume.spacing, transform)
     columns, rows = (axis for axis in range(3) if axis != slice_axis)

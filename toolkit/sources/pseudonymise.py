@@ -1,4 +1,4 @@
-"""A source whose cases and patients have numbers in the place of their names."""
+"""A source whose cases and patients have numbers instead of names."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -4,7 +4,10 @@ import re
 
 
 def printable(text: str) -> str:
-    """The text with `?` in the place of every control character but line breaks and tabs: a file must not control the terminal."""
+    """The text with `?` instead of every control character but line breaks and tabs.
+
+    A file must not control the terminal.
+    """
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 

@@ -1,4 +1,7 @@
-"""Numbers in the place of names: the table of both lies in a file of its own, outside of everything that a command writes."""
+"""Numbers instead of names.
+
+The table of both lies in a file of its own, outside of everything that a command writes.
+"""
 
 import csv
 import logging
@@ -85,7 +88,7 @@ class Pseudonyms:
         self.remember(dict.fromkeys([str(path), str(path.resolve()), relative.as_posix(), path.name, *stems], number))
 
     def hide(self, text: str) -> str:
-        """The text with numbers in the place of the names, files and paths that are known."""
+        """The text with numbers instead of the names, files and paths that are known."""
         lengths = sorted({len(word) for word in self._words}, reverse=True)
         out, at = [], 0
         while at < len(text):
@@ -101,7 +104,7 @@ class Pseudonyms:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """While the context is open, the log and the errors that leave it have numbers in the place of names."""
+        """Context in which the log and the errors that leave it have numbers instead of names."""
         make = logging.getLogRecordFactory()
 
         def make_hidden(*values: object, **named: object) -> logging.LogRecord:

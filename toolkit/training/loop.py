@@ -99,7 +99,7 @@ def train(
 
 
 def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]) -> None:
-    """signal_received: the stop signal that any process got, the same answer in all; 0 without one."""
+    """Train from the first step to the last. signal_received: the stop signal that any process got, in all; 0 without one."""
     trainer, validator, first_step = training.trainer, training.validator, training.first_step
     config, total, telemetry = trainer.config, trainer.total_steps, trainer.telemetry
     validate_every = validation_interval(trainer)

@@ -41,7 +41,7 @@ def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Ac
 
 
 def _resolve(config: Config, store: Store, cases: list[str], memory: int | None, num_processes: int) -> ResolvedConfig:
-    """memory: of the GPU in bytes, None on a CPU."""
+    """Values for "auto". memory: of the GPU in bytes, None on a CPU."""
     slices = sum(store.case(case).num_slices for case in cases)
     pixels = store.spec.size[0] * store.spec.size[1]
     on_cpu = memory is None

@@ -108,7 +108,7 @@ class Validator:
         return CaseCounts(case, np.zeros(0), evaluation.confusion)
 
     def _over_cases(self, count: Callable[[str], CaseCounts]) -> list[CaseCounts]:
-        """Count this process's share of the cases and gather the counts of all; every process returns or raises alike."""
+        """Count this process's share of the cases and gather the counts of all; all processes return, or all raise."""
         gathered: list[CaseCounts | str] = []
         with torch.inference_mode():
             for case in self.cases[self.accelerator.process_index :: self.accelerator.num_processes]:

@@ -75,7 +75,10 @@ def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosi
 
 
 def _parts(indices: np.ndarray, num_classes: int) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray, np.ndarray]]:
-    """For each class: its index, its bounding box, the part numbers in the box (0 outside the class), the voxels of each part (0 for 0)."""
+    """The connected parts of each class.
+
+    Yields a class's index, its bounding box, the part numbers in the box (0 outside), the voxels of each part (0 for 0).
+    """
     for index, box in enumerate(ndimage.find_objects(indices, max_label=num_classes - 1), start=1):
         if box is not None:
             parts, sizes = _numbered(indices[box] == index)

@@ -21,7 +21,7 @@ DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {"FP32": np.dtyp
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """shape: −1 for an axis of any length."""
+    """A tensor of the protocol. shape: −1 for an axis of any length."""
 
     name: str
     datatype: str
@@ -33,7 +33,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, eq=False)
 class InferenceRequest:
-    """inputs: by name. outputs: the wanted ones, and whether each is to come as bytes."""
+    """A parsed request. inputs: by name. outputs: the wanted ones, True for those that are wanted as bytes."""
 
     id: str | None
     inputs: dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""The body of a request into files, with its size checked while it comes in. The body itself, or the files of a multipart form."""
+"""Writes the body of a request, or the files of a multipart form, to disk; the size is checked while data arrive."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def _too_large(max_mb: int) -> Refusal:
 
 
 async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, folder: Path, upload: Upload) -> None:
-    """The form's files as `part-0`, `part-1`, ...; fields without a file name are left aside."""
+    """The form's files as `part-0`, `part-1`, ...; fields without a file name are ignored."""
     form = _FormFiles(folder, upload)
     try:
         parser = MultipartParser(boundary, form.callbacks())

@@ -42,7 +42,7 @@ class Ticket:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """Around a run that `stop` may end: its error becomes Stopped."""
+        """Context of a run that `stop` may end; its error becomes Stopped."""
         self.check()
         try:
             yield

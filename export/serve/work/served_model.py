@@ -1,4 +1,4 @@
-"""A loaded artefact under the name by which clients ask for it."""
+"""A loaded artefact under the name that clients use."""
 
 import re
 import threading
@@ -36,7 +36,7 @@ class ServedModel:
 
     @property
     def sha256(self) -> str:
-        """Of the artefact's file."""
+        """SHA-256 of the artefact's file."""
         return self.segmenter.sha256
 
     def observed(self, slices: np.ndarray) -> np.ndarray:

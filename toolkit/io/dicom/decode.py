@@ -31,7 +31,7 @@ class Request(TypedDict):
 
 
 class Reply(TypedDict):
-    """error: name of the exception; empty where there are pixels. size: bytes that follow."""
+    """The head of an answer. error: name of the exception, empty if there are pixels; size: of the bytes that follow."""
 
     error: str
     dtype: str

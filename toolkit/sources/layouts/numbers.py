@@ -1,4 +1,4 @@
-"""Pairs of image and mask by the numbers in their names, where names are alike but for these."""
+"""Pairs of image and mask by the numbers in their names, for names that are equal apart from these."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Layouts with image and mask side by side, told apart by their names."""
+"""Layouts with image and mask in one folder, distinguished by their names."""
 
 import re
 from collections import defaultdict
