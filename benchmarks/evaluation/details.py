@@ -112,7 +112,7 @@ def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> ModelDet
         return _of_run(model, is_hidden)
     if model.path.suffix != ".onnx":
         return {}
-    from attunet.export.artefact.artefact import load_artefact
+    from attunet.export.artefact.artefact_file import load_artefact
     from attunet.export.artefact.card import card
 
     about, _ = load_artefact(model.path)

@@ -15,7 +15,8 @@ from torch import nn
 
 from attunet.classes import Classes
 from attunet.config import ModelConfig
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.graph import export_graph
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle

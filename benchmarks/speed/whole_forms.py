@@ -11,7 +11,8 @@ import torch
 
 from attunet.benchmarks.speed.inference_forms import CALIBRATION_BATCHES
 from attunet.classes import CHAOS_MR
-from attunet.export.artefact.artefact import Artefact, load_artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from attunet.export.artefact.artefact import Artefact, load_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import load_artefact
 from attunet.system.plain_text import printable
 
 MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.export.artefact.artefact import Artefact, load_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.card import card
 from attunet.metrics.aggregate import mean
 from attunet.metrics.significance import bootstrap_interval

@@ -14,7 +14,8 @@ import onnx
 from attunet.confidence.estimator import Estimator
 from attunet.confidence.fit import NAMES
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import DISAGREEMENT, PRECISIONS, Artefact, write_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT, PRECISIONS, Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.judge import judge
 from attunet.export.build.learn_confidence import learn_confidence

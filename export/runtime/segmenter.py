@@ -12,7 +12,8 @@ from attunet.classes import Classes
 from attunet.confidence.estimate import CaseConfidence
 from attunet.confidence.estimator import Estimator
 from attunet.errors import Finding, InputError
-from attunet.export.artefact.artefact import DISAGREEMENT, load_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT
+from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.backends import Backend, open_backend
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import load_artefact
+from attunet.export.artefact.artefact_file import load_artefact
 from attunet.system.atomic_files import MANIFEST, write_folder, write_text
 
 logger = logging.getLogger(__name__)

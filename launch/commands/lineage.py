@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import load_artefact
+from attunet.export.artefact.artefact_file import load_artefact
 from attunet.system.atomic_files import sha256
 
 

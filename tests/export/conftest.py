@@ -10,7 +10,8 @@ from attunet.classes import CHAOS_MR
 from attunet.confidence.calibration import CalibrationCounts
 from attunet.confidence.estimator import Estimator, LearnedCase, learn
 from attunet.confidence.features import CaseFeatures, OrganFeatures
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "attention_2", "attention_3")

@@ -19,7 +19,8 @@ from PIL import Image
 
 from attunet.classes import Classes
 from attunet.config import load_config
-from attunet.export.artefact.artefact import KEY, Artefact, load_artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import KEY, load_artefact, write_artefact
 from attunet.export.artefact.onnx_file import with_metadata
 from attunet.export.artefact.signature import sign_artefact, verify_signature
 from attunet.io.archives import extract

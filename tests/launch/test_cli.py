@@ -12,7 +12,7 @@ import pytest
 
 from attunet.config import load_config
 from attunet.errors import RunError
-from attunet.export.artefact.artefact import read_artefact
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.store import Store

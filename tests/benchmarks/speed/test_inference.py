@@ -48,7 +48,7 @@ def test_what_does_not_load_is_skipped_with_the_reason_and_an_unknown_name_refus
 
 
 def test_artefacts_are_files_of_their_precision(subject: Subject) -> None:
-    from attunet.export.artefact.artefact import read_artefact
+    from attunet.export.artefact.artefact_file import read_artefact
 
     paths: dict[str, Path] = {precision: subject.artefact(precision, pixel_shuffle=False) for precision in ("fp32", "fp16")}
     assert {name: read_artefact(path).precision for name, path in paths.items()} == {"fp32": "fp32", "fp16": "fp16"}

@@ -15,7 +15,8 @@ def trained_artefact(tmp_path_factory):
     torch = pytest.importorskip("torch")
     from attunet.classes import CHAOS_MR
     from attunet.config import ModelConfig
-    from attunet.export.artefact.artefact import Artefact, write_artefact
+    from attunet.export.artefact.artefact import Artefact
+    from attunet.export.artefact.artefact_file import write_artefact
     from attunet.export.build.graph import export_graph
     from attunet.models import build_model
     from attunet.volumes.spec import Preprocessing, PreprocessSpec

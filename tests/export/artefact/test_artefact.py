@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import KEY, SCHEMA, load_artefact, read_artefact, write_artefact
+from attunet.export.artefact.artefact import SCHEMA
+from attunet.export.artefact.artefact_file import KEY, load_artefact, read_artefact, write_artefact
 from attunet.export.artefact.card import card
 from attunet.export.artefact.onnx_file import find_metadata, with_metadata
 from attunet.export.artefact.self_test_data import SelfTest

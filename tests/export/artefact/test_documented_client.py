@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from scipy import ndimage
 
-from attunet.export.artefact.artefact import KEY, write_artefact
+from attunet.export.artefact.artefact_file import KEY, write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.volumes.spec import Postprocessing, Preprocessing

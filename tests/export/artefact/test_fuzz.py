@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import KEY, write_artefact
+from attunet.export.artefact.artefact_file import KEY, write_artefact
 from attunet.export.artefact.card import card
 from attunet.export.artefact.onnx_file import find_metadata
 from attunet.export.runtime.segmenter import Segmenter

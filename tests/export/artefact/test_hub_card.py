@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.artefact.hub_card import hub_card
 
 DICE = {

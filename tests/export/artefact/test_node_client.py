@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.spec import Postprocessing, Preprocessing
 from attunet.volumes.volume import Volume

@@ -51,7 +51,7 @@ def test_a_signed_artefact_is_loaded(signed):
 def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact, tmp_path, metadata, graph):
     from dataclasses import replace
 
-    from attunet.export.artefact.artefact import write_artefact
+    from attunet.export.artefact.artefact_file import write_artefact
 
     model, public = signed
     with pytest.raises(InputError, match="is not signed"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import read_artefact
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import verify
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -112,7 +112,7 @@ def test_file_tells_nothing_of_the_machine_it_was_made_on(exported, run):
 def test_the_self_test_passes_and_a_changed_graph_fails_it(exported, tmp_path):
     assert verify(exported).same_labels == 1
     assert verify(exported, num_threads=1).difference < 1e-4
-    from attunet.export.artefact.artefact import load_artefact, write_artefact
+    from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 
     about, data = load_artefact(exported)
     graph = onnx.load_from_string(data)

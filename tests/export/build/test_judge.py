@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.parity import _cases_in_time
 from attunet.launch.options import parse_parity_cases

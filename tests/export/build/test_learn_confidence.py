@@ -14,7 +14,8 @@ from attunet.confidence.estimator import LearnedCase, learn
 from attunet.confidence.features import softmax
 from attunet.confidence.fit import NAMES
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import DISAGREEMENT, Artefact, read_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT, Artefact
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.store import Store

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import Artefact, load_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import load_artefact
 
 pytest.importorskip("onnx")
 pytest.importorskip("torch")

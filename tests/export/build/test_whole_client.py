@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.volume import Volume

@@ -10,7 +10,8 @@ import pytest
 
 from attunet.classes import CHAOS_MR, Classes
 from attunet.errors import RunError
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
 from attunet.metrics.aggregate import mean

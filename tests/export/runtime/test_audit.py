@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from attunet.confidence.estimator import Estimator
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.launch.commands.predict import AuditOptions, predict
 from attunet.system.audit_log import verify_audit
 

@@ -20,7 +20,7 @@ from attunet.confidence.estimator import Estimator, learn
 from attunet.confidence.features import softmax
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.export.artefact.artefact import write_artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime import cohort
 from attunet.export.runtime.cohort import Job, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, write_tables

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import write_artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.cpu import SessionBackend
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter, UntrainedInputWarning

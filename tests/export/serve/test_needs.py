@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import TooLarge
-from attunet.export.artefact.artefact import read_artefact
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.serve.refusal import refusal_of
 from attunet.export.serve.scans.needs import check_header, check_oriented, check_volume, memory_of
 from attunet.export.serve.settings import Settings

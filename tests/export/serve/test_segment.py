@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import write_artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime import Segmenter
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve import Client

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR
-from attunet.export.artefact.artefact import write_artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
 from attunet.export.serve.scans.private_folder import PrivateFolder

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from attunet.export.artefact.artefact import Artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.web.write_page import PAGE, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

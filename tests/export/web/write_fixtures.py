@@ -22,7 +22,8 @@ import numpy as np
 
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import Artefact, load_artefact, write_artefact
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 from attunet.io.readers import read_volume
 from attunet.volumes.geometry import orientation_transform, resize_linear
 from attunet.volumes.intensity import channel_statistics

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from attunet.export.artefact.artefact import read_artefact
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.system.atomic_files import sha256

@@ -1,0 +1,95 @@
+"""The file of an artefact: reading with all checks, writing with a hash of every byte.
+
+A file is loaded only if it is complete (`sha256` in its metadata covers every byte of it), has every field that the runtime needs, and has
+no newer schema than this reader. All of this is checked before an inference session gets the bytes, and every failure is an InputError.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from attunet.errors import InputError
+from attunet.export.artefact.artefact import SCHEMA, Artefact
+from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
+from attunet.fields import Fields, JsonObject, shown
+
+KEY = "attunet"
+NO_HASH = "0" * 64  # in place of the hash while the hash is computed
+MAX_METADATA_BYTES = 64 * 2**20
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Metadata of the artefact at `path`. Raises InputError with the reason for a file that this version cannot run."""
+    return load_artefact(path)[0]
+
+
+def load_artefact(path: Path) -> tuple[Artefact, bytes]:
+    """Metadata and content of the artefact at `path`; the bytes are those that were checked. Raises what `read_artefact` raises."""
+    data = read_bytes(Path(path))
+    where = str(path)
+    spans = find_metadata(data, KEY, where)
+    if not spans:
+        raise InputError(f"{where}: is an ONNX model that attunet did not export: it has no metadata {KEY!r}")
+    if len(spans) > 1:
+        raise InputError(f"{where}: the metadata {KEY!r} must occur once, got {len(spans)} of them")
+    start, end = spans[0]
+    if end - start > MAX_METADATA_BYTES:
+        raise InputError(f"{where}: the metadata {KEY!r} must be at most {MAX_METADATA_BYTES} bytes, got {end - start}")
+    values = _parse(data[start:end], where)
+    _check_schema(values, where)
+    _check_hash(data, start, end, values, where)
+    return Artefact.from_json(values, where), data
+
+
+def write_artefact(model: bytes, artefact: Artefact) -> bytes:
+    """Content of an artefact's file.
+
+    Args:
+        model: the serialised ONNX model.
+
+    Returns:
+        The model with the metadata appended; their `sha256` covers every byte.
+    """
+    text = json.dumps({**artefact.to_json(), "sha256": NO_HASH}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    data = with_metadata(model, KEY, text.encode())
+    return data.replace(_hash_text(NO_HASH), _hash_text(hashlib.sha256(data).hexdigest()), 1)
+
+
+def _hash_text(digest: str) -> bytes:
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _parse(text: bytes, where: str) -> JsonObject:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        values = json.loads(text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: the metadata {KEY!r} are not JSON: {str(error)[:120]}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: the metadata {KEY!r} must be an object, got a {type(values).__name__}")
+    return values
+
+
+def _check_schema(values: JsonObject, where: str) -> None:
+    schema = Fields(values, where).whole("schema", 1)
+    if schema > SCHEMA:
+        raise InputError(f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed")
+
+
+def _check_hash(data: bytes, start: int, end: int, values: JsonObject, where: str) -> None:
+    digest = values.get("sha256")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InputError(f"{where}: the metadata's sha256 must be 64 hexadecimal digits, got {shown(digest)}")
+    at = data.rfind(_hash_text(digest), start, end)
+    if at < 0:
+        raise InputError(f'{where}: the metadata must hold "sha256":"..." without blanks')
+    at += len('"sha256":"')
+    actual = hashlib.sha256(data[:at])
+    actual.update(NO_HASH.encode())
+    actual.update(memoryview(data)[at + 64 :])
+    if actual.hexdigest() != digest:
+        raise InputError(f"{where}: was damaged or changed after the export: the SHA-256 of its content is not the one in its metadata")
