@@ -15,7 +15,7 @@ FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attu
 ORDER = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
     *("config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
+    *("phantom", "metrics", "manifest", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
     *("runs", "training"),
     *("export/artefact", "export/runtime", "export", "export/build", "export/web", "export/serve"),
     *(
@@ -39,7 +39,7 @@ FORBIDDEN = {  # arrows that the order would allow
 TORCH_FREE_ROOMS = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
     *("config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
+    *("phantom", "metrics", "manifest", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
 )
 EXTRAS = (
     "torch",

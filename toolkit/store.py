@@ -8,61 +8,20 @@ from typing import Literal
 
 import numpy as np
 
-from attunet.classes import IGNORE_LABEL, Classes
+from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import Finding, InputError
-from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
+from attunet.fields import MAX_PATH, Rule
+from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, case_of, finding_of, read_manifest
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
-from attunet.sources.read_case import MaskOptions, content_hash, joined_hash, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, content_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.system.atomic_files import sha256
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 from attunet.volumes.volume import Volume
-
-SCHEMA = 2
-MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"
-IMAGE, LABEL = "image.npy", "label.npy"
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One volume of a store.
-
-    Args:
-        native_shape: `(X, Y, Z)` of the user's own file.
-        affine: `(4, 4)` float64, voxel index to mm in RAS+.
-        spacing: voxel size along the native axes, in mm or pixels.
-        image_sha256, label_sha256: one hash over the files of the image, and of the mask.
-        image_files, label_files: paths relative to the source.
-        source_sha256: path -> SHA-256 of each of these files.
-        drawn: names of the classes that were drawn; None for all.
-        label_mapping: value in the mask -> class index; None without labels.
-        label_values: the label value of each mask file's foreground; empty where the masks' own values count.
-        folder: of its arrays in the store.
-    """
-
-    name: str
-    patient: str
-    num_slices: int
-    native_shape: tuple[int, int, int]
-    affine: np.ndarray
-    spacing: tuple[float, float, float]
-    image_sha256: str
-    label_sha256: str | None
-    image_files: tuple[str, ...]
-    label_files: tuple[str, ...]
-    source_sha256: dict[str, str]
-    label_mapping: dict[int, int] | None
-    label_values: tuple[int, ...] = ()
-    drawn: tuple[str, ...] | None = None
-    folder: str = ""
-
-    @property
-    def labelled(self) -> bool:
-        return self.label_mapping is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +202,7 @@ def open_store(path: str | Path) -> Store:
             raise InputError(
                 f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare the store again"
             )
-    cases = tuple(_case(row) for row in rows)
+    cases = tuple(case_of(row) for row in rows)
     return Store(
         path=path,
         manifest=at.data,
@@ -255,62 +214,5 @@ def open_store(path: str | Path) -> Store:
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
         choices=at.texts("choices"),
         grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),
-        findings=tuple(map(_finding, at.rows("findings"))),
+        findings=tuple(map(finding_of, at.rows("findings"))),
     )
-
-
-def read_manifest(path: Path) -> Fields:
-    """The manifest of a store, of this version. Raises InputError as `open_store`."""
-    file = path / MANIFEST
-    if not path.is_dir() or not file.is_file():
-        raise InputError(f"{path}: is no store (a folder with {MANIFEST}; `attunet prepare` makes one)")
-    at = read_json(file)
-    if (schema := at.data.get("schema")) != SCHEMA:
-        raise InputError(f"{file}: the store's version must be {SCHEMA}, got {shown(schema)}; prepare it again")
-    return at
-
-
-def _case(at: Fields) -> Case:
-    images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
-    rule = Rule(float, -1e9, 1e9, length=4)
-    name = at.require("case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name")
-    return Case(
-        name=name,
-        folder=name,
-        patient=at.text("patient", MAX_PATH),
-        num_slices=at.whole("num_slices", 1),
-        native_shape=at.get("native_shape", Rule(int, 1, 2**31, length=3)),
-        affine=np.array([rule.check(at.name("affine"), row) for row in at.values("affine", 4)]),
-        spacing=at.get("spacing", Rule(float, 0, 1e9, length=3)),
-        image_sha256=at.text("image_sha256"),
-        label_sha256=joined_hash([f.text("sha256") for f in labels]) if labels else None,
-        image_files=tuple(f.text("file", MAX_PATH) for f in images),
-        label_files=tuple(f.text("file", MAX_PATH) for f in labels),
-        source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
-        label_mapping=_mapping(at) if labels else None,
-        drawn=tuple(at.text_list("drawn")) if at.require("drawn", _is_list_or_null, "a list or null") is not None else None,
-        label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
-    )
-
-
-def _finding(at: Fields) -> Finding:
-    return Finding(
-        case=at.get("case", Rule(str, null=True)),
-        rule=at.text("rule"),
-        figure=at.get("figure", Rule(float)),
-        level=at.get("level", Rule(str, choices=("decided", "warning", "error"))),
-        text=at.text("text", MAX_PATH),
-    )
-
-
-def _mapping(at: Fields) -> dict[int, int]:
-    mapping = at.inner("label_mapping")
-    index = Rule(int, 0, IGNORE_LABEL)
-    try:
-        return {int(value): mapping.get(value, index) for value in mapping.data}
-    except ValueError as error:
-        raise InputError(f"{at.name('label_mapping')}: must map label values to class indices: {error}") from None
-
-
-def _is_list_or_null(value: object) -> bool:
-    return value is None or isinstance(value, list)

@@ -11,10 +11,11 @@ import numpy as np
 from attunet.benchmarks.accuracy.arms import FoldStore
 from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.phantom import generate_case
 from attunet.preparation.prepare import prepare
 from attunet.splits import Splits
-from attunet.store import CASES, MANIFEST, SPLITS, Store
+from attunet.store import Store
 from attunet.system.atomic_files import write_text
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.classes import ClassRow
 from attunet.config import Config, DataConfig
+from attunet.manifest import Case
 from attunet.metrics.results import MetricsRow
-from attunet.store import Case, Store
+from attunet.store import Store
 
 if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
     from attunet.runs.load_run import TrainedRun

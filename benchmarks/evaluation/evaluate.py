@@ -25,10 +25,11 @@ from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row,
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.evaluate_case import read_labelled_case
+from attunet.manifest import Case
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import confusion
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
-from attunet.store import Case, Store, open_store
+from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.pseudonyms import Pseudonyms

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from attunet.io.writers import write_labels
+from attunet.manifest import Case
 from attunet.sources.read_case import read_image
-from attunet.store import Case, Store
+from attunet.store import Store
 from attunet.volumes.model import Model
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.postprocess import postprocess

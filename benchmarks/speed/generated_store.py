@@ -6,9 +6,10 @@ from pathlib import Path
 
 from attunet.config import DataConfig
 from attunet.fields import Fields, JsonObject
+from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
-from attunet.store import CASES, MANIFEST, SPLITS, Store, open_store
+from attunet.store import Store, open_store
 
 FIELD_OF_VIEW_MM = 410.0  # of the generated cases, so that any size shows the whole body
 

@@ -11,6 +11,7 @@ from attunet.config import DataConfig
 from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
+from attunet.manifest import MANIFEST
 from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
@@ -19,7 +20,7 @@ from attunet.sources.codings import to_indices
 from attunet.sources.find_cases import SourceOptions, find_cases
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.sources.unpack import is_archive, unpack
-from attunet.store import MANIFEST, Store, open_store
+from attunet.store import Store, open_store
 from attunet.system.log_lines import forward_log
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume

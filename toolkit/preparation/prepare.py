@@ -12,6 +12,7 @@ from pathlib import Path
 from attunet.config import DataConfig
 from attunet.decisions import Decision
 from attunet.errors import InputError, RunError
+from attunet.manifest import SCHEMA, read_manifest
 from attunet.preparation.case_facts import case_hashes
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.resolve_data import Resolved
@@ -23,7 +24,7 @@ from attunet.sources.labelled import read_labelled, with_labelled
 from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
-from attunet.store import SCHEMA, Store, open_store, read_manifest
+from attunet.store import Store, open_store
 from attunet.system.atomic_files import sha256
 from attunet.system.lock import writing
 from attunet.system.pseudonyms import Pseudonyms

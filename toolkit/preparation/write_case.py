@@ -10,11 +10,11 @@ import numpy as np
 
 from attunet.decisions import Choices
 from attunet.fields import JsonObject
+from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
-from attunet.store import IMAGE, LABEL
 from attunet.system.atomic_files import name_in_errors
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from attunet.errors import Finding
 from attunet.io.readers import stem_of
+from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardEntry, ShardTask, finished_shard, write_shard
 from attunet.sources.case_files import CaseFiles
 from attunet.splits import Splits
-from attunet.store import CASES, MANIFEST, SPLITS
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
 from attunet.system.workers import over_cases
 

@@ -16,7 +16,8 @@ from attunet.loading.choose import choose_tier, make_loader
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
-from attunet.store import CASES, IMAGE, LABEL, Store
+from attunet.manifest import CASES, IMAGE, LABEL
+from attunet.store import Store
 from attunet.volumes.spec import Preprocessing
 
 CPU = torch.device("cpu")
