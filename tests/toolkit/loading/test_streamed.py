@@ -28,7 +28,7 @@ def made_store(like: Store, folder: Path, *, lengths: list[int], size: tuple[int
     rng, cases = np.random.default_rng(0), []
     spec = dataclasses.replace(like.spec, size=size, context_slices=context)
     for number, length in enumerate(lengths):
-        case = dataclasses.replace(like.cases[0], name=f"case-{number}", num_slices=length)
+        case = dataclasses.replace(like.cases[0], name=f"case-{number}", folder=f"case-{number}", num_slices=length)
         (folder / CASES / case.name).mkdir(parents=True)
         np.save(folder / CASES / case.name / IMAGE, rng.normal(size=(length, 1, *size)).astype(np.float16))
         np.save(folder / CASES / case.name / LABEL, rng.integers(0, 5, (length, *size), dtype=np.uint8))
