@@ -60,6 +60,7 @@ def test_random_masks_agree_with_monai(seed: int) -> None:
     compare_with_monai(blobs(seed, shape), blobs(seed + 100, shape), (1.4, 1.7, 8.0), 3)
 
 
+@pytest.mark.slow
 def test_real_masks_agree_with_monai(real_cases: Path) -> None:
     """Real masks against a crude prediction: shifted, with a piece missing and a far island."""
     for path in sorted((real_cases / "labelled").glob("*-mask.nii.gz"))[:3]:

@@ -48,6 +48,7 @@ def test_recomputed_activations_give_the_same_gradients_and_statistics(name: str
     torch.testing.assert_close(again.state_dict(), kept.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_graph_has_no_batch_norm_and_the_logits_of_the_network(name: str) -> None:
     pytest.importorskip("onnx")
