@@ -139,7 +139,9 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -
     if len(shape) == 5 and shape[3] == 1:
         shape = (*shape[:3], shape[4])  # NIfTI stores vectors along axis 5
     if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if options.labels else 4 :]):
-        raise InputError(f"{path}: must be a 3D {'mask' if options.labels else 'image (or 4D, with channels)'}, got the shape {shape}")
+        if options.labels:
+            raise InputError(f"{path}: must be a 3D mask, got the shape {shape}: save it as one label map")
+        raise InputError(f"{path}: must be a 3D image (or 4D, with channels), got the shape {shape}")
     x, y, z, c = (*shape, 1, 1)[:4]
     dtype, offset = header.get_data_dtype(), float(header["vox_offset"])
     if dtype.kind not in "iuf":

@@ -21,6 +21,7 @@ FAR_VOLUME = 3.0  # times the median, or its inverse
 FAR_INTENSITY = 4.0
 FAR_SHIFT = 2.0  # of the mean intensity, in median standard deviations of a case
 MAX_JUMP = 3.0  # times the median difference between neighbouring slices
+MANY_CASES = 4  # of which one alone has a class
 COMMON_CLASS = 0.8  # a class of this share of the cases is expected in every case
 DEVIATIONS = 5.0  # robust standard deviations, besides the factor above
 
@@ -79,6 +80,9 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
     for index, present in share.items():
         if present == 0:
             yield Finding(None, "missing-class", 0, "warning", f"no case has {classes.names[index]}")
+        elif present * len(voxels) == 1 and len(voxels) >= MANY_CASES:
+            alone, count = next((case, counts[index]) for case, counts in voxels.items() if counts[index])
+            yield Finding(alone, "rare-class", count, "warning", f"no other case has {classes.names[index]} ({count:,} voxels here)")
     for case, counts in voxels.items():
         if not any(counts[1:]):
             yield Finding(case, "empty-mask", 0, "warning", "the mask is empty")

@@ -24,10 +24,12 @@ SIZE_STEP = 32  # networks of depth 5 halve the window five times
 MAX_AUTO_SIZE = 512  # the usual matrix of a CT slice; larger windows take four times the memory
 FAR_SHORTER = 4  # times; a stack of a few slices whose file says nothing of their distance
 NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
+LEAST_PADDING = -32768.0  # outside of a scan; what is less is no 16-bit value, and no CT
 CT_AIR = -500.0  # air has -1000 HU and no tissue less than -200, so scans with darker voxels are in Hounsfield units
 MIN_MASKS = 3  # that show that a class is one part: with fewer, a lesion that happens to be single would do
 # Share of a class's voxels that must stay: 0.5 % is a fifth of the 2.5 % by which two readers of an organ usually differ (Dice about 0.95).
 MIN_KEPT_SHARE = 0.995
+SPACINGS_MM = (0.001, 1000.0)  # that a store takes
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -94,9 +96,9 @@ def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tu
     """The normalization of all cases, and a decision where some seem to be in Hounsfield units and some do not."""
     if config.normalization != "auto":
         return config.normalization, []
-    normalization: Normalization = "ct" if statistics.median(f.intensity[0]["min"] for f in facts) <= CT_AIR else "zscore"
-    in_hounsfield = [fact.case for fact in facts if fact.intensity[0]["min"] <= CT_AIR]
-    others = [fact.case for fact in facts if fact.intensity[0]["min"] > CT_AIR]
+    normalization: Normalization = "ct" if _is_ct(statistics.median(f.intensity[0]["min"] for f in facts)) else "zscore"
+    in_hounsfield = [fact.case for fact in facts if _is_ct(fact.intensity[0]["min"])]
+    others = [fact.case for fact in facts if not _is_ct(fact.intensity[0]["min"])]
     if not in_hounsfield or not others:
         return normalization, []
     text = (
@@ -104,6 +106,10 @@ def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tu
         f"({others[0]}); all are scaled by {normalization}"
     )
     return normalization, [Decision("mixed-intensities", text)]
+
+
+def _is_ct(darkest: float) -> bool:
+    return LEAST_PADDING <= darkest <= CT_AIR
 
 
 def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:
@@ -164,7 +170,14 @@ def _resolve_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequenc
 def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float | None:
     if facts[0].unit != "mm":
         return None
-    return float(f"{statistics.median(f.oriented_spacing[axis] for f in facts for axis in plane):.4g}")
+    spacing = float(f"{statistics.median(f.oriented_spacing[axis] for f in facts for axis in plane):.4g}")
+    low, high = SPACINGS_MM
+    if not low <= spacing <= high:
+        raise InputError(
+            f"{facts[0].case}: voxels of {spacing:g} mm are outside of {low:g} to {high:g}: does the header mean another unit? Choose the "
+            "spacing with --set data.spacing_mm, or repair the headers"
+        )
+    return spacing
 
 
 def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None) -> int:

@@ -196,10 +196,11 @@ def _checked(source: Source, case_pattern: str | None) -> Source:
         name = case.case
         if not name.isprintable() or set(name) & set('/\\:*?"<>|') or name.startswith((".", " ")) or not 0 < len(name.encode()) <= 200:
             raise InputError(
-                f"{case.images[0]}: a case's name must be printable, without / \\ : * ? \" < > | and no leading dot, got {name!r}"
+                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | and leading dot, "
+                f"got {name!r}"
             )
         if name.lower() in seen:
-            raise InputError(f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}")
+            raise InputError(f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}: rename one")
         seen[name.lower()] = case
         cases.append(replace(case, patient=_patient(case, case_pattern)) if case_pattern else case)
     return replace(source, cases=tuple(cases))

@@ -5,10 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attunet.errors import InputError
+from attunet.io.dicom.file import is_dicom, read_header
 from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_of
 from attunet.sources.layouts.matching import names_a_mask
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
+MAX_LOOKED_INTO = 50  # folders with DICOM
 START_BYTES = 4096
 INSTEAD = "export masks as PNG, or the annotations as COCO (JSON) or CVAT (XML)"
 
@@ -29,6 +32,8 @@ def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -
         return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
     if other := next((f"{path}: {kind}" for path in files if (kind := _other_annotations(path))), None):
         return other
+    if kind := _dicom_masks(readable):
+        return kind
     layouts = "; ".join(f"{name}: {example}" for name, example in known.items())
     if len(known) > 1 and not any(names_a_mask(part) for path in readable for part in _parts(path.relative_to(root))):
         count = f"{len(readable)} file{'s' if len(readable) > 1 else ''} to read"
@@ -61,6 +66,20 @@ def _other_annotations(path: Path) -> str | None:
         return f"has boxes of Pascal VOC and no outlines: {INSTEAD}"
     if path.suffix.lower() == ".txt" and re.fullmatch(r"(\d+( [01](\.\d+)?){4,}\s*)+", start.partition("\n")[0]):
         return f"has a picture's labels in YOLO's form, which is not read: {INSTEAD}"
+    return None
+
+
+def _dicom_masks(readable: Sequence[Path]) -> str | None:
+    """The line for segmentations or contours in DICOM; of each folder the first file is looked into."""
+    firsts = {path.parent: path for path in reversed(readable)}
+    for path in list(firsts.values())[:MAX_LOOKED_INTO]:
+        try:
+            modality = str(read_header(path).get("Modality", "")) if is_dicom(path) else ""
+        except InputError:
+            continue
+        if modality in ("RTSTRUCT", "SEG"):
+            kind = "contours (RTSTRUCT)" if modality == "RTSTRUCT" else "a segmentation (SEG)"
+            return f"{path}: is DICOM with {kind}, which is not read as a mask: save it as NIfTI, e.g. with 3D Slicer"
     return None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError, one_line
+from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import SliceNames
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, read_annotations
 from attunet.io.pictures.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
@@ -231,6 +232,8 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
     """One mask image for each slice of a DICOM series, paired by `pair_by_number`."""
     masks = {p.name: p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)}
     names = image.header.names if isinstance(image.header, SliceNames) else ()
+    if not masks and any(is_dicom(path) for path in files_in(folder)):
+        raise InputError(f"{folder}: holds DICOM, which is not read as a mask: save the segmentation as NIfTI")
     if len(masks) != len(names):
         raise InputError(f"{folder}: must have a mask for each slice of {image_path.name}, got {len(masks)} for {len(names)}")
     pairs = pair_by_number(names, list(masks))

@@ -175,6 +175,29 @@ def hidden(made: SimpleNamespace, root: Path) -> None:
     made.save_nifti(root / "images/.c0.nii.gz", made.body(0)[0])
 
 
+def contours(made: SimpleNamespace, root: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    header = pydicom.dataset.Dataset()
+    header.Modality, header.SOPClassUID, header.SOPInstanceUID = "RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3", "1.2.3"
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    (root / "rt").mkdir()
+    header.save_as(root / "rt/contours.dcm", enforce_file_format=True)
+    made.save_nifti(root / "ct/c0.nii.gz", made.body(0)[0])
+
+
+def layers(made: SimpleNamespace, root: Path) -> None:
+    volumes(made, root)
+    labels = made.body(0)[1]
+    made.save_nifti(root / "labels/c0.nii.gz", np.stack([labels == 1, labels == 2], -1).astype(np.uint8))
+
+
+def tiny_voxels(made: SimpleNamespace, root: Path) -> None:
+    for i in range(3):
+        for folder, array in zip(("images", "labels"), made.body(i), strict=True):
+            made.save_nifti(root / folder / f"c{i}.nii.gz", array, made.affine_of((2e-5, 2e-5, 6e-5)))
+
+
 REFUSED: dict[str, tuple[Build, str]] = {
     "links of git-annex": (
         all_links_dead,
@@ -198,6 +221,9 @@ REFUSED: dict[str, tuple[Build, str]] = {
         "c1.nii.gz: the mask must have the image's shape (24, 20, 4) (c1.nii.gz), got (23, 20, 4): resample",
     ),
     "swapped": (swapped, "values that change from voxel to voxel, as intensities do: are images and masks swapped? --read"),
+    "contours": (contours, "contours.dcm: is DICOM with contours (RTSTRUCT), which is not read as a mask: save it as NIfTI"),
+    "layers": (layers, "c0.nii.gz: must be a 3D mask, got the shape (24, 20, 4, 2): save it as one label map"),
+    "tiny voxels": (tiny_voxels, "c0: voxels of 2e-05 mm are outside of 0.001 to 1000: does the header mean another unit?"),
     "observers": (observers, "voxels lie on other masks of its class, so these are no objects: are they of several observers?"),
     "smoothed colours": (smoothed_colours, "colours that fill no region, as smoothed edges have"),
     "hidden files": (hidden, "the folder has no files, but hidden ones alone, whose names begin with a dot"),
@@ -266,12 +292,21 @@ def ct_and_mr(made: SimpleNamespace, root: Path) -> None:
         made.save_nifti(root / f"labels/c{i}.nii.gz", labels)
 
 
+def a_typing_error(made: SimpleNamespace, root: Path) -> None:
+    for i in range(4):
+        image, labels = made.body(i)
+        labels[0, 0, 0] = 7 if i == 1 else 0
+        made.save_nifti(root / f"images/c{i}.nii.gz", image)
+        made.save_nifti(root / f"labels/c{i}.nii.gz", labels)
+
+
 COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
     "COCO": (
         coco_with_more,
         ("1 of 4 annotations of annotations.json have no outline", "1 of 4 pictures of annotations.json are not here, first absent.png"),
     ),
     "no voxel size": (without_voxel_size, ("decided: the header gives no voxel size along 3 axes; 1 is taken",)),
+    "a typing error": (a_typing_error, ("warning: c1: no other case has label 7 (1 voxels here) [rare-class]",)),
     "255": (void, ("decided: 255 is a class like the others, not a value to ignore",)),
     "CT and MR": (
         ct_and_mr,
@@ -295,3 +330,15 @@ def test_scattered_values_are_taken_where_the_user_says_so(attunet, made: Simple
     swapped(made, tmp_path / "s")
     done = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2, "--read", "intensities-as-labels=take")
     assert done.code == 0, done.err
+
+
+def test_a_picture_for_each_slice_of_a_series_is_its_mask(attunet, made: SimpleNamespace, tmp_path: Path, write_series) -> None:
+    for i in (1, 2):
+        image, labels = made.body(i)
+        write_series(tmp_path / f"s/{i}/scan", image, made.affine_of())
+        for z in range(labels.shape[2]):
+            made.save_picture(tmp_path / f"s/{i}/masks/{z:03d}.png", 100 * labels[:, :, z].T)
+    done = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
+    assert done.code == 0, done.err
+    assert "2 cases, 8 slices" in done.out
+    assert "label 100, label 200" in done.out

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
+from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.headers import shape_of
@@ -115,7 +116,7 @@ def _source(
             missing = next(role for role in channels if role not in roles)
             raise InputError(f"{pictures[0]}: {case} has no file {missing}, which other cases have; choose channels with --images NAME,...")
         labels = [roles[role] for role in sorted(roles) if role in chosen]
-        cases.append(CaseFiles(case, patient, tuple(pictures), tuple(labels)))
+        cases.append(CaseFiles(case, patient, tuple(pictures), _slice_masks(pictures, labels)))
         left += [path for role, path in roles.items() if role not in channels and role not in chosen]
     total = sum(len(roles) for _, roles in groups.values())
     notes = (
@@ -127,6 +128,13 @@ def _source(
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
     named = tuple(channels) if len(channels) > 1 else ()
     return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes), channels=named)
+
+
+def _slice_masks(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, ...]:
+    """The masks; the folder of a picture for each slice, where the image is a DICOM series."""
+    folders = {path.parent for path in labels}
+    a_slice_each = len(labels) > 1 and len(folders) == 1 and all(path.name.lower().endswith(IMAGE_SUFFIXES) for path in labels)
+    return tuple(folders) if len(images) == 1 and images[0].is_dir() and a_slice_each else tuple(labels)
 
 
 def _paired(groups: Mapping[str, tuple[str, Roles]]) -> list[str]:

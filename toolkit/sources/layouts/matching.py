@@ -130,7 +130,7 @@ def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
             stem = (path.parent / stem_of(path)).relative_to(folder).as_posix()
             stem = unicodedata.normalize("NFC", stem)  # archives of macOS decompose letters with accents
             if stem in stems:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {stems[stem].name}")
+                raise InputError(f"{path}: the same image or mask is there twice, also as {stems[stem].name}: leave one out")
             stems[stem] = path
     return stems
 

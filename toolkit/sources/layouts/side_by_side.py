@@ -37,7 +37,7 @@ def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
         if is_single_file(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
             key = path.parent / stem[: -len(ending) - 1]
             if key in named:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {named[key].name}")
+                raise InputError(f"{path}: the same image or mask is there twice, also as {named[key].name}: leave one out")
             named[key] = path
     return named
 
