@@ -42,8 +42,8 @@ class Pseudonyms:
         for output in map(Path, outputs):
             if self.path.resolve().is_relative_to(output.resolve()):
                 raise InputError(f"{self.path}: the table of names must lie outside of {output}, which is handed on without it")
-        if self.path.is_dir():
-            raise InputError(f"{self.path}: must be a file, the table of names and numbers; it is a folder")
+        if self.path.exists() and not self.path.is_file():
+            raise InputError(f"{self.path}: must be a regular file, the table of names and numbers")
         self._numbers = self._read()
         self._words: dict[str, str] = {}
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
@@ -141,8 +141,8 @@ class Pseudonyms:
             numbers = dict(rows)
         except (OSError, ValueError, csv.Error):
             raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number") from None
-        is_table = header == COLUMNS and all(re.fullmatch(r"\d+", number) for number in numbers.values())
-        if not is_table or len(set(numbers.values())) < len(rows):
+        is_table = header == COLUMNS and all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers.values())
+        if not is_table or len(set(map(int, numbers.values()))) < len(rows):
             raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number, each once")
         return numbers
 

@@ -1,0 +1,89 @@
+"""The table of names and numbers: kept, extended by several processes at once, and nothing else than such a table is read."""
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.system.pseudonyms import Pseudonyms
+
+ADD = """
+import sys
+from attunet.system.pseudonyms import Pseudonyms
+print(Pseudonyms(sys.argv[1], []).numbers_of([f"name-{n}" for n in range(int(sys.argv[2]), int(sys.argv[2]) + 40)]))
+"""
+
+
+def test_several_processes_extend_one_table(tmp_path: Path) -> None:
+    key = tmp_path / "key.csv"
+    starts = [0, 20, 40, 60]
+    processes = [subprocess.Popen([sys.executable, "-c", ADD, key, str(n)], stdout=subprocess.PIPE, text=True) for n in starts]
+    given = [eval(process.communicate(timeout=120)[0]) for process in processes]
+    numbers = Pseudonyms(key, []).numbers_of([f"name-{n}" for n in range(100)])
+    assert sorted(numbers.values()) == [f"{n:04d}" for n in range(1, 101)]
+    assert all(numbers[name] == number for one in given for name, number in one.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["key.csv"]
+
+
+def test_a_table_that_others_could_read_is_closed(tmp_path: Path) -> None:
+    key = tmp_path / "key.csv"
+    key.write_text("name,number\nSmith,0007\n")
+    key.chmod(0o644)
+    assert Pseudonyms(key, []).numbers_of(["Smith"]) == {"Smith": "0007"}
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert Pseudonyms(key, []).numbers_of(["Miller"]) == {"Miller": "0008"}
+
+
+@pytest.mark.parametrize("name", ['a,"b', "=1+1", " blank ", "zwei\nzeilen", "M\xfcller", os.fsdecode(b"b\xff")])
+def test_every_name_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    first = Pseudonyms(tmp_path / "key.csv", []).numbers_of([name, "other"])
+    assert Pseudonyms(tmp_path / "key.csv", []).numbers_of(["another", name])[name] == first[name]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"name;number\nSmith;1\n",
+        b"name,number\nSmith,1\nMiller,1\n",
+        b"name,number\nSmith,1\nMiller,01\n",
+        b"name,number\nSmith,../x\n",
+        b"name,number\nSmith," + b"9" * 5000 + b"\n",
+        "name,number\nSmith,٣\n".encode(),
+        b"name,number\nSmith\n",
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key.csv").write_bytes(content)
+    with pytest.raises(InputError, match="must be a table"):
+        Pseudonyms(tmp_path / "key.csv", [])
+    assert (tmp_path / "key.csv").read_bytes() == content
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(InputError, match="regular file"):
+            Pseudonyms(tmp_path / name, [tmp_path / "out"])
+
+
+def test_text_and_log_and_errors_have_numbers(tmp_path: Path, log_lines: list[str]) -> None:
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember({"Smith": "0001", "imaging": "0001"})
+    names.remember({"imaging": "0002", "12": "0003", "19700131": "0004"})
+    names.remember_file(tmp_path / "src" / "ward" / "Smith_t1.nii.gz", tmp_path / "src", "0001")
+    assert (
+        names.hide("Smith, Smithson and Smith's 'imaging' of imaging at 0.12") == "0001, Smithson and 0001's '(a name)' of imaging at 0.12"
+    )
+    assert names.hide(f"{tmp_path}/src/ward/Smith_t1.nii.gz: no ward") == "0001: no ward"
+    assert names.hide("ward/Smith_t1.nii.gz, Smith_t1 of 19700131") == "0001, 0001 of 0004"
+    with pytest.raises(RunError, match="^0001 is full$"), names.hidden():
+        logging.getLogger("attunet.x").warning("%s is late", "Smith")
+        raise RunError("Smith is full")
+    logging.getLogger("attunet.x").warning("Smith")
+    assert log_lines == ["warning: 0001 is late", "warning: Smith"]
