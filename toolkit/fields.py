@@ -187,6 +187,8 @@ class Fields:
 
 def read_json(path: str | Path) -> Fields:
     """The object in a JSON file. Raises InputError for a file that cannot be read or holds anything else."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: must be a regular file; reading a pipe or a device might never end")
     try:
         return Fields(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
 from attunet.sources.read_case import MaskOptions, content_hash, read_image, read_labels
 from attunet.splits import Splits, read_splits
-from attunet.system.atomic_files import sha256
+from attunet.system.atomic_files import require_regular, sha256
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -122,6 +122,7 @@ class Store:
     def _shard(self, name: str, file: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         path = self.path / CASES / self.case(name).folder / file
         try:
+            require_regular(path)
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read as an array of the store: {error}") from None

@@ -28,7 +28,6 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     settings is an InputError.
     """
     from attunet.benchmarks.evaluation.evaluate import evaluate
-    from attunet.benchmarks.evaluation.results_table import summary_table
     from attunet.export.build.export_run import export_run
     from attunet.phantom import write_phantom
     from attunet.preparation.prepare import prepare
@@ -39,7 +38,7 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     if results_file.exists():
         results: EvaluationResults = json.loads(results_file.read_text(encoding="utf-8"))
         logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
-        logger.info(summary_table(results))
+        _log_table(results)
         _write_report(out / "evaluation")
         return results
     source, store = data or out / "source", out / "store"
@@ -59,12 +58,17 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     runs = [out / "runs" / name for name in MODELS]
     results = evaluate(store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS)
     _draw_data(store, out / "evaluation" / "plots" / "cases.png")
-    logger.info(f"\n{summary_table(results)}\n")
+    _log_table(results)
     for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
         logger.info(f"picture: {picture}")
     logger.info(f"models: {', '.join(map(str, artefacts))}")
     _write_report(out / "evaluation")
     return results
+
+
+def _log_table(results: EvaluationResults) -> None:
+    for line in ("", *summary_table(results).splitlines(), ""):  # the log has no line breaks: a name must not make a line of its own
+        logger.info(line)
 
 
 def _write_report(evaluation: Path) -> None:

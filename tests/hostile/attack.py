@@ -36,7 +36,7 @@ def attack(path: Path) -> tuple[str, str]:
     try:
         lines = list(describe(path, DEFAULTS))
     except (InputError, RunError) as error:
-        return type(error).__name__, str(error)
+        return "InputError" if isinstance(error, InputError) else "RunError", str(error)
     return "lines", "\n".join(lines)
 
 

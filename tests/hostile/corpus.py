@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -274,6 +275,25 @@ def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
 add_run("of-a-list", "a state of another type", b"[]", b"")
 add_run("nested", "a state nested 100,000 deep", b"[" * 100_000, b"")
 add_run("with-a-lying-header", "weights that claim a terabyte", b'{"schema": 1}', struct.pack("<Q", 2**40) + b"{}")
+
+
+def add_unending(name: str, attack: str, change: Callable[[Path], object]) -> None:
+    """A file of a store or a run that is a pipe or a link to a device, as an unpacked archive can hold: reading it never ends."""
+
+    def make(path: Path) -> None:
+        folder = path if name in ("manifest.json", "splits.json") else path / "checkpoints" / "step-0000000001"
+        folder.mkdir(parents=True)
+        for file in ("manifest.json", "splits.json", "state.json", "average.safetensors"):
+            (folder / file).write_text('{"sha256": {"state.json": "0", "average.safetensors": "0"}, "folds": [["a"]]}')
+        (folder / name.removeprefix("run-")).unlink()
+        change(folder / name.removeprefix("run-"))
+
+    CORPUS.append(Hostile(f"unending-{name}-{attack}", f"{attack} in the place of a file", make))
+
+
+for unending in ("manifest.json", "splits.json", "run-manifest.json", "run-state.json", "run-average.safetensors"):
+    add_unending(unending, "pipe", os.mkfifo)
+    add_unending(unending, "device", lambda path: path.symlink_to("/dev/zero"))
 
 
 def add_artefact(name: str, attack: str, data: Callable[[], bytes]) -> None:

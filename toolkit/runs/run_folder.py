@@ -64,7 +64,7 @@ class RunFolder:
 def read_metrics(run: Path) -> list[MetricsRow]:
     """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
     rows: list[MetricsRow] = []
-    if not (run / "metrics.jsonl").exists():
+    if not (run / "metrics.jsonl").is_file():
         return rows
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:

@@ -54,6 +54,8 @@ def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
     if path.is_file():
         return [Input(stem_of(path), _channels(path, num_channels), choices)]
     if any(is_dicom(file) for file in files_in(path)):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,7 @@ def verify_folder(path: Path) -> None:
     """Raises InputError when a file of a folder written by `write_folder` is missing or was changed."""
     manifest = path / MANIFEST
     try:
+        require_regular(manifest)
         hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
         for name, expected in hashes.items():
             if sha256(path / name) != expected:
@@ -104,7 +106,15 @@ def _fill(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
     _sync(folder)
 
 
+def require_regular(path: Path) -> None:
+    """Raises OSError for a pipe or a device, from which reading might never end; links to regular files are followed."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
 def sha256(path: Path) -> str:
+    """SHA-256 of a regular file. Raises OSError for others."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

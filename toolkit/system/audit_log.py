@@ -39,6 +39,8 @@ class AuditLog:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists():
+            if not self.path.is_file():
+                raise InputError(f"{self.path}: must be a regular file, an audit log")
             self._last(self.path.read_bytes())
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        self._write(prefix + printable(record.getMessage()))
+        self._write(prefix + printable(record.getMessage()).replace("\n", "?"))  # a name must not make a line of its own
 
 
 @contextmanager

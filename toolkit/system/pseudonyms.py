@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
@@ -18,6 +19,7 @@ from attunet.system.lock import writing
 
 COLUMNS = ["name", "number"]
 DIGITS = 4
+WAIT_S = 120.0  # for the table's lock
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
 
@@ -56,7 +58,7 @@ class Pseudonyms:
         """
         names = list(dict.fromkeys(names))
         try:
-            with writing(self.path, "pseudonymisation"):
+            with self._locked():
                 self._numbers = self._read()
                 if new := [name for name in names if name not in self._numbers]:
                     self._add(new)
@@ -122,6 +124,20 @@ class Pseudonyms:
             raise RunError(self.hide(f"{error.filename or 'system'}: {error.strerror or error}")) from None
         finally:
             logging.setLogRecordFactory(make)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the table's lock. Others hold it for moments, so that one that has changed hands is waited for too."""
+        end = time.monotonic() + WAIT_S
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(writing(self.path, "pseudonymisation"))
+                    break
+                except InputError:
+                    if time.monotonic() > end:
+                        raise
+            yield
 
     def _is_name(self, text: str, start: int, end: int) -> bool:
         word = text[start:end]

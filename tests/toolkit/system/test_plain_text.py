@@ -15,6 +15,11 @@ def test_no_control_character_reaches_a_terminal(log_lines: list[str]) -> None:
     assert printable("a\nb\tc") == "a\nb\tc"
 
 
+def test_a_name_makes_no_line_of_its_own(log_lines: list[str]) -> None:
+    logging.getLogger("attunet.somewhere").info("1/2 scan\nerror: forged.nii.gz")
+    assert log_lines == ["1/2 scan?error: forged.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("text", "cell"),
     [

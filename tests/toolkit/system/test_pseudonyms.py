@@ -72,18 +72,31 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             Pseudonyms(tmp_path / name, [tmp_path / "out"])
 
 
-def test_text_and_log_and_errors_have_numbers(tmp_path: Path, log_lines: list[str]) -> None:
+def test_text_and_log_have_numbers(tmp_path: Path, log_lines: list[str]) -> None:
     names = Pseudonyms(tmp_path / "key.csv", [])
     names.remember({"Smith": "0001", "imaging": "0001"})
     names.remember({"imaging": "0002", "12": "0003", "19700131": "0004"})
     names.remember_file(tmp_path / "src" / "ward" / "Smith_t1.nii.gz", tmp_path / "src", "0001")
-    assert (
-        names.hide("Smith, Smithson and Smith's 'imaging' of imaging at 0.12") == "0001, Smithson and 0001's '(a name)' of imaging at 0.12"
-    )
+    text = "Smith, Smithson and Smith's 'imaging' of imaging at 0.12"
+    assert names.hide(text) == "0001, Smithson and 0001's '(a name)' of imaging at 0.12"
     assert names.hide(f"{tmp_path}/src/ward/Smith_t1.nii.gz: no ward") == "0001: no ward"
     assert names.hide("ward/Smith_t1.nii.gz, Smith_t1 of 19700131") == "0001, 0001 of 0004"
-    with pytest.raises(RunError, match="^0001 is full$"), names.hidden():
+    with names.hidden():
         logging.getLogger("attunet.x").warning("%s is late", "Smith")
-        raise RunError("Smith is full")
     logging.getLogger("attunet.x").warning("Smith")
     assert log_lines == ["warning: 0001 is late", "warning: Smith"]
+
+
+def fail(names: Pseudonyms, error: Exception) -> None:
+    with names.hidden():
+        raise error
+
+
+@pytest.mark.parametrize("kind", [InputError, RunError])
+def test_errors_have_numbers(tmp_path: Path, kind: type[Exception]) -> None:
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember({"Smith": "0001"})
+    with pytest.raises(kind, match=r"^0001 is full$"):
+        fail(names, kind("Smith is full"))
+    with pytest.raises(RunError, match=r"^0001: No space left on device$"):
+        fail(names, OSError(28, "No space left on device", "Smith"))
