@@ -67,6 +67,8 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
 
 
 def _log_table(results: EvaluationResults) -> None:
+    from attunet.benchmarks.evaluation.results_table import summary_table
+
     for line in ("", *summary_table(results).splitlines(), ""):  # the log has no line breaks: a name must not make a line of its own
         logger.info(line)
 
