@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.preparation.case_facts import CaseFacts, case_hashes, scan_case
+from attunet.preparation.case_facts import CaseFacts
+from attunet.preparation.scan_case import case_hashes, scan_case
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases

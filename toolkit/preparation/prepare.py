@@ -13,9 +13,9 @@ from attunet.config import DataConfig
 from attunet.decisions import Decision
 from attunet.errors import InputError, RunError
 from attunet.manifest import SCHEMA, read_manifest
-from attunet.preparation.case_facts import case_hashes
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.resolve_data import Resolved
+from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import Source

@@ -14,8 +14,8 @@ import pytest
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
-from attunet.preparation.case_facts import scan_case
 from attunet.preparation.prepare import prepare
+from attunet.preparation.scan_case import scan_case
 from attunet.sources.find_cases import SourceOptions, find_cases
 from attunet.store import Store
 from attunet.system.workers import MIN_TASKS_FOR_PROCESSES, over_cases

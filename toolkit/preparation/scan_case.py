@@ -1,0 +1,169 @@
+"""The scan of a case: its files are read once, and its facts are taken from the voxels. Nothing is written."""
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from attunet.decisions import Choices, choice
+from attunet.errors import InputError
+from attunet.io.readers import NOTHING
+from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, PERCENTILES, CaseFacts, ChannelIntensity
+from attunet.sources.case_files import CaseFiles
+from attunet.sources.codings import label_values
+from attunet.sources.grey_levels import region_sizes
+from attunet.sources.read_case import MaskOptions, content_hash, read_image, read_labels
+from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
+from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
+
+MANY_VALUES = 20  # a mask with more may be an image
+SCATTERED = 0.3  # share of neighbours with one value in a mask, at least; noise has less
+MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
+
+
+def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """SHA-256 of every image file, and of every label file."""
+    return tuple(content_hash(p) for p in files.images), tuple(content_hash(p) for p in files.labels)
+
+
+def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
+    """Reads a case's files once. Raises InputError with the file for one that cannot be read or does not fit the others."""
+    image_hashes, label_hashes = case_hashes(files)
+    volume = read_image(files.images, choices=choices)
+    transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
+    spacing = oriented_spacing(volume.spacing, transform)
+    values, centres, extent = None, {}, None
+    parts: dict[int, float] = {}
+    eroded: dict[int, tuple[float, ...]] = {}
+    regions: dict[int, int] = {}
+    mask = None
+    if files.labels:
+        mask = read_labels(files.labels, volume, files.images[0], MaskOptions(files.label_values, choices=choices))
+        values = label_values(mask.values)
+        if len(values) > MAX_LABEL_VALUES:
+            raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
+        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES  # pictures' greys are sorted out later
+        if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
+            raise InputError(
+                f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are images and masks "
+                "swapped? --read intensities-as-labels=take takes them as classes"
+            )
+        if volume.unit == "pixel":
+            regions = region_sizes(mask.values) if len(values) > 2 else values
+        along_axes = orient(mask.values, transform)
+        extent = _half_extent(along_axes != 0, spacing)
+        centres = _centres(along_axes, values, spacing)
+        parts, eroded = _parts(mask.values, values, volume.spacing)
+    decisions = dict.fromkeys((*volume.decisions, *(mask.decisions if mask else ())))
+    oriented = np.ascontiguousarray(orient(volume.data, transform))
+    return CaseFacts(
+        case=files.case,
+        image_sha256=image_hashes,
+        label_sha256=label_hashes,
+        unit=volume.unit,
+        native_shape=volume.shape,
+        affine=tuple(tuple(row) for row in volume.affine.tolist()),
+        spacing=volume.spacing,
+        oriented_shape=(oriented.shape[1], oriented.shape[2], oriented.shape[3]),
+        oriented_spacing=spacing,
+        dtype=volume.data.dtype.name,
+        intensity=tuple(_intensity(channel) for channel in oriented),
+        content_sha256=_voxel_hash(oriented),
+        steepest_jump=_steepest_jump(oriented[0], spacing),
+        label_values=values,
+        label_regions=regions,
+        label_centres=centres,
+        palette=mask.palette if mask else {},
+        half_extent=extent,
+        largest_parts=parts,
+        eroded_parts=eroded,
+        grid_distance=mask.grid_distance if mask else 0.0,
+        decisions=tuple((decision.rule, decision.text) for decision in decisions),
+        patient_hash=volume.patient_hash,
+    )
+
+
+def _is_scattered(labels: np.ndarray) -> bool:
+    """True where hardly a voxel has the value of its neighbour along the first axis, the commonest value aside."""
+    plain = labels.ravel()[: 2**20] if labels.size > 2**20 else labels.ravel()
+    values, counts = np.unique(plain, return_counts=True)
+    first, second = labels[:-1], labels[1:]
+    inside = (first != values[counts.argmax()]) | (second != values[counts.argmax()])
+    return bool(inside.any() and (first == second)[inside].mean() < SCATTERED)
+
+
+def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """The distance of the foreground's outer edge from the image centre, for each axis."""
+    reach = []
+    for axis in range(3):
+        hits = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
+        if len(hits) == 0:
+            return None
+        centre = foreground.shape[axis] / 2
+        reach.append(float(max(centre - hits[0], hits[-1] + 1 - centre)) * spacing[axis])
+    return reach[0], reach[1], reach[2]
+
+
+def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]) -> dict[int, tuple[float, float, float]]:
+    """The centre of mass of every value but 0, from the image centre; one plane at a time, so that many values cost no more than few."""
+    known = np.array(list(values))
+    sums = np.zeros((3, len(known)))
+    shortest = int(np.argmin(labels.shape))
+    rows, columns = (axis for axis in range(3) if axis != shortest)
+    row, column = (c.ravel() for c in np.indices((labels.shape[rows], labels.shape[columns])))
+    for number, plane in enumerate(np.moveaxis(labels, shortest, 0)):
+        index = np.searchsorted(known, plane).ravel()
+        sums[shortest] += number * np.bincount(index, minlength=len(known))
+        sums[rows] += np.bincount(index, weights=row, minlength=len(known))
+        sums[columns] += np.bincount(index, weights=column, minlength=len(known))
+    middle = (np.array(labels.shape)[:, None] - 1) / 2
+    centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
+    return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
+
+
+def _parts(
+    labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]
+) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
+    """The `largest_parts` and `eroded_parts`. Values far apart or below 0 become small numbers first, one plane at a time."""
+    foreground = np.array([value for value in values if value != 0])
+    numbers = np.zeros(labels.shape, dtype=np.uint16)
+    for plane, into in zip(labels, numbers, strict=True):
+        place = np.searchsorted(foreground, plane)
+        into[...] = np.where(plane != 0, place + 1, 0)
+    largest = largest_shares(numbers, len(foreground) + 1)
+    single = np.array([n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype)
+    for plane in numbers:
+        plane[...] = single[plane]
+    eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
+    return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
+
+
+def _intensity(channel: np.ndarray) -> ChannelIntensity:
+    percentiles = np.percentile(channel, PERCENTILES)
+    return {
+        "min": float(channel.min()),
+        "max": float(channel.max()),
+        "mean": float(channel.mean(dtype=np.float64)),
+        "std": float(channel.std(dtype=np.float64)),
+        "percentiles": tuple(percentiles.tolist()),
+    }
+
+
+def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """The largest difference between neighbouring slices over the median one; 1 for fewer than five slices and for pictures."""
+    axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
+    slices = np.moveaxis(channel, axis, 0)
+    if len(slices) < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
+        return 1.0
+    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
+    median = float(np.median(differences))
+    return max(differences) / median if median > 0 else 1.0
+
+
+def _voxel_hash(oriented: np.ndarray) -> str:
+    """The same for the same voxels, however they are compressed, typed or oriented in their file."""
+    digest = hashlib.sha256(repr(oriented.shape).encode())
+    for channel in oriented:
+        digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)
+    return digest.hexdigest()
