@@ -7,6 +7,7 @@ from pathlib import Path
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run
 from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
 from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
+from attunet.benchmarks.crossvalidation.parent import Parent, start_from
 from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun
 from attunet.benchmarks.crossvalidation.results import results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
@@ -41,6 +42,8 @@ def crossvalidate(
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
     minutes: float | None = None,
+    init: str | Path | None = None,
+    init_classes: str = "",
     train: bool = True,
     every_postprocessing: bool = False,
     source: str | Path | None = None,
@@ -55,6 +58,8 @@ def crossvalidate(
         folds: all by default.
         jobs: parallel trainings, one per GPU by default.
         minutes: time for all trainings together, in place of epochs; each run gets an equal share.
+        init: a run, a checkpoint or a .safetensors file whose weights every training starts from.
+        init_classes: `NEW=OLD,...`, classes that `init` calls by another name.
         train: False scores the finished runs only.
         every_postprocessing: scores label maps with the store's post-processing, with the largest components and without post-processing.
         source: where the store's source files are now, if they moved.
@@ -74,12 +79,12 @@ def crossvalidate(
     store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
     store = open_store(store_path)
     _check_folder(out, store_path, train)
-    grid = Grid(models, config_names, settings, num_seeds, folds)
+    grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     plan = grid.plan(store, out)
     if minutes is not None:
         grid = grid.in_minutes(minutes, len(plan), jobs or max(1, len(visible_gpus())))
         plan = grid.plan(store, out)
-    _check_runs(plan, store)
+    _check_runs(plan, store, grid.parent)
     failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
     postprocessings = _postprocessings(store, every_postprocessing)
@@ -109,11 +114,13 @@ def _check_folder(out: Path, store: Path, train: bool) -> None:
         raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 
 
-def _check_runs(plan: Sequence[PlannedRun], store: Store) -> None:
+def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> None:
     """Raises InputError for a run from an earlier call that does not belong in its folder."""
     for run in plan:
         if progress_of(run.path)[0]:
-            check_belongs(load_run(run.path), store, run.fold, run.config)
+            there = load_run(run.path)
+            check_belongs(there, store, run.fold, run.config)
+            parent.check_same(there)
 
 
 def _postprocessings(store: Store, every: bool) -> list[Postprocessing]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attunet.benchmarks.crossvalidation.parent import FRESH, Parent
 from attunet.benchmarks.evaluation.details import command
 from attunet.config import Config
 from attunet.errors import InputError
@@ -45,6 +46,7 @@ class Grid:
     settings: Sequence[str]
     num_seeds: int
     folds: Sequence[int] | None
+    parent: Parent = FRESH
 
     def plan(self, store: Store, out: Path) -> list[PlannedRun]:
         """All runs: seed by seed, fold by fold, with recipes and networks innermost, so that early results can be compared.
@@ -64,16 +66,17 @@ class Grid:
 
     def _run(self, store: Store, out: Path, seed: int, fold: int, recipe: str, config_name: str | None, model: str) -> PlannedRun:
         settings = (*self.settings, f"run.seed={seed}")
-        arguments = ["--model", model, *(["--config", config_name] if config_name else []), *(x for s in settings for x in ("--set", s))]
+        words = ["--model", model, *(["--config", config_name] if config_name else []), *(x for s in settings for x in ("--set", s))]
         config = dataclasses.replace(training_config(config_name, settings, model), data=store.data_config)
         path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
-        return PlannedRun(recipe, model, seed, fold, path, config, tuple(arguments))
+        return PlannedRun(recipe, model, seed, fold, path, config, (*words, *self.parent.arguments))
 
     def command(self, store: Store, out: Path, every_postprocessing: bool) -> str:
         """The call that makes the same table elsewhere; of files their names alone."""
         words = [word for model in dict.fromkeys(self.models) for word in ("--model", model)]
         words += [word for name in dict.fromkeys(self.config_names) for word in ("--config", Path(name).name)]
         words += [word for setting in self.settings for word in ("--set", setting)]
+        words += self.parent.words
         words += ["--seeds", str(self.num_seeds)] if self.num_seeds > 1 else []
         words += ["--folds", ",".join(map(str, self.folds))] if self.folds is not None else []
         words += ["--largest-component"] if every_postprocessing else []

@@ -35,7 +35,8 @@ def card(path: Path | str) -> str:
 
 def _network(about: Artefact) -> str:
     model = about.config.get("model", {})
-    return ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) and model else "not stated"
+    of_one = ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) and model else "not stated"
+    return of_one if about.num_members == 1 else f"mean of {about.num_members} networks, the first: {of_one}"
 
 
 def _input(about: Artefact) -> str:

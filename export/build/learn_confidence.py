@@ -10,6 +10,7 @@ from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.ensemble import ensemble_of
 from attunet.runs.learned_cases import Origin, learned_runs, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.run_folder import is_snapshots
 from attunet.runs.run_model import run_model
 from attunet.store import Store
 from attunet.volumes.spec import Postprocessing
@@ -34,13 +35,18 @@ def learn_confidence(
         device: on which PyTorch predicts.
 
     Raises:
-        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
+        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes, and for an ensemble
+            of different networks.
 
     Example:
         >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP
     """
+    if len(run.networks) > 1:
+        raise InputError(f"{run.path}: confidence is learned for one network, and this ensemble has {' and '.join(run.networks)}")
     runs = _runs_like(folder, Origin.of(run, postprocessing))
-    if run.num_members > 1:
+    if is_snapshots(run.path):
+        logger.warning("confidence of the snapshots is learned on single networks")
+    if run.num_members > 1 and not is_snapshots(run.path):
         cases = _cases_of_ensembles(runs, store, source, device)
     else:
         cases = [case for path in runs for case in read_learned_cases(path)[1].values()]

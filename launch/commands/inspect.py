@@ -15,6 +15,7 @@ from attunet.manifest import MANIFEST
 from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
+from attunet.runs.run_folder import is_snapshots
 from attunet.sources.case_files import files_in
 from attunet.sources.codings import to_indices
 from attunet.sources.find_cases import SourceOptions, find_cases
@@ -89,7 +90,7 @@ def _damage(store: Store) -> Iterator[str]:
 
 
 def _holds_runs(path: Path) -> bool:
-    return any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
+    return is_snapshots(path) or any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
 
 
 def _run(path: Path) -> Iterator[str]:
@@ -98,8 +99,9 @@ def _run(path: Path) -> Iterator[str]:
 
     run = load_runs(path)
     state = "finished" if run.finished else "not finished; continue it with --resume"
-    what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} runs"
-    yield f"{path}: {what} of {run.config.model.name}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
+    members = "snapshots" if is_snapshots(path) else "runs"
+    what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} {members}"
+    yield f"{path}: {what} of {' and '.join(run.networks)}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
     yield f"  slices    {_describe_spec(run.spec)}"
     yield f"  trained   {', '.join(run.training_cases)}"

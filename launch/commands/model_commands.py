@@ -20,6 +20,8 @@ from attunet.system.lock import writing
 @click.option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
 @click.option("--minutes", type=click.FloatRange(0.1), help="The time for all trainings together, in place of epochs.")
+@click.option("--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start every training from these weights, as attunet train does.")
+@click.option("--init-classes", default="", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
 @click.option("--no-train", is_flag=True, help="Judge and tabulate what is finished.")
 @click.option(
     "--largest-component",
@@ -38,6 +40,8 @@ def crossvalidate(
     folds: list[int] | None,
     jobs: int | None,
     minutes: float | None,
+    init: Path | None,
+    init_classes: str,
     no_train: bool,
     largest_component: bool,
     source: Path | None,
@@ -64,6 +68,8 @@ def crossvalidate(
                 folds=folds,
                 jobs=jobs,
                 minutes=minutes,
+                init=init,
+                init_classes=init_classes,
                 train=not no_train,
                 every_postprocessing=largest_component,
                 source=source,

@@ -65,7 +65,8 @@ def load_runs(path: Path) -> TrainedRun:
     """A run, the ensemble of a run's snapshots, or that of all runs below a folder (three levels deep at most, links are followed).
 
     The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out, `fold` is the
-    members' if it is the same, `step` the smallest, `config` the first member's. Members may be of different networks.
+    members' if it is the same, `step` the smallest, `config` the first member's, `lineage` the members' if they have one parent. Members
+    may be of different networks.
 
     Args:
         path: a run, the folder `snapshots` of one, or a folder with runs below it.
@@ -116,7 +117,8 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         for case, digest in member.training_cases.items():
             if seen.setdefault(case, digest) != digest:
                 raise InputError(f"{path}: members must be of one data set; {member.path} was trained on another image of case {case}")
-    names = dict.fromkeys(member.config.model.name for member in members)
+    names = tuple(dict.fromkeys(member.config.model.name for member in members))
+    parents = {member.state.lineage and member.state.lineage.sha256 for member in members}
     left_out = [case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen]
     return dataclasses.replace(
         first,
@@ -130,6 +132,9 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
             training_cases=seen,
             held_out=left_out,
             step=min(member.step for member in members),
+            finished=True,
+            lineage=first.state.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
         ),
         num_members=len(members),
+        networks=names,
     )

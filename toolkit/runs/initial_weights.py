@@ -28,7 +28,7 @@ class InitialWeights:
         name: of the run or file.
         sha256: of the weights' file.
         tensors: averaged weights by name.
-        model_name: of the parent's network.
+        settings: of `[model]` that the parent's network has.
         base_width: of the parent's network.
         num_channels: channels of its images, without context slices.
         classes: names of its classes, the background first.
@@ -38,7 +38,7 @@ class InitialWeights:
     name: str
     sha256: str
     tensors: Mapping[str, torch.Tensor]
-    model_name: str
+    settings: Mapping[str, object]
     base_width: int
     num_channels: int
     classes: list[str]
@@ -81,7 +81,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         name=source.name,
         sha256=sha256(path),
         tensors=tensors,
-        model_name=model.text("name"),
+        settings={name: model.data[name] for name in ("name", "depth", "blocks") if name in model.data},
         base_width=model.whole("base_width", 1),
         num_channels=at.whole("num_channels", 1),
         classes=at.text_list("classes"),
@@ -122,11 +122,12 @@ def load_initial_weights(
     first = next(name for name in own if name not in head)
     others = set(own) - {*head, first}
     if set(own) != set(weights.tensors):
-        raise InputError(f"--init: {weights.name} holds another network ({weights.model_name}) than the one to be trained")
+        settings = " ".join(f"--set model.{field}={value}" for field, value in weights.settings.items())
+        raise InputError(f"--init: {weights.name} holds another network than the one to be trained; train the same with {settings}")
     for name in others:
         if own[name].shape != weights.tensors[name].shape:
             shapes = f"{tuple(weights.tensors[name].shape)} and {tuple(own[name].shape)}"
-            raise InputError(f"--init: {weights.name} is of another width or depth: {name} has the shapes {shapes}; set [model] alike")
+            raise InputError(f"--init: {weights.name} is of another width: {name} has the shapes {shapes}; set model.base_width alike")
     matched = _match(classes.names, weights.classes, renamed)
     fresh = []
     for name in head:

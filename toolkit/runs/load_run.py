@@ -27,6 +27,7 @@ class TrainedRun:
         state: the checkpoint's `state.json`.
         num_members: networks in an ensemble.
         checkpoint_sha256: of the manifest of each member's checkpoint.
+        networks: `model.name` of the network, or the different ones of an ensemble.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class TrainedRun:
     state: RunState
     num_members: int = 1
     checkpoint_sha256: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
 
     @property
     def config(self) -> ResolvedConfig:
@@ -121,5 +123,11 @@ def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:
     network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(
-        path, checkpoint.path, path.name, network.eval().requires_grad_(False), state, 1, (sha256(checkpoint.path / MANIFEST),)
+        path,
+        checkpoint.path,
+        path.name,
+        network.eval().requires_grad_(False),
+        state,
+        checkpoint_sha256=(sha256(checkpoint.path / MANIFEST),),
+        networks=(state.config.model.name,),
     )

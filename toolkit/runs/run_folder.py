@@ -61,6 +61,11 @@ class RunFolder:
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
 
+def is_snapshots(path: Path) -> bool:
+    """True for the folder of a run that `run.snapshots` made."""
+    return path.name == SNAPSHOTS and any(path.glob("step-*"))
+
+
 def read_metrics(run: Path) -> list[MetricsRow]:
     """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
     rows: list[MetricsRow] = []

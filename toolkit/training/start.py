@@ -29,7 +29,7 @@ from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.optimization import peak_rate
 from attunet.training.resolve_auto import resolve_auto
-from attunet.training.time_plan import AIM, VALIDATIONS_PER_RUN, measure, measure_step, plan_steps, with_steps
+from attunet.training.time_plan import AIM, VALIDATIONS_PER_RUN, measure, plan_steps, with_steps
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -130,12 +130,13 @@ def _resolve(
 
 
 def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
-    """Set the number of steps by `run.minutes`; without them, say how long the training will take."""
+    """Set the number of steps by `run.minutes`; without them, measure a few steps and say how long the training will take."""
     config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
     if not config.run.minutes:
-        minutes = trainer.total_steps * measure_step(trainer) / 60
+        minutes = measure(trainer, validator, run_path, 0.0).of_run(trainer.total_steps, validation_interval(trainer)) / 60
         if main:
-            logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {minutes:.0f} minutes besides validation")
+            amount = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
+            logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {amount}")
         return
     seconds = AIM * 60 * config.run.minutes
     costs = measure(trainer, validator, run_path, seconds)

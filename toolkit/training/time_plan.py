@@ -33,6 +33,10 @@ class Costs:
     checkpoint: float = 0.0
     plot: float = 0.0
 
+    def of_run(self, steps: int, steps_per_validation: int) -> float:
+        """Seconds of a whole run, without checkpoints on the way."""
+        return steps * self.step + -(-steps // steps_per_validation) * self.validation + self.native + self.checkpoint + self.plot
+
 
 def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None, checkpoints: int) -> int:
     """Return the number of steps that fit.
@@ -86,13 +90,6 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
         checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
         plot = _time_plot(folder) if trainer.accelerator.is_main_process else 0.0
     return _of_first_process(Costs(step, validation, native, checkpoint, plot), trainer.accelerator)
-
-
-def measure_step(trainer: Trainer) -> float:
-    """Return the seconds of a step, measured over a few, and leave the training as it was."""
-    with undone(trainer):
-        step = _time_steps(trainer, 0.0)
-    return _of_first_process(Costs(step), trainer.accelerator).step
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A comparison over folds: what it trains, what it takes as it is, what it refuses, and what its table says."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import signal
@@ -282,3 +283,24 @@ def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Sto
 @pytest.mark.parametrize(("num_runs", "jobs", "expected"), [(10, 1, 9.2), (10, 4, 30.667), (3, 4, 92.0)])
 def test_the_time_of_a_table_is_shared_by_its_trainings(num_runs: int, jobs: int, expected: float) -> None:
     assert minutes_per_run(100, num_runs, jobs) == expected
+
+
+@pytest.mark.slow
+def test_every_training_starts_from_the_model_of_init(attunet, small_store: Store, folder: Path, tmp_path: Path) -> None:
+    weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"
+    call = ("crossvalidate", small_store.path, tmp_path / "tuned", "--model", "unet", "--folds", "1", *QUICK, "--init", weights)
+    done = attunet(*call)
+    assert done.code == 0, done.err
+    lineage = load_run(tmp_path / "tuned/default/unet/seed-0/fold-1").state.lineage
+    assert lineage is not None
+    assert lineage.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert "--init average.safetensors" in (tmp_path / "tuned/results.md").read_text()
+    assert "training default" not in attunet(*call).out
+    for options, words in (
+        ((), "started from the weights of average.safetensors, this comparison wants fresh weights (--init)"),
+        (("--init-classes", "a=b"), "--init-classes: needs --init"),
+        (("--init", tmp_path / "none"), "must be a run, a checkpoint or a .safetensors file"),
+    ):
+        done = attunet(*call[:-2], *options)
+        assert done.code == 2
+        assert words in done.err

@@ -15,7 +15,9 @@ from attunet.export.runtime.segmenter import Segmenter
 torch = pytest.importorskip("torch")
 
 from attunet.benchmarks.evaluation.models import load_models  # noqa: E402
-from attunet.config import Config  # noqa: E402
+from attunet.config import Config, load_config  # noqa: E402
+from attunet.export.artefact.card import card  # noqa: E402
+from attunet.export.artefact.hub_card import hub_card  # noqa: E402
 from attunet.runs.ensemble import load_runs  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
 from attunet.training.loop import train  # noqa: E402
@@ -114,3 +116,44 @@ def test_members_must_fit_together(folds, tmp_path, change_state):
     with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
         load_runs(other)
     assert Config.from_json(state["config"]).model.name == load_runs(folds).config.model.name
+
+
+@pytest.fixture(scope="module")
+def mixed(small_store, tmp_path_factory):
+    """A U-Net with snapshots beside an Attention U-Net, of one fold."""
+    folder = tmp_path_factory.mktemp("mixed") / "both"
+    for name in ("unet", "attention_unet"):
+        settings = ["model.base_width=4", "optim.epochs=8", "optim.batch_size=8", "run.device=cpu", "optim.lr=1e-2", "run.snapshots=2"]
+        config = load_config(None, [*settings, f"model.name={name}", "run.validate_every_epochs=1e6"])
+        train(small_store.path, folder / name, config, fold=0)
+    return folder
+
+
+@pytest.mark.parametrize("path", [".", "unet/snapshots"])
+def test_networks_of_two_kinds_and_snapshots_are_exported_and_evaluated(mixed, tmp_path, log_lines, path):
+    folder, out = mixed / path, tmp_path / "model.onnx"
+    about = export_run(folder, out)
+    assert about.num_members == 2
+    assert len(about.checkpoint_sha256) == 2
+    assert about.dice_at_export["cases"] == "held out"
+    assert not any("not finished" in line for line in log_lines)
+    slices = np.random.default_rng(0).standard_normal((2, 1, 48, 64), dtype=np.float32)
+    pytorch, onnx = (one.model for one in load_models([folder, out]))
+    assert pytorch.training_cases == onnx.training_cases
+    np.testing.assert_allclose(onnx.logits(slices), pytorch.logits(slices), atol=1e-4)
+    assert "mean of 2 networks, the first: name" in card(out)
+    assert "with the mean of 2 networks of" in hub_card(out)
+
+
+def test_the_maps_of_a_mixed_ensemble_are_those_of_its_gates(mixed, tmp_path):
+    export_run(mixed, tmp_path / "model.onnx", outputs=("logits", "attention"))
+    slices = np.random.default_rng(0).standard_normal((1, 1, 32, 32), dtype=np.float32)
+    (deepest,) = Segmenter(tmp_path / "model.onnx").run(("attention_0",), slices)
+    expected = load_run(mixed / "attention_unet").network.with_attention(torch.from_numpy(slices))[1][0]
+    np.testing.assert_allclose(deepest, expected.numpy(), atol=1e-5)
+
+
+def test_confidence_is_not_learned_for_networks_of_two_kinds(mixed, tmp_path):
+    with pytest.raises(InputError, match="this ensemble has attention_unet and unet"):
+        export_run(mixed, tmp_path / "model.onnx", confidence=mixed)
+    assert not (tmp_path / "model.onnx").exists()

@@ -1,5 +1,6 @@
 """Ensembles of different networks, and of the snapshots along one training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import torch
 
 from attunet.config import load_config
 from attunet.errors import InputError
+from attunet.launch.commands.inspect import describe
 from attunet.runs.checkpoint import snapshot_steps
-from attunet.runs.ensemble import EnsembleNetwork, load_runs
-from attunet.runs.load_run import load_checkpoint, load_run
+from attunet.runs.ensemble import EnsembleNetwork, ensemble_of, load_runs
+from attunet.runs.lineage import Lineage
+from attunet.runs.load_run import TrainedRun, load_checkpoint, load_run
 from attunet.runs.run_model import open_run
+from attunet.sources.find_cases import SourceOptions
 from attunet.store import Store
 from attunet.training.loop import train
 
@@ -79,3 +83,24 @@ def test_snapshots_of_a_run_that_is_not_finished_are_refused(members: Path, smal
     shutil.rmtree(max((tmp_path / "run/snapshots").glob("step-*")))
     with pytest.raises(InputError, match="is not finished"):
         load_runs(tmp_path / "run/snapshots")
+
+
+def test_inspect_names_what_an_ensemble_is_of(members: Path) -> None:
+    def first_line(path: Path) -> str:
+        return next(iter(describe(path, SourceOptions())))
+
+    assert first_line(members).startswith(f"{members}: an ensemble of 2 runs of attention_unet and unet, ")
+    snapshots = first_line(members / "unet/snapshots")
+    assert snapshots.startswith(f"{members}/unet/snapshots: an ensemble of 3 snapshots of unet, ")
+    assert snapshots.endswith("(finished)")
+
+
+def test_members_of_several_parents_name_none(members: Path) -> None:
+    def run_from(sha256: str) -> TrainedRun:
+        run = load_run(members / "unet")
+        return replace(run, state=replace(run.state, lineage=Lineage("abdomen", sha256, {}, [], "carried", [])))
+
+    together = ensemble_of(members, [run_from("1" * 64), run_from("1" * 64)]).state.lineage
+    assert together is not None
+    assert together.sha256 == "1" * 64
+    assert ensemble_of(members, [run_from("1" * 64), run_from("2" * 64)]).state.lineage is None

@@ -15,11 +15,14 @@ from attunet.errors import InputError
 from attunet.evaluate_case import read_labelled_case
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
+from attunet.losses import labels_of_level, loss_of_levels
+from attunet.models import build_model
 from attunet.preparation.prepare import prepare
 from attunet.runs.load_run import load_run
 from attunet.sources.find_cases import find_cases
 from attunet.store import Store, open_store
 from attunet.training.loop import train
+from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 CASES = [f"{number:02d}-T2SPIR" for number in range(1, 5)]
@@ -118,3 +121,23 @@ def test_a_training_learns_from_partial_labels(partial: Store, tmp_path: Path, p
     train(partial.path, tmp_path / "run", load_config(None, [*settings, f"optim.accumulate_steps={parts}"]), fold="all")
     state = load_run(tmp_path / "run").state
     assert set(state.drawn) == set(CASES[:2])
+
+
+def test_every_level_of_deep_supervision_has_the_marginal_loss(partial: Store) -> None:
+    settings = ["model.name=unet", "model.base_width=4", "model.deep_supervision=true", "optim.batch_size=8", "optim.dice_weight=0"]
+    config = load_config(None, [*settings, "optim.epochs=3", "run.mixed_precision=no", "run.device=cpu"])
+    accelerator = make_accelerator(config.run)
+    loader = ResidentLoader(partial, CASES[:1], accelerator.device, Sampling(0, 8))
+    trainer = Trainer(build_model(config.model, 1, 5), loader, 5, config, accelerator)
+    batch = loader.take(0)
+    with torch.no_grad():
+        loss = loss_of_levels(trainer._forward(batch.images, batch.labels, batch.drawn), config.optim).total.item()
+        levels = trainer.network.logits_of_levels(batch.images)
+    expected = []
+    for level, logits in enumerate(levels):
+        probability = logits.double().softmax(1)
+        probability[:, 0] += probability[:, 4]  # the spleen was not drawn
+        truth = labels_of_level(batch.labels, level).long()
+        expected.append(-probability.gather(1, truth[:, None]).log().mean().item())
+    assert len(expected) == 3
+    assert loss == pytest.approx((4 * expected[0] + 2 * expected[1] + expected[2]) / 7, rel=1e-5)

@@ -74,3 +74,24 @@ def test_a_timed_training_that_is_resumed_keeps_its_steps(small_store: Store, tm
     train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
     assert load_run(tmp_path).step == 5
     assert load_run(tmp_path).finished
+
+
+def test_a_training_without_a_time_says_before_it_starts_what_it_will_take(
+    small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(Exception):
+        pass
+
+    def started(*arguments: object) -> None:
+        raise Started
+
+    monkeypatch.setattr("attunet.training.loop._run_steps", started)
+    costs = Costs(step=0.125, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
+    monkeypatch.setattr("attunet.training.start.measure", lambda *arguments: costs)
+    with pytest.raises(Started):
+        train(small_store.path, tmp_path, config("optim.epochs=auto"), fold=0)
+    line = next(line for line in log_lines if "chosen by the data" in line)
+    steps = int(line.split()[0])
+    minutes = (0.125 * steps + VALIDATIONS_PER_RUN * 3.0 + 13.0) / 60
+    assert steps >= 1500
+    assert line == f"{steps} steps, chosen by the data, will take about {minutes:.0f} minutes"
