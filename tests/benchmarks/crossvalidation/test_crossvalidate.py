@@ -294,7 +294,7 @@ def test_every_training_starts_from_the_model_of_init(attunet, small_store: Stor
     lineage = load_run(tmp_path / "tuned/default/unet/seed-0/fold-1").state.lineage
     assert lineage is not None
     assert lineage.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert "--init average.safetensors" in (tmp_path / "tuned/results.md").read_text()
+    assert "--init average.safetensors" in json.loads((tmp_path / "tuned/results.json").read_text())["commands"][1]
     assert "training default" not in attunet(*call).out
     for options, words in (
         ((), "started from the weights of average.safetensors, this comparison wants fresh weights (--init)"),
