@@ -17,9 +17,9 @@ from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
-from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_model import run_model
 from attunet.runs.run_state import FREE_TO_CHANGE
 from attunet.store import Store

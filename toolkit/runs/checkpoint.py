@@ -19,31 +19,20 @@ from types import TracebackType
 from typing import TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
-from attunet.errors import InputError, NotFinite, RunError, one_line
-from attunet.fields import read_json
+from attunet.errors import NotFinite, RunError
+from attunet.runs.read_checkpoint import newest_step_folder, step_folders
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
-from attunet.system.atomic_files import verify_folder, write_folder
+from attunet.system.atomic_files import write_folder
 
 logger = logging.getLogger(__name__)
 
 KEEP = 2  # newest checkpoints that are kept
 BEST = "best"
 SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
-PARTS = ("model", "average", "optimizer")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint; `tensors` has the requested parts, by name."""
-
-    path: Path
-    state: RunState
-    tensors: dict[str, dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -165,68 +154,10 @@ def snapshot_steps(number: int, total_steps: int) -> set[int]:
     return {step for i in range(number) if (step := round((1 - SNAPSHOT_SHARE * i) * total_steps)) > 0}
 
 
-def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
-    """Read the newest checkpoint under `folder` that verifies; damaged ones are skipped with a warning.
-
-    Args:
-        folder: the folder `checkpoints` of a run.
-        parts: the tensors to read, of `PARTS`.
-
-    Returns:
-        The checkpoint, or None when there is none at all.
-
-    Raises:
-        InputError: there are checkpoints, and none can be read.
-    """
-    damaged = ""
-    for path in step_folders(folder):
-        try:
-            return read_checkpoint(path, parts)
-        except InputError as error:
-            damaged = str(error)
-            logger.warning(f"{error}; trying the checkpoint before it")
-    if damaged:
-        raise InputError(f"{folder}: no checkpoint can be read; the last tried: {damaged}")
-    return None
-
-
-def newest_step_folder(folder: Path) -> Path | None:
-    """Return the path of the newest checkpoint under `folder` without reading it; None when there is none."""
-    return next(iter(step_folders(folder)), None)
-
-
-def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
-    """Read and verify one checkpoint folder. Raises InputError when it is damaged or of another schema."""
-    verify_folder(path)
-    state = RunState.from_json(read_json(path / "state.json"))
-    return Checkpoint(path, state, {part: _read_tensors(path / f"{part}.safetensors") for part in parts})
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, torch.Tensor]:
     """Return the optimizer's state by parameter name, e.g. `exp_avg/encoder.0.weight`."""
     named = {id(parameter): name for name, parameter in network.named_parameters()}
     return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in state.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put the state that `optimizer_tensors` returned into a new optimizer of the same network."""
-    parameters = dict(network.named_parameters())
-    for name, value in tensors.items():
-        key, _, parameter_name = name.partition("/")
-        parameter = parameters[parameter_name]
-        target = value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
-        optimizer.state[parameter][key] = target.to(parameter.device)
-
-
-def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 def _host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -264,11 +195,6 @@ def _prune(folder: Path, written: Path) -> None:
     steps = step_folders(folder)
     for path in [*steps[: steps.index(written)], *steps[steps.index(written) + KEEP :]]:
         shutil.rmtree(path)
-
-
-def step_folders(folder: Path) -> list[Path]:
-    """The checkpoints or snapshots in a folder, the newest first."""
-    return sorted((p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))), reverse=True)
 
 
 def _step_name(step: int) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork
-from attunet.runs.checkpoint import step_folders
 from attunet.runs.load_run import TrainedRun, load_checkpoint, load_run
+from attunet.runs.read_checkpoint import step_folders
 from attunet.runs.run_folder import SNAPSHOTS
 
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation

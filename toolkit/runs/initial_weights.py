@@ -12,8 +12,8 @@ from attunet.classes import Classes
 from attunet.errors import InputError, one_line
 from attunet.fields import Fields
 from attunet.models import SegmentationNetwork
-from attunet.runs.checkpoint import newest_step_folder
 from attunet.runs.lineage import Lineage
+from attunet.runs.read_checkpoint import newest_step_folder
 from attunet.system.atomic_files import sha256, verify_folder
 from attunet.volumes.spec import PreprocessSpec
 

@@ -8,7 +8,7 @@ from attunet.classes import Classes
 from attunet.config import ResolvedConfig
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
-from attunet.runs.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from attunet.runs.read_checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import MANIFEST, sha256
 from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec

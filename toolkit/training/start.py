@@ -19,9 +19,9 @@ from attunet.errors import InputError
 from attunet.loading.choose import make_loader
 from attunet.loading.loader import Loader
 from attunet.models import SegmentationNetwork, build_model
-from attunet.runs.checkpoint import Checkpoint, load_optimizer, newest_checkpoint, read_checkpoint
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
 from attunet.runs.lineage import Lineage
+from attunet.runs.read_checkpoint import Checkpoint, load_optimizer, newest_checkpoint, read_checkpoint
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.store import Store

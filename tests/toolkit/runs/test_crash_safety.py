@@ -15,8 +15,8 @@ import pytest
 
 from attunet.config import load_config
 from attunet.errors import InputError
-from attunet.runs.checkpoint import newest_checkpoint
 from attunet.runs.load_run import load_run
+from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 from attunet.training.loop import train

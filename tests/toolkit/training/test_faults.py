@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.runs.checkpoint import newest_checkpoint
+from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.store import Store
 
 LAUNCH_CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "multi_node.yaml"

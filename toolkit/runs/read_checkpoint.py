@@ -1,0 +1,92 @@
+"""Checkpoints read back: the newest that verifies, and its tensors put into a new optimizer."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from attunet.errors import InputError, one_line
+from attunet.fields import read_json
+from attunet.runs.run_state import RunState
+from attunet.system.atomic_files import verify_folder
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("model", "average", "optimizer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint; `tensors` has the requested parts, by name."""
+
+    path: Path
+    state: RunState
+    tensors: dict[str, dict[str, torch.Tensor]]
+
+
+def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
+    """Read the newest checkpoint under `folder` that verifies; damaged ones are skipped with a warning.
+
+    Args:
+        folder: the folder `checkpoints` of a run.
+        parts: the tensors to read, of `PARTS`.
+
+    Returns:
+        The checkpoint, or None when there is none at all.
+
+    Raises:
+        InputError: there are checkpoints, and none can be read.
+    """
+    damaged = ""
+    for path in step_folders(folder):
+        try:
+            return read_checkpoint(path, parts)
+        except InputError as error:
+            damaged = str(error)
+            logger.warning(f"{error}; trying the checkpoint before it")
+    if damaged:
+        raise InputError(f"{folder}: no checkpoint can be read; the last tried: {damaged}")
+    return None
+
+
+def newest_step_folder(folder: Path) -> Path | None:
+    """Return the path of the newest checkpoint under `folder` without reading it; None when there is none."""
+    return next(iter(step_folders(folder)), None)
+
+
+def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
+    """Read and verify one checkpoint folder. Raises InputError when it is damaged or of another schema."""
+    verify_folder(path)
+    state = RunState.from_json(read_json(path / "state.json"))
+    return Checkpoint(path, state, {part: _read_tensors(path / f"{part}.safetensors") for part in parts})
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put the state that `optimizer_tensors` returned into a new optimizer of the same network."""
+    parameters = dict(network.named_parameters())
+    for name, value in tensors.items():
+        key, _, parameter_name = name.partition("/")
+        parameter = parameters[parameter_name]
+        target = value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
+        optimizer.state[parameter][key] = target.to(parameter.device)
+
+
+def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """The checkpoints or snapshots in a folder, the newest first."""
+    return sorted((p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))), reverse=True)
