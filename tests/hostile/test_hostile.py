@@ -47,6 +47,6 @@ def test_a_hostile_file_does_no_harm(outcomes: dict[str, dict[str, Any]], name: 
         refused = any(line.startswith("error: ") for line in outcome["text"].splitlines())
         assert refused or not CORPUS[name].refused, f"{CORPUS[name].attack}: not refused: {outcome['text'][:300]}"
     else:
-        assert outcome["kind"] == "InputError", outcome
+        assert outcome["kind"] in ("InputError", "TooLarge"), outcome
         assert "\n" not in outcome["text"], outcome["text"]
     assert "\x1b" not in outcome["text"] or outcome["kind"] == "lines"  # the command line makes lines harmless
