@@ -80,10 +80,9 @@ def crossvalidate(
     store = open_store(store_path)
     _check_folder(out, store_path, train)
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
-    plan = grid.plan(store, out)
     if minutes is not None:
-        grid = grid.in_minutes(minutes, len(plan), jobs or max(1, len(visible_gpus())))
-        plan = grid.plan(store, out)
+        grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
+    plan = grid.plan(store, out)
     _check_runs(plan, store, grid.parent)
     failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
