@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from firefox import FIREFOX, XVFB, Firefox
 
 from attunet.config import DataConfig
 from attunet.launch.cli import cli
@@ -172,6 +173,25 @@ def change_state() -> Callable[..., None]:
         (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
     return change
+
+
+StartFirefox = Callable[..., Firefox]
+
+
+@pytest.fixture(scope="module")
+def start_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartFirefox]:
+    """Firefox with preferences of about:config; tests are skipped where it or a display for it is missing."""
+    if FIREFOX is None or XVFB is None:
+        pytest.skip("Firefox is not installed" if FIREFOX is None else "Xvfb is not installed, and Firefox needs a display for WebGL")
+    started: list[Firefox] = []
+
+    def start(preferences: dict[str, bool | int | str]) -> Firefox:
+        started.append(Firefox(tmp_path_factory.mktemp("firefox"), preferences))
+        return started[-1]
+
+    yield start
+    for browser in started:
+        browser.close()
 
 
 @dataclass(frozen=True)
