@@ -23,8 +23,8 @@ def learn_confidence(
 ) -> Estimator:
     """Learns from the runs of a cross-validation.
 
-    A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's seeds, which are
-    predicted here; with one seed there are none, and it learns from single networks with a warning.
+    A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's runs, of all seeds and
+    of all its networks, which are predicted here; with one run there are none, and it learns from single networks with a warning.
 
     Args:
         folder: of the cross-validation, or a folder in it, down to one run.
@@ -41,9 +41,7 @@ def learn_confidence(
     Example:
         >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP
     """
-    if len(run.networks) > 1:
-        raise InputError(f"{run.path}: confidence is learned for one network, and this ensemble has {' and '.join(run.networks)}")
-    runs = _runs_like(folder, Origin.of(run, postprocessing))
+    runs = _runs_like(folder, Origin.of_members(run, postprocessing))
     if is_snapshots(run.path):
         logger.warning("confidence of the snapshots is learned on single networks")
     if run.num_members > 1 and not is_snapshots(run.path):
@@ -55,33 +53,37 @@ def learn_confidence(
     return estimator
 
 
-def _runs_like(folder: Path, origin: Origin) -> list[Path]:
-    """The runs of the network that is exported; of one recipe."""
+def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
+    """The runs of the networks that are exported; of one recipe each."""
     runs = list(learned_runs(folder)) if folder.is_dir() else []
     if not runs:
         raise InputError(
             f"{folder}: has no cases to learn confidence from; `attunet crossvalidate STORE {folder}` makes them, with --no-train from "
             "finished trainings"
         )
-    differences = {path: read_learned_cases(path)[0].difference(origin) for path in runs}
-    like = [path for path in runs if not differences[path]]
-    if not like:
-        path = next((p for p in runs if differences[p] == "post-processing"), runs[0])
-        raise InputError(f"{path}: confidence must be learned from runs like the exported one, but the {differences[path]} differs")
-    recipes = sorted({path.resolve().parent.parent for path in like})  # RECIPE/MODEL/seed-S/fold-K
-    if len(recipes) > 1:
-        names = " or ".join(str(folder / Path(*recipe.parts[-2:])) for recipe in recipes)
-        raise InputError(f"{folder}: has several recipes for this network; give {names}")
+    there = {path: read_learned_cases(path)[0] for path in runs}
+    like = []
+    for origin in origins:
+        of_network = [path for path in runs if not there[path].difference(origin)]
+        if not of_network:
+            path = next((p for p in runs if there[p].difference(origin) == "post-processing"), runs[0])
+            difference = there[path].difference(origin)
+            raise InputError(f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs")
+        recipes = sorted({path.resolve().parent.parent for path in of_network})  # RECIPE/MODEL/seed-S/fold-K
+        if len(recipes) > 1:
+            names = " or ".join(str(folder / Path(*recipe.parts[-2:])) for recipe in recipes)
+            raise InputError(f"{folder}: has several recipes for this network; give {names}")
+        like += of_network
     return like
 
 
 def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None, device: str) -> list[LearnedCase]:
-    """Predictions of the ensembles of each fold's runs, one run for each seed."""
+    """Predictions of the ensembles of each fold's runs, one for each network and seed."""
     folds: dict[str, list[Path]] = {}
     for path in runs:
         folds.setdefault(path.resolve().name, []).append(path)
     if any(len(members) < 2 for members in folds.values()):
-        logger.warning("confidence of the ensemble is learned on single networks: its folds have one seed each")
+        logger.warning("confidence of the ensemble is learned on single networks: its folds have one run each")
         return [case for path in runs for case in read_learned_cases(path)[1].values()]
     cases = []
     for name, members in sorted(folds.items()):

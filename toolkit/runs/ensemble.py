@@ -137,4 +137,5 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         ),
         num_members=len(members),
         networks=names,
+        sections=tuple(dict.fromkeys(member.config.model for member in members)),
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from attunet.confidence.estimator import LearnedCase
@@ -37,7 +37,14 @@ class Origin:
 
     @classmethod
     def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "Origin":
-        return cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, run.config.to_json()["model"])
+        """That of a run's predictions."""
+        return cls.of_members(run, postprocessing)[0]
+
+    @classmethod
+    def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["Origin"]:
+        """One for each different network of an ensemble; of a single run one."""
+        networks = [asdict(network) for network in run.sections or (run.config.model,)]
+        return [cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, network) for network in networks]
 
     def to_json(self) -> JsonObject:
         return {

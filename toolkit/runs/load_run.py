@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from attunet.classes import Classes
-from attunet.config import ResolvedConfig
+from attunet.config import ResolvedConfig, ResolvedModelConfig
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.read_checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
@@ -28,6 +28,7 @@ class TrainedRun:
         num_members: networks in an ensemble.
         checkpoint_sha256: of the manifest of each member's checkpoint.
         networks: `model.name` of the network, or the different ones of an ensemble.
+        sections: the different sections `[model]` of an ensemble's members; empty for a single run.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class TrainedRun:
     num_members: int = 1
     checkpoint_sha256: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    sections: tuple[ResolvedModelConfig, ...] = ()
 
     @property
     def config(self) -> ResolvedConfig:

@@ -88,6 +88,8 @@ def predict_prepared(
         assert output.shape == (len(batch), output.shape[1], *batch.shape[2:]), (output.shape, batch.shape)
         if not np.isfinite(output).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
+        if num_classes is not None and output.shape[1] < num_classes:
+            raise RunError(f"network: must give {num_classes} logits for each pixel, one for each class, got {output.shape[1]}")
         for observer in observers:
             observer(start, output)
         logits = output[:, :num_classes]

@@ -20,7 +20,10 @@ from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.write_report import read_contents
 from attunet.errors import InputError
+from attunet.evaluate_case import observe_case, read_labelled_case
+from attunet.runs.learned_cases import Origin, read_learned_cases
 from attunet.runs.load_run import load_run
+from attunet.runs.run_model import open_run
 from attunet.store import Store
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
@@ -45,11 +48,26 @@ def folder(by_hand: Path, tmp_path: Path) -> Path:
     return shutil.copytree(by_hand, tmp_path / "folds")
 
 
+def check_learned_cases(run: Path, store: Store, results: dict) -> None:
+    """What confidence is learned from: the held-out cases with the Dice of the table, and the features that the run's model shows."""
+    origin, cases = read_learned_cases(run)
+    assert origin == Origin.of(load_run(run), store.preprocessing.postprocessing)
+    assert list(cases) == store.split(0)[1]
+    scores = results["methods"][0]["scores"]["dice"]["per_case"]
+    for name, case in cases.items():
+        assert case.patient == store.case(name).patient
+        assert list(case.dice) == pytest.approx([scores[name][organ] for organ in store.classes.foreground])
+        again = observe_case(open_run(run), read_labelled_case(store, name)).observation
+        assert again is not None
+        assert [organ and organ.parts for organ in again.features.organs] == [organ and organ.parts for organ in case.features.organs]
+
+
 def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: Store, folder: Path) -> None:
     models = ("--model", "unet", "--model", "attention_unet")
     done = attunet("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
     assert done.code == 0, done.err
     results = json.loads((folder / "results.json").read_text())
+    check_learned_cases(folder / "default/unet/seed-0/fold-0", small_store, results)
     assert len(results["missing"]) == 4
     page = (folder / "results.md").read_text()
     assert "4 of 6 trainings are not finished" in page

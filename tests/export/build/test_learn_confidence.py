@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from attunet.confidence.estimator import LearnedCase, learn
-from attunet.confidence.features import softmax
-from attunet.confidence.fit import NAMES
+from attunet.confidence.features import FeatureObserver, softmax
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import DISAGREEMENT, Artefact
-from attunet.export.artefact.artefact_file import read_artefact
+from attunet.export.artefact.artefact_file import read_artefact, write_artefact
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.store import Store
@@ -23,8 +22,9 @@ from attunet.store import Store
 torch = pytest.importorskip("torch")
 
 from attunet.export.build.graph import export_graph  # noqa: E402
+from attunet.export.build.learn_confidence import learn_confidence  # noqa: E402
 from attunet.models import SegmentationNetwork  # noqa: E402
-from attunet.runs.ensemble import EnsembleNetwork  # noqa: E402
+from attunet.runs.ensemble import EnsembleNetwork, ensemble_of  # noqa: E402
 from attunet.runs.learned_cases import FILE, Origin, read_learned_cases, write_learned_cases  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
 
@@ -91,15 +91,12 @@ def test_runs_of_another_kind_are_refused(run: Path, table: Path, tmp_path: Path
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_several_recipes_are_to_be_chosen_from(run: Path, table: Path, tmp_path: Path) -> None:
+def test_several_recipes_are_to_be_chosen_from(run: Path, table: Path, small_store: Store) -> None:
     shutil.copytree(table / "demo", table / "longer")
+    finish = small_store.preprocessing.postprocessing
     with pytest.raises(InputError, match=r"several recipes for this network; give .*demo/unet or .*longer/unet"):
-        export_run(run, tmp_path / "model.onnx", confidence=table)
-    assert read_artefact_of(run, tmp_path, table / "longer/unet").confidence is not None
-
-
-def read_artefact_of(run: Path, folder: Path, table: Path) -> Artefact:
-    return export_run(run, folder / "chosen.onnx", confidence=table, parity_cases=1)
+        learn_confidence(table, load_run(run), small_store, finish)
+    assert learn_confidence(table / "longer/unet", load_run(run), small_store, finish).num_cases == 12
 
 
 def test_a_folder_without_cases_says_how_to_make_them(attunet, run: Path, tmp_path: Path) -> None:
@@ -111,14 +108,13 @@ def test_a_folder_without_cases_says_how_to_make_them(attunet, run: Path, tmp_pa
 
 
 def test_an_ensemble_of_one_seed_learns_from_single_networks_with_a_warning(
-    attunet, run: Path, table: Path, tmp_path: Path, origin: Origin
+    run: Path, table: Path, small_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for seed in range(2):
-        shutil.copytree(run, tmp_path / f"both/{seed}")
-    done = attunet("export", tmp_path / "both", tmp_path / "model.onnx", "--confidence", table, "--parity-cases", 1)
-    assert done.code == 0, done.err
-    assert "warning: confidence of the ensemble is learned on single networks" in done.out
-    assert DISAGREEMENT not in read_artefact(tmp_path / "model.onnx").outputs
+    single = load_run(run)
+    ensemble = ensemble_of(run.parent, [single, single])
+    estimator = learn_confidence(table, ensemble, small_store, single.postprocessing)
+    assert estimator.num_cases == 12
+    assert "confidence of the ensemble is learned on single networks" in caplog.text
 
 
 class Fixed(SegmentationNetwork):
@@ -162,32 +158,56 @@ def test_the_graph_gives_the_members_disagreement() -> None:
         expected, wanted, _ = network.with_disagreement(torch.from_numpy(slices))
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(disagreement, wanted.numpy(), atol=1e-5)
-    assert "disagreement" in NAMES
 
 
-@pytest.mark.slow
+def test_the_runtime_observes_the_disagreement(tmp_path: Path, metadata: Artefact, small_store: Store) -> None:
+    network = EnsembleNetwork([Fixed(0.3, 1.0, -1.0, 0.0, 0.0), Fixed(-1.0, 0.5, 2.0, 0.0, 0.0)])
+    graph = export_graph(network, 1, ("labels", "logits", DISAGREEMENT)).SerializeToString()
+    path = tmp_path / "ensemble.onnx"
+    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, outputs=("labels", "logits", DISAGREEMENT))))
+    segmenter = Segmenter(path, num_threads=1)
+    slices = np.zeros((2, 1, 32, 48), np.float32)
+    observed = segmenter.observed(slices)
+    assert observed.shape == (2, 6, 32, 48)
+    with torch.inference_mode():
+        expected = network.with_disagreement(torch.from_numpy(slices))[1].numpy()
+    np.testing.assert_allclose(observed[:, 5:], expected, atol=1e-5)
+    volume, _ = small_store.read_source(small_store.cases[0].name)
+    prepared = segmenter.prepare(volume)
+    observer = FeatureObserver(prepared.grid, 5)
+    labels = segmenter.predict_prepared(prepared, observers=[observer])
+    assert np.array_equal(labels, segmenter.predict_prepared(prepared))
+    organs = [organ for organ in observer.features(0.0).organs if organ is not None]
+    assert organs
+    assert all(organ.disagreement is not None and organ.disagreement > 0 for organ in organs)
+
+
 def test_an_ensemble_of_seeds_learns_from_ensembles_of_each_fold(
-    attunet, small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, origin: Origin, small_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two seeds of two folds, with the bound on patients lowered to what a small store has."""
-    from attunet.confidence import estimator
+    paths = [tmp_path / f"table/demo/unet/seed-{seed}/fold-0" for seed in range(2)]
+    for path in paths:
+        shutil.copytree(run, path)
+        write_learned_cases(path, origin, {})
+    members = [load_run(path) for path in paths]
+    ensemble = ensemble_of(tmp_path / "table/demo/unet", members)
+    caplog.set_level("INFO")
+    estimator = learn_confidence(tmp_path / "table", ensemble, small_store, members[0].postprocessing)
+    held_out = small_store.split(0)[1]
+    assert f"confidence: fold-0, 2 networks on {len(held_out)} held-out cases" in caplog.text
+    assert (estimator.num_cases, estimator.num_patients) == (len(held_out), len(held_out))
+    assert "cannot tell" in estimator.describe()
 
-    monkeypatch.setattr(estimator, "MIN_PATIENTS", 2)
-    monkeypatch.setattr(estimator, "MIN_OF_ORGAN", 2)
-    settings = ("model.base_width=4", "model.depth=2", "optim.epochs=6", "run.mixed_precision=no")
-    quick = [text for setting in settings for text in ("--set", setting)]
-    table = tmp_path / "table"
-    done = attunet("crossvalidate", small_store.path, table, "--model", "unet", "--seeds", 2, "--folds", "0,1", *quick)
-    assert done.code == 0, done.err
-    singles = read_learned_cases(table / "default/unet/seed-0/fold-0")[1]
-    assert set(singles) == set(small_store.split(0)[1])
-    done = attunet("export", table / "default/unet", tmp_path / "ensemble.onnx", "--confidence", table, "--parity-cases", 1)
-    assert done.code == 0, done.err
-    assert "confidence: fold-0, 2 networks on" in done.out
-    about = read_artefact(tmp_path / "ensemble.onnx")
-    assert about.confidence is not None
-    assert about.confidence.num_cases == sum(len(small_store.split(fold)[1]) for fold in (0, 1))
-    scan = sorted(small_store.path.parent.glob("source/*src*"))[0]
-    done = attunet("predict", tmp_path / "ensemble.onnx", scan, tmp_path / "labels.nii.gz", "--confidence")
-    assert done.code == 0, done.err
-    assert (tmp_path / "labels-confidence.json").exists()
+
+def test_an_ensemble_of_both_networks_wants_runs_of_both(run: Path, table: Path, origin: Origin, small_store: Store) -> None:
+    single = load_run(run)
+    other = dataclasses.replace(single.config.model, base_width=12)
+    mixed = dataclasses.replace(single, num_members=2, sections=(single.config.model, other))
+    finish = small_store.preprocessing.postprocessing
+    with pytest.raises(InputError, match="the network differs"):
+        learn_confidence(table, mixed, small_store, finish)
+    cases = read_learned_cases(table / "demo/unet/seed-0/fold-0")[1]
+    wide = table / "demo/wide/seed-0/fold-0"
+    wide.mkdir(parents=True)
+    write_learned_cases(wide, dataclasses.replace(origin, model=dataclasses.asdict(other)), cases)
+    assert learn_confidence(table, mixed, small_store, finish).num_cases == 18  # fold 1 has one run: all learn from single networks
