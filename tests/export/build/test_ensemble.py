@@ -151,9 +151,3 @@ def test_the_maps_of_a_mixed_ensemble_are_those_of_its_gates(mixed, tmp_path):
     (deepest,) = Segmenter(tmp_path / "model.onnx").run(("attention_0",), slices)
     expected = load_run(mixed / "attention_unet").network.with_attention(torch.from_numpy(slices))[1][0]
     np.testing.assert_allclose(deepest, expected.numpy(), atol=1e-5)
-
-
-def test_confidence_is_not_learned_for_networks_of_two_kinds(mixed, tmp_path):
-    with pytest.raises(InputError, match="this ensemble has attention_unet and unet"):
-        export_run(mixed, tmp_path / "model.onnx", confidence=mixed)
-    assert not (tmp_path / "model.onnx").exists()
