@@ -100,6 +100,11 @@ RULES: dict[str, Rule] = {
         choices=("refuse", "first", "last"),
     ),
     "mask-files": Rule("cases with several mask files", "names that recur are classes, numbered ones objects", option="--masks NAME,..."),
+    "missing-masks": Rule(
+        "cases without the mask file of a class that others have",
+        "the class was not drawn there: nothing is learned or judged about it in this case",
+        choices=("undrawn", "empty"),
+    ),
     "mask-folder": Rule("several folders of masks", "the one whose name says most", option="--masks NAME"),
     "label-studio-tasks": Rule(
         "Label Studio's PNG masks, which have the numbers of tasks and not the names of pictures",

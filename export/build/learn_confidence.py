@@ -35,8 +35,7 @@ def learn_confidence(
         device: on which PyTorch predicts.
 
     Raises:
-        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes, and for an ensemble
-            of different networks.
+        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
 
     Example:
         >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP

@@ -166,7 +166,8 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     source = resolve_masks(source, options.masks)
     if options.classes is not None:
         coding, ignored = options.classes
-        source = replace(source, codings=(_renumbered(source, coding),), ignored=ignored, grey_ranges=None)
+        coding = _renumbered(source, coding)
+        source = replace(source, cases=_with_names(source, coding), codings=(coding,), ignored=ignored, grey_ranges=None)
     source = _checked(source, options.case_pattern)
     source = with_patients_of_names(source) if options.case_pattern is None else replace(source, patients_given=True)
     source = _with_test_part(source)
@@ -187,6 +188,17 @@ def _renumbered(source: Source, coding: Classes) -> Classes:
         return coding
     given = dict(zip(source.codings[0].names, source.codings[0].values, strict=True))
     return Classes(coding.names, tuple(given[name] for name in coding.names))
+
+
+def _with_names(source: Source, coding: Classes) -> tuple[CaseFiles, ...]:
+    """The cases, in which drawn classes have the user's names of their values."""
+    if len(source.codings) != 1:
+        return source.cases
+    names = dict(zip(coding.values, coding.names, strict=True))
+    renamed = {name: names.get(value, name) for name, value in zip(source.codings[0].names, source.codings[0].values, strict=True)}
+    return tuple(
+        case if case.drawn is None else replace(case, drawn=tuple(renamed.get(name, name) for name in case.drawn)) for case in source.cases
+    )
 
 
 def _checked(source: Source, case_pattern: str | None) -> Source:

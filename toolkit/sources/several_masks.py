@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attunet.classes import Classes
-from attunet.decisions import Decision
+from attunet.decisions import Decision, choice
 from attunet.errors import InputError
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
@@ -62,7 +62,23 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
         replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case for case in source.cases
     )
     reading = Decision("mask-files", f"each mask file is a class by its name: {', '.join(values)}")
-    return replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
+    source = replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
+    return _with_missing_masks(source, names)
+
+
+def _with_missing_masks(source: Source, names: Mapping[str, list[str]]) -> Source:
+    """Cases without the file of a class that others have: the class was not drawn there, unless the user says that it is empty."""
+    classes = source.codings[0].names[1:]
+    missing = {case: [name for name in classes if name not in given] for case, given in names.items()}
+    partial = [case for case, absent in missing.items() if absent]
+    if not partial:
+        return source
+    empty = choice("missing-masks", source.choices) == "empty"
+    count = f"{len(partial)} of {len(names)} cases, {partial[0]} the first, have no file for a class ({', '.join(missing[partial[0]])})"
+    words = "it is empty there" if empty else "it was not drawn there"
+    drawn = {} if empty else {case: tuple(name for name in classes if name in names[case]) for case in partial}
+    cases = tuple(replace(case, drawn=drawn[case.case]) if case.case in drawn else case for case in source.cases)
+    return replace(source, cases=cases, decisions=(*source.decisions, Decision("missing-masks", f"{count}: {words}")))
 
 
 def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """The number of steps that a training can take in a given time, measured on the training itself before it starts."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,12 +52,12 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
         InputError: not even one step fits.
     """
     seconds -= costs.native + costs.plot + (1 + checkpoints) * costs.checkpoint
-    if steps_per_validation is None:
-        steps = (seconds - VALIDATIONS_PER_RUN * costs.validation) / costs.step
-    else:
-        steps = (seconds - costs.validation) / (costs.step + costs.validation / steps_per_validation)
+    seconds -= (VALIDATIONS_PER_RUN if steps_per_validation is None else 1) * costs.validation
+    per_step = costs.step + (costs.validation / steps_per_validation if steps_per_validation else 0.0)
+    steps = seconds / per_step
     if steps < 1:
-        raise InputError(f"run.minutes: too little time: start, validation and end alone take {-min(0, seconds) / 60:.1f} minutes more")
+        missing = math.ceil((per_step - seconds) / 6) / 10
+        raise InputError(f"run.minutes: too little time: start, measurement, validation and end take {missing:.1f} minutes more")
     return int(steps)
 
 

@@ -357,6 +357,26 @@ def test_a_file_for_each_organ_is_a_class_for_each(made: SimpleNamespace, tmp_pa
     assert "mask-files" in rules(store)
 
 
+@pytest.mark.parametrize(
+    ("options", "drawn", "words"),
+    [
+        ({}, ("liver",), "1 of 3 cases, s0002 the first, have no file for a class (kidney_left): it was not drawn there"),
+        ({"choices": {"missing-masks": "empty"}}, None, "(kidney_left): it is empty there"),
+        ({"classes": parse_classes("hepar=2,ren=1")}, ("hepar",), "it was not drawn there"),
+    ],
+)
+def test_a_case_without_the_file_of_a_class_is_partially_labelled(
+    made: SimpleNamespace, tmp_path: Path, options: dict, drawn: tuple[str, ...] | None, words: str
+) -> None:
+    organ_files(made, tmp_path / "s", {"liver": lambda x: x == 1, "kidney_left": lambda x: x == 2})
+    (missing,) = (tmp_path / "s").rglob("s0002/**/kidney_left*")
+    missing.unlink()
+    store = stored(tmp_path / "s", SourceOptions(**options))
+    assert store.case("s0002").drawn == drawn
+    assert store.case("s0001").drawn is None
+    assert any(finding["rule"] == "missing-masks" and words in finding["text"] for finding in store.manifest["findings"])
+
+
 def test_images_beside_a_folder_with_a_mask_for_each_organ(made: SimpleNamespace, tmp_path: Path) -> None:
     for i in range(3):
         image, labels = made.body(i)
