@@ -132,7 +132,7 @@ def check_kind(path: Path, dataset: "FileDataset") -> None:
     if "Image Storage" in kind and modality not in DERIVED:
         raise InputError(f"{path}: is cut short, or a header alone: the element PixelData is missing; {AGAIN}")
     reason = f"its modality is {modality}" if modality in DERIVED else "the element PixelData is missing"
-    raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}")
+    raise InputError(f"{path}: is no image of slices but {kind or 'DICOM of an unnamed kind'}: {reason}; leave it out")
 
 
 def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
