@@ -1,5 +1,6 @@
 """Label Studio's PNG export: the picture of each task by what its number can mean, or a refusal with two readings."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,3 +102,29 @@ def test_arrays_of_numpy_are_named(made, tmp_path: Path) -> None:
     np.save(tmp_path / "task-1-annotation-1-by-1-tag-x-0.npy", np.zeros((5, 5)))
     with pytest.raises(InputError, match="as NumPy's array is not read: export the brush labels as PNG"):
         find_cases(tmp_path)
+
+
+def test_of_a_json_export_the_first_annotation_that_stands_counts_and_pictures_without_one_are_left_out(made, tmp_path: Path) -> None:
+    def drawn(corner: int) -> dict[str, object]:
+        points = [[corner, corner], [corner + 30, corner], [corner + 30, corner + 30], [corner, corner + 30]]
+        value = {"points": points, "polygonlabels": ["liver"]}
+        return {"result": [{"original_width": 20, "original_height": 20, "type": "polygonlabels", "value": value}]}
+
+    annotations = {
+        "a": [drawn(10)],
+        "b": [drawn(0) | {"was_cancelled": True}, drawn(20), drawn(50)],
+        "c": [],
+        "d": [{"result": []}],
+    }
+    for name in annotations:
+        made.save_picture(tmp_path / f"s/{name}.png", np.arange(400, dtype=np.uint8).reshape(20, 20) % 251)
+    tasks = [{"data": {"image": f"/data/upload/1/{name}.png"}, "annotations": each} for name, each in annotations.items()]
+    (tmp_path / "s/project.json").write_text(json.dumps(tasks))
+    source = find_cases(tmp_path / "s")
+    assert [case.case for case in source.cases] == ["a", "b", "d"]
+    assert [decision.rule for decision in source.decisions] == ["label-studio-annotations"]
+    assert source.notes == ("pictures of project.json that nobody annotated, which are left out: 1",)
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2)
+    second = store.read_source("b")[1][:, :, 0]
+    assert (int(np.flatnonzero(second.any(axis=1))[0]), int(np.flatnonzero(second.any(axis=1))[-1])) == (4, 10)
+    assert not store.read_source("d")[1].any()

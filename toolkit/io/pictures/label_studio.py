@@ -27,8 +27,9 @@ class DrawnRegion(TypedDict, total=False):
     value: Drawing
 
 
-class Drawings(TypedDict):
+class Drawings(TypedDict, total=False):
     result: list[DrawnRegion]
+    was_cancelled: bool
 
 
 class Task(TypedDict):
@@ -40,20 +41,25 @@ UNDRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")  # types of res
 
 
 def read_label_studio(tasks: Sequence[Task]) -> Annotations:
+    """The first annotation of each task that was not cancelled; pictures without one are left out, since nothing says what they show."""
     pictures: dict[str, list[Region]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    undrawn = 0
+    undrawn = repeated = 0
     for task in tasks:
+        annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
+        if not annotations:
+            continue
+        repeated += len(annotations) > 1
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
-        results = task["annotations"][0]["result"] if task["annotations"] else []
-        regions = [region for row in results if (region := _region(row)) is not None]
+        results = annotations[0]["result"]
         name = picture.rpartition("?d=")[2].lstrip("/")
-        pictures[name] = regions
+        pictures[name] = [region for row in results if (region := _region(row)) is not None]
         undrawn += sum(str(row.get("type")) in UNDRAWN for row in results)
         for row in results:
             if row.get("original_width") and row.get("original_height"):
                 add_size(sizes, name, int(row["original_width"]), int(row["original_height"]))
-    return Annotations(numbered(sorted({region.name for regions in pictures.values() for region in regions})), pictures, sizes, undrawn)
+    values = numbered(sorted({region.name for regions in pictures.values() for region in regions}))
+    return Annotations(values, pictures, sizes, undrawn, repeated, empty=len(tasks) - len(pictures))
 
 
 def _region(row: DrawnRegion) -> Region | None:

@@ -43,12 +43,16 @@ class Annotations:
         pictures: the regions of each picture by its name, later ones on top.
         sizes: width and height in pixels on which a picture was annotated, by its name, where the file says them.
         undrawn: the number of annotations without an outline (boxes, points), which are left out.
+        repeated: the number of pictures that were annotated more than once; the first annotation counts.
+        empty: the number of pictures that nobody has annotated; they are left out.
     """
 
     values: dict[str, int]
     pictures: dict[str, list[Region]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     undrawn: int = 0
+    repeated: int = 0
+    empty: int = 0
 
     def name_of(self, picture: Path) -> str | None:
         """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.classes import Classes
+from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, load_annotations
 from attunet.io.pictures.images import IMAGE_SUFFIXES
@@ -25,12 +26,16 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
     cases: dict[Path, CaseFiles] = {}
     values: dict[str, int] = {}
     notes: list[str] = []
+    decisions: list[Decision] = []
     for path in candidates:
         try:
             annotations = load_annotations(path)
         except NotAnnotations:
             continue  # another program's JSON or XML
         notes += _left_out(path, annotations, pictures)
+        if annotations.repeated:
+            text = f"of several annotations of a task the first counts; {path.name} has {annotations.repeated} such tasks"
+            decisions.append(Decision("label-studio-annotations", text))
         near = [p for p in pictures if p.is_relative_to(path.parent)] or pictures
         for picture in near:
             if picture not in cases and annotations.name_of(picture) is not None:
@@ -41,7 +46,8 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
     if not cases or not values:
         return None
     coding = Classes(("background", *values), (0, *values.values()))
-    return Source(root, "annotations", f"{candidates[0].name} annotates its pictures", (coding,), tuple(cases.values()), notes=tuple(notes))
+    reason = f"{candidates[0].name} annotates its pictures"
+    return Source(root, "annotations", reason, (coding,), tuple(cases.values()), notes=tuple(notes), decisions=tuple(decisions))
 
 
 def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> list[str]:
@@ -52,6 +58,8 @@ def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) ->
         raise InputError(f"{path}: has {annotations.undrawn} boxes or points and no outlines: annotate with polygons or brushes")
     if annotations.undrawn:
         notes.append(f"{annotations.undrawn} of {annotations.undrawn + drawn} annotations of {path.name} have no outline and are left out")
+    if annotations.empty:
+        notes.append(f"pictures of {path.name} that nobody annotated, which are left out: {annotations.empty}")
     named = {annotations.name_of(picture) for picture in pictures}
     if absent := sorted(set(annotations.pictures) - named):
         notes.append(f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}")
