@@ -39,7 +39,7 @@ def train(
     init_classes: Mapping[str, str] | None = None,
     began: float | None = None,
 ) -> None:
-    """Train one network on the cases that `fold` leaves in, and validate on those that it leaves out.
+    """Train one network on the cases outside of `fold`, and validate it on the cases of `fold`.
 
     Args:
         store_path: the prepared data set.
@@ -47,9 +47,9 @@ def train(
         config: the configuration; its `[data]` is replaced by the store's.
         fold: the fold to leave out; "all" trains on every labelled case.
         resume: "never" refuses a folder with a training; "require" continues one; "auto" continues or starts.
-        init: a run, a checkpoint or a .safetensors file whose weights are the start; the classes may differ.
-        init_classes: class of the store -> the name that it has in `init`, where they differ.
-        began: value of `time.monotonic()` from which `run.minutes` counts; now by default.
+        init: a run, a checkpoint or a .safetensors file that gives the initial weights; its classes may differ.
+        init_classes: class of the store -> name of the same class in `init`, for classes whose names differ.
+        began: start of `run.minutes`, as a value of `time.monotonic()`; the time of the call by default.
 
     Raises:
         InputError: a wrong call.
@@ -78,7 +78,7 @@ def train(
         accelerator.wait_for_everyone()
         training = open_training(request, accelerator, stack)
         if training is None:
-            if main and not _is_drawn(folder):  # it was killed between its last checkpoint and the picture
+            if main and not _is_drawn(folder):  # killed after its last checkpoint, before the curves were drawn
                 _draw_curves(folder.path)
             return
         trainer, first_step = training.trainer, training.first_step
@@ -99,7 +99,14 @@ def train(
 
 
 def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]) -> None:
-    """Train from the first step to the last. signal_received: the stop signal that any process got, in all; 0 without one."""
+    """Train from the first step to the last.
+
+    Args:
+        training: ready for its next step.
+        journal: gets the figures.
+        checkpoints: writes the state.
+        signal_received: returns a stop signal that any process received, the same in all processes; 0 without one.
+    """
     trainer, validator, first_step = training.trainer, training.validator, training.first_step
     config, total, telemetry = trainer.config, trainer.total_steps, trainer.telemetry
     validate_every = validation_interval(trainer)
@@ -138,7 +145,7 @@ def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, s
 
 
 def _validate_native(trainer: Trainer, validator: Validator, journal: Journal) -> None:
-    """The last validation, from the source files on the native grid."""
+    """Validate a last time, from the source files on the native grid."""
     try:
         dice = validator.validate_native(trainer.average.network)
     except InputError as error:

@@ -43,8 +43,9 @@ class AveragedNetwork:
     """Exponential moving average of a network's weights and batch-norm statistics, kept in a copy, `network`.
 
     Averaging the statistics with the same decay keeps them matched to the weights. The decay starts low,
-    `min(decay, (1 + t) / (10 + t))`, so that the first steps soon stop counting. `torch.optim.swa_utils.AveragedModel` would do with a
-    custom average function; this is as short, and updates all tensors in one call.
+    `min(decay, (1 + t) / (10 + t))`, so that the initial weights soon lose their influence.
+    `torch.optim.swa_utils.AveragedModel` with a custom average function would be as long; this class updates all tensors in
+    one call.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -65,9 +66,10 @@ class AveragedNetwork:
 
 
 def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[str] = ()) -> torch.optim.Optimizer:
-    """Make AdamW over all parameters that are trained; biases and batch-norm scales, which have one dimension, are not decayed.
+    """Make AdamW over all trainable parameters, without weight decay on biases and batch-norm scales.
 
-    It must be the fused implementation: the trainer skips steps through `found_inf`, which the others do not read.
+    Parameters of one dimension are biases and scales. The trainer skips steps through `found_inf`, which only the fused
+    implementation reads.
 
     Args:
         network: to be trained.
@@ -75,7 +77,7 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
         carried: names of the parameters that start from another model.
 
     Returns:
-        The optimizer; its groups have `lr_factor`, which the learning rate is multiplied by.
+        The optimizer; each group's `lr_factor` is the factor of its learning rate.
     """
     groups = []
     for is_carried in (False, True):

@@ -9,10 +9,11 @@ from attunet.store import Store
 
 CPU_WIDTH, GPU_WIDTHS = 16, (64, 32)
 CPU_BATCH, GPU_BATCH, MIN_BATCH = 8, 16, 2  # batch norm needs two slices
-CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512  # larger slices come in smaller batches
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512  # pixels of a batch; larger slices make smaller batches
 EPOCHS = 100
 CPU_STEPS, GPU_STEPS = (1500, 5000), (2500, 20_000)  # bounds of the number of steps
-ACTIVATIONS_PER_PIXEL = 24  # kept by a step per pixel and channel of the first level: 12 there, half as many at each level below
+# Activations that a step keeps per pixel and channel of the first level: 12 there, half as many at each level below.
+ACTIVATIONS_PER_PIXEL = 24
 BYTES = 4
 
 
@@ -20,16 +21,16 @@ def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Ac
     """Replace "auto" in width, batch and epochs; all processes get the values of the first.
 
     - width: 16 on a CPU; 64 on a GPU, or 32 where 64 would fill more than half of its memory.
-    - batch: 8 slices on a CPU and 16 per process on GPUs, fewer where slices are large, and never more than there are.
-    - epochs: 100, but at least as many as give 1500 steps (GPU: 2500), and at most 5000 steps (GPU: 20 000): a step takes about as
-      long for every data set, because the batch shrinks as slices grow.
+    - batch: 8 slices on a CPU and 16 per process on GPUs; fewer if slices are large or the store has fewer.
+    - epochs: 100, changed so that the training has 1500 to 5000 steps on a CPU and 2500 to 20 000 on a GPU. A step takes
+      about as long for every data set, because the batch shrinks as slices grow.
 
     Args:
         config: the configuration of the call.
         store: the prepared data set.
         cases: the training cases.
         accelerator: device and processes.
-        begun: the configuration of the run that is resumed, which keeps its values on any device; None for a new run.
+        begun: the configuration of the run to resume, whose values are kept on any device; None for a new run.
     """
     if begun is not None:
         model, optim = begun.model, begun.optim
@@ -41,7 +42,7 @@ def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Ac
 
 
 def _resolve(config: Config, store: Store, cases: list[str], memory: int | None, num_processes: int) -> ResolvedConfig:
-    """Values for "auto". memory: of the GPU in bytes, None on a CPU."""
+    """Compute the values for "auto"; `memory` is that of the GPU in bytes, None on a CPU."""
     slices = sum(store.case(case).num_slices for case in cases)
     pixels = store.spec.size[0] * store.spec.size[1]
     on_cpu = memory is None

@@ -1,4 +1,4 @@
-"""The start of a training: a new one or one that is resumed, its configuration, network, data and number of steps."""
+"""The start of a new or resumed training: configuration, network, data and number of steps."""
 
 import dataclasses
 import json
@@ -57,11 +57,11 @@ class Training:
     """A training that is ready for its next step.
 
     Args:
-        trainer, validator: of this process.
-        state: for the checkpoints.
+        trainer, validator: the trainer and the validator of this process.
+        state: the state of the run that checkpoints save.
         cases: the training cases.
-        first_step: steps that were done before.
-        is_planned: True for a new training whose number of steps was set by a time.
+        first_step: number of steps done before this call.
+        is_planned: True for a new training whose number of steps follows from `run.minutes`.
     """
 
     trainer: Trainer
@@ -78,7 +78,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     Args:
         request: the arguments of `train`.
         accelerator: device, precision and processes.
-        stack: gets the background work to end.
+        stack: gets everything that must be closed at the end of the training.
 
     Returns:
         The training, or None if it is finished already.
@@ -120,7 +120,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
 def _resolve(
     request: Request, weights: InitialWeights | None, cases: list[str], accelerator: Accelerator, start: Checkpoint | None
 ) -> ResolvedConfig:
-    """The configuration with the store's `[data]` and without "auto"; a time replaces epochs, a parent gives its width."""
+    """Resolve the configuration: `[data]` of the store, no "auto", the width of initial weights, epochs by time."""
     config = dataclasses.replace(request.config, data=request.store.data_config)
     if config.run.minutes:
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
@@ -130,7 +130,7 @@ def _resolve(
 
 
 def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
-    """Set the number of steps by `run.minutes`; without them, measure a few steps and say how long the training will take."""
+    """Set the number of steps by `run.minutes`; if it is not set, measure a few steps and log the expected duration."""
     config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
     if not config.run.minutes:
         minutes = measure(trainer, validator, run_path, 0.0).of_run(trainer.total_steps, validation_interval(trainer)) / 60
@@ -182,7 +182,7 @@ def _make_loader(store: Store, training: list[str], config: ResolvedConfig, acce
 def _make_network(
     store: Store, config: ResolvedConfig, start: Checkpoint | None, weights: InitialWeights | None, renamed: Mapping[str, str]
 ) -> tuple[SegmentationNetwork, Lineage | None]:
-    """Build the network with its first weights; those of a checkpoint are loaded later."""
+    """Build the network with its initial weights; the weights of a checkpoint are loaded later."""
     set_seed(config.run.seed)
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     if weights is None:
@@ -200,7 +200,7 @@ def _restore(trainer: Trainer, start: Checkpoint) -> int:
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
-    """Write config.toml and environment.json, and delete the metrics of steps that will be repeated."""
+    """Write config.toml and environment.json, and delete the metrics of steps that are about to be repeated."""
     write_text(folder.path / "config.toml", trainer.config.to_toml())
     accelerator, telemetry = trainer.accelerator, trainer.telemetry
     facts = environment() | {
@@ -218,7 +218,7 @@ def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
 
 
 def headline(training: Training) -> str:
-    """The first line of the log: network, data, steps and device."""
+    """Return the first line of the log: network, data, steps and device."""
     trainer, first_step = training.trainer, training.first_step
     model, accelerator, (height, width) = trainer.config.model, trainer.accelerator, trainer.loader.size
     parameters = sum(p.numel() for p in trainer.network.parameters())
@@ -233,7 +233,7 @@ def headline(training: Training) -> str:
 
 
 def validation_interval(trainer: Trainer) -> int:
-    """Steps between validations."""
+    """Return the number of steps between validations."""
     epochs = trainer.config.run.validate_every_epochs
     if isinstance(epochs, str):
         return max(1, -(-trainer.total_steps // VALIDATIONS_PER_RUN))

@@ -22,7 +22,7 @@ WARM_UP_STEPS = 3  # uncaptured: libraries choose algorithms and kernels are com
 
 
 class GraphBackend(Protocol):
-    """Captures a function of fixed buffers; CUDA's, or one that records operators in tests."""
+    """Interface that captures a function of fixed buffers: CUDA graphs, or a recorder of operators in tests."""
 
     def capture(self, function: Callable[[], None]) -> Callable[[], object]:
         """Record the operations of `function`, which need not run; return a call that runs them on the same memory."""
@@ -40,12 +40,12 @@ class CudaGraphBackend:
 
 
 def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> str:
-    """The reason why the step cannot be a CUDA graph; an empty text if it can.
+    """Return the reason why the step cannot be a CUDA graph; an empty text if it can.
 
     Args:
-        config: of the training.
-        loader: gives the device and the tier of the slices.
-        processes: of the training.
+        config: the configuration of the training.
+        loader: the training data, with their device and tier.
+        processes: number of processes.
     """
     if config.run.cuda_graph == "off":
         return "run.cuda_graph is off"
@@ -61,7 +61,7 @@ def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> st
 
 
 class StepInputs:
-    """Sample numbers (N,) int64 and augmentation parameters of a step, in buffers on the device that are filled again for each step."""
+    """Sample numbers (N,) int64 and augmentation parameters of a step, in device buffers that every step fills again."""
 
     def __init__(self, samples: torch.Tensor, parameters: Parameters | None, device: torch.device) -> None:
         self.samples = samples.to(device, copy=True)
@@ -79,7 +79,7 @@ class StepInputs:
                 buffer.copy_(parameters.values[name], non_blocking=True)
 
     def split(self, parts: int) -> list[tuple[torch.Tensor, Parameters | None]]:
-        """Views of the buffers for `parts` parts of the batch, whose sizes differ by at most one."""
+        """Return views of the buffers for `parts` parts of the batch, whose sizes differ by at most one."""
         samples = self.samples.tensor_split(parts)
         if self.parameters is None:
             return [(part, None) for part in samples]
@@ -89,14 +89,14 @@ class StepInputs:
 
 
 class StepGraph:
-    """Runs steps from `step` on; the first `WARM_UP_STEPS` uncaptured, then as a graph.
+    """The step of a training as a graph; the first `WARM_UP_STEPS` steps run uncaptured.
 
     Args:
         loader: the slices, on the device.
-        augmenter: applies the parameters of a step.
-        config: of the training.
-        train: trains on the parts of a batch.
-        backend: captures.
+        augmenter: applies the augmentation parameters of a step.
+        config: the configuration of the training.
+        train: function that trains on the parts of a batch.
+        backend: captures the step.
 
     Example:
         >>> augmenter = Augmenter(config.augment, loader.size, loader.device)
@@ -125,7 +125,7 @@ class StepGraph:
         return self._replay is not None
 
     def fill(self, number: int) -> None:
-        """Put the inputs of a step into the buffers and start to draw those of the next one."""
+        """Put the inputs of step `number` into the buffers and start to draw the inputs of the next step."""
         if self._drawn is None or self._drawn[0] != number:
             self._drawn = number, self._thread.submit(self._draw, number)
         samples, parameters = self._drawn[1].result()
@@ -150,7 +150,7 @@ class StepGraph:
             self._replay()
 
     def reset(self) -> None:
-        """Forget the captured graph: after this the step may use other tensors, such as new moments of the optimizer."""
+        """Drop the captured graph, so that the step may use other tensors, such as new moments of the optimizer."""
         self._replay, self._steps_run = None, 0
 
     def close(self) -> None:

@@ -18,15 +18,15 @@ from attunet.errors import InputError
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
-MIN_STEPS, MAX_STEPS = 4, 200  # measured
-REHEARSAL_SHARE = 0.06  # of the time, for the measured steps
-AIM = 0.98  # fraction of the time that is planned, because late is worse than early
+MIN_STEPS, MAX_STEPS = 4, 200  # bounds of the number of measured steps
+REHEARSAL_SHARE = 0.06  # fraction of the time that the measured steps may take
+AIM = 0.98  # fraction of the time that is planned: finishing late is worse than finishing early
 VALIDATIONS_PER_RUN = 10
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that the parts of a training take: one step, one validation, the native one, writing a checkpoint, the last plot."""
+    """Seconds for each part of a training: a step, a validation, the native validation, a checkpoint, the last plot."""
 
     step: float
     validation: float = 0.0
@@ -35,7 +35,7 @@ class Costs:
     plot: float = 0.0
 
     def of_run(self, steps: int, steps_per_validation: int) -> float:
-        """Seconds of a whole run, without checkpoints on the way."""
+        """Return the seconds of a whole run, without intermediate checkpoints."""
         return steps * self.step + -(-steps // steps_per_validation) * self.validation + self.native + self.checkpoint + self.plot
 
 
@@ -43,10 +43,10 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
     """Return the number of steps that fit.
 
     Args:
-        costs: of the parts.
-        seconds: left for everything.
-        steps_per_validation: None for `VALIDATIONS_PER_RUN` validations in the run.
-        checkpoints: written during the run, besides the last one.
+        costs: seconds for each part of the training.
+        seconds: time left for the whole run.
+        steps_per_validation: steps between validations; None for `VALIDATIONS_PER_RUN` validations in the run.
+        checkpoints: number of checkpoints written during the run, without the last one.
 
     Raises:
         InputError: not even one step fits.
@@ -72,9 +72,9 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
 
     Args:
         trainer: before its first step.
-        validator: of the training.
-        folder: of the run, where a checkpoint's worth of bytes is written.
-        seconds: that the training may take; a fraction of them is spent here.
+        validator: the validation to measure.
+        folder: folder of the run, where as many bytes as a checkpoint has are written.
+        seconds: time that the training may take; a fraction of it is spent on measuring.
     """
     with undone(trainer):
         step = _time_steps(trainer, REHEARSAL_SHARE * seconds)
@@ -86,7 +86,7 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
             validation = share * _timed(lambda: one.validate(trainer.average.network))
             try:
                 native = share * _timed(lambda: one.validate_native(trainer.average.network))
-            except InputError:  # the source is gone: the run goes without this validation
+            except InputError:  # the source files are gone: the run skips this validation
                 native = 0.0
         checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
         plot = _time_plot(folder) if trainer.accelerator.is_main_process else 0.0
@@ -95,7 +95,7 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
 
 @contextmanager
 def undone(trainer: Trainer) -> Iterator[None]:
-    """Undo all steps that are taken inside: weights, statistics, average, moments and sums are as before the first step."""
+    """Undo all steps taken inside the context: weights, statistics, average, moments and sums are restored."""
     scaler = trainer.accelerator.scaler
     kept = [{name: value.clone() for name, value in n.state_dict().items()} for n in (trainer.network, trainer.average.network)]
     kept_scaler = dict(scaler.state_dict()) if scaler is not None else {}
@@ -111,7 +111,7 @@ def undone(trainer: Trainer) -> Iterator[None]:
 
 
 def _time_steps(trainer: Trainer, seconds: float) -> float:
-    """Seconds per step; all processes take the same number of steps."""
+    """Measure the seconds per step; all processes take the same number of steps."""
     device, accelerator = trainer.accelerator.device, trainer.accelerator
     warm_steps = trainer.warm_up_steps  # not measured: caches, algorithm choices, compilation, the CUDA graph
     for number in range(warm_steps):

@@ -40,7 +40,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoggedLosses:
-    """Means since the last line of the log; `lr` is the last step's. grad_norm: over the steps where it is finite, None without any."""
+    """Means since the last line of the log.
+
+    `lr` is the learning rate of the last step; `grad_norm` is the mean over steps with a finite norm, None without any.
+    """
 
     loss: float
     dice_loss: float
@@ -50,12 +53,12 @@ class LoggedLosses:
 
 
 class Trainer:
-    """Network, average, optimizer and data of one process. Nothing in `step` waits for the device; `read_losses` does.
+    """Network, average, optimizer and data of one process. `step` never waits for the device; `read_losses` does.
 
     Args:
         network: the network to train, on the CPU; it is moved to the device.
         loader: the training data of this process.
-        num_classes: classes with the background.
+        num_classes: number of classes, with the background.
         config: the resolved configuration.
         accelerator: device, precision and processes.
         carried: names of the parameters that start from another model, see `optim.init_lr_factor`.
@@ -97,7 +100,7 @@ class Trainer:
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
         model: torch.nn.Module = network
-        if config.model.deep_supervision:  # after the average was made, which has no use for the heads
+        if config.model.deep_supervision:  # after the average was made, which does not need the heads
             network.supervise_coarse_levels()
             model = LogitsOfLevels(network).to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]
         if config.run.sync_batch_norm:  # after the average was made, which is evaluated in one process
@@ -116,11 +119,11 @@ class Trainer:
         self._sums = torch.zeros(5, device=device)
         self._steps_summed = self._steps_done = 0
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
-        self._number = torch.zeros((), dtype=torch.int64, device=device)  # of the step, for operations on the device
+        self._number = torch.zeros((), dtype=torch.int64, device=device)  # number of the step, for operations on the device
         self._graph = self._make_graph()
 
     def _make_graph(self, backend: GraphBackend | None = None) -> StepGraph | None:
-        """The step as a graph; None where that is not possible, which the log says if it was asked for."""
+        """Make the step a graph; None if that is impossible, and the reason is logged where a graph was expected."""
         obstacle = "" if backend else graph_obstacle(self.config, self.loader, self.accelerator.num_processes)
         if obstacle:
             if self.config.run.cuda_graph == "on" or self.loader.device.type == "cuda":
@@ -134,7 +137,7 @@ class Trainer:
         """Train on this process's share of a global batch: forward, backward, update, average.
 
         Args:
-            number: of the step, from 0.
+            number: number of the step, from 0.
 
         Raises:
             RunError: the device has not enough memory, or the slices can no longer be read.
@@ -154,7 +157,7 @@ class Trainer:
             self._run_graph(self._graph, number)
         else:
             self._run_eagerly(number)
-        self.average.update(number)  # outside the graph: its decay changes, and torch has no multi-tensor lerp by a tensor
+        self.average.update(number)  # outside the graph: the decay changes, and torch has no multi-tensor lerp by a tensor
         self._steps_summed += 1
         self._steps_done = number + 1
         self.telemetry.mark("compute")
@@ -182,7 +185,7 @@ class Trainer:
         self._train_on(parts)
 
     def _train_on(self, parts: list[Part]) -> None:
-        """Forward, backward and update on the parts of a batch; a CUDA graph holds it, so nothing in it may be read by the host."""
+        """Run forward, backward and update on the parts of a batch. A CUDA graph captures it: the host reads nothing."""
         parts = [(in_memory_format(images, self._memory_format), labels, drawn) for images, labels, drawn in parts]
         loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
@@ -209,7 +212,7 @@ class Trainer:
         return loss
 
     def _backward_in_parts(self, parts: list[Part]) -> Loss:
-        """Compute the same loss and gradient with the activations of one part in memory at a time; a third more arithmetic.
+        """Compute the same loss and gradient, one part's activations in memory at a time; a third more arithmetic.
 
         The loss is a function of sums over the global batch. The first pass computes the sums and the loss's derivative with respect
         to them; the second pass goes backward from each part's sums with these derivatives (the gradient cache of Gao et al. 2021).
@@ -230,7 +233,7 @@ class Trainer:
         return loss
 
     def _update(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
-        scaling = self.accelerator.scaler is not None  # fp16: gradients overflow now and then by design, the scaler skips those
+        scaling = self.accelerator.scaler is not None  # fp16 gradients overflow now and then by design; the scaler skips such steps
         bad = ~torch.isfinite(loss) if scaling else ~(torch.isfinite(loss) & torch.isfinite(norm))
         self._first_bad_step.copy_(torch.where(bad & (self._first_bad_step < 0), self._number, self._first_bad_step))
         if not scaling:
@@ -240,7 +243,7 @@ class Trainer:
         self._stepper.zero_grad()
 
     def _out_of_memory(self, number: int) -> str:
-        """The error message of a step that did not fit into memory."""
+        """Return the error message for a step that does not fit into memory."""
         device = "the GPU" if self.accelerator.device.type == "cuda" else "the host"
         slices = math.ceil(len(self.loader.draw.share(number)[1]) / self.config.optim.accumulate_steps)
         advice = ["a smaller optim.batch_size", "more optim.accumulate_steps"]
@@ -249,7 +252,7 @@ class Trainer:
         return f"step {number}: {device} has not enough memory for {slices} slices at once; set {', '.join(advice[:-1])} or {advice[-1]}"
 
     def _average_buffers(self) -> None:
-        """Average the batch-norm statistics over the processes, so that the checkpoint of one process is the checkpoint of all."""
+        """Average the batch-norm statistics over the processes, so that one checkpoint serves all of them."""
         if self.accelerator.num_processes > 1 and self._buffers:
             flat = torch.cat([b.flatten() for b in self._buffers])
             distributed.all_reduce(flat)
@@ -291,7 +294,7 @@ class Trainer:
         """Return the state that a checkpoint saves; waits for the device.
 
         Raises:
-            NotFinite: a step was not finite, and such a state must never be saved.
+            NotFinite: a step's loss or gradient was not finite; such a state must never be saved.
         """
         self.check_finite()
         scaler = self.accelerator.scaler
@@ -310,7 +313,7 @@ class Trainer:
         self.telemetry.forget()
 
     def set_config(self, config: ResolvedConfig) -> None:
-        """Replace the configuration before the first step by one with another number of epochs."""
+        """Replace the configuration by one with another number of epochs; only before the first step."""
         assert self._steps_done == 0
         self.config = config
         self.total_steps = math.ceil(config.optim.epochs * self.loader.num_samples / self.batch_size)

@@ -1,4 +1,4 @@
-"""Validation: each process counts voxels on its share of the cases; counts are gathered by case name and divided at the end."""
+"""Validation: each process counts voxels on its share of the cases; the gathered counts are divided at the end."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Validator:
         cases: the cases to validate on.
         accelerator: device, precision and processes.
         optim: the loss's settings.
-        class_weights: `(K,)` of the cross entropy, as in training; None for equal weights.
+        class_weights: weights `(K,)` of the classes in the cross entropy, as in training; None for equal weights.
     """
 
     store: Store
@@ -63,10 +63,10 @@ class Validator:
         """Compute the loss, and the Dice per case in 3D on the store's grid after the store's post-processing.
 
         Args:
-            network: in eval mode, on the device.
+            network: the network, in eval mode and on the device.
 
         Returns:
-            The same in every process.
+            The loss and the Dice, the same in every process.
         """
         counts = self._over_cases(lambda case: self._count(network, case))
         sums = torch.from_numpy(np.sum([c.sums for c in counts], axis=0))
@@ -125,6 +125,6 @@ class Validator:
         return [counts[case] for case in self.cases]
 
     def _dice_table(self, counts: Sequence[CaseCounts]) -> MetricTable:
-        """Dice of each foreground class and case; null for a class that is neither in the truth nor in the prediction of a case."""
+        """Compute the Dice per foreground class and case; null if neither truth nor prediction has the class."""
         dice = {c.case: dice_from_confusion(c.confusion)[1:] for c in counts}
         return nan_to_null(summarize(dice, self.store.classes.foreground))

@@ -1,4 +1,4 @@
-"""Signs of life between the processes of a training: which of them is gone when a collective fails."""
+"""Signs of life of the processes of a training: they tell the process that is gone when a collective fails."""
 
 import os
 import socket
@@ -18,19 +18,20 @@ STORE_TIMEOUT = timedelta(seconds=10)
 
 
 class Heartbeat:
-    """Writes a counter to the launcher's key-value store every few seconds while entered; does nothing in a training of one process.
+    """A counter in the launcher's key-value store, raised every few seconds while entered; nothing for one process.
 
-    The error of a failed collective does not name the process that caused it. On leaving with such an error, the counters of the
-    others are read twice, and the error becomes a RunError that names the processes whose counter stands still.
+    The error of a failed collective does not name the process that caused it. When the context ends with such an error,
+    the counters of the other processes are read twice, and the error becomes a RunError that names the processes whose
+    counter has not changed.
 
     Args:
-        timeout_minutes: of a collective between the processes.
+        timeout_minutes: time after which a collective between the processes fails.
     """
 
     def __init__(self, timeout_minutes: float) -> None:
         self._several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         if self._several:
-            # A group on the host: a collective in every step does not wait for the device.
+            # A group on the host, so that the collective of every step does not wait for the device.
             self._group = distributed.new_group(backend="gloo", timeout=timedelta(minutes=timeout_minutes))
             self._store = distributed.PrefixStore("beats", distributed.distributed_c10d._get_default_store())  # type: ignore[attr-defined]
             self._rank, self._world = distributed.get_rank(), distributed.get_world_size()
@@ -69,7 +70,7 @@ class Heartbeat:
                 self._write(count)
 
     def _missing(self) -> str:
-        """Describe the processes whose counter stands still; "" when all are alive."""
+        """Describe the processes whose counter does not change; "" when all are alive."""
         self._store.set_timeout(STORE_TIMEOUT)
         try:
             before = self._read()

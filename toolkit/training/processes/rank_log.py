@@ -11,7 +11,7 @@ from attunet.system.atomic_files import name_in_errors
 
 
 class RankLog:
-    """Appends to `logs/rank-N.log` of a run; on leaving with an error, writes its traceback."""
+    """The file `logs/rank-N.log` of a run; an error that ends the context adds its traceback."""
 
     def __init__(self, run_path: Path, rank: int) -> None:
         self.path = run_path / "logs" / f"rank-{rank}.log"

@@ -18,7 +18,7 @@ class Stopped(SystemExit):
 
 
 class StopSignals:
-    """While entered, keeps the first stop signal in `received` (0 before one arrives)."""
+    """Handler of stop signals: while entered, `received` holds the first one (0 before one arrives)."""
 
     def __init__(self) -> None:
         self.received, self._received_at = 0, 0.0

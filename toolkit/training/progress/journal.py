@@ -22,10 +22,10 @@ class Journal:
     """Logs the figures of one training's steps.
 
     Args:
-        folder: of the run.
-        config: names the tracker.
-        main: False in the processes that log nothing.
-        steps_per_epoch: for the epoch in each line.
+        folder: folder of the run.
+        config: the configuration of the training, with the name of the tracker.
+        main: False in all processes but the first; they log nothing.
+        steps_per_epoch: steps of an epoch, for the epoch in each line.
     """
 
     def __init__(self, folder: RunFolder, config: Config, *, main: bool, steps_per_epoch: float) -> None:
@@ -44,7 +44,7 @@ class Journal:
             self._tracker.close()
 
     def start_bar(self, first_step: int, total_steps: int) -> None:
-        """Show a progress bar, on a terminal alone."""
+        """Show a progress bar if the output is a terminal."""
         hidden = not (self._main and sys.stderr.isatty())
         self._bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=hidden, dynamic_ncols=True)
 
@@ -71,8 +71,8 @@ class Journal:
         Args:
             event: kind of the line: train, validation, native, checkpoint or speed.
             step: steps done.
-            dice: of a validation.
-            figures: numbers by name; None for one that is not known.
+            dice: result of a validation; None for other events.
+            figures: numbers by name; None for a number that is not known.
         """
         if not self._main:
             return
@@ -92,7 +92,7 @@ class Journal:
 
 
 def _numbers(event: str, figures: Mapping[str, float | None], dice: MetricTable | None) -> dict[str, float]:
-    """The numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
+    """Return the numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
     scores: dict[str, float | None] = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
     if dice is not None:
         scores |= {f"{event}/dice": dice["mean"]} | {f"{event}/dice/{name}": value for name, value in dice["per_class"].items()}

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attunet.device.memory import peak_memory_mb, synchronize
 
 PHASES = ("data", "augment", "compute")
-MARKS_KEPT = 4096  # of the step clock; the shares are of these last marks
+MARKS_KEPT = 4096  # length of the step clock's history, from which the shares are computed
 MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 MATMUL_SECONDS = 0.1
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,9 +53,10 @@ class Speed:
 
 
 class StepClock:
-    """Splits the steps' time into phases with CUDA events on a GPU and the processor's clock elsewhere.
+    """Clock of the phases of a step, with CUDA events on a GPU and the processor's clock elsewhere.
 
-    On a GPU, time counts from the end of the work queued before: waiting for data while the device is busy costs nothing.
+    On a GPU, a phase starts when the device has finished the work queued before it, so waiting for data while the device
+    is busy counts as no time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -100,7 +101,7 @@ class Telemetry:
         self._since = time.perf_counter()
 
     def forget(self) -> None:
-        """Exclude everything so far, also from `overall`."""
+        """Exclude all steps so far, from `overall` too."""
         self._phases = dict.fromkeys(PHASES, 0.0)
         self._slices, self._seconds = 0, 0.0
         self.restart()

@@ -15,10 +15,10 @@ ID_FILE = "tracker-id"  # in the run folder: a resumed training continues the sa
 
 
 class Tracker:
-    """One run of a tracker; the main process alone makes one.
+    """One run of a tracker; only the main process has one.
 
     Args:
-        config: of the training; `run.tracker` names the tracker and `run.project` its project.
+        config: the configuration; `run.tracker` names the tracker and `run.project` its project.
         folder: the run folder. Runs of a cross-validation (`RECIPE/MODEL/seed-S/fold-K`) are named so and grouped by its folder.
 
     Raises:
@@ -39,7 +39,7 @@ class Tracker:
         self._tracker.log(dict(figures), step=step)
 
     def log_picture(self, step: int, path: Path) -> None:
-        """Send a PNG file, under its name."""
+        """Send a PNG file under the name of the file."""
         if isinstance(self._tracker, MLflowTracker):
             self._tracker.log_artifact(str(path))
             return
@@ -58,8 +58,8 @@ def run_name(folder: Path) -> tuple[str, str | None]:
     """Name a run for a tracker.
 
     Returns:
-        The name, and the group of a cross-validation's run: `RECIPE/MODEL/seed-S/fold-K` and the folder above, or the folder's own
-        name and None.
+        The name and the group. A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder above
+        as its group; any other run has the name of its folder and the group None.
     """
     parts = folder.resolve().parts
     if len(parts) > 5 and parts[-2].startswith("seed-") and parts[-1].startswith("fold-"):
@@ -120,7 +120,7 @@ def _package(name: str) -> ModuleType:
 
 
 def _flat(config: Config) -> dict[str, bool | str | float]:
-    """The configuration as `section.field`, with lists as text: trackers take plain values alone."""
+    """Return the configuration by `section.field`, with lists as text because trackers accept plain values only."""
     return {
         f"{section}.{name}": value if isinstance(value, bool | int | float | str) else str(value)
         for section, fields in config.to_json().items()
