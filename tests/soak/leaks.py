@@ -19,6 +19,7 @@ from workplace import Result  # type: ignore[import-not-found]
 
 COUNTS = {"predictions": 500, "trainings": 50, "requests": 2000}  # of a whole soak
 FEWEST = {"predictions": 40, "trainings": 6, "requests": 100}
+SETTLED_S = 10.0  # within which the threads of finished work end
 GROWTH, GROWTH_MB = 1.05, 12.0  # of resident memory; both together are allowed
 
 State = tuple[float, int, int]  # resident MB, threads, file handles
@@ -115,13 +116,23 @@ def leaks(folder: Path, part_of_whole: float) -> list[Result]:
 def _watched(count: int, work: Callable[[int], object], process: int | str = "self") -> list[State]:
     """The state after a fifth of the work, and at the end."""
     warm = max(2, count // 5)
-    states = []
-    for number in range(count):
+    for number in range(warm):
         work(number)
-        if number + 1 in (warm, count):
-            time.sleep(0.2)  # threads that are over have left by then
-            states.append(state_of(process))
-    return states
+    time.sleep(SETTLED_S / 10)
+    before = state_of(process)
+    for number in range(warm, count):
+        work(number)
+    return [before, _settled(before, process)]
+
+
+def _settled(before: State, process: int | str) -> State:
+    """The state once threads and files of the last work are gone, or after `SETTLED_S`."""
+    end = time.monotonic() + SETTLED_S
+    while True:
+        state = state_of(process)
+        if (state[1] <= before[1] and state[2] <= before[2]) or time.monotonic() > end:
+            return state
+        time.sleep(0.1)
 
 
 def _stop_at_first_steps(metrics: Path) -> None:
