@@ -21,6 +21,7 @@ def card(path: Path | str) -> str:
         ("preprocessing", _preprocessing(about)),
         ("post-processing", about.postprocessing.words_in(about.spec.unit)),
         ("trained on", _training(about)),
+        *_parent(about),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
         ("confidence", about.confidence.describe() if about.confidence else "not learned; export with --confidence CROSSVALIDATION"),
@@ -64,6 +65,10 @@ def _training(about: Artefact) -> str:
     cases = sorted(about.training_cases)
     shown = ", ".join(cases[:12]) + (", ..." if len(cases) > 12 else "")
     return f"{len(cases)} cases ({shown}), fold {about.fold}, {about.step} steps" if cases else "not stated"
+
+
+def _parent(about: Artefact) -> list[tuple[str, str]]:
+    return [("started from", f"{about.parent['name']} ({about.parent['sha256'][:12]})")] if about.parent else []
 
 
 def _dice(about: Artefact) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from attunet.manifest import MANIFEST
 from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
-from attunet.runs.run_folder import is_snapshots
+from attunet.runs.run_folder import holds_runs, is_snapshots
 from attunet.sources.case_files import files_in
 from attunet.sources.codings import to_indices
 from attunet.sources.find_cases import SourceOptions, find_cases
@@ -45,7 +45,7 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
             return _store(path, picture)
         if any(is_dicom(file) for file in files_in(path)):
             return _volume(path, options.choices)
-        return _run(path) if _holds_runs(path) else _source(path, options, picture)
+        return _run(path) if holds_runs(path) else _source(path, options, picture)
     if is_archive(path):
         return _archive(path, options, picture)
     return _artefact(path) if path.suffix == ".onnx" else _volume(path, options.choices)
@@ -87,10 +87,6 @@ def _damage(store: Store) -> Iterator[str]:
                 store.label(case.name)
         except InputError as error:
             yield f"error: {error}"
-
-
-def _holds_runs(path: Path) -> bool:
-    return is_snapshots(path) or any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
 
 
 def _run(path: Path) -> Iterator[str]:

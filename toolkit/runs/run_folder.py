@@ -66,6 +66,11 @@ def is_snapshots(path: Path) -> bool:
     return path.name == SNAPSHOTS and any(path.glob("step-*"))
 
 
+def holds_runs(path: Path) -> bool:
+    """True for a run, for the snapshots of one, and for a folder with runs up to three levels below it."""
+    return is_snapshots(path) or any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
+
+
 def read_metrics(run: Path) -> list[MetricsRow]:
     """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
     rows: list[MetricsRow] = []

@@ -1,5 +1,6 @@
 """From the scans' hashes to the artefact's."""
 
+import shutil
 from pathlib import Path
 
 from attunet.export.artefact.artefact_file import read_artefact
@@ -40,3 +41,14 @@ def test_an_artefact_names_the_parent_of_its_weights_by_hash(attunet, run: Path,
     line = f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
     assert line in attunet("inspect", tmp_path / "child.onnx", "--lineage").out.splitlines()
     assert line in attunet("inspect", tmp_path / "child", "--lineage").out.splitlines()
+    assert f"started from     {run.name} ({parent['sha256'][:12]})" in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
+
+
+def test_an_ensemble_names_the_checkpoint_of_every_member(attunet, run: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(run, tmp_path / "both" / name)
+    done = attunet("inspect", tmp_path / "both", "--lineage")
+    assert done.code == 0, done.err
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    line = f"checkpoint  {sha256(checkpoint / 'manifest.json')}"
+    assert [text.startswith(line) for text in done.out.splitlines()[:3]] == [True, True, False]
