@@ -19,6 +19,7 @@ from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole_graph import whole_graph
 from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME, session_options
 from attunet.export.runtime.cuda_options import cuda_options
+from attunet.export.runtime.gpu import DISABLED_OPTIMIZERS
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork
 from attunet.volumes.oriented_volume import OrientedVolume
@@ -81,7 +82,7 @@ def write_pair(network: SegmentationNetwork, precision: str, size: int, scan: Vo
             outputs=("labels",) if whole else ("logits",),
             whole=whole,
         )
-        model: onnx.ModelProto = whole_graph(graph, spec, CHAOS_MR) if whole else graph
+        model: onnx.ModelProto = whole_graph(graph, spec, CHAOS_MR, full_batches=precision == "fp16") if whole else graph
         paths.append(folder / f"{precision}-{size}{'-whole' if whole else ''}.onnx")
         paths[-1].write_bytes(write_artefact(model.SerializeToString(), about))
     return paths[0], paths[1]
@@ -99,7 +100,13 @@ def count_nodes(path: Path, segmenter: Segmenter, scan: Volume, num_threads: int
         options.intra_op_num_threads = num_threads or 0
         settings = {k: str(v) for k, v in cuda_options(segmenter.metadata.precision).items()} if segmenter.provider == "cuda" else {}
         providers = [(PROVIDERS[segmenter.provider], settings)]
-        session = onnxruntime.InferenceSession(load_artefact(path)[1], options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            load_artefact(path)[1],
+            options,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=DISABLED_OPTIMIZERS.get(segmenter.provider, []),
+        )
         for _ in range(2):
             session.run([LABELS], {VOLUME: prepared.data, SPACING: prepared.spacing})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

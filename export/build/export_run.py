@@ -210,7 +210,7 @@ def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
         upsample_by_pixel_shuffle(model)
         model = to_int8(model, _calibration(run, store, size))
     tidy(model)
-    return whole_graph(model, run.spec, run.classes) if about.whole else model
+    return whole_graph(model, run.spec, run.classes, full_batches=about.precision == "fp16") if about.whole else model
 
 
 def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:

@@ -57,13 +57,15 @@ class _Frame:
     air: str
 
 
-def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes) -> onnx.ModelProto:
+def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes, *, full_batches: bool = False) -> onnx.ModelProto:
     """Puts a network into a graph from a volume to its label map.
 
     Args:
         network: any precision, with input `slices` and output `logits`, for any height and width that are multiples of 16.
         spec: pre-processing of the network.
         classes: with the values of the label map.
+        full_batches: every batch has the same number of slices, for any volume; the last one repeats its last slice. For GPUs, whose
+            libraries plan each convolution anew when its shape changes, which takes longer than some slices more.
 
     Returns:
         A model with the inputs `volume` float32 (C, Z, Y, X), oriented so that Z is the slice axis and Y and X are rows and columns of a
@@ -74,9 +76,9 @@ def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes
     slices = build.side(VOLUME, 1)
     planes = [_plane(build, axis, spec) for axis in (2, 3)]
     scaling = scaling_of(build, spec)
-    batch, iterations = _batches(build, slices, planes)
+    batch, iterations = _batches(build, slices, planes, full_batches)
     frame = _frame(build, spec, slices, batch, planes, scaling)
-    body = _body(network, spec, values, frame, planes, scaling)
+    body = _body(network, spec, values, frame, planes, scaling, full_batches)
     always = build.constant(True, np.bool_)
     name = f"{build.prefix}batches"
     build.nodes.append(helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body))
@@ -136,12 +138,13 @@ def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
     return build.divide(numbers, build("ReduceSum", numbers, build.constant([1]), keepdims=1))
 
 
-def _batches(build: GraphBuilder, slices: str, planes: list[_Plane]) -> tuple[str, str]:
-    """Slices per batch and number of batches: equal batches of at most `BATCH_SIZE`, fewer where slices are large."""
+def _batches(build: GraphBuilder, slices: str, planes: list[_Plane], full: bool) -> tuple[str, str]:
+    """Slices per batch and number of batches: at most `BATCH_SIZE`, fewer where slices are large, and as equal as can be unless `full`."""
     pixels = build.multiply(planes[0].window, planes[1].window)
     fitting = build("Max", build.divide(build.constant([MAX_BATCH_PIXELS]), pixels), build.constant([1]))
-    iterations = build.divide_up(slices, build("Min", fitting, build.constant([BATCH_SIZE])))
-    return build.divide_up(slices, iterations), iterations
+    most = build("Min", fitting, build.constant([BATCH_SIZE]))
+    iterations = build.divide_up(slices, most)
+    return most if full else build.divide_up(slices, iterations), iterations
 
 
 def _frame(build: GraphBuilder, spec: PreprocessSpec, slices: str, batch: str, planes: list[_Plane], scaling: Scaling) -> _Frame:
@@ -158,14 +161,23 @@ def _frame(build: GraphBuilder, spec: PreprocessSpec, slices: str, batch: str, p
 
 
 def _body(
-    network: onnx.ModelProto, spec: PreprocessSpec, values: np.ndarray, frame: _Frame, planes: list[_Plane], scaling: Scaling
+    network: onnx.ModelProto,
+    spec: PreprocessSpec,
+    values: np.ndarray,
+    frame: _Frame,
+    planes: list[_Plane],
+    scaling: Scaling,
+    full_batches: bool,
 ) -> onnx.GraphProto:
     """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices repeats one, since a Loop stacks outputs of one shape."""
     build = GraphBuilder("whole/body/")
     number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
     start = build.multiply(number, frame.batch)
-    count = build("Min", frame.batch, build.subtract(frame.slices, start))
-    chosen = build.add(start, build("Slice", frame.places, build.constant([0]), count))
+    if full_batches:
+        chosen = build("Min", build.add(start, frame.places), frame.last)
+    else:
+        count = build("Min", frame.batch, build.subtract(frame.slices, start))
+        chosen = build.add(start, build("Slice", frame.places, build.constant([0]), count))
     reach = spec.context_slices // 2
     with_context = build.add(build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
     inside = build("Min", build("Max", with_context, build.constant([0])), frame.last)
@@ -177,8 +189,11 @@ def _body(
     build.nodes.extend(network.graph.node)
     build.constants.extend(network.graph.initializer)
     computed = _greatest(build, "logits", values, planes)
-    repeated = build("Min", frame.places, build.subtract(count, build.constant([1])))  # Pad of integers is not on GPUs
-    build.nodes.append(helper.make_node("Gather", [computed, repeated], [labels], name=f"{labels}_node", axis=0))
+    if full_batches:
+        build.name(computed, labels)
+    else:
+        repeated = build("Min", frame.places, build.subtract(count, build.constant([1])))
+        build.nodes.append(helper.make_node("Gather", [computed, repeated], [labels], name=f"{labels}_node", axis=0))
     build.name(going, still)
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     return helper.make_graph(

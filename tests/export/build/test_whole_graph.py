@@ -21,6 +21,7 @@ from attunet.volumes.spec import UNTOUCHED, Preprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
 onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
 from attunet.export.build.graph import export_graph, tidy  # noqa: E402
@@ -118,12 +119,20 @@ def graphs(network: Any) -> Callable[[int], Any]:
     return graph
 
 
-def _pair(folder: Path, graph: Any, spec: PreprocessSpec, precision: str = "fp32", classes: Classes = CHAOS_MR) -> tuple[Path, Path]:
+def _pair(
+    folder: Path,
+    graph: Any,
+    spec: PreprocessSpec,
+    precision: str = "fp32",
+    classes: Classes = CHAOS_MR,
+    *,
+    full_batches: bool = False,
+) -> tuple[Path, Path]:
     """The same network as an ordinary and as a whole artefact."""
     about = {"name": "small", "precision": precision, "preprocessing": Preprocessing(spec), "classes": classes, "num_parameters": 7}
     paths = folder / "slices.onnx", folder / "whole.onnx"
     paths[0].write_bytes(write_artefact(graph.SerializeToString(), Artefact(**about, outputs=("logits",))))
-    whole = whole_graph(graph, spec, classes)
+    whole = whole_graph(graph, spec, classes, full_batches=full_batches)
     onnx.checker.check_model(whole, full_check=True)
     paths[1].write_bytes(write_artefact(whole.SerializeToString(), Artefact(**about, outputs=("labels",), whole=True)))
     return paths
@@ -158,6 +167,26 @@ def test_labels_are_those_of_the_ordinary_way(tmp_path: Path, graphs: Callable[[
     slices, whole = _pair(tmp_path, graphs(spec.in_channels), spec)
     _check_alike(volume, _labels(whole, volume), _labels(slices, volume), _native_logits(slices, volume))
     assert whole.stat().st_size < 1.1 * slices.stat().st_size + 60_000  # nodes weigh something beside so small a network
+
+
+@pytest.mark.parametrize("name", ["axial", "one slice", "nine slices, one more than a batch", "context", "two channels"])
+def test_full_batches_give_the_same_labels(tmp_path: Path, graphs: Callable[[int], Any], name: str) -> None:
+    """Every run of the network gets eight slices, whatever the volume has."""
+    scan = SCANS[name]
+    volume, spec = _volume(scan), _spec(scan)
+    slices, whole = _pair(tmp_path, graphs(spec.in_channels), spec, full_batches=True)
+    _check_alike(volume, _labels(whole, volume), _labels(slices, volume), _native_logits(slices, volume))
+    model = onnx.load(whole)
+    (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    body = onnx.helper.get_attribute_value(loop.attribute[0])
+    body.output.append(onnx.helper.make_tensor_value_info("network_shape", onnx.TensorProto.INT64, [4]))
+    body.node.append(onnx.helper.make_node("Shape", ["slices"], ["network_shape"]))
+    loop.output.append("shapes")
+    model.graph.output.append(onnx.helper.make_tensor_value_info("shapes", onnx.TensorProto.INT64, [None, 4]))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    prepared = Segmenter(whole, num_threads=1).prepare(volume)
+    (shapes,) = session.run(["shapes"], {"volume": prepared.data, "spacing": prepared.spacing})
+    assert set(shapes[:, 0]) == {8}
 
 
 def test_real_scans(tmp_path: Path, graphs: Callable[[int], Any], real_cases: Path) -> None:
