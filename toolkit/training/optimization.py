@@ -15,8 +15,9 @@ from attunet.loading.loader import Loader
 def peak_rate(optim: ResolvedOptimConfig) -> float:
     """Return the peak learning rate: `lr` times the square root of `batch_size` over `lr_reference_batch`.
 
-    The square root is the rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
-    Algorithms"); the linear one is for SGD. The decay of the moments is not scaled. `lr_reference_batch` 0 turns the rule off.
+    The square root is the rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive
+    Gradient Algorithms"); the linear one is for SGD. The decay of the moments is not scaled. `lr_reference_batch` 0
+    turns the rule off.
     """
     if optim.lr_reference_batch == 0:
         return optim.lr
@@ -44,8 +45,8 @@ class AveragedNetwork:
 
     Averaging the statistics with the same decay keeps them matched to the weights. The decay starts low,
     `min(decay, (1 + t) / (10 + t))`, so that the initial weights soon lose their influence.
-    `torch.optim.swa_utils.AveragedModel` with a custom average function would be as long; this class updates all tensors in
-    one call.
+    `torch.optim.swa_utils.AveragedModel` with a custom average function would be as long; this class updates all
+    tensors in one call.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

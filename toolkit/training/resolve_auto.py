@@ -22,8 +22,8 @@ def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Ac
 
     - width: 16 on a CPU; 64 on a GPU, or 32 where 64 would fill more than half of its memory.
     - batch: 8 slices on a CPU and 16 per process on GPUs; fewer if slices are large or the store has fewer.
-    - epochs: 100, changed so that the training has 1500 to 5000 steps on a CPU and 2500 to 20 000 on a GPU. A step takes
-      about as long for every data set, because the batch shrinks as slices grow.
+    - epochs: 100, changed so that the training has 1500 to 5000 steps on a CPU and 2500 to 20 000 on a GPU. A step
+      takes about as long for every data set, because the batch shrinks as slices grow.
 
     Args:
         config: the configuration of the call.

@@ -1,8 +1,9 @@
 """The training step as one CUDA graph: captured once, then replayed, so that the host only sends each step's inputs.
 
-A step of the 64-wide network at batch 16 is some 1,500 kernels, which take the host longer to queue than the device to run. The inputs of
-a step (sample numbers, augmentation parameters, learning rate) lie in buffers that never move. A thread draws the next step's inputs into
-pinned memory while the device computes. `torch.cuda.make_graphed_callables` would capture the network alone.
+A step of the 64-wide network at batch 16 is some 1,500 kernels, which take the host longer to queue than the device to
+run. The inputs of a step (sample numbers, augmentation parameters, learning rate) lie in buffers that never move. A
+thread draws the next step's inputs into pinned memory while the device computes. `torch.cuda.make_graphed_callables`
+would capture the network alone.
 """
 
 from collections.abc import Callable

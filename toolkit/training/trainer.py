@@ -214,8 +214,9 @@ class Trainer:
     def _backward_in_parts(self, parts: list[Part]) -> Loss:
         """Compute the same loss and gradient, one part's activations in memory at a time; a third more arithmetic.
 
-        The loss is a function of sums over the global batch. The first pass computes the sums and the loss's derivative with respect
-        to them; the second pass goes backward from each part's sums with these derivatives (the gradient cache of Gao et al. 2021).
+        The loss is a function of sums over the global batch. The first pass computes the sums and the loss's derivative
+        with respect to them; the second pass goes backward from each part's sums with these derivatives (the gradient
+        cache of Gao et al. 2021).
         """
         buffers = list(self.network.buffers())
         with torch.no_grad():

@@ -12,7 +12,7 @@ AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 def attention_volumes(maps: AttentionMaps, prepared: VolumeSlices, *, batch_size: int = 8) -> list[np.ndarray]:
-    """The map of every gate as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid, the deepest first."""
+    """Compute the map of every gate, the deepest first, as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid."""
     gates: list[list[np.ndarray]] = []
     for start in range(0, prepared.grid.num_slices, batch_size):
         of_batch = maps(prepared.batch(start, min(start + batch_size, prepared.grid.num_slices)))

@@ -1,6 +1,7 @@
 """Array geometry: orientation, in-plane resampling, windows. One resize function serves images, labels and logits.
 
-NumPy and SciPy alone, because a deployment has no torch; scipy.ndimage.zoom does not filter before it reduces.
+The module needs NumPy and SciPy only, because a deployment has no torch. It does not use scipy.ndimage.zoom, which does
+not filter before it reduces.
 """
 
 from functools import lru_cache
@@ -15,7 +16,7 @@ Transform = tuple[tuple[int, int], ...]  # per array axis: the oriented axis it 
 
 
 def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transform:
-    """Permutation and flips that bring the axes of an array with this affine to `orientation` (None: no change).
+    """Return the permutation and flips that bring an array with this affine to `orientation` (None: no change).
 
     An oblique affine counts as the nearest axes, as `nibabel.io_orientation` defines them.
     """
@@ -27,7 +28,7 @@ def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transf
 
 
 def tilt_degrees(affine: np.ndarray) -> float:
-    """The largest angle in degrees between an axis of the array and the axis of the body that `nibabel.io_orientation` takes it for."""
+    """Return the largest angle in degrees between an array axis and its body axis by `nibabel.io_orientation`."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     nearest = nib.orientations.io_orientation(affine)[:, 0].astype(int)
     cosines = np.abs(directions[nearest, range(3)])
@@ -35,14 +36,14 @@ def tilt_degrees(affine: np.ndarray) -> float:
 
 
 def shear_degrees(affine: np.ndarray) -> float:
-    """The largest difference in degrees between a right angle and the angle of two axes of the array."""
+    """Return the largest deviation in degrees from a right angle between two axes of the array."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs(directions.T @ directions - np.eye(3))
     return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0, 1))))
 
 
 def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
-    """A view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
+    """Return a view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
     first = array.ndim - 3
     flipped = _flipped(array, transform)
     order = np.argsort([axis for axis, _ in transform])
@@ -50,7 +51,7 @@ def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
 
 
 def unorient(array: np.ndarray, transform: Transform) -> np.ndarray:
-    """The inverse of `orient`: a view (..., X, Y, Z) on the native axes."""
+    """Invert `orient`: return a view (..., X, Y, Z) on the native axes."""
     first = array.ndim - 3
     moved = array.transpose(*range(first), *(first + axis for axis, _ in transform))
     return _flipped(moved, transform)
@@ -62,7 +63,7 @@ def _flipped(array: np.ndarray, transform: Transform) -> np.ndarray:
 
 
 def oriented_spacing(spacing: tuple[float, float, float], transform: Transform) -> tuple[float, float, float]:
-    """Voxel size along the oriented axes."""
+    """Return the voxel size along the oriented axes."""
     result = [0.0, 0.0, 0.0]
     for value, (axis, _) in zip(spacing, transform, strict=True):
         result[axis] = value
@@ -70,7 +71,10 @@ def oriented_spacing(spacing: tuple[float, float, float], transform: Transform) 
 
 
 def to_slices(array: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
-    """A view of (..., X, Y, Z) as slices (Z', ..., rows, columns): rows run along the later of the two in-plane axes."""
+    """Return a view of (..., X, Y, Z) as slices (Z', ..., rows, columns).
+
+    The row index counts along the later of the two in-plane axes.
+    """
     oriented = orient(array, transform)
     first = array.ndim - 3
     plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
@@ -78,7 +82,7 @@ def to_slices(array: np.ndarray, transform: Transform, slice_axis: int) -> np.nd
 
 
 def from_slices(slices: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
-    """The inverse of `to_slices`: a view (..., X, Y, Z) on the native axes."""
+    """Invert `to_slices`: return a view (..., X, Y, Z) on the native axes."""
     first = slices.ndim - 3
     plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
     position = {slice_axis: 0, plane[0]: slices.ndim - 2, plane[1]: slices.ndim - 1}
@@ -88,9 +92,9 @@ def from_slices(slices: np.ndarray, transform: Transform, slice_axis: int) -> np
 
 @lru_cache(maxsize=64)
 def _triangle_filter(n_in: int, n_out: int) -> scipy.sparse.csr_matrix:
-    """The `(n_out, n_in)` matrix of linear interpolation, widened by the reduction so that down-sampling does not alias.
+    """Return the `(n_out, n_in)` matrix of linear interpolation, wider when reducing so that it does not alias.
 
-    Half-pixel centres: both grids cover the same field of view. Rows sum to 1, at the edges too.
+    Both grids cover the same field of view (half-pixel centres). Every row sums to 1, at the edges too.
     """
     support = max(1.0, n_in / n_out)
     centre = (np.arange(n_out) + 0.5) * n_in / n_out - 0.5
@@ -106,9 +110,14 @@ def _triangle_filter(n_in: int, n_out: int) -> scipy.sparse.csr_matrix:
 
 
 def resize_linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize the last two axes to `shape` with a separable triangle filter: two (sparse) matrix products per plane.
+    """Resize the last two axes to `shape` with a separable triangle filter: two sparse matrix products per plane.
 
-    array: (..., H, W) numbers, finite; returns (..., *shape) float32.
+    Args:
+        array: finite numbers `(..., H, W)`.
+        shape: new height and width.
+
+    Returns:
+        float32 `(..., *shape)`.
     """
     height, width = array.shape[-2:]
     planes = np.asarray(array, dtype=np.float32).reshape(-1, height, width)
@@ -122,9 +131,9 @@ def resize_linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) -> np.ndarray:
-    """Resize class indices (..., H, W) uint8: the class with most of each new pixel's area wins, so none is invented.
+    """Resize class indices uint8 (..., H, W): each new pixel gets the class that covers most of its area.
 
-    `IGNORE_LABEL` takes part like a class of its own and wins where it dominates. Ties go to the lower class.
+    `IGNORE_LABEL` counts as a class of its own. The lower index wins a tie.
     """
     if labels.shape[-2:] == tuple(shape):
         return labels.astype(np.uint8)
@@ -140,14 +149,22 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) 
 
 
 def centre_offset(inner: int, outer: int) -> int:
-    """Start of an axis of length `inner` in a window of length `outer` around the same centre; negative where it is cropped."""
+    """Return the start of an axis of length `inner` in a centred window of length `outer`; negative if it is cropped."""
     return (outer - inner) // 2
 
 
 def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
-    """A new array (..., *shape) that has `array` (..., H, W) at `offset` (which may be negative: cropped) and `fill` elsewhere.
+    """Place an array in a new, larger or smaller one.
 
-    fill: a number, or an array that broadcasts against (..., *shape), such as one value per channel `(C, 1, 1)`.
+    Args:
+        array: `(..., H, W)`.
+        shape: height and width of the new array.
+        offset: row and column of the new array at which `array` starts; what lies outside is cropped.
+        fill: value of all other pixels, or an array that broadcasts against `(..., *shape)`, such as one value per
+            channel `(C, 1, 1)`.
+
+    Returns:
+        A new array `(..., *shape)` of the dtype of `array`.
     """
     result = np.empty((*array.shape[:-2], *shape), dtype=array.dtype)
     result[...] = fill
@@ -159,7 +176,7 @@ def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fi
 
 
 def _overlap(start: int, length: int, room: int) -> tuple[slice, slice]:
-    """The overlap of an axis that begins at `start` with `room`, as a slice of the room and a slice of the axis."""
+    """Overlap an axis that begins at `start` with `room` pixels: a slice of the room, and a slice of the axis."""
     low = max(start, 0)
     high = max(min(start + length, room), low)
     return slice(low, high), slice(low - start, high - start)
@@ -171,15 +188,15 @@ def fit_window(array: np.ndarray, shape: tuple[int, int], fill: float | np.ndarr
 
 
 def window_offset(array_shape: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int]:
-    """The offset at which `fit_window` places an array (..., H, W) in a window of `shape`."""
+    """Return the offset at which `fit_window` places an array (..., H, W) in a window of `shape`."""
     return centre_offset(array_shape[-2], shape[0]), centre_offset(array_shape[-1], shape[1])
 
 
 def round_up(n: int, multiple: int) -> int:
-    """The next multiple that is at least `n`."""
+    """Return the smallest multiple of `multiple` that is at least `n`."""
     return -(-n // multiple) * multiple
 
 
 def resampled_length(n: int, spacing: float, target: float | None) -> int:
-    """Number of pixels after resampling `n` pixels of `spacing` to `target` (None: unchanged), at least 1."""
+    """Return the number of pixels (at least 1) after resampling `n` of `spacing` to `target` (None: unchanged)."""
     return n if target is None else max(1, round(n * spacing / target))

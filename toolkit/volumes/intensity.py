@@ -11,17 +11,18 @@ HISTOGRAM_BYTES = 2  # integers of up to this size are counted in a histogram of
 
 
 def clipped_statistics(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Clip bounds of a channel, and its statistics within them.
+    """Compute the clipping bounds of a channel, and its statistics within them.
 
-    Integers of scanners (16 bits) are counted slice by slice, which takes a fifth of the time of `np.percentile` and little memory; the
-    order of voxels makes no difference then.
+    Integers of up to 16 bits, as scanners write them, are counted in a histogram slice by slice. This takes a fifth of
+    the time of `np.percentile` and little memory, and the result does not depend on the order of voxels.
 
     Args:
         channel: finite numbers, the slices along the first axis.
-        percentiles: lower and upper percentile.
+        percentiles: lower and upper percentile, from 0 to 100.
 
     Returns:
-        Both percentiles of all voxels, as `np.percentile` gives them, and mean and standard deviation of the voxels clipped to them.
+        Both percentiles of all voxels, as `np.percentile` gives them, and mean and standard deviation of the voxels
+        clipped to them.
     """
     if channel.dtype.kind in "iu" and channel.dtype.itemsize <= HISTOGRAM_BYTES:
         return _counted(channel, percentiles)
@@ -43,7 +44,7 @@ def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[flo
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> float:
-    """Percentile of counted values, linear between the two nearest ranks, rounded as NumPy rounds."""
+    """Compute a percentile of counted values, linear between the two nearest ranks, with the rounding of NumPy."""
     up_to = np.cumsum(counts)
     rank = (int(up_to[-1]) - 1) * (percentile / 100)
     below = int(rank)
@@ -68,7 +69,11 @@ class ChannelStatistics:
 
 
 def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
-    """Intensity scaling of one channel of any shape, by `spec.normalization`. Raises InputError for voxels that are not finite."""
+    """Compute the intensity scaling of one channel of any shape, by `spec.normalization`.
+
+    Raises:
+        InputError: for voxels that are not finite.
+    """
     if np.issubdtype(channel.dtype, np.floating) and (bad := int(channel.size - np.isfinite(channel).sum())):
         raise InputError(f"volume: voxels must be finite numbers, {bad} of {channel.size} are NaN or infinite")
     if spec.normalization == "ct":
@@ -83,7 +88,7 @@ def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStat
 
 
 def normalize(channel: np.ndarray, statistics: ChannelStatistics) -> np.ndarray:
-    """Clip and scale; float32 of the same shape."""
+    """Clip and scale a channel; returns float32 of the same shape."""
     scaled = channel.astype(np.float32)
     np.clip(scaled, np.float32(statistics.low), np.float32(statistics.high), out=scaled)
     scaled -= np.float32(statistics.shift)

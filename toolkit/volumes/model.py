@@ -1,4 +1,4 @@
-"""The interface of a loaded model, whichever library computes it, and a model made of any function from slices to logits."""
+"""The interface of a loaded model for every backend, and a model made of any function from slices to logits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Model(Protocol):
 
     @property
     def spec(self) -> PreprocessSpec:
-        """Pre-processing, with the slice size that the model needs."""
+        """Preprocessing, with the slice size that the model needs."""
 
     @property
     def postprocessing(self) -> Postprocessing: ...
@@ -38,7 +38,7 @@ class Model(Protocol):
 
     @property
     def ranges(self) -> TrainingRanges | None:
-        """Spacing, size and intensities seen in training, None where they are not known."""
+        """Spacing, size and intensities seen in training; None if they are not known."""
 
     @property
     def training_cases(self) -> Mapping[str, str]:
@@ -49,16 +49,20 @@ class Model(Protocol):
 
     @property
     def num_gates(self) -> int:
-        """Attention maps that `attention` returns; 0 for a network without gates."""
+        """Number of attention maps that `attention` returns; 0 for a network without gates."""
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
-        """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
+        """Compute logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Attention maps of prepared slices, one `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
+        """Compute the attention maps of prepared slices: `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
 
     def prepare(self, volume: Volume) -> PreparedVolume:
-        """Input of `predict_prepared`. Raises InputError for a volume that the model cannot take."""
+        """Prepare the input of `predict_prepared`.
+
+        Raises:
+            InputError: the model does not accept this volume.
+        """
 
     def predict_prepared(
         self,
@@ -68,13 +72,13 @@ class Model(Protocol):
         postprocessing: Postprocessing | None = None,
         observers: Sequence[Observer] = (),
     ) -> np.ndarray:
-        """Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+        """Segment a prepared volume: class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
         Args:
-            prepared: as `prepare` gives it.
-            batch_size: slices at a time.
-            postprocessing: replaces the model's own.
-            observers: get the network's output for every batch.
+            prepared: the result of `prepare`.
+            batch_size: number of slices per batch.
+            postprocessing: settings that replace the model's own.
+            observers: functions that receive the network's output of every batch.
 
         Example:
             >>> model.predict_prepared(model.prepare(volume), postprocessing=UNTOUCHED)  # doctest: +SKIP
@@ -86,9 +90,11 @@ class NetworkModel:
     """A `Model` around a function from slices to logits.
 
     Args:
-        network: slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`.
-        maps: slices to the attention map `(N, h, w)` of every gate, the deepest first; None without gates.
-        with_disagreement: of an ensemble, slices to logits followed by the disagreement of its members, `(N, K + 1, H, W)`.
+        network: function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`.
+        maps: function from slices to the attention map `(N, h, w)` of every gate, the deepest first; None without
+            gates.
+        with_disagreement: for an ensemble, function from slices to `(N, K + 1, H, W)`: the logits, then the
+            disagreement of the members; None for a single network.
     """
 
     name: str

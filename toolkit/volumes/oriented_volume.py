@@ -18,8 +18,8 @@ class OrientedVolume:
 
     Args:
         data: float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X.
-        spacing: float32 `(3,)` of Z, Y and X.
-        grid: of the native volume.
+        spacing: voxel size along Z, Y and X, float32 `(3,)`.
+        grid: geometry, to go back to the native volume.
     """
 
     data: np.ndarray
@@ -28,10 +28,10 @@ class OrientedVolume:
 
 
 def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
-    """Orients a volume and cuts it into slices, without interpolation.
+    """Orient a volume and cut it into slices, without interpolation.
 
     Raises:
-        InputError: for another number of channels, voxels that are not finite, and slices that are too large.
+        InputError: the number of channels is wrong, a voxel is not finite, or slices are too large.
     """
     volume = as_colour(volume, spec.num_channels)
     if volume.data.shape[0] != spec.num_channels:
@@ -48,7 +48,7 @@ def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
 
 
 def _spacing(grid: Grid, spec: PreprocessSpec) -> np.ndarray:
-    """Spacing in float32, nudged where its rounding would change the number of resampled pixels."""
+    """Return the spacing in float32, adjusted if its rounding would change the number of resampled pixels."""
     native = oriented_spacing(grid.native_spacing, grid.transform)
     columns, rows = (axis for axis in range(3) if axis != grid.slice_axis)
     spacing = np.array([native[axis] for axis in (grid.slice_axis, rows, columns)], dtype=np.float32)
@@ -61,7 +61,7 @@ def _spacing(grid: Grid, spec: PreprocessSpec) -> np.ndarray:
 
 
 def class_indices(labels: np.ndarray, classes: Classes, grid: Grid) -> np.ndarray:
-    """Label values `(Z, Y, X)` of oriented slices as class indices uint8 `(X, Y, Z)` on the native axes."""
+    """Convert label values `(Z, Y, X)` of oriented slices to class indices uint8 `(X, Y, Z)` on the native axes."""
     order = np.argsort(classes.values)
     indices = order[np.searchsorted(np.array(classes.values)[order], labels)].astype(np.uint8)
     return assemble(indices, grid)

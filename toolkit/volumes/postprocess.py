@@ -11,8 +11,10 @@ from attunet.volumes.spec import Postprocessing
 Spacing = tuple[float, float, float]
 
 ONE_PART = 0.99  # a class with this fraction of its voxels in one part counts as one part
-EQUALLY_FAR = 1e-9  # relative difference of equal distances: many voxels of a grid are equally far from two pieces, and clients must agree
-ROUNDING = 1e-6  # in voxels: 6 mm are three voxels of 2 mm, whatever the binary fractions say
+# Relative difference below which distances count as equal: many voxels of a grid are equally far from two pieces, and
+# all clients must decide alike.
+EQUALLY_FAR = 1e-9
+ROUNDING = 1e-6  # tolerance in voxels: 6 mm are three voxels of 2 mm in spite of binary rounding
 
 
 def postprocess(indices: np.ndarray, num_classes: int, spacing: Spacing, how: Postprocessing) -> np.ndarray:
@@ -35,16 +37,17 @@ def keep_largest_components(
 ) -> np.ndarray:
     """Keep the largest connected part of every foreground class; the rest becomes background.
 
-    Largest parts of equal size all stay, so the order in which voxels are stored does not matter. With `erosion_mm` the part is eroded by
-    the whole voxels that fit into this length along every axis; an axis of one voxel is not eroded, because a picture has no depth. If
-    several pieces remain, each voxel of the part belongs to the nearest piece, at equal distances to the largest, and those of the largest
-    piece stay. If none remains, or pieces of one size, all of the part stays.
+    Largest parts of equal size all stay, so that the result does not depend on the order of voxels in memory. With
+    `erosion_mm`, the part is eroded along every axis by the number of whole voxels that fit into this length; an axis
+    of one voxel is not eroded, because a picture has no depth. If several pieces remain, each voxel of the part is
+    assigned to the nearest piece (to the largest of equally near ones), and the voxels of the largest piece stay. If no
+    piece remains, or all have the same size, the whole part stays.
 
     Args:
         indices: class indices `(X, Y, Z)`; they are not changed.
         num_classes: K, with the background.
         spacing: voxel size along the axes, in the unit of `erosion_mm`.
-        erosion_mm: half of the width under which a neck is cut; 0 cuts none.
+        erosion_mm: half of the width below which a neck is cut; 0 cuts none.
 
     Returns:
         Class indices of the same shape.
@@ -60,12 +63,12 @@ def keep_largest_components(
 
 
 def largest_shares(indices: np.ndarray, num_classes: int) -> dict[int, float]:
-    """Fraction of the voxels that is in the largest part, for every foreground class that occurs in the class indices `(X, Y, Z)`."""
+    """Compute the largest part's fraction of the voxels of each foreground class in the class indices `(X, Y, Z)`."""
     return {index: float(sizes.max() / sizes.sum()) for index, _, _, sizes in _parts(indices, num_classes)}
 
 
 def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosions_mm: Sequence[float]) -> dict[int, tuple[float, ...]]:
-    """Fraction of the largest part that stays with each of `erosions_mm`, for every foreground class that occurs."""
+    """Compute the fraction of the largest part that each of `erosions_mm` leaves, for each foreground class present."""
     shares, radii = {}, [_voxels(e, spacing, indices.shape) for e in erosions_mm]
     for index, _, parts, sizes in _parts(indices, num_classes):
         largest = parts == sizes.argmax()
@@ -75,9 +78,11 @@ def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosi
 
 
 def _parts(indices: np.ndarray, num_classes: int) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray, np.ndarray]]:
-    """The connected parts of each class.
+    """Yield the connected parts of each class.
 
-    Yields a class's index, its bounding box, the part numbers in the box (0 outside), the voxels of each part (0 for 0).
+    Yields:
+        The index of a class, its bounding box, the part number of each voxel in the box (0 outside the class), and the
+        number of voxels of each part (0 for part 0).
     """
     for index, box in enumerate(ndimage.find_objects(indices, max_label=num_classes - 1), start=1):
         if box is not None:
@@ -86,7 +91,7 @@ def _parts(indices: np.ndarray, num_classes: int) -> Iterator[tuple[int, tuple[s
 
 
 def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Part number of every voxel, 0 outside the mask, and the number of voxels of each part, 0 for number 0."""
+    """Return the part number of every voxel (0 outside the mask), and the voxel count of each part (0 for part 0)."""
     parts, _ = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
@@ -94,13 +99,13 @@ def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _voxels(length_mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Whole voxels in a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
+    """Return the whole voxels in a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
     x, y, z = (math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0 for voxel, extent in zip(spacing, shape, strict=True))
     return x, y, z
 
 
 def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing: Spacing) -> np.ndarray:
-    """One connected part `(X, Y, Z)` without the pieces that only a neck joins to its largest piece."""
+    """Remove from a connected part `(X, Y, Z)` the pieces that only a neck joins to its largest piece."""
     if not any(radii):
         return part
     (box,) = ndimage.find_objects(part.view(np.uint8))
@@ -122,11 +127,14 @@ def _without_attachments(part: np.ndarray, radii: tuple[int, int, int], spacing:
 
 
 def _eroded(mask: np.ndarray, radii: tuple[int, int, int]) -> np.ndarray:
-    """Erosion by a box of 2 r + 1 voxels along every axis, which fits into the mask; three times as fast as SciPy's minimum filter."""
+    """Erode a mask by a box of 2 r + 1 voxels along every axis, three times as fast as SciPy's minimum filter.
+
+    The box must not be longer than the mask along any axis.
+    """
     for axis, radius in enumerate(radii):
         if radius:
             line = np.moveaxis(np.pad(mask, [(radius, radius) if a == axis else (0, 0) for a in range(3)]), axis, 0)
-            length = 1  # each voxel stands for a run of this length, which is doubled until it is the box
+            length = 1  # each voxel stands for a run of this length, which doubles until it covers the box
             while length < 2 * radius + 1:
                 step = min(length, 2 * radius + 1 - length)
                 line, length = line[:-step] & line[step:], length + step

@@ -1,4 +1,4 @@
-"""A volume through a network, slice by slice: one piece of code for PyTorch, every ONNX provider, validation and deployment."""
+"""Prediction of a volume slice by slice: the same code for PyTorch, every ONNX provider, validation and deployment."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,24 +19,25 @@ Network = Callable[[np.ndarray], np.ndarray]
 Observer = Callable[[int, np.ndarray], None]
 
 MAX_BATCH_PIXELS = 8 * 512 * 512  # pixels of a batch, in one channel
-MAX_PIXELS = 2048 * 2048  # larger slices are run in tiles
+MAX_PIXELS = 2048 * 2048  # pixels of a slice; larger slices are run in tiles
 TILE, OVERLAP = 1024, 256  # multiples of 16
 MAX_MEGAPIXELS = 512  # pixels of a volume on the network's grid, in millions: about 2,000 slices of 512 × 512
-MAX_GROWTH = 4  # a scan of 1 mm at a network's 0.5 mm
-SLICES_AT_ONCE = 32  # memory holds the features of one slice at least, so that a slice is bounded too
+MAX_GROWTH = 4  # ratio of pixels after and before resampling, as of a scan of 1 mm at a network's 0.5 mm
+SLICES_AT_ONCE = 32  # one slice may have 1/32 of MAX_MEGAPIXELS, because memory holds the features of a whole slice
 
 
 def predict_volume(
     network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, postprocessing: Postprocessing = UNTOUCHED
 ) -> np.ndarray:
-    """Segment a volume. Besides the volume and its label map, memory holds one batch at a time, for any number of slices.
+    """Segment a volume. Besides the volume and its label map, memory holds one batch of slices at a time.
 
     Args:
-        network: any function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`; H and W are multiples of 16.
+        network: any function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`; H and W are
+            multiples of 16.
         volume: the scan.
         spec: the preprocessing.
-        batch_size: slices at a time; fewer where they are large.
-        postprocessing: of the label map.
+        batch_size: number of slices per batch; smaller if slices are large.
+        postprocessing: post-processing of the label map.
 
     Returns:
         Class indices uint8 `(X, Y, Z)` on the volume's own grid.
@@ -70,9 +71,9 @@ def predict_prepared(
     Batches are smaller where slices are large, and slices of more than `MAX_PIXELS` are run in tiles.
 
     Args:
-        network: its output may have further channels behind the logits, for observers.
-        observers: get the output of every batch.
-        num_classes: K, the channels that are logits; all by default.
+        network: as for `predict_volume`; its output may have more channels after the logits, for observers.
+        observers: functions that receive the network's output of every batch.
+        num_classes: K, the number of channels that are logits; all channels by default.
 
     Example:
         >>> predict_prepared(model.logits, model.prepare(volume), model.spec, observers=[observer])  # doctest: +SKIP
@@ -103,10 +104,10 @@ def check_pixels(
     """Refuse slices that have too many pixels, see `check_megapixels`.
 
     Args:
-        num_slices: of the volume.
+        num_slices: number of slices of the volume.
         plane: rows and columns of a slice on the volume's own grid.
-        window: the same on the network's grid.
-        described: the volume, for the message.
+        window: rows and columns of a slice on the network's grid.
+        described: description of the volume for the message.
         max_megapixels: bound on the pixels of all slices together.
 
     Raises:
@@ -128,10 +129,11 @@ def check_pixels(
 
 
 def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
-    """Refuse a volume that becomes much larger on the network's grid than it is, from its shape and spacing alone.
+    """Refuse a volume that would grow too large on the network's grid, from its shape and spacing alone.
 
-    A file of a kilobyte can announce tens of thousands of slices of one voxel, each of which is padded to the training window, or
-    voxels of 400 mm, which are resampled to 1.5 mm. Volumes that grow less than MAX_GROWTH times are always accepted.
+    The header of a small file can claim tens of thousands of slices of one voxel, each of which is padded to the
+    training window, or voxels of 400 mm, which are resampled to 1.5 mm. A volume is always accepted if its number of
+    pixels grows by less than `MAX_GROWTH`.
 
     Args:
         volume: its voxels are not read.
@@ -148,9 +150,10 @@ def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int =
 
 
 def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, overlap: int = OVERLAP) -> Network:
-    """A network that runs slices of more than `max_pixels` in overlapping tiles; smaller ones go through whole, as in training.
+    """Wrap a network so that slices of more than `max_pixels` are run in overlapping tiles; smaller slices run whole.
 
-    Where tiles overlap, logits are averaged with weights that fall towards a tile's edge, so that no seam shows.
+    In the overlap, logits are averaged with weights that decrease towards the edge of a tile, so that no seam is
+    visible.
     """
 
     def run(slices: np.ndarray) -> np.ndarray:
@@ -175,7 +178,7 @@ def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, o
 
 
 def _spans(length: int, tile: int, overlap: int) -> Iterator[slice]:
-    """Tiles of one size that cover the length; the last one is moved back to end with it."""
+    """Yield tiles of one size that cover the length; the last tile is shifted so that it ends with it."""
     tile = min(tile, length)
     start = 0
     while start + tile < length:
@@ -185,7 +188,7 @@ def _spans(length: int, tile: int, overlap: int) -> Iterator[slice]:
 
 
 def _ramp(span: slice, length: int, overlap: int) -> np.ndarray:
-    """Weights along one axis: rising over the overlap at an inner edge, 1 at the edge of the slice."""
+    """Return the weights along one axis: rising over the overlap at an inner edge, 1 at the edge of the slice."""
     size = span.stop - span.start
     rise = np.minimum(1, (np.arange(size, dtype=np.float32) + 0.5) / max(1, overlap))
     ramp = np.ones(size, dtype=np.float32)

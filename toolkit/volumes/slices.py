@@ -1,4 +1,4 @@
-"""Network input of a volume, and labels on the volume's own grid from logits: one code path for training and prediction."""
+"""From a volume to network input, and from logits to labels on the volume's own grid, for training and prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ MAX_SIDE = 16384  # pixels along a resampled slice; more of them mean a wrong sp
 
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of prepared slices, from which labels go back to the native grid.
+    """Geometry of prepared slices, with which labels are brought back to the native grid.
 
     Args:
         native_shape: `(X, Y, Z)` of the volume.
@@ -57,9 +57,12 @@ class Grid:
 
 
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
-    """Grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16 and at least to `spec.size`, nothing cropped.
+    """Make the grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16, never cropped.
 
-    Raises TooLarge for slices beyond `MAX_SIDE`.
+    The window is at least `spec.size`.
+
+    Raises:
+        TooLarge: a resampled slice is longer than `MAX_SIDE`.
     """
     transform = orientation_transform(volume.affine, spec.orientation)
     shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
@@ -88,27 +91,30 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
 
 
 def as_colour(volume: Volume, num_channels: int) -> Volume:
-    """A grey picture as three equal channels where a network takes colour, because sets of photographs mix both; others unchanged."""
+    """Convert a grey picture to three equal channels if `num_channels` is 3; return any other volume unchanged.
+
+    Data sets of photographs mix grey and colour.
+    """
     if volume.unit != "pixel" or (len(volume.data), num_channels) != (GREY, COLOUR):
         return volume
     return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
 
 
 class VolumeSlices:
-    """The slices of a volume as network input, prepared when they are indexed: oriented, normalised, resampled, placed in the window.
+    """Slices of a volume as network input: oriented, normalised, resampled and windowed when they are indexed.
 
     Args:
         volume: the scan on its native grid.
         spec: the preprocessing.
-        window: `(H, W)` that slices are cropped or padded to around their centre, for training; None takes the grid's own, which crops
-            nothing.
+        window: size `(H, W)` to which slices are cropped or padded around their centre, for training; None uses the
+            window of the grid, which crops nothing.
 
     Attributes:
         grid: the geometry, to go back to the native grid.
         statistics: intensity scaling of each channel.
 
     Raises:
-        InputError: another number of channels, voxels that are not finite, or slices beyond `MAX_SIDE`.
+        InputError: the number of channels is wrong, a voxel is not finite, or a slice is longer than `MAX_SIDE`.
 
     Example:
         >>> volume = Volume(np.zeros((1, 20, 20, 5), np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))
@@ -124,7 +130,7 @@ class VolumeSlices:
         if window is not None:
             self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))
         self._channels = [to_slices(channel, self.grid.transform, self.grid.slice_axis) for channel in volume.data]
-        # In slice order before any sum is taken: the same scan stored along other axes gives the same bits.
+        # Sums are taken in slice order, so that the same scan stored along other axes gives the same bits.
         self.statistics = tuple(channel_statistics(np.ascontiguousarray(channel), spec) for channel in self._channels)
         self._context_slices = spec.context_slices
         self._loaded: np.ndarray | None = None
@@ -133,36 +139,39 @@ class VolumeSlices:
         return self.grid.num_slices
 
     def __getitem__(self, chosen: slice) -> np.ndarray:
-        """Slices float32 `(n, num_channels, H, W)`."""
+        """Prepare slices: float32 `(n, num_channels, H, W)`."""
         if self._loaded is not None:
             return self._loaded[chosen]
         numbers = range(len(self))[chosen]
         prepared = np.empty((len(numbers), len(self._channels), *self.grid.window), dtype=np.float32)
         for index, (channel, statistics) in enumerate(zip(self._channels, self.statistics, strict=True)):
-            for number, out in zip(numbers, prepared[:, index], strict=True):  # one slice at a time: no volume in between
+            for number, out in zip(numbers, prepared[:, index], strict=True):  # one slice at a time, without a temporary volume
                 one = np.ascontiguousarray(channel[number])
                 resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
                 out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
         return prepared
 
     def batch(self, start: int, stop: int) -> np.ndarray:
-        """Network input of slices `start` to `stop - 1` with their neighbours: float32 `(n, in_channels, H, W)`."""
+        """Prepare slices `start` to `stop - 1` with their neighbours: float32 `(n, in_channels, H, W)`."""
         first, reach = max(0, start - self._context_slices // 2), self._context_slices // 2
         return gather_context(self[first : stop + reach], np.arange(start, stop) - first, self._context_slices)
 
     def load(self) -> "VolumeSlices":
-        """Prepare all slices now and keep them in memory, for a reader that works ahead of the network; returns itself."""
+        """Prepare all slices now and keep them in memory, for a reader that runs ahead of the network; returns self."""
         self._loaded = self[:]
         return self
 
 
 def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
-    """Class indices `(X, Y, Z)` as slices uint8 `(Z, h, w)` of the resampled, not yet windowed, shape."""
+    """Resample class indices `(X, Y, Z)` to slices uint8 `(Z, h, w)`, before they are placed in the window."""
     return resize_labels(np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes)
 
 
 def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:
-    """Slices with their neighbours as channels: `(Z, C, H, W)` -> `(n, context_slices * C, H, W)`, slice-major, clamped at the ends."""
+    """Add neighbouring slices as channels: `(Z, C, H, W)` -> `(n, context_slices * C, H, W)`, slice-major.
+
+    The first and the last slice are repeated beyond the ends of the volume.
+    """
     chosen = np.asarray(indices, dtype=np.intp)
     reach = context_slices // 2
     if reach == 0:
@@ -172,21 +181,24 @@ def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, cont
 
 
 def restore_scores(scores: np.ndarray, grid: Grid) -> np.ndarray:
-    """Scores `(n, K, H, W)` on prepared slices, interpolated to the native slices: float32 `(n, K, rows, columns)`."""
+    """Interpolate scores `(n, K, H, W)` on prepared slices to the native slices: float32 `(n, K, rows, columns)`."""
     inside = place(scores, grid.resampled_shape, (-grid.offset[0], -grid.offset[1]), 0)
     return resize_linear(inside, grid.plane_shape)
 
 
 def restore(logits: np.ndarray, grid: Grid) -> np.ndarray:
-    """Logits `(n, K, H, W)` on prepared slices to class indices uint8 `(n, rows, columns)` of the native slices.
+    """Convert logits `(n, K, H, W)` on prepared slices to class indices uint8 `(n, rows, columns)` of native slices.
 
-    Logits are interpolated before the argmax, so borders are as fine as the native grid.
+    Logits are interpolated before the argmax, so that borders follow the native grid.
     """
     return _greatest(restore_scores(logits, grid))
 
 
 def _greatest(scores: np.ndarray) -> np.ndarray:
-    """argmax over the second axis of `(n, K, ...)` as uint8, the lower index where scores are equal; four times as fast as NumPy's."""
+    """Compute the argmax over the second axis of `(n, K, ...)` as uint8, four times as fast as NumPy.
+
+    Of equal scores, the lower index wins.
+    """
     indices = np.zeros((len(scores), *scores.shape[2:]), dtype=np.uint8)
     for one, chosen in zip(scores, indices, strict=True):  # a slice at a time stays in the cache
         best = one[0].copy()
@@ -197,5 +209,5 @@ def _greatest(scores: np.ndarray) -> np.ndarray:
 
 
 def assemble(slices: np.ndarray, grid: Grid) -> np.ndarray:
-    """Native slices `(Z, ..., rows, columns)` put together as an array (..., X, Y, Z) on the native axes."""
+    """Assemble native slices `(Z, ..., rows, columns)` to an array (..., X, Y, Z) on the native axes."""
     return np.ascontiguousarray(from_slices(slices, grid.transform, grid.slice_axis))

@@ -9,7 +9,7 @@ from typing import Literal
 from attunet.errors import InputError
 from attunet.fields import Fields, Rule
 
-MULTIPLE = 16  # heights and widths of slices are multiples of it: the deepest network halves them four times
+MULTIPLE = 16  # divisor of the heights and widths of slices: the deepest network halves them four times
 Normalization = Literal["zscore", "ct", "none"]
 
 
@@ -18,9 +18,9 @@ class Postprocessing:
     """Settings of `attunet.volumes.postprocess.postprocess`. Ordered, so that max() picks the stronger.
 
     Args:
-        largest_component: every foreground class keeps its largest connected part alone.
-        erosion_mm: parts joined to it by a neck of less than twice this width are removed too; 0 removes none. In pixels for images
-            without physical spacing.
+        largest_component: True keeps only the largest connected part of every foreground class.
+        erosion_mm: half of the width below which a neck is cut; parts joined by such a neck are removed too. 0 cuts
+            none. The unit is pixels for images without physical spacing.
     """
 
     largest_component: bool = False
@@ -32,14 +32,14 @@ class Postprocessing:
         return self.words_in("mm")
 
     def words_in(self, unit: str) -> str:
-        """A noun phrase for people; unit: `PreprocessSpec.unit`."""
+        """Describe the settings as a noun phrase; `unit` is `PreprocessSpec.unit`."""
         if not self.largest_component:
             return "all components"
         return "largest component" + (f", necks under {2 * self.erosion_mm:g} {unit} cut" if self.erosion_mm else "")
 
     @classmethod
     def from_json(cls, at: Fields) -> "Postprocessing":
-        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
+        """Read the JSON of `dataclasses.asdict`; raises InputError for anything else."""
         return cls(at.flag("largest_component"), at.get("erosion_mm", Rule(float, 0, 100)))
 
 
@@ -51,16 +51,20 @@ class PreprocessSpec:
     """Everything that turns a volume into network input, and logits back into labels on the volume's own grid.
 
     Args:
-        orientation: axis codes that the array is brought to (`"LPS"`: axis 0 runs to the patient's left, 1 to posterior, 2 to superior);
-            None for images without an affine, whose axes stay.
-        slice_axis: the oriented axis across which slices are cut; of the two others, the later one gives a slice's rows.
+        orientation: axis codes of the oriented array (`"LPS"`: axis 0 runs to the patient's left, 1 to posterior, 2 to
+            superior); None for images without an affine, whose axes are kept.
+        slice_axis: the oriented axis across which slices are cut; the row index of a slice counts along the later of
+            the two other axes.
         spacing_mm: in-plane pixel size after resampling, for rows and columns alike; None keeps the native one.
-        size: `(H, W)` of the training window, multiples of 16. Prediction pads smaller slices to it, and runs larger ones whole.
-        normalization: "zscore" clips at `clip_percentiles` of the volume and scales to mean 0, standard deviation 1 per volume and channel;
-            "ct" clips to `window` and scales it to [-1, 1]; "none" divides by the range of the dtype for integers and keeps floats.
+        size: `(H, W)` of the training window, multiples of 16. Prediction pads smaller slices to it, and runs larger
+            ones whole.
+        normalization: "zscore" clips at `clip_percentiles` of the volume and scales to mean 0, standard deviation 1 per
+            volume and channel; "ct" clips to `window` and scales it to [-1, 1]; "none" divides by the range of the
+            dtype for integers and keeps floats.
         clip_percentiles: two rising percentiles.
         window: lower and upper intensity, in HU.
-        context_slices: odd; neighbouring slices given as channels, slice-major: channel = slice offset * num_channels + channel.
+        context_slices: odd number of slices (a slice and its neighbours) that are given as channels, slice-major:
+            channel = slice offset * num_channels + channel.
         num_channels: channels of the source; the network gets `num_channels * context_slices`.
     """
 
@@ -86,7 +90,7 @@ class PreprocessSpec:
 
     @property
     def sha256(self) -> str:
-        """A hash of all fields: arrays with the same hash were prepared in the same way."""
+        """Hash of all fields: arrays with the same hash were prepared with the same settings."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, object]:

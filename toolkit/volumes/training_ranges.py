@@ -26,9 +26,9 @@ class TrainingRanges:
     Args:
         unit: unit of spacing and extent, "mm" or "pixel".
         spacing: voxel size along each of the three oriented axes.
-        extent: size of the volume along each of them.
+        extent: size of the volume along each of the three oriented axes.
         std: standard deviation of the intensities of each channel.
-        mean: their mean.
+        mean: mean of the intensities of each channel.
     """
 
     unit: str
@@ -42,7 +42,7 @@ class TrainingRanges:
 
     @classmethod
     def from_json(cls, at: Fields) -> "TrainingRanges":
-        """Raises InputError for anything that `to_json` would not have written; further fields are ignored."""
+        """Read the JSON of `to_json`, ignoring unknown fields; raises InputError for anything else."""
         return cls(
             at.choice("unit", ("mm", "pixel")),
             spacing=at.spans("spacing", 3),
@@ -57,12 +57,15 @@ def range_of(values: Sequence[float]) -> Range:
 
 
 def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> list[Finding]:
-    """Warnings about an input: an orientation that is a guess, and each figure far outside the data set that the model comes from.
+    """Warn about an input whose orientation is a guess, or whose figures lie far outside the training ranges.
 
     Args:
         volume: the input.
-        ranges: the figures of the training; None where they are not known.
-        orientation: of the model's preprocessing.
+        ranges: the ranges of the training data; None if they are not known.
+        orientation: axis codes of the model's preprocessing; None if it does not orient.
+
+    Returns:
+        The warnings; none for an input within the ranges.
     """
     guessed = []
     if orientation is not None and not volume.is_oriented:
@@ -101,7 +104,7 @@ def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
             text = f"deviation of intensities in channel {channel} is {std:.4g}, training had {low:.4g} to {high:.4g}"
             findings.append(_finding("intensity", std, text))
         elif channel < len(ranges.mean):
-            # A shift beyond the intensities' own spread: a CT in other units, an inverted picture.
+            # The mean differs by more than the spread of the intensities: a CT in other units, an inverted picture.
             lowest, highest = ranges.mean[channel]
             if not lowest - max(std, high) <= mean <= highest + max(std, high):
                 text = f"mean of intensities in channel {channel} is {mean:.4g}, training had {lowest:.4g} to {highest:.4g}"
@@ -110,7 +113,7 @@ def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
 
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation in float64, one plane at a time: a float64 copy of the volume would be a prediction's largest array."""
+    """Compute mean and standard deviation in float64, one plane at a time, without a float64 copy of the volume."""
     mean = sum(float(plane.sum(dtype=np.float64)) for plane in values) / values.size
     squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
     return mean, math.sqrt(squares / values.size)

@@ -13,13 +13,16 @@ class Volume:
     """One image volume on its native grid.
 
     Args:
-        data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for an image.
+        data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for
+            an image.
         affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
         unit: the unit of spacings; "pixel" means that the file has no physical spacing.
-        header: the source of the codes of a label map on this grid (a nibabel header, say), or None.
-        decisions: readings that another program could make otherwise, for `prepare`, `inspect` and `predict` to print.
+        header: header from which a label map on this grid takes its codes, such as a nibabel header; None without one.
+        decisions: interpretations of the file that another program may not share; `prepare`, `inspect` and `predict`
+            print them.
         is_oriented: False for a scan whose file states no orientation, so that left and right are a guess.
-        patient_hash: SHA-256 of the patient's identifier in the file, to keep a patient's scans together; it is written nowhere.
+        patient_hash: SHA-256 of the patient's identifier in the file, to keep a patient's scans together; never
+            written.
     """
 
     data: np.ndarray
@@ -38,7 +41,7 @@ class Volume:
 
     @property
     def voxel_volume(self) -> float:
-        """Volume of a voxel, in `unit` to the third power; of a sheared grid less than the product of the spacings."""
+        """Volume of a voxel, in `unit` to the third power; on a sheared grid less than the product of the spacings."""
         return abs(float(np.linalg.det(self.affine[:3, :3])))
 
     @property

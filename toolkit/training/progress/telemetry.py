@@ -55,8 +55,8 @@ class Speed:
 class StepClock:
     """Clock of the phases of a step, with CUDA events on a GPU and the processor's clock elsewhere.
 
-    On a GPU, a phase starts when the device has finished the work queued before it, so waiting for data while the device
-    is busy counts as no time.
+    On a GPU, a phase starts when the device has finished the work queued before it, so waiting for data while the
+    device is busy counts as no time.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -19,7 +19,8 @@ class Tracker:
 
     Args:
         config: the configuration; `run.tracker` names the tracker and `run.project` its project.
-        folder: the run folder. Runs of a cross-validation (`RECIPE/MODEL/seed-S/fold-K`) are named so and grouped by its folder.
+        folder: the run folder. Runs of a cross-validation (`RECIPE/MODEL/seed-S/fold-K`) are named so and grouped by
+            its folder.
 
     Raises:
         InputError: the package is not installed, or the tracker cannot start.
@@ -58,8 +59,8 @@ def run_name(folder: Path) -> tuple[str, str | None]:
     """Name a run for a tracker.
 
     Returns:
-        The name and the group. A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder above
-        as its group; any other run has the name of its folder and the group None.
+        The name and the group. A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder
+        above as its group; any other run has the name of its folder and the group None.
     """
     parts = folder.resolve().parts
     if len(parts) > 5 and parts[-2].startswith("seed-") and parts[-1].startswith("fold-"):
