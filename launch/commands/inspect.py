@@ -99,6 +99,7 @@ def _run(path: Path) -> Iterator[str]:
     what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} {members}"
     yield f"{path}: {what} of {' and '.join(run.networks)}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
+    yield f"  classes   {_describe_classes(run.classes)}"
     yield f"  slices    {_describe_spec(run.spec)}"
     yield f"  trained   {', '.join(run.training_cases)}"
     yield f"  left out  {', '.join(run.held_out) or 'nothing'}"
