@@ -93,6 +93,8 @@ def test_inspect_names_what_an_ensemble_is_of(members: Path) -> None:
     snapshots = first_line(members / "unet/snapshots")
     assert snapshots.startswith(f"{members}/unet/snapshots: an ensemble of 3 snapshots of unet, ")
     assert snapshots.endswith("(finished)")
+    classes = ", ".join(f"{index} {name}" for index, name in enumerate(load_run(members / "unet").classes.names))
+    assert f"  classes   {classes}" in list(describe(members / "unet", SourceOptions()))
 
 
 def test_members_of_several_parents_name_none(members: Path) -> None:
