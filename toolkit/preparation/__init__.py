@@ -1,1 +1,1 @@
-"""A source to a store: facts of every case, checks, resolved settings, written arrays."""
+"""Preparation of a source as a store: facts of every case, checks, resolved settings, written arrays."""

@@ -1,4 +1,4 @@
-"""Facts of a case: the preprocessing is resolved by them, and the checks judge them."""
+"""Facts of a case, from which the preprocessing is resolved and on which the checks work."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
@@ -11,7 +11,7 @@ EROSIONS_MM = tuple(range(1, 9))
 
 
 class ChannelIntensity(TypedDict):
-    """`percentiles`: at `PERCENTILES`."""
+    """Statistics of the intensities of one channel; `percentiles` are those of `PERCENTILES`."""
 
     min: float
     max: float
@@ -25,20 +25,23 @@ class CaseFacts:
     """The facts of one case's files, as plain numbers.
 
     Args:
-        oriented_shape, oriented_spacing: along the axes of `ORIENTATION` (the file's own where it has no spacing).
-        dtype: of the image.
-        intensity: for each channel min, max, mean, std and the `PERCENTILES`.
-        content_sha256: of the voxels, whatever their file's form.
-        steepest_jump: the largest difference between neighbouring slices along the coarsest axis, over the median one.
-        label_values: value -> voxels, None without a mask.
-        label_regions: value -> pixels inside its regions, of pictures' masks with many greys.
-        label_centres: value -> centre in these axes, in `unit` from the image centre.
-        palette: code of a colour -> index, of masks with a palette.
-        half_extent: how far labels reach from the image centre along these axes, in `unit`, None without foreground.
-        largest_parts: value -> the largest connected part's share of its voxels, without 0.
-        eroded_parts: value -> the share of that part left after each of `EROSIONS_MM`; values that are not one part are left out.
-        grid_distance: between image and mask, in voxels.
-        decisions: rule and text of every reading that could be another.
+        oriented_shape, oriented_spacing: shape and voxel size along the axes of `ORIENTATION`, or along the file's own
+            axes if it has no physical spacing.
+        dtype: data type of the image.
+        intensity: statistics of each channel.
+        content_sha256: hash of the voxels, independent of the file format.
+        steepest_jump: largest difference between neighbouring slices along the coarsest axis, divided by the median
+            difference.
+        label_values: value -> number of voxels; None without a mask.
+        label_regions: value -> number of pixels inside its regions, for masks of pictures with many greys.
+        label_centres: value -> centre along the oriented axes, in `unit` from the image centre.
+        palette: code of a colour -> index, for masks with a palette.
+        half_extent: largest distance of a label from the image centre along the oriented axes, in `unit`; None without
+            foreground.
+        largest_parts: value -> fraction of its voxels in its largest connected part, without the value 0.
+        eroded_parts: value -> fraction of that part left after each of `EROSIONS_MM`, for values that are one part.
+        grid_distance: distance between the grids of image and mask, in voxels.
+        decisions: rule and text of every interpretation that may differ from the user's.
     """
 
     case: str
@@ -70,7 +73,7 @@ class CaseFacts:
         return len(self.intensity)
 
     def channels(self, number: int) -> tuple[ChannelIntensity, ...]:
-        """The intensities of `number` channels; a grey picture's are the same in each."""
+        """Return the intensities of `number` channels; those of a grey picture are repeated."""
         return self.intensity * (number // self.num_channels)
 
     @property
@@ -82,12 +85,12 @@ class CaseFacts:
         return joined_hash(self.label_sha256) if self.label_sha256 else None
 
     def to_json(self) -> dict[str, object]:
-        """The fields as plain JSON values; `from_json` reads them again."""
+        """Return the fields as plain JSON values, which `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
-        """The facts of `to_json`, after JSON has made lists of tuples and text of the label values."""
+        """Read the JSON of `to_json`, in which tuples have become lists and label values have become text."""
         values, centres = data["label_values"], data["label_centres"]
         restored: dict[str, Any] = {
             **{name: _tuples(value) for name, value in data.items()},

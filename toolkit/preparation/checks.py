@@ -15,15 +15,15 @@ from attunet.sources.read_case import SAME_GRID
 from attunet.splits import Splits
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 
-MAX_GRID_DISTANCE = 1.0  # voxels; beyond it image and mask are of different places
+MAX_GRID_DISTANCE = 1.0  # voxels; beyond it, image and mask show different places
 MIN_CASES_FOR_OUTLIERS = 5
-FAR_VOLUME = 3.0  # times the median, or its inverse
+FAR_VOLUME = 3.0  # ratio to the median, or its inverse
 FAR_INTENSITY = 4.0
-FAR_SHIFT = 2.0  # of the mean intensity, in median standard deviations of a case
-MAX_JUMP = 3.0  # times the median difference between neighbouring slices
-MANY_CASES = 4  # of which one alone has a class
-COMMON_CLASS = 0.8  # a class of this share of the cases is expected in every case
-DEVIATIONS = 5.0  # robust standard deviations, besides the factor above
+FAR_SHIFT = 2.0  # distance of a mean intensity from the median case, in median standard deviations of a case
+MAX_JUMP = 3.0  # ratio to the median difference between neighbouring slices
+MANY_CASES = 4  # from this number of cases on, a class in a single case is reported
+COMMON_CLASS = 0.8  # a class that this fraction of the cases has is expected in every case
+DEVIATIONS = 5.0  # robust standard deviations that an outlier must also exceed
 
 
 def check_cases(
@@ -33,14 +33,17 @@ def check_cases(
     classes: Classes,
     splits: Splits | None = None,
 ) -> list[Finding]:
-    """All that looks wrong with a data set, in the order of the rules.
+    """Check a data set by all rules.
 
     Args:
-        facts: of every case.
+        facts: facts of every case.
         patients: the patient of each case.
         mappings: for each labelled case, label value -> class index.
-        classes: of the data set.
-        splits: a user's own folds, None where folds are dealt.
+        classes: classes of the data set.
+        splits: the user's own folds; None if folds are drawn.
+
+    Returns:
+        The findings, in the order of the rules.
 
     Example:
         check_cases(facts, {"a": "p1"}, {"a": {0: 0, 1: 1}}, Classes(("background", "liver"), (0, 1)))
@@ -92,7 +95,7 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
 
 
 def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
-    """Paired organs, recognised by left and right in their names, in patient coordinates: the first oriented axis runs to the left."""
+    """Find paired organs, named left and right, whose sides look swapped. The first oriented axis runs to the left."""
     lefts = {organ: index for index, name in enumerate(classes.names) if (organ := _without_side(name, "left"))}
     pairs = [
         (right, lefts[organ], organ.replace("*", " ").strip())
@@ -110,7 +113,7 @@ def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]
 
 
 def _without_side(name: str, side: str) -> str | None:
-    """The name with a star for the side, None where it has none: `right kidney`, `kidney_right`, `right-kidney`."""
+    """Replace the side in a name (`right kidney`, `kidney_right`, `right-kidney`) by a star; None if it has no side."""
     starred = re.sub(rf"(?<![a-z]){side}(?![a-z])", "*", name.lower(), count=1)
     return starred if starred != name.lower() else None
 
@@ -151,7 +154,7 @@ def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
-    """Cases whose mean intensity is far from the others': a CT in other units, an inverted picture."""
+    """Find cases whose mean intensity is far from that of the others: a CT in other units, an inverted picture."""
     means = {f.case: f.intensity[channel]["mean"] for f in facts}
     if len(means) < MIN_CASES_FOR_OUTLIERS:
         return
@@ -172,7 +175,10 @@ def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]) -> Iterator[Finding]:
-    """Cases with the same voxels. places: each patient's fold in a user's own splits; dealt folds keep equal scans together."""
+    """Find cases with the same voxels, which must be in one fold.
+
+    `places` is each patient's fold in the user's own splits; folds that are drawn keep equal scans together.
+    """
     for first, *others in same_scans(facts):
         for other in others:
             text = f"has the same voxels as {first}"
@@ -186,7 +192,7 @@ def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places:
 
 
 def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
-    """Groups of cases with the same voxels; images of a single value are left out, since they have nothing to leak."""
+    """Group cases with the same voxels; images of a single value are left out, since they contain nothing to leak."""
     same: defaultdict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if any(channel["min"] < channel["max"] for channel in fact.intensity):
@@ -195,14 +201,15 @@ def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
 
 
 def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
-    """Outliers among positive figures.
+    """Find outliers among positive figures.
 
     Args:
-        figures: by case.
-        factor: least ratio to the median, or its inverse; a figure must also lie `DEVIATIONS` robust deviations from the others.
+        figures: case -> figure.
+        factor: minimum ratio of an outlier to the median, or its inverse; the distance of an outlier must also be more
+            than `DEVIATIONS` robust standard deviations.
 
     Returns:
-        (case, figure, median) of each outlier; nothing for fewer than `MIN_CASES_FOR_OUTLIERS` cases.
+        (case, figure, median) of each outlier; empty for fewer than `MIN_CASES_FOR_OUTLIERS` cases.
     """
     if len(figures) < MIN_CASES_FOR_OUTLIERS:
         return []
@@ -214,7 +221,7 @@ def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple
 
 
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
-    """Ranges over all cases, for `attunet.volumes.training_ranges.check_input`."""
+    """Compute the ranges over all cases, for `attunet.volumes.training_ranges.check_input`."""
     extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
     channels = max(f.num_channels for f in facts)
     intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))

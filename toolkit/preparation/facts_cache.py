@@ -1,4 +1,4 @@
-"""Facts of the cases that were scanned, kept while a store is built, so that a call after a kill does not scan them again."""
+"""Cache of the facts of scanned cases while a store is built, so that a call after a kill does not scan them again."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,23 +13,23 @@ from attunet.sources.case_files import CaseFiles, Source
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases
 
-SCANNED_BY = 7  # raised when the same files would give other facts
+SCANNED_BY = 7  # version of the scan; increase it when the same files would give other facts
 FACTS = "facts.jsonl"
 
 Task = tuple[CaseFiles, CaseFacts | None]
 
 
 def scan_cases(source: Source, building: Path | None, on_error: Callable[[InputError], object] | None = None) -> Iterator[CaseFacts]:
-    """The facts of every case, in the order of the source's cases.
+    """Yield the facts of every case, in the order of the source's cases.
 
     Args:
         source: the cases.
-        building: the folder that keeps the facts as they come, None for nowhere. Facts that an earlier call kept count where the files
-            still have the same SHA-256.
-        on_error: called for each case that cannot be read, which is left out then.
+        building: folder in which the facts are stored one by one; None stores them nowhere. Facts stored by an earlier
+            call are used if the files still have the same SHA-256.
+        on_error: called for each case that cannot be read; the case is then left out.
 
     Raises:
-        InputError: as `scan_case` does, without `on_error`.
+        InputError: a case cannot be read, and there is no `on_error`.
     """
     if building is None:
         for result in over_cases(partial(_scan_or_error, choices=source.choices), source.cases):
@@ -65,7 +65,7 @@ def _scan_or_error(files: CaseFiles, *, choices: Choices) -> CaseFacts | InputEr
 
 
 def _scan(task: Task, *, choices: Choices) -> CaseFacts | None:
-    """The facts of a case, None where the kept ones still hold."""
+    """Scan a case; None if its stored facts are still valid."""
     files, known = task
     if known is not None and case_hashes(files) == (known.image_sha256, known.label_sha256):
         return None
@@ -77,7 +77,7 @@ def _header(source: Source) -> str:
 
 
 def _read(path: Path, header: str) -> dict[str, CaseFacts]:
-    """Facts by case; a line that a kill cut short is ignored."""
+    """Read the facts by case, ignoring a line that a kill cut short."""
     known: dict[str, CaseFacts] = {}
     if not path.is_file():
         return known

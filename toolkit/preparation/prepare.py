@@ -1,4 +1,4 @@
-"""A source to a store: scan every case, resolve the preprocessing, write a shard for each case, rename when all are there."""
+"""Preparation of a source as a store: scan all cases, resolve the preprocessing, write a shard per case, rename."""
 
 import json
 import logging
@@ -51,31 +51,32 @@ def prepare(
     strict: bool = False,
     pseudonymise: Path | None = None,
 ) -> Store:
-    """Writes the store of a source and opens it.
+    """Write the store of a source and open it.
 
-    It is built in `STORE.partial/` and renamed when it is whole; after a kill, the same call goes on with the cases that are not
-    finished. An existing store of the same files and settings stays as it is.
+    The store is built in `STORE.partial/` and renamed when it is complete. After a kill, the same call continues with
+    the unfinished cases. An existing store of the same files and settings is left unchanged.
 
     Args:
         source: a folder, or an archive of one.
         store: the new folder.
-        config: `[data]`, with `auto` where the cases decide.
-        options: layout, classes, patients and readings of the source.
-        folds: their number, at least 2, dealt by patient.
-        seed: of the folds.
-        splits_file: a user's own splits.json.
-        allow_unlabelled: images without a mask are prepared too.
-        labelled_file: JSON with the classes that were drawn in each case, see `read_labelled`; all by default.
-        strict: a warning about the data ends the work, as an error does.
-        pseudonymise: a CSV file outside of the store with the names of cases and patients; the store and the log have their numbers.
+        config: the `[data]` section; values of `auto` are resolved from the cases.
+        options: layout, classes, patients and interpretations of the source.
+        folds: number of folds, at least 2; all cases of a patient are in one fold.
+        seed: seed with which the folds are drawn.
+        splits_file: the user's own splits.json.
+        allow_unlabelled: True prepares images without a mask too.
+        labelled_file: JSON with the classes that were drawn in each case, see `read_labelled`; all classes by default.
+        strict: True treats warnings about the data as errors.
+        pseudonymise: a CSV file outside of the store, which gets the names of cases and patients; store and log contain
+            numbers instead.
 
     Returns:
         The opened store.
 
     Raises:
-        InputError: before anything is written, where a file cannot be read, an image lacks its mask, a check finds an error, or the
-            store exists and is another.
-        RunError: where the store cannot be written.
+        InputError: a file cannot be read, an image has no mask, a check has found an error, or the store exists with
+            other files or settings.
+        RunError: the store cannot be written.
 
     Example:
         prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
@@ -101,7 +102,7 @@ def prepare(
         findings = build_store(store, building, _hidden(seen, names), splits, head, strict=strict)
     for finding in findings:
         finding.log(logger)
-    del seen, cases, head  # the facts of a hundred thousand cases, before the store is read
+    del seen, cases, head  # free the facts of a hundred thousand cases before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
@@ -121,7 +122,7 @@ def _read_cases(
     labelled_file: Path | None,
     allow_unlabelled: bool,
 ) -> tuple[Source, Splits | None, Mapping[str, list[str]]]:
-    """The cases below `root`, the user's own splits, and the classes drawn in partly labelled cases; numbered where `names` hides."""
+    """Read the cases below `root`, the user's own splits, and the classes drawn in each case; `names` hides names."""
     cases = _labelled(find_named_cases(root, options, names) if names else find_cases(root, options), allow_unlabelled)
     labelled = read_labelled(labelled_file) if labelled_file else {}
     if labelled_file:
@@ -136,7 +137,7 @@ def _read_cases(
 
 @contextmanager
 def _writing(store: Path, building: Path) -> Iterator[None]:
-    """Holds the lock of a store that is not there yet. After InputError, the files of an archive that were unpacked here are removed."""
+    """Hold the lock of a new store; after an InputError, remove the files of an archive that were unpacked into it."""
     fresh = not building.exists()
     with ExitStack() as stack:
         try:
@@ -152,19 +153,19 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
 
 
 def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:
-    """The survey with numbers in its findings, where names are hidden."""
+    """Replace names by numbers in the findings of a survey, if names are hidden."""
     return seen if names is None else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
 
 
 def _request(options: SourceOptions, config: DataConfig, splits: object, archive: str | None) -> dict[str, object]:
-    """Everything that the caller chose, for the manifest."""
+    """Return the choices of the caller, for the manifest."""
     classes = options.classes and [options.classes[0].to_json(), options.classes[1]]
     chosen = {**vars(options), "classes": classes, "choices": dict(options.choices)}
     return {**chosen, "data": vars(config), "splits": splits, "archive_sha256": archive}
 
 
 def _with_splits(source: Source, splits_file: Path | None) -> tuple[Source, Splits | None]:
-    """The user's own splits; where they list cases, every case is a patient of its own."""
+    """Read the user's own splits; if they list cases instead of patients, every case becomes a patient of its own."""
     if splits_file is None:
         return source, None
     listed = set(read_splits(splits_file).places())
@@ -175,14 +176,14 @@ def _with_splits(source: Source, splits_file: Path | None) -> tuple[Source, Spli
 
 
 def _deal(seen: Survey, folds: int, seed: int) -> Splits:
-    """Folds of the patients; a test part of the data set's own is the test set."""
+    """Draw folds of the patients; the test part of the data set itself, if any, becomes the test set."""
     patients, test = {case.patient for case in seen.source.cases if case.labels}, seen.source.test_patients
     splits = deal_folds([p for p in patients if p not in test], folds, seed, _sharing(seen))
     return replace(splits, test=tuple(sorted(test)))
 
 
 def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[Path, str | None]:
-    """The folder with the source's files, and the SHA-256 of the archive that they came in; unpacked files become part of the store."""
+    """Return the folder with the source's files, and the SHA-256 of an archive, which is unpacked into the store."""
     if not is_archive(source):
         return source, None
     if store.exists():
@@ -191,7 +192,7 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
 
 
 def _labelled(source: Source, allow_unlabelled: bool) -> Source:
-    """The source without a test or validation part that has no masks. Raises InputError for other images without a mask."""
+    """Leave out a test or validation part without masks; raises InputError for other images without a mask."""
     if allow_unlabelled:
         return source
     labelled = {folder for case in source.cases if case.labels for folder in case.images[0].parents}
@@ -212,14 +213,14 @@ def _labelled(source: Source, allow_unlabelled: bool) -> Source:
 
 
 def _sharing(seen: Survey) -> list[set[str]]:
-    """Groups of patients that share a scan."""
+    """Group patients that share a scan."""
     patients = {case.case: case.patient for case in seen.source.cases if case.labels}
     shared = ({patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts))
     return [group for group in shared if len(group) > 1]
 
 
 def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:
-    """The existing store where it was made of the same files in the same way."""
+    """Open the existing store if it was made of the same files and settings."""
     manifest = read_manifest(store)
     made_of = {
         entry.text("case"): tuple(tuple(file.text("sha256") for file in entry.rows(key)) for key in ("image_files", "label_files"))
@@ -234,7 +235,7 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
 
 
 def _head(seen: Survey, name: str, source: str, request: Mapping[str, object], pseudonymised: bool) -> dict[str, object]:
-    """The manifest without its cases."""
+    """Return the manifest without its cases."""
     return {
         "schema": SCHEMA,
         "attunet": __version__,

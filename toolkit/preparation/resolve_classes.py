@@ -14,7 +14,7 @@ from attunet.sources.case_files import Source
 from attunet.sources.codings import classes_of_values, value_text
 from attunet.sources.grey_levels import MAX_CLASS_GREYS, MAX_EDGE_SHARE, MIN_EDGE_GREYS, are_levels, find_levels, find_peak
 
-VOID = 255  # by convention of some data sets a value to ignore
+VOID = 255  # the value to ignore by convention of some data sets
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ResolvedClasses:
         source: the source, with its grey levels.
         classes: in index order, background first.
         mappings: for each labelled case, label value -> class index.
-        decisions: readings of the masks that could be others.
+        decisions: interpretations of the masks that may differ from the user's.
     """
 
     source: Source
@@ -35,12 +35,13 @@ class ResolvedClasses:
 
 
 def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClasses:
-    """The coding that all masks share, and each mask's values as class indices. A mask may lack classes.
+    """Determine the classes, and the class index of each mask's label values. A mask may lack classes.
 
-    Where copies of a data set are mixed, the first coding is used; without any, one is made of the values of all masks.
+    If copies of a data set with different codings are mixed, the first coding is used. Without any coding, one is made
+    from the values of all masks.
 
     Raises:
-        InputError: for values without a class, masks without a class, and masks whose background nothing shows.
+        InputError: a value has no class, a mask has no class, or the masks do not show which value is the background.
     """
     masks = {fact.case: fact for fact in facts if fact.label_values is not None}
     if source.codings:
@@ -79,7 +80,7 @@ def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision
 
 
 def _check_colours(source: Source, total: Mapping[int, int], masks: Collection[CaseFacts]) -> None:
-    """Raises InputError for masks whose many colours are those of smoothed edges."""
+    """Refuse masks whose many colours come from smoothed edges."""
     regions = sum((Counter(fact.label_regions) for fact in masks), Counter[int]())
     edges = [value for value in sorted(total) if is_colour(value) and not regions[value]]
     classes = [value for value in sorted(total) if is_colour(value) and regions[value]]
@@ -116,7 +117,7 @@ def _greys(masks: Collection[CaseFacts]) -> Counter[int]:
 
 
 def _with_levels_of_user(source: Source, masks: Collection[CaseFacts]) -> Source:
-    """The source with the classes' values as grey levels, where the masks' edges are smoothed."""
+    """Set the values of the classes as the grey levels of the source if the edges of the masks are smoothed."""
     total, values = _greys(masks), source.codings[0].values
     unknown = set(total) - set(values) - {source.ignored}
     if len(source.codings) > 1 or source.grey_ranges or not unknown or any(fact.unit != "pixel" for fact in masks):
@@ -127,11 +128,11 @@ def _with_levels_of_user(source: Source, masks: Collection[CaseFacts]) -> Source
 
 
 def check_background(source: Source, total: Mapping[int, int]) -> None:
-    """Raises InputError where the masks do not show that 0 is the background.
+    """Refuse masks that do not show that 0 is the background.
 
     Args:
-        source: for the message.
-        total: voxels of every label value, over all masks.
+        source: the source, which the message names.
+        total: number of voxels of every label value, over all masks.
     """
     commonest = max(total, key=lambda value: (total[value], -value))
     if commonest == 0 or (set(total) == {0}):
@@ -171,7 +172,7 @@ def _index(source: Source, coding: Classes, value: int) -> int:
 
 
 def _palette_indices(masks: Collection[CaseFacts]) -> dict[int, int] | None:
-    """`{code: index}` where the palettes of all masks agree, None without palettes or where they differ."""
+    """Return `{code: index}` if the palettes of all masks agree; None without palettes or if they differ."""
     if not any(fact.palette for fact in masks):
         return None
     indices = common_indices({fact.case: fact.palette for fact in masks})

@@ -1,4 +1,4 @@
-"""The preprocessing of a data set: every `auto` replaced, by the facts of all its cases."""
+"""The preprocessing of a data set, with every `auto` resolved from the facts of all its cases."""
 
 import math
 import statistics
@@ -19,17 +19,17 @@ from attunet.volumes.postprocess import ONE_PART
 from attunet.volumes.slices import COLOUR, GREY, MAX_SIDE
 from attunet.volumes.spec import Normalization, Postprocessing, Preprocessing, PreprocessSpec
 
-MARGIN_PIXELS = 8  # on each side of the labelled extent: context for the outermost labels
-SIZE_STEP = 32  # networks of depth 5 halve the window five times
+MARGIN_PIXELS = 8  # pixels added on each side of the labelled extent, as context for the outermost labels
+SIZE_STEP = 32  # divisor of the window: networks of depth 5 halve it five times
 MAX_AUTO_SIZE = 512  # the usual matrix of a CT slice; larger windows take four times the memory
-FAR_SHORTER = 4  # times; a stack of a few slices whose file says nothing of their distance
-NEARLY_EQUAL = 1.01  # slice spacings this close count as the same, and the last axis is taken
-LEAST_PADDING = -32768.0  # outside of a scan; what is less is no 16-bit value, and no CT
+FAR_SHORTER = 4  # ratio of axis lengths: a much shorter axis is a stack of a few slices of unknown distance
+NEARLY_EQUAL = 1.01  # ratio up to which spacings count as equal; the last axis is then the slice axis
+LEAST_PADDING = -32768.0  # lowest value outside of a scan; a lower one is no 16-bit value, so the image is no CT
 CT_AIR = -500.0  # air has -1000 HU and no tissue less than -200, so scans with darker voxels are in Hounsfield units
-MIN_MASKS = 3  # that show that a class is one part: with fewer, a lesion that happens to be single would do
+MIN_MASKS = 3  # masks needed to conclude that a class is one part; in fewer, a lesion may be single by chance
 # Share of a class's voxels that must stay: 0.5 % is a fifth of the 2.5 % by which two readers of an organ usually differ (Dice about 0.95).
 MIN_KEPT_SHARE = 0.995
-SPACINGS_MM = (0.001, 1000.0)  # that a store takes
+SPACINGS_MM = (0.001, 1000.0)  # bounds of the spacing in a store
 LARGEST_HALF = 65504.0  # the largest float16
 
 
@@ -42,7 +42,7 @@ class Resolved:
         preprocessing: with every `auto` replaced.
         classes: in index order, background first.
         mappings: for each labelled case, label value -> class index.
-        decisions: readings of the masks that could be others.
+        decisions: interpretations of the masks that may differ from the user's.
     """
 
     source: Source
@@ -57,7 +57,16 @@ class Resolved:
 
 
 def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Resolved:
-    """Decides everything that the preparation of each case needs. Raises InputError where the cases do not fit together."""
+    """Resolve all settings that the preparation of a case needs.
+
+    Args:
+        source: the cases.
+        facts: facts of every case.
+        config: the `[data]` section.
+
+    Raises:
+        InputError: the cases do not fit together.
+    """
     first = facts[0]
     most = max(facts, key=lambda fact: fact.num_channels)
     for other in facts:
@@ -93,7 +102,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
 
 
 def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tuple[Normalization, list[Decision]]:
-    """The normalization of all cases, and a decision where some seem to be in Hounsfield units and some do not."""
+    """Resolve the normalization, with a decision if only some of the cases seem to be in Hounsfield units."""
     if config.normalization != "auto":
         return config.normalization, []
     normalization: Normalization = "ct" if _is_ct(statistics.median(f.intensity[0]["min"] for f in facts)) else "zscore"
@@ -113,7 +122,7 @@ def _is_ct(darkest: float) -> bool:
 
 
 def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:
-    """True where every class is one connected part in every mask, as organs are and lesions or cells are not."""
+    """Return True if every class is one connected part in every mask, as organs are, unlike lesions or cells."""
     shares = [
         [share for value, share in fact.largest_parts.items() if mappings[fact.case][value] not in (0, IGNORE_LABEL)]
         for fact in facts
@@ -124,7 +133,10 @@ def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int
 
 
 def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> float:
-    """The widest of `EROSIONS_MM` up to which true label maps keep nearly all of every class; 0 where masks are few or not of one part."""
+    """Return the largest of `EROSIONS_MM` that removes almost nothing from the classes of the true label maps.
+
+    The result is 0 if there are few masks, or a class is not one part.
+    """
     shares: dict[int, list[tuple[float, ...]]] = {}
     for fact in facts:
         for value, kept in fact.eroded_parts.items():
@@ -138,7 +150,10 @@ def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mappin
 
 
 def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
-    """The axis of length 1, else the coarsest one. Where spacings are nearly equal, an axis far shorter than the others, or the last."""
+    """Return the slice axis: the axis of length 1, else the coarsest axis.
+
+    If spacings are nearly equal, it is an axis far shorter than the others, else the last axis.
+    """
     if facts[0].unit == "pixel":
         return 2
     spacing = [statistics.median(f.oriented_spacing[axis] for f in facts) for axis in range(3)]
@@ -153,9 +168,9 @@ def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
 
 
 def _resolve_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int | tuple[int, int]]:
-    """Spacing and size. Where both are free and the labels need a larger window than is trained with, pixels become coarser.
+    """Resolve spacing and size. If both are free and the labels need too large a window, pixels become coarser.
 
-    Pictures without physical spacing keep their pixels (None), or have a spacing in pixels.
+    Pictures without physical spacing keep their pixels (None), or get a spacing in pixels.
     """
     spacing = config.spacing_mm if config.spacing_mm != "auto" else _median_spacing(facts, plane)
     if config.size != "auto":
@@ -181,7 +196,7 @@ def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float |
 
 
 def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None) -> int:
-    """The smallest multiple of 32 that holds every label, measured around the image centre, with a margin; at most the whole images."""
+    """Return the smallest multiple of 32 whose centred window holds all labels with a margin; at most whole images."""
     needed = whole = 1
     for fact in facts:
         for axis in plane:
@@ -197,7 +212,7 @@ def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: fl
 
 
 def _check_bounds(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None, normalization: str) -> None:
-    """Raises InputError for sizes and values that the store cannot hold, before anything is written."""
+    """Refuse sizes and values that the store cannot hold, before anything is written."""
     for fact in facts:
         lengths = [resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spacing) for axis in plane]
         if max(lengths) > MAX_SIDE:

@@ -1,4 +1,4 @@
-"""The scan of a case: its files are read once, and its facts are taken from the voxels. Nothing is written."""
+"""The scan of a case: its files are read once, and facts are computed from the voxels. Nothing is written."""
 
 import hashlib
 import itertools
@@ -17,18 +17,22 @@ from attunet.sources.read_case import MaskOptions, content_hash, read_image, rea
 from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
 
-MANY_VALUES = 20  # a mask with more may be an image
-SCATTERED = 0.3  # share of neighbours with one value in a mask, at least; noise has less
-MAX_LABEL_VALUES = 1000  # beyond it the "mask" is an image
+MANY_VALUES = 20  # a mask with more values may be an image
+SCATTERED = 0.3  # minimum fraction of neighbours with equal values in a mask; noise has less
+MAX_LABEL_VALUES = 1000  # a "mask" with more values is an image
 
 
 def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """SHA-256 of every image file, and of every label file."""
+    """Compute the SHA-256 of every image file, and of every label file."""
     return tuple(content_hash(p) for p in files.images), tuple(content_hash(p) for p in files.labels)
 
 
 def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
-    """Reads a case's files once. Raises InputError with the file for one that cannot be read or does not fit the others."""
+    """Read the files of a case once and compute its facts.
+
+    Raises:
+        InputError: a file cannot be read or does not fit the others; the message names it.
+    """
     image_hashes, label_hashes = case_hashes(files)
     volume = read_image(files.images, choices=choices)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
@@ -43,7 +47,7 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         values = label_values(mask.values)
         if len(values) > MAX_LABEL_VALUES:
             raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
-        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES  # pictures' greys are sorted out later
+        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES  # greys of pictures are handled later, over all masks
         if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
             raise InputError(
                 f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are images and masks "
@@ -85,7 +89,7 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
 
 
 def _is_scattered(labels: np.ndarray) -> bool:
-    """True where hardly a voxel has the value of its neighbour along the first axis, the commonest value aside."""
+    """Return True if hardly any voxel, but those of the commonest value, equals its neighbour along the first axis."""
     plain = labels.ravel()[: 2**20] if labels.size > 2**20 else labels.ravel()
     values, counts = np.unique(plain, return_counts=True)
     first, second = labels[:-1], labels[1:]
@@ -94,7 +98,7 @@ def _is_scattered(labels: np.ndarray) -> bool:
 
 
 def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """The distance of the foreground's outer edge from the image centre, for each axis."""
+    """Compute the distance of the foreground's outer edge from the image centre, for each axis."""
     reach = []
     for axis in range(3):
         hits = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -106,7 +110,10 @@ def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) ->
 
 
 def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]) -> dict[int, tuple[float, float, float]]:
-    """The centre of mass of every value but 0, from the image centre; one plane at a time, so that many values cost no more than few."""
+    """Compute the centre of mass of every value but 0, from the image centre.
+
+    The mask is read plane by plane, so that many values take no longer than few.
+    """
     known = np.array(list(values))
     sums = np.zeros((3, len(known)))
     shortest = int(np.argmin(labels.shape))
@@ -125,7 +132,7 @@ def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float
 def _parts(
     labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]
 ) -> tuple[dict[int, float], dict[int, tuple[float, ...]]]:
-    """The `largest_parts` and `eroded_parts`. Values far apart or below 0 become small numbers first, one plane at a time."""
+    """Compute `largest_parts` and `eroded_parts`; the values are first renumbered from 0, one plane at a time."""
     foreground = np.array([value for value in values if value != 0])
     numbers = np.zeros(labels.shape, dtype=np.uint16)
     for plane, into in zip(labels, numbers, strict=True):
@@ -151,7 +158,7 @@ def _intensity(channel: np.ndarray) -> ChannelIntensity:
 
 
 def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """The largest difference between neighbouring slices over the median one; 1 for fewer than five slices and for pictures."""
+    """Divide the largest difference between neighbouring slices by the median; 1 for under five slices and pictures."""
     axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
     slices = np.moveaxis(channel, axis, 0)
     if len(slices) < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
@@ -162,7 +169,7 @@ def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> 
 
 
 def _voxel_hash(oriented: np.ndarray) -> str:
-    """The same for the same voxels, however they are compressed, typed or oriented in their file."""
+    """Hash voxels, independent of the compression, data type and orientation of their file."""
     digest = hashlib.sha256(repr(oriented.shape).encode())
     for channel in oriented:
         digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)

@@ -38,20 +38,20 @@ def survey(
     building: Path | None = None,
     on_error: Callable[[InputError], object] | None = None,
 ) -> Survey:
-    """Reads every case once, resolves the preprocessing and checks the data.
+    """Read every case once, resolve the preprocessing and check the data.
 
     Args:
         source: the cases.
-        config: `[data]`, with `auto` where the cases decide.
-        splits: a user's own folds, which may part cases that belong together.
-        building: the folder that keeps the facts of scanned cases, None for nowhere.
-        on_error: called for each case that cannot be read; it is left out then.
+        config: the `[data]` section; values of `auto` are resolved from the cases.
+        splits: the user's own folds, which may separate cases that belong together; None if folds are drawn.
+        building: folder in which the facts of scanned cases are stored; None stores them nowhere.
+        on_error: called for each case that cannot be read; the case is then left out.
 
     Returns:
-        The facts, the resolved preprocessing, and the findings: decisions first, then what looks wrong.
+        The facts, the resolved preprocessing, and the findings: decisions first, then results of the checks.
 
     Raises:
-        InputError: where a case cannot be read (without `on_error`), or the cases do not fit together.
+        InputError: a case cannot be read (without `on_error`), or the cases do not fit together.
 
     Example:
         survey(find_cases("data"), DataConfig()).findings
@@ -77,11 +77,11 @@ def survey(
 
 
 def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:
-    """Raises InputError with the first finding that ends the work, after all have been logged.
+    """Raise InputError with the first error among the findings, after all findings have been logged.
 
     Args:
-        findings: of all cases.
-        strict: a warning ends the work, as an error does.
+        findings: findings of all cases.
+        strict: True treats warnings as errors.
     """
     if fatal := [f for f in findings if f.level == "error" or (strict and f.level == "warning")]:
         for finding in findings:
@@ -92,6 +92,6 @@ def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:
 
 
 def progress(what: str, number: int, total: int) -> None:
-    """Logs a line when all are done, and about ten before where there are many."""
+    """Log a line of progress when all cases are done, and about ten lines before if there are many cases."""
     if number == total or (total >= 50 and number * 10 // total > (number - 1) * 10 // total):
         logger.info(f"{what} {number} of {total} cases")

@@ -1,4 +1,4 @@
-"""One case of a store on disk: image.npy, label.npy and, last, the json that says that they are whole."""
+"""One case of a store on disk: image.npy, label.npy and, written last, a JSON file that marks them as complete."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
 
-WRITTEN_BY = 2  # raised when the same files and settings would give other arrays
+WRITTEN_BY = 2  # version of the writer; increase it when the same files and settings would give other arrays
 CASE = "case.json"
 
 
@@ -47,13 +47,13 @@ class ShardEntry(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Everything that a process needs to write one case.
+    """Arguments of `write_shard`, which writes one case in a process of its own.
 
     Args:
-        mapping: label value -> class index, None where the case has no labels.
+        mapping: label value -> class index; None if the case has no labels.
         levels: the greys that are classes in masks with smoothed edges.
-        choices: the user's readings, by rule.
-        folder: of the case in the store.
+        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
+        folder: folder of the case in the store.
     """
 
     files: CaseFiles
@@ -66,7 +66,7 @@ class ShardTask:
     folder: Path
 
     def key(self) -> dict[str, object]:
-        """All inputs of the arrays; a shard with another key is written again."""
+        """Return all inputs of the arrays; a shard with another key is written again."""
         return {
             "written_by": WRITTEN_BY,
             "image_sha256": list(self.facts.image_sha256),
@@ -84,7 +84,7 @@ class ShardTask:
 
 
 def finished_shard(task: ShardTask) -> ShardEntry | None:
-    """The manifest entry of a case that an earlier call finished with the same files and settings."""
+    """Return the manifest entry of a case that an earlier call finished with the same files and settings, else None."""
     try:
         data = json.loads((task.folder / CASE).read_text(encoding="utf-8"))
         complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
@@ -103,7 +103,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     volume = read_image(task.files.images, choices=task.choices)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
-    shutil.rmtree(task.folder, ignore_errors=True)  # the rest of a killed call, temporary files included
+    shutil.rmtree(task.folder, ignore_errors=True)  # remains of a killed call, with temporary files
     task.folder.mkdir()
     with name_in_errors(task.folder / IMAGE):
         np.save(task.folder / IMAGE, prepared[:].astype(np.float16), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Writing a store: a shard for each case, the manifest of all, and the store's name last."""
+"""Writing of a store: a shard for each case, then the manifest, and at last the final name of the folder."""
 
 import json
 import logging
@@ -25,9 +25,21 @@ logger = logging.getLogger(__name__)
 def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool) -> list[Finding]:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
-    head: the manifest's entries besides "cases" and "findings". Returns the findings of the survey and those of the writing.
-    Memory does not hold the cases' entries: they are read from the shards when the manifest is written, one at a time.
-    Raises InputError, with `strict`, for a finding of the writing.
+    The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them.
+
+    Args:
+        store: the new folder.
+        building: the folder in which the store is built.
+        seen: result of the survey.
+        splits: the folds.
+        head: entries of the manifest besides "cases" and "findings".
+        strict: True treats warnings as errors.
+
+    Returns:
+        The findings of the survey, then those of the writing.
+
+    Raises:
+        InputError: with `strict`, the training window cuts labels of a case.
     """
     tasks = _tasks(seen, building / CASES)
     cut = _write_shards(tasks, building)
@@ -38,7 +50,7 @@ def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head:
     entries = (_entry(task, root) for task in tasks)
     write_file(building / MANIFEST, lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries))
     (building / FACTS).unlink(missing_ok=True)
-    os.sync()  # one for all cases: thousands of small files are not synced one by one
+    os.sync()  # one call for all cases instead of one for each of thousands of small files
     os.rename(building, store)
     return findings
 
@@ -61,7 +73,7 @@ def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:
 
 
 def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
-    """Writes every case's arrays, in parallel where there are many; returns a finding for each case whose labels the window cuts."""
+    """Write the arrays of all cases in parallel; returns a finding for each case whose labels the window cuts."""
     folder = building / CASES
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {p.name for p in folder.iterdir()} - {t.files.case for t in tasks}:
@@ -89,7 +101,7 @@ def _crop_finding(entry: ShardEntry) -> Finding | None:
 
 
 def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
-    """A case in the manifest: its shard's entry, and the paths of its files below the source; numbers with `root` None."""
+    """Return a case's entry of the manifest: that of its shard, and its files' paths below `root` (None: numbers)."""
     entry = finished_shard(task)
     assert entry is not None, task.folder
     return {**entry, **_files(task.files, task.facts, root)}
@@ -109,7 +121,7 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, ob
 
 
 def _write_manifest(path: Path, head: Mapping[str, object], entries: Iterator[Mapping[str, object]]) -> None:
-    """One JSON object, with a line per case."""
+    """Write one JSON object with a line per case."""
     with name_in_errors(path), path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}") + ',\n "cases": [')
         for number, entry in enumerate(entries):
