@@ -1,1 +1,1 @@
-"""A user's files: which of them make a case, and how label values become classes."""
+"""A user's files: their grouping into cases, and the conversion of label values to classes."""

@@ -15,12 +15,13 @@ class CaseFiles:
     """The files of one case.
 
     Args:
-        case: its name.
-        patient: its patient; folds are by patient.
-        images: one file for each channel, one with all channels, or the folder of a DICOM series.
-        labels: none; one mask, or a folder with a mask for each DICOM slice; or several masks, one for each object or class.
-        drawn: names of the classes that were drawn; None for all of them.
-        label_values: the label value that each mask's foreground becomes; empty where the masks' own values count.
+        case: name of the case.
+        patient: name of the patient; all cases of a patient are in one fold.
+        images: one file for each channel, one file with all channels, or the folder of a DICOM series.
+        labels: no file; one mask, or a folder with a mask for each DICOM slice; or several masks, one per object or
+            class.
+        drawn: names of the classes that were drawn; None for all classes.
+        label_values: label value of each mask's foreground; empty if the values in the masks are used.
     """
 
     case: str
@@ -39,17 +40,19 @@ class Source:
         root: the folder.
         layout: the name of its file layout.
         reason: the reason for this layout, as a clause.
-        codings: possible codings of the label values, all with the same names; none: the masks' own values become the classes.
+        codings: possible codings of the label values, all with the same names; if empty, each value in the masks
+            becomes a class.
         cases: the files of every case.
-        grey_ranges: for each class of a coding, the values that count as it, for masks that went through image formats.
-        grey_levels: values to which the greys of smoothed edges belong; empty: none are smoothed.
-        ignored: a label value that no loss and no metric counts.
+        grey_ranges: for each class of a coding, the range of values that belong to it, for masks that image formats
+            have changed.
+        grey_levels: values to which the greys of smoothed edges are assigned; empty if no edges are smoothed.
+        ignored: a label value that losses and metrics ignore; None without one.
         test_patients: patients of the data set's own test part.
-        patients_given: True where the user's pattern or splits say which cases are of one patient.
-        choices: the user's readings (`--read RULE=VALUE`).
-        decisions: readings of the folder that could be others.
+        patients_given: True if the user's pattern or splits define the patients.
+        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
+        decisions: interpretations of the folder that may differ from the user's.
         notes: lines about files that were left out.
-        channels: names of the channels, such as T1w and FLAIR; empty where nothing says them.
+        channels: names of the channels, such as T1w and FLAIR; empty if they are not known.
     """
 
     root: Path
@@ -68,12 +71,12 @@ class Source:
     channels: tuple[str, ...] = ()
 
     def coding(self, values: Iterable[int], where: Path | str) -> Classes:
-        """The coding that a mask with these values uses. Raises InputError with the file and the value that is unknown."""
+        """Return the coding of a mask with these values; raises InputError with the file and an unknown value."""
         known = {canonical for value in values if (canonical := self.canonical(value)) != self.ignored}
         return choose_coding(known, self.codings, where)
 
     def canonical(self, value: int) -> int:
-        """The label value that `value` stands for, where greys are decoded by range or belong to a level."""
+        """Return the label value of a grey, which may belong to a range or to a level; other values are unchanged."""
         for (low, high), canonical in zip(self.grey_ranges or (), self.codings[0].values if self.codings else (), strict=False):
             if low <= value <= high:
                 return canonical
@@ -83,7 +86,7 @@ class Source:
 
 
 def regular_files(root: Path) -> list[Path]:
-    """Every regular file below `root`, sorted; hidden ones and links that lead out of the folder are left out."""
+    """List all regular files below `root`, sorted, without hidden files and links that lead out of the folder."""
     inside = root.resolve()
     files = []
     for folder, folders, names in os.walk(root):
@@ -96,5 +99,5 @@ def regular_files(root: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The regular files directly in a folder, sorted by name; hidden ones and links are left out."""
+    """List the regular files directly in a folder, sorted by name, without hidden files and links."""
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.is_symlink() and not p.name.startswith("."))

@@ -1,4 +1,4 @@
-"""Label values and classes: the codings of CHAOS, a user's own, and those that the masks themselves show."""
+"""Codings, which map label values to classes: those of CHAOS, the user's own, and those derived from the masks."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -21,9 +21,10 @@ CHAOS_CODINGS = (
 
 
 def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Path | str) -> Classes:
-    """The first coding that has all label values of a file; without codings, one made of the values.
+    """Return the first coding that has all label values of a file; without codings, make one from the values.
 
-    Raises InputError that names the file and a value that no coding has.
+    Raises:
+        InputError: no coding has one of the values; the message names it and the file.
     """
     present = set(values)
     if not codings:
@@ -37,7 +38,7 @@ def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Pa
 
 
 def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
-    """Classes for label values without names: 0 is the background, the others are named by their value or colour."""
+    """Make classes for label values without names: 0 is the background, the others are named by value or colour."""
     foreground = sorted(set(values) - {0})
     if not foreground:
         raise InputError(f"{where}: a mask must have a value besides 0; no mask has: are these the masks? --masks NAME chooses others")
@@ -49,7 +50,8 @@ def parse_classes(text: str) -> tuple[Classes, int | None]:
     """Classes of a user's `liver=1,left kidney=3` or `liver=#ff0000`.
 
     Args:
-        text: `name=value` with commas between; `background` is 0 unless it is given, `ignore` names the value that nothing counts.
+        text: `name=value` with commas between; `background` is 0 unless it is given, `ignore` names the value that
+            nothing counts.
 
     Returns:
         The classes, and the ignored value or None.
@@ -88,12 +90,12 @@ def _parse_value(text: str) -> int | None:
 
 
 def value_text(value: int) -> str:
-    """A label value as users write it: a number, or `#rrggbb` for the code of a colour."""
+    """Format a label value as users write it: a number, or `#rrggbb` for the code of a colour."""
     return colour_name(value) if is_colour(value) else str(value)
 
 
 def to_indices(labels: np.ndarray, mapping: Mapping[int, int], where: Path | str) -> np.ndarray:
-    """Class indices uint8 of label values, by `{value: index}`. Raises InputError for a value that is not in the mapping."""
+    """Map label values to class indices uint8; raises InputError for a value that is not in the mapping."""
     if unknown := [v for v in label_values(labels) if v not in mapping]:
         raise InputError(f"{where}: label values must be among {', '.join(map(str, mapping))}, got {unknown[0]}")
     low = min(mapping)
@@ -108,7 +110,7 @@ def to_indices(labels: np.ndarray, mapping: Mapping[int, int], where: Path | str
 
 
 def label_values(labels: np.ndarray) -> dict[int, int]:
-    """Every value of an integer array, ascending, with the number of voxels that have it."""
+    """Count the voxels of every value of an integer array, in ascending order."""
     low = int(labels.min())
     if int(labels.max()) - low < LOOKUP_RANGE:
         counts = np.bincount(labels.ravel().astype(np.int64) - low)

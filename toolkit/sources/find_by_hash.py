@@ -1,4 +1,4 @@
-"""Files of a source by their content, where a store does not say their names."""
+"""Search for files of a source by their content, for a store that does not contain their names."""
 
 import functools
 import os
@@ -20,21 +20,21 @@ def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
     """Every file below a folder, and every folder with files in it, by its `content_hash`."""
     paths: dict[str, tuple[Path, ...]] = {}
     for path in (*regular_files(root), *(Path(folder) for folder, _, files in os.walk(root) if files)):
-        with suppress(InputError):  # another file, which cannot be read and is not to be named
+        with suppress(InputError):  # an unreadable file that belongs to no case; its name stays hidden
             digest = content_hash(path)
             paths[digest] = (*paths.get(digest, ()), path)
     return paths
 
 
 def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
-    """The files with these contents, wherever they lie below a folder.
+    """Find the files with these contents anywhere below a folder.
 
     Args:
         root: the folder.
         wanted: name of a file in a store -> its `content_hash`.
 
     Raises:
-        InputError: there is none, or several where the content does not say which belongs to the case.
+        InputError: no file has a content, or several have it and the content does not show which belongs to the case.
     """
     known = files_by_hash(root.resolve())
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}

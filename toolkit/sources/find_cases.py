@@ -1,4 +1,4 @@
-"""The cases of a source: `auto` tries every layout in turn and says which it took and why."""
+"""Search for the cases of a source: `auto` tries every layout in turn and reports the chosen one with the reason."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class SourceOptions:
         classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them.
         case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
         images: parts of the names of files that are channels, in their order.
-        masks: parts of the names of masks that count.
+        masks: parts of the names of the masks to use.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
     """
 
@@ -92,17 +92,17 @@ LAYOUTS = ("auto", *FINDERS)
 
 
 def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
-    """The cases of a source, in the order of their names.
+    """Find the cases of a source, in the order of their names.
 
     Args:
         source: a folder.
         options: see `SourceOptions`.
 
     Returns:
-        The cases, with the layout that was taken and every decision about the files.
+        The cases, with their layout and every decision about the files.
 
     Raises:
-        InputError: where no layout fits, or the files are ambiguous.
+        InputError: no layout fits, or the files are ambiguous.
 
     Example:
         find_cases("data", SourceOptions(case_pattern=r"^(p\\d+)_"))
@@ -131,7 +131,7 @@ def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
         except InputError as error:
             if name != "images-labels" or options.layout != "auto":
                 raise
-            first_error = error  # its folders are only called so; a later layout may fit, and if none does, this is the reason
+            first_error = error  # the names of folders may mislead; a later layout may fit, and if none does, this is the reason
             continue
         if cases is not None:
             return _finished(replace(cases, root=root, choices=options.choices), files, options)
@@ -154,7 +154,7 @@ def _files(root: Path, links: str | None) -> list[Path]:
 
 
 def _wrapped(root: Path, files: list[Path]) -> Path:
-    """The deepest folder that has all readable files below it: archives often hold one folder."""
+    """Return the deepest folder that has all readable files below it; archives often hold a single folder."""
     readable = [path.parent for path in files if is_readable(path)]
     inner = Path(os.path.commonpath(readable)) if readable else root
     decathlon = {"imagestr", "labelstr", "imagests"}
@@ -162,7 +162,7 @@ def _wrapped(root: Path, files: list[Path]) -> Path:
 
 
 def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> Source:
-    """The source after the steps that all layouts share: classes, names, patients, the test part, files of no case."""
+    """Apply the steps that all layouts share: classes, names, patients, the test part, files of no case."""
     source = resolve_masks(source, options.masks)
     if options.classes is not None:
         coding, ignored = options.classes
@@ -182,7 +182,7 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
 
 
 def _renumbered(source: Source, coding: Classes) -> Classes:
-    """The user's classes, where masks are classes by their files' names, with the values that the layout gave to these names."""
+    """Give the user's classes the values of the layout, if the names of mask files are classes."""
     values = {value for case in source.cases for value in case.label_values}
     if not values or set(coding.names) != set(source.codings[0].names):
         return coding
@@ -191,7 +191,7 @@ def _renumbered(source: Source, coding: Classes) -> Classes:
 
 
 def _with_names(source: Source, coding: Classes) -> tuple[CaseFiles, ...]:
-    """The cases, in which drawn classes have the user's names of their values."""
+    """Rename the drawn classes of the cases to the user's names for the same values."""
     if len(source.codings) != 1:
         return source.cases
     names = dict(zip(coding.values, coding.names, strict=True))
@@ -229,7 +229,7 @@ def _patient(case: CaseFiles, pattern: str) -> str:
 
 
 def _with_test_part(source: Source) -> Source:
-    """Patients whose labelled cases lie in a folder named test, where others do not, are the set's own test part."""
+    """Make patients with labelled cases in a folder named test the data set's test part, if others lie elsewhere."""
     if choice("published-split", source.choices) == "mix":
         return source
     labelled = [case for case in source.cases if case.labels]

@@ -1,4 +1,4 @@
-"""Masks whose edges a program has smoothed: the greys that are classes, and the class of every grey between them."""
+"""Masks with smoothed edges: detection of the greys that are classes, and of the class of every grey between them."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-MAX_CLASS_GREYS = 16  # more different values are the greys of edges, where few of them have regions
-MAX_RIPPLE = 8  # between neighbours in a region that smoothing has reached
-NEAR = 16  # greys this close to a level are its own
-MAX_EDGE_SHARE = 0.1  # of all pixels, far from every level
-PEAK_RATIO = 2.2  # over the mean of other greys between levels; of the usual filters, smoothing two classes gives up to 1.6
-MIN_GAP = 160  # between levels; in a narrower one a peak cannot be distinguished from the levels' own edges
-MIN_EDGE_GREYS = 5  # so many greys without a region, though the mask has few values, are edges
-MIN_REGION_SHARE = 0.001  # of all pixels: the region of a class, without its edges
-MAX_STRAY_SHARE = 0.02  # of the white pixels: a few that are nearly black or nearly white
+MAX_CLASS_GREYS = 16  # number of values above which they are greys of edges, if few of them fill regions
+MAX_RIPPLE = 8  # difference of neighbouring greys within a smoothed region
+NEAR = 16  # distance up to which a grey belongs to a level
+MAX_EDGE_SHARE = 0.1  # fraction of all pixels that may be far from every level
+PEAK_RATIO = 2.2  # ratio to the mean of other greys between levels; smoothing two classes gives up to 1.6
+MIN_GAP = 160  # distance of levels; in a narrower gap a peak cannot be distinguished from the levels' own edges
+MIN_EDGE_GREYS = 5  # number of greys without a region from which they are edges, even if the mask has few values
+MIN_REGION_SHARE = 0.001  # fraction of all pixels that the region of a class has, without its edges
+MAX_STRAY_SHARE = 0.02  # fraction of the white pixels that may be nearly black or nearly white
 REACH = 4  # pixels over which smoothing mixes classes
 
 
@@ -31,7 +31,7 @@ def _is_flat(labels: np.ndarray) -> np.ndarray:
 
 
 def _with_regions(total: Mapping[int, int], regions: Mapping[int, int]) -> list[int]:
-    """The greys that fill regions, each with all greys near it."""
+    """Return the greys that fill regions, each with all greys near it."""
     levels: list[int] = []
     for value, _ in sorted(regions.items(), key=lambda item: -item[1]):
         region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
@@ -41,19 +41,19 @@ def _with_regions(total: Mapping[int, int], regions: Mapping[int, int]) -> list[
 
 
 def find_levels(total: Mapping[int, int], regions: Mapping[int, int], *, lossy: bool = False) -> tuple[int, ...]:
-    """The greys that are classes in a set of masks with smoothed edges; empty where the masks' values are labels as they are.
+    """Find the greys that are classes in masks with smoothed edges; empty if all values of the masks are labels.
 
     Args:
-        total: pixels of each grey over all masks.
+        total: number of pixels of each grey over all masks.
         regions: the sum of `region_sizes` over the masks.
-        lossy: a lossy format changed the values, so that few of them are no labels either.
+        lossy: True for a lossy format, which changes values, so that even few values need not be labels.
     """
     if not total or min(total) < 0 or max(total) > 255:
         return ()
     levels = _with_regions(total, regions)
     smallest = MIN_REGION_SHARE * sum(total.values())
     if lossy and sum(n for grey, n in regions.items() if all(abs(grey - v) > MAX_RIPPLE for v in levels)) >= smallest:
-        return ()  # regions that are near a level and not of it: which class they are is lost
+        return ()  # regions near a level that do not belong to it: their class cannot be recovered
     between = [value for value in total if all(abs(value - level) > NEAR for level in levels)]
     if not lossy and len(total) <= MAX_CLASS_GREYS and len(between) < MIN_EDGE_GREYS:
         stray = sum(count for value, count in total.items() if value not in (0, 255))
@@ -63,7 +63,7 @@ def find_levels(total: Mapping[int, int], regions: Mapping[int, int], *, lossy: 
 
 
 def are_levels(total: Mapping[int, int], levels: Collection[int]) -> bool:
-    """True where nearly all pixels have a grey near a level, and the others are as few as edges are."""
+    """Return True if nearly all pixels have a grey near a level, and the others are as few as those of edges."""
     far = sum(count for value, count in total.items() if all(abs(value - level) > NEAR for level in levels))
     return far <= MAX_EDGE_SHARE * sum(total.values())
 
@@ -84,10 +84,10 @@ def find_peak(total: Mapping[int, int], levels: Sequence[int]) -> int | None:
 
 
 def snap(labels: np.ndarray, levels: Sequence[int]) -> np.ndarray:
-    """Every pixel of a mask `(X, Y, Z)` with smoothed edges at the level that it belongs to.
+    """Assign every pixel of a mask `(X, Y, Z)` with smoothed edges to a level.
 
-    A pixel joins the nearest grey among the levels whose regions lie within `REACH` pixels: at an edge from 0 to 255, a pixel of 128 is
-    none of the class 128.
+    A pixel gets the nearest of the levels that have a region within `REACH` pixels: at an edge from 0 to 255, a pixel
+    of 128 does not become the class 128.
     """
     values = labels.astype(np.float32)
     distances = np.stack([np.abs(values - level) for level in levels])
@@ -97,6 +97,6 @@ def snap(labels: np.ndarray, levels: Sequence[int]) -> np.ndarray:
         for distance in distances:
             near = ndimage.maximum_filter(flat & (distance <= NEAR), size=size)
             distance[~near] += 256
-    # of two levels that are equally near, the higher: from 128 on, a pixel between black and white is white
+    # The higher of two equally near levels wins: from 128 on, a pixel between black and white is white.
     best = len(levels) - 1 - distances[::-1].argmin(axis=0)
     return np.array(levels, dtype=np.int32)[best]

@@ -1,4 +1,4 @@
-"""Inputs of a model: one volume, or a folder of them, in any format and layout that is read here."""
+"""Inputs of a model: one volume or a folder of volumes, in any supported format and layout."""
 
 import os
 import re
@@ -25,9 +25,9 @@ class Input:
     """One volume.
 
     Args:
-        name: its path below the folder that was given, without ending (`site/scan`).
-        files: one, or one for each channel.
-        choices: the user's readings (`--read RULE=VALUE`), by rule.
+        name: path below the input folder, without ending (`site/scan`).
+        files: one file, or one for each channel.
+        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
     """
 
     name: str
@@ -35,22 +35,22 @@ class Input:
     choices: Choices = field(default_factory=dict)
 
     def read(self, num_channels: int) -> Volume:
-        """The volume for a model of so many channels. Raises InputError as `read_volume` does."""
+        """Read the volume for a model with `num_channels` channels; raises InputError as `read_volume` does."""
         if len(self.files) > 1:
             return read_image(self.files, choices=self.choices)
         return read_volume(self.files[0], channels=num_channels, choices=self.choices)
 
 
 def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -> list[Input]:
-    """The volumes at a path. Masks (`X-mask`, `X_seg`, `segmentations/`, ...) are left out.
+    """Find the volumes at a path, without masks (`X-mask`, `X_seg`, `segmentations/`, ...).
 
     Args:
         path: a file, the folder of a DICOM series, a data set in a known layout (its images alone), or any folder.
-        num_channels: of the model; `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume for a model of several.
-        choices: the user's readings, by rule.
+        num_channels: channels of the model; if there are several, `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume.
+        choices: the user's interpretations, by rule.
 
     Raises:
-        InputError: where there is nothing to read.
+        InputError: there is nothing to read.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -78,7 +78,7 @@ def _known_layout(path: Path) -> Source | None:
 
 
 def _one_case(folder: Path, num_channels: int) -> list[tuple[str, tuple[Path, ...]]]:
-    """The folder of one case with a file for each channel of the model, in the order of their names: X-t1c, X-t1n, ..., beside X-seg."""
+    """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
     files = [path for path in files_in(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
     start = os.path.commonprefix([path.name for path in files])  # noqa: RUF071 (names, not paths)
     is_one = 1 < num_channels == len(files) and re.search(r"\d", start) is not None and not re.fullmatch(r".+_0000", stem_of(files[0]))
@@ -108,12 +108,12 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))
             (called_masks if any(names_a_mask(part) for part in parts) else images)["/".join(parts)] = path
-    images = images or ({} if series else called_masks)  # where all are called masks, the name says nothing
+    images = images or ({} if series else called_masks)  # if all files are named like masks, the names mean nothing
     return [(name, tuple(files)) for name, files in sorted({**series, **_joined(images, num_channels)}.items())]
 
 
 def _joined(images: Mapping[str, Path], num_channels: int) -> dict[str, list[Path]]:
-    """Files by volume: nnU-Net's X_0000, X_0001, ... are one where they are the channels of the model, or all end in _0000."""
+    """Group files by volume: nnU-Net's X_0000, X_0001, ... if they are the channels of the model, or all end in _0000."""
     numbers: defaultdict[str, list[str]] = defaultdict(list)
     for stem in images:
         if match := CHANNEL.fullmatch(stem):

@@ -13,7 +13,7 @@ def read_labelled(path: str | Path) -> dict[str, list[str]]:
     """Read a file of `--labelled`: `{"CASE": ["CLASS", ...]}`; cases that it does not name have all classes drawn.
 
     Raises:
-        InputError: the file is no such JSON.
+        InputError: the file has another form.
     """
     at = read_json(path)
     return {case: at.text_list(case) for case in at.data}

@@ -1,4 +1,4 @@
-"""The reason why a folder makes no cases: what lies in it instead of images and masks, and what to do."""
+"""The message for a folder without cases: its contents instead of images and masks, and advice."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_o
 from attunet.sources.layouts.matching import names_a_mask
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
-MAX_LOOKED_INTO = 50  # folders with DICOM
+MAX_LOOKED_INTO = 50  # number of folders with DICOM of which a file is read
 START_BYTES = 4096
 INSTEAD = "export masks as PNG, or the annotations as COCO (JSON) or CVAT (XML)"
 

@@ -1,4 +1,4 @@
-"""The patient of each case, by which folds are dealt: from names, from folders, from the headers of DICOM files."""
+"""The patient of each case, from names, folders or DICOM headers; all cases of a patient are in one fold."""
 
 import re
 from collections import Counter
@@ -25,10 +25,10 @@ _NUMBER = re.compile(r"[_\-. ]\d+$")  # says something only behind a name that h
 
 
 def with_patients_of_names(source: Source) -> Source:
-    """The source with the patients that names and folders show, and the decision.
+    """Set the patients that names and folders show, and add the decision.
 
-    Names count first, then folders with several cases. Nothing changes where the layout knows the patients already, and where all cases
-    would be of one patient, for there would be no folds.
+    Names are tried first, then folders with several cases. Nothing changes if the layout knows the patients already, or
+    if all cases would be of one patient, because no folds could be made.
     """
     if any(case.patient != case.case for case in source.cases):
         return source
@@ -46,11 +46,11 @@ def with_patients_of_names(source: Source) -> Source:
 
 
 def with_patients_of_headers(source: Source, hashes: Mapping[str, str]) -> Source:
-    """The source with one patient for all cases whose files hold the same patient's identifier.
+    """Make one patient of all cases whose files contain the same patient identifier.
 
     Args:
         source: the cases.
-        hashes: case name -> SHA-256 of the identifier. One that all cases share is a stand-in and tells nothing.
+        hashes: case name -> SHA-256 of the identifier; one that all cases share is a placeholder and is ignored.
     """
     if len(set(hashes.values())) < 2:
         return source
@@ -69,7 +69,7 @@ def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
 
 
 def _stem(name: str, ending: re.Pattern[str]) -> str:
-    """The name without its endings, where a number or another word of its own is left; otherwise the name."""
+    """Remove the endings of a name if a number or another word of its own is left; otherwise return the name."""
     stem = name
     while (shorter := ending.sub("", stem)) != stem and shorter:
         if ending is _NUMBER and not re.search(r"\d", shorter):
@@ -81,7 +81,7 @@ def _stem(name: str, ending: re.Pattern[str]) -> str:
 
 
 def _without_number(root: Path, case: CaseFiles) -> str:
-    """The name without the number at its end, where a number is left that is not the folder's."""
+    """Remove the number at the end of a case's name if another number is left that is not the folder's."""
     folder = "_".join(case.images[0].parent.relative_to(root).parts) + "_"
     own = case.case.removeprefix(folder)
     stem = _stem(own, _NUMBER)
@@ -89,7 +89,7 @@ def _without_number(root: Path, case: CaseFiles) -> str:
 
 
 def _folder(root: Path, case: CaseFiles) -> str:
-    """The folder of a case's image below the source, where its name has a number as folders of patients have; otherwise the case."""
+    """Return the folder of a case's image if its name has a number, as folders of patients have; otherwise the case."""
     image = case.images[0]
     parent = image.parent
     return parent.name if parent != root and re.search(r"\d", parent.name) and not _PORTION.search(parent.name) else case.case

@@ -13,10 +13,10 @@ from attunet.system.pseudonyms import Pseudonyms
 
 
 def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> Source:
-    """The cases of a source, with their names; from here on `names` hides these names and those of the files.
+    """Find the cases of a source with their names; after the call, `names` hides these names and those of the files.
 
     Raises:
-        InputError: as `find_cases` does; what it says of files stays unsaid.
+        InputError: as `find_cases` does, without the names of files in the message.
     """
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder of cases")
@@ -33,20 +33,20 @@ def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> S
 
 
 def remember_files(files: Iterable[Path], root: Path, names: Pseudonyms, number: str | None = None) -> None:
-    """Files that are not to be named in what is printed.
+    """Hide the names of files in all output.
 
     Args:
-        files: below the source.
+        files: files below the source.
         root: the source.
-        names: keeps them.
-        number: of the case that they belong to; None for none.
+        names: table to which the names are added.
+        number: number of the case to which the files belong; None for files of no case.
     """
     for path in files:
         names.remember_file(path, root, *([number] if number else []))
 
 
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:
-    """The source with numbers for cases and patients, in lines about it too; the files keep their names and places."""
+    """Replace the names of cases and patients by numbers, in decisions and notes too; files keep their paths."""
     numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
     names.remember(numbers)
     cases = [replace(case, case=numbers[case.case], patient=numbers[case.patient]) for case in source.cases]
@@ -61,7 +61,7 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
 
 
 def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> list[Input]:
-    """The volumes with numbers for names; from here on `names` hides these names and those of the files below `root`."""
+    """Replace the names of volumes by numbers; after the call, `names` hides them and those of files below `root`."""
     remember_files(regular_files(root) if len(inputs) > 1 else [], root, names)
     numbers = names.numbers_of(one.name for one in inputs)
     for one in inputs:

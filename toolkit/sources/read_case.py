@@ -1,4 +1,4 @@
-"""A case's files in the source: their hashes, their image, their mask."""
+"""Reading of a case's files: hashes, image and mask."""
 
 import hashlib
 import itertools
@@ -22,8 +22,8 @@ from attunet.system.atomic_files import sha256
 from attunet.volumes.geometry import orient, orientation_transform
 from attunet.volumes.volume import Volume
 
-MAX_OBJECT_OVERLAP = 0.5  # share of an object's voxels that are another's of its class
-SAME_GRID = 0.05  # voxels, at the corner where two grids differ most
+MAX_OBJECT_OVERLAP = 0.5  # fraction of an object's voxels that may belong to other objects of its class
+SAME_GRID = 0.05  # voxels by which the corners of two equal grids may differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class Mask:
     """A case's label map.
 
     Args:
-        values: the files' own label values `(X, Y, Z)`.
-        grid_distance: the distance between its grid and the image's, in voxels.
-        palette: `{code: index}` of a mask with a palette.
-        decisions: readings that could be others.
+        values: label values `(X, Y, Z)` as in the files.
+        grid_distance: distance between the grids of mask and image, in voxels.
+        palette: `{code: index}` for a mask with a palette.
+        decisions: interpretations that may differ from the user's.
     """
 
     values: np.ndarray
@@ -48,9 +48,9 @@ class MaskOptions:
     """Options of reading the masks of a source.
 
     Args:
-        values: the label value of each mask file's foreground; empty where the files' own values count.
-        levels: the greys that are classes in masks with smoothed edges; empty: none are smoothed.
-        choices: the user's readings, by rule.
+        values: label value of each mask file's foreground; empty if the values in the files are used.
+        levels: the greys that are classes in masks with smoothed edges; empty if no edges are smoothed.
+        choices: the user's interpretations, by rule.
     """
 
     values: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ OWN_VALUES = MaskOptions()
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file; of a folder, over the names and hashes of the files directly in it."""
+    """Compute the SHA-256 of a file, or of the names and hashes of the files directly in a folder."""
     try:
         if path.is_dir():
             lines = "".join(f"{p.name} {sha256(p)}\n" for p in files_in(path))
@@ -73,14 +73,15 @@ def content_hash(path: Path) -> str:
 
 
 def joined_hash(hashes: Sequence[str]) -> str:
-    """One hash for an image in several files; a single file's own."""
+    """Join the hashes of an image's files to one; the hash of a single file is returned as it is."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
-    """Reads a case's image; several files on one grid become its channels, in the order given.
+    """Read a case's image; several files on one grid become its channels, in the given order.
 
-    Raises InputError as `read_volume` does, and where the files' grids differ.
+    Raises:
+        InputError: as `read_volume` does, or the grids of the files differ.
     """
     volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
     first = volumes[0]
@@ -97,29 +98,29 @@ def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
 
 
 def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions = OWN_VALUES) -> Mask:
-    """Reads a case's mask or masks on the image's grid.
+    """Read a case's mask or masks on the image's grid.
 
-    Several masks without values of their own are the objects of one mask: where they overlap, the larger value counts. Masks with
-    `options.values` are classes, which must not overlap unless the user chose an order.
+    Several masks without `options.values` are objects of one mask; where objects overlap, the larger value is used.
+    Masks with `options.values` are classes, which must not overlap unless the user chose an order.
 
     Args:
         paths: the mask files.
         image: the case's image.
-        image_path: its first file.
+        image_path: first file of the image, for messages.
         options: see `MaskOptions`.
 
     Returns:
-        The label map; of several files, one.
+        One label map of all files.
 
     Raises:
-        InputError: for files that cannot be read, another shape than the image's, and classes that overlap.
+        InputError: a file cannot be read, its shape is not the image's, or classes overlap.
     """
     decisions: dict[Decision, None] = {}
     distances: list[float] = []
     palette: dict[int, int] = {}
 
     def masks() -> Iterator[np.ndarray]:
-        """One mask at a time: a scan may have a hundred."""
+        """Read one mask at a time, because a scan may have a hundred."""
         for path in paths:
             mask = _read_mask(path, image, image_path, options.choices)
             decisions.update(dict.fromkeys(mask.decisions))
@@ -138,7 +139,7 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
 def _join_classes(
     paths: Sequence[Path], masks: Iterator[np.ndarray], shape: tuple[int, int, int], options: MaskOptions
 ) -> tuple[np.ndarray, list[Decision]]:
-    """One label map of a mask for each class."""
+    """Join one mask per class to a label map."""
     labels = np.zeros(shape, dtype=np.min_scalar_type(max(options.values)))
     order, overlapping, smoothed = choice("overlapping-classes", options.choices), 0, False
     for path, mask, value in zip(paths, masks, options.values, strict=True):
@@ -164,7 +165,7 @@ def _join_classes(
 
 
 def _join_objects(paths: Sequence[Path], masks: Iterator[np.ndarray], options: MaskOptions) -> np.ndarray:
-    """One label map of a mask for each object; where objects overlap, the larger value counts."""
+    """Join one mask per object to a label map; where objects overlap, the larger value is used."""
     labels, order = next(masks), choice("overlapping-classes", options.choices)
     for path, mask in zip(paths[1:], masks, strict=True):
         _check_observers(path, (mask != 0) & (labels != 0), mask != 0, order)
@@ -173,7 +174,7 @@ def _join_objects(paths: Sequence[Path], masks: Iterator[np.ndarray], options: M
 
 
 def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: str) -> None:
-    """Raises InputError for a mask that lies mostly on others of its class: objects lie apart, masks of several observers do not."""
+    """Refuse a mask that mostly overlaps others of its class: masks of several observers overlap, objects do not."""
     if order == "refuse" and both.sum() > MAX_OBJECT_OVERLAP * inside.sum():
         raise InputError(
             f"{path}: {int(both.sum()):,} of its {int(inside.sum()):,} voxels lie on other masks of its class, so these are no objects: "
@@ -182,15 +183,18 @@ def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: st
 
 
 def _foreground(mask: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The pixels of a class in a mask of its own, and True where its edges are smoothed greys from 0 to 255."""
+    """Return the pixels of a class in a mask of its own, and True if its edges are smoothed greys from 0 to 255."""
     is_smoothed = mask.max() == 255 and bool(((mask > 0) & (mask < 255)).any())
     return (mask >= 128 if is_smoothed else mask != 0), is_smoothed
 
 
 def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:
-    """One mask file, or the masks of a DICOM series' slices in a folder.
+    """Read one mask file, or a folder with a mask for each slice of a DICOM series.
 
-    A mask of the same grid stored along other axes is brought to the image's. Raises InputError where the shapes differ.
+    A mask on the same grid that is stored along other axes is brought to the axes of the image.
+
+    Raises:
+        InputError: the shapes differ.
     """
     if path.is_dir():
         return Mask(_read_slice_masks(path, image, image_path))
@@ -213,7 +217,7 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
 
 
 def grid_distance(volume: Volume, affine: np.ndarray) -> float:
-    """The largest distance between the volume's corners and the same corners by another affine, in voxels of its finest axis."""
+    """Return the largest distance between the volume's corners under two affines, in voxels of its finest axis."""
     corners = np.stack(np.meshgrid(*((0, n - 1) for n in volume.shape), [1], indexing="ij"), axis=-1).reshape(-1, 4)
     distances = np.linalg.norm((corners @ (volume.affine - affine).T)[:, :3], axis=1)
     return float(distances.max() / min(volume.spacing))
@@ -229,7 +233,7 @@ def _along(target: np.ndarray, array: np.ndarray, affine: np.ndarray) -> tuple[n
 
 
 def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarray:
-    """One mask image for each slice of a DICOM series, paired by `pair_by_number`."""
+    """Read one mask image for each slice of a DICOM series, paired by `pair_by_number`."""
     masks = {p.name: p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)}
     names = image.header.names if isinstance(image.header, SliceNames) else ()
     if not masks and any(is_dicom(path) for path in files_in(folder)):
@@ -252,10 +256,14 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
 
 
 def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
-    """The mask's name for each image's, of two lists of equal length.
+    """Pair the names of images and masks in two lists of equal length.
 
-    By a number in the names where both lists have the same numbers; else by order, where the order of names is that of the numbers.
-    None where neither holds (`1, 10, 2` beside `003, 004, 005` says nothing), or where two numbers in the names pair them differently.
+    Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
+    numbers.
+
+    Returns:
+        Image name -> mask name; None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers
+        in the names give different pairs.
     """
     image_numbers, mask_numbers = _numbers(images), _numbers(masks)
     readings: list[dict[str, str]] = []
@@ -272,7 +280,7 @@ def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str
 
 
 def _numbers(names: Sequence[str]) -> list[dict[str, int]]:
-    """The numbers that tell the names apart, the last one first."""
+    """Return the numbers in which the names differ, the last one first."""
     rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
     columns = ([row[column] for row in rows] for column in reversed(range(min(map(len, rows), default=0))))
     return [dict(zip(names, numbers, strict=True)) for numbers in columns if len(set(numbers)) == len(numbers)]

@@ -13,26 +13,27 @@ from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
 from attunet.sources.layouts.matching import MASK_WORD
 
-USUAL_SHARE = 0.8  # a numbered name in fewer of the cases that have such names is an object
+USUAL_SHARE = 0.8  # a numbered name is an object if fewer of the cases with such names have it, else a class
 
 
 def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
-    """Decides what several masks of a case are.
+    """Decide whether several masks of a case are classes or the objects of one mask.
 
-    Numbered masks, and names that no other case has, are the objects of one mask. Names that recur are classes.
+    Numbered masks, and masks with names that no other case has, are objects. Names that recur are classes.
 
     Args:
         source: the cases as their layout gives them.
         chosen: parts of file names; other masks are left out.
 
     Returns:
-        The source, as it is where its layout gives `label_values`; with `label_values` and a coding where masks are classes.
+        The source, with `label_values` and a coding if masks are classes; unchanged if its layout has set
+        `label_values`.
 
     Raises:
-        InputError: where no mask has a chosen name, or a case has two masks whose names say nothing apart.
+        InputError: no mask has a chosen name, or the names of two masks of a case do not distinguish them.
     """
     if any(case.label_values for case in source.cases):
-        return source  # the layout knows
+        return source  # the layout has set the values
     if chosen:
         cases = tuple(replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases)
         if not any(case.labels for case in cases):
@@ -67,7 +68,7 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
 
 
 def _with_missing_masks(source: Source, names: Mapping[str, list[str]]) -> Source:
-    """Cases without the file of a class that others have: the class was not drawn there, unless the user says that it is empty."""
+    """Mark a class as not drawn in cases without its mask file, unless the user says that it is empty there."""
     classes = source.codings[0].names[1:]
     missing = {case: [name for name in classes if name not in given] for case, given in names.items()}
     partial = [case for case, absent in missing.items() if absent]
@@ -82,7 +83,7 @@ def _with_missing_masks(source: Source, names: Mapping[str, list[str]]) -> Sourc
 
 
 def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Names without the numbers of objects: tumour_1 in some cases, but not rib_left_1, which nearly every case has."""
+    """Remove the numbers of objects from names: of tumour_1 in some cases, not of rib_left_1 in nearly every case."""
     cases: defaultdict[str, set[str]] = defaultdict(set)
     for case, given in names.items():
         for name in given:
@@ -106,7 +107,12 @@ def _are_numbered(paths: Sequence[Path]) -> bool:
 
 
 def mask_names(case: CaseFiles, by_folder: bool) -> list[str]:
-    """For each mask of a case, the part of its name, or its folder's, that is no name of the case, no number and no word for masks."""
+    """Return the name of each mask of a case without the case's name, numbers and words for masks.
+
+    Args:
+        case: the case.
+        by_folder: True uses the names of the masks' folders instead of the files.
+    """
     if by_folder:
         return [_plain(path.parent.name, []) for path in case.labels]
     known = [stem_of(image) for image in case.images] + [case.patient, case.case]

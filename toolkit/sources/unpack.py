@@ -24,12 +24,13 @@ def is_archive(source: Path) -> bool:
 
 
 def unpack(archive: Path, into: Path, layout: str) -> str:
-    """Unpacks the files that a source may need, unless a killed call has done so.
+    """Unpack the files that a source may need, unless an earlier, killed call has done so.
 
     Args:
         archive: the file.
         into: the folder, which is emptied first.
-        layout: the name of a layout, or auto: of a CHAOS archive, the MR series alone are unpacked where both are there.
+        layout: the name of a layout, or auto, with which only the MR series of a CHAOS archive with MR and CT are
+            unpacked.
 
     Returns:
         The archive's SHA-256.

@@ -164,7 +164,7 @@ def _channels(groups: Mapping[str, Roles], counts: Counter[str], images: Sequenc
 
 
 def _mask_roles(counts: Counter[str], masks: Sequence[str]) -> set[str]:
-    """The roles that are masks: the user's; else one that is a word for masks alone; else all of the most frequent kind."""
+    """Choose the roles of masks: the user's; else a role that is just a word for masks; else the most frequent kind."""
     roles = [role for role in counts if is_mask_role(role)]
     if masks:
         return {role for role in roles if any(text.lower() in role.lower() for text in masks)}

@@ -1,6 +1,7 @@
 """Label Studio's PNG export of brush masks, a file for each annotated region: `task-1-annotation-2-by-3-tag-liver-0.png`.
 
-The names have the numbers of tasks and not the names of pictures, so each picture is matched by what its task's number can mean.
+The names contain the numbers of tasks instead of the names of pictures, so the possible meanings of the numbers are
+tried.
 """
 
 import re

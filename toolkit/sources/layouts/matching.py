@@ -14,7 +14,7 @@ CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
 MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
-# A mask's name is an image's with such a word behind or before it; behind a number may follow: X_mask_1 is a second mask of X.
+# A mask's name is an image's with one of these words before or after it; a number may follow: X_mask_1 is a second mask.
 BEHIND = re.compile(rf"(.+?)[-_ .]({MASK_WORDS})(?:[-_ .]?\d{{1,3}})?", re.IGNORECASE)
 BEFORE = re.compile(rf"({MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
 IMAGE_BEHIND = re.compile(rf"(.+?)[-_ .]({IMAGE_WORDS})", re.IGNORECASE)
@@ -74,17 +74,18 @@ RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
 def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
     """Masks by image, by the first rule under which every mask has one image.
 
-    The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a mask's name that
-    begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for these (`match_by_numbers`).
+    The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a
+    mask's name that begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for
+    these (`match_by_numbers`).
 
     Args:
         images, masks: stems, below their folders.
 
     Returns:
-        For each image that has a mask, its masks in the order of their names; None where no rule pairs every mask.
+        For each image that has a mask, its masks in the order of their names; None if no rule pairs every mask.
 
     Raises:
-        InputError: where the numbers in the names can be read in two ways.
+        InputError: the numbers in the names allow two different pairings.
     """
     for image_name, mask_name in (*RULES, (_last(_same), _folder), _beginning(images)):
         named: dict[str, str] = {image_name(stem): stem for stem in images}

@@ -14,17 +14,17 @@ MAX_VARYING = 6  # numbers in a name; more are dates and identifiers, with too m
 def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
     """Masks by image, by the numbers in their names: img0001 with label0001, 7 with mask_007, p1_s2 with mask_1_2.
 
-    All numbers count, in their order, where both names have as many; where the same words stand before them in another order
-    (`slice2_case1`), by these words. Else some of the numbers count: those under which every image has a mask.
+    If both names have equally many numbers, all of them are compared, in their order or by the words before them
+    (`slice2_case1`). Otherwise only those numbers are compared under which every image has a mask.
 
     Args:
         images, masks: stems, below their folders.
 
     Returns:
-        For each image that has a mask, its masks in the order of their names; None where the numbers pair nothing.
+        For each image that has a mask, its masks in the order of their names; None if the numbers pair nothing.
 
     Raises:
-        InputError: where two readings of the numbers give a mask different images.
+        InputError: two interpretations of the numbers give a mask different images.
     """
     image_rows, mask_rows = _rows(images), _rows(masks)
     if not image_rows or not mask_rows:
@@ -44,7 +44,7 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
 
 
 def row_keys(images: Collection[str], masks: Collection[str]) -> tuple[dict[str, Row], dict[str, Row]] | None:
-    """All numbers of each image and of each mask, where they can be compared; None elsewhere."""
+    """Return all numbers of each image and of each mask; None if they cannot be compared."""
     image_rows, mask_rows = _rows(images), _rows(masks)
     if not image_rows or not mask_rows or _length(image_rows) != _length(mask_rows):
         return None
@@ -69,7 +69,10 @@ def _length(rows: Mapping[str, Row]) -> int:
 
 
 def _turn(images: Collection[str], masks: Collection[str]) -> list[int] | None:
-    """For each number of an image's name, the place in the mask's of the number behind the same word; None where words say nothing."""
+    """Return, for each number of an image's name, the position of the number after the same word in the mask's name.
+
+    None if the words do not show it.
+    """
     image_words, mask_words = (_words(next(iter(stems))) for stems in (images, masks))
     distinct = "" not in image_words and len(set(image_words)) == len(image_words)
     return [mask_words.index(word) for word in image_words] if distinct and sorted(image_words) == sorted(mask_words) else None

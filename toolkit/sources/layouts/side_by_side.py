@@ -65,7 +65,7 @@ def find_suffixes(root: Path, files: list[Path]) -> Source | None:
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
-    """The images of a folder, each with its masks. A file that is called a mask and has no image is an image like any other."""
+    """Pair the images of a folder with their masks; a file that is named like a mask but has no image is an image."""
     readable = by_stem(folder, files)
     masks = {stem for stem in readable if without_mask_words(stem) != stem}
     matched = match_masks(set(readable) - masks, masks)

@@ -32,12 +32,13 @@ class _Pair:
 def find_folders(root: Path, files: list[Path], masks: Sequence[str] = ()) -> Source | None:
     """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below: `train/images`, `val/images`, ...
 
-    Where several folders of masks fit, the one whose name says most is used, the same in all places, and a decision says so.
+    Where several folders of masks fit, the one whose name says most is used, the same in all places, and a decision
+    says so.
 
     Args:
         root: the folder.
         files: its files.
-        masks: parts of names, of which the masks' folder has one if any folder does (`--masks`).
+        masks: parts of names of mask folders; if any folder has one of them, only such folders hold masks (`--masks`).
     """
     below = _below(root, files)
     beside: defaultdict[Path, list[Path]] = defaultdict(list)
@@ -100,7 +101,7 @@ def _rank(folder: Path) -> int | None:
 
 
 def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
-    """The cases of a folder of images and one of masks; none where no mask fits.
+    """Make the cases of a folder of images and one of masks; none if no mask fits.
 
     Args:
         images, labels: the folders.
@@ -109,7 +110,7 @@ def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: s
         only: no other image folder exists, so all masks of a single image are accepted whatever their names.
 
     Raises:
-        InputError: where some masks fit and one does not.
+        InputError: some masks fit and one does not.
     """
     pictures, masks = by_stem(images, below.get(images, [])), by_stem(labels, below.get(labels, []))
     groups = channels_of(pictures, masks)
