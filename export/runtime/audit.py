@@ -1,4 +1,4 @@
-"""One record for every predicted case: what went in, what came out, which model, what was noticed. No names, no paths."""
+"""Audit log: one record per predicted case with hashes of input, output and model, and findings; no names or paths."""
 
 import hashlib
 import time
@@ -18,9 +18,9 @@ class Audit:
     """An audit log for one model.
 
     Args:
-        model_sha256: of the artefact's file, or of a run's last checkpoint.
+        model_sha256: hash of the artefact's file, or of a run's last checkpoint.
         signature: SHA-256 of the artefact's verified signature; None if it was not checked.
-        user: a name for who asks, given by the caller.
+        user: name of the user, given by the caller.
     """
 
     log: AuditLog
@@ -37,14 +37,14 @@ class Audit:
         user: str | None = None,
         confidence: CaseConfidence | None = None,
     ) -> None:
-        """Appends a case.
+        """Append a case.
 
         Args:
-            input_sha256: as `hash_of_files` gives it.
-            output_sha256: of the label map; None for a case that failed.
-            findings: about the input.
-            user: for this case, in place of the log's.
-            confidence: estimates of Dice; None where the model has no estimator.
+            input_sha256: hash by `hash_of_files`.
+            output_sha256: hash of the label map; None for a case that failed.
+            findings: findings about the input.
+            user: user of this case, in place of the log's.
+            confidence: estimates of Dice; None if the model has no estimator.
 
         Example:
             >>> audit = Audit(AuditLog("log.jsonl"), model_sha256)  # doctest: +SKIP

@@ -38,7 +38,7 @@ def open_backend(
     cuda_graph: bool = False,
     provider_options: Mapping[str, object] | None = None,
 ) -> Backend:
-    """Loads a graph.
+    """Load a graph.
 
     Args:
         data: the serialised ONNX model.
@@ -49,8 +49,8 @@ def open_backend(
         provider_options: options of the library, which replace those that attunet sets.
 
     Raises:
-        InputError: for an unknown provider and one that cannot run this artefact.
-        RunError: for a provider that does not load on this machine.
+        InputError: the provider is unknown or cannot run this artefact.
+        RunError: the provider does not load on this machine.
 
     Example:
         >>> backend = open_backend(data, artefact, "cpu", num_threads=4)  # doctest: +SKIP

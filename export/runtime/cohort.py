@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Finished = Callable[["Job", Sequence[Finding], CaseConfidence | None, bool], None]
 
 NO_CONFIDENCE = ConfidenceOptions(estimates=False)
-AHEAD = 2  # volumes read ahead of the network, and label maps waiting to be written; limits the memory
+AHEAD = 2  # maximum of volumes read ahead of the network, and of label maps that wait to be written; limits the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
 
 
@@ -71,13 +71,14 @@ def predict_cohort(
     finished: Finished | None = None,
     confidence: ConfidenceOptions | None = None,
 ) -> Outcome:
-    """Segments the jobs of one process whose label maps do not exist yet. A failed job is listed and does not stop the others.
+    """Segment the jobs of one process whose label maps do not exist yet; a failed job does not stop the others.
 
     Args:
-        shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same order.
+        shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the
+            same order.
         also: called for each job with its volume and label map's path before the label map is written.
-        finished: called for each job with its findings, its estimates, and whether its label map was written, when it is over.
-        confidence: estimates and maps to write beside each label map, before it.
+        finished: called at the end of each job with its findings, its estimates, and True if its label map was written.
+        confidence: estimates and maps that are written beside each label map, before it.
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
@@ -112,11 +113,11 @@ def predict_cohort(
 
 
 class _Ends:
-    """The label maps on their way to the disk, and the count of those that got there.
+    """Label maps that are being written, and the count of written ones.
 
     Args:
-        outcome: counts.
-        total: jobs, for the log.
+        outcome: the counts.
+        total: number of jobs, for the log.
         finished: as in `predict_cohort`.
     """
 
@@ -125,7 +126,7 @@ class _Ends:
         self.writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
 
     def wait(self, left: int) -> None:
-        """Waits for the oldest label maps until no more than `left` are on their way."""
+        """Wait for the oldest label maps until at most `left` are still being written."""
         while len(self.writes) > left:
             job, findings, future = self.writes.popleft()
             try:
@@ -149,7 +150,7 @@ class _Ends:
 
 
 def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """A job's volume, the model's input, and findings: readings that could be others, values far outside the training set."""
+    """Read a job's volume and prepare the model's input; the findings are decisions and values far outside the training set."""
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)
@@ -159,7 +160,7 @@ def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) 
 def _write(
     job: Job, indices: np.ndarray, classes: Classes, volume: Volume, observed: ObservedCase, findings: Sequence[Finding]
 ) -> CaseConfidence | None:
-    """Writes the label map after all else: a case with one is finished."""
+    """Write the label map after all other files, because it marks a case as finished."""
     job.write.parent.mkdir(parents=True, exist_ok=True)
     estimates = observed.write(job.write, findings)
     write_labels(job.write, indices, classes, volume, codes=job.codes)

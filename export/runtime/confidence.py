@@ -1,4 +1,4 @@
-"""Estimates of Dice of predicted cases: which models give them, and the tables of a folder."""
+"""Estimates of Dice for predicted cases: check of the model, and tables of a folder."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ NEEDS_FIT = (
 
 
 class OrganRecord(TypedDict):
-    """Estimated Dice of an organ with its range, null where there is none."""
+    """Estimated Dice of an organ with its range; null without an estimate."""
 
     dice: float | None
     low: float | None
@@ -49,9 +49,16 @@ def estimator_of(model: Model) -> Estimator | None:
 
 
 def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, required: bool) -> None:
-    """Raises InputError for a model that cannot give what is wanted, with the command that makes one that can.
+    """Refuse a model that cannot give the requested estimates, with the command that makes a suitable one.
 
-    required: an error if there is no estimator.
+    Args:
+        model: the model.
+        path: its file, for the message.
+        options: the requested estimates and maps.
+        required: True refuses a model without an estimator.
+
+    Raises:
+        InputError: the model cannot give what `options` request.
     """
     is_whole = isinstance(model, Segmenter) and model.metadata.whole
     if is_whole and (options.uncertainty or required):
@@ -63,17 +70,17 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
 
 
 def write_tables(folder: Path, label_maps: Iterable[Path], estimator: Estimator, model_sha256: str, names: Sequence[str]) -> int:
-    """Writes `confidence.json` and `confidence.csv` of a folder of label maps, from the files beside them; the poorest cases come first.
+    """Write `confidence.json` and `confidence.csv` of a folder from the files beside its label maps, worst cases first.
 
     Args:
-        folder: of the label maps.
-        label_maps: below it; those that are not finished are left out.
-        estimator: of the model.
-        model_sha256: of the artefact.
-        names: of the foreground classes.
+        folder: folder of the label maps.
+        label_maps: label maps below the folder; unfinished ones are left out.
+        estimator: estimator of the model.
+        model_sha256: hash of the artefact.
+        names: names of the foreground classes.
 
     Returns:
-        The number of cases that are marked.
+        The number of cases that are marked for review.
 
     Example:
         >>> names = segmenter.classes.foreground  # doctest: +SKIP

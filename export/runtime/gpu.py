@@ -37,10 +37,10 @@ class Binding(NamedTuple):
 class DeviceBackend:
     """ONNX Runtime on a GPU, with input and outputs bound to device buffers that are allocated once per batch shape.
 
-    Runs are serialised, since they share the buffers. A batch is filled up to the largest one of its height and width so far, because every
-    change of shape makes cuDNN plan all convolutions anew: 0.26 s for 31 of them on an H200, where 8 slices of 256 × 256 take 4 ms. With
-    `cuda_graph` the first batch shape is captured. Other shapes run without a CUDA graph, and so do attention maps, whose buffers ONNX
-    Runtime allocates.
+    Runs are serialised, since they share the buffers. A batch is filled up to the largest one of its height and width
+    so far, because every change of shape makes cuDNN plan all convolutions anew: 0.26 s for 31 of them on an H200,
+    where 8 slices of 256 × 256 take 4 ms. With `cuda_graph` the first batch shape is captured. Other shapes run without
+    a CUDA graph, and so do attention maps, whose buffers ONNX Runtime allocates.
     """
 
     MAX_SHAPES = 8  # batch shapes with buffers
@@ -105,7 +105,7 @@ class DeviceBackend:
                 raise failure(self._provider, error) from error
 
     def bound_call(self, outputs: Sequence[str], slices: np.ndarray) -> Callable[[], None]:
-        """A call that runs these slices again with input and outputs on the device, and is finished when it returns: the graph alone."""
+        """Return a call that runs the graph on these slices with all data on the device, and waits for its end."""
         with self._lock:
             self._run(outputs, slices)
             binding, _, _, run_options = self._bound(outputs, slices)
@@ -117,7 +117,7 @@ class DeviceBackend:
         return call
 
     def _without_messages_of_a_choice(self, *shapes: tuple[int, ...]) -> contextlib.AbstractContextManager[None]:
-        """Keeps cuDNN's messages off the terminal in the first run of these input shapes, which chooses algorithms."""
+        """Suppress cuDNN's messages in the first run of these input shapes, in which it chooses algorithms."""
         is_first = shapes not in self._shapes_run
         self._shapes_run.add(shapes)
         return without_cudnn_messages() if is_first else contextlib.nullcontext()

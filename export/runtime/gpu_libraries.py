@@ -38,7 +38,8 @@ def preload(provider: str) -> None:
     """Loads CUDA, cuDNN and TensorRT from Python packages.
 
     Raises:
-        RunError: if this ONNX Runtime was built without the provider, or another TensorRT than it links to is installed.
+        RunError: if this ONNX Runtime was built without the provider, or another TensorRT than it links to is
+            installed.
     """
     import onnxruntime
 

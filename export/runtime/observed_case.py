@@ -1,4 +1,4 @@
-"""One prediction under observation: its estimates of Dice, its map of uncertainty, and the files of both beside the label map."""
+"""Estimates of Dice and map of uncertainty of one prediction, and their files beside the label map."""
 
 import json
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class ConfidenceOptions:
-    """Estimates and maps that are wanted.
+    """Estimates and maps to compute.
 
     Args:
-        estimates: of Dice, where the model can give them.
-        uncertainty: the map.
-        threshold: of Dice, below which organs are marked, in place of the learned one.
+        estimates: True computes estimates of Dice if the model has an estimator.
+        uncertainty: True computes the map of uncertainty.
+        threshold: Dice below which organs are marked, in place of the learned threshold.
     """
 
     estimates: bool = True
@@ -38,14 +38,14 @@ ESTIMATES = ConfidenceOptions()
 
 
 class ObservedCase:
-    """One prediction under observation: `observers` go to `predict_prepared`, then `confidence` and `write` give what they saw.
+    """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results.
 
     Args:
-        model: that predicts.
-        estimator: of the model; None where it has none.
+        model: the model that predicts.
+        estimator: estimator of the model; None without one.
         volume: the scan, on its own grid.
-        prepared: the model's input made of it.
-        options: the wanted estimates and maps.
+        prepared: the model's input, made of the scan.
+        options: estimates and maps to compute.
 
     Example:
         >>> observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)  # doctest: +SKIP
@@ -66,7 +66,7 @@ class ObservedCase:
         self._features: FeatureObserver | None = None
         self._map: UncertaintyMap | None = None
         if isinstance(prepared, OrientedVolume):
-            return  # the graph gives labels alone
+            return  # the graph returns labels only
         if self._estimator is not None:
             self._features = FeatureObserver(prepared.grid, len(model.classes))
         if options.uncertainty:

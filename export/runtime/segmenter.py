@@ -57,12 +57,14 @@ class Segmenter:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
         num_threads: CPU threads of the providers `cpu` and `openvino`; the library's own choice by default.
         cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
-        public_key: refuses an artefact without a signature of this key (or authority) beside it; needs the extra `sign`.
-        provider_options: options of the library, which replace those that attunet sets, such as `{"device_id": 1}` for a second GPU.
+        public_key: refuses an artefact without a signature of this key (or authority) beside it; needs the extra
+            `sign`.
+        provider_options: options of the library, which replace those that attunet sets, such as `{"device_id": 1}` for
+            a second GPU.
 
     Raises:
-        InputError: with the reason, for a file that is no intact artefact or has a newer schema, before a library reads it.
-        RunError: for a provider that does not load here, or would compute only part of the graph.
+        InputError: the file is no intact artefact or has a newer schema; checked before a library reads it.
+        RunError: the provider does not load on this machine, or would compute only part of the graph.
 
     Example:
         >>> segmenter = Segmenter("model.onnx", provider="cuda")  # doctest: +SKIP
@@ -85,7 +87,7 @@ class Segmenter:
         self.provider = provider
         self.metadata, data = load_artefact(self.path)
         self.sha256 = hashlib.sha256(data).hexdigest()
-        # Before a library reads the graph; of the very bytes that it will read.
+        # Checked before a library reads the graph, on the same bytes that it will read.
         self.signature = None if public_key is None else verify_signature(self.path, public_key, data=data)
         try:
             self.backend: Backend = open_backend(
@@ -185,8 +187,8 @@ class Segmenter:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
         Raises:
-            InputError: for another number of channels, and for slices larger than the height and width that the artefact fixes;
-                smaller ones are padded.
+            InputError: for another number of channels, and for slices larger than the height and width that the
+                artefact fixes; smaller ones are padded.
 
         Warns:
             UntrainedInputWarning: for a volume far outside the training set.
@@ -236,11 +238,11 @@ class Segmenter:
         observers: Sequence[Observer] = (),
         stop: Stop | None = None,
     ) -> np.ndarray:
-        """The second half of `predict_volume`, for the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
+        """Segment the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
 
         Args:
             postprocessing: replaces the artefact's own.
-            observers: get the output of every batch, as `observed` gives it; a whole artefact has none for them.
+            observers: functions that receive the result of `observed` for every batch; a whole artefact calls none.
             stop: ends the run of a whole artefact from another thread, with a RunError.
 
         Returns:
@@ -278,8 +280,8 @@ class Segmenter:
         Args:
             data: `(X, Y, Z)` or `(C, X, Y, Z)`.
             spacing: voxel size in mm along X, Y, Z.
-            orientation: the direction of each axis as nibabel's axis codes: "RAS" after `nibabel.as_closest_canonical`, "LPS" for DICOM
-                slices stacked upwards. A wrong one can exchange left and right.
+            orientation: the direction of each axis as nibabel's axis codes: "RAS" after `nibabel.as_closest_canonical`,
+                "LPS" for DICOM slices stacked upwards. A wrong orientation can swap left and right.
 
         Returns:
             Class indices uint8 `(X, Y, Z)`.

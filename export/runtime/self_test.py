@@ -1,4 +1,4 @@
-"""The self test of an artefact: a generated input with its output at export, which shows without data that a machine computes the same."""
+"""Self test of an artefact: a generated input with its output at export, to compare a machine without data."""
 
 from dataclasses import dataclass
 from pathlib import Path

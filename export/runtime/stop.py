@@ -24,7 +24,7 @@ class Stop:
         return self._is_set
 
     def set(self) -> None:
-        """Ends the call, now or as soon as it begins; any number of times, from any thread."""
+        """End the call, now or as soon as it begins; may be called several times and from any thread."""
         with self._lock:
             self._is_set = True
             for action in self._actions:
