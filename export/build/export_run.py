@@ -1,4 +1,4 @@
-"""`attunet export`: the averaged weights of a run as one artefact, which is refused unless it segments like the checkpoint."""
+"""`attunet export`: write the averaged weights of a run as an artefact that segments like the checkpoint."""
 
 import logging
 import platform
@@ -57,31 +57,33 @@ def export_run(
     parity_cases: int | Literal["all"] | None = None,
     confidence: str | Path | None = None,
 ) -> Artefact:
-    """Writes the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
+    """Write the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
     Args:
         run_path: a run, or a folder with runs below it.
         out: the `.onnx` file to write; it is written only if the parity check succeeds.
         precision: `fp32`, `fp16` for GPUs, or `int8` for CPUs.
-        store: where the run's store is now, if it moved; `source` likewise for the store's source files.
-        outputs: of the graph, any of `labels`, `logits`, `probabilities` and `attention` (one map per gate); `logits` is required.
+        store: new path of the run's store, if it was moved.
+        source: new path of the store's source files, if they were moved.
+        outputs: outputs of the graph, any of `labels`, `logits`, `probabilities` and `attention` (one map per gate);
+            `logits` is required.
         size: fixes height and width of the slices in pixels; by default the graph accepts any multiples of 16.
-        largest_component: whether prediction keeps only the largest component of every class; by default as the store says.
-        license: of the training data.
+        largest_component: True keeps only the largest component of every class; by default as in the store.
+        license: license of the training data.
         whole: the graph takes a volume and its spacing and gives its label map, instead of slices and logits.
         triton: name of the model in a repository of NVIDIA's Triton server; `out` is then the repository's folder.
-        provider: judges parity, `cpu` or `cuda`; by default cuda for fp16 where it runs, else cpu.
+        provider: provider for the parity check, `cpu` or `cuda`; by default cuda for fp16 if it runs here, else cpu.
         parity_cases: number of cases to judge, or "all"; by default as many as take two minutes.
-        confidence: a cross-validation of the same network, from whose held-out cases the artefact's estimator of Dice and the temperature
-            of its probabilities are learned.
+        confidence: a cross-validation of the same network, from whose held-out cases the artefact's estimator of Dice
+            and the temperature of its probabilities are learned.
 
     Returns:
         The metadata of the artefact.
 
     Raises:
         InputError: for arguments that are invalid or do not fit together.
-        RunError: with the figures, if the artefact disagrees with the checkpoint on the held-out cases (on training cases if the run has
-            no held-out ones).
+        RunError: with the figures, if the artefact disagrees with the checkpoint on the held-out cases (on training
+            cases if the run has no held-out ones).
 
     Example:
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
@@ -113,7 +115,7 @@ def export_run(
 
 
 def _place(draft: Path, about: Artefact, out: Path, triton: str | None) -> str:
-    """Writes the finished artefact to `out` or into a repository of Triton; returns the file and its size for the log."""
+    """Write the finished artefact to `out` or into a repository of Triton; returns the file and its size for the log."""
     data = draft.read_bytes()
     if triton is not None:
         out = write_triton_repository(draft, about, out, triton)

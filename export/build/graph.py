@@ -51,7 +51,7 @@ def export_graph(
     *,
     temperature: float = 1.0,
 ) -> onnx.ModelProto:
-    """Traces a network.
+    """Trace a network.
 
     Args:
         network: in eval mode, float32, on the CPU.
@@ -96,10 +96,10 @@ def export_graph(
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Makes a graph plain, in place: nodes in topological order, no unused opset domain, no debug information.
+    """Make a graph plain, in place: nodes in topological order, no unused opset domain, no debug information.
 
-    Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack traces contain the
-    exporting machine's paths. Readers infer intermediate shapes.
+    Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack
+    traces contain the exporting machine's paths. Readers infer intermediate shapes.
     """
     for owner in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del owner.metadata_props[:]
@@ -135,7 +135,7 @@ def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
 
 @contextlib.contextmanager
 def without_notes(library: str) -> Iterator[None]:
-    """Silences a library's warnings, log messages below errors and printed text, none of which concern a user of `attunet export`.
+    """Silence a library's warnings, log messages below errors and printed text, none of which concern a user of `attunet export`.
 
     Args:
         library: name of its logger; "" for the root logger.

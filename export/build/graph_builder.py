@@ -11,7 +11,8 @@ from onnx import helper, numpy_helper
 class GraphBuilder:
     """Collects nodes and constants; every method returns the name of a tensor.
 
-    onnxscript writes such graphs too, but its functions and tensors are traced, so names and the order of nodes are not ours to choose.
+    onnxscript writes such graphs too, but its functions and tensors are traced, so names and the order of nodes are not
+    ours to choose.
 
     Args:
         prefix: of all names, so that two graphs can be merged.
@@ -28,7 +29,7 @@ class GraphBuilder:
         return name
 
     def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
-        """Adds a node with one output."""
+        """Add a node with one output."""
         name = f"{self.prefix}{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{name}_node", **attributes))
         return name

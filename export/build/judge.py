@@ -1,4 +1,4 @@
-"""The judgement of a new artefact: which device computes it, on which cases, for how long."""
+"""Parity check of a new artefact: choice of the device, the cases and their number."""
 
 import logging
 from dataclasses import replace
@@ -16,8 +16,8 @@ from attunet.store import Store
 
 logger = logging.getLogger(__name__)
 
-MAX_SECONDS = 120.0  # of a parity check without a number of cases
-MAX_TRAINING_CASES = 8  # for a run without held-out cases
+MAX_SECONDS = 120.0  # duration of a parity check whose number of cases is not given
+MAX_TRAINING_CASES = 8  # number of cases for a run without held-out cases
 
 
 def judge(
@@ -29,7 +29,7 @@ def judge(
     provider: str | None = None,
     parity_cases: int | Literal["all"] | None = None,
 ) -> Parity:
-    """Compares an artefact with its checkpoint, both on the device of the provider.
+    """Compare an artefact with its checkpoint, both on the device of the provider.
 
     Args:
         run: the checkpoint.

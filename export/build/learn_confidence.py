@@ -21,18 +21,19 @@ logger = logging.getLogger(__name__)
 def learn_confidence(
     folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing, *, source: Path | None = None, device: str = "cpu"
 ) -> Estimator:
-    """Learns from the runs of a cross-validation.
+    """Learn from the runs of a cross-validation.
 
-    A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's runs, of all seeds and
-    of all its networks, which are predicted here; with one run there are none, and it learns from single networks with a warning.
+    A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's
+    runs, of all seeds and of all its networks, which are predicted here; with one run there are none, and it learns
+    from single networks with a warning.
 
     Args:
-        folder: of the cross-validation, or a folder in it, down to one run.
-        run: to be exported.
-        store: of the cross-validation.
-        postprocessing: of the artefact.
-        source: where the store's source files are now, if they moved.
-        device: on which PyTorch predicts.
+        folder: folder of the cross-validation, or a folder in it, down to one run.
+        run: the run to export.
+        store: store of the cross-validation.
+        postprocessing: post-processing of the artefact.
+        source: new path of the store's source files, if they were moved.
+        device: device on which PyTorch predicts.
 
     Raises:
         InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.

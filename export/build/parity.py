@@ -1,7 +1,7 @@
 """Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes, on the native grid, from the source files.
 
-The artefact is accepted or refused on label maps before post-processing. Keeping the largest component can move a whole organ for the
-sake of a few voxels, so Dice after post-processing is reported and not judged.
+The artefact is accepted or refused on label maps before post-processing. Keeping the largest component can move a whole
+organ for the sake of a few voxels, so Dice after post-processing is reported and not judged.
 """
 
 import logging
@@ -24,7 +24,7 @@ from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
 
-SLOW_SECONDS = 10.0  # from here on the log says how long the check will take
+SLOW_SECONDS = 10.0  # duration from which the log announces how long the check will take
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Parity:
 
     Args:
         seen: whether the training left the cases out.
-        agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns the artefact.
+        agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns
+            the artefact.
     """
 
     classes: Classes
@@ -123,14 +124,14 @@ def measure_parity(
     source: Path | None = None,
     max_seconds: float | None = None,
 ) -> Parity:
-    """Segments cases with a checkpoint and with its artefact.
+    """Segment cases with a checkpoint and with its artefact.
 
     Args:
         checkpoint: with the pre- and post-processing of the artefact.
         cases: labelled cases of the store.
-        seen: whether the training left these cases out.
+        seen: "held out" if the training left these cases out, else "training".
         source: where the source files are now, if they moved.
-        max_seconds: fewer cases are judged, but one at least, where all of them would take longer.
+        max_seconds: duration above which fewer cases are compared, at least one; None compares all.
 
     Raises:
         InputError: for a case without labels, and for source files that are missing or changed.

@@ -23,10 +23,11 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def biases_as_additions(model: onnx.ModelProto) -> None:
-    """Moves the bias of every convolution into an `Add` behind it, in place.
+    """Move the bias of every convolution into an `Add` behind it, in place.
 
-    ONNX Runtime's CUDA provider adds a convolution's bias by a kernel of cuDNN that takes a third of the time of a batch on an H200; its
-    own `Add` takes less than half of that. Where convolutions add their bias at no cost, on CPUs, the runtime joins both again.
+    ONNX Runtime's CUDA provider adds a convolution's bias by a kernel of cuDNN that takes a third of the time of a
+    batch on an H200; its own `Add` takes less than half of that. Where convolutions add their bias at no cost, on CPUs,
+    the runtime joins both again.
     """
     weights = {weight.name: weight for weight in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
@@ -48,7 +49,8 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
 
     Args:
         model: with up-sampling as pixel shuffles (`attunet.export.build.upsampling`).
-        batches: calibration slices float32 (N, C, H, W), all of one shape; their extrema give the scale of every activation.
+        batches: calibration slices float32 (N, C, H, W), all of one shape; their extrema give the scale of every
+            activation.
     """
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -1,6 +1,7 @@
 """A model repository for NVIDIA's Triton Inference Server: `NAME/config.pbtxt` and `NAME/1/model.onnx`.
 
-Sources: Triton's model configuration (model_config.proto of the common repository) and the options of its ONNX Runtime backend.
+Sources: Triton's model configuration (model_config.proto of the common repository) and the options of its ONNX Runtime
+backend.
 """
 
 import re
@@ -29,7 +30,7 @@ def check_triton_call(repository: Path, name: str) -> None:
 
 
 def write_triton_repository(artefact: Path, about: Artefact, repository: Path, name: str) -> Path:
-    """Writes a model repository.
+    """Write a model repository.
 
     Args:
         artefact: the `.onnx` file. about: its metadata.
@@ -58,8 +59,8 @@ def write_triton_repository(artefact: Path, about: Artefact, repository: Path, n
 def triton_config(about: Artefact, name: str) -> str:
     """Model configuration in protobuf text format.
 
-    An ordinary artefact takes slices, which Triton gathers from several requests into one batch. A whole artefact takes one volume per
-    request. int8 runs on CPUs, fp32 and fp16 on GPUs.
+    An ordinary artefact takes slices, which Triton gathers from several requests into one batch. A whole artefact takes
+    one volume per request. int8 runs on CPUs, fp32 and fp16 on GPUs.
     """
     on_gpu = about.precision != "int8"
     parts = [

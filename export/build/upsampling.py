@@ -1,8 +1,9 @@
 """Up-sampling for int8: a 2x2, stride-2 transposed convolution as a 1x1 convolution and a pixel shuffle, which is the same function.
 
-ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions compute with channels last. `DepthToSpace` needs
-channels first, so each shuffle would need two transpositions. As reshapes around one transposition with channels last, the shuffle is a
-single copy of contiguous rows: 81 ms instead of 94 for the 64-wide attention U-Net at 256 x 256 on two cores.
+ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions compute with channels last.
+`DepthToSpace` needs channels first, so each shuffle would need two transpositions. As reshapes around one transposition
+with channels last, the shuffle is a single copy of contiguous rows: 81 ms instead of 94 for the 64-wide attention U-Net
+at 256 x 256 on two cores.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 
 
 def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
-    """Replaces every 2x2, stride-2 transposed convolution of the graph, in place.
+    """Replace every 2x2, stride-2 transposed convolution of the graph, in place.
 
     Each output pixel of such a convolution is one product per channel, so the result differs by rounding alone.
 
@@ -38,7 +39,7 @@ def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
 
 
 def shapes_of_quantised_tensors(model: onnx.ModelProto) -> None:
-    """Reads shapes from quantised tensors, in place, so that no DequantizeLinear is computed for a Shape node alone."""
+    """Read shapes from quantised tensors, in place, so that no DequantizeLinear is computed for a Shape node alone."""
     quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for node in model.graph.node:
         if node.op_type == "Shape" and node.input[0] in quantised:
@@ -85,7 +86,7 @@ def _is_upsampling(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProt
 
 
 def drop_unused_initializers(model: onnx.ModelProto) -> None:
-    """Removes the weights that no node of the graph takes, in place."""
+    """Remove the weights that no node of the graph takes, in place."""
     used = {name for node in model.graph.node for name in node.input}
     kept = [i for i in model.graph.initializer if i.name in used]
     del model.graph.initializer[:]

@@ -1,8 +1,8 @@
 """A graph that takes a whole volume: intensities, resampling, slices, network and labels, in standard ONNX operators alone.
 
-The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`. Lengths and resampling weights are computed in integers, so
-that every runtime gets the same ones. The network runs in a Loop, a few slices at a time, so memory beyond the volume and its labels does
-not grow with the number of slices.
+The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`. Lengths and resampling weights are
+computed in integers, so that every runtime gets the same ones. The network runs in a Loop, a few slices at a time, so
+memory beyond the volume and its labels does not grow with the number of slices.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class _Plane:
     """Tensors that describe one axis of the slices: lengths, and matrices between the native grid and the network's window.
 
     Args:
-        native: length of the axis. resampled: its length at the network's pixel size. window: with padding. offset: of the resampled axis
-            in the window.
+        native: length of the axis. resampled: its length at the network's pixel size. window: with padding. offset: of
+            the resampled axis in the window.
         forward: float32 (window, native). backward: float32 (native, window).
     """
 
@@ -58,18 +58,21 @@ class _Frame:
 
 
 def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes, *, full_batches: bool = False) -> onnx.ModelProto:
-    """Puts a network into a graph from a volume to its label map.
+    """Put a network into a graph from a volume to its label map.
 
     Args:
-        network: any precision, with input `slices` and output `logits`, for any height and width that are multiples of 16.
+        network: any precision, with input `slices` and output `logits`, for any height and width that are multiples of
+            16.
         spec: pre-processing of the network.
         classes: with the values of the label map.
-        full_batches: every batch has the same number of slices, for any volume; the last one repeats its last slice. For GPUs, whose
-            libraries plan each convolution anew when its shape changes, which takes longer than some slices more.
+        full_batches: every batch has the same number of slices, for any volume; the last one repeats its last slice.
+            For GPUs, whose libraries plan each convolution anew when its shape changes, which takes longer than some
+            slices more.
 
     Returns:
-        A model with the inputs `volume` float32 (C, Z, Y, X), oriented so that Z is the slice axis and Y and X are rows and columns of a
-        slice, and `spacing` float32 (3,) of Z, Y and X, and the output `labels` (Z, Y, X), uint8 where all values fit and else int32.
+        A model with the inputs `volume` float32 (C, Z, Y, X), oriented so that Z is the slice axis and Y and X are rows
+        and columns of a slice, and `spacing` float32 (3,) of Z, Y and X, and the output `labels` (Z, Y, X), uint8 where
+        all values fit and else int32.
     """
     values = np.array(classes.values, label_dtype(classes))
     build = GraphBuilder("whole/")
@@ -125,8 +128,8 @@ def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
 def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
     """Float32 (new_length, length): `attunet.volumes.geometry`'s weights of linear interpolation, widened where pixels get larger.
 
-    With s = max(1, n / m) for n pixels that become m, pixel i weighs 1 - |i - c| / s for new pixel u, c = (u + 0.5) n / m - 0.5. Times
-    2 max(n, m), all of these are integers.
+    With s = max(1, n / m) for n pixels that become m, pixel i weighs 1 - |i - c| / s for new pixel u, c = (u + 0.5) n /
+    m - 0.5. Times 2 max(n, m), all of these are integers.
     """
     two, one = build.constant([2]), build.constant([1])
     new = build.column(build.add(build.multiply(build.count(new_length), two), one))
@@ -225,8 +228,8 @@ def _to_window(build: GraphBuilder, images: str, planes: list[_Plane]) -> str:
 def _greatest(build: GraphBuilder, logits: str, values: np.ndarray, planes: list[_Plane]) -> str:
     """Label value (batch, Y, X) of the class with the greatest logit on the native grid, the first one at equal logits.
 
-    What is taken to the native grid is each class's logits less those of class 0, which saves one of the classes. Comparisons one class
-    after the other take a third of the time of ArgMax and Gather, which work with int64.
+    The logits of class 0 are subtracted from those of the other classes before resampling, which saves resampling one
+    class. Comparing the classes one by one takes a third of the time of ArgMax and Gather, which work with int64.
     """
     classes = [build("Gather", logits, build.constant(index), axis=1) for index in range(len(values))]
     best, label = build.constant(0, np.float32), build.constant(values[0], values.dtype)

@@ -10,7 +10,7 @@ from attunet.export.build.graph_builder import GraphBuilder
 from attunet.export.runtime.cpu import VOLUME
 from attunet.volumes.spec import PreprocessSpec
 
-MAX_GROUP = 64  # values of which one extreme is looked for, where almost none is beyond a percentile
+MAX_GROUP = 64  # maximum number of values in a group whose extreme is computed
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def _percentile(build: GraphBuilder, flat: str, percentile: float, from_top: boo
 def _extremes(build: GraphBuilder, flat: str, count: str, share: Fraction, largest: bool) -> str:
     """The `count` largest or smallest values of (N,), about a `share` of them, in order: (count,).
 
-    They lie in the `count` groups with the largest maxima. To sort the maxima of groups and then those groups takes a third of the time.
+    They lie in the `count` groups with the largest maxima. To sort the maxima of groups and then those groups takes a
+    third of the time.
     """
     length = build.side(flat, 0)
     size = build("Min", build.constant([max(1, round(float(share) ** -0.5)) if share else MAX_GROUP]), length)
