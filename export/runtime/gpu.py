@@ -144,7 +144,7 @@ class DeviceBackend:
         return options
 
     def _new_binding(self, outputs: Sequence[str], slices: np.ndarray) -> "tuple[IOBinding, OrtValue, list[OrtValue]]":
-        """Binds buffers for the input and, unless attention maps are among them, for the outputs."""
+        """Bind buffers for the input and, unless attention maps are among them, for the outputs."""
         import onnxruntime
 
         binding = self._session.io_binding()

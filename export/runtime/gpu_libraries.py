@@ -35,7 +35,7 @@ def library(name: str) -> Path:
 
 
 def preload(provider: str) -> None:
-    """Loads CUDA, cuDNN and TensorRT from Python packages.
+    """Load CUDA, cuDNN and TensorRT from Python packages.
 
     Raises:
         RunError: if this ONNX Runtime was built without the provider, or another TensorRT than it links to is
@@ -88,7 +88,7 @@ def check_libraries(provider: str) -> None:
 
 @contextlib.contextmanager
 def without_cudnn_messages() -> Iterator[None]:
-    """Drops the lines of cuDNN's front end from the process's stderr, which it writes from C++, and passes on all other lines.
+    """Drop the lines of cuDNN's front end from the process's stderr, which it writes from C++, and passes on all other lines.
 
     Other threads' lines come out when the block ends.
     """

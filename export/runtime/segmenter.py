@@ -181,7 +181,7 @@ class Segmenter:
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
-        """Segments a volume; besides the volume and its label map, memory holds one batch of slices.
+        """Segment a volume; besides the volume and its label map, memory holds one batch of slices.
 
         Returns:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
@@ -207,7 +207,7 @@ class Segmenter:
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
 
     def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray, *, stop: Stop | None = None) -> np.ndarray:
-        """Runs a whole artefact.
+        """Run a whole artefact.
 
         Args:
             volume: float32 `(C, Z, Y, X)`, oriented as the pre-processing says.
@@ -275,7 +275,7 @@ class Segmenter:
         )
 
     def predict(self, data: np.ndarray, spacing: tuple[float, float, float], *, orientation: str = "RAS") -> np.ndarray:
-        """Segments an array.
+        """Segment an array.
 
         Args:
             data: `(X, Y, Z)` or `(C, X, Y, Z)`.
@@ -292,7 +292,7 @@ class Segmenter:
         return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
 
     def predict_file(self, path: Path | str) -> Prediction:
-        """Reads and segments a file.
+        """Read and segments a file.
 
         `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result `p`.
         """

@@ -62,7 +62,7 @@ def _blobs(channels: int, height: int, width: int) -> np.ndarray:
 
 
 def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None) -> Verification:
-    """Runs the self test of the artefact at `path` on a provider.
+    """Run the self test of the artefact at `path` on a provider.
 
     Args:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
