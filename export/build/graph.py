@@ -57,7 +57,7 @@ def export_graph(
         network: in eval mode, float32, on the CPU.
         outputs: names of the graph's outputs, in their order.
         size: height and width of the slices in pixels; None for any multiples of 16.
-        temperature: that logits are divided by for the output `probabilities`.
+        temperature: divisor of the logits for the output `probabilities`.
 
     Returns:
         An ONNX model with any batch size.
@@ -96,7 +96,7 @@ def export_graph(
 
 
 def tidy(model: onnx.ModelProto) -> None:
-    """Make a graph plain, in place: nodes in topological order, no unused opset domain, no debug information.
+    """Simplify a graph in place: nodes in topological order, no unused opset domain, no debug information.
 
     Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack
     traces contain the exporting machine's paths. Readers infer intermediate shapes.

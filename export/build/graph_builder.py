@@ -15,7 +15,7 @@ class GraphBuilder:
     ours to choose.
 
     Args:
-        prefix: of all names, so that two graphs can be merged.
+        prefix: prefix of all names, so that two graphs can be merged.
     """
 
     def __init__(self, prefix: str) -> None:

@@ -33,9 +33,9 @@ def judge(
 
     Args:
         run: the checkpoint.
-        store: of the run.
+        store: store of the run.
         draft: the artefact.
-        source: where the source files are now, if they moved.
+        source: new path of the source files, if they were moved.
         provider: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a GPU can run it, else cpu.
         parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
 

@@ -130,7 +130,7 @@ def measure_parity(
         checkpoint: with the pre- and post-processing of the artefact.
         cases: labelled cases of the store.
         seen: "held out" if the training left these cases out, else "training".
-        source: where the source files are now, if they moved.
+        source: new path of the source files, if they were moved.
         max_seconds: duration above which fewer cases are compared, at least one; None compares all.
 
     Raises:

@@ -20,7 +20,7 @@ TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
 
 def check_triton_call(repository: Path, name: str) -> None:
-    """Raises InputError for a model name that Triton or a file system could not take, and for a repository with that model."""
+    """Refuse a model name that Triton or a file system does not accept, and a repository with a model of that name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(f"--triton: must be letters, digits, underscores, dots and hyphens, got {name!r}")
     if repository.exists() and not repository.is_dir():
@@ -35,7 +35,7 @@ def write_triton_repository(artefact: Path, about: Artefact, repository: Path, n
     Args:
         artefact: the `.onnx` file. about: its metadata.
         repository: folder of the repository, which may hold other models.
-        name: of the model in Triton.
+        name: name of the model in Triton.
 
     Returns:
         The model's folder.

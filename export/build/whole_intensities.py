@@ -60,7 +60,7 @@ def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> Scaling
 
 
 def _mean(build: GraphBuilder, volume: str) -> str:
-    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that float32 loses nothing in long sums."""
+    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that long sums lose no precision in float32."""
     for axis in (3, 2, 1):
         volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
     return build("Squeeze", volume, build.constant([1]))

@@ -150,7 +150,7 @@ class _Ends:
 
 
 def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """Read a job's volume and prepare the model's input; the findings are decisions and values far outside the training set."""
+    """Read a job's volume and prepare the model's input; findings are decisions and values unlike the training set's."""
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)

@@ -88,7 +88,7 @@ def check_libraries(provider: str) -> None:
 
 @contextlib.contextmanager
 def without_cudnn_messages() -> Iterator[None]:
-    """Drop the lines of cuDNN's front end from the process's stderr, which it writes from C++, and passes on all other lines.
+    """Drop the lines that cuDNN's front end writes from C++ to the process's stderr; pass on all other lines.
 
     Other threads' lines come out when the block ends.
     """

@@ -85,7 +85,7 @@ class ObservedCase:
         return self._estimator.estimate(features, self._model.classes.foreground, findings, threshold=self._options.threshold)
 
     def write(self, labels: Path, findings: Sequence[Finding]) -> CaseConfidence | None:
-        """Write the estimates and the map beside the label map, which is not written yet, and returns the estimates."""
+        """Write the estimates and the map beside the label map, which is written later; returns the estimates."""
         confidence = self.confidence(findings)
         labels.parent.mkdir(parents=True, exist_ok=True)
         if confidence is not None:

@@ -211,7 +211,7 @@ class Segmenter:
 
         Args:
             volume: float32 `(C, Z, Y, X)`, oriented as the pre-processing says.
-            spacing: of Z, Y and X, in mm.
+            spacing: voxel size along Z, Y and X, in mm.
             stop: ends the run from another thread.
 
         Returns:
@@ -292,7 +292,7 @@ class Segmenter:
         return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
 
     def predict_file(self, path: Path | str) -> Prediction:
-        """Read and segments a file.
+        """Read and segment a file.
 
         `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result `p`.
         """
