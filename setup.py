@@ -5,7 +5,12 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-ROOMS = {"attunet": "toolkit", "attunet.launch": "launch", "attunet.export": "export", "attunet.benchmarks": "benchmarks"}
+ROOMS = {
+    "attunet": "toolkit",
+    "attunet.launch": "launch",
+    "attunet.export": "export",
+    "attunet.benchmarks": "benchmarks",
+}
 HERE = Path(__file__).parent
 
 
@@ -54,7 +59,8 @@ setup(
         ],
         "dicom": [
             "pydicom>=3.0.2",  # DICOM series; below 3.0.2 a DICOMDIR can lead out of its folder
-            "python-gdcm>=3.0.24",  # decodes compressed series (JPEG, JPEG-LS, JPEG 2000); BSD, where pylibjpeg's decoder is GPL
+            # Decodes compressed series (JPEG, JPEG-LS, JPEG 2000); BSD, where pylibjpeg's decoder is GPL
+            "python-gdcm>=3.0.24",
         ],
         "itk": ["SimpleITK>=2.4"],  # NRRD, MHA and MHD
         "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
@@ -88,19 +94,24 @@ setup(
             "atheris>=3,<3.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
             *["cyclonedx-python-lib>=9", "pip-audit>=2.7"],  # bills of materials, and known vulnerabilities
             "setuptools>=77",  # a test builds the wheel without isolation
-            *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],  # tests write DICOM and PNG sources, and read segmentations
-            *["python-gdcm>=3.0.24", "SimpleITK>=2.4", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.5"],  # and compressed DICOM, NRRD, MHA
+            # Tests write DICOM and PNG sources, and read segmentations
+            *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],
+            # And compressed DICOM, NRRD, MHA
+            *["python-gdcm>=3.0.24", "SimpleITK>=2.4", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.5"],
             "openvino>=2025.0",  # its provider is tested like the others
-            *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],  # the server
+            # The server
+            *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],
             *["model-signing>=1.1", "pyopenssl>=25"],  # signatures are made and verified
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
             "schemathesis>=4",  # requests made from the server's own description
             *["jinja2>=3.1", "plotly>=6.0", "ipyniivue>=2.4"],  # reports
-            *["playwright>=1.50", "axe-playwright-python>=0.1.4"],  # pages in a browser, where one is installed, and who can read them
+            # Pages in a browser, where one is installed, and who can read them
+            *["playwright>=1.50", "axe-playwright-python>=0.1.4"],
             *["wandb>=0.19", "tensorboard>=2.18", "mlflow>=3.1"],  # each tracker is tested with the real package
             "surface-distance>=0.1",  # the oracle of surface Dice
             "monai>=1.5",  # an oracle for the metrics; pure Python on top of torch and numpy
-            # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within these
+            # kernels are interpreted and compiled without a GPU; on one, torch brings the very version it wants, within
+            # these
             "triton>=3.6,<3.8; sys_platform == 'linux'",
         ],
     },

@@ -1,7 +1,7 @@
 """The artefact: an ONNX file that describes itself; its export from a run, and the runtime that needs this file alone.
 
-`attunet.export(run, out)` writes an artefact. Python makes a subpackage an attribute of its package, and this one has the function's
-name; so the package itself can be called, and calls `attunet.export.build.export_run.export_run`.
+`attunet.export(run, out)` writes an artefact. Python makes a subpackage an attribute of its package, and this one has
+the function's name; so the package itself can be called, and calls `attunet.export.build.export_run.export_run`.
 """
 
 import sys

@@ -45,8 +45,15 @@ def load_model(
         try:
             from attunet.runs.run_model import open_run
         except ModuleNotFoundError as error:
-            raise InputError(f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not") from None
+            raise InputError(
+                f"{path}: a run needs the extra 'train' ({error.name} is not installed); an .onnx does not"
+            ) from None
         return open_run(path, device, num_threads=num_threads)
     if path.suffix != ".onnx":
-        raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){'' if path.exists() else '; there is no such file'}")
-    return Segmenter(path, provider=provider, num_threads=num_threads, provider_options=provider_options, public_key=public_key)
+        raise InputError(
+            f"{path}: must be a run (a folder) or an artefact "
+            f"(.onnx){'' if path.exists() else '; there is no such file'}"
+        )
+    return Segmenter(
+        path, provider=provider, num_threads=num_threads, provider_options=provider_options, public_key=public_key
+    )

@@ -1,4 +1,6 @@
-"""The `attunet` command. Each command imports what it needs when it runs, so that help is quick and the base install needs no torch."""
+"""The `attunet` command. Each command imports what it needs when it runs,
+so that help is quick and the base install needs no torch.
+"""
 
 import sys
 

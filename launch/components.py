@@ -1,4 +1,5 @@
-"""Software components of an installation: `python -m attunet.launch.components --page > docs/components.md`, or `--sbom FOLDER`.
+"""Software components of an installation: `python -m attunet.launch.components --page > docs/components.md`,
+or `--sbom FOLDER`.
 
 The page and the CycloneDX files (SBOM) are made from what is installed, and checked against constraints.txt.
 """
@@ -19,7 +20,10 @@ from attunet.system.atomic_files import write_text
 INSTALLS = {"base": (), "training": ("train", "dicom", "images")}
 # For the direct requirements: what each is used for, and what a fault in it would do.
 PURPOSES = {
-    "numpy": ("arrays", "wrong numbers; the self test of an artefact (`attunet verify`) compares with the answer at export"),
+    "numpy": (
+        "arrays",
+        "wrong numbers; the self test of an artefact (`attunet verify`) compares with the answer at export",
+    ),
     "scipy": ("distances, connected components, statistics", "wrong metrics or post-processing"),
     "nibabel": ("reading and writing NIfTI", "wrong geometry; label maps are written on the grid that was read"),
     "click": ("the command line", "a command does not start"),
@@ -42,7 +46,9 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class Component:
-    """An installed distribution. required_by: names of the distributions that bring it, empty for a direct requirement."""
+    """An installed distribution. required_by: names of the distributions that bring it,
+    empty for a direct requirement.
+    """
 
     name: str
     version: str
@@ -85,7 +91,9 @@ def _requirements(name: str, extras: tuple[str, ...]) -> Iterator[Requirement]:
 
 def _component(name: str, required_by: set[str]) -> Component:
     about = metadata.metadata(name)
-    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License :: OSI Approved")]
+    classifiers = [
+        c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License :: OSI Approved")
+    ]
     expression, text = ((about.get_all(key) or [""])[0] for key in ("License-Expression", "License"))
     license_name = expression or next(iter(classifiers), "") or text.strip().partition("\n")[0][:60] or "not stated"
     others = () if "attunet" in required_by else tuple(sorted(required_by))
@@ -100,7 +108,8 @@ def page() -> str:
     """docs/components.md: every component with its version, licence, purpose, and what happens if it fails."""
     parts = [
         "# Software components",
-        "Made by `python -m attunet.launch.components --page` from an installation of `constraints.txt`. Direct requirements have a "
+        "Made by `python -m attunet.launch.components --page` from an installation of `constraints.txt`. Direct "
+        "requirements have a "
         "purpose; the others are brought by them. `make sbom` writes the same as CycloneDX files.",
     ]
     for install, extras in INSTALLS.items():
@@ -164,13 +173,18 @@ def write_sbom(folder: Path) -> list[Path]:
 
 def differences(constraints: Path) -> list[str]:
     """One line for each component whose version is not the one in the constraints file."""
-    pinned = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", constraints.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", constraints.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
     pinned = {_canonical(name): version for name, version in pinned.items()}
     lines = []
     for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
         version = component.version.partition("+")[0]
         if pinned.get(component.name) != version:
-            lines.append(f"{component.name} {version} is installed, {pinned.get(component.name, 'no version')} is in {constraints.name}")
+            lines.append(
+                f"{component.name} {version} is installed, {pinned.get(component.name, 'no version')} is in "
+                f"{constraints.name}"
+            )
     return lines
 
 
@@ -178,7 +192,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="print docs/components.md")
     parser.add_argument("--sbom", type=Path, metavar="FOLDER", help="write CycloneDX files")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="compare with a constraints file; exit code 1 if they differ")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="compare with a constraints file; exit code 1 if they differ"
+    )
     arguments = parser.parse_args()
     if arguments.page:
         sys.stdout.write(page())

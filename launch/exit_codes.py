@@ -1,4 +1,6 @@
-"""Exit codes of commands: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped. An error is one line."""
+"""Exit codes of commands: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped.
+An error is one line.
+"""
 
 import os
 import signal
@@ -16,7 +18,9 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 EXTRA_OF = (
     {"pydicom": "dicom", "PIL": "images", "openvino": "openvino", "httpx": "client"}
     | dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart"), "serve")
-    | dict.fromkeys(("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train")
+    | dict.fromkeys(
+        ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
+    )
 )
 
 
@@ -26,7 +30,9 @@ def debug_option(command: Callable[..., object]) -> Callable[..., object]:
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a click command and return its exit code; errors that users can act on are printed as one line unless `--debug` is given."""
+    """Run a click command and return its exit code; errors that users can act on are printed as one line unless
+    `--debug` is given.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with forward_log(click.echo):  # echo flushes: a log that the output goes to shows the progress at once
@@ -40,17 +46,23 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
         code, line = described
         if line:
             rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
-            print(f"error: {'' if rank == '0' else f'rank {rank}: '}{printable(' '.join(line.split()))}", file=sys.stderr)
+            print(
+                f"error: {'' if rank == '0' else f'rank {rank}: '}{printable(' '.join(line.split()))}", file=sys.stderr
+            )
     return code if isinstance(code, int) else DONE
 
 
 def leave(code: int) -> NoReturn:
     """End the process with this exit code. One of several processes exits without finalising the interpreter.
 
-    gloo's threads release the tensors of the last collective at some later time. If the interpreter is being finalised by then, Python ends
-    the thread inside a C++ destructor, and the process dies of SIGABRT although its work is done.
+    gloo's threads release the tensors of the last collective at some later time. If the interpreter is being finalised
+    by then, Python ends the thread inside a C++ destructor, and the process dies of SIGABRT although its work is done.
     """
-    if (torch := sys.modules.get("torch")) is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+    if (
+        (torch := sys.modules.get("torch")) is not None
+        and torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+    ):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -65,7 +77,9 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case RunError():
             return FAILED, str(error)
         case click.ClickException():
-            hint = f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+            hint = (
+                f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+            )
             return WRONG, error.format_message().rstrip(".") + hint
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED, "interrupted"

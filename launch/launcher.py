@@ -8,7 +8,9 @@ from attunet.system.workers import usable_cores
 
 
 def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's number and how many share the work, from `accelerate launch`, a SLURM array or SLURM tasks; (0, 1) alone."""
+    """This process's number and how many share the work, from `accelerate launch`, a SLURM array or SLURM tasks;
+    (0, 1) alone.
+    """
     for number, count, first in (
         ("RANK", "WORLD_SIZE", None),
         ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
@@ -17,9 +19,14 @@ def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
         if number not in environment or count not in environment:
             continue
         try:
-            index, total = int(environment[number]) - int(environment.get(first, 0) if first else 0), int(environment[count])
+            index, total = (
+                int(environment[number]) - int(environment.get(first, 0) if first else 0),
+                int(environment[count]),
+            )
         except ValueError:
-            raise InputError(f"{number}, {count}: must be integers, got {environment[number]!r} and {environment[count]!r}") from None
+            raise InputError(
+                f"{number}, {count}: must be integers, got {environment[number]!r} and {environment[count]!r}"
+            ) from None
         step = int(environment.get("SLURM_ARRAY_TASK_STEP", "1")) if first else 1
         index //= max(step, 1)
         if not 0 <= index < total:
@@ -29,7 +36,9 @@ def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
 
 
 def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
-    """The GPU of this process: `accelerate launch` numbers the processes of a machine, and all of them see all of its GPUs."""
+    """The GPU of this process: `accelerate launch` numbers the processes of a machine,
+    and all of them see all of its GPUs.
+    """
     rank = environment.get("LOCAL_RANK", "0")
     if not rank.isdecimal():
         raise InputError(f"LOCAL_RANK: must be an integer of at least 0, got {rank!r}")
@@ -37,7 +46,9 @@ def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def local_threads(environment: Mapping[str, str] = os.environ) -> int | None:
-    """CPU threads of this process where `accelerate launch` started several on one machine: its share. None: the library's own choice."""
+    """CPU threads of this process where `accelerate launch` started several on one machine: its share. None:
+    the library's own choice.
+    """
     count = environment.get("LOCAL_WORLD_SIZE", "1")
     if not count.isdecimal() or int(count) < 1:
         raise InputError(f"LOCAL_WORLD_SIZE: must be an integer of at least 1, got {count!r}")

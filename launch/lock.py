@@ -1,8 +1,8 @@
 """The lock files, made anew by `make lock`: `python -m attunet.launch.lock UV`, where UV is the program uv.
 
-constraints.txt has the exact versions, for `pip install --constraint` with any extras. lock.txt has them again with the SHA-256 of every
-file that Linux with Python 3.11 or 3.12 may take, for `pip install --require-hashes --no-deps`; lock-torch.txt has torch and the CUDA
-libraries that it brings, since a machine may have a build of torch of its own.
+constraints.txt has the exact versions, for `pip install --constraint` with any extras. lock.txt has them again with the
+SHA-256 of every file that Linux with Python 3.11 or 3.12 may take, for `pip install --require-hashes --no-deps`;
+lock-torch.txt has torch and the CUDA libraries that it brings, since a machine may have a build of torch of its own.
 """
 
 import argparse
@@ -27,7 +27,9 @@ PYTHONS = ("3.11.0", "3.11.99", "3.12.0", "3.12.99")
 MACHINES = ("x86_64", "aarch64")
 OF_TORCH = re.compile(r"torch$|nvidia-|cuda-")
 HEADS = {
-    "constraints.txt": "Exact versions of everything that 'make setup' installs; what torch itself pins is left to torch.",
+    "constraints.txt": (
+        "Exact versions of everything that 'make setup' installs; what torch itself pins is left to torch."
+    ),
     "lock.txt": "The versions of constraints.txt with hashes, but for torch: pip install --require-hashes --no-deps.",
     "lock-torch.txt": "torch and what it brings for CUDA, with hashes: pip install --require-hashes --no-deps.",
 }
@@ -48,7 +50,9 @@ class _Package(TypedDict):
 
 @dataclass(frozen=True)
 class Locked:
-    """A version of a package. marker: where it applies, empty for everywhere; hashes: of the files that Linux may take."""
+    """A version of a package. marker: where it applies, empty for everywhere; hashes:
+    of the files that Linux may take.
+    """
 
     name: str
     version: str
@@ -75,9 +79,15 @@ def _locked(package: _Package) -> Locked:
     marker = package.get("marker", "")
     wheels: list[set[str]] = []
     for python, applies in zip(_places(), _applying(marker), strict=True):
-        fitting = {file["hashes"]["sha256"] for file in package.get("wheels", []) if _fits(file["url"].rpartition("/")[2], python)}
+        fitting = {
+            file["hashes"]["sha256"]
+            for file in package.get("wheels", [])
+            if _fits(file["url"].rpartition("/")[2], python)
+        }
         if applies and not fitting and "sdist" not in package:
-            raise InputError(f"{package['name']} {package['version']}: has no file for {python}; bound its version in setup.py")
+            raise InputError(
+                f"{package['name']} {package['version']}: has no file for {python}; bound its version in setup.py"
+            )
         wheels += [fitting or {package["sdist"]["hashes"]["sha256"]}] if applies else []
     hashes = tuple(sorted(set().union(*wheels)))
     return Locked(package["name"], package["version"], "" if all(_applying(marker)) else marker, hashes)
@@ -105,7 +115,12 @@ def _applying(marker: str) -> list[bool]:
     """True where a package is installed, for each Python and machine."""
     linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
     places = [
-        {**linux, "python_full_version": python, "python_version": python.rpartition(".")[0], "platform_machine": machine}
+        {
+            **linux,
+            "python_full_version": python,
+            "python_version": python.rpartition(".")[0],
+            "platform_machine": machine,
+        }
         for python, machine in _places()
     ]
     return [not marker or Marker(marker).evaluate(place) for place in places]
@@ -119,7 +134,8 @@ def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
     pins = [one.pin for one in packages if one in others or one.name == "torch"]
     bodies = (pins, map(str, others), map(str, sorted(of_torch, key=lambda one: one.name != "torch")))
     return {
-        name: "\n".join([f"# {head} Made by 'make lock'.", *body]) + "\n" for (name, head), body in zip(HEADS.items(), bodies, strict=True)
+        name: "\n".join([f"# {head} Made by 'make lock'.", *body]) + "\n"
+        for (name, head), body in zip(HEADS.items(), bodies, strict=True)
     }
 
 
@@ -128,13 +144,24 @@ def resolve(uv: Path, upgrade: bool) -> str:
 
     Args:
         uv: the program.
-        upgrade: takes the newest versions; else those of constraints.txt are kept, and one that no longer fits is to be deleted there.
+        upgrade: takes the newest versions; else those of constraints.txt are kept, and one that no longer fits is to be
+            deleted there.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "pylock.toml")
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         known = [] if upgrade else ["--constraints", "constraints.txt"]
-        command = [str(uv), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]
+        command = [
+            str(uv),
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--format",
+            "pylock.toml",
+        ]
         subprocess.run([*command, *extras, *known, "--output-file", str(out), "setup.py"], check=True)
         return out.read_text(encoding="utf-8")
 

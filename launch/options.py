@@ -18,11 +18,15 @@ PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 def config_options(command: Callable[..., object]) -> Callable[..., object]:
     """Add `--config` and `--set`."""
     command = click.option(
-        "--set", "settings", metavar="SECTION.FIELD=VALUE", multiple=True, help="Set one field over the config; may be repeated."
+        "--set",
+        "settings",
+        metavar="SECTION.FIELD=VALUE",
+        multiple=True,
+        help="Set one field over the config; may be repeated.",
     )(command)
-    return click.option("--config", "config_name", metavar="FILE|PRESET", help=f"A TOML file, or one of: {', '.join(preset_names())}.")(
-        command
-    )
+    return click.option(
+        "--config", "config_name", metavar="FILE|PRESET", help=f"A TOML file, or one of: {', '.join(preset_names())}."
+    )(command)
 
 
 def source_options(command: Callable[..., object]) -> Callable[..., object]:
@@ -56,11 +60,23 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
     wrapped: Callable[..., object] = with_options
     for option in (
         read_option,
-        click.option("--masks", metavar="NAME,...", help="Parts of the names of masks that count; others are left out."),
-        click.option("--images", metavar="NAME,...", help="Parts of the names of images that are channels, in their order."),
-        click.option("--case-pattern", metavar="REGEX", help="Its first group, matched in a case's name, is the patient."),
-        click.option("--classes", metavar="NAME=VALUE,...", help="Names of the label values; pixels of ignore=V are left out everywhere."),
-        click.option("--layout", default="auto", show_default=True, help="How files make cases; auto detects it and prints it."),
+        click.option(
+            "--masks", metavar="NAME,...", help="Parts of the names of masks that count; others are left out."
+        ),
+        click.option(
+            "--images", metavar="NAME,...", help="Parts of the names of images that are channels, in their order."
+        ),
+        click.option(
+            "--case-pattern", metavar="REGEX", help="Its first group, matched in a case's name, is the patient."
+        ),
+        click.option(
+            "--classes",
+            metavar="NAME=VALUE,...",
+            help="Names of the label values; pixels of ignore=V are left out everywhere.",
+        ),
+        click.option(
+            "--layout", default="auto", show_default=True, help="How files make cases; auto detects it and prints it."
+        ),
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -68,9 +84,17 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
 
 def read_option(command: Callable[..., object]) -> Callable[..., object]:
     """`--read` and `--series`: the readings that a user chooses."""
-    series = click.option("--series", metavar="NUMBER|TEXT", help="Of folders with several DICOM series, the one with this number or text.")
+    series = click.option(
+        "--series",
+        metavar="NUMBER|TEXT",
+        help="Of folders with several DICOM series, the one with this number or text.",
+    )
     return click.option(
-        "--read", "readings", metavar="RULE=VALUE", multiple=True, help="Another reading than the one that is `decided`; may be repeated."
+        "--read",
+        "readings",
+        metavar="RULE=VALUE",
+        multiple=True,
+        help="Another reading than the one that is `decided`; may be repeated.",
     )(series(command))
 
 
@@ -98,7 +122,9 @@ class Fold(click.ParamType):
 def audit_options(command: Callable[..., object]) -> Callable[..., object]:
     """`--audit` and `--user`."""
     user = click.option("--user", metavar="NAME", help="Of who asks, for the audit log.")
-    return click.option("--audit", type=PATH, metavar="LOG", help="Record every case in this log; see verify --audit.")(user(command))
+    return click.option("--audit", type=PATH, metavar="LOG", help="Record every case in this log; see verify --audit.")(
+        user(command)
+    )
 
 
 def signature_option(command: Callable[..., object]) -> Callable[..., object]:

@@ -1,4 +1,6 @@
-"""The tables of docs/sources.md, from the code: `python -m attunet.launch.sources_page docs/sources.md` writes them into the page."""
+"""The tables of docs/sources.md, from the code: `python -m attunet.launch.sources_page docs/sources.md` writes them
+into the page.
+"""
 
 import re
 import sys
@@ -22,7 +24,9 @@ def formats_table() -> str:
     """One row for each format: the endings that are read, and those that are written."""
     rows = []
     for format in FORMATS:
-        written = [suffix for suffix in WRITERS if suffix in format.suffixes] or ([".dcm (DICOM SEG)"] if not format.single else [])
+        written = [suffix for suffix in WRITERS if suffix in format.suffixes] or (
+            [".dcm (DICOM SEG)"] if not format.single else []
+        )
         read = ", ".join(f"`{suffix}`" for suffix in format.suffixes)
         rows.append(f"| {format.name} | {read} | {', '.join(f'`{suffix}`' for suffix in written)} |")
     return "\n".join(["| format | read | label maps |", "|---|---|---|", *rows]) + "\n"

@@ -18,7 +18,9 @@ from attunet.presets import training_config
 @click.argument("store", type=PATH)
 @click.argument("run", type=PATH)
 @click.option("--model", type=click.Choice(list(MODELS)), help="The network; over model.name of the config.")
-@click.option("--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case.")
+@click.option(
+    "--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case."
+)
 @config_options
 @click.option(
     "--resume",
@@ -28,10 +30,16 @@ from attunet.presets import training_config
     default=None,
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
-@click.option("--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs.")
-@click.option("--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs."
+)
+@click.option(
+    "--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name."
+)
 @click.option("--init-classes", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
-@click.option("--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init.")
+@click.option(
+    "--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init."
+)
 @debug_option
 def train_command(
     store: Path,
@@ -51,7 +59,11 @@ def train_command(
     The [data] section comes from the store. The same command on many processes:
     accelerate launch --config_file launch/configs/multi_gpu.yaml -m attunet.launch.train STORE RUN ...
     """
-    settings = (*settings, *([f"run.minutes={minutes}"] if minutes else []), *([f"optim.freeze={freeze}"] if freeze else []))
+    settings = (
+        *settings,
+        *([f"run.minutes={minutes}"] if minutes else []),
+        *([f"optim.freeze={freeze}"] if freeze else []),
+    )
     config = training_config(config_name, settings, model)
     if os.environ.get("RANK", "0") == "0" and config_name is not None:
         from attunet.store import open_store
@@ -62,7 +74,9 @@ def train_command(
     from attunet.training.loop import train
 
     renamed = parse_renamed(init_classes) if init_classes else None
-    train(store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed, began=_process_start())
+    train(
+        store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed, began=_process_start()
+    )
 
 
 def _process_start() -> float:

@@ -26,7 +26,9 @@ WriteCase = Callable[..., tuple[Path, Path]]
 
 
 def small_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """An int16 image and its labels 0-4, axes LAS as in the real cases: the liver and the right kidney lie on the patient's right."""
+    """An int16 image and its labels 0-4, axes LAS as in the real cases:
+    the liver and the right kidney lie on the patient's right.
+    """
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     grid += rng.normal(0, 0.03, (3, 1, 1, 1))
@@ -74,7 +76,9 @@ def write_case() -> WriteCase:
         image, labels = small_case(seed, shape)
         affine = las_affine(spacing)
         coded = np.array(values, dtype=np.int16)[labels]
-        return save_nifti(folder / f"{name}-src.nii.gz", image, affine), save_nifti(folder / f"{name}-mask.nii.gz", coded, affine)
+        return save_nifti(folder / f"{name}-src.nii.gz", image, affine), save_nifti(
+            folder / f"{name}-mask.nii.gz", coded, affine
+        )
 
     return write
 
@@ -114,10 +118,14 @@ def write_series() -> Callable[..., list[Path]]:
 
 @pytest.fixture(scope="session")
 def write_chaos_case() -> Callable[..., None]:
-    """`write_chaos_case(root, number, data, labels, affine, folder="T2SPIR")`: DICOM and PNG as in the official CHAOS archive."""
+    """`write_chaos_case(root, number, data, labels, affine, folder="T2SPIR")`:
+    DICOM and PNG as in the official CHAOS archive.
+    """
     images = pytest.importorskip("PIL.Image")
 
-    def write(root: Path, number: int, data: np.ndarray, labels: np.ndarray, affine: np.ndarray, folder: str = "T2SPIR") -> None:
+    def write(
+        root: Path, number: int, data: np.ndarray, labels: np.ndarray, affine: np.ndarray, folder: str = "T2SPIR"
+    ) -> None:
         case = root / "Train_Sets/MR" / str(number) / folder
         names = [path.stem for path in write_dicom_series(case / "DICOM_anon", data, affine)]
         (case / "Ground").mkdir()
@@ -167,7 +175,9 @@ def change_state() -> Callable[..., None]:
     """Other values in a checkpoint's state.json, which its manifest agrees with."""
 
     def change(checkpoint: Path, **changes: object) -> None:
-        (checkpoint / "state.json").write_text(json.dumps(json.loads((checkpoint / "state.json").read_text()) | changes))
+        (checkpoint / "state.json").write_text(
+            json.dumps(json.loads((checkpoint / "state.json").read_text()) | changes)
+        )
         manifest = json.loads((checkpoint / MANIFEST).read_text())
         manifest["sha256"]["state.json"] = sha256(checkpoint / "state.json")
         (checkpoint / MANIFEST).write_text(json.dumps(manifest))
@@ -182,7 +192,11 @@ StartFirefox = Callable[..., Firefox]
 def start_firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartFirefox]:
     """Firefox with preferences of about:config; tests are skipped where it or a display for it is missing."""
     if FIREFOX is None or XVFB is None:
-        pytest.skip("Firefox is not installed" if FIREFOX is None else "Xvfb is not installed, and Firefox needs a display for WebGL")
+        pytest.skip(
+            "Firefox is not installed"
+            if FIREFOX is None
+            else "Xvfb is not installed, and Firefox needs a display for WebGL"
+        )
     started: list[Firefox] = []
 
     def start(preferences: dict[str, bool | int | str]) -> Firefox:

@@ -1,4 +1,6 @@
-"""No command connects to, or looks up, another machine, and none writes to the home folder: watched below Python, in the C library."""
+"""No command connects to, or looks up, another machine, and none writes to the home folder:
+watched below Python, in the C library.
+"""
 
 import os
 import re
@@ -85,11 +87,22 @@ class Watched:
         self.home, self.log = folder / "home", folder / "log"
         self.home.mkdir()
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "OMP_NUM_THREADS")}
-        self.environment = {**kept, "HOME": str(self.home), "TMPDIR": str(folder), "LD_PRELOAD": str(watcher), "WATCH_LOG": str(self.log)}
+        self.environment = {
+            **kept,
+            "HOME": str(self.home),
+            "TMPDIR": str(folder),
+            "LD_PRELOAD": str(watcher),
+            "WATCH_LOG": str(self.log),
+        }
 
     def run(self, *command: object) -> str:
         done = subprocess.run(
-            [sys.executable, *map(str, command)], capture_output=True, text=True, env=self.environment, timeout=300, check=False
+            [sys.executable, *map(str, command)],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
@@ -97,7 +110,19 @@ class Watched:
     @contextmanager
     def server(self, model: Path, temp: Path) -> Iterator[str]:
         """The address of `attunet serve`."""
-        command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
+        command = [
+            sys.executable,
+            "-m",
+            "attunet.launch.cli",
+            "serve",
+            model,
+            "--port",
+            0,
+            "--temp",
+            temp,
+            "--threads",
+            1,
+        ]
         process = subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
         )
@@ -145,7 +170,9 @@ def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_p
     def attunet(*arguments: object) -> None:
         watched.run("-m", "attunet.launch.cli", *arguments)
 
-    quick = [word for setting in ("model.base_width=4", "model.depth=2", "optim.epochs=1") for word in ("--set", setting)]
+    quick = [
+        word for setting in ("model.base_width=4", "model.depth=2", "optim.epochs=1") for word in ("--set", setting)
+    ]
     attunet("phantom", tmp_path / "scans", "--cases", 3)
     attunet("prepare", tmp_path / "scans", tmp_path / "store", "--folds", 3, "--config", "demo")
     attunet("train", tmp_path / "store", tmp_path / "run", "--fold", 0, "--config", "demo", *quick)
@@ -153,7 +180,15 @@ def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_p
     scan = sorted((tmp_path / "scans").glob("*src*"))[0]
     attunet("predict", tmp_path / "model.onnx", scan, tmp_path / "labels.nii.gz")
     attunet(
-        "evaluate", tmp_path / "store", tmp_path / "model.onnx", "--fold", 0, "--out", tmp_path / "evaluation", "--latency-seconds", 0.1
+        "evaluate",
+        tmp_path / "store",
+        tmp_path / "model.onnx",
+        "--fold",
+        0,
+        "--out",
+        tmp_path / "evaluation",
+        "--latency-seconds",
+        0.1,
     )
     attunet("report", tmp_path / "evaluation", "-o", tmp_path / "report.html")
     with watched.server(tmp_path / "model.onnx", tmp_path / "uploads") as address:

@@ -1,4 +1,6 @@
-"""Names, dates and identifiers planted in every text field of the inputs, searched for in everything that the commands write."""
+"""Names, dates and identifiers planted in every text field of the inputs,
+searched for in everything that the commands write.
+"""
 
 import gzip
 import io
@@ -34,9 +36,23 @@ def plant_in_nifti(path: Path) -> None:
 def plant_in_dicom(path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     dataset = pydicom.dcmread(path)
-    for keyword in ("PatientName", "PatientID", "PatientAddress", "InstitutionName", "ReferringPhysicianName", "StudyDescription"):
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "PatientAddress",
+        "InstitutionName",
+        "ReferringPhysicianName",
+        "StudyDescription",
+    ):
         setattr(dataset, keyword, SECRET)
-    for keyword in ("SeriesDescription", "ProtocolName", "PatientComments", "ImageComments", "OperatorsName", "AccessionNumber"):
+    for keyword in (
+        "SeriesDescription",
+        "ProtocolName",
+        "PatientComments",
+        "ImageComments",
+        "OperatorsName",
+        "AccessionNumber",
+    ):
         setattr(dataset, keyword, SECRET[:16])
     dataset.PatientBirthDate, dataset.StudyDate = "19700131", "20191224"
     block = dataset.private_block(0x0041, "attunet test", create=True)
@@ -56,7 +72,11 @@ def plant_in_picture(image: Any, path: Path) -> None:
     exif[0x010E], exif[0x9C9D] = SECRET, SECRET.encode("utf-16-le")  # ImageDescription, XPAuthor
     for tag in (270, 305, 315, 65000):  # description, software, artist, a private one
         tags[tag] = SECRET
-    options = {".png": {"pnginfo": texts, "exif": exif}, ".tif": {"tiffinfo": tags}, ".jpg": {"exif": exif, "comment": SECRET.encode()}}
+    options = {
+        ".png": {"pnginfo": texts, "exif": exif},
+        ".tif": {"tiffinfo": tags},
+        ".jpg": {"exif": exif, "comment": SECRET.encode()},
+    }
     image.save(path, **options[path.suffix])
 
 
@@ -90,12 +110,18 @@ def leaks(folder: Path, *secrets: str) -> list[str]:
     needles = [needle for secret in secrets for needle in (secret.encode(), secret.encode("utf-16-le"))]
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files
-    return [str(path.relative_to(folder)) for path in files if any(needle in data for data in contents(path) for needle in needles)]
+    return [
+        str(path.relative_to(folder))
+        for path in files
+        if any(needle in data for data in contents(path) for needle in needles)
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
-def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path, write_chaos_case, log_lines: list[str]) -> None:
+def test_nothing_of_a_header_is_written(
+    kind: str, source: Path, tmp_path: Path, write_chaos_case, log_lines: list[str]
+) -> None:
     pytest.importorskip("torch")
     scans = source
     if kind == "dicom":
@@ -120,7 +146,11 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
     export(out / "run", out / "model.onnx")
     evaluate(out / "store", [out / "run", out / "model.onnx"], out / "results", fold=0, latency_seconds=0.05)
     one = next(iter(store.cases)).name
-    given = next(scans.glob("*-src.nii.gz")) if kind == "nifti" else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
+    given = (
+        next(scans.glob("*-src.nii.gz"))
+        if kind == "nifti"
+        else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
+    )
     predict(out / "model.onnx", given, out / f"{one}.nii.gz")
     if kind == "dicom":
         pytest.importorskip("highdicom")

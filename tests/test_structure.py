@@ -9,13 +9,31 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"toolkit": "attunet", "export": "attunet.export", "benchmarks": "attunet.benchmarks", "launch": "attunet.launch"}
-# From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a folder's folders
-# belong to its room, but for those of export and benchmarks.
+FOLDERS = {
+    "toolkit": "attunet",
+    "export": "attunet.export",
+    "benchmarks": "attunet.benchmarks",
+    "launch": "attunet.launch",
+}
+# From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a
+# folder's folders belong to its room, but for those of export and benchmarks.
 ORDER = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
     *("config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "manifest", "store", "evaluate_case", "preparation", "ops", "models", "losses", "device", "loading", "plots"),
+    *(
+        "phantom",
+        "metrics",
+        "manifest",
+        "store",
+        "evaluate_case",
+        "preparation",
+        "ops",
+        "models",
+        "losses",
+        "device",
+        "loading",
+        "plots",
+    ),
     *("runs", "training"),
     *("export/artefact", "export/runtime", "export", "export/build", "export/web", "export/serve"),
     *(
@@ -39,7 +57,17 @@ FORBIDDEN = {  # arrows that the order would allow
 TORCH_FREE_ROOMS = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
     *("config", "presets", "io", "sources", "splits"),
-    *("phantom", "metrics", "manifest", "store", "evaluate_case", "preparation", "export/artefact", "export/runtime", "export/serve"),
+    *(
+        "phantom",
+        "metrics",
+        "manifest",
+        "store",
+        "evaluate_case",
+        "preparation",
+        "export/artefact",
+        "export/runtime",
+        "export/serve",
+    ),
 )
 EXTRAS = (
     "torch",
@@ -58,7 +86,16 @@ EXTRAS = (
     "ipyniivue",
 )
 TORCH_FREE = [
-    *("volumes.volume", "classes", "volumes.spec", "config", "volumes.geometry", "io.readers", "io.writers", "sources.find_cases"),
+    *(
+        "volumes.volume",
+        "classes",
+        "volumes.spec",
+        "config",
+        "volumes.geometry",
+        "io.readers",
+        "io.writers",
+        "sources.find_cases",
+    ),
     *("volumes.slices", "volumes.predict", "metrics.overlap", "store", "preparation.prepare", "phantom"),
     *("export.artefact.artefact", "export.runtime", "export.load_model", "evaluate_case", "launch.cli", "launch.train"),
 ]
@@ -100,7 +137,9 @@ def imported_modules(path: Path, *, everywhere: bool) -> set[str]:
     """Import names of this package's modules that a file imports."""
     known = modules()
     names = imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=everywhere)
-    return {target for name in names for target in [name if name in known else name.rpartition(".")[0]] if target in known}
+    return {
+        target for name in names for target in [name if name in known else name.rpartition(".")[0]] if target in known
+    }
 
 
 def test_no_module_imports_a_folder_by_its_name() -> None:
@@ -120,7 +159,9 @@ def test_rooms_import_one_way() -> None:
         assert here in ORDER, f"{here} is a new room: give it a place in ORDER and in docs/architecture.md"
         for other in imported_modules(path, everywhere=True):
             there = room_of(other)
-            assert ORDER.index(there) <= ORDER.index(here), f"{name} ({here}) imports {other} ({there}), a room above its own"
+            assert ORDER.index(there) <= ORDER.index(here), (
+                f"{name} ({here}) imports {other} ({there}), a room above its own"
+            )
             assert there not in FORBIDDEN.get(here, ()), f"{name} ({here}) imports {other} ({there})"
 
 
@@ -170,7 +211,9 @@ sys.meta_path.insert(0, Blocker())
 
 
 def run_without_extras(code: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", BLOCK + code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", BLOCK + code], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_the_base_install_imports_without_the_extras() -> None:

@@ -1,7 +1,8 @@
 """attunet: U-Net and Attention U-Net for slices of medical volumes, from a folder of scans to an evaluated ONNX file.
 
-The names below are the public API. Each is imported when it is first used, so that `import attunet` needs neither torch nor accelerate,
-and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `prepare`. Their types are in `__init__.pyi`.
+The names below are the public API. Each is imported when it is first used, so that `import attunet` needs neither torch
+nor accelerate, and neither do `Segmenter`, `load_model` (of an artefact), `open_store` and `prepare`. Their types are
+in `__init__.pyi`.
 """
 
 from importlib import import_module

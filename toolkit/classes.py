@@ -39,9 +39,13 @@ class Classes:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE_LABEL:
-            raise InputError(f"classes: between 2 and {IGNORE_LABEL} with the background are supported, got {len(self.names)}")
+            raise InputError(
+                f"classes: between 2 and {IGNORE_LABEL} with the background are supported, got {len(self.names)}"
+            )
         if len(set(self.names)) != len(self.names) or len(set(self.values)) != len(self.values):
-            raise InputError(f"classes: names and values must be unique, got {dict(zip(self.names, self.values, strict=True))}")
+            raise InputError(
+                f"classes: names and values must be unique, got {dict(zip(self.names, self.values, strict=True))}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)

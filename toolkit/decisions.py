@@ -1,4 +1,5 @@
-"""Decisions: readings of a user's files that another program could make otherwise, each with a rule, a reason and an option.
+"""Decisions: readings of a user's files that another program could make otherwise, each with a rule,
+a reason and an option.
 
 Every rule is a row of `RULES`; docs/sources.md has the table. A reader notes a decision on its volume, `prepare` and
 `inspect` print it as `decided: ...`, and the manifest keeps it.
@@ -29,14 +30,18 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "nifti-geometry": Rule(
-        "NIfTI files whose sform contradicts qform and pixdim", "an error that names both", choices=("refuse", "sform", "pixdim")
+        "NIfTI files whose sform contradicts qform and pixdim",
+        "an error that names both",
+        choices=("refuse", "sform", "pixdim"),
     ),
     "nifti-orientation": Rule(
         "NIfTI files that state no orientation (sform and qform code 0)",
         "axes run to left, anterior and superior, as nibabel reads them",
         choices=("LAS", "RAS", "LPS", "RPS", "LAI", "RAI", "LPI", "RPI"),
     ),
-    "analyze-orientation": Rule("Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"),
+    "analyze-orientation": Rule(
+        "Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"
+    ),
     "itk-orientation": Rule(
         "NRRD without a space and MetaImage without directions",
         "axes run to left, posterior and superior, as ITK reads them",
@@ -47,16 +52,24 @@ RULES: dict[str, Rule] = {
         "converted to mm; an error where voxels would be larger than 50 mm",
         choices=("auto", "mm", "convert"),
     ),
-    "nifti-pixdim": Rule("NIfTI files whose header gives no voxel size (pixdim 0)", "1 mm, as nibabel reads", option="repair the header"),
+    "nifti-pixdim": Rule(
+        "NIfTI files whose header gives no voxel size (pixdim 0)", "1 mm, as nibabel reads", option="repair the header"
+    ),
     "nifti-codes": Rule("NIfTI codes that do not exist", "taken as unknown", option="repair the header"),
     "oblique": Rule(
-        "scans tilted by more than 30 degrees", "an axis counts as the nearest one of the body", option="rotate the scan to its axes"
+        "scans tilted by more than 30 degrees",
+        "an axis counts as the nearest one of the body",
+        option="rotate the scan to its axes",
     ),
     "sheared": Rule(
-        "scans whose axes are not at right angles (a tilted gantry)", "slices stay as they lie", option="resample the scan to right angles"
+        "scans whose axes are not at right angles (a tilted gantry)",
+        "slices stay as they lie",
+        option="resample the scan to right angles",
     ),
     "mixed-intensities": Rule(
-        "sets in which some scans have voxels below -500, as CT has", "scaled as the majority", option="--set data.normalization=ct|zscore"
+        "sets in which some scans have voxels below -500, as CT has",
+        "scaled as the majority",
+        option="--set data.normalization=ct|zscore",
     ),
     "mask-geometry": Rule(
         "masks of the image's shape, where one of both states no orientation",
@@ -64,13 +77,19 @@ RULES: dict[str, Rule] = {
         option="give the mask the image's affine",
     ),
     "same-patient": Rule(
-        "cases whose names, folders or DICOM headers are of one patient", "folds by that patient", option="--case-pattern REGEX"
+        "cases whose names, folders or DICOM headers are of one patient",
+        "folds by that patient",
+        option="--case-pattern REGEX",
     ),
     "fourth-axis": Rule(
-        "NIfTI, MGZ and ITK files with a fourth axis", "its entries are channels", option="split the file into one for each moment"
+        "NIfTI, MGZ and ITK files with a fourth axis",
+        "its entries are channels",
+        option="split the file into one for each moment",
     ),
     "exif-orientation": Rule(
-        "photographs and masks with a camera orientation (EXIF)", "it is applied, as viewers do", choices=("apply", "ignore")
+        "photographs and masks with a camera orientation (EXIF)",
+        "it is applied, as viewers do",
+        choices=("apply", "ignore"),
     ),
     "alpha-mask": Rule(
         "masks with an alpha channel",
@@ -88,18 +107,32 @@ RULES: dict[str, Rule] = {
         "greys with regions of their own are classes; edges go to the nearest of them",
         option="--classes with every value",
     ),
-    "value-255": Rule("masks with 255 beside small label values", "it is a class like the others", option='--classes "NAME=1,ignore=255"'),
-    "rounded-labels": Rule("label values within 0.001 of whole numbers", "they are rounded", option="write the masks as integers"),
-    "intensities-as-labels": Rule(
-        "masks of many values that change from voxel to voxel, as intensities do", "an error", choices=("refuse", "take")
+    "value-255": Rule(
+        "masks with 255 beside small label values",
+        "it is a class like the others",
+        option='--classes "NAME=1,ignore=255"',
     ),
-    "nan-labels": Rule("NaN in masks that are whole numbers elsewhere", "it is background", option="write the masks as integers"),
+    "rounded-labels": Rule(
+        "label values within 0.001 of whole numbers", "they are rounded", option="write the masks as integers"
+    ),
+    "intensities-as-labels": Rule(
+        "masks of many values that change from voxel to voxel, as intensities do",
+        "an error",
+        choices=("refuse", "take"),
+    ),
+    "nan-labels": Rule(
+        "NaN in masks that are whole numbers elsewhere", "it is background", option="write the masks as integers"
+    ),
     "overlapping-classes": Rule(
         "classes in files of their own, or objects of a class, that overlap",
         "an error with the number of voxels",
         choices=("refuse", "first", "last"),
     ),
-    "mask-files": Rule("cases with several mask files", "names that recur are classes, numbered ones objects", option="--masks NAME,..."),
+    "mask-files": Rule(
+        "cases with several mask files",
+        "names that recur are classes, numbered ones objects",
+        option="--masks NAME,...",
+    ),
     "missing-masks": Rule(
         "cases without the mask file of a class that others have",
         "the class was not drawn there: nothing is learned or judged about it in this case",
@@ -111,11 +144,19 @@ RULES: dict[str, Rule] = {
         "the picture with this number in its name, at this place or in this order, where these agree; else an error",
         choices=("auto", "name", "position", "order"),
     ),
-    "label-studio-annotations": Rule("tasks of Label Studio with several annotations", "the first counts", option="--masks by-3"),
-    "image-roles": Rule("several images of a case", "the usual ones on the mask's grid are channels", option="--images NAME,..."),
+    "label-studio-annotations": Rule(
+        "tasks of Label Studio with several annotations", "the first counts", option="--masks by-3"
+    ),
+    "image-roles": Rule(
+        "several images of a case", "the usual ones on the mask's grid are channels", option="--images NAME,..."
+    ),
     "published-split": Rule("labelled cases in a folder named test", "they are the test set", choices=("test", "mix")),
-    "unlabelled-part": Rule("folders named test or validation without any mask", "left out of the store", option="--allow-unlabelled"),
-    "dicom-series": Rule("folders with several DICOM series", "an error that lists them", option="--series NUMBER|TEXT"),
+    "unlabelled-part": Rule(
+        "folders named test or validation without any mask", "left out of the store", option="--allow-unlabelled"
+    ),
+    "dicom-series": Rule(
+        "folders with several DICOM series", "an error that lists them", option="--series NUMBER|TEXT"
+    ),
     "dicom-bits": Rule(
         "DICOM with fewer bits stored than allocated",
         "the bits beyond are no values; the sign is extended",
@@ -151,7 +192,9 @@ def choice(rule: str, choices: Choices) -> str:
 
 
 def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, str]:
-    """`RULE=VALUE` texts of `--read`, and the text of `--series`, as a dictionary. Raises InputError for an unknown rule or value."""
+    """`RULE=VALUE` texts of `--read`, and the text of `--series`, as a dictionary.
+    Raises InputError for an unknown rule or value.
+    """
     choices = {} if series is None else {"dicom-series": series.strip()}
     if series is not None and not series.strip():
         raise InputError("--series: must be a number or a part of a description, got nothing")
@@ -184,7 +227,11 @@ def _finding(decision: Decision, cases: list[str | None], total: int) -> Finding
     option = rule.option or f"--read {decision.rule}={'|'.join(rule.choices[1:])}"
     share = "" if None in cases else f"{len(cases)} of {total} cases; "
     return Finding(
-        cases[0] if len(cases) == 1 else None, decision.rule, len(cases), "decided", f"{decision.text} ({share}otherwise: {option})"
+        cases[0] if len(cases) == 1 else None,
+        decision.rule,
+        len(cases),
+        "decided",
+        f"{decision.text} ({share}otherwise: {option})",
     )
 
 

@@ -34,7 +34,9 @@ class LabelledCase:
         return len(self.drawn)
 
     def comparable(self, indices: np.ndarray) -> np.ndarray:
-        """The prediction with background in place of classes that were not drawn: nothing is known of them, so they have no metric."""
+        """The prediction with background in place of classes that were not drawn:
+        nothing is known of them, so they have no metric.
+        """
         return indices if self.drawn.all() else np.where(self.drawn[indices], indices, 0).astype(indices.dtype)
 
     def confusion(self, indices: np.ndarray) -> np.ndarray:
@@ -113,7 +115,11 @@ def observe_case(model: Model, case: LabelledCase) -> CaseEvaluation:
     assert isinstance(prepared, VolumeSlices)
     grid, num_classes = prepared.grid, case.num_classes
     features = FeatureObserver(grid, num_classes)
-    calibration = CalibrationObserver(grid, num_classes, resample_labels(case.truth, grid, num_classes)) if case.drawn.all() else None
+    calibration = (
+        CalibrationObserver(grid, num_classes, resample_labels(case.truth, grid, num_classes))
+        if case.drawn.all()
+        else None
+    )
     observers: list[Observer] = [features] if calibration is None else [features, calibration]
     raw = model.predict_prepared(prepared, postprocessing=UNTOUCHED, observers=observers)
     distance = training_distance(case.volume, model.ranges, model.spec.orientation)

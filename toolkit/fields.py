@@ -1,4 +1,6 @@
-"""The validator of fields: configurations, JSON objects in files that a stranger may have written. Errors name field, rule and value."""
+"""The validator of fields: configurations, JSON objects in files that a stranger may have written.
+Errors name field, rule and value.
+"""
 
 import dataclasses
 import json
@@ -63,7 +65,9 @@ class Rule:
         if self.choices:
             noun = self.noun or "one of " + ", ".join(self.choices)
         if self.length and not self.single:
-            noun = f"a list of {self.length} {'rising ' if self.rising else 'ascending ' if self.ordered else ''}numbers"
+            noun = (
+                f"a list of {self.length} {'rising ' if self.rising else 'ascending ' if self.ordered else ''}numbers"
+            )
         if self.low is not None and self.high is not None:
             noun += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
@@ -73,7 +77,9 @@ class Rule:
         return noun + (' or "auto"' if self.auto else "") + (" or null" if self.null else "")
 
     def check(self, name: str, value: object) -> Any:
-        """The value in its final type (lists as tuples, numbers as float); InputError, which names `name`, if the rule forbids it."""
+        """The value in its final type (lists as tuples, numbers as float);
+        InputError, which names `name`, if the rule forbids it.
+        """
         if (self.null and value is None) or (self.auto and value == "auto"):
             return value
         if self.length and (isinstance(value, list | tuple) or not self.single):
@@ -209,12 +215,16 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
     """True for a finite number from `low` to `high`."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
+    )
 
 
 def shown(value: object) -> str:
     """A value for an error's one line: short, and safe for a value that is nested deeply."""
-    if isinstance(value, dict | list | tuple) and (isinstance(value, dict) or len(value) > 4 or not all(map(is_number, value))):
+    if isinstance(value, dict | list | tuple) and (
+        isinstance(value, dict) or len(value) > 4 or not all(map(is_number, value))
+    ):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     return repr(list(value) if isinstance(value, tuple) else value)[:80]
 

@@ -1,7 +1,7 @@
 """Dice and cross entropy from sums, so that many processes compute the loss of the global batch.
 
-The network's output is first reduced to a short vector of sums (`segmentation_sums`), the sums are added over the processes
-(`add_over_processes`), and only then divided (`loss_of`): averages of averages never appear.
+The network's output is first reduced to a short vector of sums (`segmentation_sums`), the sums are added over the
+processes (`add_over_processes`), and only then divided (`loss_of`): averages of averages never appear.
 """
 
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ def segmentation_sums(
 ) -> torch.Tensor:
     """Reduce a batch to the sums that its loss is a function of.
 
-    With `drawn`, the loss is marginal (Fang & Yan 2020, "Multi-Organ Segmentation Over Partially Labeled Datasets With Multi-Scale
-    Feature Abstraction"; Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised multi-organ segmentation"): a
-    pixel of label 0 means "background or a class that was not drawn", and its probability is the sum over these classes. Slices count
-    in the Dice sums of the classes that were drawn in them alone.
+    With `drawn`, the loss is marginal (Fang & Yan 2020, "Multi-Organ Segmentation Over Partially Labeled Datasets With
+    Multi-Scale Feature Abstraction"; Shi et al. 2021, "Marginal loss and exclusion loss for partially supervised
+    multi-organ segmentation"): a pixel of label 0 means "background or a class that was not drawn", and its probability
+    is the sum over these classes. Slices count in the Dice sums of the classes that were drawn in them alone.
 
     Args:
         logits: `(N, K, H, W)`.
@@ -45,7 +45,8 @@ def segmentation_sums(
         drawn: `(N, K)` bool, the classes that were drawn in each slice, the background always; None if all were.
 
     Returns:
-        `(2 + 3 K,)` float32 (float64 for float64 logits): cross entropy, its weight, then intersection, prediction and truth per class.
+        `(2 + 3 K,)` float32 (float64 for float64 logits): cross entropy, its weight, then intersection, prediction and
+        truth per class.
     """
     num_classes = logits.shape[1]
     log_probability = F.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
@@ -69,15 +70,18 @@ def _with_marginal_background(log_probability: torch.Tensor, drawn: torch.Tensor
     """Replace the background's log probability by that of "background or a class that was not drawn"."""
     not_background = drawn.clone()
     not_background[:, 0] = False
-    background = log_probability.masked_fill(not_background[:, :, None, None], -torch.inf).logsumexp(dim=1, keepdim=True)
+    background = log_probability.masked_fill(not_background[:, :, None, None], -torch.inf).logsumexp(
+        dim=1, keepdim=True
+    )
     return torch.cat([background, log_probability[:, 1:]], dim=1)
 
 
 def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
     """Add the sums over all processes; the gradient flows into this process's share alone.
 
-    Every process then differentiates the same global loss by its own samples, and adding the gradients over the processes gives the
-    gradient of the global loss. DistributedDataParallel averages instead of adding, so the loss is scaled by the number of processes.
+    Every process then differentiates the same global loss by its own samples, and adding the gradients over the
+    processes gives the gradient of the global loss. DistributedDataParallel averages instead of adding, so the loss is
+    scaled by the number of processes.
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return sums
@@ -87,11 +91,13 @@ def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
-    """Compute the loss of training and validation: logarithmic batch Dice over the foreground classes present, plus cross entropy.
+    """Compute the loss of training and validation: logarithmic batch Dice over the foreground classes present,
+    plus cross entropy.
 
-    The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018, "3D Segmentation
-    with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice that it has reached. Without
-    the logarithm, a small organ next to its mirror image (the left kidney of CHAOS) is not learnt in the first 25 epochs.
+    The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018,
+    "3D Segmentation with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice
+    that it has reached. Without the logarithm, a small organ next to its mirror image (the left kidney of CHAOS) is not
+    learnt in the first 25 epochs.
 
     Args:
         sums: of `segmentation_sums`, added over batches and processes.
@@ -106,13 +112,16 @@ def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
 
 
 def labels_of_level(labels: torch.Tensor, level: int) -> torch.Tensor:
-    """Sample labels `(N, H, W)` to `(N, H / 2**level, W / 2**level)` by the nearest pixel; level 0 is `labels` itself."""
+    """Sample labels `(N, H, W)` to `(N, H / 2**level, W / 2**level)` by the nearest pixel;
+    level 0 is `labels` itself.
+    """
     step = 2**level
     return labels[:, step // 2 :: step, step // 2 :: step]
 
 
 def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
-    """Compute the loss of deep supervision: `total` weighs level i by 1 / 2**i, divided by the sum of the weights, as nnU-Net does.
+    """Compute the loss of deep supervision: `total` weighs level i by 1 / 2**i, divided by the sum of the weights,
+    as nnU-Net does.
 
     Args:
         sums: `(L, 2 + 3 K)`, of `segmentation_sums` at each level, added over batches and processes.
@@ -123,5 +132,7 @@ def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
     """
     losses = [loss_of(level, optim) for level in sums.unbind()]
     weights = [0.5**level for level in range(len(losses))]
-    total = torch.stack([weight * loss.total for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
+    total = torch.stack([weight * loss.total for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(
+        weights
+    )
     return Loss(total, losses[0].dice, losses[0].cross_entropy)

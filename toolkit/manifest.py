@@ -68,7 +68,9 @@ def case_of(at: Fields) -> Case:
     """A case from its row of the manifest. Raises InputError naming the field that is wrong."""
     images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
     rule = Rule(float, -1e9, 1e9, length=4)
-    name = at.require("case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name")
+    name = at.require(
+        "case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name"
+    )
     return Case(
         name=name,
         folder=name,
@@ -83,7 +85,9 @@ def case_of(at: Fields) -> Case:
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
         label_mapping=_mapping(at) if labels else None,
-        drawn=tuple(at.text_list("drawn")) if at.require("drawn", _is_list_or_null, "a list or null") is not None else None,
+        drawn=tuple(at.text_list("drawn"))
+        if at.require("drawn", _is_list_or_null, "a list or null") is not None
+        else None,
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
     )
 

@@ -46,8 +46,8 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
         patients: their names; the order makes no difference.
         num_folds: at most one fold per patient is made.
         seed: of the order.
-        together: groups of patients that are dealt as one, because they share scans; groups with a patient in common are one group. The
-            order of and in the groups makes no difference.
+        together: groups of patients that are dealt as one, because they share scans; groups with a patient in common
+            are one group. The order of and in the groups makes no difference.
 
     Example:
         >>> deal_folds(["a", "b", "c"], 2, seed=0, together=[("a", "b")]).folds
@@ -79,7 +79,11 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
     """
     at = read_json(path)
     at.require("schema", lambda v: v == SCHEMA and type(v) is int, str(SCHEMA))
-    folds = at.require("folds", lambda v: isinstance(v, list) and all(is_text_list(f) and f for f in v), "lists of patients, none empty")
+    folds = at.require(
+        "folds",
+        lambda v: isinstance(v, list) and all(is_text_list(f) and f for f in v),
+        "lists of patients, none empty",
+    )
     test, seed = at.text_list("test") if "test" in at else [], at.whole("seed") if "seed" in at else 0
     listed = [p for group in (*folds, test) for p in group]
     if twice := sorted(patient for patient, number in Counter(listed).items() if number > 1):

@@ -76,7 +76,9 @@ class Store:
         return self.path / str(self.manifest["source"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
-        """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels if the source has no physical spacing."""
+        """Voxel size of `image` and `label` along `(Z, H, W)`, in mm,
+        or in pixels if the source has no physical spacing.
+        """
         case = self.case(name)
         native = oriented_spacing(case.spacing, orientation_transform(case.affine, self.spec.orientation))
         columns, rows = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
@@ -105,7 +107,9 @@ class Store:
     def drawn_classes(self, name: str) -> np.ndarray:
         """Bool `(K,)`: True for the background and for the classes that were drawn in a case."""
         drawn = self.case(name).drawn
-        return np.array([drawn is None or index == 0 or label in drawn for index, label in enumerate(self.classes.names)])
+        return np.array(
+            [drawn is None or index == 0 or label in drawn for index, label in enumerate(self.classes.names)]
+        )
 
     def image(self, name: str) -> np.ndarray:
         """Memory-mapped float16 `(Z, C, H, W)`, C without context slices."""
@@ -127,11 +131,15 @@ class Store:
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read as an array of the store: {error}") from None
         if array.dtype != dtype or array.shape != shape:
-            raise InputError(f"{path}: must be {np.dtype(dtype).name} of shape {shape}, got {array.dtype} {array.shape}")
+            raise InputError(
+                f"{path}: must be {np.dtype(dtype).name} of shape {shape}, got {array.dtype} {array.shape}"
+            )
         return array
 
     def split(self, fold: int | Literal["all"]) -> tuple[list[str], list[str]]:
-        """Labelled cases to train on, and those left out: fold `fold`'s, or with "all" the test set. Test cases are never trained on."""
+        """Labelled cases to train on, and those left out: fold `fold`'s, or with "all" the test set.
+        Test cases are never trained on.
+        """
         if fold != "all" and not (type(fold) is int and 0 <= fold < self.num_folds):
             raise InputError(f"fold: must be 0 to {self.num_folds - 1} or all for {self.path}, got {fold!r}")
         held_out = set(self.splits.test if fold == "all" else self.splits.folds[fold])
@@ -147,7 +155,9 @@ class Store:
         case = self.case(name)
         if self.is_pseudonymised:
             if source_root is None:
-                raise InputError(f"{self.path}: is pseudonymised and does not say where its source is; name the folder with --source")
+                raise InputError(
+                    f"{self.path}: is pseudonymised and does not say where its source is; name the folder with --source"
+                )
             paths = find_by_hash(source_root, case.source_sha256)
         else:
             root = Path(source_root or self.source_root)
@@ -170,7 +180,9 @@ class Store:
         except InputError:
             if not self.is_pseudonymised:
                 raise
-            raise InputError(f"{self.path}: the files of {name} can no longer be read; `attunet inspect` on them says why") from None
+            raise InputError(
+                f"{self.path}: the files of {name} can no longer be read; `attunet inspect` on them says why"
+            ) from None
 
     def _read(self, case: Case, images: tuple[Path, ...], masks: tuple[Path, ...]) -> tuple[Volume, np.ndarray | None]:
         volume = read_image(images, choices=self.choices)
@@ -201,7 +213,8 @@ def open_store(path: str | Path) -> Store:
     for row in rows:
         if row.text("spec_sha256") != expected:
             raise InputError(
-                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare the store again"
+                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare "
+                "the store again"
             )
     cases = tuple(case_of(row) for row in rows)
     return Store(

@@ -44,7 +44,10 @@ class Arm:
 
 
 ARMS = (
-    Arm("plain", "the recipe chaos-cpu as it is; its four members and its snapshots are ensembles of nearly independent errors"),
+    Arm(
+        "plain",
+        "the recipe chaos-cpu as it is; its four members and its snapshots are ensembles of nearly independent errors",
+    ),
     Arm(
         "200 epochs",
         "the loss of chaos-cpu still falls in its last third; twice the steps at the same peak rate",
@@ -57,12 +60,33 @@ ARMS = (
         ("model.deep_supervision=true",),
         "plain",
     ),
-    Arm("residual", "residual encoders train better at equal parameters (ResEnc of nnU-Net)", ("model.blocks=residual",), "plain"),
+    Arm(
+        "residual",
+        "residual encoders train better at equal parameters (ResEnc of nnU-Net)",
+        ("model.blocks=residual",),
+        "plain",
+    ),
     Arm("1 scan", "the least that anybody has", networks=("unet",), scans=1),
-    Arm("1 scan, generated", "anatomy from generated abdomens is most of what one scan lacks", (), "1 scan", ("unet",), 1, True),
+    Arm(
+        "1 scan, generated",
+        "anatomy from generated abdomens is most of what one scan lacks",
+        (),
+        "1 scan",
+        ("unet",),
+        1,
+        True,
+    ),
     Arm("2 scans", "two scans", networks=("unet",), scans=2),
     Arm("2 scans, generated", "as for one scan", (), "2 scans", ("unet",), 2, True),
-    Arm("all scans, generated", "five scans need little more anatomy: a small gain at most", (), "plain", ("unet",), None, True),
+    Arm(
+        "all scans, generated",
+        "five scans need little more anatomy: a small gain at most",
+        (),
+        "plain",
+        ("unet",),
+        None,
+        True,
+    ),
 )
 
 
@@ -71,7 +95,8 @@ class Task:
     """Work for one process; those with equal `run` are the same work.
 
     Args:
-        kind: "pretrain" trains on generated cases, "train" trains and judges, "ensemble" judges the trainings in the folder `run`.
+        kind: "pretrain" trains on generated cases, "train" trains and judges, "ensemble" judges the trainings in the
+            folder `run`.
         arm: its name.
         seed: of the training; -1 for an ensemble.
         fold: number of the fold.
@@ -131,16 +156,39 @@ def plan(
     rounds += [(arm, seed) for seed in range(num_seeds) for arm in arms if arm.against or not arm.has_ensembles]
     for arm, seed in rounds:
         if arm.init and not any(task.kind == "pretrain" for task in tasks):
-            wide = (*settings, f"optim.epochs={epochs_of(pretraining_steps, generated.slices)}", "run.seed=0", *WIDE_AUGMENTATION)
+            wide = (
+                *settings,
+                f"optim.epochs={epochs_of(pretraining_steps, generated.slices)}",
+                "run.seed=0",
+                *WIDE_AUGMENTATION,
+            )
             tasks.append(Task("pretrain", PRETRAIN, "unet", 0, 0, generated.path, parent, wide, (generated.path,)))
         for fold, view in enumerate(folds[arm.scans]):
             folder = out / "runs" / arm.folder / f"fold-{fold}"
-            own: tuple[str, ...] = (*settings, *arm.settings, f"run.seed={seed}", f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}")
+            own: tuple[str, ...] = (
+                *settings,
+                *arm.settings,
+                f"run.seed={seed}",
+                f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}",
+            )
             if arm.scans is not None:
                 own = (*own, f"optim.epochs={epochs_of(steps, view.slices)}")
             needs, init = ((parent,), parent) if arm.init else ((), None)
             for network in arm.networks:
-                tasks.append(Task("train", arm.name, network, seed, fold, view.path, folder / f"{network}-{seed}", own, needs, init))
+                tasks.append(
+                    Task(
+                        "train",
+                        arm.name,
+                        network,
+                        seed,
+                        fold,
+                        view.path,
+                        folder / f"{network}-{seed}",
+                        own,
+                        needs,
+                        init,
+                    )
+                )
             if seed == num_seeds - 1 and arm.has_ensembles:
                 members = tuple(folder / f"{network}-{s}" for network in arm.networks for s in range(num_seeds))
                 tasks.append(Task("ensemble", arm.name, "all", -1, fold, view.path, folder, (), members))

@@ -1,28 +1,33 @@
-"""Planned changes of the recipe `chaos-cpu`, each judged leave-one-out against the plain recipe, in a few minutes of one GPU.
+"""Planned changes of the recipe `chaos-cpu`, each judged leave-one-out against the plain recipe,
+in a few minutes of one GPU.
 
-`python -m attunet.benchmarks.accuracy.better STORE OUT --source CASES --minutes 4 --processes 8 --device cuda` trains both networks with
-two seeds on every fold (one patient left out) for each arm of `attunet.benchmarks.accuracy.arms`, several trainings at once, and judges,
-on the native grid of the source files after finishing, as `attunet crossvalidate` does: each network alone, the ensemble of both networks
-and seeds (four members), and the ensemble of four snapshots along each training. The store is one that `attunet prepare --config
-chaos-cpu` made; its own folds do not count.
+`python -m attunet.benchmarks.accuracy.better STORE OUT --source CASES --minutes 4 --processes 8 --device cuda` trains
+both networks with two seeds on every fold (one patient left out) for each arm of `attunet.benchmarks.accuracy.arms`,
+several trainings at once, and judges,
+on the native grid of the source files after finishing, as `attunet crossvalidate` does: each network alone, the
+ensemble of both networks and seeds (four members), and the ensemble of four snapshots along each training. The store is
+one that `attunet prepare --config chaos-cpu` made; its own folds do not count.
 
 The arms and their reasons were fixed before anything was measured:
 
-- plain: `chaos-cpu` as it is. Its ensembles average errors that are nearly independent between networks and seeds, less so along a
-  training.
+- plain: `chaos-cpu` as it is. Its ensembles average errors that are nearly independent between networks and seeds, less
+  so along a training.
 - 200 epochs: the loss still falls in the last third of 100 epochs.
 - deep supervision: coarse levels get a gradient of their own, which fixes the left-right position of organs early.
 - residual: residual encoder blocks of exactly the same parameters train better.
-- 1 scan, 2 scans, with and without a start from a network trained on generated abdomens: anatomy is most of what few scans lack; the
-  U-Net alone, 1500 steps, tested on all scans that it did not see. "all scans, generated": a small gain at most.
+- 1 scan, 2 scans, with and without a start from a network trained on generated abdomens: anatomy is most of what few
+  scans lack; the U-Net alone, 1500 steps, tested on all scans that it did not see. "all scans, generated": a small gain
+  at most.
 
-There is one planned analysis: for each arm the paired difference of mean Dice against the arm it is compared with, averaged over networks
-and seeds for each case, its mean over the cases with its 95 % interval; an arm is kept where the interval leaves out zero. The same for
-the ensembles of an arm against its single networks. Differences of one network or organ are told, and decide nothing.
+There is one planned analysis: for each arm the paired difference of mean Dice against the arm it is compared with,
+averaged over networks and seeds for each case, its mean over the cases with its 95 % interval; an arm is kept where the
+interval leaves out zero. The same for the ensembles of an arm against its single networks. Differences of one network
+or organ are told, and decide nothing.
 
-OUT/results.json is written after every training, so that a run that is killed or out of time keeps its results; the same call does what
-is left, and trains again only what an ensemble still needs. The order is that of worth: the plain arm, one seed of every other arm, the
-next seed; `--arms` chooses some.
+OUT/results.json is written after every training, so that a run that is killed or out of time keeps its results; the
+same call does what
+is left, and trains again only what an ensemble still needs. The order is that of worth: the plain arm, one seed of
+every other arm, the next seed; `--arms` chooses some.
 `--rehearse` does everything in miniature on generated cases, on any machine.
 """
 
@@ -61,7 +66,11 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--arms", help=f"names, separated by semicolons, of: {'; '.join(arm.name for arm in ARMS)}")
-    parser.add_argument("--mps", action="store_true", help="let kernels of several processes run at the same time, where the machine can")
+    parser.add_argument(
+        "--mps",
+        action="store_true",
+        help="let kernels of several processes run at the same time, where the machine can",
+    )
     parser.add_argument("--rehearse", action="store_true", help="everything in miniature")
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.arms.split(";")] if arguments.arms else [arm.name for arm in ARMS]

@@ -98,7 +98,11 @@ def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Summary:
     for arm in arms:
         for kind in KINDS:
             networks = [*arm.networks, "all"] if kind == "single" and arm.has_ensembles else ["all"]
-            means += [row for network in networks if (row := _means(_select(rows, arm.name, kind, network), arm.name, kind, network))]
+            means += [
+                row
+                for network in networks
+                if (row := _means(_select(rows, arm.name, kind, network), arm.name, kind, network))
+            ]
     comparisons = []
     for arm in arms:
         singles = _select(rows, arm.name, "single", "all")
@@ -109,9 +113,13 @@ def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Summary:
             if arm.has_ensembles:
                 for network in arm.networks:
                     first, second = (_select(rows, name, "single", network) for name in (arm.against, arm.name))
-                    comparisons.append(_compare(first, second, f"{arm.against} {network}", f"{arm.name} {network}", planned=False))
+                    comparisons.append(
+                        _compare(first, second, f"{arm.against} {network}", f"{arm.name} {network}", planned=False)
+                    )
         for kind in ("snapshots", "ensemble"):
-            comparisons.append(_compare(singles, _select(rows, arm.name, kind, "all"), f"{arm.name} single", f"{arm.name} {kind}"))
+            comparisons.append(
+                _compare(singles, _select(rows, arm.name, kind, "all"), f"{arm.name} single", f"{arm.name} {kind}")
+            )
     result: Summary = {"arms": means, "comparisons": [one for one in comparisons if one is not None]}
     return nan_to_null(result)
 
@@ -149,13 +157,19 @@ def _means(rows: Sequence[Row], arm: str, kind: str, network: str) -> Means | No
     }
 
 
-def _compare(first: Sequence[Row], second: Sequence[Row], first_name: str, second_name: str, *, planned: bool = True) -> Comparison | None:
+def _compare(
+    first: Sequence[Row], second: Sequence[Row], first_name: str, second_name: str, *, planned: bool = True
+) -> Comparison | None:
     """`second` minus `first`, on the trainings that both have, or where the kinds differ on the cases that both have.
 
     planned: False for a difference that decides nothing, which the table leaves out.
     """
-    names: tuple[Key, ...] = ("network", "seed", "fold", "case") if {r["kind"] for r in first} == {r["kind"] for r in second} else ("case",)
-    keys = {tuple(row[name] for name in names) for row in first} & {tuple(row[name] for name in names) for row in second}
+    names: tuple[Key, ...] = (
+        ("network", "seed", "fold", "case") if {r["kind"] for r in first} == {r["kind"] for r in second} else ("case",)
+    )
+    keys = {tuple(row[name] for name in names) for row in first} & {
+        tuple(row[name] for name in names) for row in second
+    }
     if not keys:
         return None
     shared = [[row for row in rows if tuple(row[name] for name in names) in keys] for rows in (first, second)]
@@ -176,7 +190,9 @@ def table(results: Results) -> str:
     rows = results["summary"]["arms"]
     organs = list(rows[0]["per_organ"]) if rows else []
     header = ["arm", "kind", "network", "trainings", "cases", "Dice", "worst case", *organs]
-    lines = aligned([header, *([*_cells(row), *(_dice(row["per_organ"][organ]) for organ in organs)] for row in rows)]).splitlines()
+    lines = aligned(
+        [header, *([*_cells(row), *(_dice(row["per_organ"][organ]) for organ in organs)] for row in rows)]
+    ).splitlines()
     differences = [["second against first", "patients", "difference", "95 % interval", "p", ""]]
     for one in [one for one in results["summary"]["comparisons"] if one["planned"]]:
         interval = f"{one['ci95'][0]:+.4f} to {one['ci95'][1]:+.4f}" if one["ci95"] else "-"
@@ -197,7 +213,15 @@ def table(results: Results) -> str:
 def _cells(row: Means) -> list[str]:
     worst = row["worst"]
     where = f"{_dice(worst['mean'])} ({worst['case'].split('-')[0]})"
-    return [row["arm"], row["kind"], row["network"], str(row["trainings"]), str(row["cases"]), _dice(row["mean"]), where]
+    return [
+        row["arm"],
+        row["kind"],
+        row["network"],
+        str(row["trainings"]),
+        str(row["cases"]),
+        _dice(row["mean"]),
+        where,
+    ]
 
 
 def _dice(value: float | None) -> str:

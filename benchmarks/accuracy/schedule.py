@@ -42,7 +42,9 @@ class Pool:
         for index in range(self._number):
             ours, theirs = Context.Pipe()
             log = self._setup.log / f"process-{index}.log"
-            process = Context.Process(target=work, args=(theirs, Setup(self._setup.recipe, self._setup.source, self._setup.device, log)))
+            process = Context.Process(
+                target=work, args=(theirs, Setup(self._setup.recipe, self._setup.source, self._setup.device, log))
+            )
             process.start()
             theirs.close()
             self._processes[ours] = process
@@ -121,11 +123,14 @@ def _ready(task: Task, done: set[Path]) -> bool:
 
 @contextmanager
 def shared_gpu(folder: Path) -> Iterator[None]:
-    """Let kernels of several processes run at the same time, through CUDA's multi-process service, where the machine has one.
+    """Let kernels of several processes run at the same time, through CUDA's multi-process service,
+    where the machine has one.
 
     Without it they take turns. The service is tried with one small program first and ends with the context.
     """
-    control = shutil.which("nvidia-cuda-mps-control") or shutil.which("nvidia-cuda-mps-control", path="/usr/local/nvidia/bin")
+    control = shutil.which("nvidia-cuda-mps-control") or shutil.which(
+        "nvidia-cuda-mps-control", path="/usr/local/nvidia/bin"
+    )
     if control is None:
         logger.info("no multi-process service: nvidia-cuda-mps-control is not installed")
         yield

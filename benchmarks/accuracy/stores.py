@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 
 def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
-    """Make a store for each fold, whose fold 0 has the held-out patients and fold 1 those to train on; its arrays are links.
+    """Make a store for each fold, whose fold 0 has the held-out patients and fold 1 those to train on;
+    its arrays are links.
 
     Args:
         store: with the labelled cases.
@@ -45,7 +46,9 @@ def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
             if not (path / name).exists():
                 (path / name).symlink_to((store.path / name).resolve())
         write_text(path / SPLITS, json.dumps(Splits((tuple(held_out), tuple(training))).to_json()))
-        folds.append(FoldStore(path, sum(case.num_slices for case in store.cases if case.labelled and case.patient in training)))
+        folds.append(
+            FoldStore(path, sum(case.num_slices for case in store.cases if case.labelled and case.patient in training))
+        )
     return folds
 
 

@@ -95,7 +95,9 @@ def better(
         rows = merged(rows, result.rows)
         task = result.task
         name = f"{task.kind} {task.arm}, {task.network} {task.seed}, fold {task.fold}"
-        timings.append({"task": name, "seconds": result.seconds, "slices_per_s": result.slices_per_s, "error": result.error})
+        timings.append(
+            {"task": name, "seconds": result.seconds, "slices_per_s": result.slices_per_s, "error": result.error}
+        )
         dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in result.rows)
         logger.info(f"[{len(timings)}/{len(left)}] {result.seconds:5.1f} s  {name}: {result.error or dice}")
         results = _results(store, rows, timings, arms, len(left) - len(timings))
@@ -113,7 +115,9 @@ def better(
     return results
 
 
-def _tasks(store: Store, out: Path, arms: Sequence[Arm], generated: Path, seeds: int, device: str, size: Size) -> list[Task]:
+def _tasks(
+    store: Store, out: Path, arms: Sequence[Arm], generated: Path, seeds: int, device: str, size: Size
+) -> list[Task]:
     folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
     epochs = () if size.epochs is None else (f"optim.epochs={size.epochs}",)
     chosen = [Arm(**{**vars(arm), "settings": (*arm.settings, *epochs)}) for arm in arms]
@@ -130,7 +134,9 @@ def _tasks(store: Store, out: Path, arms: Sequence[Arm], generated: Path, seeds:
 
 
 def unfinished(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
-    """The tasks that are left to do: those without rows, and trainings that are gone and that an ensemble still needs."""
+    """The tasks that are left to do: those without rows, and trainings that are gone and that an ensemble still
+    needs.
+    """
     judged = {(row["arm"], row["network"], row["seed"], row["fold"]) for row in rows}
 
     def is_judged(task: Task) -> bool:
@@ -144,7 +150,9 @@ def unfinished(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
 def _start_generation(
     stack: ExitStack, generated: Path, tasks: Sequence[Task], store: Store, processes: int, size: Size
 ) -> Callable[[], bool]:
-    """Begin to make the generated store beside the trainings, where one needs it; returns a function that says if it is being made."""
+    """Begin to make the generated store beside the trainings, where one needs it;
+    returns a function that says if it is being made.
+    """
     if not any(generated in task.needs for task in tasks) or (generated / "splits.json").exists():
         return lambda: False
     arguments = {"cases": size.generated, "processes": processes, "reduce": size.reduce}

@@ -32,7 +32,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Setup:
-    """Equal for all tasks. recipe: configuration of the trainings; source: of the store's cases; device: `cpu` or `cuda`."""
+    """Equal for all tasks. recipe: configuration of the trainings; source: of the store's cases; device:
+    `cpu` or `cuda`.
+    """
 
     recipe: Config
     source: Path

@@ -1,9 +1,10 @@
 """Estimates of Dice on generated cases of varying quality, checked on patients left out and on new scans.
 
-`python -m attunet.benchmarks.crossvalidation.confidence DIR` writes generated abdomens with noise drawn widely, cross-validates a small
-network on them, learns the estimator from the held-out cases for a single network and for an ensemble, and compares its estimates with the
-true Dice of new scans, through the exported artefacts: scans like the learned ones, and changed ones. Writes DIR/results.json and prints a
-table; the same call continues a folder.
+`python -m attunet.benchmarks.crossvalidation.confidence DIR` writes generated abdomens with noise drawn widely,
+cross-validates a small network on them, learns the estimator from the held-out cases for a single network and for an
+ensemble, and compares its estimates with the
+true Dice of new scans, through the exported artefacts: scans like the learned ones, and changed ones. Writes
+DIR/results.json and prints a table; the same call continues a folder.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from attunet.system.log_lines import forward_log
 from attunet.volumes.training_ranges import check_input
 
 NOISE = (0.03, 1.2)  # standard deviation of the added noise over that of the scan, drawn uniformly in its logarithm
-CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {  # of a scan (X, Y, Z) and its labels alike
+# Of a scan (X, Y, Z) and its labels alike
+CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "as learned": lambda image, rng: image,
     "noise of 2 to 4 deviations": lambda image, rng: with_noise(image, rng.uniform(2, 4), rng),
     "blurred in plane by 3 pixels": lambda image, rng: gaussian_filter(image, (3, 3, 0)),
@@ -122,7 +124,13 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
         assert about.confidence is not None
         changes = list(CHANGES) if run.name == "fold-0" else ["as learned"]
         segmenter = Segmenter(artefact)
-        arms.append(Arm(name, about.confidence, [row for change in changes for row in compare(segmenter, folder / "new", change)]))
+        arms.append(
+            Arm(
+                name,
+                about.confidence,
+                [row for change in changes for row in compare(segmenter, folder / "new", change)],
+            )
+        )
     return arms
 
 
@@ -164,7 +172,11 @@ def lines(arm: Arm) -> list[str]:
 
 
 def _line(rows: Sequence[NewOrgan], threshold: float) -> str:
-    pairs = [(one.true, one.estimate.dice, one.estimate.low, one.estimate.high) for one in rows if one.estimate.dice is not None]
+    pairs = [
+        (one.true, one.estimate.dice, one.estimate.low, one.estimate.high)
+        for one in rows
+        if one.estimate.dice is not None
+    ]
     true, estimated, low, high = np.array(pairs, dtype=np.float64).T
     is_poor, is_marked = true < threshold, estimated < threshold
     cases = {one.case: one.review for one in rows}
@@ -189,7 +201,12 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with forward_log(print):
         arms = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
-    results = {"schema": 1, "environment": environment(), "settings": list(SETTINGS), "networks": [arm.to_json() for arm in arms]}
+    results = {
+        "schema": 1,
+        "environment": environment(),
+        "settings": list(SETTINGS),
+        "networks": [arm.to_json() for arm in arms],
+    }
     write_text(arguments.folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     for arm in arms:
         print("\n".join(lines(arm)))

@@ -1,4 +1,6 @@
-"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained in parallel and scored on their held-out cases, in one table."""
+"""`attunet crossvalidate`: recipes × networks × seeds × folds, trained in parallel and scored on their held-out cases,
+in one table.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -61,7 +63,8 @@ def crossvalidate(
         init: a run, a checkpoint or a .safetensors file whose weights every training starts from.
         init_classes: `NEW=OLD,...`, classes that `init` calls by another name.
         train: False scores the finished runs only.
-        every_postprocessing: scores label maps with the store's post-processing, with the largest components and without post-processing.
+        every_postprocessing: scores label maps with the store's post-processing, with the largest components and
+            without post-processing.
         source: where the store's source files are now, if they moved.
 
     Returns:
@@ -88,16 +91,26 @@ def crossvalidate(
     device = "cuda" if visible_gpus() else "cpu"
     postprocessings = _postprocessings(store, every_postprocessing)
     scored = {
-        run.key: score_run(run.path, store, run.fold, run.config, postprocessings=postprocessings, device=device, source=source)
+        run.key: score_run(
+            run.path, store, run.fold, run.config, postprocessings=postprocessings, device=device, source=source
+        )
         for run in plan
     }
-    failed = f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}" if failures else ""
+    failed = (
+        f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}"
+        if failures
+        else ""
+    )
     if not any(scored.values()):
-        raise RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
+        raise (
+            RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
+        )
     make_folder(out)
     keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
-    results = results_of(store, plan, scored, methods, [preparing_command(store), grid.command(store, out, every_postprocessing)])
+    results = results_of(
+        store, plan, scored, methods, [preparing_command(store), grid.command(store, out, every_postprocessing)]
+    )
     write_results(out, results, methods, store, device=device, source=source)
     if failed:
         raise TrainingsFailed(f"{out}: {failed}", results)
@@ -136,7 +149,11 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[O
         return []
     gpus = visible_gpus()
     jobs = [
-        Job(run.name, (str(store), str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"), run.path.with_suffix(".log"))
+        Job(
+            run.name,
+            (str(store), str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"),
+            run.path.with_suffix(".log"),
+        )
         for run in waiting
     ]
     failures, ended = [], 0

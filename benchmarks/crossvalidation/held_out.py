@@ -38,7 +38,9 @@ Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, N
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of a finished run on its held-out cases. scores: by the text of the post-processing, `Postprocessing.words`."""
+    """Scores of a finished run on its held-out cases. scores: by the text of the post-processing,
+    `Postprocessing.words`.
+    """
 
     run: Path
     steps: int
@@ -86,7 +88,9 @@ def score_run(
         scores = scores | new
         write_learned_cases(path, origin, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
-    return HeldOut(path, run.step, {postprocessing.words: scores[postprocessing.words] for postprocessing in postprocessings})
+    return HeldOut(
+        path, run.step, {postprocessing.words: scores[postprocessing.words] for postprocessing in postprocessings}
+    )
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
@@ -102,7 +106,11 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
     """Raises InputError with the first difference between a run and its place in a cross-validation."""
     training, held_out = store.split(fold)
     cases = {case.name: case for case in store.cases}
-    if run.fold != fold or run.training_cases != {case: cases[case].image_sha256 for case in training} or run.held_out != held_out:
+    if (
+        run.fold != fold
+        or run.training_cases != {case: cases[case].image_sha256 for case in training}
+        or run.held_out != held_out
+    ):
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
     if run.state.training_labels != {case: cases[case].label_sha256 for case in training}:
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
@@ -112,8 +120,15 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():
             planned = name == "epochs" and run.config.run.minutes  # set by a time, in place of the recipe's
-            if there[name] != value and not planned and value != "auto" and not (section == "run" and name in FREE_TO_CHANGE):
-                raise InputError(f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}")
+            if (
+                there[name] != value
+                and not planned
+                and value != "auto"
+                and not (section == "run" and name in FREE_TO_CHANGE)
+            ):
+                raise InputError(
+                    f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}"
+                )
 
 
 def _score(

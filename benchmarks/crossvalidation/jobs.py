@@ -35,16 +35,20 @@ class Jobs:
     """Runs at most `count` jobs at a time, each with a share of the CPU cores and one GPU."""
 
     def __init__(self, count: int, devices: Sequence[str]) -> None:
-        """Up to `count` jobs at once. devices: GPUs as in CUDA_VISIBLE_DEVICES, shared if `count` exceeds their number."""
+        """Up to `count` jobs at once. devices: GPUs as in CUDA_VISIBLE_DEVICES,
+        shared if `count` exceeds their number.
+        """
         self.count, self._devices = count, devices
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._lock, self._stopped = threading.Lock(), False
 
-    def run(self, jobs: Sequence[Job], *, started: Callable[[Job], object], stop: Callable[[], object]) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], *, started: Callable[[Job], object], stop: Callable[[], object]
+    ) -> Iterator[Outcome]:
         """Runs jobs and yields their outcomes in the order in which they end.
 
-        Once `stop` returns a true value, no further job starts and the running ones are terminated. All jobs are also terminated if the
-        generator is closed or raises.
+        Once `stop` returns a true value, no further job starts and the running ones are terminated. All jobs are also
+        terminated if the generator is closed or raises.
 
         Args:
             started: called with each job when it starts.

@@ -1,4 +1,6 @@
-"""Images and attention maps of the cases of a cross-validation, kept for its report beside the label maps in the runs' folders."""
+"""Images and attention maps of the cases of a cross-validation, kept for its report beside the label maps in the runs'
+folders.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -19,8 +21,11 @@ ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 Key = tuple[str, str, int, int]  # recipe, model, seed, fold
 
 
-def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str = "cpu", source: Path | None = None) -> None:
-    """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest seed.
+def keep_cases(
+    out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str = "cpu", source: Path | None = None
+) -> None:
+    """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest
+    seed.
 
     Without the source files there are none, which is logged: the scores do not need them.
     """

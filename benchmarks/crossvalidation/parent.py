@@ -50,4 +50,9 @@ def start_from(init: str | Path | None, init_classes: str) -> Parent:
     renamed = ("--init-classes", init_classes) if init_classes else ()
     if init_classes:
         parse_renamed(init_classes)
-    return Parent(weights.name, weights.sha256, ("--init", str(Path(init).resolve()), *renamed), ("--init", weights.name, *renamed))
+    return Parent(
+        weights.name,
+        weights.sha256,
+        ("--init", str(Path(init).resolve()), *renamed),
+        ("--init", weights.name, *renamed),
+    )

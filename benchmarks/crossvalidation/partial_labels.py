@@ -1,8 +1,9 @@
 """Training with partial labels on generated cases: every organ is drawn in half of the training scans.
 
-`python -m attunet.benchmarks.crossvalidation.partial_labels DIR` trains the same network four times with the same number of steps: with
-all labels, with the marginal loss, with organs that were not drawn taken for background, and on the completely drawn scans alone. Each is
-scored on the same test scans, whose labels are complete. Writes DIR/results.json and prints a table.
+`python -m attunet.benchmarks.crossvalidation.partial_labels DIR` trains the same network four times with the same
+number of steps: with all labels, with the marginal loss, with organs that were not drawn taken for background, and on
+the completely drawn scans alone. Each is scored on the same test scans, whose labels are complete. Writes
+DIR/results.json and prints a table.
 """
 
 import argparse
@@ -52,11 +53,15 @@ class Results(TypedDict):
 
 
 def drawn_organs(number: int) -> list[str]:
-    """Organs that are drawn in training scan `number`: every subset in turn, so that each organ is drawn in half of 16 scans."""
+    """Organs that are drawn in training scan `number`: every subset in turn,
+    so that each organ is drawn in half of 16 scans.
+    """
     return [organ for bit, organ in enumerate(ORGANS) if (number % 16) >> bit & 1]
 
 
-def write_sources(folder: Path, num_training: int, num_test: int, seed: int) -> tuple[dict[str, Path], dict[str, list[str]]]:
+def write_sources(
+    folder: Path, num_training: int, num_test: int, seed: int
+) -> tuple[dict[str, Path], dict[str, list[str]]]:
     """Write the sources of the arms.
 
     Returns:
@@ -85,7 +90,10 @@ def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
     image = nib.Nifti1Image.from_filename(mask)
     labels = np.asarray(image.dataobj)
     values = [value for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True) if name in organs]
-    nib.save(nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header), target)
+    nib.save(
+        nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header),
+        target,
+    )
 
 
 def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> Results:
@@ -101,11 +109,22 @@ def compare(folder: Path, config: Config, steps: int, num_training: int, num_tes
             samples = sum(store.case(case).num_slices for case in store.split("all")[0])
             batch = config.optim.batch_size
             assert batch != "auto"
-            settings = [f"optim.epochs={(steps - 0.5) * batch / samples}", f"run.seed={seed}", "run.validate_every_epochs=1e6"]
+            settings = [
+                f"optim.epochs={(steps - 0.5) * batch / samples}",
+                f"run.seed={seed}",
+                "run.validate_every_epochs=1e6",
+            ]
             train(store.path, run, load_with(config, settings), fold="all", resume="auto")
             dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
             rows.append({"arm": arm, "seed": seed, "training_scans": len(store.split("all")[0]), "dice": dice})
-    return {"schema": 1, "environment": environment(), "config": config.to_json(), "steps": steps, "drawn": partial, "results": rows}
+    return {
+        "schema": 1,
+        "environment": environment(),
+        "config": config.to_json(),
+        "steps": steps,
+        "drawn": partial,
+        "results": rows,
+    }
 
 
 def load_with(config: Config, settings: Sequence[str]) -> Config:
@@ -124,7 +143,9 @@ def _prepare(folder: Path, arm: str, source: Path, config: Config, test: Sequenc
     training = sorted({path.name.removesuffix("-src.nii.gz") for path in source.glob("*-src.nii.gz")} - set(test))
     write_text(splits, json.dumps(Splits((_patients(training),), _patients(test)).to_json()))
     labelled = folder / "labelled.json" if arm == "marginal loss" else None
-    return prepare(source, folder / "stores" / arm.replace(" ", "-"), config.data, splits_file=splits, labelled_file=labelled)
+    return prepare(
+        source, folder / "stores" / arm.replace(" ", "-"), config.data, splits_file=splits, labelled_file=labelled
+    )
 
 
 def _patients(cases: Sequence[str]) -> tuple[str, ...]:
@@ -137,9 +158,14 @@ def table(results: Results) -> str:
     for arm in ARMS:
         rows = [row for row in results["results"] if row["arm"] == arm]
         means = [row["dice"]["mean"] or 0.0 for row in rows]
-        organs = ", ".join(f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS)
+        organs = ", ".join(
+            f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS
+        )
         scans = rows[0]["training_scans"]
-        lines.append(f"{arm:26} {scans:3} scans  Dice {np.mean(means):.4f} (seeds {', '.join(f'{m:.4f}' for m in means)}): {organs}")
+        lines.append(
+            f"{arm:26} {scans:3} scans  Dice {np.mean(means):.4f} (seeds {', '.join(f'{m:.4f}' for m in means)}): "
+            f"{organs}"
+        )
     return "\n".join(lines)
 
 
@@ -154,7 +180,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(None, ["optim.batch_size=8", *arguments.settings])
     with forward_log(print):
-        results = compare(arguments.folder, config, arguments.steps, arguments.training, arguments.test, arguments.seeds)
+        results = compare(
+            arguments.folder, config, arguments.steps, arguments.training, arguments.test, arguments.seeds
+        )
     write_text(arguments.folder / "results.json", json.dumps(results, indent=1) + "\n")
     print(table(results))
 

@@ -49,7 +49,8 @@ class Grid:
     parent: Parent = FRESH
 
     def plan(self, store: Store, out: Path) -> list[PlannedRun]:
-        """All runs: seed by seed, fold by fold, with recipes and networks innermost, so that early results can be compared.
+        """All runs: seed by seed, fold by fold, with recipes and networks innermost,
+        so that early results can be compared.
 
         Raises:
             InputError: for a fold without training cases, recipes of one name, and settings of the seed.
@@ -62,11 +63,21 @@ class Grid:
             raise InputError("--set: must not set run.seed, which --seeds counts from 0")
         recipes, models = _recipes(self.config_names).items(), dict.fromkeys(self.models)
         grid = itertools.product(range(self.num_seeds), folds, recipes, models)
-        return [self._run(store, out, seed, fold, recipe, config_name, model) for seed, fold, (recipe, config_name), model in grid]
+        return [
+            self._run(store, out, seed, fold, recipe, config_name, model)
+            for seed, fold, (recipe, config_name), model in grid
+        ]
 
-    def _run(self, store: Store, out: Path, seed: int, fold: int, recipe: str, config_name: str | None, model: str) -> PlannedRun:
+    def _run(
+        self, store: Store, out: Path, seed: int, fold: int, recipe: str, config_name: str | None, model: str
+    ) -> PlannedRun:
         settings = (*self.settings, f"run.seed={seed}")
-        words = ["--model", model, *(["--config", config_name] if config_name else []), *(x for s in settings for x in ("--set", s))]
+        words = [
+            "--model",
+            model,
+            *(["--config", config_name] if config_name else []),
+            *(x for s in settings for x in ("--set", s)),
+        ]
         config = dataclasses.replace(training_config(config_name, settings, model), data=store.data_config)
         path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
         return PlannedRun(recipe, model, seed, fold, path, config, (*words, *self.parent.arguments))
@@ -84,11 +95,15 @@ class Grid:
 
     def in_minutes(self, minutes: float, num_runs: int, jobs: int) -> "Grid":
         """The same trainings, each ended by the clock. minutes: for all of them and their scores."""
-        return dataclasses.replace(self, settings=(*self.settings, f"run.minutes={minutes_per_run(minutes, num_runs, jobs)}"))
+        return dataclasses.replace(
+            self, settings=(*self.settings, f"run.minutes={minutes_per_run(minutes, num_runs, jobs)}")
+        )
 
 
 def minutes_per_run(minutes: float, num_runs: int, jobs: int) -> float:
-    """The share of one training in the time of the whole table, of which `SCORING_SHARE` is kept for the scores and the pictures."""
+    """The share of one training in the time of the whole table, of which `SCORING_SHARE` is kept for the scores and the
+    pictures.
+    """
     rounds = -(-num_runs // jobs)
     return round((1 - SCORING_SHARE) * minutes / rounds, 3)
 

@@ -51,7 +51,9 @@ def results_of(
     logs = {key: read_metrics(held.run) for key, held in scored.items() if held is not None}
     rows = []
     for method in methods:
-        histories = [rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (method.recipe, method.model)]
+        histories = [
+            rows for (recipe, model, _, _), rows in logs.items() if (recipe, model) == (method.recipe, method.model)
+        ]
         rows.append(method_row(method, labels[id(method)], patients, worst_organ(method), time_row(histories)))
     unfinished = [run for run in plan if scored[run.key] is None]
     results: CrossvalidationResults = {
@@ -61,7 +63,9 @@ def results_of(
             "name": store.name,
             "classes": store.classes.to_json(),
             "folds": {str(fold): store.split(fold)[1] for fold in sorted({run.fold for run in plan})},
-            "num_patients": len({patients[case] for fold in {run.fold for run in plan} for case in store.split(fold)[1]}),
+            "num_patients": len(
+                {patients[case] for fold in {run.fold for run in plan} for case in store.split(fold)[1]}
+            ),
         },
         "seeds": sorted({run.seed for run in plan}),
         "recipes": {run.recipe: run.config.to_json() for run in reversed(plan)},
@@ -69,13 +73,21 @@ def results_of(
         "missing": [{"run": run.name, "step": progress_of(run.path)[0]} for run in unfinished],
         "commands": commands,
         "methods": rows,
-        "comparisons": [compare_methods(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(methods)],
+        "comparisons": [
+            compare_methods(a, b, (labels[id(a)], labels[id(b)]), patients) for a, b in pairs_to_compare(methods)
+        ],
     }
     return nan_to_null(results)
 
 
 def write_results(
-    out: Path, results: CrossvalidationResults, methods: Sequence[Method], store: Store, *, device: str, source: Path | None
+    out: Path,
+    results: CrossvalidationResults,
+    methods: Sequence[Method],
+    store: Store,
+    *,
+    device: str,
+    source: Path | None,
 ) -> None:
     """Draws the worst organs, notes where their pictures are, and writes everything.
 
@@ -92,15 +104,21 @@ def write_results(
     """
     for method, row in zip(methods, results["methods"], strict=True):
         if row["configured"] and row["worst_organ"]:
-            row["worst_organ"]["picture"] = _picture_of_the_worst(out, method, row["worst_organ"], store, device, source)
+            row["worst_organ"]["picture"] = _picture_of_the_worst(
+                out, method, row["worst_organ"], store, device, source
+            )
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
     logger.info(f"written to {out}: results.json, results.md, plots/")
 
 
-def _picture_of_the_worst(out: Path, method: Method, worst: WorstOrgan, store: Store, device: str, source: Path | None) -> str | None:
-    """Path of the plot within `out`; None with a warning if the source files are missing, which the table does not need."""
+def _picture_of_the_worst(
+    out: Path, method: Method, worst: WorstOrgan, store: Store, device: str, source: Path | None
+) -> str | None:
+    """Path of the plot within `out`; None with a warning if the source files are missing,
+    which the table does not need.
+    """
     place = f"plots/worst_{file_name(f'{method.recipe}={method.model}')}.png"
     try:
         return place if draw_worst_organ(out / place, method, worst, store, device=device, source=source) else None

@@ -58,10 +58,14 @@ def _introduction(results: CrossvalidationResults) -> str:
     store, seeds = results["store"], results["seeds"]
     cases = sum(len(cases) for cases in store["folds"].values())
     return (
-        f"Store {table_cell(store['name'])}: {cases} labelled cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is scored by networks that were trained without it and without any "
-        "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's score is the mean over "
-        "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a bootstrap over "
+        f"Store {table_cell(store['name'])}: {cases} labelled cases of {store['num_patients']} patients in "
+        f"{len(store['folds'])} folds, "
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is scored by networks that were trained without "
+        "it and without any "
+        "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's "
+        "score is the mean over "
+        "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a "
+        "bootstrap over "
         "patients (from five on)."
     )
 
@@ -73,7 +77,8 @@ def _missing(results: CrossvalidationResults) -> list[str]:
     names = [f"{m['run']} (step {m['step']})" if m["step"] else m["run"] for m in missing]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return [
-        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {shown}. Rows may be of different cases; "
+        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {shown}. Rows may be "
+        "of different cases; "
         "the paired differences use the cases and seeds that both sides have."
     ]
 
@@ -86,7 +91,9 @@ def _dice_rows(results: CrossvalidationResults) -> list[list[str]]:
         worst = "–" if dice["worst"] is None else f"{dice['worst']['value']:.3f} ({dice['worst']['case']})"
         organs = [number(dice["per_class"].get(name)) for name in classes]
         counts = [str(row["num_cases"]), str(row["num_runs"])]
-        rows.append([row["name"], number(dice["mean"]), interval(dice["ci95"]), number(dice["median"]), worst, *organs, *counts])
+        rows.append(
+            [row["name"], number(dice["mean"]), interval(dice["ci95"]), number(dice["median"]), worst, *organs, *counts]
+        )
     return rows
 
 
@@ -106,7 +113,8 @@ def _significance(results: CrossvalidationResults) -> list[str]:
     if not comparisons:
         return ["There is nothing to compare: only one row has finished runs."]
     notes = [
-        "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of other scanners or sites; "
+        "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of "
+        "other scanners or sites; "
         "and of these trainings: seeds are averaged, their chance is only partly in the interval."
     ]
     tested = [c["dice"] for c in comparisons if c["dice"]["p_value"] is not None]
@@ -119,7 +127,8 @@ def _significance(results: CrossvalidationResults) -> list[str]:
     if len(tested) > 1:
         bound = 0.05 / len(tested)
         notes.append(
-            f"{len(tested)} comparisons are tested and their p values are not corrected for that: where nothing differs at all, one in "
+            f"{len(tested)} comparisons are tested and their p values are not corrected for that: where nothing "
+            "differs at all, one in "
             f"twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the whole table keeps its 5 %"
             + (f", which {patients} patients cannot reach." if floor >= bound else ".")
         )
@@ -133,7 +142,11 @@ def _differences(results: CrossvalidationResults) -> list[str]:
         dice = c["dice"]
         organs = [_signed(c["per_class"].get(name), 3) for name in classes]
         p = "–" if dice["p_value"] is None else f"{dice['p_value']:.3g}"
-        others = [_signed(c["others"][metric], digits) for metric, _, digits in COLUMNS if metric in ("hd95_mm", "assd_mm", "chaos_score")]
+        others = [
+            _signed(c["others"][metric], digits)
+            for metric, _, digits in COLUMNS
+            if metric in ("hd95_mm", "assd_mm", "chaos_score")
+        ]
         rows.append([f"{c['second']} − {c['first']}", _signed(dice, 4), p, str(dice["num_patients"]), *organs, *others])
     if not rows:
         return ["None."]
@@ -144,7 +157,11 @@ def _differences(results: CrossvalidationResults) -> list[str]:
 def _signed(difference: Difference | None, digits: int) -> str:
     if difference is None or difference["mean"] is None:
         return "–"
-    span = "" if difference["ci95"] is None else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
+    span = (
+        ""
+        if difference["ci95"] is None
+        else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
+    )
     return f"{difference['mean']:+.{digits}f}{span}"
 
 
@@ -169,7 +186,9 @@ def _per_case(results: CrossvalidationResults) -> tuple[list[str], list[list[str
             for row in results["methods"]:
                 scores = row["scores"]["dice"]["per_case"].get(case)
                 if scores is not None:
-                    rows.append([case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)])
+                    rows.append(
+                        [case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)]
+                    )
     return ["case", "fold", "", "mean", *classes], rows
 
 
@@ -177,7 +196,10 @@ def _worst_organs(results: CrossvalidationResults) -> list[str]:
     parts = []
     for row in results["methods"]:
         if row["configured"] and (worst := row["worst_organ"]):
-            parts.append(f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
+            parts.append(
+                f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed "
+                f"{worst['seed']})."
+            )
             if worst["picture"]:
                 parts.append(f"![{worst['class']} of {worst['case']}]({worst['picture']})")
     return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []
@@ -194,8 +216,10 @@ def _time(results: CrossvalidationResults) -> list[str]:
         reached = [number(time["minutes_to"][target], 1) for target in targets]
         body.append([row["name"], *reached, number(time["minutes"][-1], 1), number(time["dice"][-1])])
     return [
-        "Minutes of training (validations included) until the mean validation Dice over all runs reaches a value, on the training grid, "
-        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the time within "
+        "Minutes of training (validations included) until the mean validation Dice over all runs reaches a value, on "
+        "the training grid, "
+        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the "
+        "time within "
         "these trainings, on the machine that they ran on.",
         table(["", *targets, "minutes in all", "Dice at the end"], body),
         "![Time to accuracy](plots/time_to_accuracy.png)",

@@ -1,7 +1,7 @@
 """The table of a cross-validation: each network trained by each recipe, and the paired differences between them.
 
-The networks that held a case out score it, one per seed; its scores are averaged over the seeds first. Means, medians and worst cases
-are over cases, intervals and tests over patients.
+The networks that held a case out score it, one per seed; its scores are averaged over the seeds first. Means, medians
+and worst cases are over cases, intervals and tests over patients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,14 +47,21 @@ class Method:
         return by_seed
 
 
-def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postprocessings: Sequence[Postprocessing]) -> list[Method]:
-    """The methods in the order of the plan. runs: (recipe, model, seed, fold) -> scores, None where no run has finished.
+def methods_of(
+    runs: Mapping[tuple[str, str, int, int], HeldOut | None], postprocessings: Sequence[Postprocessing]
+) -> list[Method]:
+    """The methods in the order of the plan. runs: (recipe, model, seed, fold) -> scores,
+    None where no run has finished.
 
     postprocessings: that label maps were finished in, the configured one first.
     """
     pairs = list(dict.fromkeys((recipe, model) for recipe, model, _, _ in runs))
     finished = {
-        pair: {(seed, fold): held for (recipe, model, seed, fold), held in runs.items() if (recipe, model) == pair and held is not None}
+        pair: {
+            (seed, fold): held
+            for (recipe, model, seed, fold), held in runs.items()
+            if (recipe, model) == pair and held is not None
+        }
         for pair in pairs
     }
     return [
@@ -64,7 +71,9 @@ def methods_of(runs: Mapping[tuple[str, str, int, int], HeldOut | None], postpro
     ]
 
 
-def method_row(method: Method, label: str, patients: Mapping[str, str], organ: WorstOrgan | None, time: TimeToAccuracy) -> MethodRow:
+def method_row(
+    method: Method, label: str, patients: Mapping[str, str], organ: WorstOrgan | None, time: TimeToAccuracy
+) -> MethodRow:
     """A method as it stands in results.json. patients: case -> patient."""
     return {
         "name": label,
@@ -95,29 +104,42 @@ def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> Method
         "ci95": None if interval is None else list(interval),
         "per_class": {name: mean(values[name] for values in cases.values()) for name in classes},
         "per_class_worst": {
-            name: _extreme([values[name] for values in cases.values()], low=metric in HIGHER_IS_BETTER) for name in classes
+            name: _extreme([values[name] for values in cases.values()], low=metric in HIGHER_IS_BETTER)
+            for name in classes
         },
         "per_case": {case: {"mean": means[case], **values} for case, values in cases.items()},
         "per_seed": {str(seed): mean(mean(v.values()) for v in scores.values()) for seed, scores in by_seed.items()},
-        "per_seed_case": {str(seed): {case: mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()},
+        "per_seed_case": {
+            str(seed): {case: mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()
+        },
     }
 
 
-def compare_methods(first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]) -> MethodComparison:
-    """`second` minus `first` on the cases and the seeds that both have: the tested difference in Dice, and those of the other metrics."""
+def compare_methods(
+    first: Method, second: Method, labels: tuple[str, str], patients: Mapping[str, str]
+) -> MethodComparison:
+    """`second` minus `first` on the cases and the seeds that both have:
+    the tested difference in Dice, and those of the other metrics.
+    """
     tested = _compare(first, second, PRIMARY, labels, patients)
     return {
         "first": labels[0],
         "second": labels[1],
         "dice": {**tested.to_json(), "per_patient": _patient_differences(first, second, PRIMARY, patients)},
-        "others": {metric: _compare(first, second, metric, labels, patients).to_json() for metric in METRICS if metric != PRIMARY},
+        "others": {
+            metric: _compare(first, second, metric, labels, patients).to_json()
+            for metric in METRICS
+            if metric != PRIMARY
+        },
         "per_class": _class_differences(first, second, patients),
         "words": tested.words,
     }
 
 
 def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Networks against the recipe's first, recipes against the network's first, post-processing against simpler ones."""
+    """Networks against the recipe's first, recipes against the network's first,
+    post-processing against simpler ones.
+    """
     main = [method for method in methods if method.configured]
     pairs = []
     for method in main:
@@ -134,9 +156,16 @@ def pairs_to_compare(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
     return [(a, b) for a, b in pairs if a.runs and b.runs]
 
 
-def _compare(first: Method, second: Method, metric: str, labels: tuple[str, str], patients: Mapping[str, str]) -> PairedComparison:
-    scores = [{case: mean(values.values()) for case, values in scores.items()} for scores in _on_common_seeds(first, second, metric)]
-    return compare_paired(scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice"))
+def _compare(
+    first: Method, second: Method, metric: str, labels: tuple[str, str], patients: Mapping[str, str]
+) -> PairedComparison:
+    scores = [
+        {case: mean(values.values()) for case, values in scores.items()}
+        for scores in _on_common_seeds(first, second, metric)
+    ]
+    return compare_paired(
+        scores[0], scores[1], patients, names=labels, metric=metric.replace("_", " ").replace("dice", "Dice")
+    )
 
 
 def _patient_differences(first: Method, second: Method, metric: str, patients: Mapping[str, str]) -> dict[str, float]:
@@ -149,19 +178,25 @@ def _class_differences(first: Method, second: Method, patients: Mapping[str, str
     a, b = _on_common_seeds(first, second, PRIMARY)
     rows: dict[str, Difference] = {}
     for name in next(iter(a.values()), {}):
-        differences = np.array(list(per_patient({case: b[case][name] - a[case][name] for case in a}, patients).values()))
+        differences = np.array(
+            list(per_patient({case: b[case][name] - a[case][name] for case in a}, patients).values())
+        )
         interval = bootstrap_interval(differences)
         rows[name] = {"mean": float(mean_of_defined(differences)), "ci95": None if interval is None else list(interval)}
     return rows
 
 
-def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+def _on_common_seeds(
+    first: Method, second: Method, metric: str
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     """Scores of both methods as case -> class -> value, over the (seed, case) pairs that both have."""
     a, b = first.by_seed(metric), second.by_seed(metric)
     both = {(seed, case) for seed in a.keys() & b.keys() for case in a[seed].keys() & b[seed].keys()}
 
     def shared(scores: dict[int, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-        return _over_seeds({seed: {case: v for case, v in cases.items() if (seed, case) in both} for seed, cases in scores.items()})
+        return _over_seeds(
+            {seed: {case: v for case, v in cases.items() if (seed, case) in both} for seed, cases in scores.items()}
+        )
 
     return shared(a), shared(b)
 

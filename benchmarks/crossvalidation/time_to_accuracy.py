@@ -1,4 +1,6 @@
-"""Minutes of training until the mean validation Dice reaches a target, averaged over the runs of one recipe, from their metrics.jsonl."""
+"""Minutes of training until the mean validation Dice reaches a target, averaged over the runs of one recipe,
+from their metrics.jsonl.
+"""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,9 @@ def worst_organ(method: Method) -> WorstOrgan | None:
     return min(scores, key=lambda one: one["dice"], default=None)
 
 
-def draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store, *, device: str, source: Path | None) -> Path | None:
+def draw_worst_organ(
+    path: Path, method: Method, worst: WorstOrgan, store: Store, *, device: str, source: Path | None
+) -> Path | None:
     """Draws the organ that `worst_organ` returned, slice by slice, from a new prediction of the same run.
 
     Args:
@@ -35,8 +37,8 @@ def draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store
         source: where the store's source files are now, if they moved.
 
     Returns:
-        The plot's path; None if neither the prediction nor the reference has the class: a device may round differently from the one
-        that was scored.
+        The plot's path; None if neither the prediction nor the reference has the class: a device may round differently
+        from the one that was scored.
 
     Raises:
         InputError: without the source files.

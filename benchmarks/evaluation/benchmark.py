@@ -1,4 +1,6 @@
-"""`attunet benchmark`: every precision, provider and kind of graph of one model in one table, and the reasons of those that do not load."""
+"""`attunet benchmark`: every precision, provider and kind of graph of one model in one table,
+and the reasons of those that do not load.
+"""
 
 import json
 import logging
@@ -44,8 +46,17 @@ class BenchmarkResults:
         first, dice = self.results["models"][0]["dice"]["mean"], row["dice"]["mean"]
         difference = None if dice is None or first is None else dice - first
         latency, rate = row["latency_ms"]["batch"], row["throughput_slices_per_s"]["batch"]
-        cells = [model_label(row), number(row["file_mb"], 1), number(dice, 4), "–" if difference is None else f"{difference:+.4f}"]
-        cells += [number(milliseconds, 1) for batch in batches for milliseconds in (latency[batch]["p50"], latency[batch]["p99"])]
+        cells = [
+            model_label(row),
+            number(row["file_mb"], 1),
+            number(dice, 4),
+            "–" if difference is None else f"{difference:+.4f}",
+        ]
+        cells += [
+            number(milliseconds, 1)
+            for batch in batches
+            for milliseconds in (latency[batch]["p50"], latency[batch]["p99"])
+        ]
         cells += [number(rate[batch], 1) for batch in batches]
         return [*cells, number(row["volume_ms"]["total"], 0), number(row["peak_memory_mb"], 0)]
 
@@ -62,8 +73,10 @@ class BenchmarkResults:
         store = self.results["store"]
         parts = [
             "# Benchmark",
-            f"{len(store['cases'])} cases. Dice in 3D on the native grid, and its difference to the first row; times of the network alone "
-            "with input and output on its device (a whole graph resamples too), the models in turns; a volume from file to file.",
+            f"{len(store['cases'])} cases. Dice in 3D on the native grid, and its difference to the first row; times "
+            "of the network alone "
+            "with input and output on its device (a whole graph resamples too), the models in turns; a volume from "
+            "file to file.",
             table(header, rows),
         ]
         if self.not_loaded:
@@ -86,7 +99,8 @@ def benchmark(
 
     Args:
         model: a run, a folder of runs, or an artefact, which is evaluated as it is.
-        out: folder for the artefacts (those that exist are not exported again), benchmark.json, benchmark.md, and the files of `evaluate`.
+        out: folder for the artefacts (those that exist are not exported again), benchmark.json, benchmark.md, and the
+            files of `evaluate`.
         batch_sizes: besides 1 and 8.
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
@@ -106,7 +120,9 @@ def benchmark(
         files, fold = _export(model, Path(store), out / "artefacts", precisions, source, not_loaded)
     loaded += _load(files, providers, not_loaded)
     if not loaded:
-        raise InputError(f"{model}: nothing loads; {'; '.join(f'{name}: {reason}' for name, reason in not_loaded.items())}")
+        raise InputError(
+            f"{model}: nothing loads; {'; '.join(f'{name}: {reason}' for name, reason in not_loaded.items())}"
+        )
     sizes = sorted({*BATCH_SIZES, *batch_sizes})
     evaluated = evaluate_loaded(
         loaded, open_store(store), out, fold=fold, source=source, seconds=latency_seconds, batch_sizes=sizes, options=()

@@ -1,4 +1,6 @@
-"""Origin of the models of an evaluation, for a report: cards, settings, training curves, commands; file names without paths."""
+"""Origin of the models of an evaluation, for a report: cards, settings, training curves, commands;
+file names without paths.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -71,7 +73,12 @@ class EvaluationDetails(TypedDict):
 
 
 def evaluation_details(
-    store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str], *, is_hidden: bool = False
+    store: Store,
+    cases: Sequence[Case],
+    models: Sequence[EvaluatedModel],
+    arguments: Sequence[str],
+    *,
+    is_hidden: bool = False,
 ) -> EvaluationDetails:
     """The origin of all models.
 
@@ -161,7 +168,12 @@ def curves_of(rows: Sequence[MetricsRow]) -> list[CurvePoint]:
     for row in rows:
         if row["event"] not in ("train", "validation"):
             continue
-        point: CurvePoint = {"event": row["event"], "epoch": row["epoch"], "seconds": row["seconds"], "loss": row["loss"]}
+        point: CurvePoint = {
+            "event": row["event"],
+            "epoch": row["epoch"],
+            "seconds": row["seconds"],
+            "loss": row["loss"],
+        }
         if row["event"] == "validation":
             point["dice"] = row["dice"]["mean"]
         kept.append(point)
@@ -169,12 +181,16 @@ def curves_of(rows: Sequence[MetricsRow]) -> list[CurvePoint]:
 
 
 def preparing_command(store: Store) -> str:
-    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report must not tell."""
+    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report
+    must not tell.
+    """
     request = cast(PrepareRequest, store.manifest["request"])
     words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
     if request["classes"]:
         rows, ignored = request["classes"]
-        values = [f"{row['name']}={row['value']}" for row in rows[1:]] + ([] if ignored is None else [f"ignore={ignored}"])
+        values = [f"{row['name']}={row['value']}" for row in rows[1:]] + (
+            [] if ignored is None else [f"ignore={ignored}"]
+        )
         words += ["--classes", ",".join(values)]
     if request["case_pattern"]:
         words += ["--case-pattern", request["case_pattern"]]
@@ -186,7 +202,11 @@ def preparing_command(store: Store) -> str:
     changed = {field: value for field, value in request["data"].items() if _written(value) != _written(default[field])}
     words += [word for field, value in changed.items() for word in ("--set", f"data.{field}={_written(value)}")]
     if isinstance(request["splits"], list):
-        words += [word for option, value in zip(("folds", "seed"), request["splits"], strict=True) for word in (f"--{option}", str(value))]
+        words += [
+            word
+            for option, value in zip(("folds", "seed"), request["splits"], strict=True)
+            for word in (f"--{option}", str(value))
+        ]
     else:
         words += ["--splits", "FILE.json"]
     words += ["--labelled", "FILE.json"] if request["labelled"] else []

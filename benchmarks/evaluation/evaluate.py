@@ -1,7 +1,7 @@
 """`attunet evaluate`: accuracy and speed of runs and artefacts, side by side on the same cases.
 
-Cases are read from the source files, checked against the store's hashes, and scored on their native grid. Two times are measured: the
-network alone at a fixed batch size, and a volume from file to file.
+Cases are read from the source files, checked against the store's hashes, and scored on their native grid. Two times are
+measured: the network alone at a fixed batch size, and a volume from file to file.
 """
 
 import json
@@ -20,7 +20,13 @@ from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.plots import draw_evaluation
 from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import markdown
-from attunet.benchmarks.evaluation.saved_cases import limit_images, new_cases, save_attention, save_case, save_prediction
+from attunet.benchmarks.evaluation.saved_cases import (
+    limit_images,
+    new_cases,
+    save_attention,
+    save_case,
+    save_prediction,
+)
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row, volume_times
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError, RunError
@@ -146,9 +152,17 @@ def evaluate_loaded(
     results: EvaluationResults = {
         "schema": SCHEMA,
         "environment": environment(),
-        "store": {"name": opened.name, "fold": fold, "cases": [c.name for c in cases], "classes": opened.classes.to_json()},
+        "store": {
+            "name": opened.name,
+            "fold": fold,
+            "cases": [c.name for c in cases],
+            "classes": opened.classes.to_json(),
+        },
         "models": rows,
-        "comparisons": [compare(by_model[0], other, (labels[0], label)) for other, label in zip(by_model[1:], labels[1:], strict=True)],
+        "comparisons": [
+            compare(by_model[0], other, (labels[0], label))
+            for other, label in zip(by_model[1:], labels[1:], strict=True)
+        ],
     }
     results = nan_to_null(results)
     write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -173,9 +187,13 @@ def _cases(store: Store, fold: int | None) -> list[Case]:
 def check_fit(model: Model, path: Path, store: Store) -> None:
     """Raises InputError if a model has other classes than a store, or another number of input channels."""
     if model.classes.names != store.classes.names:
-        raise InputError(f"{path}: its classes {list(model.classes.names)} are not the store's {list(store.classes.names)}")
+        raise InputError(
+            f"{path}: its classes {list(model.classes.names)} are not the store's {list(store.classes.names)}"
+        )
     if model.spec.num_channels != store.spec.num_channels:
-        raise InputError(f"{path}: takes {model.spec.num_channels} channels, the store's cases have {store.spec.num_channels}")
+        raise InputError(
+            f"{path}: takes {model.spec.num_channels} channels, the store's cases have {store.spec.num_channels}"
+        )
 
 
 def make_folder(out: Path) -> None:
@@ -212,16 +230,32 @@ def _evaluate_cases(
             save_prediction(kept / case.name / f"prediction-{index}.npz", indices, labelled.volume, store.spec)
             first = indices if first is None else first
             agreement = confusion(indices, first, len(store.classes))
-            rows.append(CaseResult(case.name, case.patient, case.patient in patients, labelled.metrics(indices), agreement, milliseconds))
+            rows.append(
+                CaseResult(
+                    case.name,
+                    case.patient,
+                    case.patient in patients,
+                    labelled.metrics(indices),
+                    agreement,
+                    milliseconds,
+                )
+            )
             logger.info(_progress(one.label, rows[-1], number + 1, len(cases)))
     return results, predictions
 
 
 def _keep_worst(
-    models: Sequence[EvaluatedModel], by_model: Sequence[Sequence[CaseResult]], store: Store, source: Path | None, kept: Path
+    models: Sequence[EvaluatedModel],
+    by_model: Sequence[Sequence[CaseResult]],
+    store: Store,
+    source: Path | None,
+    kept: Path,
 ) -> None:
     """Saves the attention maps of the worst cases, which a report shows first, and limits the size of the images."""
-    means = {results[0].case: np.mean([np.nan_to_num(r.metrics.dice).mean() for r in results]) for results in zip(*by_model, strict=True)}
+    means = {
+        results[0].case: np.mean([np.nan_to_num(r.metrics.dice).mean() for r in results])
+        for results in zip(*by_model, strict=True)
+    }
     worst_first = sorted(means, key=lambda case: float(means[case]))
     limit_images(kept, worst_first)
     for name in worst_first[:ATTENTION_CASES]:
@@ -238,7 +272,9 @@ def _progress(label: str, result: CaseResult, number: int, total: int) -> str:
     return f"[{number}/{total}] {result.case}: {label}: {score}, {sum(result.milliseconds.values()):.0f} ms{seen}"
 
 
-def time_networks(models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int] = BATCH_SIZES) -> list[list[Timings]]:
+def time_networks(
+    models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> list[list[Timings]]:
     """Times the networks alone at each batch size, the models in turn; one list of timings per model.
 
     Args:
@@ -261,7 +297,9 @@ def _memory(one: EvaluatedModel) -> float | None:
         return None
 
 
-def _row(one: EvaluatedModel, scores: ModelScores, volume_ms: dict[str, float], timings: Sequence[Timings]) -> EvaluatedRow:
+def _row(
+    one: EvaluatedModel, scores: ModelScores, volume_ms: dict[str, float], timings: Sequence[Timings]
+) -> EvaluatedRow:
     return {
         "name": one.name,
         "file": one.path.name,

@@ -30,15 +30,17 @@ class _TimedNetwork:
         return logits
 
 
-def predict_from_file(model: Model, store: Store, case: Case, source: Path | None) -> tuple[np.ndarray, dict[str, float]]:
+def predict_from_file(
+    model: Model, store: Store, case: Case, source: Path | None
+) -> tuple[np.ndarray, dict[str, float]]:
     """Reads a case's image files, segments the volume and writes the label map to a temporary file.
 
     Args:
         source: where the store's source files are now, if they moved.
 
     Returns:
-        Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`, `network`, `finish`
-        (resampling to the native grid and post-processing) and `write`.
+        Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`,
+        `network`, `finish` (resampling to the native grid and post-processing) and `write`.
     """
     network, (files, _) = _TimedNetwork(model.logits), store.files_of(case.name, source)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,5 +59,11 @@ def predict_from_file(model: Model, store: Store, case: Case, source: Path | Non
         write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
         marks.append(time.perf_counter())
     read, prepare, predict, write = (float(v) for v in np.diff(marks))
-    seconds = {"read": read, "prepare": prepare, "network": network.seconds, "finish": predict - network.seconds, "write": write}
+    seconds = {
+        "read": read,
+        "prepare": prepare,
+        "network": network.seconds,
+        "finish": predict - network.seconds,
+        "write": write,
+    }
     return indices, {step: 1000 * value for step, value in seconds.items()}

@@ -1,7 +1,7 @@
 """Peak memory of a process that loads and runs one model.
 
-`python -m attunet.benchmarks.evaluation.memory MODEL` prints one JSON line. On the CPU the figure is the peak resident memory, libraries
-included; on a GPU it is the increase of the device memory in use, which allocators do not give back.
+`python -m attunet.benchmarks.evaluation.memory MODEL` prints one JSON line. On the CPU the figure is the peak resident
+memory, libraries included; on a GPU it is the increase of the device memory in use, which allocators do not give back.
 """
 
 import argparse
@@ -32,7 +32,9 @@ def peak_memory_mb(model: Path, *, provider: str, batch_size: int = 8) -> float 
     """
     command = [sys.executable, "-m", "attunet.benchmarks.evaluation.memory", str(model), "--provider", provider]
     try:
-        done = subprocess.run([*command, "--batch-size", str(batch_size)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(
+            [*command, "--batch-size", str(batch_size)], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        )
     except subprocess.TimeoutExpired:
         raise RunError(f"{model}: measuring its memory took longer than {TIMEOUT_S} s") from None
     except subprocess.CalledProcessError as error:

@@ -33,7 +33,8 @@ def draw_evaluation(
     *,
     source: Path | None,
 ) -> None:
-    """Draws speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases, training curves.
+    """Draws speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases,
+    training curves.
 
     Args:
         results: content of results.json.
@@ -67,7 +68,9 @@ def _draw_figures(folder: Path, rows: dict[str, EvaluatedRow], store: Store) -> 
     draw_volume_time(folder / "volume_time.png", rows)
     for label, row in rows.items():
         if np.sum(row["confusion"]):
-            draw_confusion(folder / f"confusion_{file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label)
+            draw_confusion(
+                folder / f"confusion_{file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label
+            )
 
 
 def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:
@@ -89,7 +92,9 @@ def _cases_to_show(results: EvaluationResults) -> list[str]:
     return [*ordered[:2], ordered[len(ordered) // 2], ordered[-1]]
 
 
-def _draw_outlines(folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store) -> None:
+def _draw_outlines(
+    folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store
+) -> None:
     """Draws the label maps of one case; a model whose outlines would cover another's is left out."""
     from attunet.plots.outlines import draw_outlines
     from attunet.plots.view import view_of
@@ -105,8 +110,12 @@ def _draw_outlines(folder: Path, case: LabelledCase, models: Sequence[EvaluatedM
     draw_outlines(path, case.volume, view, outlines, store.classes, truth=case.truth, title=case.name)
 
 
-def _draw_attention(folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions) -> None:
-    """Draws the attention maps of every model that has gates, at the slice of the case with the most classes predicted."""
+def _draw_attention(
+    folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions
+) -> None:
+    """Draws the attention maps of every model that has gates, at the slice of the case with the most classes
+    predicted.
+    """
     from attunet.plots.attention import draw_attention
     from attunet.plots.view import fullest_slice, view_of
 

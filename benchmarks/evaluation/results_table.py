@@ -22,8 +22,10 @@ def markdown(results: EvaluationResults) -> str:
     header, rows = _summary(results)
     parts = [
         "# Evaluation",
-        f"Store {table_cell(store['name'])}, {selection}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D on the native grid, "
-        "mean over the foreground classes, then over the cases that the model has not seen in training; 95 % interval by bootstrap over "
+        f"Store {table_cell(store['name'])}, {selection}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D "
+        "on the native grid, "
+        "mean over the foreground classes, then over the cases that the model has not seen in training; 95 % interval "
+        "by bootstrap over "
         "patients (from five on). "
         "Agreement: Dice between the model's label maps and those of the first model, all cases together.",
         table(header, rows),
@@ -35,7 +37,8 @@ def markdown(results: EvaluationResults) -> str:
         "## Comparison with the first model",
         *_comparisons(results),
         "## The network alone",
-        "Milliseconds of one pass over a batch of slices of the training window's size, the models in turn; input and output are on the "
+        "Milliseconds of one pass over a batch of slices of the training window's size, the models in turn; input and "
+        "output are on the "
         "backend's device.",
         table(*_latency(results)),
         "## A volume from file to file",
@@ -103,8 +106,27 @@ def _notes(results: EvaluationResults) -> list[str]:
 
 
 def _per_class(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
-    header = ["model", "class", "Dice", "HD95 mm", "ASSD mm", "MSSD mm", "RAVD %", "surface Dice", "precision", "recall", "CHAOS score"]
-    digits: dict[Metric, int] = {"dice": 3, "hd95_mm": 1, "assd_mm": 2, "mssd_mm": 1, "ravd_percent": 1, "surface_dice": 3}
+    header = [
+        "model",
+        "class",
+        "Dice",
+        "HD95 mm",
+        "ASSD mm",
+        "MSSD mm",
+        "RAVD %",
+        "surface Dice",
+        "precision",
+        "recall",
+        "CHAOS score",
+    ]
+    digits: dict[Metric, int] = {
+        "dice": 3,
+        "hd95_mm": 1,
+        "assd_mm": 2,
+        "mssd_mm": 1,
+        "ravd_percent": 1,
+        "surface_dice": 3,
+    }
     rows = []
     for row in results["models"]:
         for name in row["dice"]["per_class"]:
@@ -123,7 +145,13 @@ def _per_case(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
             average = mean(v for v in dice.values() if v is not None)
             seen = "seen" if case in row["seen_cases"] else ""
             rows.append(
-                [case, model_label(row), number(None if math.isnan(average) else average), *(number(dice[c]) for c in classes), seen]
+                [
+                    case,
+                    model_label(row),
+                    number(None if math.isnan(average) else average),
+                    *(number(dice[c]) for c in classes),
+                    seen,
+                ]
             )
     return ["case", "model", "mean Dice", *classes, "training"], rows
 
@@ -133,7 +161,10 @@ def _comparisons(results: EvaluationResults) -> list[str]:
     for c in results["comparisons"]:
         agreement = c["agreement"]
         equal = "–" if agreement["equal_voxels"] is None else f"{100 * agreement['equal_voxels']:.3f} %"
-        lines.append(f"- {c['words']} Their label maps agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels are equal.")
+        lines.append(
+            f"- {c['words']} Their label maps agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels "
+            "are equal."
+        )
     return ["\n".join(lines)] if lines else ["There is only one model."]
 
 
@@ -156,7 +187,9 @@ def _volume(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
 
 def _environment(about: Environment) -> list[str]:
     cpu, gpus = about["cpu"], about["gpus"]
-    devices = [f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")]
+    devices = [
+        f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")
+    ]
     devices += [f"{gpu['name']}, driver {gpu['driver']}" for gpu in gpus]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return [f"{'; '.join(devices)}. Python {about['python']}, {versions}. Commit {about['commit'] or 'unknown'}."]
@@ -173,6 +206,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        first, rest = row[0].ljust(widths[0]), [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        first, rest = (
+            row[0].ljust(widths[0]),
+            [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)],
+        )
         lines.append("  ".join([first, *rest]))
     return printable("\n".join(lines))

@@ -1,8 +1,8 @@
 """Images and label maps of evaluated cases, kept beside the scores so that a report can show them.
 
-A case is a folder `cases/NAME`: `image.npz` with the scan in 8 bits and the truth, for each model `prediction-N.npz` and,
-for the worst cases, `attention-N.npz`. All arrays are in viewing axes: of scans RAS, without their place in the room;
-of pictures X along a row and Y from the bottom up.
+A case is a folder `cases/NAME`: `image.npz` with the scan in 8 bits and the truth, for each model `prediction-N.npz`
+and, for the worst cases, `attention-N.npz`. All arrays are in viewing axes: of scans RAS, without their place in the
+room; of pictures X along a row and Y from the bottom up.
 """
 
 import logging
@@ -39,7 +39,8 @@ class SavedCase:
     """A case as a report shows it.
 
     Args:
-        image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; v stands for `low + (high - low) * v / 255`.
+        image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; v stands for
+            `low + (high - low) * v / 255`.
         truth: class indices uint8 `(X, Y, Z)`.
         spacing: of the voxels along X, Y, Z in `unit`.
         slice_axis: that slices are stacked along.
@@ -82,7 +83,10 @@ def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_I
             dropped += 1
     if dropped:
         kept = len(images) - dropped
-        logger.info(f"images of the {kept} worst of {len(images)} cases are kept for the report: all would be over {max_mb:g} MB")
+        logger.info(
+            f"images of the {kept} worst of {len(images)} cases are kept for the report: all would be over {max_mb:g} "
+            "MB"
+        )
 
 
 def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec) -> None:
@@ -112,7 +116,10 @@ def save_attention(path: Path, model: Model, volume: Volume) -> None:
     """Writes the attention map of every gate of a model in 8 bits, on a grid that may be coarser than the scan's."""
     transform = viewing_transform(volume, model.spec)
     gates = attention_volumes(model.attention, VolumeSlices(volume, model.spec))
-    _write(path, {f"gate_{n}": _coarse(orient(gate, transform), model.spec.slice_axis) for n, gate in enumerate(gates, start=1)})
+    _write(
+        path,
+        {f"gate_{n}": _coarse(orient(gate, transform), model.spec.slice_axis) for n, gate in enumerate(gates, start=1)},
+    )
 
 
 def load_case(folder: Path) -> SavedCase | None:

@@ -74,7 +74,9 @@ def volume_times(results: Sequence[CaseResult]) -> dict[str, float]:
 
 
 def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: tuple[str, str]) -> ModelComparison:
-    """Compares a second model with the first: agreement of their label maps, and difference in Dice on cases that neither has seen."""
+    """Compares a second model with the first: agreement of their label maps,
+    and difference in Dice on cases that neither has seen.
+    """
     agreement = sum((r.agreement for r in second), np.zeros_like(second[0].agreement))
     seen = {r.case for r in [*first, *second] if r.seen}
     scores = [{r.case: mean(r.metrics.dice) for r in results if r.case not in seen} for results in (first, second)]

@@ -1,7 +1,8 @@
 """Sensitivity of post-processing to small errors of the logits: `python -m attunet.benchmarks.evaluation.steadiness`.
 
-Organs are the spleens of generated cases. Each is predicted with a false piece of 15 mm radius beside it, as networks mark a part of the
-stomach, joined by a neck of 2 to 8 mm half-width. Smooth noise, relative to the root mean square of the logits, disturbs the prediction.
+Organs are the spleens of generated cases. Each is predicted with a false piece of 15 mm radius beside it, as networks
+mark a part of the stomach, joined by a neck of 2 to 8 mm half-width. Smooth noise, relative to the root mean square of
+the logits, disturbs the prediction.
 """
 
 import argparse
@@ -34,10 +35,12 @@ def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[d
         reduce: divides the pixels in plane.
 
     Returns:
-        Rows `{"postprocessing", "noise", "dice", "mean_spread", "max_spread"}`; a spread is the largest minus the smallest Dice over the
-        draws of one organ with one neck.
+        Rows `{"postprocessing", "noise", "dice", "mean_spread", "max_spread"}`; a spread is the largest minus the
+        smallest Dice over the draws of one organ with one neck.
     """
-    dice: dict[tuple[Postprocessing, float], list[list[float]]] = {(how, level): [] for how in SETTINGS for level in NOISE}
+    dice: dict[tuple[Postprocessing, float], list[list[float]]] = {
+        (how, level): [] for how in SETTINGS for level in NOISE
+    }
     for number, (truth, logits, spacing) in enumerate(_predictions(cases, seed, reduce)):
         rms = float(np.sqrt(np.square(logits).mean()))
         noise = [_noise(logits.shape, [seed, number, draw]) for draw in range(draws)]
@@ -56,7 +59,9 @@ def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[d
     ]
 
 
-def _predictions(cases: int, seed: int, reduce: int) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]:
+def _predictions(
+    cases: int, seed: int, reduce: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]:
     """Truth `(X, Y, Z)`, logits of the organ minus those of the background, and spacing, of each case and neck."""
     rng = np.random.default_rng(seed)
     for index in range(cases):
@@ -68,8 +73,12 @@ def _predictions(cases: int, seed: int, reduce: int) -> Iterator[tuple[np.ndarra
         (box,) = ndimage.find_objects(organ.view(np.uint8))
         room = [int(MARGIN_MM / voxel) for voxel in spacing]
         truth = np.pad(organ[box], [(n, n) for n in room])
-        depth = ndimage.distance_transform_edt(truth, sampling=spacing) - ndimage.distance_transform_edt(~truth, sampling=spacing)
-        place = np.stack(np.meshgrid(*(np.arange(n) * s for n, s in zip(truth.shape, spacing, strict=True)), indexing="ij"), axis=-1)
+        depth = ndimage.distance_transform_edt(truth, sampling=spacing) - ndimage.distance_transform_edt(
+            ~truth, sampling=spacing
+        )
+        place = np.stack(
+            np.meshgrid(*(np.arange(n) * s for n, s in zip(truth.shape, spacing, strict=True)), indexing="ij"), axis=-1
+        )
         surface = place[(depth > 0) & (depth <= spacing.max())]
         for neck in NECKS_MM:
             start = surface[rng.integers(len(surface))]

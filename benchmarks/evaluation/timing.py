@@ -33,7 +33,8 @@ class Timings:
 def time_interleaved(
     calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, min_runs: int = 3, max_runs: int | None = None
 ) -> list[np.ndarray]:
-    """Times calls in `TURNS` turns. Each turn begins with an untimed run, which fills the caches and lets other threads come to rest.
+    """Times calls in `TURNS` turns. Each turn begins with an untimed run,
+    which fills the caches and lets other threads come to rest.
 
     Args:
         seconds: a call ends after about so many, untimed runs included, and at least `min_runs` timed runs.

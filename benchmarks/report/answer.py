@@ -27,7 +27,12 @@ def answer(contents: Contents) -> Answer:
     headline = f"{best.label} reaches a mean Dice of {dice['mean']:.3f}"
     if dice["ci95"]:
         headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
-    lines = [_reach(dice["ci95"] is not None, cases), *_comparisons(contents), *_weakest(best, contents), *_speed(contents, best)]
+    lines = [
+        _reach(dice["ci95"] is not None, cases),
+        *_comparisons(contents),
+        *_weakest(best, contents),
+        *_speed(contents, best),
+    ]
     return Answer(f"{headline}.", tuple(lines))
 
 

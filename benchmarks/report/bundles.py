@@ -1,4 +1,6 @@
-"""The JavaScript of plotly and NiiVue, taken from the Python packages that carry it, compressed for a page that fetches nothing."""
+"""The JavaScript of plotly and NiiVue, taken from the Python packages that carry it,
+compressed for a page that fetches nothing.
+"""
 
 import base64
 import gzip
@@ -72,7 +74,10 @@ def _niivue() -> str:
         raise InputError(f"ipyniivue: its bundle cannot be read: {error}; {HOW_TO_INSTALL}") from None
     if match is None:
         version = metadata.version("ipyniivue")
-        raise InputError(f"ipyniivue {version}: does not carry NiiVue in a form that a page can use; {HOW_TO_INSTALL} takes one that does")
+        raise InputError(
+            f"ipyniivue {version}: does not carry NiiVue in a form that a page can use; {HOW_TO_INSTALL} takes one "
+            "that does"
+        )
     return unquote(match[1])
 
 

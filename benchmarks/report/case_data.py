@@ -26,7 +26,9 @@ class CaseData:
 
 
 def choose_cases(contents: Contents, wanted: str) -> list[str]:
-    """Names of the cases to show. wanted: `worst:N`, `all` or names joined by commas. Raises InputError for anything else."""
+    """Names of the cases to show. wanted: `worst:N`, `all` or names joined by commas.
+    Raises InputError for anything else.
+    """
     kept = [case for case in contents.cases if (contents.case_folder(case) / IMAGE).is_file()]
     kind, _, number = wanted.partition(":")
     if wanted == "all":
@@ -40,7 +42,9 @@ def choose_cases(contents: Contents, wanted: str) -> list[str]:
         raise InputError(f"--cases: must be worst:N, all, or names of cases joined by commas, got {wanted!r}")
     for name in names:
         if name not in contents.cases:
-            raise InputError(f"--cases: {contents.folder} has no case {name!r}; it has {', '.join(sorted(contents.cases))}")
+            raise InputError(
+                f"--cases: {contents.folder} has no case {name!r}; it has {', '.join(sorted(contents.cases))}"
+            )
         if name not in kept:
             raise InputError(f"--cases: {contents.folder} keeps no image of the case {name!r}")
     return names
@@ -65,7 +69,13 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
             low, high = (float(v) for v in np.percentile(values, (2, 98)))
             place = _place(gate, len(gates))
             attention.append(
-                {"id": key, "name": f"{model.label}: {place}", "shape": list(values.shape), "low": low, "high": max(high, low + 1)}
+                {
+                    "id": key,
+                    "name": f"{model.label}: {place}",
+                    "shape": list(values.shape),
+                    "low": low,
+                    "high": max(high, low + 1),
+                }
             )
     about = {
         "name": name,
@@ -87,7 +97,12 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
 
 def _layer(label: str, index: int, labels: np.ndarray, saved: SavedCase, dice: PerClass) -> dict[str, object]:
     """A model's label map: with the number of wrong voxels in every slice."""
-    return {"name": label, "index": index, "wrong": _per_slice(_wrong(labels, saved.truth), saved.slice_axis), "dice": dict(dice)}
+    return {
+        "name": label,
+        "index": index,
+        "wrong": _per_slice(_wrong(labels, saved.truth), saved.slice_axis),
+        "dice": dict(dice),
+    }
 
 
 def _wrong(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -124,7 +139,11 @@ def _window(saved: SavedCase) -> list[float]:
 
 def _image_bytes(saved: SavedCase) -> bytes:
     """Grey voxel by voxel; of colour, red, green and blue of each."""
-    return _bytes(saved.image[0]) if len(saved.image) == 1 else np.ascontiguousarray(saved.image.transpose(3, 2, 1, 0)).tobytes()
+    return (
+        _bytes(saved.image[0])
+        if len(saved.image) == 1
+        else np.ascontiguousarray(saved.image.transpose(3, 2, 1, 0)).tobytes()
+    )
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -1,4 +1,6 @@
-"""The frame that all charts of a report share. Colours are `@N`, the page's own for light and dark; `@text` and `@grid` are the page's."""
+"""The frame that all charts of a report share. Colours are `@N`, the page's own for light and dark;
+`@text` and `@grid` are the page's.
+"""
 
 Figure = dict[str, object]  # JSON values, as plotly takes them
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "x", "pentagon")

@@ -64,9 +64,13 @@ def _per_case(contents: Contents) -> Figure | None:
     if not contents.cases:
         return None
     ticks = {"tickvals": list(range(len(contents.models))), "ticktext": [_wrapped(m.label) for m in contents.models]}
-    layout: Figure = {"xaxis": {**ticks, "range": [-0.5, len(contents.models) - 0.5]}, "yaxis": {"title": {"text": "mean Dice of a case"}}}
+    layout: Figure = {
+        "xaxis": {**ticks, "range": [-0.5, len(contents.models) - 0.5]},
+        "yaxis": {"title": {"text": "mean Dice of a case"}},
+    }
     about = (
-        "A point is a case, a grey line joins the same case in all models; beside them the mean with its 95 % interval. "
+        "A point is a case, a grey line joins the same case in all models; beside them the mean with its 95 % "
+        "interval. "
         f"A click opens the case.{_seen_note(contents)}"
     )
     return chart("Every case", about, data, layout)
@@ -86,14 +90,28 @@ def _seen_note(contents: Contents) -> str:
 def _mean_mark(model: ModelRow, x: float) -> Figure:
     dice = model.scores["dice"]
     mark: Figure = {
-        **{"type": "scatter", "mode": "markers", "x": [x], "y": [dice["mean"]], "showlegend": False, "name": plain(model.label)},
+        **{
+            "type": "scatter",
+            "mode": "markers",
+            "x": [x],
+            "y": [dice["mean"]],
+            "showlegend": False,
+            "name": plain(model.label),
+        },
         **{"marker": {"color": "@text", "symbol": "line-ew-open", "size": 14, "line": {"width": 3}}},
         "hovertemplate": "mean %{y:.3f}<extra></extra>",
     }
     if dice["ci95"] and dice["mean"] is not None:
         low, high = dice["ci95"]
         above, below = [high - dice["mean"]], [dice["mean"] - low]
-        mark["error_y"] = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": "@text", "thickness": 1.5}
+        mark["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": above,
+            "arrayminus": below,
+            "color": "@text",
+            "thickness": 1.5,
+        }
     return mark
 
 
@@ -122,14 +140,30 @@ def _per_organ(contents: Contents) -> Figure | None:
                     cases.append(case)
         hover = "%{customdata}: %{y:.3f}<extra>" + plain(model.label) + "</extra>"
         marker = {"color": f"@{number}", "symbol": _symbols(model, number, cases), "size": 7, "opacity": 0.7}
-        one = {"x": x, "y": y, "customdata": cases, "marker": marker, "name": plain(model.label), "hovertemplate": hover}
+        one = {
+            "x": x,
+            "y": y,
+            "customdata": cases,
+            "marker": marker,
+            "name": plain(model.label),
+            "hovertemplate": hover,
+        }
         data.append({**one, "type": "scatter", "mode": "markers"})
         line = {"color": f"@{number}", "symbol": "line-ew-open", "size": 16, "line": {"width": 3}}
         mean = {"x": [p + offset for p in range(len(means))], "y": means, "marker": line, "showlegend": False}
         data.append(
-            {**mean, "type": "scatter", "mode": "markers", "name": plain(model.label), "hovertemplate": "mean %{y:.3f}<extra></extra>"}
+            {
+                **mean,
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(model.label),
+                "hovertemplate": "mean %{y:.3f}<extra></extra>",
+            }
         )
-    ticks = {"tickvals": list(range(len(contents.classes.foreground))), "ticktext": [plain(name) for name in contents.classes.foreground]}
+    ticks = {
+        "tickvals": list(range(len(contents.classes.foreground))),
+        "ticktext": [plain(name) for name in contents.classes.foreground],
+    }
     layout: Figure = {"xaxis": ticks, "yaxis": {"title": {"text": "Dice"}}}
     about = f"A point is a case, a bar the mean of the model. A click opens the case.{_seen_note(contents)}"
     return chart("Every class", about, data, layout)
@@ -149,7 +183,12 @@ def _confusion(model: ModelRow, names: Sequence[str]) -> Figure:
         "yaxis": {"autorange": "reversed", "title": {"text": "truth"}},
         "xaxis": {"title": {"text": "predicted"}, "side": "bottom"},
     }
-    return chart(f"Confusion of {model.label}", "Percent of the voxels of a class (row) that got each label (column).", [heat], layout)
+    return chart(
+        f"Confusion of {model.label}",
+        "Percent of the voxels of a class (row) that got each label (column).",
+        [heat],
+        layout,
+    )
 
 
 def _wrapped(label: str) -> str:

@@ -39,7 +39,8 @@ def contents_of(folder: Path, results: CrossvalidationResults) -> Contents:
         commands=tuple(results["commands"]),
         num_patients=store["num_patients"],
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without its patient"
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without "
+        "its patient"
         f"{_missing(results)}",
     )
 
@@ -49,7 +50,10 @@ def _missing(results: CrossvalidationResults) -> str:
     if not names:
         return ""
     shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
-    return f"; {len(names)} of {results['num_runs']} trainings are not finished, so not every case is judged: {shown} missing"
+    return (
+        f"; {len(names)} of {results['num_runs']} trainings are not finished, so not every case is judged: {shown} "
+        "missing"
+    )
 
 
 def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
@@ -57,14 +61,21 @@ def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
     return sorted(path for path in (folder / recipe / model).glob("seed-*/fold-*") if path.is_dir())
 
 
-def _row(folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults) -> ModelRow:
+def _row(
+    folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults
+) -> ModelRow:
     runs = runs_of(folder, method["recipe"], method["model"])
     predictions = _first_file(runs, cases, "{case}.npz")
     scores: dict[Metric, Score] = {}
     for metric in SCORES:
         values = method["scores"][metric]
         per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in values["per_case"].items()}
-        scores[metric] = {"mean": values["mean"], "ci95": values["ci95"], "per_class": values["per_class"], "per_case": per_case}
+        scores[metric] = {
+            "mean": values["mean"],
+            "ci95": values["ci95"],
+            "per_class": values["per_class"],
+            "per_case": per_case,
+        }
     curves = {run.parent.name + " " + run.name: curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
         label=method["name"],
@@ -93,7 +104,9 @@ def _card(method: MethodRow, runs: list[Path]) -> str:
 def _first_file(runs: list[Path], cases: list[str], name: str) -> dict[str, Path]:
     """Case -> the file of the first run that has one."""
     paths = {case: [run / HELD_OUT / name.format(case=case) for run in runs] for case in cases}
-    return {case: next(p for p in files if p.is_file()) for case, files in paths.items() if any(p.is_file() for p in files)}
+    return {
+        case: next(p for p in files if p.is_file()) for case, files in paths.items() if any(p.is_file() for p in files)
+    }
 
 
 def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> np.ndarray | None:

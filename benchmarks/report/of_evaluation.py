@@ -23,11 +23,18 @@ def contents_of(folder: Path, results: EvaluationResults) -> Contents:
     details: EvaluationDetails = {"schema": SCHEMA, "models": {}, "cases": {}, "commands": {}}
     if (folder / DETAILS).is_file():
         details = cast(EvaluationDetails, {**details, **read_json(folder / DETAILS).data})
-    models = [_row(folder, index, row, details["models"].get(model_label(row), {})) for index, row in enumerate(results["models"])]
+    models = [
+        _row(folder, index, row, details["models"].get(model_label(row), {}))
+        for index, row in enumerate(results["models"])
+    ]
     store, cases = results["store"], results["store"]["cases"]
     models_commands = [m.details["command"] for m in models if m.details and m.details.get("command")]
-    first, last = ([details["commands"][name]] if name in details["commands"] else [] for name in ("prepare", "evaluate"))
-    which = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
+    first, last = (
+        [details["commands"][name]] if name in details["commands"] else [] for name in ("prepare", "evaluate")
+    )
+    which = (
+        "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
+    )
     return Contents(
         kind="evaluation",
         folder=folder,

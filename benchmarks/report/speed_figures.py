@@ -21,7 +21,12 @@ def pareto(contents: Contents) -> Figure | None:
         return None
     front = pareto_front(points)
     line = {"dash": "dot", "color": "@text", "width": 1.5}
-    dotted = {"x": [points[n][0] for n in front], "y": [points[n][1] for n in front], "line": line, "name": "Pareto front"}
+    dotted = {
+        "x": [points[n][0] for n in front],
+        "y": [points[n][1] for n in front],
+        "line": line,
+        "name": "Pareto front",
+    }
     data: list[Figure] = [{**dotted, "type": "scatter", "mode": "lines", "hoverinfo": "skip"}]
     for number, model in enumerate(contents.models):
         if model.label not in points:
@@ -29,14 +34,27 @@ def pareto(contents: Contents) -> Figure | None:
         latency, dice = points[model.label]
         where = ", on the Pareto front" if model.label in front else ""
         marker = {"color": f"@{number}", "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 13}
-        one: Figure = {"x": [latency], "y": [dice], "marker": marker, "name": plain(model.label), "type": "scatter", "mode": "markers"}
+        one: Figure = {
+            "x": [latency],
+            "y": [dice],
+            "marker": marker,
+            "name": plain(model.label),
+            "type": "scatter",
+            "mode": "markers",
+        }
         one["hovertemplate"] = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>{plain(model.label)}</extra>"
         data.append(one)
     layout: Figure = {
-        "xaxis": {"title": {"text": "ms a slice (p50, log)"}, "type": "log", **log_ticks([latency for latency, _ in points.values()])},
+        "xaxis": {
+            "title": {"text": "ms a slice (p50, log)"},
+            "type": "log",
+            **log_ticks([latency for latency, _ in points.values()]),
+        },
         "yaxis": {"title": {"text": "mean Dice"}},
     }
-    about = "Up and to the left is better. No other model is both faster and more accurate than one on the dotted front."
+    about = (
+        "Up and to the left is better. No other model is both faster and more accurate than one on the dotted front."
+    )
     return chart("Accuracy against speed", about, data, layout)
 
 
@@ -71,12 +89,21 @@ def curves(contents: Contents, what: str) -> Figure | None:
                     "line": line,
                     "name": plain(f"{model.label if several and first else run}, {event}"),
                 }
-                data.append({**one, "type": "scatter", "mode": "lines", "opacity": 0.6 if several else 0.9, "showlegend": first})
+                data.append(
+                    {**one, "type": "scatter", "mode": "lines", "opacity": 0.6 if several else 0.9, "showlegend": first}
+                )
     if not data:
         return None
-    titles = {"loss": ("Loss of every run", "loss"), "dice": ("Validation of every run", "mean Dice on the training grid")}
+    titles = {
+        "loss": ("Loss of every run", "loss"),
+        "dice": ("Validation of every run", "mean Dice on the training grid"),
+    }
     title, axis = titles[what]
-    about = "Solid: training, dashed: validation." if what == "loss" else "Mean Dice of the foreground classes at every validation."
+    about = (
+        "Solid: training, dashed: validation."
+        if what == "loss"
+        else "Mean Dice of the foreground classes at every validation."
+    )
     layout: Figure = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": axis}}}
     return chart(title, about, data, layout)
 
@@ -89,14 +116,19 @@ def where_the_time_goes(contents: Contents) -> Figure | None:
     for number, part in enumerate(PARTS):
         values = [milliseconds.get(part, 0) for milliseconds in timed.values()]
         bar = {"x": values, "y": [plain(label) for label in timed], "name": part, "marker": {"color": f"@{number}"}}
-        data.append({**bar, "type": "bar", "orientation": "h", "hovertemplate": f"{part}: %{{x:.0f}} ms<extra></extra>"})
+        data.append(
+            {**bar, "type": "bar", "orientation": "h", "hovertemplate": f"{part}: %{{x:.0f}} ms<extra></extra>"}
+        )
     layout: Figure = {
         "barmode": "stack",
         "xaxis": {"title": {"text": "ms for a volume, file to file"}},
         "yaxis": {"autorange": "reversed", "automargin": True},
     }
     return chart(
-        "Where the time goes", "Mean over the cases: reading, preparing, the network, finishing the label map, writing.", data, layout
+        "Where the time goes",
+        "Mean over the cases: reading, preparing, the network, finishing the label map, writing.",
+        data,
+        layout,
     )
 
 
@@ -105,9 +137,26 @@ def time_to_accuracy(contents: Contents) -> Figure | None:
     for number, model in enumerate(contents.models):
         curve = model.time_to_accuracy
         if curve and curve["minutes"]:
-            line = {"x": curve["minutes"], "y": curve["dice"], "name": plain(model.label), "line": {"color": f"@{number}", "width": 2}}
-            data.append({**line, "type": "scatter", "mode": "lines+markers", "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)]}})
+            line = {
+                "x": curve["minutes"],
+                "y": curve["dice"],
+                "name": plain(model.label),
+                "line": {"color": f"@{number}", "width": 2},
+            }
+            data.append(
+                {
+                    **line,
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "marker": {"symbol": SYMBOLS[number % len(SYMBOLS)]},
+                }
+            )
     if not data:
         return None
-    layout: Figure = {"xaxis": {"title": {"text": "minutes of training"}}, "yaxis": {"title": {"text": "mean validation Dice"}}}
-    return chart("Time to accuracy", "Mean over the runs, validations included, on the machine that they ran on.", data, layout)
+    layout: Figure = {
+        "xaxis": {"title": {"text": "minutes of training"}},
+        "yaxis": {"title": {"text": "mean validation Dice"}},
+    }
+    return chart(
+        "Time to accuracy", "Mean over the runs, validations included, on the machine that they ran on.", data, layout
+    )

@@ -13,7 +13,11 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
     "dice": ("Dice", 3, "Dice of each class in 3D on the scan's own grid, 2 TP / (2 TP + FP + FN)"),
     "hd95_mm": ("HD95 mm", 1, "the larger of the two directed 95th percentiles of the distances between the surfaces"),
     "assd_mm": ("ASSD mm", 2, "mean distance between the surfaces, both ways"),
-    "surface_dice": ("Surface Dice", 3, f"share of both surfaces at most {SURFACE_DICE_TOLERANCE_MM:g} mm from the other"),
+    "surface_dice": (
+        "Surface Dice",
+        3,
+        f"share of both surfaces at most {SURFACE_DICE_TOLERANCE_MM:g} mm from the other",
+    ),
 }
 
 
@@ -59,7 +63,10 @@ def figure(value: float | None, digits: int, how: str, *, case: str | None = Non
 def models_table(contents: Contents) -> Table:
     """One row per model: accuracy, and the speed and size that an evaluation measured."""
     columns = [Column("Model", numeric=False)]
-    columns += [Column(title, f"Mean: {how}; over the classes of a case, then over the cases.") for title, _, how in METRICS.values()]
+    columns += [
+        Column(title, f"Mean: {how}; over the classes of a case, then over the cases.")
+        for title, _, how in METRICS.values()
+    ]
     columns.insert(2, Column("95 % interval", "Of the mean Dice: bootstrap over patients, from five patients on."))
     speed = _speed_columns() if any(m.speed for m in contents.models) else []
     columns += [column for column, _ in speed]
@@ -84,7 +91,10 @@ def _speed_columns() -> list[tuple[Column, Callable[[Speed], Cell]]]:
     def latency(speed: Speed) -> Cell:
         one = speed["latency_ms"]["batch"]["1"]
         shape = " × ".join(str(n) for n in speed["latency_ms"]["slice_shape"])
-        how = f"Median of {one['runs']} passes over one slice of {shape}, the network alone; p95 {one['p95']:.1f}, p99 {one['p99']:.1f} ms."
+        how = (
+            f"Median of {one['runs']} passes over one slice of {shape}, the network alone; p95 {one['p95']:.1f}, p99 "
+            f"{one['p99']:.1f} ms."
+        )
         return figure(one["p50"], 1, how)
 
     def throughput(speed: Speed) -> Cell:
@@ -113,7 +123,10 @@ def organs_table(contents: Contents) -> Table:
     rows = []
     for name in contents.classes.foreground:
         for model in contents.models:
-            values = [(model.scores[metric]["per_class"].get(name), digits, how) for metric, (_, digits, how) in METRICS.items()]
+            values = [
+                (model.scores[metric]["per_class"].get(name), digits, how)
+                for metric, (_, digits, how) in METRICS.items()
+            ]
             cells = [figure(v, d, f"{name}: {how}; mean over {model.num_scored} cases.") for v, d, how in values]
             rows.append((Cell(name, name), Cell(model.label, model.label), *cells))
     return Table("organs", "Scores per class", tuple(columns), tuple(rows))
@@ -121,18 +134,30 @@ def organs_table(contents: Contents) -> Table:
 
 def cases_table(contents: Contents, shown: Sequence[str]) -> Table:
     """One row per case and model, the worst first. shown: cases that the page can show slice by slice."""
-    columns = [Column("Case", "A link opens the case at its worst slice.", False), Column("Model", numeric=False), Column("Dice", "Mean")]
+    columns = [
+        Column("Case", "A link opens the case at its worst slice.", False),
+        Column("Model", numeric=False),
+        Column("Dice", "Mean"),
+    ]
     columns += [Column(name, f"Dice of {name}") for name in contents.classes.foreground]
-    columns += [Column("HD95 mm", "Mean over the classes"), Column("Training", "Whether the model has seen the case", False)]
+    columns += [
+        Column("HD95 mm", "Mean over the classes"),
+        Column("Training", "Whether the model has seen the case", False),
+    ]
     rows = []
     for case in contents.cases:
         for model in contents.models:
             if case not in model.scores["dice"]["per_case"]:
                 continue
             values = model.scores["dice"]["per_case"][case]
-            classes = [figure(values.get(n), 3, f"Dice of {n} in case {case}, {model.label}.") for n in contents.classes.foreground]
+            classes = [
+                figure(values.get(n), 3, f"Dice of {n} in case {case}, {model.label}.")
+                for n in contents.classes.foreground
+            ]
             dice = figure(model.case_mean(case), 3, f"Mean over the classes of case {case}, in 3D.")
-            distance = figure(model.case_mean(case, "hd95_mm"), 1, f"{METRICS['hd95_mm'][2]}; mean over the classes of case {case}.")
+            distance = figure(
+                model.case_mean(case, "hd95_mm"), 1, f"{METRICS['hd95_mm'][2]}; mean over the classes of case {case}."
+            )
             seen = Cell("seen", "seen", "Not in the model's means.") if case in model.seen else Cell("", "")
             link = case if case in shown else None
             rows.append((Cell(case, case, case=link), Cell(model.label, model.label), dice, *classes, distance, seen))
@@ -141,7 +166,11 @@ def cases_table(contents: Contents, shown: Sequence[str]) -> Table:
 
 def data_table(contents: Contents) -> Table:
     """Hashes of the cases, as the store has them."""
-    columns = (Column("Case", numeric=False), Column("SHA-256 of the image", numeric=False), Column("SHA-256 of the labels", numeric=False))
+    columns = (
+        Column("Case", numeric=False),
+        Column("SHA-256 of the image", numeric=False),
+        Column("SHA-256 of the labels", numeric=False),
+    )
     rows = []
     for case, details in sorted(contents.case_details.items()):
         hashes = [str(details.get(name) or DASH) for name in ("image_sha256", "label_sha256")]

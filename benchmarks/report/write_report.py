@@ -66,7 +66,9 @@ def write_report_if_installed(folder: Path) -> Path | None:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Raises InputError for a folder that is neither an evaluation nor a cross-validation, and for one of another version."""
+    """Raises InputError for a folder that is neither an evaluation nor a cross-validation,
+    and for one of another version.
+    """
     file = folder / "results.json"
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
@@ -86,14 +88,21 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
-        loader=FunctionLoader(_template), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     charts = figures(contents)
     names = [str(case.about["name"]) for case in cases]
     data = {
         "charts": {name: {"data": chart["data"], "layout": chart["layout"]} for name, chart in charts.items()},
         "cases": [case.about for case in cases],
-        "classes": [{"name": n, "color": c} for n, c in zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)],
+        "classes": [
+            {"name": n, "color": c}
+            for n, c in zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)
+        ],
     }
     values: dict[str, object] = {
         "contents": contents,

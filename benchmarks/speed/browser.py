@@ -1,7 +1,9 @@
-"""A scan in the browser beside ONNX Runtime: `python -m attunet.benchmarks.speed.browser MODEL [--threads 1,2] [--json FILE]`.
+"""A scan in the browser beside ONNX Runtime:
+`python -m attunet.benchmarks.speed.browser MODEL [--threads 1,2] [--json FILE]`.
 
-Seconds for a generated scan of 30 slices, from its file to its label map's file, in Chromium's WebAssembly and in `attunet predict`'s
-runtime with as many threads, in turns. Needs the built page and Playwright with Chromium. Prints a table and one JSON line.
+Seconds for a generated scan of 30 slices, from its file to its label map's file, in Chromium's WebAssembly and in
+`attunet predict`'s runtime with as many threads, in turns. Needs the built page and Playwright with Chromium. Prints a
+table and one JSON line.
 """
 
 import argparse
@@ -127,7 +129,9 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
         scan = write_scan(folder)
         write_page(model, folder / "web")
         segmenters = {count: Segmenter(model, num_threads=count) for count in threads}
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+        )
         version = browser.version
         with serving(folder / "web") as address:
             for _ in range(rounds):
@@ -137,7 +141,9 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
                     tab.close()
                     ready.append(waited)
                     seconds.setdefault(("browser", count), []).append(taken)
-                    seconds.setdefault(("native", count), []).append(native(segmenters[count], scan, folder / "labels.nii.gz"))
+                    seconds.setdefault(("native", count), []).append(
+                        native(segmenters[count], scan, folder / "labels.nii.gz")
+                    )
         browser.close()
     rows: list[Row] = []
     for (where, count), times in seconds.items():
@@ -161,7 +167,8 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
 def table(results: BrowserResults) -> str:
     cells = [["where", "threads", "s p20", "s p50", "s p80"]]
     cells += [
-        [row["where"], str(row["threads"]), *(f"{s:.2f}" for s in (row["s_p20"], row["s_p50"], row["s_p80"]))] for row in results["rows"]
+        [row["where"], str(row["threads"]), *(f"{s:.2f}" for s in (row["s_p20"], row["s_p50"], row["s_p80"]))]
+        for row in results["rows"]
     ]
     return aligned(cells)
 
@@ -169,7 +176,9 @@ def table(results: BrowserResults) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="an artefact, fp32 or int8")
-    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="N,...")
+    parser.add_argument(
+        "--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="N,..."
+    )
     parser.add_argument("--rounds", type=int, default=3)
     add_output_options(parser)
     arguments = parser.parse_args()

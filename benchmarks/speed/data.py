@@ -1,8 +1,9 @@
-"""Throughput of the loader alone: `python -m attunet.benchmarks.speed.data [--slices 1000,10000] [--side 128] [--json FILE] [--plot FILE]`.
+"""Throughput of the loader alone:
+`python -m attunet.benchmarks.speed.data [--slices 1000,10000] [--side 128] [--json FILE] [--plot FILE]`.
 
-Slices per second of the resident and of the streamed tier against the size of the store, without a network, in a process each, the
-tiers in turns. Files are in the system's cache as far as memory goes; a store larger than that is read from the disk. Prints a table
-and one JSON line.
+Slices per second of the resident and of the streamed tier against the size of the store, without a network, in a
+process each, the tiers in turns. Files are in the system's cache as far as memory goes; a store larger than that is
+read from the disk. Prints a table and one JSON line.
 """
 
 import argparse
@@ -92,7 +93,9 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results
 
 
 def measure(path: Path, tier: str, settings: Settings) -> Measured:
-    """Rate of one tier, how long it took to the first batch, and the resident memory in the middle and at the end of the measurement."""
+    """Rate of one tier, how long it took to the first batch, and the resident memory in the middle and at the end of
+    the measurement.
+    """
     device = torch.device(settings.device)
     if device.type == "cpu":
         keep_freed_memory()  # as training does
@@ -111,7 +114,12 @@ def measure(path: Path, tier: str, settings: Settings) -> Measured:
         rate = (step - first) * settings.batch_size / (time.perf_counter() - began)
         megabytes.append(_resident_mb())
     loader.close()
-    return {"slices_per_s": rate, "first_batch_s": first_batch_s, "resident_mb_middle": megabytes[0], "resident_mb_end": megabytes[1]}
+    return {
+        "slices_per_s": rate,
+        "first_batch_s": first_batch_s,
+        "resident_mb_middle": megabytes[0],
+        "resident_mb_end": megabytes[1],
+    }
 
 
 def _resident_mb() -> float:
@@ -139,14 +147,30 @@ def _row(name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured],
 
 
 def table(results: Results) -> str:
-    lines = [["slices", "store MB", "tier", "slices/s p20", "p50", "p80", "times resident", "first batch s", "memory MB: middle", "end"]]
+    lines = [
+        [
+            "slices",
+            "store MB",
+            "tier",
+            "slices/s p20",
+            "p50",
+            "p80",
+            "times resident",
+            "first batch s",
+            "memory MB: middle",
+            "end",
+        ]
+    ]
     for row in results["results"]:
         lines.append(
             [
                 f"{row['num_slices']:,}",
                 f"{row['store_mb']:.0f}",
                 row["tier"],
-                *(f"{rate:.0f}" for rate in (row["slices_per_s_p20"], row["slices_per_s_p50"], row["slices_per_s_p80"])),
+                *(
+                    f"{rate:.0f}"
+                    for rate in (row["slices_per_s_p20"], row["slices_per_s_p50"], row["slices_per_s_p80"])
+                ),
                 f"{row['times_resident']:.2f}",
                 f"{row['first_batch_s']:.2f}",
                 f"{row['resident_mb_middle']:.0f}",
@@ -177,14 +201,20 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Slices per second of the loader alone, against the size of the store.")
+    parser = argparse.ArgumentParser(
+        description="Slices per second of the loader alone, against the size of the store."
+    )
     parser.add_argument("--slices", default="1000,10000,50000,200000", help="sizes of the stores, comma-separated")
     parser.add_argument("--side", type=int, default=96, help="of the slices in pixels, a multiple of 16")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, after as many that are not counted")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of each measurement, after as many that are not counted"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="each tier is measured so often, in turns")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="where the stores are made, the system's temporary folder by default")
+    parser.add_argument(
+        "--folder", type=Path, help="where the stores are made, the system's temporary folder by default"
+    )
     add_output_options(parser, plot=True)
     return parser.parse_args()
 

@@ -1,9 +1,11 @@
 """Speed and memory of the attention gate: `python -m attunet.benchmarks.speed.gate [--json FILE] [--plot FILE]`.
 
-The four gates of the 64-wide network at 256², and the whole network's inference and training step, each computed by the eager
-reference, by torch.compile of the reference, and by the fused backend of the device. Every gate has its own baseline from the same
-run: a copy that moves as many bytes as the gate must, reading each input once and writing each result once. On a GPU times are the
-device's own, with an empty cache. On the CPU torch.compile is left out of the whole network, where it would compile for minutes.
+The four gates of the 64-wide network at 256², and the whole network's inference and training step, each computed by the
+eager reference, by torch.compile of the reference, and by the fused backend of the device. Every gate has its own
+baseline from the same
+run: a copy that moves as many bytes as the gate must, reading each input once and writing each result once. On a GPU
+times are the device's own, with an empty cache. On the CPU torch.compile is left out of the whole network, where it
+would compile for minutes.
 """
 
 import argparse
@@ -14,7 +16,15 @@ from typing import Any
 import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.gate_runs import DEPTH, DTYPES, MODES, Settings, measure_gate, measure_memory, measure_network
+from attunet.benchmarks.speed.gate_runs import (
+    DEPTH,
+    DTYPES,
+    MODES,
+    Settings,
+    measure_gate,
+    measure_memory,
+    measure_network,
+)
 from attunet.benchmarks.speed.program import add_output_options, keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.errors import InputError
@@ -24,7 +34,8 @@ HEAD = ["gate", "mode", "by", "ms p20", "p50", "p80", "x eager", "peak MB", "GB/
 
 
 def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path | None = None) -> dict[str, Any]:
-    """All measurements as JSON values: rows of single gates, rows of the whole network, and the memory of a training step.
+    """All measurements as JSON values: rows of single gates, rows of the whole network,
+    and the memory of a training step.
 
     Args:
         settings: of all measurements.
@@ -37,7 +48,13 @@ def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path |
         keep_freed_memory()  # as training does
     torch.backends.cudnn.benchmark = True
     about = {**asdict(settings), "fused_backend": settings.fused_backend}
-    results: dict[str, Any] = {"environment": environment(), "settings": about, "gates": [], "network": [], "memory": None}
+    results: dict[str, Any] = {
+        "environment": environment(),
+        "settings": about,
+        "gates": [],
+        "network": [],
+        "memory": None,
+    }
     for level in range(DEPTH):
         results["gates"] += measure_gate(settings, level, compiled)
         keep(results, file)
@@ -56,7 +73,8 @@ def table(results: dict[str, Any]) -> str:
     text = aligned(cells)
     if memory := results["memory"]:
         text += "\n\nmemory of a training step, MB: " + "; ".join(
-            f"{what} {memory[f'eager_{key}_mb']:.2f} eager, {memory[f'fused_{key}_mb']:.2f} fused, {memory[f'{key}_saving_mb']:.2f} saved"
+            f"{what} {memory[f'eager_{key}_mb']:.2f} eager, {memory[f'fused_{key}_mb']:.2f} fused, "
+            f"{memory[f'{key}_saving_mb']:.2f} saved"
             for key, what in (("held", "kept by the forward pass"), ("peak", "peak"))
         )
         text += f"; saved by hand {memory['expected_saving_mb']:.2f}"
@@ -70,17 +88,25 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Bars of the time of each gate in eager time, a panel per mode, with the bandwidth reached, as a share of a copy, above."""
+    """Bars of the time of each gate in eager time, a panel per mode, with the bandwidth reached, as a share of a copy,
+    above.
+    """
     from attunet.plots.figure import model_color, new_figure, save
 
-    names = [name for name in ("eager", "compile", "fused", "copy") if any(row["by"] == name for row in results["gates"])]
+    names = [
+        name for name in ("eager", "compile", "fused", "copy") if any(row["by"] == name for row in results["gates"])
+    ]
     figure = new_figure(9.5, 3.8)
     for panel, (axes, mode) in enumerate(zip(figure.subplots(1, 2), MODES, strict=True)):
         for index, name in enumerate(names):
             rows = [row for row in results["gates"] if row["mode"] == mode and row["by"] == name]
             places = [row["level"] + (index - len(names) / 2 + 0.5) * 0.8 / len(names) for row in rows]
             bars = axes.bar(
-                places, [1 / row["times_as_fast_as_eager"] for row in rows], 0.75 / len(names), color=model_color(index), label=name
+                places,
+                [1 / row["times_as_fast_as_eager"] for row in rows],
+                0.75 / len(names),
+                color=model_color(index),
+                label=name,
             )
             axes.bar_label(bars, [f"{row['share_of_copy']:.0%}" for row in rows], fontsize=7)
         axes.set_xticks(range(DEPTH), [f"{row['channels']} at {row['shape'][-1]}²" for row in rows])
@@ -121,7 +147,9 @@ def main() -> None:
             dtype=arguments.dtype or ("bfloat16" if on_gpu else "float32"),
             seconds=arguments.seconds,
         )
-        return benchmark(settings, compiled=not arguments.no_compile, network=not arguments.no_network, file=arguments.json)
+        return benchmark(
+            settings, compiled=not arguments.no_compile, network=not arguments.no_network, file=arguments.json
+        )
 
     run_program("gate", arguments, measured, table, draw)
 

@@ -1,4 +1,6 @@
-"""Measurements of `attunet.benchmarks.speed.gate`: single gates, the whole network, and the memory of its training step."""
+"""Measurements of `attunet.benchmarks.speed.gate`: single gates, the whole network,
+and the memory of its training step.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +37,9 @@ class Settings:
 def measure_gate(settings: Settings, level: int, compiled: bool) -> list[dict[str, Any]]:
     """Rows of one level: inference and training, each for eager, compiled, fused and the copy.
 
-    The copy moves the bytes that the gate must: inference reads x and g and writes the output, two tensors as large as the output;
-    the backward pass reads x, g and the gradient of the output, and writes the gradients of x and g, three more.
+    The copy moves the bytes that the gate must: inference reads x and g and writes the output, two tensors as large as
+    the output; the backward pass reads x, g and the gradient of the output, and writes the gradients of x and g, three
+    more.
     """
     channels, side = settings.width * 2**level, settings.size // 2**level
     shape = (settings.batch_size, channels, side, side)
@@ -50,7 +53,9 @@ def measure_gate(settings: Settings, level: int, compiled: bool) -> list[dict[st
         for name, backend in {"eager": "reference", "compile": "reference", "fused": settings.fused_backend}.items():
             if name != "compile" or compiled:
                 gate = AttentionGate(channels, channels, backend=backend).to(settings.device)
-                calls[name] = _gate_call(_compiled(gate) if name == "compile" else gate, x, g, grad_out if mode == "training" else None)
+                calls[name] = _gate_call(
+                    _compiled(gate) if name == "compile" else gate, x, g, grad_out if mode == "training" else None
+                )
         moved = TENSORS_MOVED[mode] * grad_out.numel() * grad_out.element_size()
         calls["copy"] = copy_call(moved, settings.device)
         for row in measure_calls(calls, settings.device, settings.seconds):
@@ -82,7 +87,9 @@ def measure_network(settings: Settings, compiled: bool) -> list[dict[str, Any]]:
 
 
 def measure_memory(settings: Settings) -> dict[str, float]:
-    """Memory of a training step, eager and fused: kept after the forward pass, peak, and both savings beside the calculated one."""
+    """Memory of a training step, eager and fused: kept after the forward pass, peak,
+    and both savings beside the calculated one.
+    """
     memory = {"expected_saving_mb": expected_saving_bytes(settings) / 1e6}
     for name, backend in {"eager": "reference", "fused": settings.fused_backend}.items():
         network = _network(settings, backend)
@@ -96,8 +103,9 @@ def measure_memory(settings: Settings) -> dict[str, float]:
 
 
 def expected_saving_bytes(settings: Settings) -> int:
-    """Bytes that eager gates save besides their inputs: hidden features (half as many as the skip's channels) and alpha; under autocast
-    also the 16-bit copies of the weights."""
+    """Bytes that eager gates save besides their inputs: hidden features (half as many as the skip's channels) and
+    alpha; under autocast also the 16-bit copies of the weights.
+    """
     total, element_size = 0, DTYPES[settings.dtype].itemsize
     for level in range(DEPTH):
         channels, pixels = settings.width * 2**level, settings.batch_size * (settings.size // 2**level) ** 2
@@ -107,7 +115,9 @@ def expected_saving_bytes(settings: Settings) -> int:
 
 
 def _gate_call(gate: nn.Module, x: Tensor, g: Tensor, grad_out: Tensor | None) -> Call:
-    """Inference, or with `grad_out` forward and backward to x, g and the parameters. Parameters are float32, as under autocast."""
+    """Inference, or with `grad_out` forward and backward to x, g and the parameters.
+    Parameters are float32, as under autocast.
+    """
     if grad_out is None:
         return torch.no_grad()(lambda: gate(x, g))
     inputs = [x.detach().requires_grad_(), g.detach().requires_grad_(), *gate.parameters()]

@@ -15,14 +15,17 @@ FIELD_OF_VIEW_MM = 410.0  # of the generated cases, so that any size shows the w
 
 
 def generated_store(folder: Path, size: int, *, cases: int = 4) -> Store:
-    """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels; fold 0 leaves out half of them."""
+    """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels;
+    fold 0 leaves out half of them.
+    """
     write_phantom(folder / "source", cases=cases)
     config = DataConfig(spacing_mm=FIELD_OF_VIEW_MM / size, size=size)
     return prepare(folder / "source", folder / "store", config, folds=2)
 
 
 def repeated_store(store: Store, path: Path, num_slices: int) -> Store:
-    """A store at `path` that trains on at least `num_slices` slices in fold 0: the shards of `store`, copied as often as it takes.
+    """A store at `path` that trains on at least `num_slices` slices in fold 0:
+    the shards of `store`, copied as often as it takes.
 
     Every copy is a file of its own, so that nothing is read from memory that a large data set would not have there.
     """

@@ -1,8 +1,10 @@
-"""Everything worth knowing of a GPU in one command: `python -m attunet.benchmarks.speed.gpu OUT [--source FOLDER] [--minutes 8]`.
+"""Everything worth knowing of a GPU in one command:
+`python -m attunet.benchmarks.speed.gpu OUT [--source FOLDER] [--minutes 8]`.
 
-Steps run in order of worth, each in a process of its own with a time limit, so that a step that hangs or fails costs no other. Each writes
-its JSON into OUT when it is finished, and OUT/gpu.md is written again after each. It needs torch, accelerate, onnx, onnxruntime-gpu and
-their companions (the extra `train`), and `attunet` on the path; no network. `--rehearse` runs every step in miniature on any machine.
+Steps run in order of worth, each in a process of its own with a time limit, so that a step that hangs or fails costs no
+other. Each writes its JSON into OUT when it is finished, and OUT/gpu.md is written again after each. It needs torch,
+accelerate, onnx, onnxruntime-gpu and their companions (the extra `train`), and `attunet` on the path; no network.
+`--rehearse` runs every step in miniature on any machine.
 """
 
 import argparse
@@ -69,7 +71,19 @@ def steps_of(out: Path, *, rehearse: bool, source: Path | None) -> list[Step]:
 def _full_steps(out: Path) -> list[Step]:
     workers = ["-n", "12"] if find_spec("xdist") else []
     on_gpu = [str(TESTS / "toolkit/ops"), str(TESTS / "toolkit/training/test_step_graph.py")]
-    sweep = ["--profile", "--model", "attention_unet", "--widths", "64", "--batch-sizes", "16,64", "--minutes", "1.2", "--seconds", "2"]
+    sweep = [
+        "--profile",
+        "--model",
+        "attention_unet",
+        "--widths",
+        "64",
+        "--batch-sizes",
+        "16,64",
+        "--minutes",
+        "1.2",
+        "--seconds",
+        "2",
+    ]
     timed = ["--runs", "200", "--seconds", "0.6"]
     beside = ["--batch-size", "16", "--steps", "20", "--warm-up-steps", "6", "--rounds", "1"]
     return [
@@ -79,15 +93,77 @@ def _full_steps(out: Path) -> list[Step]:
         _program(out, "training_sweep", 110, training_sweep.table, *sweep),
         _program(out, "inference", 140, inference.table, "--device", "cuda", *timed),
         _program(out, "training", 90, training.table, *beside),
-        _program(out, "training_sweep", 150, training_sweep.table, "--minutes", "2", "--seconds", "1.5", name="training_sweep_all"),
+        _program(
+            out,
+            "training_sweep",
+            150,
+            training_sweep.table,
+            "--minutes",
+            "2",
+            "--seconds",
+            "1.5",
+            name="training_sweep_all",
+        ),
     ]
 
 
 def _tiny_steps(out: Path) -> list[Step]:
-    small = ["--device", "cpu", "--width", "4", "--size", "32", "--batch-size", "1", "--seconds", "0.01", "--no-compile"]
-    sweep = ["--device", "cpu", "--model", "unet", "--widths", "4", "--batch-sizes", "2", "--size", "32", "--seconds", "0.1", "--profile"]
-    forms = ["--width", "4", "--size", "32", "--batch-sizes", "1", "--runs", "3", "--threads", "1", "--only", "PyTorch eager fp32"]
-    beside = ["--width", "4", "--size", "32", "--batch-size", "2", "--steps", "1", "--warm-up-steps", "0", "--rounds", "1"]
+    small = [
+        "--device",
+        "cpu",
+        "--width",
+        "4",
+        "--size",
+        "32",
+        "--batch-size",
+        "1",
+        "--seconds",
+        "0.01",
+        "--no-compile",
+    ]
+    sweep = [
+        "--device",
+        "cpu",
+        "--model",
+        "unet",
+        "--widths",
+        "4",
+        "--batch-sizes",
+        "2",
+        "--size",
+        "32",
+        "--seconds",
+        "0.1",
+        "--profile",
+    ]
+    forms = [
+        "--width",
+        "4",
+        "--size",
+        "32",
+        "--batch-sizes",
+        "1",
+        "--runs",
+        "3",
+        "--threads",
+        "1",
+        "--only",
+        "PyTorch eager fp32",
+    ]
+    beside = [
+        "--width",
+        "4",
+        "--size",
+        "32",
+        "--batch-size",
+        "2",
+        "--steps",
+        "1",
+        "--warm-up-steps",
+        "0",
+        "--rounds",
+        "1",
+    ]
     tests = TESTS / "toolkit/ops/test_norm_relu.py"
     return [
         Step("tests", 120, ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "wrong_input", str(tests)]),
@@ -95,29 +171,53 @@ def _tiny_steps(out: Path) -> list[Step]:
         _program(out, "norm_relu", 120, norm_relu.table, *small),
         _program(out, "training_sweep", 120, training_sweep.table, *sweep),
         _program(out, "inference", 120, inference.table, *forms),
-        _program(out, "training", 120, training.table, *beside, "--workers", "0", "--only", "attunet", "--only", "plain"),
+        _program(
+            out, "training", 120, training.table, *beside, "--workers", "0", "--only", "attunet", "--only", "plain"
+        ),
     ]
 
 
-def _program(out: Path, module: str, limit_s: float, table: Callable[[Any], str], *arguments: str, name: str | None = None) -> Step:
+def _program(
+    out: Path, module: str, limit_s: float, table: Callable[[Any], str], *arguments: str, name: str | None = None
+) -> Step:
     name = name or module
     return Step(name, limit_s, ["-m", f"{SPEED}.{module}", *arguments, "--json", str(out / f"{name}.json")], table)
 
 
 def _data_steps(out: Path, source: Path, *, rehearse: bool) -> list[Step]:
-    """Trainings on a user's cases, judged on the cases that they leave out; export, evaluation and prediction of the folder."""
+    """Trainings on a user's cases, judged on the cases that they leave out;
+    export, evaluation and prediction of the folder.
+    """
     store, runs, model = out / "store", out / "crossvalidation", out / "model.onnx"
     device, provider = ("cpu", "cpu") if rehearse else ("cuda", "cuda")
     precision = "fp32" if rehearse else "fp16"
-    recipe = ["--set", "model.base_width=4", "--set", "optim.epochs=0.2", "--folds", "0"] if rehearse else ["--config", "chaos"]
+    recipe = (
+        ["--set", "model.base_width=4", "--set", "optim.epochs=0.2", "--folds", "0"]
+        if rehearse
+        else ["--config", "chaos"]
+    )
     networks = ["--model", "attention_unet"] if rehearse else ["--model", "attention_unet", "--model", "unet"]
     folds = ["--folds", "2"] if rehearse else []
     size = ["--set", "data.size=32"] if rehearse else []
     return [
         _command("prepare", 60, "prepare", source, store, *folds, *size),
-        _command("crossvalidation", 400, "crossvalidate", store, runs, *networks, *recipe, "--set", f"run.device={device}"),
+        _command(
+            "crossvalidation", 400, "crossvalidate", store, runs, *networks, *recipe, "--set", f"run.device={device}"
+        ),
         Step("export", 60, ["-c", _EXPORT, str(runs), str(model), precision]),
-        _command("evaluation", 60, "evaluate", store, model, "--out", out / "evaluation", "--provider", provider, "--latency-seconds", "1"),
+        _command(
+            "evaluation",
+            60,
+            "evaluate",
+            store,
+            model,
+            "--out",
+            out / "evaluation",
+            "--provider",
+            provider,
+            "--latency-seconds",
+            "1",
+        ),
         _command("prediction", 60, "predict", model, source, out / "labels", "--provider", provider),
     ]
 
@@ -191,7 +291,16 @@ def page(outcomes: Sequence[Outcome]) -> str:
     lines += ["```", _summary(outcomes), "```", ""]
     for outcome in outcomes:
         text = "\n".join(outcome.text.splitlines()[:MAX_TABLE_LINES])
-        lines += [f"## {outcome.step.name}", "", f"`python {' '.join(map(str, outcome.step.command))[:300]}`", "", "```", text, "```", ""]
+        lines += [
+            f"## {outcome.step.name}",
+            "",
+            f"`python {' '.join(map(str, outcome.step.command))[:300]}`",
+            "",
+            "```",
+            text,
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -211,7 +320,9 @@ def printed_summary(outcomes: Sequence[Outcome]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
-    parser.add_argument("--source", type=Path, metavar="FOLDER", help="labelled cases, to train and judge both networks on")
+    parser.add_argument(
+        "--source", type=Path, metavar="FOLDER", help="labelled cases, to train and judge both networks on"
+    )
     parser.add_argument("--minutes", type=float, default=8.0, help="for all steps, 8 by default")
     parser.add_argument("--rehearse", action="store_true", help="every step in miniature, on the CPU")
     return parser.parse_args()

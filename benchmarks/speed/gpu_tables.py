@@ -1,7 +1,9 @@
-"""The GPU tables of the pages, from benchmarks/results: `python -m attunet.benchmarks.speed.gpu_tables` writes them again.
+"""The GPU tables of the pages, from benchmarks/results: `python -m attunet.benchmarks.speed.gpu_tables` writes them
+again.
 
-A page marks each table by `<!-- gpu: NAME -->` before and `<!-- end -->` behind it. A test holds that pages and results agree, so figures
-are changed by putting another JSON into benchmarks/results, as `attunet.benchmarks.speed.gpu` writes it.
+A page marks each table by `<!-- gpu: NAME -->` before and `<!-- end -->` behind it. A test holds that pages and results
+agree, so figures are changed by putting another JSON into benchmarks/results, as `attunet.benchmarks.speed.gpu` writes
+it.
 """
 
 import json
@@ -37,8 +39,13 @@ def gate_table() -> str:
             fused, compiled = found[mode, "fused", level], found[mode, "compile", level]
             ms = [f"{row['ms_p50']:.3f}" for row in (found[mode, "eager", level], compiled, fused)]
             ratios = [f"{compiled['times_as_fast_as_eager']:.2f}", f"{fused['times_as_fast_as_eager']:.2f}"]
-            rows.append([f"{fused['channels']} at {fused['shape'][-1]}²", name, *ms, *ratios, f"{fused['share_of_copy']:.0%}"])
-    return _markdown(["gate", "mode", "eager ms", "compiled ms", "fused ms", "compiled × eager", "fused × eager", "fused, of copy"], rows)
+            rows.append(
+                [f"{fused['channels']} at {fused['shape'][-1]}²", name, *ms, *ratios, f"{fused['share_of_copy']:.0%}"]
+            )
+    return _markdown(
+        ["gate", "mode", "eager ms", "compiled ms", "fused ms", "compiled × eager", "fused × eager", "fused, of copy"],
+        rows,
+    )
 
 
 def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
@@ -51,7 +58,12 @@ def training_table(name: str = "training-sweep") -> str:
     rows = []
     for row in training_rows(name):
         graph, compiled = ("yes" if row[key] else "no" for key in ("cuda_graph", "compile"))
-        figures = [f"{row['slices_per_s']:,.0f}", f"{row['step_ms']:.1f}", f"{row['host_ms']:.1f}", f"{row['matmul_share']:.0%}"]
+        figures = [
+            f"{row['slices_per_s']:,.0f}",
+            f"{row['step_ms']:.1f}",
+            f"{row['host_ms']:.1f}",
+            f"{row['matmul_share']:.0%}",
+        ]
         about = [row["model"], str(row["width"]), str(row["batch_size"]), graph, compiled]
         rows.append([*about, *figures, f"{row['peak_memory_mb'] / 1000:.1f}"])
     head = [
@@ -73,7 +85,8 @@ def kinds_table() -> str:
     """Milliseconds of one step on the device, by kind of kernel."""
     rows = training_rows()
     kinds = sorted(
-        {kind for row in rows for kind in row["kinds_ms"]}, key=lambda kind: -max(row["kinds_ms"].get(kind, 0.0) for row in rows)
+        {kind for row in rows for kind in row["kinds_ms"]},
+        key=lambda kind: -max(row["kinds_ms"].get(kind, 0.0) for row in rows),
     )
     cells = [[kind, *(f"{row['kinds_ms'].get(kind, 0.0):.1f}" for row in rows)] for kind in kinds]
     return _markdown(["ms of a step", *(f"{row['model']}, batch {row['batch_size']}" for row in rows)], cells)
@@ -88,9 +101,14 @@ def inference_table() -> str:
     for name in dict.fromkeys(row["name"] for row in rows):
         options = by[name, batches[0]]["options"]
         search = options.get("cudnn_conv_algo_search", "")
-        figures = [f"{by[name, batches[0]]['p50_ms']:.2f}", *(f"{by[name, batch]['slices_per_s']:,.0f}" for batch in batches)]
+        figures = [
+            f"{by[name, batches[0]]['p50_ms']:.2f}",
+            *(f"{by[name, batch]['slices_per_s']:,.0f}" for batch in batches),
+        ]
         cells.append([name, search, *figures])
-    return _markdown(["form", "search", f"p50 ms, batch {batches[0]}", *(f"slices/s, batch {batch}" for batch in batches)], cells)
+    return _markdown(
+        ["form", "search", f"p50 ms, batch {batches[0]}", *(f"slices/s, batch {batch}" for batch in batches)], cells
+    )
 
 
 def summary_table() -> str:
@@ -98,12 +116,20 @@ def summary_table() -> str:
     gates = {(row["mode"], row["by"], row["level"]): row for row in _read("gate")["gates"]}
     fused, compiled = gates["inference", "fused", 0], gates["inference", "compile", 0]
     both, both_compiled = gates["training", "fused", 0], gates["training", "compile", 0]
-    trainings = [row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 64)]
+    trainings = [
+        row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 64)
+    ]
     default = next(row for row in trainings if not row["compile"])
-    small = next(row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 16))
-    uncaptured = next(row for row in training_rows("training-sweep-graph") if row["batch_size"] == 16 and not row["cuda_graph"])
+    small = next(
+        row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 16)
+    )
+    uncaptured = next(
+        row for row in training_rows("training-sweep-graph") if row["batch_size"] == 16 and not row["cuda_graph"]
+    )
     forms = {row["name"]: row for row in _read("inference")["rows"] if row["shape"][0] == 32}
-    onnx = max((row for name, row in forms.items() if name.startswith("cuda fp16")), key=lambda row: float(row["slices_per_s"]))
+    onnx = max(
+        (row for name, row in forms.items() if name.startswith("cuda fp16")), key=lambda row: float(row["slices_per_s"])
+    )
     torch_form = forms["PyTorch compiled fp16 NHWC"]
     return _markdown(
         ["what", "figure", "beside"],

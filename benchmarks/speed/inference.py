@@ -1,9 +1,10 @@
-"""One network in every form: `python -m attunet.benchmarks.speed.inference [--width 64] [--size 256] [--threads 2] [--device cpu]`.
+"""One network in every form:
+`python -m attunet.benchmarks.speed.inference [--width 64] [--size 256] [--threads 2] [--device cpu]`.
 
-PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns, with the ratios that matter: int8
-against fp32, the runtime against a bare session, up-sampling by transposed convolution against a pixel shuffle. The network has random
-weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is `attunet evaluate`'s; here logits are only compared, so
-that no form is timed that computes something else.
+PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns, with the ratios that
+matter: int8 against fp32, the runtime against a bare session, up-sampling by transposed convolution against a pixel
+shuffle. The network has random weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is
+`attunet evaluate`'s; here logits are only compared, so that no form is timed that computes something else.
 """
 
 import argparse
@@ -179,7 +180,10 @@ def table(results: Results) -> str:
         ]
         for row in results["rows"]
     ]
-    ratios = [[name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())] for name, by in results["ratios"].items()]
+    ratios = [
+        [name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())]
+        for name, by in results["ratios"].items()
+    ]
     return "\n".join([aligned([header, *lines]), *([""] if ratios else []), *("  ".join(line) for line in ratios)])
 
 
@@ -193,9 +197,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=cores, help="of the CPU's forms, all usable cores by default")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 and 8 by default, on a GPU 1 and 32")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated"
+    )
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
+    )
     add_output_options(parser)
     return parser.parse_args()
 
@@ -203,8 +211,12 @@ def _arguments() -> argparse.Namespace:
 def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
     if arguments.run is None:
         if arguments.width < 1 or arguments.size < 16 or arguments.size % 16:
-            raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}")
-        return Subject(fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder)
+            raise InputError(
+                f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}"
+            )
+        return Subject(
+            fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder
+        )
     from attunet.runs.ensemble import load_runs
 
     run = load_runs(arguments.run)

@@ -1,4 +1,6 @@
-"""The forms of one network that `attunet.benchmarks.speed.inference` times: PyTorch, a bare ONNX Runtime session, `Segmenter`."""
+"""The forms of one network that `attunet.benchmarks.speed.inference` times:
+PyTorch, a bare ONNX Runtime session, `Segmenter`.
+"""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -32,7 +34,9 @@ CALIBRATION_BATCHES = 2  # of slices; the scales do not change the time
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """logits: slices float32 (N, C, H, W) to logits, from and to the host. timed_call: a call that is one finished pass."""
+    """logits: slices float32 (N, C, H, W) to logits, from and to the host. timed_call:
+    a call that is one finished pass.
+    """
 
     logits: Callable[[np.ndarray], np.ndarray]
     timed_call: Callable[[np.ndarray], Callable[[], object]]
@@ -81,7 +85,9 @@ class Subject:
         return Artefact(
             name="timed",
             precision=precision,
-            preprocessing=Preprocessing(PreprocessSpec(None, 2, spacing_mm=None, size=self.size, num_channels=self.in_channels)),
+            preprocessing=Preprocessing(
+                PreprocessSpec(None, 2, spacing_mm=None, size=self.size, num_channels=self.in_channels)
+            ),
             classes=Classes(names, tuple(range(self.num_classes))),
             num_parameters=sum(p.numel() for p in self.network.parameters()),
             outputs=OUTPUTS,
@@ -89,8 +95,9 @@ class Subject:
 
 
 def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> SegmentationNetwork:
-    """Random weights and biases (the exporter drops biases of 0), with the batch-norm statistics of noise: activations have the sizes that
-    they have after a training."""
+    """Random weights and biases (the exporter drops biases of 0), with the batch-norm statistics of noise: activations
+    have the sizes that they have after a training.
+    """
     torch.manual_seed(0)
     network = build_model(ModelConfig(name=name, base_width=width), in_channels, num_classes)
     for parameter in network.parameters():
@@ -116,7 +123,9 @@ def on_cpu(subject: Subject, *, num_threads: int) -> dict[str, Make]:
             name = f"session {precision}, {'pixel shuffle' if shuffle else 'transposed'}"
             makers[name] = partial(_bare, subject, precision, shuffle, num_threads)
         for provider in ("cpu", "openvino"):
-            makers[f"Segmenter {precision} {provider}"] = partial(_segmenter, subject, precision, provider, num_threads=num_threads)
+            makers[f"Segmenter {precision} {provider}"] = partial(
+                _segmenter, subject, precision, provider, num_threads=num_threads
+            )
     return makers
 
 
@@ -128,7 +137,9 @@ def on_gpu(subject: Subject) -> dict[str, Make]:
         "PyTorch eager fp32": partial(_torch, subject, "cuda", channels_last=False),
         "PyTorch eager fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16),
         "PyTorch compiled fp16 NHWC": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="default"),
-        "PyTorch compiled fp16 NHWC, CUDA graph": partial(_torch, subject, "cuda", dtype=torch.float16, compile_mode="reduce-overhead"),
+        "PyTorch compiled fp16 NHWC, CUDA graph": partial(
+            _torch, subject, "cuda", dtype=torch.float16, compile_mode="reduce-overhead"
+        ),
         "cuda fp32": cuda("fp32", "cuda"),
         "cuda fp32, TF32": cuda("fp32", "cuda", provider_options={"use_tf32": 1}),
         "cuda fp32, exhaustive search": cuda("fp32", "cuda", provider_options=exhaustive),

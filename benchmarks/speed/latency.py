@@ -1,7 +1,8 @@
-"""Latency over batch sizes and thread counts: `python -m attunet.benchmarks.speed.latency MODEL... [--batch-sizes 1,2,4] [--threads 1,2]`.
+"""Latency over batch sizes and thread counts:
+`python -m attunet.benchmarks.speed.latency MODEL... [--batch-sizes 1,2,4] [--threads 1,2]`.
 
-Prints a table and one JSON line. All models are measured in one process, in turns; the first one is what the others are compared with.
-Loading and the first pass, in which libraries choose their algorithms, are timed apart.
+Prints a table and one JSON line. All models are measured in one process, in turns; the first one is what the others are
+compared with. Loading and the first pass, in which libraries choose their algorithms, are timed apart.
 """
 
 import argparse
@@ -54,7 +55,9 @@ def sweep(
     runs: int = 200,
     seconds: float = math.inf,
 ) -> Results:
-    """Times every model at every batch size and number of threads: `runs` times each, or as often as `seconds` allow (3 at least)."""
+    """Times every model at every batch size and number of threads:
+    `runs` times each, or as often as `seconds` allow (3 at least).
+    """
     rows: list[Row] = []
     load_ms = {}
     for count in threads:
@@ -64,7 +67,10 @@ def sweep(
         for batch_size in batch_sizes:
             rows += _time_batch(loaded, batch_size, count, runs, seconds)
             slowest = max(rows[-len(loaded) :], key=lambda row: row["p50_ms"])
-            logger.info(f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most ({slowest['model']})")
+            logger.info(
+                f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most "
+                f"({slowest['model']})"
+            )
     limit = seconds if math.isfinite(seconds) else None
     settings: JsonObject = {
         "runs": runs,
@@ -76,7 +82,9 @@ def sweep(
     return {"environment": environment(), "settings": settings, "rows": rows}
 
 
-def _time_batch(loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float) -> list[Row]:
+def _time_batch(
+    loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float
+) -> list[Row]:
     calls, first_ms = [], []
     for one in loaded:
         began = time.perf_counter()
@@ -130,12 +138,20 @@ def _arguments() -> argparse.Namespace:
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
     parser = argparse.ArgumentParser(description="Latency of runs and artefacts over batch sizes and thread counts.")
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")
-    parser.add_argument("--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated")
+    parser.add_argument(
+        "--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated"
+    )
     parser.add_argument("--device", default="cpu", help="for runs: cpu or cuda")
-    parser.add_argument("--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default")
-    parser.add_argument("--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default")
+    parser.add_argument(
+        "--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default"
+    )
+    parser.add_argument(
+        "--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
+    )
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
+    )
     add_output_options(parser)
     return parser.parse_args()
 

@@ -1,8 +1,11 @@
-"""Speed and memory of batch norm with ReLU: `python -m attunet.benchmarks.speed.norm_relu [--json FILE] [--device cuda]`.
+"""Speed and memory of batch norm with ReLU:
+`python -m attunet.benchmarks.speed.norm_relu [--json FILE] [--device cuda]`.
 
-The normalisations of the 64-wide network at 256², one for each level, in inference and in training, each computed by torch's own batch
-norm and ReLU (eager), by torch.compile of the reference, and by the fused backend of the device. The baseline, from the same run, is a
-copy of as many bytes as the operation must move: each input read once for each pass that needs it, each result written once.
+The normalisations of the 64-wide network at 256², one for each level, in inference and in training, each computed by
+torch's own batch norm and ReLU (eager), by torch.compile of the reference, and by the fused backend of the device. The
+baseline, from the same run, is a
+copy of as many bytes as the operation must move: each input read once for each pass that needs it, each result written
+once.
 """
 
 import argparse
@@ -47,7 +50,9 @@ def benchmark(settings: Settings, *, compiled: bool, file: Path | None = None) -
     torch.manual_seed(0)
     if settings.device == "cpu":
         keep_freed_memory()  # as training does
-    x = torch.empty((1, 2, 2, 2), device=settings.device, dtype=DTYPES[settings.dtype]).to(memory_format=torch.channels_last)
+    x = torch.empty((1, 2, 2, 2), device=settings.device, dtype=DTYPES[settings.dtype]).to(
+        memory_format=torch.channels_last
+    )
     fused = choose_backend(x)
     rows: list[dict[str, Any]] = []
     results = {"environment": environment(), "settings": {**asdict(settings), "fused_backend": fused}, "norms": rows}
@@ -62,7 +67,8 @@ def _measure(settings: Settings, level: int, mode: str, fused: str, compiled: bo
     channels, side = settings.width * 2**level, settings.size // 2**level
     shape = (settings.batch_size, channels, side, side)
     x, grad_out = (
-        torch.randn(shape, device=settings.device, dtype=DTYPES[settings.dtype]).to(memory_format=torch.channels_last) for _ in range(2)
+        torch.randn(shape, device=settings.device, dtype=DTYPES[settings.dtype]).to(memory_format=torch.channels_last)
+        for _ in range(2)
     )
     torch._dynamo.reset()
     calls = {"eager": _call(x, grad_out, mode, "torch", compiled=False)}
@@ -74,13 +80,18 @@ def _measure(settings: Settings, level: int, mode: str, fused: str, compiled: bo
     rows = measure_calls(calls, settings.device, settings.seconds)
     copy_ms = rows[-1]["ms_p50"]
     about = {"level": level, "channels": channels, "shape": list(shape), "mode": mode, "bytes": moved}
-    return [{**about, **row, "gb_per_s": moved / 1e6 / row["ms_p50"], "share_of_copy": copy_ms / row["ms_p50"]} for row in rows]
+    return [
+        {**about, **row, "gb_per_s": moved / 1e6 / row["ms_p50"], "share_of_copy": copy_ms / row["ms_p50"]}
+        for row in rows
+    ]
 
 
 def _call(x: Tensor, grad_out: Tensor, mode: str, backend: str, *, compiled: bool) -> Call:
     """Inference, or forward and backward to x, weight and bias. Vectors are float32, as under autocast."""
     weight, bias, mean, var = (torch.full((x.shape[1],), value, device=x.device) for value in (1.0, 0.1, 0.0, 1.0))
-    norm: Any = partial(batch_norm_relu, running_mean=mean, running_var=var, training=mode == "training", backend=backend)
+    norm: Any = partial(
+        batch_norm_relu, running_mean=mean, running_var=var, training=mode == "training", backend=backend
+    )
     if compiled:
         norm = torch.compile(norm, fullgraph=True, dynamic=False)
     if mode == "inference":

@@ -28,8 +28,8 @@ def time_calls(calls: Sequence[Call], device: str, seconds: float) -> list[np.nd
 def _time_on_gpu(calls: Sequence[Call], seconds: float) -> list[np.ndarray]:
     """Time between events on the device.
 
-    Before each run a large buffer is written, which empties the cache as the rest of a network would, and the device sleeps while the
-    processor queues the call, so that only the device is measured.
+    Before each run a large buffer is written, which empties the cache as the rest of a network would, and the device
+    sleeps while the processor queues the call, so that only the device is measured.
     """
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     warm = [_gpu_runs([call], flush, MIN_GPU_RUNS)[0] for call in calls]
@@ -38,7 +38,10 @@ def _time_on_gpu(calls: Sequence[Call], seconds: float) -> list[np.ndarray]:
 
 
 def _gpu_runs(calls: Sequence[Call], flush: Tensor, runs: int) -> list[np.ndarray]:
-    events = [[(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)] for _ in calls]
+    events = [
+        [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
+        for _ in calls
+    ]
     for run in range(runs):
         for call, of_call in zip(calls, events, strict=True):
             flush.zero_()
@@ -51,7 +54,9 @@ def _gpu_runs(calls: Sequence[Call], flush: Tensor, runs: int) -> list[np.ndarra
 
 
 def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[dict[str, Any]]:
-    """One row for each call: time, speed-up over the call named `eager`, peak memory. The first run, which may compile, is timed apart."""
+    """One row for each call: time, speed-up over the call named `eager`, peak memory.
+    The first run, which may compile, is timed apart.
+    """
     first_s = {}
     for name, call in calls.items():
         began = time.perf_counter()
@@ -99,7 +104,10 @@ def peak_bytes(call: Call, device: str) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with _without_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
+    with (
+        _without_stderr(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded,
+    ):
         call()
     results = recorded.profiler.kineto_results
     changes = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]")

@@ -17,7 +17,9 @@ from attunet.system.log_lines import forward_log
 Results = TypeVar("Results", bound=Mapping[str, object])  # JSON values
 
 
-def percentile_fields(values: np.ndarray | Sequence[float], name: str, percentiles: Sequence[int] = (20, 50, 80)) -> dict[str, float]:
+def percentile_fields(
+    values: np.ndarray | Sequence[float], name: str, percentiles: Sequence[int] = (20, 50, 80)
+) -> dict[str, float]:
     """Percentiles of the values as fields of a row; `name` has a place for the percentile: "ms_p{}"."""
     return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
 
@@ -69,7 +71,8 @@ def run_program(
     table: Callable[[Results], str],
     draw: Callable[[Results, Path], object] | None = None,
 ) -> None:
-    """Prints the measurements as a table and as one JSON line with the command that made them. Exits with 1 or 2 after an error.
+    """Prints the measurements as a table and as one JSON line with the command that made them.
+    Exits with 1 or 2 after an error.
 
     Args:
         name: the module below `attunet.benchmarks.speed`.

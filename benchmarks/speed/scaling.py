@@ -1,8 +1,10 @@
-"""One training on 1, 2, ... processes of this machine: `python -m attunet.benchmarks.speed.scaling [--processes 1,2] [--json FILE]`.
+"""One training on 1, 2, ... processes of this machine:
+`python -m attunet.benchmarks.speed.scaling [--processes 1,2] [--json FILE]`.
 
-Strong scaling: the global batch stays, each process takes its share. Every number of processes is measured twice, in turns: as one
-training, whose processes reduce the loss and the gradients together, and as so many trainings at once that know nothing of each other
-and take the same share each. The second is what the hardware gives; what the first takes longer is communication, and waiting for it.
+Strong scaling: the global batch stays, each process takes its share. Every number of processes is measured twice, in
+turns: as one training, whose processes reduce the loss and the gradients together, and as so many trainings at once
+that know nothing of each other and take the same share each. The second is what the hardware gives; what the first
+takes longer is communication, and waiting for it.
 Efficiency is per process: on a CPU one process has all the cores, and n share them, so 1/n is as fast as one.
 The checkpoint's cost is what training waited for it, and its size. Prints a table and one JSON line.
 """
@@ -34,15 +36,19 @@ WARM_UP_LINES = 1  # the first line of the log has the libraries' first calls in
 TIMEOUT_S = 3600
 
 
-def measure(store: Path, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
+def measure(
+    store: Path, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
+) -> dict[str, Any]:
     """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
 
-    store: a prepared data set; settings: `section.field=value`, as for `attunet train`; steps: of each training, 10 at least.
-    Raises InputError for a batch that the processes do not divide, RunError when a training fails.
+    store: a prepared data set; settings: `section.field=value`, as for `attunet train`; steps: of each training, 10 at
+    least. Raises InputError for a batch that the processes do not divide, RunError when a training fails.
     """
     for count in processes:
         if batch_size % count:
-            raise InputError(f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {count}")
+            raise InputError(
+                f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {count}"
+            )
     seconds: dict[tuple[int, bool], list[float]] = {}
     saves: list[MetricsRow] = []
     for _ in range(rounds):
@@ -51,15 +57,28 @@ def measure(store: Path, *, processes: Sequence[int], settings: Sequence[str], b
                 times, saved = _train(store, count, together, settings, batch_size, steps)
                 seconds.setdefault((count, together), []).extend(times)
                 saves += saved
-    rows = [_row(count, seconds[count, True], seconds.get((count, False), seconds[count, True]), batch_size) for count in processes]
+    rows = [
+        _row(count, seconds[count, True], seconds.get((count, False), seconds[count, True]), batch_size)
+        for count in processes
+    ]
     fastest_alone = rows[0]["slices_per_s"] / rows[0]["processes"]
     for row in rows:
         row["efficiency"] = row["slices_per_s"] / row["processes"] / fastest_alone
         row |= _bytes_per_step(store, settings, row["processes"])
     num_slices = _num_slices(store)
     stalls = [save["stall_s"] for save in saves]
-    checkpoint = {"saves": len(saves), "stall_ms_p50": 1000 * float(np.median(stalls)), "megabytes": saves[0]["megabytes"]}
-    about = {"store_slices": num_slices, "settings": list(settings), "batch_size": batch_size, "steps": steps, "rounds": rounds}
+    checkpoint = {
+        "saves": len(saves),
+        "stall_ms_p50": 1000 * float(np.median(stalls)),
+        "megabytes": saves[0]["megabytes"],
+    }
+    about = {
+        "store_slices": num_slices,
+        "settings": list(settings),
+        "batch_size": batch_size,
+        "steps": steps,
+        "rounds": rounds,
+    }
     return {"environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
 
 
@@ -81,7 +100,9 @@ def _row(count: int, together: list[float], apart: list[float], batch_size: int)
 
 
 def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> dict[str, float]:
-    """Bytes that a ring all-reduce sends from each process: twice (n - 1) / n of the gradients and batch-norm statistics."""
+    """Bytes that a ring all-reduce sends from each process: twice (n - 1) / n of the gradients and batch-norm
+    statistics.
+    """
     store, model = open_store(store_path), load_config(None, settings).model
     network = build_model(model, store.spec.in_channels, len(store.classes))
     gradients = sum(p.nbytes for p in network.parameters())
@@ -95,7 +116,11 @@ def _train(
     """Seconds a step of each line of the log after the first ones, and the checkpoints' lines."""
     trainings = 1 if together else count
     share = batch_size if together else batch_size // count
-    every = [f"optim.batch_size={share}", f"optim.epochs={(steps - 0.5) * share / _num_slices(store)}", f"run.log_every={LOG_EVERY}"]
+    every = [
+        f"optim.batch_size={share}",
+        f"optim.epochs={(steps - 0.5) * share / _num_slices(store)}",
+        f"run.log_every={LOG_EVERY}",
+    ]
     every += [f"run.checkpoint_every_steps={max(1, steps // 2)}"]
     options = [word for setting in [*settings, *every] for word in ("--set", setting)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
@@ -116,14 +141,26 @@ def _train(
         errors = [child.communicate(timeout=TIMEOUT_S)[1] for child in children]
         for child, error in zip(children, errors, strict=True):
             if child.returncode:
-                raise RunError(f"{count} processes: the training failed: {(error.strip().splitlines() or ['no message'])[-1]}")
+                raise RunError(
+                    f"{count} processes: the training failed: {(error.strip().splitlines() or ['no message'])[-1]}"
+                )
         logs = [read_metrics(run) for run in runs]
     timed = [line for log in logs for line in [line for line in log if line["event"] == "train"][WARM_UP_LINES:]]
-    return [share / line["slices_per_s"] for line in timed], [line for log in logs for line in log if line["event"] == "checkpoint"]
+    return [share / line["slices_per_s"] for line in timed], [
+        line for log in logs for line in log if line["event"] == "checkpoint"
+    ]
 
 
 def table(results: dict[str, Any]) -> str:
-    header = ["processes", "ms/step", "without communication", "slices/s", "efficiency", "communication", "MB sent a step"]
+    header = [
+        "processes",
+        "ms/step",
+        "without communication",
+        "slices/s",
+        "efficiency",
+        "communication",
+        "MB sent a step",
+    ]
     rows = [
         [
             str(row["processes"]),
@@ -137,13 +174,20 @@ def table(results: dict[str, Any]) -> str:
         for row in results["results"]
     ]
     save = results["checkpoint"]
-    return aligned([header, *rows]) + f"\ncheckpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
+    return (
+        aligned([header, *rows])
+        + f"\ncheckpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
+    )
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Scaling of one training over processes of this machine, and a checkpoint's cost.")
+    parser = argparse.ArgumentParser(
+        description="Scaling of one training over processes of this machine, and a checkpoint's cost."
+    )
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
-    parser.add_argument("--processes", default="1,2", help="comma-separated, the first is what the others are compared with")
+    parser.add_argument(
+        "--processes", default="1,2", help="comma-separated, the first is what the others are compared with"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="the global batch, 8 by default")
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
     parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")

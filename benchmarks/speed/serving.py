@@ -1,8 +1,9 @@
-"""The server under load: `python -m attunet.benchmarks.speed.serving MODEL.onnx [--scans 200] [--clients 8] [--broken 0.1]`.
+"""The server under load:
+`python -m attunet.benchmarks.speed.serving MODEL.onnx [--scans 200] [--clients 8] [--broken 0.1]`.
 
-Starts `attunet serve` on loopback and sends it generated scans, some of them broken, from one client and from several at once. Every
-answer is compared with the file that `attunet predict` writes for that scan. The baseline is `attunet predict FOLDER` on the same scans
-and cores, before and after. Server and clients share the cores.
+Starts `attunet serve` on loopback and sends it generated scans, some of them broken, from one client and from several
+at once. Every answer is compared with the file that `attunet predict` writes for that scan. The baseline is
+`attunet predict FOLDER` on the same scans and cores, before and after. Server and clients share the cores.
 """
 
 import argparse
@@ -58,7 +59,15 @@ class Load:
 
 
 def measure(
-    model: Path, *, scans: int, clients: int, broken: float, side: int, slices: int, options: list[str], provider: str = "cpu"
+    model: Path,
+    *,
+    scans: int,
+    clients: int,
+    broken: float,
+    side: int,
+    slices: int,
+    options: list[str],
+    provider: str = "cpu",
 ) -> dict[str, Any]:
     """Rates, latencies and memory as JSON values; RunError where an answer is wrong.
 
@@ -76,14 +85,19 @@ def measure(
     options = [*options, "--provider", provider]
     with TemporaryDirectory(prefix="attunet-serving-") as temporary:
         folder = Path(temporary)
-        paths = [write_scan(folder / "scans" / f"scan-{number:02d}.nii.gz", number, side, slices) for number in range(DISTINCT)]
+        paths = [
+            write_scan(folder / "scans" / f"scan-{number:02d}.nii.gz", number, side, slices)
+            for number in range(DISTINCT)
+        ]
         rates = [_predict_folder(model, folder, "first", provider)]
         expected = {path: (folder / "first" / path.name).read_bytes() for path in paths}
         with running_server(model, folder / "temp", options) as url:
             logger.info("one client")
             alone = send(url, model.stem, paths, expected, count=2 * DISTINCT, clients=1, broken=0, tolerance=tolerance)
             logger.info("%d clients", clients)
-            together = send(url, model.stem, paths, expected, count=scans, clients=clients, broken=broken, tolerance=tolerance)
+            together = send(
+                url, model.stem, paths, expected, count=scans, clients=clients, broken=broken, tolerance=tolerance
+            )
         rates.append(_predict_folder(model, folder, "second", provider))
         left = [str(path.relative_to(folder)) for path in (folder / "temp").rglob("*")]
     wrong = alone.wrong + together.wrong + [f"left in the temporary folder: {name}" for name in left]
@@ -106,7 +120,11 @@ def measure(
             "requests": len(together.seconds),
             "refused": together.refused,
         },
-        "memory_mb": {"at_50": _memory_at(together, 50), "at_end": _memory_at(together, scans), "largest": max(together.memory_mb)},
+        "memory_mb": {
+            "at_50": _memory_at(together, 50),
+            "at_end": _memory_at(together, scans),
+            "largest": max(together.memory_mb),
+        },
         "environment": environment(),
     }
 
@@ -147,7 +165,9 @@ def broken_scans(good: bytes) -> list[bytes]:
 
 @contextmanager
 def running_server(model: Path, temp: Path, options: list[str]) -> Iterator[str]:
-    """The address of a server that runs while the context is open, and is stopped by SIGTERM. RunError where it does not end with 0."""
+    """The address of a server that runs while the context is open, and is stopped by SIGTERM.
+    RunError where it does not end with 0.
+    """
     command = [*ATTUNET, "serve", str(model), "--port", "0", "--temp", str(temp), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -202,7 +222,9 @@ def send(
             if not is_bad:
                 load.seconds.append(seconds)
             if not good:
-                load.wrong.append(f"request {number} ({'broken' if is_bad else path.name}): status {response.status_code}")
+                load.wrong.append(
+                    f"request {number} ({'broken' if is_bad else path.name}): status {response.status_code}"
+                )
 
     with httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=clients)) as http:
         one(http, 0)
@@ -251,16 +273,23 @@ def _memory_at(load: Load, number: int) -> float:
 def table(results: dict[str, Any]) -> str:
     """The figures as a plain table."""
     rows = [["", "requests", "p50 s", "p99 s"]]
-    for name, figures in (("1 client", results["one_client"]), (f"{results['clients']['number']} clients", results["clients"])):
+    for name, figures in (
+        ("1 client", results["one_client"]),
+        (f"{results['clients']['number']} clients", results["clients"]),
+    ):
         rows.append([name, str(figures["requests"]), f"{figures['p50_s']:.2f}", f"{figures['p99_s']:.2f}"])
     memory = results["memory_mb"]
     return "\n".join(
         [
             aligned(rows),
-            f"served {results['served_per_s']:.2f} scans/s, predict FOLDER {statistics.mean(results['predict_folder_per_s']):.2f}: "
+            f"served {results['served_per_s']:.2f} scans/s, predict FOLDER "
+            f"{statistics.mean(results['predict_folder_per_s']):.2f}: "
             f"ratio {results['ratio']:.2f}; {results['clients']['refused']} broken scans refused",
             f"{results['largest_share_that_differs']:.1e} of an answer's voxels differ from predict's at most",
-            f"resident MB: {memory['at_50']:.0f} at the 50th scan, {memory['at_end']:.0f} at the last, {memory['largest']:.0f} at most",
+            (
+                f"resident MB: {memory['at_50']:.0f} at the 50th scan, {memory['at_end']:.0f} at the last, "
+                f"{memory['largest']:.0f} at most"
+            ),
         ]
     )
 
@@ -269,7 +298,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="an artefact; by default one with random weights is made")
     parser.add_argument("--width", type=int, default=16, help="of the network that is made, 16 by default")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="of the artefact that is made")
+    parser.add_argument(
+        "--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="of the artefact that is made"
+    )
     parser.add_argument("--provider", default="cpu", help="of the server and of predict, cpu by default")
     parser.add_argument("--scans", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)

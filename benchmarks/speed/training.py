@@ -1,8 +1,9 @@
-"""Training speed beside a plain script and MONAI: `python -m attunet.benchmarks.speed.training [--model] [--width] [--size] [--json FILE]`.
+"""Training speed beside a plain script and MONAI:
+`python -m attunet.benchmarks.speed.training [--model] [--width] [--size] [--json FILE]`.
 
-All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What each does is
-written in `training_programs`. With `--dice D` each goes on until its validation Dice (store's grid, cases left out) is D. Prints a
-table and one JSON line; `--plot FILE` draws it.
+All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What
+each does is written in `training_programs`. With `--dice D` each goes on until its validation Dice (store's grid, cases
+left out) is D. Prints a table and one JSON line; `--plot FILE` draws it.
 """
 
 import argparse
@@ -94,7 +95,9 @@ def _median_step(rows: Sequence[Measured], task: Task) -> float:
 
 
 def _row(name: str, rows: Sequence[Measured], task: Task, rates: Mapping[str, float]) -> Row:
-    p20, p50, p80 = (float(p) for p in np.percentile([1000 * row["seconds"] / task.steps for row in rows], (20, 50, 80)))
+    p20, p50, p80 = (
+        float(p) for p in np.percentile([1000 * row["seconds"] / task.steps for row in rows], (20, 50, 80))
+    )
     memory = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
     return {
         "name": name,
@@ -117,7 +120,9 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
     """The store's slices as a plain script keeps them: a compressed NIfTI for each image and each label."""
     for case in cases:
         for index, (image, label) in enumerate(zip(store.image(case), store.label(case), strict=True)):
-            nib.save(nib.Nifti1Image(image[0].astype(np.float32), np.eye(4)), folder / f"{case}-{index:04d}-image.nii.gz")
+            nib.save(
+                nib.Nifti1Image(image[0].astype(np.float32), np.eye(4)), folder / f"{case}-{index:04d}-image.nii.gz"
+            )
             nib.save(nib.Nifti1Image(np.array(label), np.eye(4)), folder / f"{case}-{index:04d}-label.nii.gz")
 
 
@@ -127,13 +132,25 @@ def _in_own_process(task: Task, folder: Path) -> Measured:
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training_programs", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunError(f"{task.program}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        raise RunError(
+            f"{task.program}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
     answer: Measured = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
 def table(results: Results) -> str:
-    header = ["training", "slices/s", "ms/step", "waiting", "memory MB", "parameters", "times plain", "times monai", "to Dice"]
+    header = [
+        "training",
+        "slices/s",
+        "ms/step",
+        "waiting",
+        "memory MB",
+        "parameters",
+        "times plain",
+        "times monai",
+        "to Dice",
+    ]
     lines = [
         [
             row["name"],
@@ -179,7 +196,9 @@ def draw(results: Results, path: Path) -> None:
 
 def _arguments() -> argparse.Namespace:
     cores = usable_cores()
-    parser = argparse.ArgumentParser(description="Training speed of attunet, of a plain script and of MONAI on the same store.")
+    parser = argparse.ArgumentParser(
+        description="Training speed of attunet, of a plain script and of MONAI on the same store."
+    )
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
@@ -188,12 +207,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each training and round")
     parser.add_argument("--warm-up-steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="each is measured so often, in turns")
-    parser.add_argument("--workers", type=int, default=max(0, min(8, cores - 2)), help="worker processes of the others' loaders")
-    parser.add_argument("--only", action="append", choices=PROGRAMS, help="may be repeated; all that are installed by default")
+    parser.add_argument(
+        "--workers", type=int, default=max(0, min(8, cores - 2)), help="worker processes of the others' loaders"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=PROGRAMS, help="may be repeated; all that are installed by default"
+    )
     parser.add_argument("--dice", type=float, help="also the minutes to this validation Dice")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
+    )
     add_output_options(parser, plot=True)
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.rounds, arguments.batch_size) < 1:
@@ -208,7 +233,13 @@ def main() -> None:
         print("monai is not installed, so it is left out (pip install monai)", file=sys.stderr)
         programs.remove("monai")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
-    task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **{k: getattr(arguments, k) for k in shared})
+    task = Task(
+        program="",
+        store="",
+        slices="",
+        settings=tuple(arguments.settings),
+        **{k: getattr(arguments, k) for k in shared},
+    )
 
     def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:

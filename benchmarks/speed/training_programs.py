@@ -1,10 +1,13 @@
-"""Four ways to train on one store, each in a process of its own: `python -m attunet.benchmarks.speed.training_programs TASK.json`.
+"""Four ways to train on one store, each in a process of its own:
+`python -m attunet.benchmarks.speed.training_programs TASK.json`.
 
-- `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast, channels-last.
+- `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast,
+  channels-last.
 - `attunet-streamed`: the same with the slices streamed from the store.
-- `plain`: a script as it is usually written: one NIfTI file per sample and per label, opened when it is asked for, fp32, NCHW, Adam,
-  `.item()` after every step, no augmentation. The network is ours, the very same.
-- `monai`: MONAI's CacheDataset and its DataLoader, its random transforms, its AttentionUnet, its loss, autocast to bf16.
+- `plain`: a script as it is usually written: one NIfTI file per sample and per label, opened when it is asked for,
+  fp32, NCHW, Adam, `.item()` after every step, no augmentation. The network is ours, the very same.
+- `monai`: MONAI's CacheDataset and its DataLoader, its random transforms, its AttentionUnet, its loss, autocast to
+  bf16.
 
 Each says how long every step took and how long it waited for data; one JSON line.
 """
@@ -59,7 +62,9 @@ class Task:
 
 @dataclass
 class Training:
-    """A training that goes on step by step. `wait` is finished when the device is; `waited_s` sums what its data took."""
+    """A training that goes on step by step. `wait` is finished when the device is;
+    `waited_s` sums what its data took.
+    """
 
     step: Callable[[], None]
     wait: Callable[[], object]
@@ -76,7 +81,9 @@ def make(task: Task, store: Store, config: ResolvedConfig) -> Training:
     return makers[task.program](task, store, training, config, accelerator)
 
 
-def _attunet(task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator) -> Training:
+def _attunet(
+    task: Task, store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator
+) -> Training:
     tier = "streamed" if task.program == "attunet-streamed" else "resident"
     optim = config.optim
     loader = make_loader(store, training, accelerator, seed=config.run.seed, batch_size=optim.batch_size, tier=tier)
@@ -90,7 +97,11 @@ def _attunet(task: Task, store: Store, training: list[str], config: ResolvedConf
 
     loader.take = timed  # type: ignore[method-assign]
     trainer = Trainer(
-        build_model(config.model, store.spec.in_channels, len(store.classes)), loader, len(store.classes), config, accelerator
+        build_model(config.model, store.spec.in_channels, len(store.classes)),
+        loader,
+        len(store.classes),
+        config,
+        accelerator,
     )
     numbers = iter(range(sys.maxsize))
     return Training(
@@ -122,7 +133,13 @@ def _plain(task: Task, store: Store, training: list[str], config: ResolvedConfig
     network = build_model(config.model, store.spec.in_channels, len(store.classes)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)
-    loader = DataLoader(SliceFiles(Path(task.slices)), batch_size=task.batch_size, shuffle=True, drop_last=True, num_workers=task.workers)
+    loader = DataLoader(
+        SliceFiles(Path(task.slices)),
+        batch_size=task.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=task.workers,
+    )
     batches, waited = _endless(loader), [0.0]
 
     def step() -> None:
@@ -144,7 +161,9 @@ def _monai(task: Task, store: Store, training: list[str], config: ResolvedConfig
     from monai.networks.nets import AttentionUnet
 
     device, both = accelerator.device, ["image", "label"]
-    files = [{"image": str(path), "label": str(_label_of(path))} for path in sorted(Path(task.slices).glob("*-image.nii.gz"))]
+    files = [
+        {"image": str(path), "label": str(_label_of(path))} for path in sorted(Path(task.slices).glob("*-image.nii.gz"))
+    ]
     steps = [
         transforms.LoadImaged(both),
         transforms.EnsureChannelFirstd(both),
@@ -158,14 +177,18 @@ def _monai(task: Task, store: Store, training: list[str], config: ResolvedConfig
             mode=("bilinear", "nearest"),
             padding_mode="border",
         ),
-        transforms.RandShiftIntensityd("image", offsets=config.augment.brightness, prob=config.augment.brightness_probability),
+        transforms.RandShiftIntensityd(
+            "image", offsets=config.augment.brightness, prob=config.augment.brightness_probability
+        ),
         transforms.RandAdjustContrastd("image", prob=config.augment.gamma_probability, gamma=config.augment.gamma),
         transforms.RandGaussianNoised("image", prob=config.augment.noise_probability, std=config.augment.noise[1]),
     ]
     cached = data.CacheDataset(files, transforms.Compose(steps), num_workers=task.workers or 1, progress=False)
     loader = data.DataLoader(cached, batch_size=task.batch_size, shuffle=True, drop_last=True, num_workers=task.workers)
     levels = [config.model.base_width * 2**level for level in range(config.model.depth + 1)]
-    network: nn.Module = AttentionUnet(2, store.spec.in_channels, len(store.classes), levels, [2] * config.model.depth).to(device)
+    network: nn.Module = AttentionUnet(
+        2, store.spec.in_channels, len(store.classes), levels, [2] * config.model.depth
+    ).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     criterion = losses.DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
     batches, waited = _endless(loader), [0.0]
@@ -216,7 +239,9 @@ class Measured(TypedDict):
 def run(task: Task) -> Measured:
     """Times a training, and trains on to a Dice where the task has one."""
     store = open_store(task.store)
-    asked = dataclasses.replace(load_config(None, [*task.settings, f'model.name="{task.model}"']), data=store.data_config)
+    asked = dataclasses.replace(
+        load_config(None, [*task.settings, f'model.name="{task.model}"']), data=store.data_config
+    )
     config = asked.resolve(base_width=task.width, batch_size=task.batch_size, epochs=100)
     program = make(task, store, config)
     on_gpu = program.accelerator.device.type == "cuda"
@@ -240,7 +265,9 @@ def run(task: Task) -> Measured:
 
 
 def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> ToDice:
-    """Trains on, validating now and then on the store's grid; the clock stands still meanwhile. Warm-up and timed steps are not counted."""
+    """Trains on, validating now and then on the store's grid; the clock stands still meanwhile.
+    Warm-up and timed steps are not counted.
+    """
     assert task.dice is not None
     validator = Validator(store, store.split(task.fold)[1], program.accelerator, config.optim)
     clock, best = 0.0, 0.0

@@ -1,8 +1,9 @@
-"""Training speed over networks, widths, batches, CUDA graph and torch.compile: `python -m attunet.benchmarks.speed.training_sweep`.
+"""Training speed over networks, widths, batches, CUDA graph and torch.compile:
+`python -m attunet.benchmarks.speed.training_sweep`.
 
-Every row is a training as `attunet train` runs it, on generated slices that lie on the device; `--minutes` ends the sweep after the row
-that is running then. With `--profile` each row also has the time of one step on the device, summed by kind of kernel. Prints a table and
-one JSON line; `--json FILE` is written after every row.
+Every row is a training as `attunet train` runs it, on generated slices that lie on the device; `--minutes` ends the
+sweep after the row that is running then. With `--profile` each row also has the time of one step on the device, summed
+by kind of kernel. Prints a table and one JSON line; `--json FILE` is written after every row.
 """
 
 import argparse
@@ -117,8 +118,12 @@ def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | No
 
 
 def measure(store: Store, row: Row, settings: Settings) -> dict[str, Any]:
-    """Slices per second of a training, the time that the host needs to queue a step, and memory; with a profile where wanted."""
-    config = load_config(None, [*row.settings, f"run.device={settings.device}"]).resolve(base_width=row.width, epochs=1e5, batch_size=4)
+    """Slices per second of a training, the time that the host needs to queue a step, and memory;
+    with a profile where wanted.
+    """
+    config = load_config(None, [*row.settings, f"run.device={settings.device}"]).resolve(
+        base_width=row.width, epochs=1e5, batch_size=4
+    )
     accelerator = make_accelerator(config.run)
     loader = make_loader(store, store.split(0)[0], accelerator, seed=0, batch_size=row.batch_size, tier="resident")
     torch.manual_seed(0)
@@ -184,9 +189,16 @@ def kind_of(kernel: str) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    cells = [["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]]
+    cells = [
+        ["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]
+    ]
     for row in results["rows"]:
-        head = [row["model"], str(row["width"]), str(row["batch_size"]), *("yes" if row[k] else "no" for k in ("cuda_graph", "compile"))]
+        head = [
+            row["model"],
+            str(row["width"]),
+            str(row["batch_size"]),
+            *("yes" if row[k] else "no" for k in ("cuda_graph", "compile")),
+        ]
         if "error" in row:
             cells.append([*head, row["error"][:40], "", "", "", ""])
             continue
@@ -210,9 +222,13 @@ def _numbers(text: str) -> list[int]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default")
+    parser.add_argument(
+        "--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default"
+    )
     parser.add_argument("--widths", type=_numbers, default=[64, 32], help="comma-separated, 64,32 by default")
-    parser.add_argument("--batch-sizes", type=_numbers, default=[16, 64, 128], help="comma-separated, 16,64,128 by default")
+    parser.add_argument(
+        "--batch-sizes", type=_numbers, default=[16, 64, 128], help="comma-separated, 16,64,128 by default"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the generated slices, 256 by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timed steps in each row")
     parser.add_argument("--minutes", type=float, default=10.0, help="no row begins after so long")
@@ -226,7 +242,9 @@ def main() -> None:
 
     def measured() -> dict[str, Any]:
         settings = Settings(arguments.device, arguments.size, arguments.seconds, arguments.minutes, arguments.profile)
-        rows = list(rows_of(arguments.models or list(MODELS), arguments.widths, arguments.batch_sizes, arguments.device))
+        rows = list(
+            rows_of(arguments.models or list(MODELS), arguments.widths, arguments.batch_sizes, arguments.device)
+        )
         with tempfile.TemporaryDirectory(prefix="attunet-sweep-") as folder:
             return sweep(generated_store(Path(folder), arguments.size), rows, settings, arguments.json)
 

@@ -1,10 +1,11 @@
-"""A whole graph beside the ordinary way, on one scan: `python -m attunet.benchmarks.speed.whole [--provider cuda] [--json FILE]`.
+"""A whole graph beside the ordinary way, on one scan:
+`python -m attunet.benchmarks.speed.whole [--provider cuda] [--json FILE]`.
 
-The ordinary way prepares slices in NumPy, runs the network in batches, and takes labels back to the scan's grid; a whole graph does all of
-that itself. Both segment one generated scan in one process, in turns, from voxels in memory to labels on the scan's own grid; the network
-alone, on slices that are ready, is timed beside them. The network has random weights. Wall time and user CPU time of the process are
-medians of the runs; user time with one thread hardly depends on what else the machine does. `--nodes` also counts the nodes by provider:
-each one that is not on the GPU waits for it.
+The ordinary way prepares slices in NumPy, runs the network in batches, and takes labels back to the scan's grid; a
+whole graph does all of that itself. Both segment one generated scan in one process, in turns, from voxels in memory to
+labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them. The network has random
+weights. Wall time and user CPU time of the process are medians of the runs; user time with one thread hardly depends on
+what else the machine does. `--nodes` also counts the nodes by provider: each one that is not on the GPU waits for it.
 """
 
 import argparse
@@ -21,7 +22,15 @@ import numpy as np
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.inference_forms import fresh_network
 from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
-from attunet.benchmarks.speed.whole_forms import PROVIDERS, Pair, balance_head, count_nodes, generated_scan, spec_of, write_pair
+from attunet.benchmarks.speed.whole_forms import (
+    PROVIDERS,
+    Pair,
+    balance_head,
+    count_nodes,
+    generated_scan,
+    spec_of,
+    write_pair,
+)
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -92,8 +101,20 @@ def measure(
                     logger.info(f"skipped: {name}: {error}")
     if not rows:
         raise RunError(f"whole: nothing could be measured; {skipped}")
-    settings = {"provider": provider, "model": model, "width": width, "slices": slices, "runs": runs, "enlarged": enlarged}
-    return {"environment": environment(), "settings": {**settings, "threads": num_threads}, "skipped": skipped, "rows": rows}
+    settings = {
+        "provider": provider,
+        "model": model,
+        "width": width,
+        "slices": slices,
+        "runs": runs,
+        "enlarged": enlarged,
+    }
+    return {
+        "environment": environment(),
+        "settings": {**settings, "threads": num_threads},
+        "skipped": skipped,
+        "rows": rows,
+    }
 
 
 def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
@@ -132,7 +153,9 @@ def _user_seconds() -> float:
 
 
 def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
-    """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of all logits."""
+    """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of
+    all logits.
+    """
     ordinary, whole = pair.ordinary.predict_volume(scan), pair.whole.predict_volume(scan)
     prepared = VolumeSlices(scan, pair.ordinary.spec)
     logits = np.concatenate([pair.ordinary.logits(prepared.batch(z, z + 1)) for z in range(len(prepared))])
@@ -149,7 +172,16 @@ def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    head = ["precision", "size", *(f"{way} ms" for way in WAYS), "whole / ordinary", "user CPU", "voxels that differ", "Dice", "margin"]
+    head = [
+        "precision",
+        "size",
+        *(f"{way} ms" for way in WAYS),
+        "whole / ordinary",
+        "user CPU",
+        "voxels that differ",
+        "Dice",
+        "margin",
+    ]
     lines = [
         [
             row["precision"],
@@ -177,11 +209,18 @@ def main() -> None:
     parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, help="channels of the finest level, 16 by default, on a GPU 64")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[192, 256], help="of the network's slices, 192 and 256 by default")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16", "int8"], help="all by default, on a GPU fp32 and fp16")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[192, 256], help="of the network's slices, 192 and 256 by default"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["fp32", "fp16", "int8"], help="all by default, on a GPU fp32 and fp16"
+    )
     parser.add_argument("--slices", type=int, default=30, help="of the scan, 30 by default")
     parser.add_argument(
-        "--enlarged", type=float, default=1.5, help="pixels of the scan along a side for one of the network's, 1.5 by default"
+        "--enlarged",
+        type=float,
+        default=1.5,
+        help="pixels of the scan along a side for one of the network's, 1.5 by default",
     )
     parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")

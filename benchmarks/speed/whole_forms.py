@@ -55,18 +55,24 @@ def generated_scan(side: int, slices: int) -> Volume:
 
 
 def balance_head(network: SegmentationNetwork, scan: Volume, spec: PreprocessSpec) -> None:
-    """Moves the biases of the head, so that every class is predicted somewhere: a map of one class would compare nothing."""
+    """Moves the biases of the head, so that every class is predicted somewhere:
+    a map of one class would compare nothing.
+    """
     with torch.no_grad():
         logits = network(torch.from_numpy(VolumeSlices(scan, spec).batch(0, 1)))
         network.get_parameter("head.bias").sub_(logits.mean(dim=(0, 2, 3)))
 
 
-def write_pair(network: SegmentationNetwork, precision: str, size: int, scan: Volume, folder: Path) -> tuple[Path, Path]:
+def write_pair(
+    network: SegmentationNetwork, precision: str, size: int, scan: Volume, folder: Path
+) -> tuple[Path, Path]:
     """The ordinary and the whole artefact of a network, as `attunet export` builds them."""
     spec, graph = spec_of(scan, size), export_graph(network, 1, ("logits",))
     if precision == "int8":
         upsample_by_pixel_shuffle(graph)
-        graph = to_int8(graph, [VolumeSlices(scan, spec).batch(z, z + 1) for z in range(min(CALIBRATION_BATCHES, scan.shape[2]))])
+        graph = to_int8(
+            graph, [VolumeSlices(scan, spec).batch(z, z + 1) for z in range(min(CALIBRATION_BATCHES, scan.shape[2]))]
+        )
     elif precision == "fp16":
         graph = to_half(graph)
     tidy(graph)
@@ -82,14 +88,20 @@ def write_pair(network: SegmentationNetwork, precision: str, size: int, scan: Vo
             outputs=("labels",) if whole else ("logits",),
             whole=whole,
         )
-        model: onnx.ModelProto = whole_graph(graph, spec, CHAOS_MR, full_batches=precision == "fp16") if whole else graph
+        model: onnx.ModelProto = (
+            whole_graph(graph, spec, CHAOS_MR, full_batches=precision == "fp16") if whole else graph
+        )
         paths.append(folder / f"{precision}-{size}{'-whole' if whole else ''}.onnx")
         paths[-1].write_bytes(write_artefact(model.SerializeToString(), about))
     return paths[0], paths[1]
 
 
-def count_nodes(path: Path, segmenter: Segmenter, scan: Volume, num_threads: int | None) -> dict[str, dict[str, list[float]]]:
-    """Provider -> operator -> [runs, ms] of one segmentation. On a GPU, ms is the host's time; a node outside it makes the host wait."""
+def count_nodes(
+    path: Path, segmenter: Segmenter, scan: Volume, num_threads: int | None
+) -> dict[str, dict[str, list[float]]]:
+    """Provider -> operator -> [runs, ms] of one segmentation. On a GPU, ms is the host's time;
+    a node outside it makes the host wait.
+    """
     import onnxruntime
 
     prepared = segmenter.prepare(scan)
@@ -98,7 +110,11 @@ def count_nodes(path: Path, segmenter: Segmenter, scan: Volume, num_threads: int
         options = session_options()
         options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
         options.intra_op_num_threads = num_threads or 0
-        settings = {k: str(v) for k, v in cuda_options(segmenter.metadata.precision).items()} if segmenter.provider == "cuda" else {}
+        settings = (
+            {k: str(v) for k, v in cuda_options(segmenter.metadata.precision).items()}
+            if segmenter.provider == "cuda"
+            else {}
+        )
         providers = [(PROVIDERS[segmenter.provider], settings)]
         session = onnxruntime.InferenceSession(
             load_artefact(path)[1],

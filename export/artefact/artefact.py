@@ -26,8 +26,8 @@ class Artefact:
 
     Args:
         ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
-        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities`, one attention map per gate,
-            `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
+        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities`, one attention map per
+            gate, `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
         height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
         training_cases: case name -> SHA-256 of its image, for every case in the training set.
         whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
@@ -36,10 +36,12 @@ class Artefact:
         parent: name and sha256 of the weights that the training started from; None for fresh weights.
         store_sha256: of the manifest of the store that it was trained on; None if unknown.
         checkpoint_sha256: of the manifest of each member's checkpoint.
-        dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name: Dice},
-            "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is in neither label map.
+        dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name:
+            Dice}, "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is
+            in neither label map.
         tools: package name -> version at export.
-        confidence: estimator of Dice and temperature of the probabilities, learned from a cross-validation; None without one.
+        confidence: estimator of Dice and temperature of the probabilities, learned from a cross-validation; None
+            without one.
     """
 
     name: str
@@ -124,7 +126,11 @@ class Artefact:
             InputError: naming the field, for a value that `to_json` cannot have written.
         """
         at = Fields(data, where)
-        side, training, rule = at.inner("input"), at.inner("training"), Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
+        side, training, rule = (
+            at.inner("input"),
+            at.inner("training"),
+            Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True),
+        )
         whole = side.choice("name", ("slices", "volume")) == "volume"
         golden = at.inner("golden")
         classes = Classes.from_json(at.rows("classes"))
@@ -146,7 +152,9 @@ class Artefact:
             license=training.get("license", Rule(str, null=True)),
             parent=training.texts("parent") if training.data.get("parent") is not None else None,
             store_sha256=training.text("store_sha256") if training.data.get("store_sha256") is not None else None,
-            checkpoint_sha256=tuple(training.text_list("checkpoint_sha256")) if "checkpoint_sha256" in training.data else (),
+            checkpoint_sha256=tuple(training.text_list("checkpoint_sha256"))
+            if "checkpoint_sha256" in training.data
+            else (),
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
@@ -157,7 +165,9 @@ class Artefact:
 
 
 def _preprocessing(at: Fields) -> Preprocessing:
-    return Preprocessing(PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing")))
+    return Preprocessing(
+        PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing"))
+    )
 
 
 def _output_json(name: str, about: Artefact) -> JsonObject:
@@ -200,5 +210,9 @@ def _dice(at: Fields) -> DiceAtExport | None:
     for name in ("artefact", "checkpoint"):
         dice.require(name, is_score, "a number from 0 to 1 or null")
     dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
-    dice.require("per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), "numbers from 0 to 1 by case and class")
+    dice.require(
+        "per_case",
+        lambda v: isinstance(v, dict) and all(map(are_scores, v.values())),
+        "numbers from 0 to 1 by case and class",
+    )
     return cast(DiceAtExport, dice.data)

@@ -1,7 +1,8 @@
 """The file of an artefact: reading with all checks, writing with a hash of every byte.
 
-A file is loaded only if it is complete (`sha256` in its metadata covers every byte of it), has every field that the runtime needs, and has
-no newer schema than this reader. All of this is checked before an inference session gets the bytes, and every failure is an InputError.
+A file is loaded only if it is complete (`sha256` in its metadata covers every byte of it), has every field that the
+runtime needs, and has no newer schema than this reader. All of this is checked before an inference session gets the
+bytes, and every failure is an InputError.
 """
 
 import hashlib
@@ -26,7 +27,9 @@ def read_artefact(path: Path) -> Artefact:
 
 
 def load_artefact(path: Path) -> tuple[Artefact, bytes]:
-    """Metadata and content of the artefact at `path`; the bytes are those that were checked. Raises what `read_artefact` raises."""
+    """Metadata and content of the artefact at `path`; the bytes are those that were checked.
+    Raises what `read_artefact` raises.
+    """
     data = read_bytes(Path(path))
     where = str(path)
     spans = find_metadata(data, KEY, where)
@@ -52,7 +55,9 @@ def write_artefact(model: bytes, artefact: Artefact) -> bytes:
     Returns:
         The model with the metadata appended; their `sha256` covers every byte.
     """
-    text = json.dumps({**artefact.to_json(), "sha256": NO_HASH}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(
+        {**artefact.to_json(), "sha256": NO_HASH}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
     data = with_metadata(model, KEY, text.encode())
     return data.replace(_hash_text(NO_HASH), _hash_text(hashlib.sha256(data).hexdigest()), 1)
 
@@ -77,7 +82,9 @@ def _parse(text: bytes, where: str) -> JsonObject:
 def _check_schema(values: JsonObject, where: str) -> None:
     schema = Fields(values, where).whole("schema", 1)
     if schema > SCHEMA:
-        raise InputError(f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed")
+        raise InputError(
+            f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed"
+        )
 
 
 def _check_hash(data: bytes, start: int, end: int, values: JsonObject, where: str) -> None:
@@ -92,4 +99,7 @@ def _check_hash(data: bytes, start: int, end: int, values: JsonObject, where: st
     actual.update(NO_HASH.encode())
     actual.update(memoryview(data)[at + 64 :])
     if actual.hexdigest() != digest:
-        raise InputError(f"{where}: was damaged or changed after the export: the SHA-256 of its content is not the one in its metadata")
+        raise InputError(
+            f"{where}: was damaged or changed after the export: the SHA-256 of its content is not the one in its "
+            "metadata"
+        )

@@ -24,7 +24,12 @@ def card(path: Path | str) -> str:
         *_parent(about),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
-        ("confidence", about.confidence.describe() if about.confidence else "not learned; export with --confidence CROSSVALIDATION"),
+        (
+            "confidence",
+            about.confidence.describe()
+            if about.confidence
+            else "not learned; export with --confidence CROSSVALIDATION",
+        ),
         ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
     ]
     width = max(len(name) for name, _ in rows)
@@ -36,13 +41,20 @@ def card(path: Path | str) -> str:
 
 def _network(about: Artefact) -> str:
     model = about.config.get("model", {})
-    of_one = ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) and model else "not stated"
+    of_one = (
+        ", ".join(f"{key} {value}" for key, value in model.items())
+        if isinstance(model, dict) and model
+        else "not stated"
+    )
     return of_one if about.num_members == 1 else f"mean of {about.num_members} networks, the first: {of_one}"
 
 
 def _input(about: Artefact) -> str:
     if about.whole:
-        return f"volume float32 ({about.spec.num_channels}, slices, rows, columns), spacing float32 (3,) in {about.spec.unit}"
+        return (
+            f"volume float32 ({about.spec.num_channels}, slices, rows, columns), spacing float32 (3,) in "
+            f"{about.spec.unit}"
+        )
     height, width = (side or "any multiple of 16" for side in (about.height, about.width))
     return f"slices float32 (batch, {about.spec.in_channels}, height, width); height {height}, width {width}"
 
@@ -76,7 +88,9 @@ def _dice(about: Artefact) -> list[tuple[str, str]]:
     if not dice:
         return [("Dice at export", "not stated")]
     per_class = ", ".join(f"{name} {_score(value)}" for name, value in dice["per_class"].items())
-    cases = f"{len(dice['per_case'])} {'cases left out of training' if dice['cases'] == 'held out' else 'TRAINING cases'}"
+    cases = (
+        f"{len(dice['per_case'])} {'cases left out of training' if dice['cases'] == 'held out' else 'TRAINING cases'}"
+    )
     return [
         ("Dice at export", f"{_score(dice['artefact'])} on {cases}; the checkpoint {_score(dice['checkpoint'])}"),
         ("", per_class),

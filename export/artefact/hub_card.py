@@ -19,7 +19,9 @@ from attunet.version import __version__
 
 
 def hub_card(path: str | Path) -> str:
-    """The model card of the artefact at `path`, `README.md` of a repository on the Hub. Raises InputError for any other file."""
+    """The model card of the artefact at `path`, `README.md` of a repository on the Hub.
+    Raises InputError for any other file.
+    """
     path = Path(path)
     about, _ = load_artefact(path)
     parts = [
@@ -27,7 +29,8 @@ def hub_card(path: str | Path) -> str:
         f"# {table_cell(about.name)}",
         _summary(about),
         "## Intended use",
-        "Research on the segmentation of images like those in the training set. **Not a medical device**: not for diagnosis, treatment "
+        "Research on the segmentation of images like those in the training set. **Not a medical device**: not for "
+        "diagnosis, treatment "
         "planning or any decision about a patient.",
         "## Use",
         _use(about, path.name),
@@ -79,7 +82,8 @@ def _summary(about: Artefact) -> str:
     kind = "a whole volume to its label map" if about.whole else "2D slices of a volume to logits"
     classes = ", ".join(table_cell(name) for name in about.classes.foreground)
     return (
-        f"One self-describing ONNX file with {network} of {about.num_parameters:,} parameters ({about.precision}), from {kind}. "
+        f"One self-describing ONNX file with {network} of {about.num_parameters:,} parameters ({about.precision}), "
+        f"from {kind}. "
         f"It segments {classes}."
     )
 
@@ -89,7 +93,11 @@ def _use(about: Artefact, name: str) -> str:
         f"```bash\npip install attunet\nattunet predict {_line(name)} scan.nii.gz labels.nii.gz\n```\n\n"
         f"Or with any ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools "
         "(`hf download OWNER/REPOSITORY`); a local copy works offline."
-        + (" Post-processing of the label map is the client's task there." if about.postprocessing.largest_component else "")
+        + (
+            " Post-processing of the label map is the client's task there."
+            if about.postprocessing.largest_component
+            else ""
+        )
     )
 
 
@@ -112,17 +120,28 @@ def _results(about: Artefact) -> list[str]:
     means = [mean(v for v in scores.values() if v is not None) for scores in dice["per_case"].values()]
     interval = bootstrap_interval(np.array([value for value in means if not math.isnan(value)]))
     kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
-    span = f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}" if interval else "too few cases for an interval"
+    span = (
+        f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}"
+        if interval
+        else "too few cases for an interval"
+    )
     rows = ["| class | Dice |", "|---|---|"]
     rows += [f"| {table_cell(name)} | {_score(value)} |" for name, value in dice["per_class"].items()]
     rows.append(f"| **mean** | **{_score(dice['artefact'])}** |")
-    return [f"Dice on {len(dice['per_case'])} {kind}, in 3D on the native grid, after post-processing; {span}.", "\n".join(rows)]
+    return [
+        f"Dice on {len(dice['per_case'])} {kind}, in 3D on the native grid, after post-processing; {span}.",
+        "\n".join(rows),
+    ]
 
 
 def _limits(about: Artefact) -> list[str]:
     cases = len(about.dice_at_export["per_case"]) if about.dice_at_export else 0
     lines = [
-        f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and protocols were not tested.",
+        (
+            f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and "
+            "protocols "
+            "were not tested."
+        ),
         "- A network segments every input, also one without these organs.",
     ]
     if about.precision == "int8":

@@ -1,8 +1,9 @@
 """Checks of an `.onnx` file's bytes, before an inference library reads them.
 
-A file that is truncated, no ONNX model or refers to other files is refused with an InputError, whatever its bytes are. This code reads
-the protobuf wire format itself: the `onnx` package does the same with `load_model_from_string` and `external_data_helper`, but adds
-31 MB to an installation that only predicts.
+A file that is truncated, no ONNX model or refers to other files is refused with an InputError, whatever its bytes are.
+This code reads
+the protobuf wire format itself: the `onnx` package does the same with `load_model_from_string` and
+`external_data_helper`, but adds 31 MB to an installation that only predicts.
 Sources: protobuf.dev/programming-guides/encoding for the format, onnx.proto for the field numbers.
 """
 

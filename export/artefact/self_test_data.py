@@ -19,7 +19,8 @@ class SelfTest:
     Args:
         slices: float32 `(1, in_channels, h, w)`.
         logits: float32 `(1, K, h / stride, w / stride)`, every `stride`-th row and column of the output.
-        tolerance: largest allowed root mean square of the difference, as a fraction of the root mean square of `logits`.
+        tolerance: largest allowed root mean square of the difference, as a fraction of the root mean square of
+            `logits`.
     """
 
     slices: np.ndarray
@@ -40,7 +41,10 @@ class SelfTest:
 
 
 def _array_json(array: np.ndarray) -> JsonObject:
-    return {"shape": list(array.shape), "float32_base64": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode()}
+    return {
+        "shape": list(array.shape),
+        "float32_base64": base64.b64encode(np.ascontiguousarray(array, "<f4").tobytes()).decode(),
+    }
 
 
 def _array(at: Fields) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Signatures of artefacts in OpenSSF's format for models, through `model-signing` (the extra `sign`). No network is needed.
+"""Signatures of artefacts in OpenSSF's format for models, through `model-signing` (the extra `sign`).
+No network is needed.
 
-The signature lies beside the artefact, `model.onnx.sig`. The hash inside an artefact says that it is whole; a signature says who vouches
-for it.
+The signature lies beside the artefact, `model.onnx.sig`. The hash inside an artefact says that it is whole; a signature
+says who vouches for it.
 """
 
 import base64
@@ -22,7 +23,9 @@ def signature_of(path: Path) -> Path:
     return path.with_name(path.name + ENDING)
 
 
-def sign_artefact(path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()) -> Path:
+def sign_artefact(
+    path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()
+) -> Path:
     """Signs an artefact.
 
     Example:
@@ -30,7 +33,8 @@ def sign_artefact(path: str | Path, key: str | Path, *, certificate: Path | None
 
     Args:
         key: A private elliptic-curve key, PEM without a password.
-        certificate: The key's certificate, and `chain` those above it: verified with a certificate authority instead of a public key.
+        certificate: The key's certificate, and `chain` those above it: verified with a certificate authority instead of
+            a public key.
 
     Returns:
         The signature's file, beside the artefact.
@@ -58,7 +62,8 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
 
     Args:
         key: The signer's public key, or the certificate of the authority that vouches for the signer's, PEM.
-        data: The bytes that were read from `path`: what runs is what was signed, even where the file is exchanged meanwhile.
+        data: The bytes that were read from `path`: what runs is what was signed, even where the file is exchanged
+            meanwhile.
 
     Returns:
         SHA-256 of the signature's file.

@@ -37,7 +37,8 @@ from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Postprocessing, P
 logger = logging.getLogger(__name__)
 
 CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
-TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")  # versions in the metadata
+# Versions in the metadata
+TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
 
 
 def export_run(
@@ -93,14 +94,21 @@ def export_run(
         check_triton_call(out, triton)
     _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None)
     if whole and confidence is not None:
-        raise InputError("--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole")
+        raise InputError(
+            "--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole"
+        )
     run = load_runs(run_path)
     opened = _store_of(run, run_path, store)
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
-    about = _metadata(run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole)
+    about = _metadata(
+        run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole
+    )
     if confidence is not None:
         about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, finish, source=source))
-    logger.info(f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as {precision}")
+    logger.info(
+        f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as "
+        f"{precision}"
+    )
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
         draft = Path(folder) / "model.onnx"
@@ -115,7 +123,9 @@ def export_run(
 
 
 def _place(draft: Path, about: Artefact, out: Path, triton: str | None) -> str:
-    """Write the finished artefact to `out` or into a repository of Triton; returns the file and its size for the log."""
+    """Write the finished artefact to `out` or into a repository of Triton;
+    returns the file and its size for the log.
+    """
     data = draft.read_bytes()
     if triton is not None:
         out = write_triton_repository(draft, about, out, triton)
@@ -128,7 +138,9 @@ def _place(draft: Path, about: Artefact, out: Path, triton: str | None) -> str:
 def _store_of(run: TrainedRun, run_path: Path, store: str | Path | None) -> Store:
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
-        raise InputError(f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ")
+        raise InputError(
+            f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ"
+        )
     return opened
 
 
@@ -141,7 +153,9 @@ def _check_call(out: Path, precision: str, size: tuple[int, int] | None, whole_o
         raise InputError(f"size: height and width must be multiples of {MULTIPLE}, got {size}")
     if whole_outputs is not None:
         if size is not None:
-            raise InputError(f"size: must not be given for a whole artefact, which takes volumes of any size, got {size}")
+            raise InputError(
+                f"size: must not be given for a whole artefact, which takes volumes of any size, got {size}"
+            )
         if extra := [name for name in whole_outputs if name not in ("labels", "logits")]:
             raise InputError(f"outputs: a whole artefact gives labels alone, got {extra[0]!r}")
 
@@ -151,11 +165,15 @@ def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in outputs if name not in known]:
         raise InputError(f"outputs: must be some of {', '.join(known)}, got {unknown[0]!r}")
     if "logits" not in outputs:
-        raise InputError(f"outputs: must include logits, from which labels on the native grid are made, got {list(outputs)}")
+        raise InputError(
+            f"outputs: must include logits, from which labels on the native grid are made, got {list(outputs)}"
+        )
     names = [name for name in known[:3] if name in outputs]
     if "attention" in outputs:
         if not run.num_gates:
-            raise InputError(f"outputs: attention needs a network with attention gates, {run.name} is a {run.config.model.name}")
+            raise InputError(
+                f"outputs: attention needs a network with attention gates, {run.name} is a {run.config.model.name}"
+            )
         names += [f"attention_{gate}" for gate in range(run.num_gates)]
     return tuple(names)
 
@@ -195,7 +213,9 @@ def _metadata(
 
 
 def _with_confidence(about: Artefact, estimator: Estimator) -> Artefact:
-    """The metadata with the estimator; an ensemble's graph gives the disagreement of its members if the estimator weighs it."""
+    """The metadata with the estimator; an ensemble's graph gives the disagreement of its members if the estimator
+    weighs it.
+    """
     weighs = estimator.fit is not None and estimator.fit.weights[NAMES.index(DISAGREEMENT)] > 0
     outputs = (*about.outputs, DISAGREEMENT) if weighs else about.outputs
     return replace(about, confidence=estimator, outputs=outputs)
@@ -216,7 +236,9 @@ def _graph(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
 
 
 def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Batches of training slices for calibration, evenly spread over the cases: float32 (N, C, H, W), all of one shape."""
+    """Batches of training slices for calibration, evenly spread over the cases:
+    float32 (N, C, H, W), all of one shape.
+    """
     images = [store.image(case) for case in sorted(run.training_cases)]
     places = [(image, z) for image in images for z in range(len(image))]
     count = min(len(places), CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE)
@@ -225,4 +247,7 @@ def _calibration(run: TrainedRun, store: Store, size: tuple[int, int] | None) ->
     whole = np.stack(slices).astype(np.float32)
     if size is not None:
         whole = fit_window(whole, size, float(whole.min()))
-    return [whole[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count - CALIBRATION_BATCH_SIZE + 1, CALIBRATION_BATCH_SIZE)] or [whole]
+    return [
+        whole[i : i + CALIBRATION_BATCH_SIZE]
+        for i in range(0, count - CALIBRATION_BATCH_SIZE + 1, CALIBRATION_BATCH_SIZE)
+    ] or [whole]

@@ -71,7 +71,10 @@ def export_graph(
     height, width = size or (TRACE_SIDE, TRACE_SIDE + MULTIPLE)
     dims: dict[int, torch.export.Dim] = {0: torch.export.Dim("batch")}
     if size is None:
-        dims |= {2: MULTIPLE * torch.export.Dim("rows", min=1, max=4096), 3: MULTIPLE * torch.export.Dim("columns", min=1, max=4096)}
+        dims |= {
+            2: MULTIPLE * torch.export.Dim("rows", min=1, max=4096),
+            3: MULTIPLE * torch.export.Dim("columns", min=1, max=4096),
+        }
     example = torch.zeros(2, in_channels, height, width)  # torch specialises a batch of 1 to a constant
     with without_notes("torch.onnx"):
         program = torch.onnx.export(
@@ -101,7 +104,14 @@ def tidy(model: onnx.ModelProto) -> None:
     Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack
     traces contain the exporting machine's paths. Readers infer intermediate shapes.
     """
-    for owner in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+    for owner in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.initializer,
+        *model.graph.input,
+        *model.graph.output,
+    ):
         del owner.metadata_props[:]
         owner.doc_string = ""
     del model.graph.value_info[:]
@@ -135,7 +145,8 @@ def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
 
 @contextlib.contextmanager
 def without_notes(library: str) -> Iterator[None]:
-    """Silence a library's warnings, log messages below errors and printed text, none of which concern a user of `attunet export`.
+    """Silence a library's warnings, log messages below errors and printed text,
+    none of which concern a user of `attunet export`.
 
     Args:
         library: name of its logger; "" for the root logger.

@@ -19,7 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def learn_confidence(
-    folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing, *, source: Path | None = None, device: str = "cpu"
+    folder: Path,
+    run: TrainedRun,
+    store: Store,
+    postprocessing: Postprocessing,
+    *,
+    source: Path | None = None,
+    device: str = "cpu",
 ) -> Estimator:
     """Learn from the runs of a cross-validation.
 
@@ -58,7 +64,8 @@ def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
     runs = list(learned_runs(folder)) if folder.is_dir() else []
     if not runs:
         raise InputError(
-            f"{folder}: has no cases to learn confidence from; `attunet crossvalidate STORE {folder}` makes them, with --no-train from "
+            f"{folder}: has no cases to learn confidence from; `attunet crossvalidate STORE {folder}` makes them, with "
+            "--no-train from "
             "finished trainings"
         )
     there = {path: read_learned_cases(path)[0] for path in runs}
@@ -68,7 +75,9 @@ def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
         if not of_network:
             path = next((p for p in runs if there[p].difference(origin) == "post-processing"), runs[0])
             difference = there[path].difference(origin)
-            raise InputError(f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs")
+            raise InputError(
+                f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs"
+            )
         recipes = sorted({path.resolve().parent.parent for path in of_network})  # RECIPE/MODEL/seed-S/fold-K
         if len(recipes) > 1:
             names = " or ".join(str(folder / Path(*recipe.parts[-2:])) for recipe in recipes)

@@ -1,4 +1,5 @@
-"""Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes, on the native grid, from the source files.
+"""Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes, on the native grid,
+from the source files.
 
 The artefact is accepted or refused on label maps before post-processing. Keeping the largest component can move a whole
 organ for the sake of a few voxels, so Dice after post-processing is reported and not judged.
@@ -47,7 +48,8 @@ TOLERANCES = {
     "int8": Tolerance(mean=0.002, case=0.01, agreement=0.95),
 }
 
-Scores = dict[str, np.ndarray]  # case -> Dice of the foreground classes, float64 (K - 1,), NaN for a class in neither label map
+# Case -> Dice of the foreground classes, float64 (K - 1,), NaN for a class in neither label map
+Scores = dict[str, np.ndarray]
 
 
 @dataclass
@@ -69,7 +71,9 @@ class Parity:
     artefact_finished: Scores = field(default_factory=dict)
 
     def refuse_if_different(self, precision: str) -> None:
-        """Raises RunError with the figures if the artefact differs by more than its precision allows; warns of jumps in post-processing."""
+        """Raises RunError with the figures if the artefact differs by more than its precision allows;
+        warns of jumps in post-processing.
+        """
         allowed, raw = TOLERANCES[precision], _differences(self.artefact_raw, self.checkpoint_raw)
         if not raw:
             raise RunError("export: no case has a foreground class to compare the artefact on; no file was written")
@@ -77,21 +81,28 @@ class Parity:
         average, worst = mean(raw.values()), max(raw, key=lambda case: abs(raw[case]))
         if abs(average) > allowed.mean or abs(raw[worst]) > allowed.case or agreement < allowed.agreement:
             raise RunError(
-                f"export: the {precision} artefact disagrees with its checkpoint on {len(raw)} {self.seen} cases, before post-processing: "
-                f"mean Dice {_mean(self.artefact_raw):.4f} against {_mean(self.checkpoint_raw):.4f} (difference {average:+.4f}, allowed "
-                f"{allowed.mean}; in case {worst} {raw[worst]:+.4f}, allowed {allowed.case}); Dice between their label maps "
+                f"export: the {precision} artefact disagrees with its checkpoint on {len(raw)} {self.seen} cases, "
+                "before post-processing: "
+                f"mean Dice {_mean(self.artefact_raw):.4f} against {_mean(self.checkpoint_raw):.4f} (difference "
+                f"{average:+.4f}, allowed "
+                f"{allowed.mean}; in case {worst} {raw[worst]:+.4f}, allowed {allowed.case}); Dice between their label "
+                "maps "
                 f"{agreement:.4f}, at least {allowed.agreement} is needed; no file was written"
             )
         for case, difference in _differences(self.artefact_finished, self.checkpoint_finished).items():
             if abs(difference) > allowed.case:
                 logger.warning(
-                    f"{case}: post-processing moves the artefact's Dice by {difference:+.4f} from the checkpoint's, although their label "
-                    f"maps before it differ by {raw.get(case, 0.0):+.4f}: a connected part of this case is on the edge of being kept"
+                    f"{case}: post-processing moves the artefact's Dice by {difference:+.4f} from the checkpoint's, "
+                    "although their label "
+                    f"maps before it differ by {raw.get(case, 0.0):+.4f}: a connected part of this case is on the edge "
+                    "of being kept"
                 )
 
     @property
     def agreement_dice(self) -> float:
-        """Dice between the two label maps before post-processing: mean over the foreground classes; 1 where both have none."""
+        """Dice between the two label maps before post-processing: mean over the foreground classes;
+        1 where both have none.
+        """
         agreement = mean(dice_from_confusion(self.agreement)[1:])
         return 1.0 if np.isnan(agreement) else agreement
 
@@ -165,7 +176,10 @@ def _cases_in_time(cases: Sequence[str], seconds: float, max_seconds: float | No
     kept = cases if max_seconds is None else cases[: max(1, int(max_seconds / max(seconds, 1e-3)))]
     if seconds * len(kept) > SLOW_SECONDS or len(kept) < len(cases):
         number = "all" if len(kept) == len(cases) else f"{len(kept)} of"
-        logger.info(f"  parity on {number} {len(cases)} cases takes about {seconds * len(kept) / 60:.1f} minutes (--parity-cases)")
+        logger.info(
+            f"  parity on {number} {len(cases)} cases takes about {seconds * len(kept) / 60:.1f} minutes "
+            "(--parity-cases)"
+        )
     return kept
 
 

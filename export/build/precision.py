@@ -14,7 +14,9 @@ from attunet.export.runtime.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and arithmetic in float16; input and outputs stay float32, and biases are additions of their own."""
+    """The model with weights and arithmetic in float16; input and outputs stay float32,
+    and biases are additions of their own.
+    """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
@@ -52,7 +54,13 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
         batches: calibration slices float32 (N, C, H, W), all of one shape; their extrema give the scale of every
             activation.
     """
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
@@ -83,7 +91,9 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
 
 
 def _probabilities(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that compute probabilities or use them. They stay in float32, so that probabilities sum to 1."""
+    """Names of the nodes that compute probabilities or use them.
+    They stay in float32, so that probabilities sum to 1.
+    """
     made: set[str] = set()
     names = []
     for node in model.graph.node:  # in topological order

@@ -76,7 +76,10 @@ def triton_config(about: Artefact, name: str) -> str:
         delay = f"max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US}"
         parts.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] {delay} }}")
     if on_gpu:
-        options = [f'    parameters {{ key: "{key}" value: "{value}" }}' for key, value in cuda_options(about.precision).items()]
+        options = [
+            f'    parameters {{ key: "{key}" value: "{value}" }}'
+            for key, value in cuda_options(about.precision).items()
+        ]
         accelerator = "\n".join(['  gpu_execution_accelerator [ {\n    name: "cuda"', *options, "  } ]"])
         parts.append(f"optimization {{ execution_accelerators {{\n{accelerator}\n}} }}")
     return "\n".join(parts) + "\n"
@@ -84,7 +87,10 @@ def triton_config(about: Artefact, name: str) -> str:
 
 def _inputs(about: Artefact) -> list[str]:
     if about.whole:
-        return [_tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1)), _tensor("input", "spacing", "float32", (3,))]
+        return [
+            _tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1)),
+            _tensor("input", "spacing", "float32", (3,)),
+        ]
     return [_tensor("input", "slices", "float32", (about.spec.in_channels, about.height or -1, about.width or -1))]
 
 

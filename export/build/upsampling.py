@@ -1,4 +1,5 @@
-"""Up-sampling for int8: a 2x2, stride-2 transposed convolution as a 1x1 convolution and a pixel shuffle, which is the same function.
+"""Up-sampling for int8: a 2x2, stride-2 transposed convolution as a 1x1 convolution and a pixel shuffle,
+which is the same function.
 
 ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions compute with channels last.
 `DepthToSpace` needs channels first, so each shuffle would need two transpositions. As reshapes around one transposition
@@ -46,12 +47,15 @@ def shapes_of_quantised_tensors(model: onnx.ModelProto) -> None:
             node.input[0] = quantised[node.input[0]]
 
 
-def _pixel_shuffle(node: onnx.NodeProto, weight: np.ndarray, bias: np.ndarray) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+def _pixel_shuffle(
+    node: onnx.NodeProto, weight: np.ndarray, bias: np.ndarray
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Nodes that replace the transposed convolution `node` with weight (C_in, C, 2, 2), and their constants by name."""
     source, (out,) = node.input[0], node.output
     inner, outer = weight.shape[:2]
     constants = {
-        f"{out}.weight": np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(4 * outer, inner, 1, 1),  # (row, column, C) first
+        # (row, column, C) first
+        f"{out}.weight": np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(4 * outer, inner, 1, 1),
         f"{out}.bias": np.tile(bias, 4),
         f"{out}.split": np.array([0, 0, 0, 2, 2 * outer]),  # 0: unchanged
         f"{out}.batch": np.array([0]),
@@ -81,7 +85,11 @@ def _is_upsampling(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProt
         return False
     settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     shape = tuple(initializers[node.input[1]].dims[2:])
-    plain = settings.get("group", 1) == 1 and not any(settings.get("pads", [])) and not any(settings.get("output_padding", []))
+    plain = (
+        settings.get("group", 1) == 1
+        and not any(settings.get("pads", []))
+        and not any(settings.get("output_padding", []))
+    )
     return shape == (2, 2) and list(settings.get("strides", [])) == [2, 2] and plain
 
 

@@ -1,4 +1,5 @@
-"""A graph that takes a whole volume: intensities, resampling, slices, network and labels, in standard ONNX operators alone.
+"""A graph that takes a whole volume: intensities, resampling, slices, network and labels,
+in standard ONNX operators alone.
 
 The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`. Lengths and resampling weights are
 computed in integers, so that every runtime gets the same ones. The network runs in a Loop, a few slices at a time, so
@@ -24,7 +25,8 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class _Plane:
-    """Tensors that describe one axis of the slices: lengths, and matrices between the native grid and the network's window.
+    """Tensors that describe one axis of the slices: lengths, and matrices between the native grid and the network's
+    window.
 
     Args:
         native: length of the axis. resampled: its length at the network's pixel size. window: with padding. offset: of
@@ -57,7 +59,9 @@ class _Frame:
     air: str
 
 
-def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes, *, full_batches: bool = False) -> onnx.ModelProto:
+def whole_graph(
+    network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes, *, full_batches: bool = False
+) -> onnx.ModelProto:
     """Put a network into a graph from a volume to its label map.
 
     Args:
@@ -84,7 +88,9 @@ def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes
     body = _body(network, spec, values, frame, planes, scaling, full_batches)
     always = build.constant(True, np.bool_)
     name = f"{build.prefix}batches"
-    build.nodes.append(helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body))
+    build.nodes.append(
+        helper.make_node("Loop", [build.scalar(iterations), always], [name], name=f"{name}_node", body=body)
+    )
     shape = build.vector([build.multiply(iterations, batch), planes[0].native, planes[1].native])
     stacked = build("Reshape", name, shape)
     build.name(build("Slice", stacked, build.constant([0]), slices, build.constant([0])), LABELS)
@@ -100,7 +106,9 @@ def whole_graph(network: onnx.ModelProto, spec: PreprocessSpec, classes: Classes
         build.constants,
     )
     opsets = [opset for opset in network.opset_import if not opset.domain]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=network.ir_version, producer_name=network.producer_name)
+    return helper.make_model(
+        graph, opset_imports=opsets, ir_version=network.ir_version, producer_name=network.producer_name
+    )
 
 
 def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
@@ -108,7 +116,8 @@ def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
     native = build.side(VOLUME, axis)
     resampled = native
     if spec.spacing_mm is not None:
-        # Shapes are computed on the CPU, also beside a GPU; a product with the input itself, not with a part of it, stays there.
+        # Shapes are computed on the CPU, also beside a GPU; a product with the input itself, not with a part of it,
+        # stays there.
         extents = build.multiply(build("Cast", native, to=TensorProto.FLOAT), SPACING)
         extent = build("Slice", extents, build.constant([axis - 1]), build.constant([axis]))
         pixels = build.divide(extent, build.constant([spec.spacing_mm], np.float32))
@@ -126,7 +135,8 @@ def _plane(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> _Plane:
 
 
 def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
-    """Float32 (new_length, length): `attunet.volumes.geometry`'s weights of linear interpolation, widened where pixels get larger.
+    """Float32 (new_length, length): `attunet.volumes.geometry`'s weights of linear interpolation,
+    widened where pixels get larger.
 
     With s = max(1, n / m) for n pixels that become m, pixel i weighs 1 - |i - c| / s for new pixel u, c = (u + 0.5) n /
     m - 0.5. Times 2 max(n, m), all of these are integers.
@@ -142,7 +152,9 @@ def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
 
 
 def _batches(build: GraphBuilder, slices: str, planes: list[_Plane], full: bool) -> tuple[str, str]:
-    """Slices per batch and number of batches: at most `BATCH_SIZE`, fewer where slices are large, and as equal as can be unless `full`."""
+    """Slices per batch and number of batches: at most `BATCH_SIZE`, fewer where slices are large,
+    and as equal as can be unless `full`.
+    """
     pixels = build.multiply(planes[0].window, planes[1].window)
     fitting = build("Max", build.divide(build.constant([MAX_BATCH_PIXELS]), pixels), build.constant([1]))
     most = build("Min", fitting, build.constant([BATCH_SIZE]))
@@ -150,7 +162,9 @@ def _batches(build: GraphBuilder, slices: str, planes: list[_Plane], full: bool)
     return most if full else build.divide_up(slices, iterations), iterations
 
 
-def _frame(build: GraphBuilder, spec: PreprocessSpec, slices: str, batch: str, planes: list[_Plane], scaling: Scaling) -> _Frame:
+def _frame(
+    build: GraphBuilder, spec: PreprocessSpec, slices: str, batch: str, planes: list[_Plane], scaling: Scaling
+) -> _Frame:
     rows, columns = planes
     sides = [build.constant([-1]), build.constant([spec.in_channels]), rows.window, columns.window]
     return _Frame(
@@ -172,7 +186,9 @@ def _body(
     scaling: Scaling,
     full_batches: bool,
 ) -> onnx.GraphProto:
-    """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices repeats one, since a Loop stacks outputs of one shape."""
+    """One batch of the Loop: labels (batch, Y, X). A last batch of fewer slices repeats one,
+    since a Loop stacks outputs of one shape.
+    """
     build = GraphBuilder("whole/body/")
     number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
     start = build.multiply(number, frame.batch)
@@ -184,7 +200,8 @@ def _body(
     reach = spec.context_slices // 2
     with_context = build.add(build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
     inside = build("Min", build("Max", with_context, build.constant([0])), frame.last)
-    images = build("Transpose", build("Gather", VOLUME, inside, axis=1), perm=[1, 2, 0, 3, 4])  # (batch, context, C, Y, X)
+    # (batch, context, C, Y, X)
+    images = build("Transpose", build("Gather", VOLUME, inside, axis=1), perm=[1, 2, 0, 3, 4])
     clipped = build("Min", build("Max", images, scaling.low), scaling.high)
     scaled = build.divide(build.subtract(clipped, scaling.shift), scaling.scale)
     padded = build.add(_to_window(build, scaled, planes), frame.air)
@@ -245,7 +262,11 @@ def _padding(build: GraphBuilder, planes: list[_Plane]) -> str:
     sides = []
     for plane in planes:
         position = build.subtract(build.count(plane.window), plane.offset)
-        sides.append(build("Or", build("Less", position, build.constant([0])), build("GreaterOrEqual", position, plane.resampled)))
+        sides.append(
+            build(
+                "Or", build("Less", position, build.constant([0])), build("GreaterOrEqual", position, plane.resampled)
+            )
+        )
     return build("Cast", build("Or", build.column(sides[0]), sides[1]), to=TensorProto.FLOAT)
 
 

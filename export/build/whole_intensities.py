@@ -1,4 +1,6 @@
-"""Intensity scaling inside a graph that takes a whole volume: percentiles, mean and deviation, as `attunet.volumes.intensity` has them."""
+"""Intensity scaling inside a graph that takes a whole volume: percentiles, mean and deviation,
+as `attunet.volumes.intensity` has them.
+"""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +38,9 @@ def scaling_of(build: GraphBuilder, spec: PreprocessSpec) -> Scaling:
     if spec.normalization == "ct":
         pad = build.divide(build.subtract(low_tensor, shift_tensor), scale_tensor)
     else:
-        pad = build("Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1]))
+        pad = build(
+            "Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1])
+        )
     return Scaling(low_tensor, high_tensor, shift_tensor, scale_tensor, pad)
 
 
@@ -60,7 +64,9 @@ def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> Scaling
 
 
 def _mean(build: GraphBuilder, volume: str) -> str:
-    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other, so that long sums lose no precision in float32."""
+    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other,
+    so that long sums lose no precision in float32.
+    """
     for axis in (3, 2, 1):
         volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
     return build("Squeeze", volume, build.constant([1]))

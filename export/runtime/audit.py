@@ -59,7 +59,9 @@ class Audit:
                 "output_sha256": output_sha256,
                 "model_sha256": self.model_sha256,
                 "signature_sha256": self.signature,
-                "findings": [{"rule": finding.rule, "level": finding.level, "figure": finding.figure} for finding in findings],
+                "findings": [
+                    {"rule": finding.rule, "level": finding.level, "figure": finding.figure} for finding in findings
+                ],
                 **({} if confidence is None else {"confidence": confidence.in_short()}),
                 "version": __version__,
             }
@@ -67,7 +69,13 @@ class Audit:
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 of a file; of several, or a folder's, the hash of their sorted hashes, so that names and their order make no difference."""
-    files = [file for path in paths for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
+    """SHA-256 of a file; of several, or a folder's, the hash of their sorted hashes,
+    so that names and their order make no difference.
+    """
+    files = [
+        file
+        for path in paths
+        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
     digests = sorted(sha256(file) for file in files if file.is_file())
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,4 +1,6 @@
-"""Backends that compute a graph: ONNX Runtime on a CPU, on a GPU or with TensorRT, and the openvino package. None falls back to another."""
+"""Backends that compute a graph: ONNX Runtime on a CPU, on a GPU or with TensorRT, and the openvino package.
+None falls back to another.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -25,7 +27,9 @@ class Backend(Protocol):
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         """The named outputs for slices float32 `(N, C, H, W)`. Several threads may call it."""
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
+    def run_inputs(
+        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
+    ) -> list[np.ndarray]:
         """The named outputs for inputs by name; RunError where `stop` ends the run. Several threads may call it."""
 
 
@@ -67,7 +71,9 @@ def open_backend(
     if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
     if artefact.whole and (provider == "tensorrt" or cuda_graph):
-        raise InputError(f"provider: a whole artefact runs on cpu, cuda (without a CUDA graph) or openvino, got {provider}")
+        raise InputError(
+            f"provider: a whole artefact runs on cpu, cuda (without a CUDA graph) or openvino, got {provider}"
+        )
     backend: Backend
     if provider == "openvino":
         backend = OpenVinoBackend(data, artefact.precision, num_threads, provider_options)
@@ -75,7 +81,12 @@ def open_backend(
         backend = SessionBackend(data, num_threads)
     else:
         backend = DeviceBackend(
-            data, provider, artefact.precision, cuda_graph=cuda_graph, provider_options=provider_options, whole=artefact.whole
+            data,
+            provider,
+            artefact.precision,
+            cuda_graph=cuda_graph,
+            provider_options=provider_options,
+            whole=artefact.whole,
         )
     _check_graph(backend, artefact)
     return backend
@@ -87,8 +98,13 @@ def _check_graph(backend: Backend, artefact: Artefact) -> None:
     missing = set(artefact.outputs) - set(backend.outputs)
     lengths = {name: shape[:1] if artefact.whole else shape[1:2] for name, shape in backend.inputs.items()}
     classes = backend.outputs.get("logits", ())[1:2]
-    if missing or lengths != {name: (n,) for name, n in inputs.items()} or (not artefact.whole and classes != (len(artefact.classes),)):
+    if (
+        missing
+        or lengths != {name: (n,) for name, n in inputs.items()}
+        or (not artefact.whole and classes != (len(artefact.classes),))
+    ):
         raise InputError(
-            f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected {inputs}, "
+            f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected "
+            f"{inputs}, "
             f"{len(artefact.classes)} classes, and the outputs {', '.join(artefact.outputs)}"
         )

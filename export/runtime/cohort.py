@@ -1,4 +1,6 @@
-"""Segmentation of many volumes with one model. Reading, network and writing overlap; finished cases are skipped, failed ones listed."""
+"""Segmentation of many volumes with one model. Reading, network and writing overlap;
+finished cases are skipped, failed ones listed.
+"""
 
 import logging
 import time
@@ -49,7 +51,9 @@ class Job:
 
 @dataclass
 class Outcome:
-    """Counts of segmented and skipped volumes. failed: file and reason; minutes: from the first read to the last write."""
+    """Counts of segmented and skipped volumes. failed: file and reason; minutes:
+    from the first read to the last write.
+    """
 
     done: int = 0
     skipped: int = 0
@@ -106,7 +110,9 @@ def predict_cohort(
                 ends.fail(job, error)
                 continue
             ends.wait(AHEAD - 1)
-            ends.writes.append((job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings)))
+            ends.writes.append(
+                (job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings))
+            )
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60
     return ends.outcome
@@ -149,12 +155,20 @@ class _Ends:
             self._finished(job, (), None, False)
 
 
-def read_prepared(job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """Read a job's volume and prepare the model's input; findings are decisions and values unlike the training set's."""
+def read_prepared(
+    job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS
+) -> tuple[Volume, PreparedVolume, list[Finding]]:
+    """Read a job's volume and prepare the model's input; findings are decisions and values unlike the training
+    set's.
+    """
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)
-    return volume, prepared, [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)]
+    return (
+        volume,
+        prepared,
+        [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)],
+    )
 
 
 def _write(

@@ -19,7 +19,8 @@ from attunet.volumes.model import Model
 
 SCHEMA = 1
 NEEDS_FIT = (
-    "was exported without an estimator of Dice: train a cross-validation with `attunet crossvalidate STORE DIR`, and export the model "
+    "was exported without an estimator of Dice: train a cross-validation with `attunet crossvalidate STORE DIR`, and "
+    "export the model "
     "with `attunet export RUN OUT.onnx --confidence DIR`"
 )
 
@@ -62,14 +63,21 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
     """
     is_whole = isinstance(model, Segmenter) and model.metadata.whole
     if is_whole and (options.uncertainty or required):
-        raise InputError(f"{path}: is a whole artefact, which gives labels alone; confidence needs one exported without --whole")
+        raise InputError(
+            f"{path}: is a whole artefact, which gives labels alone; confidence needs one exported without --whole"
+        )
     if required and not isinstance(model, Segmenter):
-        raise InputError(f"{path}: is a run, which has no estimator of Dice: `attunet export {path} OUT.onnx --confidence DIR` makes one")
+        raise InputError(
+            f"{path}: is a run, which has no estimator of Dice: `attunet export {path} OUT.onnx --confidence DIR` "
+            "makes one"
+        )
     if required and estimator_of(model) is None:
         raise InputError(f"{path}: {NEEDS_FIT}")
 
 
-def write_tables(folder: Path, label_maps: Iterable[Path], estimator: Estimator, model_sha256: str, names: Sequence[str]) -> int:
+def write_tables(
+    folder: Path, label_maps: Iterable[Path], estimator: Estimator, model_sha256: str, names: Sequence[str]
+) -> int:
     """Write `confidence.json` and `confidence.csv` of a folder from the files beside its label maps, worst cases first.
 
     Args:

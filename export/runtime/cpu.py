@@ -19,7 +19,8 @@ INPUT = "slices"
 VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
-Shapes = dict[str, tuple[int | str, ...]]  # shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
+# Shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
+Shapes = dict[str, tuple[int | str, ...]]
 
 
 class SessionBackend:
@@ -32,12 +33,17 @@ class SessionBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options)
         self.inputs, self.outputs = shapes(self._session)
-        self.options: dict[str, object] = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
+        self.options: dict[str, object] = {
+            "intra_op_num_threads": options.intra_op_num_threads,
+            "force_spinning_stop": 1,
+        }
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         return self.run_inputs(outputs, {INPUT: slices})
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
+    def run_inputs(
+        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
+    ) -> list[np.ndarray]:
         try:
             return run_session(self._session, outputs, inputs, stop)
         except Exception as error:
@@ -47,7 +53,9 @@ class SessionBackend:
 def run_session(
     session: "InferenceSession", outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None
 ) -> list[np.ndarray]:
-    """The named outputs of a session; ONNX Runtime looks at `terminate` before every node, and raises where it is set."""
+    """The named outputs of a session; ONNX Runtime looks at `terminate` before every node,
+    and raises where it is set.
+    """
     if stop is None:
         return list(session.run(list(outputs), dict(inputs)))
     import onnxruntime
@@ -68,7 +76,9 @@ def session_options() -> "SessionOptions":
 
 
 def _default_threads() -> int:
-    """0 lets ONNX Runtime start a thread per physical core; a process limited to fewer cores starts one per usable core."""
+    """0 lets ONNX Runtime start a thread per physical core; a process limited to fewer cores starts one per usable
+    core.
+    """
     return 0 if usable_cores() == os.cpu_count() else usable_cores()
 
 
@@ -91,7 +101,9 @@ def refused_graph(error: Exception) -> InputError:
 
 def shapes(session: "InferenceSession") -> tuple[Shapes, Shapes]:
     """Shapes of a session's inputs and of its outputs."""
-    inputs, outputs = ({value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs()))
+    inputs, outputs = (
+        {value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs())
+    )
     return inputs, outputs
 
 

@@ -4,11 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-# Measured on an H200 with onnxruntime-gpu 1.31 (64-wide attention U-Net at 256²; benchmarks/results/inference-h200.json): p50 ms at batch
-# 1, and slices per second at batch 32.
+# Measured on an H200 with onnxruntime-gpu 1.31 (64-wide attention U-Net at 256²;
+# benchmarks/results/inference-h200.json): p50 ms at batch 1, and slices per second at batch 32.
 #   fp16: EXHAUSTIVE NCHW 2.84, 737; EXHAUSTIVE NHWC 3.14, 227; HEURISTIC NHWC 1.04, 2,146
 #   fp32: EXHAUSTIVE NCHW 4.31, 365; EXHAUSTIVE NHWC 4.93, 335; EXHAUSTIVE NCHW with TF32 1.75, 1,215
-# Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime issue 22705).
+# Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime
+# issue 22705).
 # In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference has a row for each.
 _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
@@ -16,7 +17,8 @@ _CUDA: dict[str, str | int] = {
     "fuse_conv_bias": 0,  # with 1 transposed convolutions and channels-first ones fail, and the others are not faster
     "use_tf32": 0,  # full float32, as in the parity check at export
 }
-_BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}  # tensor cores compute channels-last convolutions
+# Tensor cores compute channels-last convolutions
+_BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}
 
 
 def cuda_options(precision: str, *, tf32: bool = False) -> dict[str, str | int]:
@@ -30,8 +32,8 @@ def cuda_options(precision: str, *, tf32: bool = False) -> dict[str, str | int]:
 
 
 def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:
-    """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by the graph's names,
-    which are equal for networks of one shape.
+    """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by
+    the graph's names, which are equal for networks of one shape.
 
     Args:
         precision: of the artefact.

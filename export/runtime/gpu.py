@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attunet.errors import RunError, one_line
-from attunet.export.runtime.cpu import INPUT, SILENT, WARNINGS, failure, refused_graph, run_session, session_options, shapes
+from attunet.export.runtime.cpu import (
+    INPUT,
+    SILENT,
+    WARNINGS,
+    failure,
+    refused_graph,
+    run_session,
+    session_options,
+    shapes,
+)
 from attunet.export.runtime.cuda_options import cuda_options, tensorrt_options
 from attunet.export.runtime.gpu_libraries import check_libraries, preload, without_cudnn_messages
 from attunet.export.runtime.stop import Stop
@@ -62,7 +71,9 @@ class DeviceBackend:
         self.options = {name: used.get(name, value) for name, value in wanted.items() if not name.endswith("_path")}
         self._bind(session, provider, "cuda", cuda_graph, device_id=int(str(wanted.get("device_id", 0))))
 
-    def _bind(self, session: "InferenceSession", provider: str, device: str, cuda_graph: bool, device_id: int = 0) -> None:
+    def _bind(
+        self, session: "InferenceSession", provider: str, device: str, cuda_graph: bool, device_id: int = 0
+    ) -> None:
         self._session, self._provider, self._cuda_graph = session, provider, cuda_graph
         self._device = (device, device_id)
         self.inputs, self.outputs = shapes(session)
@@ -95,7 +106,9 @@ class DeviceBackend:
         except Exception as error:
             raise failure(self._provider, error) from error
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
+    def run_inputs(
+        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
+    ) -> list[np.ndarray]:
         """The named outputs for inputs on the host, without device buffers of its own."""
         with self._lock:
             try:
@@ -123,7 +136,9 @@ class DeviceBackend:
         return without_cudnn_messages() if is_first else contextlib.nullcontext()
 
     def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> Binding:
-        """The binding for slices of this shape, its input buffer, its output buffers, and the options to run it with."""
+        """The binding for slices of this shape, its input buffer, its output buffers,
+        and the options to run it with.
+        """
         key = (tuple(outputs), slices.shape)
         if key not in self._bindings:
             if len(self._bindings) >= self.MAX_SHAPES:
@@ -133,7 +148,9 @@ class DeviceBackend:
         return self._bindings[key]
 
     def _run_options(self, key: Key) -> "RunOptions":
-        """Run options for a batch shape: CUDA graph 1 for the first shape (ONNX Runtime reserves 0), −1 (no CUDA graph) for others."""
+        """Run options for a batch shape: CUDA graph 1 for the first shape (ONNX Runtime reserves 0),
+        −1 (no CUDA graph) for others.
+        """
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -179,20 +196,28 @@ def _open_device_session(data: bytes, provider: str, settings: dict[str, str], w
     try:
         with without_cudnn_messages():
             session = onnxruntime.InferenceSession(
-                data, options, providers=[(name, settings)], enable_fallback=0, disabled_optimizers=DISABLED_OPTIMIZERS[provider]
+                data,
+                options,
+                providers=[(name, settings)],
+                enable_fallback=0,
+                disabled_optimizers=DISABLED_OPTIMIZERS[provider],
             )
     except Exception as error:  # the library's exceptions share no other base
         if type(error).__name__ in ("InvalidGraph", "InvalidProtobuf"):
             raise refused_graph(error) from error
         check_libraries(provider)
         if "fallback to CPU EP" in str(error):
-            raise RunError(f"provider: {provider} did not load, or can run only part of this graph: {one_line(error)}") from error
+            raise RunError(
+                f"provider: {provider} did not load, or can run only part of this graph: {one_line(error)}"
+            ) from error
         raise RunError(f"provider: {provider} did not load; is there a device? {_reason(error)}") from error
     finally:
         onnxruntime.set_default_logger_severity(WARNINGS)
     if session.get_providers()[0] != name:
         check_libraries(provider)
-        raise RunError(f"provider: {provider} did not load; ONNX Runtime offers {', '.join(session.get_providers())} here")
+        raise RunError(
+            f"provider: {provider} did not load; ONNX Runtime offers {', '.join(session.get_providers())} here"
+        )
     return session
 
 

@@ -1,4 +1,6 @@
-"""The libraries of ONNX Runtime's GPU providers: loading them, naming the missing one, and keeping their messages off the terminal."""
+"""The libraries of ONNX Runtime's GPU providers: loading them, naming the missing one,
+and keeping their messages off the terminal.
+"""
 
 import contextlib
 import ctypes
@@ -21,9 +23,12 @@ INSTALL = {
     "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]', and NVIDIA's driver",
     "tensorrt": "pip install 'attunet[tensorrt]' 'onnxruntime-gpu[cuda,cudnn]', and NVIDIA's driver",
 }
-# Lines that cuDNN's front end prints for each algorithm that it cannot use, although another one is then chosen: messages, descriptions
-# of engines as JSON, and what is left of a message of several lines (empty ones and the end of a colour).
-CUDNN_MESSAGES = re.compile(rb"No execution plans|cudnn|running in Fallback mode|^\{\"engineId\"|^\s*(\x1b\[\d*m)?\s*$", re.IGNORECASE)
+# Lines that cuDNN's front end prints for each algorithm that it cannot use, although another one is then chosen:
+# messages, descriptions of engines as JSON, and what is left of a message of several lines (empty ones and the end of a
+# colour).
+CUDNN_MESSAGES = re.compile(
+    rb"No execution plans|cudnn|running in Fallback mode|^\{\"engineId\"|^\s*(\x1b\[\d*m)?\s*$", re.IGNORECASE
+)
 _stderr = threading.Lock()
 
 
@@ -45,7 +50,10 @@ def preload(provider: str) -> None:
 
     if os.name == "posix" and not library(provider).exists():
         wheel = "onnxruntime-gpu" if provider == "cuda" else "onnxruntime-gpu and tensorrt"
-        raise RunError(f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built without it")
+        raise RunError(
+            f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built "
+            "without it"
+        )
     with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
         onnxruntime.preload_dlls()
     if provider == "tensorrt":
@@ -60,7 +68,8 @@ def _preload_tensorrt() -> None:
     missing = [name for name in TENSORRT_LIBRARIES if not (folder / name).exists()]
     if missing:
         raise RunError(
-            f"provider: tensorrt needs TensorRT 10 ({missing[0]}), installed is {_tensorrt_version()}: pip install 'attunet[tensorrt]'"
+            f"provider: tensorrt needs TensorRT 10 ({missing[0]}), installed is {_tensorrt_version()}: pip install "
+            "'attunet[tensorrt]'"
         )
     for name in TENSORRT_LIBRARIES:
         ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
@@ -76,13 +85,16 @@ def _tensorrt_version() -> str:
 
 
 def check_libraries(provider: str) -> None:
-    """Raises RunError naming a missing library. Call it only after a session failed: ONNX Runtime must load the libraries first."""
+    """Raises RunError naming a missing library. Call it only after a session failed:
+    ONNX Runtime must load the libraries first.
+    """
     try:
         ctypes.CDLL(str(library("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library(provider)))
     except OSError as error:
         raise RunError(
-            f"provider: {provider} did not load, one of its libraries is missing ({INSTALL[provider]}): {one_line(error)}"
+            f"provider: {provider} did not load, one of its libraries is missing ({INSTALL[provider]}): "
+            f"{one_line(error)}"
         ) from None
 
 

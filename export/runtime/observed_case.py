@@ -82,7 +82,9 @@ class ObservedCase:
             return None
         distance = training_distance(self._volume, self._model.ranges, self._model.spec.orientation)
         features = self._features.features(distance)
-        return self._estimator.estimate(features, self._model.classes.foreground, findings, threshold=self._options.threshold)
+        return self._estimator.estimate(
+            features, self._model.classes.foreground, findings, threshold=self._options.threshold
+        )
 
     def write(self, labels: Path, findings: Sequence[Finding]) -> CaseConfidence | None:
         """Write the estimates and the map beside the label map, which is written later; returns the estimates."""

@@ -15,29 +15,44 @@ if TYPE_CHECKING:
 
 
 class OpenVinoBackend:
-    """The openvino package on the CPU, an optional dependency. Each call has its own infer request, so calls may overlap."""
+    """The openvino package on the CPU, an optional dependency. Each call has its own infer request,
+    so calls may overlap.
+    """
 
-    def __init__(self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None = None
+    ) -> None:
         try:
             import openvino
         except ImportError as error:
-            raise RunError(f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}") from None
-        self.options: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {})}
+            raise RunError(
+                f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}"
+            ) from None
+        self.options: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {}),
+        }
         if precision != "fp16":
-            self.options["INFERENCE_PRECISION_HINT"] = "f32"  # by default OpenVINO computes in bf16 on CPUs that have it
+            # By default OpenVINO computes in bf16 on CPUs that have it
+            self.options["INFERENCE_PRECISION_HINT"] = "f32"
         self.options |= provider_options or {}
         try:
             core = openvino.Core()
             self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
         except Exception as error:
             raise InputError(f"openvino cannot load this graph: {one_line(error)}") from error
-        self.options |= {name: _plain(self._model.get_property(name)) for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS")}
+        self.options |= {
+            name: _plain(self._model.get_property(name))
+            for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS")
+        }
         self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
         return self.run_inputs(outputs, {INPUT: slices})
 
-    def run_inputs(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None) -> list[np.ndarray]:
+    def run_inputs(
+        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
+    ) -> list[np.ndarray]:
         try:
             request = self._model.create_infer_request()
             if stop is None:
@@ -53,7 +68,13 @@ class OpenVinoBackend:
 
 def _plain(value: object) -> int | float | str:
     """A property as a JSON value; some of OpenVINO's properties have types of its own."""
-    return value if isinstance(value, int | float | str) else value.to_string() if hasattr(value, "to_string") else str(value)
+    return (
+        value
+        if isinstance(value, int | float | str)
+        else value.to_string()
+        if hasattr(value, "to_string")
+        else str(value)
+    )
 
 
 def _port_shapes(ports: "Sequence[ConstOutput]") -> Shapes:

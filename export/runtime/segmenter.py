@@ -71,7 +71,8 @@ class Segmenter:
         >>> segmenter.predict_file("scan.nii.gz").indices.shape  # doctest: +SKIP
     """
 
-    max_megapixels = MAX_MEGAPIXELS  # bound on a volume's pixels on the network's grid, see `check_megapixels`; set it to another
+    # Bound on a volume's pixels on the network's grid, see `check_megapixels`; set it to another
+    max_megapixels = MAX_MEGAPIXELS
 
     def __init__(
         self,
@@ -91,7 +92,12 @@ class Segmenter:
         self.signature = None if public_key is None else verify_signature(self.path, public_key, data=data)
         try:
             self.backend: Backend = open_backend(
-                data, self.metadata, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
+                data,
+                self.metadata,
+                provider,
+                num_threads=num_threads,
+                cuda_graph=cuda_graph,
+                provider_options=provider_options,
             )
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
@@ -147,7 +153,9 @@ class Segmenter:
         return self.run(("logits",), slices)[0]
 
     def observed(self, slices: np.ndarray) -> np.ndarray:
-        """The logits, for an ensemble followed by the disagreement of its members if the graph gives it: `(N, K or K + 1, H, W)`."""
+        """The logits, for an ensemble followed by the disagreement of its members if the graph gives it:
+        `(N, K or K + 1, H, W)`.
+        """
         if DISAGREEMENT not in self.metadata.outputs:
             return self.logits(slices)
         return np.concatenate(self.run(("logits", DISAGREEMENT), slices), axis=1)
@@ -163,10 +171,13 @@ class Segmenter:
             InputError: for an output that the graph lacks, and for a shape that it does not accept.
         """
         if self.metadata.whole:
-            raise InputError(f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole")
+            raise InputError(
+                f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole"
+            )
         if missing := [name for name in outputs if name not in self.metadata.outputs]:
             raise InputError(
-                f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are chosen at export"
+                f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are "
+                "chosen at export"
             )
         self._check_shape(slices.shape)
         return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
@@ -174,10 +185,14 @@ class Segmenter:
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         height, width, channels = self.metadata.height, self.metadata.width, self.spec.in_channels
         if len(shape) == 4 and shape[0] > 0 and shape[1] == channels and 0 not in shape:
-            fits = [n == fixed if fixed else n % MULTIPLE == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)]
+            fits = [
+                n == fixed if fixed else n % MULTIPLE == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)
+            ]
             if all(fits):
                 return
-        sides = " and ".join(f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width)))
+        sides = " and ".join(
+            f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width))
+        )
         raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
@@ -254,14 +269,17 @@ class Segmenter:
         finish = self.postprocessing if postprocessing is None else postprocessing
         if isinstance(prepared, OrientedVolume):
             if observers:
-                raise InputError(f"{self.path}: is a whole artefact, which gives labels alone: it shows no probabilities")
+                raise InputError(
+                    f"{self.path}: is a whole artefact, which gives labels alone: it shows no probabilities"
+                )
             labels = self.segment_oriented(prepared.data, prepared.spacing, stop=stop)
             indices = class_indices(labels, self.classes, prepared.grid)
             return postprocess(indices, len(self.classes), prepared.grid.native_spacing, finish)
         fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
         if any(side and side != length for side, length in zip(fixed, window, strict=True)):
             raise InputError(
-                f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume have "
+                f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume "
+                "have "
                 f"{window[0]} × {window[1]} after resampling"
             )
         return predict_prepared(

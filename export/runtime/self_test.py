@@ -12,7 +12,8 @@ from attunet.volumes.geometry import resize_linear
 
 SIDE, STRIDE = 64, 4
 DIFFERENT_LABELS = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}  # allowed fraction of other labels from a whole artefact
-# Largest allowed root mean square of the difference on another provider, as a fraction of the root mean square of the logits.
+# Largest allowed root mean square of the difference on another provider, as a fraction of the root mean square of the
+# logits.
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
 
@@ -32,7 +33,8 @@ class Verification:
 
     def __str__(self) -> str:
         return (
-            f"provider {self.provider}: logits differ by {self.difference:.2e} of their magnitude (allowed {self.tolerance:g}), "
+            f"provider {self.provider}: logits differ by {self.difference:.2e} of their magnitude (allowed "
+            f"{self.tolerance:g}), "
             f"same class in {self.same_labels:.2%} of the pixels"
         )
 
@@ -80,7 +82,9 @@ def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None)
         return _verify_whole(segmenter, test, provider)
     logits = segmenter.logits(test.slices)[:, :, :: test.stride, :: test.stride]
     if logits.shape != test.logits.shape:
-        raise InputError(f"{path}: the logits of the self test have the shape {test.logits.shape}, those of the graph {logits.shape}")
+        raise InputError(
+            f"{path}: the logits of the self test have the shape {test.logits.shape}, those of the graph {logits.shape}"
+        )
     size = max(_root_mean_square(test.logits), 1e-12)
     result = Verification(
         provider=provider,
@@ -97,7 +101,8 @@ def _verify_whole(segmenter: Segmenter, test: SelfTest, provider: str) -> Verifi
     labels = _labels(segmenter, test.slices)
     if labels.shape != test.logits.shape:
         raise InputError(
-            f"{segmenter.path}: the labels of the self test have the shape {test.logits.shape}, those of the graph {labels.shape}"
+            f"{segmenter.path}: the labels of the self test have the shape {test.logits.shape}, those of the graph "
+            f"{labels.shape}"
         )
     different = float((labels != test.logits).mean())
     result = Verification(provider, different, test.tolerance, 1 - different)

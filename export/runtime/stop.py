@@ -32,7 +32,9 @@ class Stop:
 
     @contextmanager
     def calling(self, action: Callable[[], object]) -> Iterator[None]:
-        """While the context is open, `set` calls `action`, which must return at once; where it is set already, that happens now."""
+        """While the context is open, `set` calls `action`, which must return at once;
+        where it is set already, that happens now.
+        """
         with self._lock:
             self._actions.append(action)
             if self._is_set:

@@ -1,4 +1,6 @@
-"""An HTTP server for artefacts, and its client. The server needs the extra `serve`, the client the extra `client`; neither needs torch."""
+"""An HTTP server for artefacts, and its client. The server needs the extra `serve`, the client the extra `client`;
+neither needs torch.
+"""
 
 from typing import TYPE_CHECKING
 

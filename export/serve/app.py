@@ -29,7 +29,9 @@ def make_app(service: Service) -> ASGIApp:
         yield
         service.queue.close()
 
-    app = _Described(title="attunet", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = _Described(
+        title="attunet", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     app.state.service = service
     for kind in (Refusal, InputError, RunError, OSError, MemoryError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)

@@ -30,8 +30,8 @@ class Answer:
     findings: warnings of the server.
 
     content: the label map's file; nothing for a summary. model_sha256: of the artefact that gave it.
-    confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None where the artefact
-    has no estimator.
+    confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None where
+    the artefact has no estimator.
     """
 
     content: bytes
@@ -81,20 +81,27 @@ class Client:
         return list(response.json()["models"])
 
     def model(self, name: str | None = None) -> ModelDescription:
-        """A served model's description; without a name the only one's. Raises InputError for an unknown name, or several models."""
+        """A served model's description; without a name the only one's.
+        Raises InputError for an unknown name, or several models.
+        """
         models = self.models()
         chosen = [model for model in models if name in (None, model["name"])]
         if len(chosen) != 1:
             names = ", ".join(model["name"] for model in models)
-            raise InputError(f"{self.url}: serves {names}; {'say which model is meant' if name is None else f'not {name!r}'}")
+            raise InputError(
+                f"{self.url}: serves {names}; {'say which model is meant' if name is None else f'not {name!r}'}"
+            )
         return chosen[0]
 
-    def segment(self, scan: str | Path | Sequence[Path], out: str | Path | None = None, *, model: str | None = None) -> Answer:
+    def segment(
+        self, scan: str | Path | Sequence[Path], out: str | Path | None = None, *, model: str | None = None
+    ) -> Answer:
         """Sends a scan; writes the label map to `out`, beside it first and renamed when it is whole.
 
         Args:
             scan: A file in a format that the server reads, the folder of a DICOM series, or one file for each channel.
-            out: Its ending chooses the format; without it the answer alone has the label map, in the scan's usual format.
+            out: Its ending chooses the format; without it the answer alone has the label map, in the scan's usual
+                format.
             model: A served model's name; may be left out where one is served.
 
         Raises:
@@ -122,7 +129,9 @@ class Client:
                     headers["Content-Length"] = str(files[0].stat().st_size)
                     return self._http.post(url, params={"answer": answer}, content=_chunks(files[0]), headers=headers)
                 with ExitStack() as stack:
-                    parts = [("scan", (f"channel-{n}", stack.enter_context(file.open("rb")))) for n, file in enumerate(files)]
+                    parts = [
+                        ("scan", (f"channel-{n}", stack.enter_context(file.open("rb")))) for n, file in enumerate(files)
+                    ]
                     return self._http.post(url, params={"answer": answer}, files=parts, headers=headers)
 
             try:

@@ -15,7 +15,11 @@ MEDIA_TYPES = {
     ".tiff": "image/tiff",
 }
 ANY = ("*/*", "application/*", "application/octet-stream")  # the scan's own format
-ENDINGS = {**dict.fromkeys(ANY, ""), SUMMARY: SUMMARY, **{media_type: ending for ending, media_type in reversed(MEDIA_TYPES.items())}}
+ENDINGS = {
+    **dict.fromkeys(ANY, ""),
+    SUMMARY: SUMMARY,
+    **{media_type: ending for ending, media_type in reversed(MEDIA_TYPES.items())},
+}
 
 
 class ClassOfModel(TypedDict):

@@ -17,7 +17,16 @@ from attunet.export.serve.work.queue import Ticket
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/", "/page.js", "/viewer.js", "/style.css", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+OPEN_PATHS = (
+    "/",
+    "/page.js",
+    "/viewer.js",
+    "/style.css",
+    "/docs",
+    "/openapi.json",
+    "/v2/health/live",
+    "/v2/health/ready",
+)
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")  # a name or an address, and a port
 HUNG_UP = 499  # as web servers log it; nobody gets it
 SENDING_S = 30.0  # for an answer that was finished at the last moment
@@ -95,7 +104,16 @@ class Guard:
         facts: dict[str, object] = {"method": scope["method"], "route": route, "model": model, "status": status}
         facts |= {"seconds": round(seconds, 4), "stages": stages}
         text = " ".join(f"{stage} {spent:.3f}" for stage, spent in stages.items())
-        logger.info("%s %s %s %d %.3f s %s", scope["method"], route, model or "-", status, seconds, text, extra={"request": facts})
+        logger.info(
+            "%s %s %s %d %.3f s %s",
+            scope["method"],
+            route,
+            model or "-",
+            status,
+            seconds,
+            text,
+            extra={"request": facts},
+        )
 
 
 class _Exchange:
@@ -125,7 +143,9 @@ class _Exchange:
         await self._send(message)
 
     async def _drain(self) -> None:
-        """Takes some of a body that nobody wants: a connection that is closed on a client that still sends loses the answer."""
+        """Takes some of a body that nobody wants: a connection that is closed on a client that still sends loses the
+        answer.
+        """
         left = DRAIN_BYTES
         try:
             async with asyncio.timeout(DRAIN_S):

@@ -17,8 +17,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = self._counter("requests", "Answered requests", "route", "model", "status")
-        self.failures = self._counter("failures", "Requests that got no answer of status 2xx", "route", "model", "reason")
-        self.seconds = Histogram("attunet_stage_seconds", "Seconds by stage", ("model", "stage"), buckets=SECONDS, registry=self.registry)
+        self.failures = self._counter(
+            "failures", "Requests that got no answer of status 2xx", "route", "model", "reason"
+        )
+        self.seconds = Histogram(
+            "attunet_stage_seconds", "Seconds by stage", ("model", "stage"), buckets=SECONDS, registry=self.registry
+        )
         self.slices = self._counter("slices", "Slices through a network", "model")
         self.waiting = Gauge("attunet_queue_waiting", "Scans that wait", registry=self.registry)
         self.running = Gauge("attunet_queue_running", "Scans that are worked on", registry=self.registry)

@@ -20,7 +20,8 @@ class Refusal(Exception):
 def refusal_of(error: Exception) -> Refusal:
     """The refusal that an error of the work becomes.
 
-    Its status is 413 for input that is too large, 422 for other input, 503 for missing memory or disk space, 500 for the rest.
+    Its status is 413 for input that is too large, 422 for other input, 503 for missing memory or disk space, 500 for
+    the rest.
     """
     match error:
         case Refusal():
@@ -32,7 +33,9 @@ def refusal_of(error: Exception) -> Refusal:
         case MemoryError():
             return Refusal(UNAVAILABLE, "the server has too little memory for this scan at the moment", retry_after=30)
         case OSError():
-            return Refusal(UNAVAILABLE, f"the server cannot keep the scan: {error.strerror or 'system error'}", retry_after=30)
+            return Refusal(
+                UNAVAILABLE, f"the server cannot keep the scan: {error.strerror or 'system error'}", retry_after=30
+            )
         case RunError():
             return Refusal(500, one_line(error))
     return Refusal(500, "internal error")

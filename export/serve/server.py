@@ -61,7 +61,14 @@ def serve(
         service = Service(settings, loaded, folder)
         for model in loaded.values():
             about = model.describe()
-            logger.info("model %s: %s %s on %s, SHA-256 %s", model.name, about["network"], about["precision"], provider, model.sha256)
+            logger.info(
+                "model %s: %s %s on %s, SHA-256 %s",
+                model.name,
+                about["network"],
+                about["precision"],
+                provider,
+                model.sha256,
+            )
         host, port = listening.getsockname()[:2]
         logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
         _Server(service).run(sockets=[listening])
@@ -77,7 +84,9 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which ends with exit code 0 after a signal and tells the service of it; a second signal ends it at once."""
+    """uvicorn, which ends with exit code 0 after a signal and tells the service of it;
+    a second signal ends it at once.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -96,7 +105,8 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(settings.timeout_s) + 5,
             )
         )
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # its tracebacks may quote a file; the guard logs errors
+        # Its tracebacks may quote a file; the guard logs errors
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

@@ -42,7 +42,15 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError for a limit below 1."""
-        for name in ("max_mb", "max_unpacked_mb", "max_memory_mb", "max_megapixels", "max_requests", "workers", "timeout_s"):
+        for name in (
+            "max_mb",
+            "max_unpacked_mb",
+            "max_memory_mb",
+            "max_megapixels",
+            "max_requests",
+            "workers",
+            "timeout_s",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
         if self.max_queue < 0:
@@ -62,16 +70,21 @@ def check_reachable(settings: Settings, *, insecure: bool) -> None:
     """Raises InputError for a server that other machines reach and that needs no token, unless `insecure` allows it."""
     if settings.token is None and not settings.is_local and not insecure:
         raise InputError(
-            f"host: {settings.host} can be reached by other machines, so a token is needed: --token-file FILE (or --insecure without one)"
+            f"host: {settings.host} can be reached by other machines, so a token is needed: --token-file FILE (or "
+            "--insecure without one)"
         )
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, without white space around it. Raises InputError for one that is short or not printable ASCII."""
+    """The token in a file, without white space around it. Raises InputError for one that is short or not printable
+    ASCII.
+    """
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the token cannot be read: {error}") from None
     if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f"{path}: the token must have at least {MIN_TOKEN_CHARACTERS} printable ASCII characters and no blanks")
+        raise InputError(
+            f"{path}: the token must have at least {MIN_TOKEN_CHARACTERS} printable ASCII characters and no blanks"
+        )
     return token

@@ -34,7 +34,10 @@ def page_files() -> dict[str, Path]:
         InputError: where the page was not built.
     """
     if not (PAGE / INDEX).is_file():
-        raise InputError("the page for browsers is not built: run `make web` in the clone (it needs npm), or install attunet from a wheel")
+        raise InputError(
+            "the page for browsers is not built: run `make web` in the clone (it needs npm), or install attunet from a "
+            "wheel"
+        )
     return {path.name: path for path in sorted(PAGE.iterdir())}
 
 
@@ -46,8 +49,8 @@ def write_page(model: Path | str, out: Path | str) -> None:
         out: a new folder (or one that was written so before), or the name of one HTML file, ending in `.html`.
 
     Raises:
-        InputError: for a file that is no artefact, a folder with other files in it, a page that is not built, or a model too large for
-            one HTML file.
+        InputError: for a file that is no artefact, a folder with other files in it, a page that is not built, or a
+            model too large for one HTML file.
     """
     model, out, files = Path(model), Path(out), page_files()
     metadata, content = load_artefact(model)
@@ -56,7 +59,8 @@ def write_page(model: Path | str, out: Path | str) -> None:
     if out.suffix.lower() == ".html":
         if len(content) > MAX_EMBEDDED_BYTES:
             raise InputError(
-                f"{out}: one HTML file holds a model of at most {MAX_EMBEDDED_BYTES:,} bytes, got {len(content):,}; name a folder"
+                f"{out}: one HTML file holds a model of at most {MAX_EMBEDDED_BYTES:,} bytes, got {len(content):,}; "
+                "name a folder"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, _single_file(files, content))
@@ -88,7 +92,9 @@ def _single_file(files: dict[str, Path], model: bytes) -> str:
         f"style-src '{_hash(style)}'; img-src blob: data:; base-uri 'none'; form-action 'none'"
     )
     contents = {name: files[name].read_bytes() for name in EMBEDDED} | {MODEL: model}
-    blocks = "\n".join(f'<script type="text/plain" id="file:{name}">{_packed(data)}</script>' for name, data in contents.items())
+    blocks = "\n".join(
+        f'<script type="text/plain" id="file:{name}">{_packed(data)}</script>' for name, data in contents.items()
+    )
     # The template's own places first: the bundle holds HTML in strings.
     html = _replaced(html, r"</body>", f"{blocks}\n</body>")
     html = _replaced(html, r'(?<=Content-Security-Policy" content=")[^"]*', policy)

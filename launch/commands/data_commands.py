@@ -16,18 +16,27 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Everything in one go, on generated cases or yours.")
 @click.option("--data", type=PATH, metavar="DIR", help="A folder of your own cases; generated ones by default.")
-@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where everything goes; what is there already is kept and used.")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    metavar="DIR",
+    help="Where everything goes; what is there already is kept and used.",
+)
 @click.option("--cases", type=click.IntRange(2), default=12, show_default=True, help="How many cases to generate.")
 @config_options
 @debug_option
 def demo(data: Path | None, out: Path, cases: int, config_name: str | None, settings: tuple[str, ...]) -> None:
     """Everything in one go: prepare, train both networks, export, evaluate, draw.
 
-    The config is the preset demo for generated cases, and chaos-cpu for your own. A third of the patients is kept out of training.
+    The config is the preset demo for generated cases, and chaos-cpu for your own. A third of the patients is kept out
+    of training.
     """
     from attunet.launch.commands.demo import run_demo
 
-    run_demo(out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings))
+    run_demo(
+        out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings)
+    )
 
 
 @click.command(short_help="Write generated abdominal cases.")
@@ -50,7 +59,9 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="For cross-validation, by patient.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds.")
 @click.option("--splits", type=PATH, metavar="FILE", help="Your own splits.json instead.")
-@click.option("--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases.")
+@click.option(
+    "--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases."
+)
 @click.option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
 @pseudonymise_option
 @click.option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
@@ -90,9 +101,21 @@ def prepare(
 @click.command(short_help="What is in a path, and what looks wrong.")
 @click.argument("path", type=PATH)
 @source_options
-@click.option("--picture", type=PATH, metavar="FILE.png", help="Of a source or a store: draw all cases with their labels on one page.")
-@click.option("--augmented", type=PATH, metavar="FILE.png", help="Of a store: draw slices as a training with this config would see them.")
-@click.option("--lineage", is_flag=True, help="Of a run or an artefact: hashes of checkpoint, store and scans that it comes from.")
+@click.option(
+    "--picture",
+    type=PATH,
+    metavar="FILE.png",
+    help="Of a source or a store: draw all cases with their labels on one page.",
+)
+@click.option(
+    "--augmented",
+    type=PATH,
+    metavar="FILE.png",
+    help="Of a store: draw slices as a training with this config would see them.",
+)
+@click.option(
+    "--lineage", is_flag=True, help="Of a run or an artefact: hashes of checkpoint, store and scans that it comes from."
+)
 @config_options
 @debug_option
 def inspect(

@@ -22,10 +22,11 @@ LATENCY_SECONDS = 2.0
 
 
 def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) -> EvaluationResults:
-    """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training; returns the results.
+    """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training;
+    returns the results.
 
-    What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made of other data or
-    settings is an InputError.
+    What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made
+    of other data or settings is an InputError.
     """
     from attunet.benchmarks.evaluation.evaluate import evaluate
     from attunet.export.build.export_run import export_run
@@ -69,7 +70,8 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
 def _log_table(results: EvaluationResults) -> None:
     from attunet.benchmarks.evaluation.results_table import summary_table
 
-    for line in ("", *summary_table(results).splitlines(), ""):  # the log has no line breaks: a name must not make a line of its own
+    # The log has no line breaks: a name must not make a line of its own
+    for line in ("", *summary_table(results).splitlines(), ""):
         logger.info(line)
 
 

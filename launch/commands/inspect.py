@@ -54,7 +54,10 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
 def _store(path: Path, picture: Path | None) -> Iterator[str]:
     store = open_store(path)
     spec, labelled = store.spec, [c for c in store.cases if c.labelled]
-    yield f"{path}: a store of {len(store.cases)} cases ({len(labelled)} labelled), {sum(c.num_slices for c in store.cases)} slices"
+    yield (
+        f"{path}: a store of {len(store.cases)} cases ({len(labelled)} labelled), "
+        f"{sum(c.num_slices for c in store.cases)} slices"
+    )
     if store.is_pseudonymised:
         yield "  source    not named: the store is pseudonymised; commands that read the scans take --source"
     else:
@@ -75,7 +78,9 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
         cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
         from attunet.plots.contact_sheet import draw_cases
 
-        draw_cases(picture, cases, store.classes, slice_axis=spec.slice_axis, title=f"{store.name}: {len(store.cases)} cases")
+        draw_cases(
+            picture, cases, store.classes, slice_axis=spec.slice_axis, title=f"{store.name}: {len(store.cases)} cases"
+        )
         yield f"picture: {picture}"
 
 
@@ -97,7 +102,10 @@ def _run(path: Path) -> Iterator[str]:
     state = "finished" if run.finished else "not finished; continue it with --resume"
     members = "snapshots" if is_snapshots(path) else "runs"
     what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} {members}"
-    yield f"{path}: {what} of {' and '.join(run.networks)}, {run.num_parameters:,} parameters, at step {run.step} ({state})"
+    yield (
+        f"{path}: {what} of {' and '.join(run.networks)}, {run.num_parameters:,} parameters, at step {run.step} "
+        f"({state})"
+    )
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
     yield f"  classes   {_describe_classes(run.classes)}"
     yield f"  slices    {_describe_spec(run.spec)}"
@@ -140,7 +148,10 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
     """Reads every case; a case that cannot be read is a line, not the end."""
     source = find_cases(path, options)
     patients = {case.patient for case in source.cases}
-    yield f"{path}: a source, layout {source.layout} ({source.reason}): {len(source.cases)} cases of {len(patients)} patients"
+    yield (
+        f"{path}: a source, layout {source.layout} ({source.reason}): {len(source.cases)} cases of {len(patients)} "
+        "patients"
+    )
     yield from (f"  {note}" for note in source.notes)
     errors: list[InputError] = []
     try:
@@ -151,7 +162,11 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
         return
     yield from (f"  {_describe_facts(facts)}" for facts in seen.facts)
     yield from (f"error: {error}" for error in errors)
-    yield from (f"warning: {f.case}: has no mask; it can be predicted, not trained on" for f in seen.facts if f.label_values is None)
+    yield from (
+        f"warning: {f.case}: has no mask; it can be predicted, not trained on"
+        for f in seen.facts
+        if f.label_values is None
+    )
     yield f"  classes   {_describe_classes(seen.resolved.classes)}"
     yield f"  slices    {_describe_spec(seen.resolved.spec)}, as prepare would choose"
     yield from (finding.line() for finding in seen.findings)
@@ -188,7 +203,10 @@ def _volume(path: Path, choices: Choices) -> Iterator[str]:
     volume = read_volume(path, channels=None, choices=choices)
     shape = " × ".join(map(str, volume.shape))
     yield f"{path}: a volume, {shape} voxels of {_mm(volume.spacing)} {volume.unit}, {len(volume.data)} channel(s)"
-    yield f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean {volume.data.mean():.4g}"
+    yield (
+        f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean "
+        f"{volume.data.mean():.4g}"
+    )
     yield from (finding.line() for finding in as_findings({None: volume.decisions}))
 
 
@@ -200,7 +218,8 @@ def _describe_spec(spec: PreprocessSpec) -> str:
     spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
-        f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of {spec.orientation or 'the file'}, "
+        f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of "
+        f"{spec.orientation or 'the file'}, "
         f"{spec.num_channels} channel(s){context}, normalization {spec.normalization}"
     )
 

@@ -17,7 +17,10 @@ def describe_lineage(path: Path) -> Iterator[str]:
     """
     if path.suffix == ".onnx":
         about, _ = load_artefact(path)
-        yield f"artefact    {sha256(path)}  {path.name}, exported with attunet {about.tools.get('attunet', 'of an unknown version')}"
+        yield (
+            f"artefact    {sha256(path)}  {path.name}, exported with attunet "
+            f"{about.tools.get('attunet', 'of an unknown version')}"
+        )
         yield from _lines(about.checkpoint_sha256, about.step, about.parent, about.store_sha256, about.training_cases)
     elif path.is_dir() and holds_runs(path):
         from attunet.runs.ensemble import load_runs
@@ -31,10 +34,17 @@ def describe_lineage(path: Path) -> Iterator[str]:
 
 
 def _lines(
-    checkpoints: tuple[str, ...], step: int, parent: Mapping[str, str] | None, store: str | None, cases: Mapping[str, str]
+    checkpoints: tuple[str, ...],
+    step: int,
+    parent: Mapping[str, str] | None,
+    store: str | None,
+    cases: Mapping[str, str],
 ) -> Iterator[str]:
     for number, digest in enumerate(checkpoints, 1):
-        yield f"checkpoint  {digest}  {f'at step {step}' if len(checkpoints) == 1 else f'member {number} of {len(checkpoints)}'}"
+        yield (
+            f"checkpoint  {digest}  "
+            f"{f'at step {step}' if len(checkpoints) == 1 else f'member {number} of {len(checkpoints)}'}"
+        )
     if parent is not None:
         yield f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
     yield f"store       {store or 'unknown'}"

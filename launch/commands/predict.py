@@ -69,17 +69,21 @@ def predict(
     confidence: ConfidenceOptions = TAKE_ESTIMATES,
     confidence_required: bool = False,
 ) -> None:
-    """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder `output`.
+    """Segments the volume `source` into the file `output`, or every volume below the folder `source` into the folder
+    `output`.
 
-    In a folder, finished cases are skipped, and a file that cannot be read is reported and does not stop the others. Under
-    `accelerate launch` or in a SLURM array each process segments its share of the cases.
+    In a folder, finished cases are skipped, and a file that cannot be read is reported and does not stop the others.
+    Under `accelerate launch` or in a SLURM array each process segments its share of the cases.
 
     Args:
-        attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so on.
-        dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output` ends in .dcm.
+        attention: also writes the attention map of every gate, `NAME-attention-1.nii.gz` for the deepest gate and so
+            on.
+        dicom_seg: in a folder, label maps of DICOM series become DICOM SEG, `NAME.dcm`; a single one does if `output`
+            ends in .dcm.
         provider: that computes an artefact. device: on which PyTorch computes a run.
         tf32: whether the provider cuda may round float32 to TF32, which is faster.
-        pseudonymise: a CSV file outside of the output with the names of the volumes; label maps and the log have their numbers.
+        pseudonymise: a CSV file outside of the output with the names of the volumes; label maps and the log have their
+            numbers.
         choices: the user's readings (`--read RULE=VALUE`), by rule.
         codes: a user's codes by class name, for DICOM SEG.
         max_megapixels: bound on the pixels of a volume on the network's grid.
@@ -98,11 +102,15 @@ def predict(
     predictor = load_local_model(model, provider=provider, device=device, public_key=public_key, tf32=tf32)
     finished = _auditor(predictor, model, audit) if audit else None
     if attention and not predictor.num_gates:
-        raise InputError(f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)")
+        raise InputError(
+            f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)"
+        )
     check_confidence(predictor, model, confidence, required=confidence_required)
     also = partial(_write_attention, predictor) if attention else None
     if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
-        raise InputError(f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise")
+        raise InputError(
+            f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise"
+        )
     names = Pseudonyms(pseudonymise, [output]) if pseudonymise else None
     with names.hidden() if names else nullcontext():
         inputs = find_inputs(source, predictor.spec.num_channels, choices)
@@ -152,14 +160,20 @@ def _auditor(predictor: Model, model: Path, options: AuditOptions) -> Finished:
     audit = Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user)
 
     def finished(job: Job, findings: Sequence[Finding], estimates: CaseConfidence | None, is_written: bool) -> None:
-        audit.record(hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings, confidence=estimates)
+        audit.record(
+            hash_of_files(job.input.files), sha256(job.write) if is_written else None, findings, confidence=estimates
+        )
 
     return finished
 
 
 def _write_confidence_tables(model: Model, folder: Path, jobs: Sequence[Job], options: ConfidenceOptions) -> None:
     """The folder's tables; each process writes them from what all processes have finished by then."""
-    if not (options.estimates and isinstance(model, Segmenter) and model.estimator) or model.metadata.whole or not folder.is_dir():
+    if (
+        not (options.estimates and isinstance(model, Segmenter) and model.estimator)
+        or model.metadata.whole
+        or not folder.is_dir()
+    ):
         return
     marked = write_tables(folder, [job.write for job in jobs], model.estimator, model.sha256, model.classes.foreground)
     if model.estimator.cannot:
@@ -168,7 +182,12 @@ def _write_confidence_tables(model: Model, folder: Path, jobs: Sequence[Job], op
 
 
 def _predict_one(
-    model: Model, job: Job, also: Also | None, max_megapixels: int, finished: Finished | None, confidence: ConfidenceOptions
+    model: Model,
+    job: Job,
+    also: Also | None,
+    max_megapixels: int,
+    finished: Finished | None,
+    confidence: ConfidenceOptions,
 ) -> None:
     try:
         volume, prepared, findings = read_prepared(job, model, max_megapixels)
@@ -195,7 +214,9 @@ def _predict_one(
 def load_local_model(
     path: Path, *, provider: str = "cpu", device: str = "cpu", public_key: Path | None = None, tf32: bool = False
 ) -> Model:
-    """The model on this process's GPU, or with this process's share of the CPU threads, as `accelerate launch` divides them."""
+    """The model on this process's GPU, or with this process's share of the CPU threads,
+    as `accelerate launch` divides them.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such run or artefact")
     return load_model(
@@ -246,4 +267,6 @@ def _in_words(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
     voxel = volume.voxel_volume / 1000 if volume.unit == "mm" else 1.0
     unit = "ml" if volume.unit == "mm" else "voxels"
     counts = np.bincount(indices.ravel(), minlength=len(classes))
-    return ", ".join(f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True))
+    return ", ".join(
+        f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True)
+    )

@@ -18,22 +18,40 @@ from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_
 )
 @click.option("--uncertainty", is_flag=True, help="Write the map of uncertainty too: the entropy, from 0 to 1.")
 @click.option(
-    "--review-below", type=click.FloatRange(0, 1), metavar="DICE", help="Mark estimates below it, not below the learned threshold."
+    "--review-below",
+    type=click.FloatRange(0, 1),
+    metavar="DICE",
+    help="Mark estimates below it, not below the learned threshold.",
 )
 @click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
 @click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
-@click.option("--tf32", is_flag=True, help="The provider cuda may round float32 to TF32: two to three times as fast in fp32.")
+@click.option(
+    "--tf32", is_flag=True, help="The provider cuda may round float32 to TF32: two to three times as fast in fp32."
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
-@click.option("--server", metavar="URL", help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.")
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.",
+)
 @click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
 @click.option(
-    "--max-megapixels", type=click.IntRange(min=1), default=512, show_default=True, help="Refuse larger volumes, on the network's grid."
+    "--max-megapixels",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Refuse larger volumes, on the network's grid.",
 )
 @pseudonymise_option
 @audit_options
 @signature_option
 @read_option
-@click.option("--codes", type=PATH, metavar="FILE", help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.")
+@click.option(
+    "--codes",
+    type=PATH,
+    metavar="FILE",
+    help="Codes of classes for DICOM SEG: {name: [scheme, value, meaning]} as JSON.",
+)
 @debug_option
 def predict(
     paths: tuple[Path, ...],
@@ -56,10 +74,11 @@ def predict(
     series: str | None,
     codes: Path | None,
 ) -> None:
-    """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx, or a folder of runs (their mean probabilities).
+    """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx,
+    or a folder of runs (their mean probabilities).
 
-    OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder of them):
-    in the input's format; PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
+    OUTPUT is a label map on the input's own grid with the label values of the training's source (for a folder: a folder
+    of them): in the input's format; PNG or TIFF for a picture, DICOM SEG (.dcm) for a DICOM series.
     """
     if len(paths) not in ((2, 3) if server else (3,)):
         raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
@@ -68,12 +87,26 @@ def predict(
         from attunet.export.serve.settings import read_token
         from attunet.launch.commands.predict_remote import predict_remote
 
-        only_here = attention or uncertainty or review_below is not None or audit or pseudonymise or public_key or readings or series
+        only_here = (
+            attention
+            or uncertainty
+            or review_below is not None
+            or audit
+            or pseudonymise
+            or public_key
+            or readings
+            or series
+        )
         if only_here:
-            options = "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and --series"
+            options = (
+                "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and "
+                "--series"
+            )
             raise click.UsageError(f"{options} are not for a server's client")
         with Client(server, token=read_token(token_file) if token_file else None) as client:
-            predict_remote(client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg)
+            predict_remote(
+                client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg
+            )
         return
     from attunet.decisions import parse_choices
     from attunet.export.runtime.observed_case import ConfidenceOptions

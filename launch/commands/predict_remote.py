@@ -20,7 +20,8 @@ AT_ONCE = 4  # scans on their way; the server decides how many it works on
 def predict_remote(client: Client, model: str | None, source: Path, output: Path, *, dicom_seg: bool = False) -> None:
     """As `predict`, computed by a server: one volume into a file, or every volume of a folder into a folder.
 
-    In a folder, finished cases are skipped and one that fails does not stop the others; RunError says at the end how many there were.
+    In a folder, finished cases are skipped and one that fails does not stop the others; RunError says at the end how
+    many there were.
     """
     described = client.model(model)
     inputs = find_inputs(source, described["channels"])
@@ -54,7 +55,9 @@ def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
         logger.warning("%s: %s [%s]", scan.files[0], finding["text"], finding["rule"])
     if answer.confidence is not None and answer.confidence.get("review"):
         logger.warning("%s: to be looked at: its estimated Dice is low, or the scan is unlike the training's", output)
-    logger.info("%s: %s", output, ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items()))
+    logger.info(
+        "%s: %s", output, ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
+    )
 
 
 def _suffix(files: Sequence[Path], dicom_seg: bool) -> str:

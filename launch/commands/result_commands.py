@@ -14,12 +14,30 @@ from attunet.system.lock import writing
 @click.argument("models", type=PATH, nargs=-1, required=True, metavar="MODEL...")
 @click.option("--out", type=PATH, required=True, metavar="DIR")
 @click.option(
-    "--provider", "providers", type=click.Choice(PROVIDERS), multiple=True, help="For artefacts; may be repeated.  [default: cpu]"
+    "--provider",
+    "providers",
+    type=click.Choice(PROVIDERS),
+    multiple=True,
+    help="For artefacts; may be repeated.  [default: cpu]",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For runs, which PyTorch evaluates.")
-@click.option("--fold", type=click.IntRange(0), help="Only the cases that this fold leaves out; every labelled case by default.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="For runs, which PyTorch evaluates.",
+)
+@click.option(
+    "--fold", type=click.IntRange(0), help="Only the cases that this fold leaves out; every labelled case by default."
+)
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
-@click.option("--latency-seconds", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="For each row.")
+@click.option(
+    "--latency-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="For each row.",
+)
 @pseudonymise_option
 @debug_option
 def evaluate(
@@ -60,7 +78,9 @@ def evaluate(
 
 @click.command(short_help="One HTML file of an evaluation or a cross-validation.")
 @click.argument("folder", type=PATH, metavar="EVALUATION_OR_CROSSVALIDATION")
-@click.option("-o", "--out", type=PATH, metavar="FILE.html", help="Where to write it.  [default: report.html in the folder]")
+@click.option(
+    "-o", "--out", type=PATH, metavar="FILE.html", help="Where to write it.  [default: report.html in the folder]"
+)
 @click.option(
     "--cases",
     default="worst:3",
@@ -70,7 +90,8 @@ def evaluate(
 )
 @debug_option
 def report(folder: Path, out: Path | None, cases: str) -> None:
-    """Write FOLDER, which `evaluate` or `crossvalidate` wrote, as one HTML file: scores, charts, and scans to look into.
+    """Write FOLDER, which `evaluate` or `crossvalidate` wrote, as one HTML file:
+    scores, charts, and scans to look into.
 
     The file holds everything it shows and fetches nothing.
     """
@@ -83,13 +104,27 @@ def report(folder: Path, out: Path | None, cases: str) -> None:
 @click.argument("model", type=PATH)
 @click.argument("store", type=PATH)
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="Folder for the exported files and the results.")
-@click.option("--provider", "providers", type=click.Choice(PROVIDERS), multiple=True, help="May be repeated.  [default: all]")
 @click.option(
-    "--precision", "precisions", type=click.Choice(["fp32", "fp16", "int8"]), multiple=True, help="May be repeated.  [default: all]"
+    "--provider", "providers", type=click.Choice(PROVIDERS), multiple=True, help="May be repeated.  [default: all]"
 )
-@click.option("--batch", "batches", type=click.IntRange(1), multiple=True, help="Batch sizes besides 1 and 8; may be repeated.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    multiple=True,
+    help="May be repeated.  [default: all]",
+)
+@click.option(
+    "--batch", "batches", type=click.IntRange(1), multiple=True, help="Batch sizes besides 1 and 8; may be repeated."
+)
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
-@click.option("--latency-seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True, help="For each row.")
+@click.option(
+    "--latency-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="For each row.",
+)
 @debug_option
 def benchmark(
     model: Path,
@@ -101,7 +136,8 @@ def benchmark(
     source: Path | None,
     latency_seconds: float,
 ) -> None:
-    """Export MODEL, a run, in every precision, as slices and as a whole graph, and compare all of it on STORE with every provider.
+    """Export MODEL, a run, in every precision, as slices and as a whole graph,
+    and compare all of it on STORE with every provider.
 
     MODEL may be an artefact, which is compared as it is. Rows that do not load say why.
     """

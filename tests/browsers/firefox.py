@@ -1,7 +1,7 @@
 """Firefox, driven through Marionette, the protocol that it carries itself.
 
-Playwright drives a Firefox build of its own, and Selenium needs geckodriver. Neither is a Debian package, so the tests speak to the
-installed Firefox.
+Playwright drives a Firefox build of its own, and Selenium needs geckodriver. Neither is a Debian package, so the tests
+speak to the installed Firefox.
 """
 
 import base64
@@ -46,7 +46,15 @@ class Firefox:
         self._xvfb = subprocess.Popen(display, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._xvfb.stdout is not None
         environment = os.environ | {"DISPLAY": f":{self._xvfb.stdout.readline().strip()}"}
-        command = [str(FIREFOX), "--marionette", "--no-remote", "--width=1280", "--height=1000", "--profile", str(folder)]
+        command = [
+            str(FIREFOX),
+            "--marionette",
+            "--no-remote",
+            "--width=1280",
+            "--height=1000",
+            "--profile",
+            str(folder),
+        ]
         with (folder / "firefox.log").open("w") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         self._received, self._number = b"", 0
@@ -90,7 +98,9 @@ class Firefox:
         self._send("WebDriver:Navigate", {"url": address})
 
     def run(self, script: str, *arguments: object) -> object:
-        """What the body of a function returns that sees the page's elements, not its variables; promises are awaited."""
+        """What the body of a function returns that sees the page's elements, not its variables;
+        promises are awaited.
+        """
         return self._send("WebDriver:ExecuteScript", {"script": script, "args": list(arguments)})
 
     def wait_for(self, expression: str, seconds: float = 120) -> None:

@@ -35,8 +35,21 @@ def test_public_names_exist_and_the_light_ones_import_no_torch() -> None:
     import subprocess
     import sys
 
-    light = ["Segmenter", "load_model", "open_store", "prepare", "read_config", "Config", "DataConfig", "InputError", "RunError"]
-    code = f"import sys, attunet; [getattr(attunet, name) for name in {light}]; print('torch' in sys.modules, 'accelerate' in sys.modules)"
+    light = [
+        "Segmenter",
+        "load_model",
+        "open_store",
+        "prepare",
+        "read_config",
+        "Config",
+        "DataConfig",
+        "InputError",
+        "RunError",
+    ]
+    code = (
+        f"import sys, attunet; [getattr(attunet, name) for name in {light}]; print('torch' in sys.modules, "
+        "'accelerate' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["False", "False"]
     code = "import attunet; [getattr(attunet, name) for name in attunet.__all__]; assert callable(attunet.export)"

@@ -49,7 +49,13 @@ def graph(network) -> bytes:
 def metadata() -> Artefact:
     spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(64, 64))
     return Artefact(
-        name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7, outputs=OUTPUTS, fold=0
+        name="small",
+        precision="fp32",
+        preprocessing=Preprocessing(spec),
+        classes=CHAOS_MR,
+        num_parameters=7,
+        outputs=OUTPUTS,
+        fold=0,
     )
 
 
@@ -80,7 +86,9 @@ def run(tmp_path_factory, small_store) -> Path:
 
 @pytest.fixture(scope="session")
 def learned_cases() -> Callable[..., list[LearnedCase]]:
-    """`learned_cases(patients)` are held-out cases of four organs whose entropy shows their Dice, with overconfident probabilities."""
+    """`learned_cases(patients)` are held-out cases of four organs whose entropy shows their Dice,
+    with overconfident probabilities.
+    """
 
     def make(patients: int) -> list[LearnedCase]:
         rng = np.random.default_rng(0)

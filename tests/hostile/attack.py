@@ -1,7 +1,7 @@
 """Inspects every hostile file in a child of its own: `attack.py FOLDER` prints one JSON line for each.
 
-The parent imports everything once and forks, so that a file costs milliseconds. A child has 10 seconds and 1 GB above what the parent
-has; the limits are the test's, the product stays far below.
+The parent imports everything once and forks, so that a file costs milliseconds. A child has 10 seconds and 1 GB above
+what the parent has; the limits are the test's, the product stays far below.
 """
 
 import json

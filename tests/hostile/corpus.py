@@ -20,7 +20,9 @@ PIXELS = np.random.default_rng(0).integers(0, 900, (12, 10, 4)).astype(np.int16)
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file. refused: `attunet inspect` must refuse it; otherwise any answer is right that comes in time and memory."""
+    """One file. refused: `attunet inspect` must refuse it; otherwise any answer is right that comes in time and
+    memory.
+    """
 
     name: str
     attack: str
@@ -31,7 +33,9 @@ class Hostile:
 CORPUS: list[Hostile] = []
 
 
-def hostile(name: str, attack: str, *, refused: bool = True) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
+def hostile(
+    name: str, attack: str, *, refused: bool = True
+) -> Callable[[Callable[[Path], object]], Callable[[Path], object]]:
     def add(make: Callable[[Path], object]) -> Callable[[Path], object]:
         CORPUS.append(Hostile(name, attack, make, refused))
         return make
@@ -53,9 +57,13 @@ def add_nifti(name: str, attack: str, data: Callable[[], bytes], *, refused: boo
     CORPUS.append(Hostile(f"{name}.nii", attack, lambda path: path.write_bytes(data()), refused))
 
 
-# NIfTI-1 header offsets: dim 40 (8 int16), datatype 70, bitpix 72, pixdim 76 (8 float32), vox_offset 108, scl_slope 112, xyzt_units 123,
-# qform_code 252, sform_code 254, srow_x 280.
-add_nifti("dimensions-of-a-petabyte", "claims more voxels than the file holds", lambda: patched(40, "4h", 3, 32767, 32767, 32767))
+# NIfTI-1 header offsets: dim 40 (8 int16), datatype 70, bitpix 72, pixdim 76 (8 float32), vox_offset 108, scl_slope
+# 112, xyzt_units 123, qform_code 252, sform_code 254, srow_x 280.
+add_nifti(
+    "dimensions-of-a-petabyte",
+    "claims more voxels than the file holds",
+    lambda: patched(40, "4h", 3, 32767, 32767, 32767),
+)
 add_nifti("negative-dimension", "a length below zero", lambda: patched(40, "4h", 3, -5, 10, 4))
 add_nifti("no-dimension", "a length of zero", lambda: patched(40, "4h", 3, 0, 10, 4))
 add_nifti("eight-dimensions", "more axes than the format has", lambda: patched(40, "h", 8))
@@ -71,10 +79,18 @@ add_nifti("slope-of-nan", "a scale that is no number", lambda: patched(112, "ff"
 add_nifti("slope-of-infinity", "a scale without bound", lambda: patched(112, "ff", np.inf, 0.0), refused=False)
 add_nifti("odd-codes", "codes of units and of geometry that do not exist", lambda: odd_codes(), refused=False)
 add_nifti(
-    "columns-of-one-voxel", "30,000 columns of one voxel: cheap to send, dear to compute", lambda: amplified((30_000, 1, 1)), refused=False
+    "columns-of-one-voxel",
+    "30,000 columns of one voxel: cheap to send, dear to compute",
+    lambda: amplified((30_000, 1, 1)),
+    refused=False,
 )
 add_nifti("slices-of-one-voxel", "40,000 slices of 1 × 1", lambda: amplified((1, 1, 30_000)), refused=False)
-add_nifti("pixels-of-400-mm", "a slice of 40 m", lambda: bytes(nifti(PIXELS, np.diag([-4000.0, 4000.0, 5.0, 1.0]))), refused=False)
+add_nifti(
+    "pixels-of-400-mm",
+    "a slice of 40 m",
+    lambda: bytes(nifti(PIXELS, np.diag([-4000.0, 4000.0, 5.0, 1.0]))),
+    refused=False,
+)
 
 
 def odd_codes() -> bytes:
@@ -179,7 +195,10 @@ def _(path: Path) -> None:
 
     one = Dataset()
     one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID, one.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.2.1", "1.2.840.10008.1.3.10"
+    one.file_meta.TransferSyntaxUID, one.file_meta.MediaStorageSOPClassUID = (
+        "1.2.840.10008.1.2.1",
+        "1.2.840.10008.1.3.10",
+    )
     one.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     record = Dataset()
     record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", ["..", "..", "etc", "passwd"]
@@ -205,23 +224,45 @@ add_bytes("no-pixels.png", "a size of zero", lambda: png(0, 10, zlib.compress(b"
 add_bytes("loop.tif", "a directory of images that leads back to itself", lambda: tiff_loop(), refused=False)
 add_bytes("outside.tif", "strips that lie behind the file", lambda: tiff(offset=2**31))
 add_bytes("bomb.tif", "a size of 4 gigapixels", lambda: tiff(width=65_000, height=65_000))
-add_bytes("noise.jpg", "random bytes behind a JPEG marker", lambda: b"\xff\xd8\xff\xe0" + np.random.default_rng(2).bytes(3000))
 add_bytes(
-    "cut.bmp", "a header alone", lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 70000, -70000, 1, 24, 0, 0, 0, 0, 0, 0)
+    "noise.jpg", "random bytes behind a JPEG marker", lambda: b"\xff\xd8\xff\xe0" + np.random.default_rng(2).bytes(3000)
+)
+add_bytes(
+    "cut.bmp",
+    "a header alone",
+    lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 70000, -70000, 1, 24, 0, 0, 0, 0, 0, 0),
 )
 
 
 def tiff(*, width: int = 8, height: int = 8, offset: int = 8 + 2 + 12 * 8 + 4, following: int = 0) -> bytes:
-    entries = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, offset), (278, 4, height), (279, 4, 64)]
+    entries = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, offset),
+        (278, 4, height),
+        (279, 4, 64),
+    ]
     body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + body + struct.pack("<I", following) + bytes(64)
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8)
+        + struct.pack("<H", len(entries))
+        + body
+        + struct.pack("<I", following)
+        + bytes(64)
+    )
 
 
 def tiff_loop() -> bytes:
     return tiff(following=8)
 
 
-def zip_of(entries: dict[str, bytes], *, attributes: dict[str, int] | None = None, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_of(
+    entries: dict[str, bytes], *, attributes: dict[str, int] | None = None, compression: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:
         for name, data in entries.items():
@@ -253,8 +294,14 @@ def add_store(name: str, attack: str, change: Callable[[Path], object]) -> None:
 
 add_store("nested", "a manifest nested 100,000 deep", lambda path: (path / "manifest.json").write_text("[" * 100_000))
 add_store("of-a-list", "a manifest of another type", lambda path: (path / "manifest.json").write_text("[1, 2]"))
-add_store("of-numbers", "numbers without bound", lambda path: (path / "manifest.json").write_text('{"schema": ' + "9" * 100_000 + "}"))
-add_store("with-binary", "bytes that are no text", lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80"))
+add_store(
+    "of-numbers",
+    "numbers without bound",
+    lambda path: (path / "manifest.json").write_text('{"schema": ' + "9" * 100_000 + "}"),
+)
+add_store(
+    "with-binary", "bytes that are no text", lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80")
+)
 
 
 def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
@@ -278,7 +325,9 @@ add_run("with-a-lying-header", "weights that claim a terabyte", b'{"schema": 1}'
 
 
 def add_unending(name: str, attack: str, change: Callable[[Path], object]) -> None:
-    """A file of a store or a run that is a pipe or a link to a device, as an unpacked archive can hold: reading it never ends."""
+    """A file of a store or a run that is a pipe or a link to a device, as an unpacked archive can hold:
+    reading it never ends.
+    """
 
     def make(path: Path) -> None:
         folder = path if name in ("manifest.json", "splits.json") else path / "checkpoints" / "step-0000000001"

@@ -108,7 +108,11 @@ def series(syntax: str = "1.2.840.10008.1.2.1") -> bytes:
     from pydicom.dataset import Dataset, FileMetaDataset
 
     dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.840.10008.5.1.4.1.1.4", "1.2.3", "1.2.4"
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = (
+        "1.2.840.10008.5.1.4.1.1.4",
+        "1.2.3",
+        "1.2.4",
+    )
     dataset.PatientName = "Doe^Jane"
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 7, 9, 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
@@ -145,7 +149,9 @@ def written(name: str) -> bytes:
         else:
             import SimpleITK
 
-            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(PIXELS.astype(np.int16)), str(path), useCompression="packed" in name)
+            SimpleITK.WriteImage(
+                SimpleITK.GetImageFromArray(PIXELS.astype(np.int16)), str(path), useCompression="packed" in name
+            )
         return path.read_bytes()
 
 
@@ -304,14 +310,20 @@ FORMS: dict[str, Form] = {
     "tar, unpacked": Form("a.tar", lambda: gzip.decompress(tarred()), 600, unzip, 0.04),
     "zip": Form("a.zip", zipped, 10_000, unzip, 0.06),
     "manifest": Form("manifest.json", lambda: MANIFEST, 10_000, read_store, 0.04),
-    "splits": Form("s.json", lambda: b'{"schema": 1, "seed": 0, "folds": [["01"], ["02"]], "test": []}', 100, read_splits, 0.02),
+    "splits": Form(
+        "s.json", lambda: b'{"schema": 1, "seed": 0, "folds": [["01"], ["02"]], "test": []}', 100, read_splits, 0.02
+    ),
     "dataset.json": Form("dataset.json", lambda: DESCRIPTION, 100, dataset_json, 0.02),
     "artefact": Form("m.onnx", artefact, 400, load_artefact, 0.06),
     "artefact's metadata": Form("m.json", lambda: json.dumps(about().to_json()).encode(), 10_000, read_metadata, 0.06),
     "signature": Form("m.onnx.sig", lambda: signed()[0], 10_000, verify_signed, 0.02),
     "audit log": Form("a.jsonl", audited, 10_000, verify_audit, 0.02),
-    "config": Form("c.toml", lambda: b"[model]\nbase_width = 8\n[optim]\nepochs = 2.5\nlr = 1e-3\n", 100, load_config, 0.02),
+    "config": Form(
+        "c.toml", lambda: b"[model]\nbase_width = 8\n[optim]\nepochs = 2.5\nlr = 1e-3\n", 100, load_config, 0.02
+    ),
     "labelled": Form("l.json", lambda: b'{"01": ["liver", "spleen"], "02": []}', 100, read_labelled, 0.02),
     "codes": Form("o.json", lambda: b'{"liver": ["SCT", "10200004", "Liver"]}', 100, read_codes, 0.02),
-    "key of names": Form("key.csv", lambda: b"name,number\r\nSmith,0001\r\nMiller,0002\r\n", 100, lambda p: Pseudonyms(p, []), 0.02),
+    "key of names": Form(
+        "key.csv", lambda: b"name,number\r\nSmith,0001\r\nMiller,0002\r\n", 100, lambda p: Pseudonyms(p, []), 0.02
+    ),
 }

@@ -1,4 +1,6 @@
-"""Inputs that fuzzing found, each named FORM.WHAT-IT-DID: read without harm, as every other file of that form is afterwards."""
+"""Inputs that fuzzing found, each named FORM.WHAT-IT-DID: read without harm,
+as every other file of that form is afterwards.
+"""
 
 import re
 import subprocess

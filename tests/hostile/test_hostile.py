@@ -1,4 +1,6 @@
-"""Every file of the corpus: refused in one line or survived, in bounded time and memory, and nothing outside the folder is touched."""
+"""Every file of the corpus: refused in one line or survived, in bounded time and memory,
+and nothing outside the folder is touched.
+"""
 
 import importlib.util
 import json

@@ -8,7 +8,16 @@ from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.store import Store
 
-QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
+QUICK = (
+    "--set",
+    "model.base_width=4",
+    "--set",
+    "model.depth=2",
+    "--set",
+    "optim.epochs=2",
+    "--set",
+    "run.mixed_precision=no",
+)
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +33,11 @@ def artefact(run: Path) -> Path:
     """That run, exported with the maps of its gates."""
     path = run.parent / "small.onnx"
     assert (
-        run_command(cli, "attunet", ["export", str(run), str(path), "--output", "labels", "--output", "logits", "--output", "attention"])
+        run_command(
+            cli,
+            "attunet",
+            ["export", str(run), str(path), "--output", "labels", "--output", "logits", "--output", "attention"],
+        )
         == 0
     )
     return path

@@ -1,4 +1,6 @@
-"""What a user sees of the command when the call or the input is wrong: one line, the right exit code, nothing written."""
+"""What a user sees of the command when the call or the input is wrong:
+one line, the right exit code, nothing written.
+"""
 
 import os
 import re
@@ -29,7 +31,10 @@ def test_every_command_has_help(attunet) -> None:
 
 
 def test_help_needs_no_heavy_import() -> None:
-    code = "import sys; from attunet.launch.cli import main; sys.argv = ['attunet', '--help']; main(); print('numpy' in sys.modules)"
+    code = (
+        "import sys; from attunet.launch.cli import main; sys.argv = ['attunet', '--help']; main(); print('numpy' in "
+        "sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.endswith("False\n")
 
@@ -93,7 +98,10 @@ def outcome(raised: BaseException, capsys: pytest.CaptureFixture[str], *argument
 
 def test_exit_codes_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(RunError("loss is not finite at step 3"), capsys) == (1, "error: loss is not finite at step 3\n")
-    assert outcome(OSError(28, "No space left on device", "run/file"), capsys) == (1, "error: run/file: No space left on device\n")
+    assert outcome(OSError(28, "No space left on device", "run/file"), capsys) == (
+        1,
+        "error: run/file: No space left on device\n",
+    )
     assert outcome(PermissionError(13, "Permission denied", "out"), capsys) == (1, "error: out: Permission denied\n")
     assert outcome(KeyboardInterrupt(), capsys) == (130, "\nerror: interrupted\n")
 
@@ -143,7 +151,18 @@ def test_inspect_says_what_is_there_and_what_is_wrong(attunet, source: Path, run
 
 def test_outputs_size_and_post_processing_are_chosen_at_export(attunet, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "fixed.onnx"
-    chosen = ("--output", "logits", "--output", "probabilities", "--size", 64, 80, "--largest-component", "--license", "CC0")
+    chosen = (
+        "--output",
+        "logits",
+        "--output",
+        "probabilities",
+        "--size",
+        64,
+        80,
+        "--largest-component",
+        "--license",
+        "CC0",
+    )
     done = attunet("export", run, out, *chosen)
     assert done.code == 0, done.err
     about = read_artefact(out)

@@ -10,27 +10,47 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=1", "--set", 'run.device="cpu"')
+SMALL = (
+    "--set",
+    "model.base_width=4",
+    "--set",
+    "model.depth=2",
+    "--set",
+    "optim.epochs=1",
+    "--set",
+    'run.device="cpu"',
+)
 
 
 def run(folder: Path, seed: int, *arguments: str) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "attunet.launch.cli", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "attunet.launch.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr + done.stdout
 
 
 def written(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder but logs of times and of the machine."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".jsonl", ".log", ".png") and p.name != "environment.json")
+    files = (
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix not in (".jsonl", ".log", ".png") and p.name != "environment.json"
+    )
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 
 @pytest.mark.slow
 def test_two_hash_seeds_write_the_same_bytes(tmp_path: Path, write_case) -> None:
-    """Scans shared between patients, so that groups of patients are dealt; then a training, an artefact and a label map."""
-    results, here = [], tmp_path / "work"  # the same folder for both: manifests name it, and hashes of manifests are in artefacts
+    """Scans shared between patients, so that groups of patients are dealt;
+    then a training, an artefact and a label map.
+    """
+    # The same folder for both: manifests name it, and hashes of manifests are in artefacts
+    results, here = [], tmp_path / "work"
     for seed in (1, 2):
         for number in range(8):
             write_case(here / "source", f"{number:02d}-T2", seed=number // 2 if number < 6 else number)

@@ -1,4 +1,6 @@
-"""The files that start trainings on many processes: configs for Accelerate, the SLURM script, the preset of the demo."""
+"""The files that start trainings on many processes: configs for Accelerate, the SLURM script,
+the preset of the demo.
+"""
 
 import itertools
 import json
@@ -34,10 +36,30 @@ def test_accelerate_reads_every_config(path: Path) -> None:
 
 
 def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", LAUNCH / "configs/cpu.yaml", "--main_process_port", "0"]
-    training = ["-m", "attunet.launch.train", small_store.path, tmp_path / "run", "--fold", "0", "--config", "demo", *QUICK]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        LAUNCH / "configs/cpu.yaml",
+        "--main_process_port",
+        "0",
+    ]
+    training = [
+        "-m",
+        "attunet.launch.train",
+        small_store.path,
+        tmp_path / "run",
+        "--fold",
+        "0",
+        "--config",
+        "demo",
+        *QUICK,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *training], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*command, *training], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on the native grid") == 1, "rank 0 alone speaks"
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
@@ -45,19 +67,42 @@ def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_launchers_meet_over_the_network(small_store: Store, tmp_path: Path) -> None:
-    """The config for several machines, its two launchers on this one: what two hosts would do, over the loopback interface."""
+    """The config for several machines, its two launchers on this one:
+    what two hosts would do, over the loopback interface.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = ["--config_file", LAUNCH / "configs/multi_node.yaml", "--num_machines", "2", "--num_processes", "2"]
     meeting = ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
-    training = ["-m", "attunet.launch.train", small_store.path, tmp_path / "run", "--fold", "0", "--config", "demo", *QUICK]
+    training = [
+        "-m",
+        "attunet.launch.train",
+        small_store.path,
+        tmp_path / "run",
+        "--fold",
+        "0",
+        "--config",
+        "demo",
+        *QUICK,
+    ]
     launchers = []
     for rank in range(2):
-        command = [sys.executable, "-m", "accelerate.commands.launch", *shared, *meeting, "--machine_rank", rank, *training]
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            *shared,
+            *meeting,
+            "--machine_rank",
+            rank,
+            *training,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        launchers.append(subprocess.Popen([str(word) for word in command], env=environment, cwd=tmp_path, text=True, **pipes))
+        launchers.append(
+            subprocess.Popen([str(word) for word in command], env=environment, cwd=tmp_path, text=True, **pipes)
+        )
     outputs = [launcher.communicate(timeout=300) for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
     assert [out.count("on the native grid") for out, _ in outputs] == [1, 0], "the first machine's rank 0 alone speaks"
@@ -68,7 +113,10 @@ def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
     """With stand-ins for SLURM's commands and for the Python that would train."""
     script(tmp_path / "scontrol", "echo node7; echo node8")
     script(tmp_path / "srun", 'shift; for id in 0 1; do SLURM_NODEID=$id "$@"; done')
-    script(tmp_path / "python", f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; printf "%s|" "$WANDB_MODE" "$@"; echo')
+    script(
+        tmp_path / "python",
+        f'if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi; printf "%s|" "$WANDB_MODE" "$@"; echo',
+    )
     environment = os.environ | {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "ATTUNET_PYTHON": str(tmp_path / "python"),
@@ -87,18 +135,26 @@ def test_the_slurm_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
         options = dict(itertools.pairwise(words))
         assert Path(options["--config_file"]).name == "multi_node.yaml"
         assert (options["--num_machines"], options["--num_processes"]) == ("2", "8")
-        assert (options["--machine_rank"], options["--main_process_ip"], options["--main_process_port"]) == (str(rank), "node7", "32345")
+        assert (options["--machine_rank"], options["--main_process_ip"], options["--main_process_port"]) == (
+            str(rank),
+            "node7",
+            "32345",
+        )
         assert words[-6:] == ["attunet.launch.train", "a store", "run", "--fold", "0", "--resume=auto"]
 
 
 def test_the_slurm_script_says_how_it_is_called() -> None:
-    done = subprocess.run(["bash", str(LAUNCH / "slurm/train.sbatch")], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["bash", str(LAUNCH / "slurm/train.sbatch")], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("usage: sbatch")
 
 
 def test_the_container_recipe_copies_what_the_build_needs() -> None:
-    """No container is built here: what can go wrong unseen is a file that was renamed, or one that the build reads and nobody copies."""
+    """No container is built here: what can go wrong unseen is a file that was renamed,
+    or one that the build reads and nobody copies.
+    """
     root = Path(__file__).parents[2]
     lines = (LAUNCH / "container/Dockerfile").read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}

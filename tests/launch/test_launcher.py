@@ -14,7 +14,12 @@ from attunet.launch.launcher import local_gpu, local_threads, shard_of
         ({"RANK": "1", "WORLD_SIZE": "4"}, (1, 4)),
         ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "5"}, (2, 3)),
         (
-            {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_STEP": "2"},
+            {
+                "SLURM_ARRAY_TASK_ID": "4",
+                "SLURM_ARRAY_TASK_COUNT": "3",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
             (2, 3),
         ),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 2)),

@@ -1,4 +1,6 @@
-"""The lock files: the same versions in each, a hash for every file of Linux, and what is installed is what is locked."""
+"""The lock files: the same versions in each, a hash for every file of Linux,
+and what is installed is what is locked.
+"""
 
 import re
 from importlib import metadata
@@ -33,17 +35,24 @@ def test_every_package_is_locked_with_its_hashes() -> None:
 def test_everything_that_is_installed_is_in_the_lock() -> None:
     """The SBOM is made of what is installed: hashes count for nothing where a component came by another door."""
     locked = {
-        canonicalize_name(requirement.name): requirement for requirement in map(Requirement, (*pins("lock.txt"), *pins("lock-torch.txt")))
+        canonicalize_name(requirement.name): requirement
+        for requirement in map(Requirement, (*pins("lock.txt"), *pins("lock-torch.txt")))
     }
     for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
-        assert locked[canonicalize_name(component.name)].specifier.contains(component.version.partition("+")[0]), component
+        assert locked[canonicalize_name(component.name)].specifier.contains(component.version.partition("+")[0]), (
+            component
+        )
 
 
 def test_the_lock_has_what_every_extra_of_a_developer_wants() -> None:
     locked = {canonicalize_name(Requirement(pin).name) for pin in (*pins("lock.txt"), *pins("lock-torch.txt"))}
     wanted = [Requirement(text) for text in metadata.requires("attunet") or ()]
     extras = ("", "train", "docs", "dev")
-    names = {canonicalize_name(one.name) for one in wanted if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)}
+    names = {
+        canonicalize_name(one.name)
+        for one in wanted
+        if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)
+    }
     assert names <= locked
 
 
@@ -89,7 +98,11 @@ version = "1.0"
 sdist = {wheel("c-1.0.tar.gz", "8")}
 """
     files = lock_files(read_packages(text))
-    assert files["constraints.txt"].splitlines()[1:] == ["a==1.0 ; python_full_version < '3.12'", "c==1.0", "torch==2.0"]
+    assert files["constraints.txt"].splitlines()[1:] == [
+        "a==1.0 ; python_full_version < '3.12'",
+        "c==1.0",
+        "torch==2.0",
+    ]
     hashes = re.findall(r"sha256:(.)", files["lock.txt"])
     assert hashes == ["1", "2", "3", "8"]
     assert re.findall(r"sha256:(.)", files["lock-torch.txt"]) == ["7"]

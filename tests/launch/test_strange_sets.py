@@ -1,4 +1,6 @@
-"""Data sets that nobody tuned for, from their files to predictions by the command alone: no option says anything about the data."""
+"""Data sets that nobody tuned for, from their files to predictions by the command alone:
+no option says anything about the data.
+"""
 
 import json
 import zipfile
@@ -13,8 +15,19 @@ from attunet.store import open_store
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torch")
 
-SETTINGS = ("model.base_width=8", "model.depth=2", "optim.lr=5e-3", "optim.batch_size=4", "optim.ema_decay=0.8", "augment.enabled=false")
-TINY = [word for setting in (*SETTINGS, "run.mixed_precision=no", "run.validate_every_epochs=1000") for word in ("--set", setting)]
+SETTINGS = (
+    "model.base_width=8",
+    "model.depth=2",
+    "optim.lr=5e-3",
+    "optim.batch_size=4",
+    "optim.ema_decay=0.8",
+    "augment.enabled=false",
+)
+TINY = [
+    word
+    for setting in (*SETTINGS, "run.mixed_precision=no", "run.validate_every_epochs=1000")
+    for word in ("--set", setting)
+]
 
 
 def ball(shape: tuple[int, ...], at: tuple[float, ...], radius: float) -> np.ndarray:
@@ -40,7 +53,9 @@ def crops(root: Path, *, number: int, form: str) -> None:
         nib.save(nib.Nifti1Image(labels, np.diag([-1.0, -1.0, 1.0, 1])), root / f"labelsTr/crop_{index:03d}.nii.gz")
     names = {"background": 0, "Anterior": 3, "Posterior": 200}
     said = {"labels": {str(v): n for n, v in names.items()}, "modality": {"0": "T1", "1": "T2"}}
-    said = said if form == "msd" else {"labels": names, "channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    said = (
+        said if form == "msd" else {"labels": names, "channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    )
     (root / "dataset.json").write_text(json.dumps({"name": "Crops", "numTraining": number, "training": [], **said}))
 
 
@@ -54,7 +69,9 @@ def photographs(root: Path, number: int) -> None:
         spot = ball(shape, (30 + index, 40 - index), 12)
         pixels = np.where(spot[:, :, None], (220, 60, 40), (60, 90, 120)) + rng.normal(0, 8, (*shape, 3))
         Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / f"images/Bild {index} ä.jpg")
-        mask = Image.fromarray((255 * spot).astype(np.uint8)).resize((2 * shape[1], 2 * shape[0]), Image.Resampling.BICUBIC)
+        mask = Image.fromarray((255 * spot).astype(np.uint8)).resize(
+            (2 * shape[1], 2 * shape[0]), Image.Resampling.BICUBIC
+        )
         mask.resize((shape[1], shape[0]), Image.Resampling.BILINEAR).save(root / f"masks/Bild {index} ä.png")
 
 
@@ -76,7 +93,17 @@ def trained(attunet, folder: Path, source: Path, epochs: int) -> tuple[Path, lis
     for arguments in (
         ("train", folder / "store", folder / "run", "--fold", 0, "--set", f"optim.epochs={epochs}", *TINY),
         ("export", folder / "run", folder / "model.onnx"),
-        ("evaluate", folder / "store", folder / "model.onnx", "--fold", 0, "--out", folder / "results", "--latency-seconds", 0.05),
+        (
+            "evaluate",
+            folder / "store",
+            folder / "model.onnx",
+            "--fold",
+            0,
+            "--out",
+            folder / "results",
+            "--latency-seconds",
+            0.05,
+        ),
     ):
         done = attunet(*arguments)
         assert done.code == 0, done.err
@@ -102,7 +129,9 @@ def test_crops_of_two_modalities_with_values_of_their_own(attunet, tmp_path: Pat
     assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 3, 200}
     done = attunet("predict", model, root / "imagesTs/crop_000_0000.nii.gz", tmp_path / "one.nii.gz")
     assert done.code == 0, done.err
-    np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj))
+    np.testing.assert_array_equal(
+        np.asarray(nib.load(path).dataobj), np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj)
+    )
 
 
 @pytest.mark.slow
@@ -123,7 +152,11 @@ def test_both_ways_of_describing_classes_give_one_store(attunet, tmp_path: Path)
         crops(tmp_path / form, number=2, form=form)
         assert attunet("prepare", tmp_path / form, tmp_path / f"{form}-store", "--folds", 2).code == 0
     a, b = (open_store(tmp_path / f"{form}-store") for form in ("msd", "nnunet"))
-    assert (a.classes, a.spec, [c.image_sha256 for c in a.cases]) == (b.classes, b.spec, [c.image_sha256 for c in b.cases])
+    assert (a.classes, a.spec, [c.image_sha256 for c in a.cases]) == (
+        b.classes,
+        b.spec,
+        [c.image_sha256 for c in b.cases],
+    )
     assert (a.classes.names, a.classes.values) == (("background", "Anterior", "Posterior"), (0, 3, 200))
 
 

@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = {"toolkit": "attunet", "launch": "attunet/launch", "export": "attunet/export", "benchmarks": "attunet/benchmarks"}
+ROOMS = {
+    "toolkit": "attunet",
+    "launch": "attunet/launch",
+    "export": "attunet/export",
+    "benchmarks": "attunet/benchmarks",
+}
 
 
 def run(*command: object, cwd: Path) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -25,10 +32,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the sources, so that the clone stays as it is."""
     place = tmp_path_factory.mktemp("wheel")
     for room in ROOMS:
-        shutil.copytree(ROOT / room, place / "copy" / room, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        shutil.copytree(
+            ROOT / room, place / "copy" / room, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+        )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / "copy")
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+    )
     run(*pip, "--wheel-dir", place, place / "copy", cwd=place)
     return next(place.glob("attunet-*.whl"))
 
@@ -41,7 +59,19 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = place / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).strip())
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--ignore-installed", wheel, cwd=place)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--ignore-installed",
+        wheel,
+        cwd=place,
+    )
     return place
 
 
@@ -73,6 +103,9 @@ def test_the_command_and_its_files_work_outside_the_clone(environment: Path, tmp
     run(attunet, "phantom", "source", "--cases", 2, cwd=tmp_path)
     told = run(attunet, "prepare", "source", "store", "--config", "chaos-cpu", cwd=tmp_path)
     assert "192 × 192" in told
-    code = "import attunet.launch as l, pathlib; print(*(p.name for p in (pathlib.Path(l.__file__).parent / 'configs').iterdir()))"
+    code = (
+        "import attunet.launch as l, pathlib; print(*(p.name for p in (pathlib.Path(l.__file__).parent / "
+        "'configs').iterdir()))"
+    )
     assert "multi_gpu.yaml" in run(python, "-c", code, cwd=tmp_path)
     assert "--fold" in run(python, "-m", "attunet.launch.train", "--help", cwd=tmp_path)

@@ -1,4 +1,6 @@
-"""Commands that are killed, that find a full disk, or that are called twice at once; each is finished afterwards and compared."""
+"""Commands that are killed, that find a full disk, or that are called twice at once;
+each is finished afterwards and compared.
+"""
 
 import random
 import shutil
@@ -77,22 +79,32 @@ def _again(place: Workplace, command: Command, out: Path) -> list[str]:
     """Calls a command again after a disturbance: it must finish, and leave what an undisturbed call leaves."""
     log = place.folder / "log"
     code, text = finished(started([*command.arguments(out), *command.again], log), log)
-    finds = [complaint(code, text, (0,))] + [f"differs after the second call: {name}" for name in place.differences(command, out)[:3]]
+    finds = [complaint(code, text, (0,))] + [
+        f"differs after the second call: {name}" for name in place.differences(command, out)[:3]
+    ]
     finds += [f"left behind: {path.relative_to(out)}" for path in out.rglob("*") if path.name.endswith(LEFT)]
     return [find for find in finds if find]
 
 
 def _half_written(place: Workplace, command: Command, out: Path) -> list[str]:
-    """Files of the product that have their name and not their content; a folder that is made in one piece must not be there."""
+    """Files of the product that have their name and not their content;
+    a folder that is made in one piece must not be there.
+    """
     if not command.product:
         return []
-    whole = [path for path in (out / command.product, *(out / command.product).rglob("*")) if path.is_file() and path.name[0] != "."]
+    whole = [
+        path
+        for path in (out / command.product, *(out / command.product).rglob("*"))
+        if path.is_file() and path.name[0] != "."
+    ]
     changed = place.differences(command, out)
     return [f"half-written: {path.relative_to(out)}" for path in whole if str(path.relative_to(out)) in changed]
 
 
 class _Disk:
-    """A file system of a few pages at `folder`, where one can be mounted; elsewhere a limit on the size of every file."""
+    """A file system of a few pages at `folder`, where one can be mounted;
+    elsewhere a limit on the size of every file.
+    """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size

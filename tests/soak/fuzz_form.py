@@ -13,7 +13,15 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 INSTRUMENTED = [  # what parses; dictionaries and models are left out, for each module takes a part of a second
-    *("attunet.io", "attunet.sources", "attunet.manifest", "attunet.store", "attunet.splits", "attunet.fields", "attunet.export.artefact"),
+    *(
+        "attunet.io",
+        "attunet.sources",
+        "attunet.manifest",
+        "attunet.store",
+        "attunet.splits",
+        "attunet.fields",
+        "attunet.export.artefact",
+    ),
     *(
         "attunet.system",
         "attunet.classes",

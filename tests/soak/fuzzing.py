@@ -1,4 +1,6 @@
-"""Fuzzing of every form of file for a given time: with changes drawn by hypothesis, and guided by coverage with atheris."""
+"""Fuzzing of every form of file for a given time: with changes drawn by hypothesis,
+and guided by coverage with atheris.
+"""
 
 import importlib.util
 import re
@@ -41,7 +43,8 @@ def guided_by_coverage(seconds: float, out: Path, first: int = 0) -> Result:
 
     Args:
         seconds: for all of them.
-        out: a folder for each form with what was found; the corpus that reached new code is used again by the next call.
+        out: a folder for each form with what was found; the corpus that reached new code is used again by the next
+            call.
         first: number of the form to begin with, since not all may get their turn.
     """
     result, began = Result("fuzz", "guided by coverage"), time.monotonic()

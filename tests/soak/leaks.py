@@ -1,4 +1,5 @@
-"""Memory, threads and file handles after many predictions, trainings and requests: `leaks.py KIND FOLDER COUNT` prints JSON.
+"""Memory, threads and file handles after many predictions, trainings and requests:
+`leaks.py KIND FOLDER COUNT` prints JSON.
 
 Each kind runs in a process of its own. The first fifth warms up: what is allocated once is no leak.
 """
@@ -106,7 +107,9 @@ def leaks(folder: Path, part_of_whole: float) -> list[Result]:
             result.finds.append(f"ended with {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
         else:
             warm, end = json.loads(done.stdout.splitlines()[-1])
-            result.note = f"{warm[0]:.0f} to {end[0]:.0f} MB, {warm[1]} to {end[1]} threads, {warm[2]} to {end[2]} files"
+            result.note = (
+                f"{warm[0]:.0f} to {end[0]:.0f} MB, {warm[1]} to {end[1]} threads, {warm[2]} to {end[2]} files"
+            )
             if end[0] > GROWTH * warm[0] + GROWTH_MB or end[1] > warm[1] or end[2] > warm[2]:
                 result.finds.append(f"grows: {result.note}")
         results.append(result)

@@ -1,4 +1,5 @@
-"""Everything that takes long, in one table: `make soak`. SOAK_MINUTES is the time for all of it, 80 by default; 3 is a rehearsal.
+"""Everything that takes long, in one table: `make soak`. SOAK_MINUTES is the time for all of it, 80 by default;
+3 is a rehearsal.
 
 Exit code 1 if a promise was broken; the finds are listed below the table.
 """
@@ -44,7 +45,9 @@ def rows(minutes: float, build: Path) -> Iterator[Result]:
     yield drawn_changes(seconds["drawn changes"])
     yield guided_by_coverage(seconds["guided by coverage"], build / "fuzz", first=int(time.time() // 3600))
     yield (
-        long_tests(seconds["tests"]) if minutes >= LONG_TESTS_FROM else Result("tests", "marked soak", note="left out: they do not scale")
+        long_tests(seconds["tests"])
+        if minutes >= LONG_TESTS_FROM
+        else Result("tests", "marked soak", note="left out: they do not scale")
     )
 
 

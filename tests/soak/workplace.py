@@ -1,4 +1,6 @@
-"""Commands run in forked children of one process that has imported everything, on a few small cases; and what each of them makes."""
+"""Commands run in forked children of one process that has imported everything, on a few small cases;
+and what each of them makes.
+"""
 
 import hashlib
 import os
@@ -20,7 +22,10 @@ from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.training import loop as _loop  # noqa: F401
 
-SMALL = [f"--set={setting}" for setting in ("model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no")]
+SMALL = [
+    f"--set={setting}"
+    for setting in ("model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no")
+]
 BUG = 70  # exit code of a child that ended in a traceback
 TIMEOUT_S = 300
 
@@ -44,7 +49,8 @@ class Command:
     Args:
         name: of the command.
         arguments: of the command line, for an output folder.
-        product: what is whole or not there, below the output folder; empty for a folder that grows, or whose figures differ.
+        product: what is whole or not there, below the output folder; empty for a folder that grows, or whose figures
+            differ.
         varies: endings of files that differ from one call to the next: logs, times, pictures.
         again: arguments that are added to go on after a stop.
     """
@@ -66,7 +72,9 @@ class Reference:
 
 
 class Workplace:
-    """A folder with generated scans, a store, a run, an artefact and an evaluation, and the commands that make them once more."""
+    """A folder with generated scans, a store, a run, an artefact and an evaluation,
+    and the commands that make them once more.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,9 +101,19 @@ class Workplace:
             Command("predict", lambda out: ["predict", self.model, scans, out / "labels"], "labels"),
             Command("report", lambda out: ["report", results, "-o", out / "report.html"], "report.html"),
             Command("train", lambda out: ["train", self.store, out / "run", *train], "", log, ("--resume=auto",)),
-            Command("evaluate", lambda out: ["evaluate", self.store, self.model, "--out", out / "results", *quick], "", figures),
+            Command(
+                "evaluate",
+                lambda out: ["evaluate", self.store, self.model, "--out", out / "results", *quick],
+                "",
+                figures,
+            ),
             Command("export", lambda out: ["export", run, out / "model.onnx"], "model.onnx"),
-            Command("crossvalidate", lambda out: ["crossvalidate", self.store, out / "cv", *cross], "", (*figures, "held_out.json")),
+            Command(
+                "crossvalidate",
+                lambda out: ["crossvalidate", self.store, out / "cv", *cross],
+                "",
+                (*figures, "held_out.json"),
+            ),
         ]
         self._references: dict[str, Reference] = {}
 
@@ -193,7 +211,9 @@ def kill(child: int) -> None:
 
 
 def complaint(code: int, text: str, allowed: Sequence[int]) -> str:
-    """The broken promise in how a command ended: a traceback, another exit code, an error of more than one line; empty for none."""
+    """The broken promise in how a command ended: a traceback, another exit code, an error of more than one line;
+    empty for none.
+    """
     last = text.strip().splitlines()[-1:] or [""]
     if code not in allowed:
         return f"exit code {code}: {' '.join(text.split())[-600:]}"

@@ -59,11 +59,14 @@ def test_a_perfect_prediction_has_no_loss() -> None:
 
 
 DRAWN = torch.tensor(
-    [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0], [1, 0, 0, 0, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 1]], dtype=torch.bool
+    [[1, 1, 1, 1, 1], [1, 1, 0, 1, 0], [1, 0, 0, 0, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 1]],
+    dtype=torch.bool,
 )
 
 
-def marginal_loss(logits: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def marginal_loss(
+    logits: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """Cross entropy and Dice of partial labels, pixel by pixel and class by class."""
     probability, num_classes = logits.softmax(1), logits.shape[1]
     entropy, weight = torch.zeros((), dtype=logits.dtype), torch.zeros((), dtype=logits.dtype)

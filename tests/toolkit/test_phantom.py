@@ -26,7 +26,9 @@ def centre_mm(case: PhantomCase, label: int) -> np.ndarray:
 def test_every_organ_lies_on_its_own_side_of_the_patient(cases: list[PhantomCase]) -> None:
     for case in cases:
         assert set(np.unique(case.labels)) == set(CHAOS_MR.values)
-        body = nib.affines.apply_affine(case.affine, np.argwhere(case.image > np.percentile(case.image, 60))).mean(axis=0)
+        body = nib.affines.apply_affine(case.affine, np.argwhere(case.image > np.percentile(case.image, 60))).mean(
+            axis=0
+        )
         right = {label: centre_mm(case, label)[0] - body[0] for label in CHAOS_MR.values[1:]}
         assert right[LIVER] > 10
         assert right[RIGHT_KIDNEY] > 20
@@ -66,7 +68,10 @@ def test_grids_are_those_of_abdominal_scans() -> None:
 
 def test_brightness_alone_does_not_tell_the_organs_apart(cases: list[PhantomCase]) -> None:
     """A liver of one case is as bright as a kidney of another, and unlabelled tissue is as bright as every organ."""
-    share = [[np.median(c.image[c.labels == label]) / np.percentile(c.image, 99) for label in CHAOS_MR.values[1:]] for c in cases]
+    share = [
+        [np.median(c.image[c.labels == label]) / np.percentile(c.image, 99) for label in CHAOS_MR.values[1:]]
+        for c in cases
+    ]
     liver, right_kidney, left_kidney, spleen = np.array(share).T
     assert liver.max() > min(right_kidney.min(), left_kidney.min())
     assert spleen.max() > min(right_kidney.min(), left_kidney.min())

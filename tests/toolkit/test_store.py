@@ -61,7 +61,10 @@ def test_folds_do_not_move_when_patients_join() -> None:
 
 
 def test_folds_are_a_function_of_seed_and_patients_alone() -> None:
-    patients, groups = [f"p{i}" for i in range(12)], [("p3", "p1", "p7"), ("p7", "p2"), ("p9", "p4"), ("p5", "elsewhere")]
+    patients, groups = (
+        [f"p{i}" for i in range(12)],
+        [("p3", "p1", "p7"), ("p7", "p2"), ("p9", "p4"), ("p5", "elsewhere")],
+    )
     rng = np.random.default_rng(0)
     first = deal_folds(patients, 4, 1, groups)
     (joined,) = (fold for fold in first.folds if "p3" in fold)
@@ -73,7 +76,9 @@ def test_folds_are_a_function_of_seed_and_patients_alone() -> None:
 
 
 def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> None:
-    (copied / "splits.json").write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01"], ["02", "03"]], "test": ["04"]}))
+    (copied / "splits.json").write_text(
+        json.dumps({"schema": 1, "seed": 0, "folds": [["01"], ["02", "03"]], "test": ["04"]})
+    )
     store = open_store(copied)
     assert store.split(0) == (["02-T2SPIR", "03-T2SPIR"], ["01-T2SPIR"])
     assert store.split("all") == (["01-T2SPIR", "02-T2SPIR", "03-T2SPIR"], ["04-T2SPIR"])
@@ -121,9 +126,15 @@ def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path:
         ({"schema": 1}, "the store's version must be 2, got 1; prepare it again"),
         ({"cases": [{**manifest["cases"][0], "case": "../../etc"}]}, "must be a plain file name"),
         ({"cases": None}, "cases: must be a list, got None"),
-        ({"cases": [{**manifest["cases"][0], "native_shape": [1, "2", 3]}]}, r"cases\[0\]\.native_shape: must be an integer"),
+        (
+            {"cases": [{**manifest["cases"][0], "native_shape": [1, "2", 3]}]},
+            r"cases\[0\]\.native_shape: must be an integer",
+        ),
         ({"cases": [{**manifest["cases"][0], "label_mapping": {"x": 1}}]}, "must map label values to class indices"),
-        ({"preprocessing": {"spec": {"size": [1, 2]}, "postprocessing": {}}}, r"preprocessing\.spec\.orientation: the field is missing"),
+        (
+            {"preprocessing": {"spec": {"size": [1, 2]}, "postprocessing": {}}},
+            r"preprocessing\.spec\.orientation: the field is missing",
+        ),
     ):
         (copied / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(InputError, match=rule):

@@ -1,7 +1,8 @@
-"""Temperature scaling of probabilities (Guo et al. 2017, On calibration of modern neural networks), learned on held-out cases.
+"""Temperature scaling of probabilities (Guo et al. 2017, On calibration of modern neural networks),
+learned on held-out cases.
 
-A case is reduced to counts for every temperature of a fixed list: neither logits nor labels are kept, and the choice for any set of
-cases is a sum of their counts.
+A case is reduced to counts for every temperature of a fixed list: neither logits nor labels are kept, and the choice
+for any set of cases is a sum of their counts.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from attunet.volumes.slices import Grid
 TEMPERATURES = tuple(float(2 ** (step / 12)) for step in range(-12, 25))  # 0.5 to 4; 1 is among them
 UNSCALED = TEMPERATURES.index(1.0)
 BINS = 15
-NEAR_PIXELS = 5  # calibration counts pixels near organs: far background, of which every network is sure, would hide the rest
+# Calibration counts pixels near organs: far background, of which every network is sure, would hide the rest
+NEAR_PIXELS = 5
 PIXELS_PER_SLICE = 1000
 
 
@@ -28,8 +30,8 @@ class CalibrationCounts:
 
     Args:
         nll: `(T,)` sums of the negative log-likelihood, for each of `TEMPERATURES`.
-        pixels, confidence, correct: `(T, BINS)` per bin of the greatest probability: pixels, the sum of that probability, and pixels
-            whose class is right.
+        pixels, confidence, correct: `(T, BINS)` per bin of the greatest probability: pixels, the sum of that
+            probability, and pixels whose class is right.
     """
 
     nll: np.ndarray
@@ -39,7 +41,10 @@ class CalibrationCounts:
 
     def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
         return CalibrationCounts(
-            self.nll + other.nll, self.pixels + other.pixels, self.confidence + other.confidence, self.correct + other.correct
+            self.nll + other.nll,
+            self.pixels + other.pixels,
+            self.confidence + other.confidence,
+            self.correct + other.correct,
         )
 
     @classmethod
@@ -72,7 +77,9 @@ class CalibrationCounts:
         return int(np.argmin(self.nll))
 
     def expected_error(self, index: int) -> float:
-        """Expected calibration error at a temperature of the list: mean distance of probability and accuracy over the bins."""
+        """Expected calibration error at a temperature of the list:
+        mean distance of probability and accuracy over the bins.
+        """
         gaps = np.abs(self.confidence[index] - self.correct[index])
         return float(gaps.sum() / max(1, self.num_pixels))
 
@@ -92,10 +99,17 @@ class CalibrationCounts:
             return isinstance(value, list) and len(value) == length and all(is_number(v, 0) for v in value)
 
         def is_table(value: object) -> bool:
-            return isinstance(value, list) and len(value) == len(TEMPERATURES) and all(are_counts(row, BINS) for row in value)
+            return (
+                isinstance(value, list)
+                and len(value) == len(TEMPERATURES)
+                and all(are_counts(row, BINS) for row in value)
+            )
 
         nll = at.require("nll", lambda v: are_counts(v, len(TEMPERATURES)), f"{len(TEMPERATURES)} numbers")
-        tables = [at.require(name, is_table, f"{len(TEMPERATURES)} × {BINS} numbers") for name in ("pixels", "confidence", "correct")]
+        tables = [
+            at.require(name, is_table, f"{len(TEMPERATURES)} × {BINS} numbers")
+            for name in ("pixels", "confidence", "correct")
+        ]
         return cls(np.array(nll, dtype=np.float64), *(np.array(table, dtype=np.float64) for table in tables))
 
 
@@ -131,8 +145,8 @@ class Calibration:
 
     Args:
         temperature: that logits are divided by; 1 where no other lowers the error of cases that it was not chosen on.
-        error_before, error_after: expected calibration error of the held-out cases at temperature 1, and with the temperature that the
-            other patients choose.
+        error_before, error_after: expected calibration error of the held-out cases at temperature 1, and with the
+            temperature that the other patients choose.
     """
 
     temperature: float
@@ -141,13 +155,17 @@ class Calibration:
 
 
 def calibrate(by_patient: Sequence[CalibrationCounts]) -> Calibration | None:
-    """The temperature of several patients' held-out cases, checked by leaving each patient out; None with fewer than three."""
+    """The temperature of several patients' held-out cases, checked by leaving each patient out;
+    None with fewer than three.
+    """
     if len(by_patient) < 3:
         return None
     total = sum(by_patient, CalibrationCounts.none())
     before, after = CalibrationCounts.none(), np.zeros(BINS)
     for left_out in by_patient:
-        others = CalibrationCounts(*(getattr(total, name) - getattr(left_out, name) for name in ("nll", "pixels", "confidence", "correct")))
+        others = CalibrationCounts(
+            *(getattr(total, name) - getattr(left_out, name) for name in ("nll", "pixels", "confidence", "correct"))
+        )
         chosen = others.best()
         after = after + (left_out.confidence[chosen] - left_out.correct[chosen])
         before = before + left_out

@@ -19,7 +19,8 @@ class Check:
         coverage: share of the true values within their range.
         mean_error: mean absolute error of the estimate.
         mean_error_without: that of the mean Dice of the organ over the other patients, which needs no features.
-        marked_of_poor: share of the organs with a Dice below the threshold whose estimate is below it; None without any.
+        marked_of_poor: share of the organs with a Dice below the threshold whose estimate is below it; None without
+            any.
         marked_of_good: share of the others whose estimate is below it.
     """
 
@@ -54,13 +55,15 @@ class Check:
         correlation = "not defined" if self.correlation is None else f"{self.correlation:.2f}"
         within = "not defined" if self.correlation_within is None else f"{self.correlation_within:.2f}"
         return (
-            f"correlation {correlation} (within organs {within}), the range holds {self.coverage:.0%} of the true values, "
+            f"correlation {correlation} (within organs {within}), the range holds {self.coverage:.0%} of the true "
+            "values, "
             f"mean error {self.mean_error:.3f} ({self.mean_error_without:.3f} with the organ's mean alone)"
         )
 
 
 def check(rows: Sequence[Row], num_organs: int, threshold: float) -> Check:
-    """Leaves every patient out: fit and range come from the others alone, whose residuals come from leaving each of them out in turn.
+    """Leaves every patient out: fit and range come from the others alone,
+    whose residuals come from leaving each of them out in turn.
 
     Args:
         rows: of at least two patients.

@@ -1,4 +1,6 @@
-"""Estimates of a case's Dice, with a range, and whether a person should look at it: the record that predictions are written with."""
+"""Estimates of a case's Dice, with a range, and whether a person should look at it:
+the record that predictions are written with.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +17,8 @@ class OrganEstimate:
     """The estimate of one organ.
 
     Args:
-        dice: estimated Dice; None where it cannot be estimated, for `reason`. low, high: likewise; `LEVEL` of true values lie between.
+        dice: estimated Dice; None where it cannot be estimated, for `reason`. low, high: likewise; `LEVEL` of true
+            values lie between.
         review: whether a person should look at it.
         reason: one line for people; empty where there is nothing to say.
     """
@@ -46,7 +49,9 @@ class CaseConfidence:
     threshold: float | None
 
     def to_json(self) -> JsonObject:
-        """The record: `{"schema", "review", "reasons", "level", "threshold", "organs": {name: {"dice", "low", "high", ...}}}`."""
+        """The record:
+        `{"schema", "review", "reasons", "level", "threshold", "organs": {name: {"dice", "low", "high", ...}}}`.
+        """
         return {
             "schema": SCHEMA,
             "review": self.review,

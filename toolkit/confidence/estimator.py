@@ -1,4 +1,6 @@
-"""The estimator of Dice that an artefact carries: learned on the held-out cases of a cross-validation, with its check."""
+"""The estimator of Dice that an artefact carries: learned on the held-out cases of a cross-validation,
+with its check.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -48,7 +50,9 @@ class LearnedCase:
         share = Rule(float, 0, 1, null=True)
         features = CaseFeatures.from_json(at.inner("features"))
         dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
-        counts = CalibrationCounts.from_json(at.inner("calibration")) if at.data.get("calibration") is not None else None
+        counts = (
+            CalibrationCounts.from_json(at.inner("calibration")) if at.data.get("calibration") is not None else None
+        )
         return cls(at.text("patient"), features, dice, counts)
 
 
@@ -57,7 +61,8 @@ class Estimator:
     """Learned from held-out cases by `learn`, applied by `estimate`.
 
     Args:
-        num_patients: whose held-out cases it was learned from. num_cases: predictions of them, several where there were several seeds.
+        num_patients: whose held-out cases it was learned from. num_cases: predictions of them, several where there were
+            several seeds.
         calibration: of the probabilities; None with too few patients.
         cannot: the reason why there are no estimates; empty where there are.
         fit: None if there are no estimates, as are `check` and `threshold`.
@@ -82,7 +87,12 @@ class Estimator:
         return self.calibration.temperature if self.calibration else 1.0
 
     def estimate(
-        self, features: CaseFeatures, names: Sequence[str], findings: Sequence[Finding] = (), *, threshold: float | None = None
+        self,
+        features: CaseFeatures,
+        names: Sequence[str],
+        findings: Sequence[Finding] = (),
+        *,
+        threshold: float | None = None,
     ) -> CaseConfidence:
         """The estimates of a case.
 
@@ -105,7 +115,9 @@ class Estimator:
         assert self.fit is not None
         if features.organs[index] is None:
             missing = self.expected[index]
-            return OrganEstimate(None, None, None, missing, "not in the label map, and every case learned from had it" if missing else "")
+            return OrganEstimate(
+                None, None, None, missing, "not in the label map, and every case learned from had it" if missing else ""
+            )
         if not self.fit.knows(index):
             return OrganEstimate(None, None, None, False, "cannot tell: too few held-out cases had it")
         error = self.fit.log_error(features, index)
@@ -122,7 +134,8 @@ class Estimator:
         scaled = ""
         if self.calibration:
             scaled = (
-                f"; temperature {self.temperature:.2f}, expected calibration error {self.calibration.error_before:.4f} before and "
+                f"; temperature {self.temperature:.2f}, expected calibration error {self.calibration.error_before:.4f} "
+                "before and "
                 f"{self.calibration.error_after:.4f} after, patients left out"
             )
         return f"{base}: {accuracy}{scaled}"
@@ -143,7 +156,9 @@ class Estimator:
 
     @classmethod
     def from_json(cls, at: Fields, num_organs: int) -> "Estimator":
-        """Raises InputError for anything that `to_json` would not have written, or that is for another number of foreground classes."""
+        """Raises InputError for anything that `to_json` would not have written,
+        or that is for another number of foreground classes.
+        """
         has_fit = at.data.get("fit") is not None
         linear = LinearFit.from_json(at.inner("fit")) if has_fit else None
         low, high = at.get("residuals", Rule(float, -100, 100, length=2, ordered=True))
@@ -174,7 +189,9 @@ def learn(cases: Sequence[LearnedCase]) -> Estimator:
     num_organs = len(cases[0].dice)
     rows = [row for organ in range(num_organs) for row in _rows(cases, organ)]
     if not rows:
-        return Estimator(base.num_patients, base.num_cases, calibration, "no organ was predicted in enough held-out cases")
+        return Estimator(
+            base.num_patients, base.num_cases, calibration, "no organ was predicted in enough held-out cases"
+        )
     threshold = round(float(np.quantile([row.dice for row in rows], POOR)), 2)
     return Estimator(
         num_patients=len(patients),

@@ -1,6 +1,7 @@
 """Features of a prediction from which its Dice is estimated: sums over the network's output, taken while it passes by.
 
-The same code computes them where the estimate is learned and where it is used. It works on the network's grid, without the padding.
+The same code computes them where the estimate is learned and where it is used. It works on the network's grid, without
+the padding.
 """
 
 import math
@@ -15,7 +16,8 @@ from attunet.volumes.slices import Grid
 from attunet.volumes.training_ranges import Range, TrainingRanges
 from attunet.volumes.volume import Volume
 
-MIN_HALF_WIDTH = 0.1  # of the logarithm of a figure's range: training scans of one spacing do not make 1 % more a distance
+# Of the logarithm of a figure's range: training scans of one spacing do not make 1 % more a distance
+MIN_HALF_WIDTH = 0.1
 ENTROPY, MARGIN, CONFIDENCE, DISAGREEMENT = range(4)  # sums over the voxels of a class
 
 
@@ -27,11 +29,12 @@ class OrganFeatures:
         size: in mm³, or in pixels without physical spacing.
         parts: connected parts, across faces.
         largest_part: fraction of the voxels in the largest part.
-        expected_dice: Dice with a reference drawn from the probabilities, 2 Σ p over the organ / (voxels + Σ p over the scan).
+        expected_dice: Dice with a reference drawn from the probabilities, 2 Σ p over the organ / (voxels + Σ p over the
+            scan).
         entropy: mean over the organ's voxels, 1 for equal probabilities of all classes.
         margin: mean distance of the greatest probability from the second.
-        disagreement: mean over the organ's voxels of the entropy of the mean minus the mean entropy of an ensemble's members, scaled as
-            the entropy; None for a single network.
+        disagreement: mean over the organ's voxels of the entropy of the mean minus the mean entropy of an ensemble's
+            members, scaled as the entropy; None for a single network.
     """
 
     size: float
@@ -85,8 +88,8 @@ class CaseFeatures:
 class FeatureObserver:
     """Collects the features of one prediction; `attunet.volumes.predict.predict_prepared` calls it with every batch.
 
-    Besides sums it keeps the class indices on the network's grid, one byte per pixel. Sums are kept per slice, so that the features do
-    not depend on the number of slices in a batch.
+    Besides sums it keeps the class indices on the network's grid, one byte per pixel. Sums are kept per slice, so that
+    the features do not depend on the number of slices in a batch.
 
     Args:
         grid: of the prepared slices.
@@ -106,7 +109,9 @@ class FeatureObserver:
         self._has_disagreement = False
 
     def __call__(self, start: int, output: np.ndarray) -> None:
-        """Takes the output `(n, K or K + 1, H, W)` for the slices from `start`; a last channel beyond K is the disagreement."""
+        """Takes the output `(n, K or K + 1, H, W)` for the slices from `start`;
+        a last channel beyond K is the disagreement.
+        """
         inside = without_padding(output, self._grid)
         logits, rest = inside[:, : self._num_classes], inside[:, self._num_classes :]
         self._has_disagreement = rest.shape[1] == 1
@@ -148,7 +153,8 @@ class FeatureObserver:
 
 
 def training_distance(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> float:
-    """Distance of a scan's spacing, extent and intensities from the middle of the training's ranges, in half widths of them.
+    """Distance of a scan's spacing, extent and intensities from the middle of the training's ranges,
+    in half widths of them.
 
     Args:
         volume: the scan.
@@ -197,13 +203,17 @@ def normalized_entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def pixel_volume(grid: Grid) -> float:
-    """Volume of a pixel of the network's grid with the slice's thickness, in mm³; in pixels without physical spacing."""
+    """Volume of a pixel of the network's grid with the slice's thickness, in mm³;
+    in pixels without physical spacing.
+    """
     native, resampled = grid.plane_shape, grid.resampled_shape
     return float(np.prod(grid.native_spacing)) * (native[0] * native[1]) / (resampled[0] * resampled[1])
 
 
 def _two_greatest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """argmax over the second axis as uint8 (the lower index where values are equal), the greatest value and the second."""
+    """argmax over the second axis as uint8 (the lower index where values are equal),
+    the greatest value and the second.
+    """
     best, second = values[:, 0].copy(), np.zeros_like(values[:, 0])
     labels = np.zeros(best.shape, dtype=np.uint8)
     for index in range(1, values.shape[1]):

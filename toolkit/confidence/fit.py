@@ -1,7 +1,8 @@
 """A monotone linear fit from features to Dice, and its check by leaving patients out.
 
-The fit is linear between logarithms: that of 1 - Dice, and those of the features, signed so that more is worse. No weight is negative, so
-a feature that gets worse never raises the estimate. Every organ has its own mean; weights are shared by all organs.
+The fit is linear between logarithms: that of 1 - Dice, and those of the features, signed so that more is worse. No
+weight is negative, so a feature that gets worse never raises the estimate. Every organ has its own mean; weights are
+shared by all organs.
 """
 
 import math
@@ -22,7 +23,9 @@ MAX_PARTS = 20  # patients are left out one by one up to this number, in so many
 
 @dataclass(frozen=True)
 class Row:
-    """A predicted organ of a held-out case with its true Dice. case: its features. organ: index among the foreground classes."""
+    """A predicted organ of a held-out case with its true Dice. case: its features. organ:
+    index among the foreground classes.
+    """
 
     patient: str
     organ: int
@@ -67,7 +70,9 @@ class LinearFit:
             "weights": self.weights.tolist(),
             "scale": self.scale.tolist(),
             "organs": [
-                {"log_size": float(size), "origin": origin.tolist(), "mean": float(mean)} if math.isfinite(float(mean)) else None
+                {"log_size": float(size), "origin": origin.tolist(), "mean": float(mean)}
+                if math.isfinite(float(mean))
+                else None
                 for size, origin, mean in zip(self.sizes, self.origins, self.means, strict=True)
             ],
         }
@@ -76,7 +81,10 @@ class LinearFit:
     def from_json(cls, at: Fields) -> "LinearFit":
         """Raises InputError for anything that `to_json` would not have written."""
         at.require("features", lambda v: v == list(NAMES), f"the features {', '.join(NAMES)}")
-        numbers = [at.get("weights", Rule(float, 0, 1e3, length=len(NAMES))), at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES)))]
+        numbers = [
+            at.get("weights", Rule(float, 0, 1e3, length=len(NAMES))),
+            at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES))),
+        ]
         organs = at.values("organs")
         sizes, means = np.full(len(organs), np.nan), np.full(len(organs), np.nan)
         origins = np.zeros((len(organs), len(NAMES)))
@@ -137,7 +145,11 @@ def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -
     Rows of organs that the others lack are left out.
     """
     others = fit([row for row in rows if row.patient not in patients], num_organs)
-    return [LeftOut(row, others.log_error(row.case, row.organ)) for row in rows if row.patient in patients and others.knows(row.organ)]
+    return [
+        LeftOut(row, others.log_error(row.case, row.organ))
+        for row in rows
+        if row.patient in patients and others.knows(row.organ)
+    ]
 
 
 def left_out_residuals(rows: Sequence[Row], num_organs: int) -> list[float]:

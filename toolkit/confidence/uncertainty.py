@@ -7,7 +7,8 @@ from attunet.volumes.slices import Grid, assemble, restore_scores
 
 
 class UncertaintyMap:
-    """Collects the entropy of a prediction's probabilities, from 0 to 1, where logits are interpolated as for the label map.
+    """Collects the entropy of a prediction's probabilities, from 0 to 1,
+    where logits are interpolated as for the label map.
 
     Args:
         grid: of the prepared slices.

@@ -1,7 +1,8 @@
-"""Configuration of a data set and a training: frozen dataclasses, read from TOML, every field checked and documented here.
+"""Configuration of a data set and a training: frozen dataclasses, read from TOML,
+every field checked and documented here.
 
-`prepare` resolves the `auto` values of `[data]` into a `Preprocessing`, the start of a training those of the other sections into a
-`ResolvedConfig`, which is written out in the run's `config.toml`.
+`prepare` resolves the `auto` values of `[data]` into a `Preprocessing`, the start of a training those of the other
+sections into a `ResolvedConfig`, which is written out in the run's `config.toml`.
 """
 
 import dataclasses
@@ -51,11 +52,17 @@ class Config:
     run: RunConfig = RunConfig()
 
     def to_json(self) -> dict[str, dict[str, object]]:
-        return {s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for s, values in dataclasses.asdict(self).items()}
+        return {
+            s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+            for s, values in dataclasses.asdict(self).items()
+        }
 
     def to_toml(self) -> str:
         # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
-        sections = ("\n".join([f"[{s}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]) for s, values in self.to_json().items())
+        sections = (
+            "\n".join([f"[{s}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())])
+            for s, values in self.to_json().items()
+        )
         return "\n\n".join(sections) + "\n"
 
     def resolve(self, *, base_width: int, epochs: float, batch_size: int) -> "ResolvedConfig":
@@ -76,7 +83,9 @@ class Config:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], where: str = "config") -> Self:
-        """Raises InputError naming the field, the rule and the value; sections and fields that are missing have their defaults."""
+        """Raises InputError naming the field, the rule and the value;
+        sections and fields that are missing have their defaults.
+        """
         sections = {f.name: f.type for f in dataclasses.fields(cls)}
         made: dict[str, Any] = {}
         for name, values in data.items():

@@ -9,7 +9,8 @@ import torch
 from attunet.system.peak_memory import peak_resident_mb
 
 HOST_MESSAGES = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")
-ONEDNN_MESSAGES = ("could not create a memory object", "could not create a primitive")  # oneDNN's only messages without memory
+# OneDNN's only messages without memory
+ONEDNN_MESSAGES = ("could not create a memory object", "could not create a primitive")
 GPU_MESSAGES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 RESIDENT_SHARE = 0.4  # fraction of the free memory used for resident slices; the rest is for activations and weights
 
@@ -17,8 +18,8 @@ RESIDENT_SHARE = 0.4  # fraction of the free memory used for resident slices; th
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error means that memory was missing.
 
-    PyTorch raises its own type on a GPU, and a RuntimeError with one of many messages on the host and through libraries. Accelerate's
-    `should_reduce_batch_size` knows fewer of the host's messages.
+    PyTorch raises its own type on a GPU, and a RuntimeError with one of many messages on the host and through
+    libraries. Accelerate's `should_reduce_batch_size` knows fewer of the host's messages.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -66,5 +67,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Return the peak so far in 10^6 bytes: of tensors on a GPU, of the process's resident memory on the CPU (None if unknown)."""
+    """Return the peak so far in 10^6 bytes: of tensors on a GPU, of the process's resident memory on the CPU (None if
+    unknown).
+    """
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_resident_mb()

@@ -63,8 +63,8 @@ def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
         The number of extracted members.
 
     Raises:
-        InputError: before a byte is written, for links and other special members, paths that lead out, names that occur twice,
-            encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
+        InputError: before a byte is written, for links and other special members, paths that lead out, names that occur
+            twice, encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
     """
     with _opened(archive) as members:
         chosen = [(name, member) for name, member in members.items() if wanted(name)]
@@ -104,14 +104,23 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     except InputError:
         raise
     except ARCHIVE_ERRORS as error:
-        raise InputError(f"{archive}: cannot be read as an archive: {one_line(error)}; copy or download it again") from None
+        raise InputError(
+            f"{archive}: cannot be read as an archive: {one_line(error)}; copy or download it again"
+        ) from None
 
 
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
     for entry in opened.infolist():
         mode = entry.external_attr >> 16
         regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
-        yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, bool(entry.flag_bits & 1), partial(opened.open, entry))
+        yield _Member(
+            entry.filename,
+            entry.file_size,
+            entry.is_dir(),
+            regular,
+            bool(entry.flag_bits & 1),
+            partial(opened.open, entry),
+        )
 
 
 def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
@@ -120,7 +129,9 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
-    """The regular members. The limits are checked while they are listed, since a packed tar is unpacked by listing it."""
+    """The regular members. The limits are checked while they are listed,
+    since a packed tar is unpacked by listing it.
+    """
     members: dict[str, _Member] = {}
     folded: set[str] = set()
     total, packed = 0, os.path.getsize(archive)
@@ -138,18 +149,28 @@ def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
         total += entry.size
         if total > MAX_TOTAL_BYTES or total > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * packed):
             raise InputError(
-                f"{archive}: must unpack to at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes, got {total:,} from {packed:,}"
+                f"{archive}: must unpack to at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes, got "
+                f"{total:,} from {packed:,}"
             )
     return members
 
 
 def _check_member(archive: Path, entry: _Member) -> None:
     name = entry.name
-    if not name or name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name or ":" in name or not name.isprintable():
+    if (
+        not name
+        or name.startswith("/")
+        or ".." in PurePosixPath(name).parts
+        or "\\" in name
+        or ":" in name
+        or not name.isprintable()
+    ):
         raise InputError(f"{archive}: members must lie inside the archive, got {name!r}")
     if not entry.is_regular:
         raise InputError(f"{archive}: members must be regular files, {name!r} is a link or something special")
     if entry.is_encrypted:
         raise InputError(f"{archive}: must not be encrypted, {name!r} is")
     if entry.size > MAX_MEMBER_BYTES:
-        raise InputError(f"{archive}: a member of at most {MAX_MEMBER_BYTES:,} bytes is supported, {name!r} has {entry.size:,}")
+        raise InputError(
+            f"{archive}: a member of at most {MAX_MEMBER_BYTES:,} bytes is supported, {name!r} has {entry.size:,}"
+        )

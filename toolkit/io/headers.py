@@ -1,4 +1,6 @@
-"""Sizes of images from their headers alone, before memory is reserved for voxels. The reading itself checks the rest."""
+"""Sizes of images from their headers alone, before memory is reserved for voxels.
+The reading itself checks the rest.
+"""
 
 import math
 import warnings
@@ -22,8 +24,8 @@ def nifti_volume(path: Path) -> Volume:
     """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
 
     Raises:
-        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's own size is not looked
-            at.
+        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
+            own size is not looked at.
     """
     header = read_nifti_header(path)
     if (voxels := math.prod(header.shape)) > MAX_VOXELS:
@@ -33,7 +35,8 @@ def nifti_volume(path: Path) -> Volume:
 
 
 def count_voxels(path: Path) -> tuple[int, np.dtype]:
-    """Voxels over all channels and pages, and their type, of a picture, an ITK file, a DICOM file or the folder of a series.
+    """Voxels over all channels and pages, and their type, of a picture, an ITK file,
+    a DICOM file or the folder of a series.
 
     A header that cannot be read counts as nothing: the reader says what is wrong with it.
     """
@@ -77,5 +80,10 @@ def _frame_voxels(path: Path) -> int:
     from pydicom import config, dcmread
 
     with config.disable_value_validation():
-        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"])
+        header = dcmread(
+            path,
+            stop_before_pixels=True,
+            force=True,
+            specific_tags=["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"],
+        )
     return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)

@@ -38,13 +38,18 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
 
 
 def read_analyze(path: Path, options: ReadOptions) -> Volume:
-    """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it. Arguments, result and errors are as for `read_nifti`.
+    """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it.
+    Arguments, result and errors are as for `read_nifti`.
 
     Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left.
     """
-    voxels = next((p for p in (path.with_suffix(".img"), path.with_suffix(".IMG")) if p.is_file() and not p.is_symlink()), None)
+    voxels = next(
+        (p for p in (path.with_suffix(".img"), path.with_suffix(".IMG")) if p.is_file() and not p.is_symlink()), None
+    )
     if voxels is None:
-        raise InputError(f"{path}: its voxels must lie beside it in {path.with_suffix('.img').name}, which is not there")
+        raise InputError(
+            f"{path}: its voxels must lie beside it in {path.with_suffix('.img').name}, which is not there"
+        )
     try:
         start = path.read_bytes()[:ANALYZE_HEADER_BYTES]
         is_nifti = start[344:348] == b"ni1\0"
@@ -61,7 +66,11 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
         affine, is_oriented, decisions = checked_affine(path, geometry.affine), geometry.is_oriented, geometry.decisions
     else:
         affine, is_oriented = volume.affine, False
-        decisions = (Decision("analyze-orientation", "Analyze states no orientation: its first axis is taken to run to the left"),)
+        decisions = (
+            Decision(
+                "analyze-orientation", "Analyze states no orientation: its first axis is taken to run to the left"
+            ),
+        )
     return replace(volume, affine=affine, is_oriented=is_oriented, decisions=(*decisions, *volume.decisions))
 
 
@@ -88,7 +97,9 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
         data = data.astype(np.float32)
     data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape((*shape, 1, 1)[:4])
     suffix = ".mgz" if path.name.lower().endswith(MGH_SUFFIXES) else ".hdr"
-    return Volume(np.moveaxis(data, 3, 0), checked_affine(path, affine), header=suffix, decisions=channel_decision(data.shape[3]))
+    return Volume(
+        np.moveaxis(data, 3, 0), checked_affine(path, affine), header=suffix, decisions=channel_decision(data.shape[3])
+    )
 
 
 def write_mgh(path: Path, values: np.ndarray, like: Volume) -> None:

@@ -17,7 +17,15 @@ from nibabel.wrapstruct import WrapStructError
 from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.nifti_header import Geometry, read_geometry
-from attunet.io.reading import FILE_ERRORS, INTENSITIES, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_nibabel
+from attunet.io.reading import (
+    FILE_ERRORS,
+    INTENSITIES,
+    MAX_DEFLATE_RATIO,
+    ReadOptions,
+    check_voxels,
+    checked_affine,
+    quiet_nibabel,
+)
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
 
@@ -38,8 +46,9 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
         `(C, X, Y, Z)` in the file's own dtype, or float32 where the header scales it.
 
     Raises:
-        InputError: for a damaged file, another shape (trailing axes of length 1 are dropped), a dtype that is not a real number, more
-            than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not finite.
+        InputError: for a damaged file, another shape (trailing axes of length 1 are dropped), a dtype that is not a
+            real number, more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not
+            finite.
     """
     try:
         with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
@@ -76,7 +85,9 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
 
 @dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """A header: the shape `(C, X, Y, Z)`, the dtype of the stored voxels, the affine, and True where scaling makes float32 of them."""
+    """A header: the shape `(C, X, Y, Z)`, the dtype of the stored voxels, the affine,
+    and True where scaling makes float32 of them.
+    """
 
     shape: tuple[int, int, int, int]
     dtype: np.dtype
@@ -85,7 +96,9 @@ class NiftiHeader:
 
 
 def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHeader:
-    """The header alone, after the checks of `read_nifti`, but for the number of voxels; of a gzipped file its first bytes are inflated."""
+    """The header alone, after the checks of `read_nifti`, but for the number of voxels;
+    of a gzipped file its first bytes are inflated.
+    """
     try:
         with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
             warnings.simplefilter("ignore")
@@ -147,5 +160,7 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels must be real numbers, got the data type {header['datatype']}")
     if not 0 <= offset <= MAX_VOXEL_OFFSET:
-        raise InputError(f"{path}: voxels must start within the first {MAX_VOXEL_OFFSET:,} bytes, the header says {offset:g}")
+        raise InputError(
+            f"{path}: voxels must start within the first {MAX_VOXEL_OFFSET:,} bytes, the header says {offset:g}"
+        )
     return x, y, z, c

@@ -1,4 +1,6 @@
-"""Geometry of a NIfTI header: sform, qform, pixdim, codes and units, which files often fill in only partly or against each other."""
+"""Geometry of a NIfTI header: sform, qform, pixdim, codes and units,
+which files often fill in only partly or against each other.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +13,8 @@ from attunet.errors import InputError
 
 SAME_SPACING = 0.01  # relative difference up to which two spacings are one, rounded differently
 KNOWN_CODES = range(6)  # of qform and sform
-UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code of xyzt_units: its length in mm; 0 is "unknown", which is usually mm
+# Code of xyzt_units: its length in mm; 0 is "unknown", which is usually mm
+UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 UNIT_NAMES = {1: "metres", 3: "micrometres"}
 MAX_CONVERTED_MM = 50.0  # no scan has larger voxels, so a unit that makes them is a mistake
 NIFTI1_MAX_AXIS = 2**15 - 1
@@ -68,7 +71,10 @@ def _affine(header: nib.Nifti1Header, choices: Choices) -> tuple[np.ndarray, boo
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     if not (q_code or s_code):
         codes = choice("nifti-orientation", choices)
-        reading = f"the header states no orientation: its axes are taken to run to {', '.join(_WORDS[c] for c in codes)} ({codes})"
+        reading = (
+            f"the header states no orientation: its axes are taken to run to {', '.join(_WORDS[c] for c in codes)} "
+            f"({codes})"
+        )
         return _without_codes(header, codes), False, [Decision("nifti-orientation", reading)]
     if not s_code:
         return np.asarray(header.get_qform(), dtype=np.float64), True, []
@@ -82,7 +88,11 @@ def _affine(header: nib.Nifti1Header, choices: Choices) -> tuple[np.ndarray, boo
     taken = choice("nifti-geometry", choices)
     if taken == "refuse":
         raise InputError(f"{difference}; choose one with --read nifti-geometry=sform or nifti-geometry=pixdim")
-    return (sform if taken == "sform" else other), True, [Decision("nifti-geometry", f"{difference}; the {taken} is taken")]
+    return (
+        (sform if taken == "sform" else other),
+        True,
+        [Decision("nifti-geometry", f"{difference}; the {taken} is taken")],
+    )
 
 
 _WORDS = {"L": "left", "R": "right", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
@@ -96,7 +106,9 @@ def _without_codes(header: nib.Nifti1Header, codes: str) -> np.ndarray:
 
 
 def _pixdim_reading(header: nib.Nifti1Header, sform: np.ndarray, q_code: int) -> np.ndarray | None:
-    """The affine by qform and pixdim, or by the sform's directions and pixdim; None where the header has no such reading."""
+    """The affine by qform and pixdim, or by the sform's directions and pixdim;
+    None where the header has no such reading.
+    """
     zooms = np.abs(np.array(header["pixdim"][1:4], dtype=np.float64))
     if not np.isfinite(zooms).all() or zooms.min() <= 0:
         return None
@@ -114,7 +126,9 @@ def _pixdim_reading(header: nib.Nifti1Header, sform: np.ndarray, q_code: int) ->
 
 
 def _difference(sform: np.ndarray, other: np.ndarray, name: str) -> str:
-    """A clause on the first thing in which two readings differ, or an empty text: spacing, then the direction of the axes."""
+    """A clause on the first thing in which two readings differ, or an empty text:
+    spacing, then the direction of the axes.
+    """
     first, second = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (sform, other))
     if (np.abs(first - second) > SAME_SPACING * np.minimum(first, second)).any():
         one, two = (" × ".join(f"{s:.4g}" for s in spacing) for spacing in (first, second))
@@ -145,11 +159,16 @@ def _odd_codes(raw: nib.Nifti1Header) -> list[Decision]:
     odd = [f"{name} {int(raw[name])}" for name in ("qform_code", "sform_code") if int(raw[name]) not in KNOWN_CODES]
     if (unit := int(raw["xyzt_units"]) & 7) not in UNIT_MM:
         odd.append(f"the unit {unit}")
-    return [Decision("nifti-codes", f"{' and '.join(odd)} of the header mean nothing in NIfTI and are taken as unknown")] if odd else []
+    return (
+        [Decision("nifti-codes", f"{' and '.join(odd)} of the header mean nothing in NIfTI and are taken as unknown")]
+        if odd
+        else []
+    )
 
 
 def image_like(values: np.ndarray, affine: np.ndarray, like: object) -> nib.Nifti1Image:
-    """A NIfTI image of `values` whose codes, units and geometry are those of the input's header, so that both overlay in any program.
+    """A NIfTI image of `values` whose codes, units and geometry are those of the input's header,
+    so that both overlay in any program.
 
     Args:
         values: `(X, Y, Z)`.
@@ -159,7 +178,11 @@ def image_like(values: np.ndarray, affine: np.ndarray, like: object) -> nib.Nift
     Returns:
         NIfTI-1, or NIfTI-2 where an axis is too long for it. No text of the input's header is copied.
     """
-    kind, header_kind = (nib.Nifti1Image, nib.Nifti1Header) if max(values.shape) <= NIFTI1_MAX_AXIS else (nib.Nifti2Image, nib.Nifti2Header)
+    kind, header_kind = (
+        (nib.Nifti1Image, nib.Nifti1Header)
+        if max(values.shape) <= NIFTI1_MAX_AXIS
+        else (nib.Nifti2Image, nib.Nifti2Header)
+    )
     if not isinstance(like, nib.Nifti1Header):
         return kind(values, affine, dtype=values.dtype)
     header = header_kind()

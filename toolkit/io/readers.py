@@ -78,16 +78,21 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
     path = Path(path)
     volume = _read(path, ReadOptions(choices=choices))
     if volume.unit == "mm" and (degrees := tilt_degrees(volume.affine)) > MAX_TILT_DEGREES:
-        reading = Decision("oblique", f"axes are tilted by {degrees:.0f} degrees; each counts as the nearest axis of the body")
+        reading = Decision(
+            "oblique", f"axes are tilted by {degrees:.0f} degrees; each counts as the nearest axis of the body"
+        )
         volume = replace(volume, decisions=(*volume.decisions, reading))
     if volume.unit == "mm" and (shear := shear_degrees(volume.affine)) > MAX_SHEAR_DEGREES:
         reading = Decision(
-            "sheared", f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so"
+            "sheared",
+            f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so",
         )
         volume = replace(volume, decisions=(*volume.decisions, reading))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
         raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
-    if np.issubdtype(volume.data.dtype, np.floating) and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):
+    if np.issubdtype(volume.data.dtype, np.floating) and (
+        bad := int(volume.data.size - np.isfinite(volume.data).sum())
+    ):
         reason = f"voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite"
         raise InputError(f"{path}: {reason}; replace them, e.g. by the background's value")
     return volume
@@ -125,10 +130,14 @@ def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Dec
         raise InputError(f"{path}: label values must be whole numbers, every one is NaN")
     if missing.any():
         labels = np.where(missing, np.float32(0), labels)
-        decisions.append(Decision("nan-labels", "NaN in masks is background, since their other values are whole numbers"))
+        decisions.append(
+            Decision("nan-labels", "NaN in masks is background, since their other values are whole numbers")
+        )
     whole = np.isfinite(labels) & (np.abs(np.rint(labels) - labels) <= MAX_ROUNDING)
     if not whole.all():
-        raise InputError(f"{path}: label values must be whole numbers, got {labels[~whole][0]:g}; is it a probability map?")
+        raise InputError(
+            f"{path}: label values must be whole numbers, got {labels[~whole][0]:g}; is it a probability map?"
+        )
     if np.abs(labels).max() > np.iinfo(np.int32).max:
         raise InputError(f"{path}: label values must fit 32 bits, got {np.abs(labels).max():g}")
     if (np.rint(labels) != labels).any():
@@ -163,9 +172,13 @@ def format_of(path: Path) -> Format:
     if path.is_dir() or is_dicom(path):
         return FORMATS[-1]
     if name.endswith(COMPANIONS):
-        raise InputError(f"{path}: holds voxels without a header; name the header's file ({path.stem}.mhd or .hdr) instead")
+        raise InputError(
+            f"{path}: holds voxels without a header; name the header's file ({path.stem}.mhd or .hdr) instead"
+        )
     if name.endswith(PACKED):
-        raise InputError(f"{path}: is an archive, in which nothing is looked for here: unpack it, and name the file or the folder")
+        raise InputError(
+            f"{path}: is an archive, in which nothing is looked for here: unpack it, and name the file or the folder"
+        )
     raise InputError(f"{path}: {path.suffix or 'a file without an ending'} is not read; the formats are {FORMAT_NAMES}")
 
 

@@ -24,7 +24,17 @@ SPACING_RANGE_MM = (1e-6, 1e6)
 
 # The exceptions of nibabel, pydicom, Pillow, SimpleITK, gzip and NumPy on files that are damaged or made to harm.
 FILE_ERRORS = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(
+        OSError,
+        EOFError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+    ),
     *(RuntimeError, struct.error, zlib.error),
 )
 
@@ -50,7 +60,9 @@ nibabel_logger.addFilter(lambda _: not _QUIET.get())
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drops lines that C and C++ libraries write past Python's own stderr; an error that they mean is raised as an exception too."""
+    """Drops lines that C and C++ libraries write past Python's own stderr;
+    an error that they mean is raised as an exception too.
+    """
     with _STDERR:
         sys.stderr.flush()
         try:
@@ -79,19 +91,24 @@ def quiet_nibabel() -> Iterator[None]:
 
 
 def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
-    """The affine `(4, 4)` itself. Raises InputError where it is not finite or not invertible, or the spacing is impossible."""
+    """The affine `(4, 4)` itself. Raises InputError where it is not finite or not invertible,
+    or the spacing is impossible.
+    """
     with np.errstate(over="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not np.isfinite(affine).all() or spacing.min() < low or spacing.max() > high:
-        raise InputError(f"{path}: the affine must be finite with voxels of {low:g} to {high:g} mm, got {spacing.tolist()}")
+        raise InputError(
+            f"{path}: the affine must be finite with voxels of {low:g} to {high:g} mm, got {spacing.tolist()}"
+        )
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-4:
         raise InputError(f"{path}: the affine must be invertible, got {affine[:3, :3].tolist()}")
     return affine
 
 
 def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) -> None:
-    """Raises TooLarge where a header announces more voxels than are supported, InputError for more bytes than the file can hold.
+    """Raises TooLarge where a header announces more voxels than are supported,
+    InputError for more bytes than the file can hold.
 
     Args:
         path: the file that holds the voxels.

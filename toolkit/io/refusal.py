@@ -1,4 +1,6 @@
-"""Refusals of files in one line: the real contents by the first bytes, which are the commonest reason, or the library's own words."""
+"""Refusals of files in one line: the real contents by the first bytes, which are the commonest reason,
+or the library's own words.
+"""
 
 import gzip
 import re
@@ -59,7 +61,9 @@ def refusal(path: Path, form: str, reason: Exception | str) -> InputError:
 
 
 def other_contents(path: Path, *, is_picture: bool = False) -> str | None:
-    """A clause about contents that a file's name does not promise, and what to do; None where the first bytes tell nothing."""
+    """A clause about contents that a file's name does not promise, and what to do;
+    None where the first bytes tell nothing.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES)

@@ -33,8 +33,8 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
         `(C, X, Y, Z)` in the file's own dtype; float64 becomes float32. The affine is in RAS+.
 
     Raises:
-        InputError: for a damaged file, voxels elsewhere than in the file or beside it, more voxels than are supported or than the
-            files can hold, and more than three axes.
+        InputError: for a damaged file, voxels elsewhere than in the file or beside it, more voxels than are supported
+            or than the files can hold, and more than three axes.
     """
     sitk = _simpleitk(path)
     try:
@@ -72,12 +72,16 @@ def _volume(path: Path, array: np.ndarray, image: "Image", options: ReadOptions,
     if data.dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels must be real numbers, got {data.dtype}")
     if options.labels and len(data) > 1:
-        raise InputError(f"{path}: a mask must have one channel, got {len(data)}: save it as one label map (3D Slicer: a label volume)")
+        raise InputError(
+            f"{path}: a mask must have one channel, got {len(data)}: save it as one label map (3D Slicer: a label "
+            "volume)"
+        )
     if data.dtype == np.float64:
         with np.errstate(over="ignore"):
             data = data.astype(np.float32)
     reading = Decision(
-        "itk-orientation", "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)"
+        "itk-orientation",
+        "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)",
     )
     return Volume(
         np.ascontiguousarray(data.transpose(0, 3, 2, 1)),
@@ -102,7 +106,9 @@ def _simpleitk(path: Path) -> ModuleType:
     try:
         import SimpleITK
     except ImportError:
-        raise InputError(f"{path}: NRRD and MetaImage need SimpleITK, which is not installed: pip install 'attunet[itk]'") from None
+        raise InputError(
+            f"{path}: NRRD and MetaImage need SimpleITK, which is not installed: pip install 'attunet[itk]'"
+        ) from None
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints warnings on stderr, past the log
     return SimpleITK
 

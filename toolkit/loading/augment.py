@@ -1,9 +1,10 @@
 """Augmentation of a whole batch on its device.
 
-The random numbers of a sample are a function of (seed, epoch, sample): `draw_parameters` draws them on the host with a counter-based
-generator, so batch size, number of processes and restarts change nothing. `Augmenter` then applies all transforms of `TRANSFORMS` in a
-few batched operations; image and label go through one resampling grid. There is no left-right flip: left and right kidney are
-different classes. kornia has most of these transforms, with random numbers that depend on the batch.
+The random numbers of a sample are a function of (seed, epoch, sample): `draw_parameters` draws them on the host with a
+counter-based generator, so batch size, number of processes and restarts change nothing. `Augmenter` then applies all
+transforms of `TRANSFORMS` in a few batched operations; image and label go through one resampling grid. There is no
+left-right flip: left and right kidney are different classes. kornia has most of these transforms, with random numbers
+that depend on the batch.
 """
 
 from dataclasses import dataclass
@@ -13,22 +14,37 @@ import torch
 import torch.nn.functional as F
 
 from attunet.config import AugmentConfig
-from attunet.loading.transforms import BY_NAME, INTENSITY_ORDER, MIN_UNIFORMS, TRANSFORMS, Context, Sample, low_resolution_table
+from attunet.loading.transforms import (
+    BY_NAME,
+    INTENSITY_ORDER,
+    MIN_UNIFORMS,
+    TRANSFORMS,
+    Context,
+    Sample,
+    low_resolution_table,
+)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of a batch: float32 `(N, ...)` by transform, and a key int64 `(N,)` for random numbers on the device."""
+    """Parameters of a batch: float32 `(N, ...)` by transform, and a key int64 `(N,)` for random numbers on the
+    device.
+    """
 
     values: dict[str, torch.Tensor]
     keys: torch.Tensor
 
     def to(self, device: torch.device) -> "Parameters":
         """Copy to the device without waiting for it."""
-        return Parameters({n: v.to(device, non_blocking=True) for n, v in self.values.items()}, self.keys.to(device, non_blocking=True))
+        return Parameters(
+            {n: v.to(device, non_blocking=True) for n, v in self.values.items()},
+            self.keys.to(device, non_blocking=True),
+        )
 
 
-def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, samples: np.ndarray, size: tuple[int, int]) -> Parameters:
+def draw_parameters(
+    config: AugmentConfig, *, seed: int, epochs: np.ndarray, samples: np.ndarray, size: tuple[int, int]
+) -> Parameters:
     """Draw the parameters of samples.
 
     Args:
@@ -44,14 +60,19 @@ def draw_parameters(config: AugmentConfig, *, seed: int, epochs: np.ndarray, sam
         >>> epochs, samples = np.zeros(4, int), np.arange(4)
         >>> parameters = draw_parameters(AugmentConfig(), seed=0, epochs=epochs, samples=samples, size=(256, 256))
     """
-    generators = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, s + 1, e])) for e, s in zip(epochs, samples, strict=True)]
+    generators = [
+        np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, s + 1, e]))
+        for e, s in zip(epochs, samples, strict=True)
+    ]
     uniform = np.stack([g.random(max(MIN_UNIFORMS, sum(t.uniforms for t in TRANSFORMS))) for g in generators])
     normal = np.stack([g.standard_normal(sum(t.normals for t in TRANSFORMS)) for g in generators])
     keys = np.stack([g.integers(0, 2**31) for g in generators])
     values, column, normal_column = {}, 0, 0
     for transform in TRANSFORMS:
         own = Sample(
-            uniform[:, column + 1 : column + transform.uniforms], normal[:, normal_column : normal_column + transform.normals], size
+            uniform[:, column + 1 : column + transform.uniforms],
+            normal[:, normal_column : normal_column + transform.normals],
+            size,
         )
         drawn = transform.draw(config, own)
         applied = uniform[:, column] < getattr(config, f"{transform.name}_probability")
@@ -90,10 +111,14 @@ class Augmenter:
         """
         if not self.config.enabled:
             return images, labels
-        parameters = draw_parameters(self.config, seed=seed, epochs=epochs, samples=samples, size=self.size).to(self.device)
+        parameters = draw_parameters(self.config, seed=seed, epochs=epochs, samples=samples, size=self.size).to(
+            self.device
+        )
         return self.apply(images, labels, parameters)
 
-    def apply(self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters) -> tuple[torch.Tensor, torch.Tensor]:
+    def apply(
+        self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment a batch with the given parameters; shapes as in `__call__`."""
         context = Context(parameters.keys, self._blur_rows, self._blur_columns)
         grid = self._sampling_grid(parameters, context)
@@ -104,11 +129,14 @@ class Augmenter:
         return images, moved[:, 0].to(torch.uint8)
 
     def _sampling_grid(self, parameters: Parameters, context: Context) -> torch.Tensor:
-        """Position `(N, H, W, 2)` at which each output pixel is read, in grid_sample's coordinates (align_corners=False)."""
+        """Position `(N, H, W, 2)` at which each output pixel is read,
+        in grid_sample's coordinates (align_corners=False).
+        """
         height, width = self.size
         x = torch.arange(width, device=self.device) - (width - 1) / 2
         y = (torch.arange(height, device=self.device) - (height - 1) / 2)[:, None]
-        positions = torch.stack([x.expand(height, width), y.expand(height, width)])[None]  # (1, 2, H, W) in pixels from the centre
+        # (1, 2, H, W) in pixels from the centre
+        positions = torch.stack([x.expand(height, width), y.expand(height, width)])[None]
         for transform in TRANSFORMS:
             if transform.spatial:
                 positions = transform.apply(positions, parameters.values[transform.name], context)

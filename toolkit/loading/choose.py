@@ -56,7 +56,9 @@ def make_loader(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RunError(f"run.resident_gb: the slices of this training do not fit into the memory of {device}; 0 streams them") from None
+        raise RunError(
+            f"run.resident_gb: the slices of this training do not fit into the memory of {device}; 0 streams them"
+        ) from None
 
 
 def choose_tier(store: Store, cases: Sequence[str], budget: int) -> str:

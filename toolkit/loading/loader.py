@@ -61,7 +61,8 @@ class Loader(ABC):
         self.in_channels = store.spec.in_channels
         self.draw = Draw(self.order(), sampling)
         drawn = np.stack([store.drawn_classes(case) for case in cases])
-        self._drawn = None if drawn.all() else torch.from_numpy(np.repeat(drawn, self.lengths, axis=0)).to(device)  # (num_samples, K)
+        # (num_samples, K)
+        self._drawn = None if drawn.all() else torch.from_numpy(np.repeat(drawn, self.lengths, axis=0)).to(device)
 
     @abstractmethod
     def order(self) -> SampleOrder:
@@ -91,7 +92,9 @@ class Loader(ABC):
         return np.asarray(np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None]))
 
     def drawn(self, samples: torch.Tensor) -> torch.Tensor | None:
-        """`(N, K)` bool: the classes that were drawn in the case of each sample `(N,)`; None if all were drawn everywhere."""
+        """`(N, K)` bool: the classes that were drawn in the case of each sample `(N,)`;
+        None if all were drawn everywhere.
+        """
         return None if self._drawn is None else self._drawn[samples.to(self.device, non_blocking=True)]
 
     def describe_sample(self, sample: int) -> str:

@@ -1,9 +1,10 @@
 """The order in which a training draws slices: a pure function of the seed and the position in the training.
 
-Each epoch is a permutation of all samples; the epochs one after the other form an endless stream of positions, and each step takes
-the next `batch_size` of them. So every sample is drawn once per epoch, no batch is short, and neither the number of processes nor a
-restart changes the order: step n begins at position `n * batch_size`. Process r of W takes the positions p with `p % W == r`.
-PyTorch's `DistributedSampler` pads the last batch and cannot start in the middle of an epoch.
+Each epoch is a permutation of all samples; the epochs one after the other form an endless stream of positions, and each
+step takes the next `batch_size` of them. So every sample is drawn once per epoch, no batch is short, and neither the
+number of processes nor a
+restart changes the order: step n begins at position `n * batch_size`. Process r of W takes the positions p with
+`p % W == r`. PyTorch's `DistributedSampler` pads the last batch and cannot start in the middle of an epoch.
 """
 
 from dataclasses import dataclass

@@ -11,18 +11,25 @@ from attunet.store import Store
 
 
 class ResidentLoader(Loader):
-    """All slices on the device, as they are in the store: float16 images and uint8 labels. A batch is one index operation there."""
+    """All slices on the device, as they are in the store: float16 images and uint8 labels.
+    A batch is one index operation there.
+    """
 
     tier = "resident"
 
-    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, sampling: Sampling = DEFAULT_SAMPLING) -> None:
+    def __init__(
+        self, store: Store, cases: Sequence[str], device: torch.device, sampling: Sampling = DEFAULT_SAMPLING
+    ) -> None:
         super().__init__(store, cases, device, sampling)
-        self._images = torch.empty((self.num_samples, store.spec.num_channels, *self.size), dtype=torch.float16, device=device)
+        self._images = torch.empty(
+            (self.num_samples, store.spec.num_channels, *self.size), dtype=torch.float16, device=device
+        )
         self._labels = torch.empty((self.num_samples, *self.size), dtype=torch.uint8, device=device)
         for case, start, length in zip(self.cases, self.starts, self.lengths, strict=True):
             for target, source in ((self._images, store.image(case)), (self._labels, store.label(case))):
                 target[start : start + length] = torch.from_numpy(np.array(source)).to(device)
-        self._channels = torch.from_numpy(self.neighbours(np.arange(self.num_samples))).to(device)  # (num_samples, context_slices)
+        # (num_samples, context_slices)
+        self._channels = torch.from_numpy(self.neighbours(np.arange(self.num_samples))).to(device)
 
     @property
     def bytes_on_device(self) -> int:

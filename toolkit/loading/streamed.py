@@ -1,8 +1,9 @@
 """The loader that reads slices from the store during training, for data sets larger than the memory budget.
 
-A thread reads the next window of the order into one of two buffers while steps take slices from the other. It reads each window case
-by case in ascending order, in pieces of consecutive slices, so that a disk sees long sequential reads. On a GPU the buffers are pinned
-and copied on their own stream, in parallel with the computation. Memory does not grow with the store.
+A thread reads the next window of the order into one of two buffers while steps take slices from the other. It reads
+each window case by case in ascending order, in pieces of consecutive slices, so that a disk sees long sequential reads.
+On a GPU the buffers are pinned and copied on their own stream, in parallel with the computation. Memory does not grow
+with the store.
 """
 
 import mmap
@@ -26,7 +27,9 @@ BUFFERS = 2
 
 @dataclass
 class Buffer:
-    """The slices `samples` of one window, in the order of training. released: event after the last copy out of the buffer."""
+    """The slices `samples` of one window, in the order of training. released:
+    event after the last copy out of the buffer.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -163,7 +166,10 @@ class StreamedLoader(Loader):
                     array.base.madvise(mmap.MADV_SEQUENTIAL)
             for row in np.flatnonzero(numbers == number):
                 slot = ascending[row]
-                np.copyto(images[slot], image[channels[row]].reshape(images[slot].shape) if len(channels[row]) > 1 else image[slices[row]])
+                np.copyto(
+                    images[slot],
+                    image[channels[row]].reshape(images[slot].shape) if len(channels[row]) > 1 else image[slices[row]],
+                )
                 np.copyto(labels[slot], label[slices[row]])
         buffer.samples, buffer.taken = samples, 0
 
@@ -171,7 +177,9 @@ class StreamedLoader(Loader):
 class _Reader:
     """The thread that fills buffers. `next` raises its errors in the training thread."""
 
-    def __init__(self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]) -> None:
+    def __init__(
+        self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]
+    ) -> None:
         self._windows, self._read = windows, read
         self._free: Queue[Buffer | None] = Queue()
         self._ready: Queue[Buffer | Exception] = Queue()

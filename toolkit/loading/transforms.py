@@ -14,8 +14,8 @@ ELASTIC_MAGNITUDE = 0.012  # standard deviation of the coarse displacement, as a
 SHIFT_FRACTION = 0.08  # largest shift in either direction, as a fraction of the side
 BIAS_NODES = 4  # per side of the coarse bias field
 RESOLUTIONS = 8  # steps in which the factor of the low-resolution transform is quantised
-# Uniform random numbers drawn per sample, more than the table uses: a new transform with uniforms alone leaves the draws of
-# the others as they are. A transform with normals, or one beyond this number, changes them.
+# Uniform random numbers drawn per sample, more than the table uses: a new transform with uniforms alone leaves the
+# draws of the others as they are. A transform with normals, or one beyond this number, changes them.
 MIN_UNIFORMS = 20
 _FIRST = ("low_resolution", "gamma", "bias_field", "contrast", "brightness", "noise")
 
@@ -64,8 +64,9 @@ class Transform:
     Args:
         name: of the transform.
         draw: configuration and random numbers to the parameters `(N, ...)`.
-        apply: images `(N, C, H, W)` and parameters to images; of a spatial transform, positions `(N, 2, H, W)` and parameters to positions,
-            x first, from -1 to 1 as for grid_sample (the first spatial transform gets them in pixels from the centre).
+        apply: images `(N, C, H, W)` and parameters to images; of a spatial transform, positions `(N, 2, H, W)` and
+            parameters to positions, x first, from -1 to 1 as for grid_sample (the first spatial transform gets them in
+            pixels from the centre).
         neutral: parameter of the samples that it is not applied to.
         uniforms: uniform random numbers per sample, with the one that decides.
         normals: normal random numbers per sample.
@@ -88,7 +89,9 @@ def _draw_spatial(config: AugmentConfig, sample: Sample) -> np.ndarray:
     affine = np.empty((len(angle), 2, 3))
     affine[:, 0, 0], affine[:, 0, 1] = zoom * np.cos(angle), -zoom * np.sin(angle)
     affine[:, 1, 0], affine[:, 1, 1] = zoom * np.sin(angle), zoom * np.cos(angle)
-    affine[:, :, 2] = np.stack([sample.between(2 + i, -SHIFT_FRACTION, SHIFT_FRACTION) * sample.size[1 - i] for i in range(2)], axis=1)
+    affine[:, :, 2] = np.stack(
+        [sample.between(2 + i, -SHIFT_FRACTION, SHIFT_FRACTION) * sample.size[1 - i] for i in range(2)], axis=1
+    )
     return affine
 
 
@@ -188,7 +191,9 @@ TRANSFORMS = (
     Transform("contrast", lambda config, sample: sample.log_between(0, *config.contrast), _apply_contrast, neutral=1.0),
     Transform("gamma", lambda config, sample: sample.log_between(0, *config.gamma), _apply_gamma, neutral=1.0),
     Transform("bias_field", _draw_bias_field, _apply_bias_field, uniforms=1, normals=BIAS_NODES**2),
-    Transform("low_resolution", lambda config, sample: 1 + np.floor(sample.uniform[:, 0] * RESOLUTIONS), _apply_low_resolution),
+    Transform(
+        "low_resolution", lambda config, sample: 1 + np.floor(sample.uniform[:, 0] * RESOLUTIONS), _apply_low_resolution
+    ),
     Transform("noise", lambda config, sample: sample.between(0, *config.noise), _apply_noise),
 )
 BY_NAME = {transform.name: transform for transform in TRANSFORMS}

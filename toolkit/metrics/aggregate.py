@@ -1,4 +1,6 @@
-"""Means of scores over classes, then cases, then patients. NaN means "not defined" and counts in no mean; JSON has null for it."""
+"""Means of scores over classes, then cases, then patients. NaN means "not defined" and counts in no mean;
+JSON has null for it.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
@@ -66,7 +68,9 @@ def per_patient(values: Mapping[str, float], patients: Mapping[str, str]) -> dic
     return {patient: value for patient, value in means.items() if not np.isnan(value)}
 
 
-def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, exclude: Iterable[str] = ()) -> MetricTable:
+def summarize(
+    scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, exclude: Iterable[str] = ()
+) -> MetricTable:
     """Table of one metric: its mean, its mean per class, and every case.
 
     Args:
@@ -75,12 +79,16 @@ def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, ex
         exclude: cases that are listed and counted in no mean.
 
     Returns:
-        `{"mean": over classes, then cases, "per_class": {class: mean over cases}, "per_case": {case: {class: score}}}`, NaN where
-        nothing is defined; `nan_to_null` makes it JSON.
+        `{"mean": over classes, then cases, "per_class": {class: mean over cases}, "per_case": {case: {class: score}}}`,
+        NaN where nothing is defined; `nan_to_null` makes it JSON.
     """
     excluded = set(exclude)
     counted = {case: values for case, values in scores.items() if case not in excluded}
-    per_class = mean_of_defined(np.stack([np.asarray(v) for v in counted.values()]), axis=0) if counted else np.full(len(classes), np.nan)
+    per_class = (
+        mean_of_defined(np.stack([np.asarray(v) for v in counted.values()]), axis=0)
+        if counted
+        else np.full(len(classes), np.nan)
+    )
     return {
         "mean": mean_over_cases(counted),
         "per_class": _by_class(per_class, classes),
@@ -89,7 +97,9 @@ def summarize(scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, ex
 
 
 def nan_to_null(value: Json) -> Json:
-    """A copy that JSON can hold, of nested dicts, lists and tuples: NaN and infinity become None, NumPy's numbers Python's."""
+    """A copy that JSON can hold, of nested dicts, lists and tuples:
+    NaN and infinity become None, NumPy's numbers Python's.
+    """
     return cast(Json, _nan_to_null(value))
 
 

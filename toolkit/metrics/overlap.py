@@ -1,11 +1,12 @@
-"""Metrics of a label map: overlap from the confusion matrix, distances from the surfaces. Counts are summed before ratios are taken.
+"""Metrics of a label map: overlap from the confusion matrix, distances from the surfaces.
+Counts are summed before ratios are taken.
 
 Conventions for empty masks, the same everywhere:
 
 | class is in | overlap (Dice, surface Dice, precision, recall) | distances in mm | RAVD | CHAOS score |
 |---|---|---|---|---|
 | neither truth nor prediction | NaN: not defined, left out of means | NaN | NaN | NaN |
-| the prediction alone | 0 | the image's diagonal, the largest distance | NaN: nothing to be relative to | 0 points each |
+| the prediction alone | 0 | the diagonal of the image | NaN: nothing to be relative to | 0 points each |
 | the truth alone | 0 | the diagonal of the image | 100 % | 0 points each |
 
 Voxels whose truth is the ignore label (255) belong to no class in either map.
@@ -52,7 +53,9 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np
 
 
 def dice_from_confusion(counts: np.ndarray) -> np.ndarray:
-    """Dice per class, float64 (K,): 2 TP / (2 TP + FP + FN); NaN for a class in neither map, 0 for a class in only one."""
+    """Dice per class, float64 (K,): 2 TP / (2 TP + FP + FN); NaN for a class in neither map,
+    0 for a class in only one.
+    """
     return _ratio(2 * np.diag(counts), counts.sum(0) + counts.sum(1))
 
 
@@ -79,7 +82,9 @@ def pixel_accuracy(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CaseMetrics:
-    """Metrics of one case in 3D: counts over all K classes `(K, K)`, and every metric per foreground class, float64 `(K - 1,)`."""
+    """Metrics of one case in 3D: counts over all K classes `(K, K)`, and every metric per foreground class,
+    float64 `(K - 1,)`.
+    """
 
     counts: np.ndarray
     dice: np.ndarray
@@ -144,7 +149,9 @@ def case_metrics(
     )
 
 
-def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray, *, in_both: np.ndarray) -> np.ndarray:
+def chaos_score(
+    dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray, mssd_mm: np.ndarray, *, in_both: np.ndarray
+) -> np.ndarray:
     """The CHAOS challenge's score from 0 to 100 per class: the mean of four metrics, each in points above a threshold.
 
     Source: Kavur et al., CHAOS Challenge, Medical Image Analysis 69 (2021). Dice below 0.8, RAVD above 5 %,
@@ -152,10 +159,12 @@ def chaos_score(dice: np.ndarray, ravd_percent: np.ndarray, assd_mm: np.ndarray,
 
     Args:
         dice, ravd_percent, assd_mm, mssd_mm: per class, `(K - 1,)`.
-        in_both: True for a class in truth and prediction. A class in one alone gets 0 points, however small the image is whose diagonal
-            replaces its distances.
+        in_both: True for a class in truth and prediction. A class in one alone gets 0 points, however small the image
+            is whose diagonal replaces its distances.
     """
-    dice, ravd_percent, assd_mm, mssd_mm = (np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm))
+    dice, ravd_percent, assd_mm, mssd_mm = (
+        np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm)
+    )
     points = (
         np.where(dice < 0.8, 0, 100 * dice),
         np.where(ravd_percent <= 5, 100 - 20 * ravd_percent, 0),

@@ -168,7 +168,9 @@ class WorstCase(TypedDict):
 
 
 class MethodScore(Score):
-    """One metric of a method; `per_case` and `per_class` are means over the seeds, `per_case` has the classes and "mean"."""
+    """One metric of a method; `per_case` and `per_class` are means over the seeds,
+    `per_case` has the classes and "mean".
+    """
 
     median: float | None
     worst: WorstCase | None
@@ -178,7 +180,9 @@ class MethodScore(Score):
 
 
 WorstOrgan = TypedDict(
-    "WorstOrgan", {"seed": int, "fold": int, "case": str, "class": str, "dice": float, "picture": str | None}, total=False
+    "WorstOrgan",
+    {"seed": int, "fold": int, "case": str, "class": str, "dice": float, "picture": str | None},
+    total=False,
 )
 
 

@@ -17,12 +17,14 @@ EXACT_UP_TO = 16  # patients whose 2**n sign patterns are all enumerated; for mo
 SIGN_DRAWS = 20_000
 
 
-def bootstrap_interval(values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
+def bootstrap_interval(
+    values: np.ndarray, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float] | None:
     """Bootstrap interval of the mean: the expanded percentile interval.
 
-    Plain percentiles of resampled means are too narrow for small n: of normal samples, 86 % of them cover the mean at n = 6 and 84 % at
-    n = 5. Wider percentiles allow for the n in the denominator of the deviation and for Student's t in place of the normal: 93 % cover it
-    at n = 6 and 92 % at n = 5. (scipy.stats.bootstrap has no such interval.)
+    Plain percentiles of resampled means are too narrow for small n: of normal samples, 86 % of them cover the mean at n
+    = 6 and 84 % at n = 5. Wider percentiles allow for the n in the denominator of the deviation and for Student's t in
+    place of the normal: 93 % cover it at n = 6 and 92 % at n = 5. (scipy.stats.bootstrap has no such interval.)
 
     Source: Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69 (2015).
 
@@ -50,7 +52,8 @@ def permutation_p_value(differences: np.ndarray, *, draws: int = SIGN_DRAWS, see
 
     Args:
         differences: one per patient, `(n,)`.
-        draws: number of random sign patterns for more than EXACT_UP_TO patients; all patterns are enumerated up to that.
+        draws: number of random sign patterns for more than EXACT_UP_TO patients; all patterns are enumerated up to
+            that.
         seed: seed of the random patterns.
 
     Returns:
@@ -67,14 +70,22 @@ def permutation_p_value(differences: np.ndarray, *, draws: int = SIGN_DRAWS, see
 
     rng = np.random.default_rng(seed)
     test = stats.permutation_test(
-        (differences,), distance, permutation_type="samples", vectorized=True, n_resamples=resamples, alternative="greater", rng=rng
+        (differences,),
+        distance,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        alternative="greater",
+        rng=rng,
     )
     return float(test.pvalue)
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """`second` against `first` on the same patients. Differences are second minus first, so above 0 the second is better."""
+    """`second` against `first` on the same patients. Differences are second minus first,
+    so above 0 the second is better.
+    """
 
     first: str
     second: str
@@ -154,16 +165,27 @@ def _words(c: PairedComparison) -> str:
     people = f"{c.num_patients} patient{'s' if c.num_patients > 1 else ''}"
     seen = f"{c.second} differs from {c.first} by {c.difference:+.4f} in mean {c.metric} over {people}"
     if c.ci95 is None or c.p_value is None:
-        return f"{seen}. Under {MIN_PATIENTS} patients there is no interval and no test: this says nothing about other patients."
+        return (
+            f"{seen}. Under {MIN_PATIENTS} patients there is no interval and no test: this says nothing about other "
+            "patients."
+        )
     low, high = c.ci95
     figures = f"(95 % interval {low:+.4f} to {high:+.4f}, permutation p = {c.p_value:.3g})"
     outside = low > 0 or high < 0
     if outside and c.p_value < 0.05:
         better, worse = (c.second, c.first) if c.difference > 0 else (c.first, c.second)
-        return f"{seen} {figures}. The data show that {better} is better than {worse} on patients like these, with these trainings."
+        return (
+            f"{seen} {figures}. The data show that {better} is better than {worse} on patients like these, with these "
+            "trainings."
+        )
     if outside:
-        floor = f" With {people} the test cannot go below {c.smallest_p_value:.3g}." if c.smallest_p_value >= 0.05 else ""
-        return f"{seen} {figures}. The data do not decide it: the interval leaves out zero, but chance alone could do this.{floor}"
+        floor = (
+            f" With {people} the test cannot go below {c.smallest_p_value:.3g}." if c.smallest_p_value >= 0.05 else ""
+        )
+        return (
+            f"{seen} {figures}. The data do not decide it: the interval leaves out zero, but chance alone could do "
+            f"this.{floor}"
+        )
     reach = max(abs(low), abs(high))
     return (
         f"{seen} {figures}. The data do not show a difference; nor do they show that there is none: "

@@ -13,9 +13,10 @@ from attunet.errors import InputError
 class SurfaceDistances:
     """Distances from every surface voxel of one mask to the nearest surface voxel of the other.
 
-    A surface voxel belongs to the mask and has one of its 6 neighbours inside the image and outside the mask. The edge of the image is no
-    surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its surface elsewhere. Only a mask that has no
-    surface voxel then, because it fills the image, is given the edge of the image as its surface.
+    A surface voxel belongs to the mask and has one of its 6 neighbours inside the image and outside the mask. The edge
+    of the image is no
+    surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its surface elsewhere. Only a
+    mask that has no surface voxel then, because it fills the image, is given the edge of the image as its surface.
 
     Args:
         prediction_to_truth: float64 `(n,)` in mm, empty if either mask is.
@@ -29,7 +30,9 @@ class SurfaceDistances:
 
     @property
     def hd95(self) -> float:
-        """95th-percentile Hausdorff distance: the larger of the two directed 95th percentiles, interpolated linearly."""
+        """95th-percentile Hausdorff distance: the larger of the two directed 95th percentiles,
+        interpolated linearly.
+        """
         if self.missing_mm is not None:
             return self.missing_mm
         return float(max(np.percentile(self.prediction_to_truth, 95), np.percentile(self.truth_to_prediction, 95)))
@@ -53,8 +56,8 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     """Distances between the surfaces of two masks.
 
     Args:
-        prediction: mask of one shape with the truth, 2D or 3D. An axis of length 1 is left out: an image stored as a volume of one slice
-            is measured as an image.
+        prediction: mask of one shape with the truth, 2D or 3D. An axis of length 1 is left out: an image stored as a
+            volume of one slice is measured as an image.
         truth: the true mask.
         spacing: voxel size along the axes in mm.
 
@@ -76,14 +79,18 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     )
 
 
-def check_masks(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray, list[float]]:
+def check_masks(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, list[float]]:
     """The masks as booleans without axes of length 1, and the spacing of the other axes.
 
     Raises InputError for two shapes, or a spacing that is not finite and above 0.
     """
     prediction, truth = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
     if prediction.shape != truth.shape or len(spacing) != truth.ndim:
-        raise InputError(f"masks and spacing must have one shape, got {prediction.shape}, {truth.shape} and {len(spacing)} spacings")
+        raise InputError(
+            f"masks and spacing must have one shape, got {prediction.shape}, {truth.shape} and {len(spacing)} spacings"
+        )
     if not all(0 < s < np.inf for s in spacing):
         raise InputError(f"spacing: every voxel size must be finite and above 0 mm, got {tuple(map(float, spacing))}")
     sampling = [float(s) for s, n in zip(spacing, truth.shape, strict=True) if n > 1]
@@ -91,11 +98,14 @@ def check_masks(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[flo
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    inner = mask & ~ndimage.binary_erosion(mask, border_value=1)  # scipy's default structure is the cross of 6 neighbours
+    # Scipy's default structure is the cross of 6 neighbours
+    inner = mask & ~ndimage.binary_erosion(mask, border_value=1)
     return inner if inner.any() else mask & ~ndimage.binary_erosion(mask)
 
 
 def _box_with_margin(mask: np.ndarray) -> tuple[slice, ...]:
-    """The box around a mask with one more voxel on each side, so that only the image's own edge is an edge of the box."""
+    """The box around a mask with one more voxel on each side, so that only the image's own edge is an edge of the
+    box.
+    """
     (box,) = ndimage.find_objects(mask.view(np.uint8))
     return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

@@ -1,8 +1,8 @@
 """Surface Dice, weighted by area: the fraction of two surfaces that lies within a tolerance of the other one.
 
-Definition and table of areas: Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and neck anatomy for
-radiotherapy (2018), as in the package surface-distance (Apache-2.0), which the Medical Segmentation Decathlon uses. That package does not
-run with NumPy 2, so the computation is here.
+Definition and table of areas: Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and
+neck anatomy for radiotherapy (2018), as in the package surface-distance (Apache-2.0), which the Medical Segmentation
+Decathlon uses. That package does not run with NumPy 2, so the computation is here.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from scipy import ndimage
 
 from attunet.metrics.surface import check_masks
 
-# A surface element lies between 2 x 2 x 2 voxels, whose 8 bits are its code; marching cubes gives it up to 4 triangles. For the codes 0 to
-# 127: the absolute area vectors of the triangles for voxels of 1 mm, three digits each, in eighths of a square millimetre. A code and its
-# complement have the same areas.
+# A surface element lies between 2 x 2 x 2 voxels, whose 8 bits are its code; marching cubes gives it up to 4 triangles.
+# For the codes 0 to
+# 127: the absolute area vectors of the triangles for voxels of 1 mm, three digits each, in eighths of a square
+# millimetre. A code and its complement have the same areas.
 AREA_VECTORS = (
     "- 111 111 220220 111 202202 111111 400222111 111 111111 202202 400222111 220220 400222111 400222111 400400 111 "
     "022022 111111 040222111 111111 004222111 111111111 111222222111 111111 022022111 202202111 111333022202 "
@@ -43,7 +44,8 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
         tolerance_mm: distance up to which surfaces agree.
 
     Returns:
-        Area of both surfaces within the tolerance of the other one, over their whole area; 0 if one mask is empty, NaN if both are.
+        Area of both surfaces within the tolerance of the other one, over their whole area; 0 if one mask is empty, NaN
+        if both are.
 
     Raises:
         InputError: masks and spacing do not fit together.

@@ -30,7 +30,11 @@ def build_model(model: ModelConfig, in_channels: int, num_classes: int) -> Segme
     blocks = {} if model.blocks == "plain" else {"blocks": model.blocks}
     if model.blocks not in getattr(make, "kinds_of_blocks", ("plain",)):
         raise InputError(f"model.blocks: {name} has no {model.blocks} blocks; set it to plain")
-    network = make(in_channels=in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth, **blocks)
+    network = make(
+        in_channels=in_channels, num_classes=num_classes, base_width=model.base_width, depth=model.depth, **blocks
+    )
     if not isinstance(network, SegmentationNetwork):
-        raise TypeError(f"{MODELS[model.name]}: a network of MODELS must be a subclass of attunet.models.SegmentationNetwork")
+        raise TypeError(
+            f"{MODELS[model.name]}: a network of MODELS must be a subclass of attunet.models.SegmentationNetwork"
+        )
     return network

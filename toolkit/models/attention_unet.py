@@ -35,12 +35,22 @@ class AttentionGate(nn.Module):
             `concat(alpha * x, g)` `(N, C + G, H, W)` and alpha `(N, 1, H, W)`.
         """
         return attention_gate(
-            x, g, self.weight_x, self.weight_g, self.bias, self.psi_weight, self.psi_bias, backend=self.backend, return_alpha=True
+            x,
+            g,
+            self.weight_x,
+            self.weight_g,
+            self.bias,
+            self.psi_weight,
+            self.psi_bias,
+            backend=self.backend,
+            return_alpha=True,
         )
 
 
 def _uniform(*shape: int) -> Tensor:
-    """Draw weights as torch does for a 1x1 convolution: uniform within 1 / sqrt(fan in), where fan in is the last dimension."""
+    """Draw weights as torch does for a 1x1 convolution: uniform within 1 / sqrt(fan in),
+    where fan in is the last dimension.
+    """
     bound = 1 / math.sqrt(shape[-1])
     return torch.empty(shape).uniform_(-bound, bound)
 

@@ -8,7 +8,8 @@ from attunet.ops import batch_norm_relu
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` and a ReLU; `attunet.ops.batch_norm_relu` computes both. State and initialisation are those of `nn.BatchNorm2d`.
+    """`nn.BatchNorm2d` and a ReLU; `attunet.ops.batch_norm_relu` computes both.
+    State and initialisation are those of `nn.BatchNorm2d`.
 
     Args:
         channels: channels C of the input (N, C, H, W).
@@ -31,10 +32,14 @@ class BatchNormReLU(nn.BatchNorm2d):
 
 
 def synchronize_batch_norms(network: nn.Module) -> None:
-    """Make every batch norm of the network normalise over the slices of all processes, in place; parameters and buffers stay."""
+    """Make every batch norm of the network normalise over the slices of all processes, in place;
+    parameters and buffers stay.
+    """
     for module in list(network.modules()):
         if isinstance(module, BatchNormReLU):
             module.synchronized = True
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, BatchNormReLU | nn.SyncBatchNorm):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(
+                child, BatchNormReLU | nn.SyncBatchNorm
+            ):
                 setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]

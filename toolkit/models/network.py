@@ -6,12 +6,13 @@ from attunet.errors import InputError
 
 
 class SegmentationNetwork(nn.Module):
-    """Base class: a subclass is made as `Class(in_channels=, num_classes=, base_width=, depth=)` and its `forward` maps slices
-    `(N, in_channels, H, W)` to logits `(N, num_classes, H, W)`, with H and W multiples of 16.
+    """Base class: a subclass is made as `Class(in_channels=, num_classes=, base_width=, depth=)` and its `forward` maps
+    slices `(N, in_channels, H, W)` to logits `(N, num_classes, H, W)`, with H and W multiples of 16.
     """
 
     num_gates: int = 0  # attention gates; 0 for a network without attention maps
-    kinds_of_blocks: tuple[str, ...] = ("plain",)  # values of `model.blocks`; a class with others takes an argument `blocks`
+    # Values of `model.blocks`; a class with others takes an argument `blocks`
+    kinds_of_blocks: tuple[str, ...] = ("plain",)
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Compute the logits and the attention maps of the gates.

@@ -45,7 +45,8 @@ class TorchNetwork:
         self.device, self.dtype, self.compile_mode = torch.device(device), dtype, compile_mode
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network = network.to(self.device, dtype).eval()
-        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
+        # Torch's stubs lack it
+        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self._run = torch.compile(self.network, mode=compile_mode) if compile_mode else self.network
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
@@ -65,7 +66,9 @@ class TorchNetwork:
         return call
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first; no maps without gates."""
+        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first;
+        no maps without gates.
+        """
         with torch.inference_mode():
             logits, maps = self.network.with_attention(self._tensor(slices))
         return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
@@ -79,7 +82,10 @@ class TorchNetwork:
     @property
     def options(self) -> dict[str, object]:
         """Device, precision and threads that were used."""
-        options = {"memory_format": str(self.memory_format).removeprefix("torch."), "compiled": self.compile_mode or "no"}
+        options = {
+            "memory_format": str(self.memory_format).removeprefix("torch."),
+            "compiled": self.compile_mode or "no",
+        }
         if self.device.type == "cuda":
             return {**options, "tf32_convolutions": torch.backends.cudnn.allow_tf32}
         return {**options, "threads": torch.get_num_threads()}
@@ -90,4 +96,6 @@ class TorchNetwork:
         return float(sum(t.nbytes for t in self.network.state_dict().values())) / 1e6
 
     def _tensor(self, slices: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(slices)).to(device=self.device, dtype=self.dtype, memory_format=self.memory_format)
+        return torch.from_numpy(np.ascontiguousarray(slices)).to(
+            device=self.device, dtype=self.dtype, memory_format=self.memory_format
+        )

@@ -33,10 +33,11 @@ class DoubleConv(nn.Sequential):
 
 
 class ResidualConv(nn.Module):
-    """(N, C_in, H, W) -> (N, C_out, H, W), C_out >= C_in: a `DoubleConv` to whose second batch norm the input is added before the ReLU.
+    """(N, C_in, H, W) -> (N, C_out, H, W), C_out >= C_in: a `DoubleConv` to whose second batch norm the input is added
+    before the ReLU.
 
-    Channels that the input lacks are zeros (option A of He et al. 2016, "Deep Residual Learning for Image Recognition"), so that a
-    residual network has exactly the parameters of a plain one.
+    Channels that the input lacks are zeros (option A of He et al. 2016, "Deep Residual Learning for Image
+    Recognition"), so that a residual network has exactly the parameters of a plain one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm_backend: str = "auto") -> None:
@@ -108,7 +109,9 @@ class UNet(SegmentationNetwork):
         for before, after in itertools.pairwise(self.widths):
             self.encoder.append(block(before, after, norm_backend=norm_backend))
         self.upsample = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in self.widths[:-1])
-        self.decoder = nn.ModuleList(DoubleConv(2 * width, width, norm_backend=norm_backend) for width in self.widths[:-1])
+        self.decoder = nn.ModuleList(
+            DoubleConv(2 * width, width, norm_backend=norm_backend) for width in self.widths[:-1]
+        )
         self.head = nn.Conv2d(base_width, num_classes, 1)
         self.coarse_heads = nn.ModuleList()  # of levels 1, 2, ... while the network is trained with deep supervision
 
@@ -131,7 +134,9 @@ class UNet(SegmentationNetwork):
         return self.head(finest), attention
 
     def supervise_coarse_levels(self) -> None:
-        """Add heads to the decoder's coarser levels but the coarsest, as nnU-Net does; the only coarser one of two gets one too."""
+        """Add heads to the decoder's coarser levels but the coarsest, as nnU-Net does;
+        the only coarser one of two gets one too.
+        """
         for width in self.widths[1 : max(2, self.depth - 1)]:
             self.coarse_heads.append(nn.Conv2d(width, self.head.out_channels, 1))
 
@@ -140,7 +145,9 @@ class UNet(SegmentationNetwork):
         return tuple(head(level) for head, level in zip([self.head, *self.coarse_heads], features, strict=True))
 
     def _decoded(self, x: Tensor, num_levels: int) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Compute the decoder's features at the finest `num_levels` levels, the finest first, and the attention maps."""
+        """Compute the decoder's features at the finest `num_levels` levels, the finest first,
+        and the attention maps.
+        """
         self._check_size(x)
         skips = []
         for block in self.encoder[:-1]:
@@ -162,12 +169,15 @@ class UNet(SegmentationNetwork):
         self.activation_checkpointing = True
 
     def _decode(self, level: int, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute a level's features, and its attention map or None, from its skip and the features of the level below."""
+        """Compute a level's features, and its attention map or None,
+        from its skip and the features of the level below.
+        """
         joined, alpha = self.join(level, skip, self.upsample[level](x))
         return self.decoder[level](joined), alpha
 
     def _maybe_checkpoint(self, owner: nn.Module, part: Callable[..., Any], *inputs: object) -> Any:
-        """Return `part(*inputs)`; with `activation_checkpointing` keep only the inputs and recompute the rest in the backward pass.
+        """Return `part(*inputs)`; with `activation_checkpointing` keep only the inputs and recompute the rest in the
+        backward pass.
 
         owner: the module that has the batch norms of `part`.
         """
@@ -182,7 +192,9 @@ class UNet(SegmentationNetwork):
         return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Join skip and up-sampled features g, both `(N, C, H, W)`, to `(N, 2C, H, W)`; the second result is an attention map or None."""
+        """Join skip and up-sampled features g, both `(N, C, H, W)`, to `(N, 2C, H, W)`;
+        the second result is an attention map or None.
+        """
         return torch.cat((skip, g), dim=1), None
 
     def _check_size(self, x: Tensor) -> None:

@@ -41,8 +41,8 @@ def attention_gate(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """alpha = sigmoid(psi . relu(W_x x + W_g g + b) + b_psi); out = concat(alpha * x, g).
 
-    The additive attention gate of Oktay et al. 2018 (https://arxiv.org/abs/1804.03999), section 2.2, at full resolution and without
-    batch norm. Under autocast x and g are cast as the inputs of a convolution are.
+    The additive attention gate of Oktay et al. 2018 (https://arxiv.org/abs/1804.03999), section 2.2, at full resolution
+    and without batch norm. Under autocast x and g are cast as the inputs of a convolution are.
 
     Args:
         x: skip (N, C, H, W) in float16, bfloat16, float32 or float64. N may be 0, no other size may.
@@ -52,9 +52,10 @@ def attention_gate(
         bias: (F,).
         psi_weight: (F,).
         psi_bias: (1,).
-        backend: `reference` is plain torch on any device, also under torch.func and forward-mode derivatives; `cpu` computes blocks of
-            pixels; `triton` has fused CUDA kernels for float32, bfloat16 and float16. `cpu` and `triton` save only the inputs for the
-            backward pass. `auto` takes `triton` or `cpu` if they apply, else `reference`.
+        backend: `reference` is plain torch on any device, also under torch.func and forward-mode derivatives; `cpu`
+            computes blocks of pixels; `triton` has fused CUDA kernels for float32, bfloat16 and float16. `cpu` and
+            `triton` save only the inputs for the backward pass. `auto` takes `triton` or `cpu` if they apply, else
+            `reference`.
         return_alpha: whether alpha is returned too.
 
     Returns:
@@ -106,10 +107,14 @@ def _check_dtypes(x: Tensor, g: Tensor) -> None:
 
 def _check(x: Tensor, g: Tensor, parameters: GateParameters) -> None:
     if x.dim() != 4 or g.dim() != 4 or x.shape[0] != g.shape[0] or x.shape[2:] != g.shape[2:]:
-        raise InputError(f"attention_gate: x and g must be (N, C, H, W) and (N, G, H, W), got {tuple(x.shape)} and {tuple(g.shape)}")
+        raise InputError(
+            f"attention_gate: x and g must be (N, C, H, W) and (N, G, H, W), got {tuple(x.shape)} and {tuple(g.shape)}"
+        )
     bias = parameters.bias
     if 0 in (*x.shape[1:], *g.shape[1:], *bias.shape):
-        raise InputError(f"attention_gate: only N may be 0, got x {tuple(x.shape)}, g {tuple(g.shape)} and bias {tuple(bias.shape)}")
+        raise InputError(
+            f"attention_gate: only N may be 0, got x {tuple(x.shape)}, g {tuple(g.shape)} and bias {tuple(bias.shape)}"
+        )
     hidden = bias.shape[0] if bias.dim() else 0
     shapes = GateParameters((hidden, x.shape[1]), (hidden, g.shape[1]), (hidden,), (hidden,), (1,))  # type: ignore[arg-type]
     for name, parameter, shape in zip(GateParameters._fields, parameters, shapes, strict=True):
@@ -121,5 +126,6 @@ def _check(x: Tensor, g: Tensor, parameters: GateParameters) -> None:
             raise InputError(f"attention_gate: {name} must be on {x.device}, got {parameter.device}")
     if g.dtype != x.dtype or g.device != x.device:
         raise InputError(
-            f"attention_gate: x and g must be of one dtype on one device, got {x.dtype} on {x.device} and {g.dtype} on {g.device}"
+            f"attention_gate: x and g must be of one dtype on one device, got {x.dtype} on {x.device} and {g.dtype} on "
+            f"{g.device}"
         )

@@ -1,4 +1,6 @@
-"""The choice of a backend, the same for every operation: an explicit name is obeyed or refused, `auto` takes the first that applies."""
+"""The choice of a backend, the same for every operation: an explicit name is obeyed or refused,
+`auto` takes the first that applies.
+"""
 
 import os
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
     Args:
         operation: its name, for messages.
         backend: `auto` or one of the names in `obstacles`.
-        obstacles: for each backend why it cannot compute this call, or an empty text; `auto` takes the first without an obstacle.
+        obstacles: for each backend why it cannot compute this call, or an empty text; `auto` takes the first without an
+            obstacle.
 
     Raises:
         InputError: if the name is unknown, or if the named backend has an obstacle.
@@ -39,15 +42,19 @@ def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
 def custom_operator_obstacle(transformed: bool) -> str:
     """The reason why a custom operator cannot be used now, or an empty text.
 
-    `torch.onnx.is_in_onnx_export()` and not `torch.compiler.is_exporting()`: in torch 2.11 the second is also true inside
-    `torch.compile(fullgraph=True)`.
+    `torch.onnx.is_in_onnx_export()` and not `torch.compiler.is_exporting()`: in torch 2.11 the second is also true
+    inside `torch.compile(fullgraph=True)`.
 
     Args:
         transformed: whether the inputs are inside a transform of torch.func or have tangents.
     """
     if torch.onnx.is_in_onnx_export():
         return "is not for export, which takes standard operators: use auto or reference"
-    return "knows neither torch.func's transforms nor forward-mode derivatives: use auto or reference" if transformed else ""
+    return (
+        "knows neither torch.func's transforms nor forward-mode derivatives: use auto or reference"
+        if transformed
+        else ""
+    )
 
 
 def triton_obstacle(x: Tensor) -> str:
@@ -57,7 +64,11 @@ def triton_obstacle(x: Tensor) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
     if TRITON_ON_CPU:
-        return "" if x.device.type == "cpu" else f"runs in Triton's interpreter (TRITON_INTERPRET=1) on the CPU, got {x.device.type}"
+        return (
+            ""
+            if x.device.type == "cpu"
+            else f"runs in Triton's interpreter (TRITON_INTERPRET=1) on the CPU, got {x.device.type}"
+        )
     if x.device.type != "cuda" or torch.version.hip:
         return f"needs a tensor on an NVIDIA GPU, got {x.device.type}"
     if torch.cuda.get_device_properties(x.device).major < 8:
@@ -66,7 +77,9 @@ def triton_obstacle(x: Tensor) -> str:
 
 
 def are_transformed(*tensors: Tensor | None) -> bool:
-    """True inside vmap, grad, jvp and the like, or if a tensor has a tangent: torch.library's operators would ignore them."""
+    """True inside vmap, grad, jvp and the like, or if a tensor has a tangent:
+    torch.library's operators would ignore them.
+    """
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or any(_has_tangent(t) for t in tensors if t is not None)

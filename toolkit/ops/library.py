@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 
-def define(name: str, function: Callable[..., Any], fake: Callable[..., Any], mutates: tuple[str, ...] = ()) -> Callable[..., Any]:
+def define(
+    name: str, function: Callable[..., Any], fake: Callable[..., Any], mutates: tuple[str, ...] = ()
+) -> Callable[..., Any]:
     """Defines the operator `attunet::name`.
 
     `torch.library.custom_op` would check at every call that no result is an input: a tenth of a small gate's time.

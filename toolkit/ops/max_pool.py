@@ -10,13 +10,15 @@ from attunet.ops.pool.registration import max_pool_with_index
 
 
 def max_pool(x: Tensor, *, backend: str = "auto") -> Tensor:
-    """The largest value of each 2x2 window, as `torch.nn.functional.max_pool2d(x, 2)`: NaN stays NaN, the first of equal values counts.
+    """The largest value of each 2x2 window, as `torch.nn.functional.max_pool2d(x, 2)`:
+    NaN stays NaN, the first of equal values counts.
 
     Args:
         x: (N, C, H, W) in float16, bfloat16, float32 or float64.
-        backend: `torch` is torch's own; `triton` has CUDA kernels for channels-last tensors of even height and width in float32,
-            bfloat16 and float16 that keep one byte per result for the backward pass, where torch keeps eight. `auto` takes `triton`
-            where it applies; inside torch.compile it takes `torch`, which the compiler joins with what surrounds it.
+        backend: `torch` is torch's own; `triton` has CUDA kernels for channels-last tensors of even height and width in
+            float32, bfloat16 and float16 that keep one byte per result for the backward pass, where torch keeps eight.
+            `auto` takes `triton` where it applies; inside torch.compile it takes `torch`, which the compiler joins with
+            what surrounds it.
 
     Returns:
         (N, C, H // 2, W // 2) in the dtype and memory format of x.
@@ -31,7 +33,9 @@ def max_pool(x: Tensor, *, backend: str = "auto") -> Tensor:
     """
     if x.dim() != 4 or x.dtype not in DTYPES or min(x.shape[2:]) < 2:
         names = ", ".join(map(str, DTYPES))
-        raise InputError(f"max_pool: x must be (N, C, H, W) in {names}, H and W at least 2, got {tuple(x.shape)} in {x.dtype}")
+        raise InputError(
+            f"max_pool: x must be (N, C, H, W) in {names}, H and W at least 2, got {tuple(x.shape)} in {x.dtype}"
+        )
     if choose_backend(x, backend, transformed=are_transformed(x)) == "torch":
         return F.max_pool2d(x, 2)
     if torch.is_grad_enabled() and x.requires_grad:

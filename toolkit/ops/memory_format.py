@@ -5,15 +5,19 @@ from torch import Tensor
 
 
 def is_channels_last(*tensors: Tensor) -> bool:
-    """True if every tensor is channels-last and at least one is not also contiguous (tensors with one channel or one pixel are both)."""
-    return all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) and not all(t.is_contiguous() for t in tensors)
+    """True if every tensor is channels-last and at least one is not also contiguous (tensors with one channel or one
+    pixel are both).
+    """
+    return all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) and not all(
+        t.is_contiguous() for t in tensors
+    )
 
 
 def in_memory_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     """x (N, C, H, W) in a memory format that shows in its strides even if it has one channel.
 
-    Such a tensor is contiguous and channels-last at once, and torch's convolutions take it for contiguous: then they copy the gradient of
-    the first convolution's result to that format and back, 5 % of a training step on an H200.
+    Such a tensor is contiguous and channels-last at once, and torch's convolutions take it for contiguous: then they
+    copy the gradient of the first convolution's result to that format and back, 5 % of a training step on an H200.
     """
     x = x.contiguous(memory_format=memory_format)
     if memory_format == torch.channels_last and x.dim() == 4 and x.shape[1] == 1:
@@ -24,7 +28,9 @@ def in_memory_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
 def empty_result(x: Tensor, g: Tensor, channels: int) -> Tensor:
     """An empty (N, channels, H, W): channels-last if both inputs are, contiguous otherwise."""
     memory_format = torch.channels_last if is_channels_last(x, g) else torch.contiguous_format
-    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=memory_format)
+    return torch.empty(
+        (x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=memory_format
+    )
 
 
 def empty_alpha(x: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ def batch_norm_relu(
 ) -> Tensor:
     """relu((x - mean) / sqrt(var + eps) * weight + bias), with mean and variance of every channel.
 
-    Batch normalisation of Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167), as `torch.nn.functional.batch_norm` computes it.
+    Batch normalisation of Ioffe and Szegedy 2015 (https://arxiv.org/abs/1502.03167), as
+    `torch.nn.functional.batch_norm` computes it.
 
     Args:
         x: (N, C, H, W) in float16, bfloat16, float32 or float64.
@@ -36,16 +37,18 @@ def batch_norm_relu(
         training: whether mean and variance are the batch's; otherwise they are the running ones.
         momentum: weight of the batch in the running statistics.
         eps: added to the variance.
-        synchronized: whether a batch is the slices of all processes (of the default process group) together; in training only.
-        backend: `reference` is the formula in plain torch; `torch` is torch's own batch norm and ReLU; `triton` has fused CUDA kernels for
-            channels-last tensors in float32, bfloat16 and float16. `auto` takes `triton`, `torch` or `reference`, the first that applies.
+        synchronized: whether a batch is the slices of all processes (of the default process group) together; in
+            training only.
+        backend: `reference` is the formula in plain torch; `torch` is torch's own batch norm and ReLU; `triton` has
+            fused CUDA kernels for channels-last tensors in float32, bfloat16 and float16. `auto` takes `triton`,
+            `torch` or `reference`, the first that applies.
 
     Returns:
         (N, C, H, W) in the dtype and memory format of x.
 
     Raises:
-        InputError: for a wrong shape, dtype or device, for one value per channel in training, or for a named backend that cannot
-            compute this call.
+        InputError: for a wrong shape, dtype or device, for one value per channel in training, or for a named backend
+            that cannot compute this call.
 
     Example:
         >>> x, one, zero = torch.rand(2, 8, 16, 16), torch.ones(8), torch.zeros(8)
@@ -60,7 +63,9 @@ def batch_norm_relu(
     if chosen == "torch":
         return F.relu(F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps), inplace=True)
     if chosen == "reference":
-        return batch_norm_relu_reference(x, *vectors, training=training, momentum=momentum, eps=eps, synchronized=synchronized)
+        return batch_norm_relu_reference(
+            x, *vectors, training=training, momentum=momentum, eps=eps, synchronized=synchronized
+        )
     mean, var, count = running_mean, running_var, None
     if training:
         mean, var, count = norm_statistics(x.detach(), running_mean, running_var, momentum, synchronized)
@@ -102,7 +107,9 @@ def batch_norm_relu_reference(
     eps: float,
     synchronized: bool = False,
 ) -> Tensor:
-    """The specification that every backend is tested against; arguments as in `batch_norm_relu`, arithmetic in float32 or better."""
+    """The specification that every backend is tested against; arguments as in `batch_norm_relu`,
+    arithmetic in float32 or better.
+    """
     dtype = torch.promote_types(x.dtype, torch.float32)
     values, mean, var = x.to(dtype), running_mean.to(dtype), running_var.to(dtype)
     if training:

@@ -12,14 +12,16 @@ def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> np.ndar
     everywhere = (slice(None),) * 3
     muscle = rng.uniform(0.12, 0.3)
     canvas.paint(everywhere, _cross_section(canvas, body, 0) < 1, rng.uniform(0.15, 0.3), texture=0.1)  # skin
-    canvas.paint(everywhere, _cross_section(canvas, body, 3) < 1, rng.uniform(0.04, 0.16), texture=0.2)  # suppressed fat
+    # Suppressed fat
+    canvas.paint(everywhere, _cross_section(canvas, body, 3) < 1, rng.uniform(0.04, 0.16), texture=0.2)
     canvas.paint(everywhere, _cross_section(canvas, body, body.fat) < 1, muscle, texture=0.15)
     section = _cross_section(canvas, body, body.fat + body.wall)
     cavity = section < 1
     canvas.paint(everywhere, cavity, rng.uniform(0.05, 0.2), texture=0.35)
     for side in (-1, 1):
         canvas.blob(body.at(side * 0.2, -0.85, 0), (34, 22, 400), muscle * rng.uniform(0.8, 1.2), texture=0.2)
-        canvas.blob(body.at(side * 0.27, -0.5, -110), (24, 22, 110), muscle * rng.uniform(0.8, 1.3), texture=0.2)  # psoas
+        # Psoas
+        canvas.blob(body.at(side * 0.27, -0.5, -110), (24, 22, 110), muscle * rng.uniform(0.8, 1.3), texture=0.2)
     height = canvas.place[2]
     box, level = canvas.ellipsoid(body.at(0, -0.52, 0), (24, 20, 400))
     canvas.paint(box, level < 1, rng.uniform(0.15, 0.35), texture=0.15)
@@ -44,13 +46,23 @@ def paint_distractors(canvas: Canvas, body: Body, rng: np.random.Generator) -> N
     for _ in range(int(rng.integers(40, 70))):
         place = body.at(rng.uniform(-0.75, 0.75), rng.uniform(-0.15, 0.8), rng.uniform(-130, 25))
         radii = rng.uniform(9, 24, 3)
-        canvas.blob(place, radii, rng.uniform(0.15, 1.1), turn=rotation(rng.uniform(-60, 60, 3)), texture=rng.uniform(0.05, 0.4))
+        canvas.blob(
+            place, radii, rng.uniform(0.15, 1.1), turn=rotation(rng.uniform(-60, 60, 3)), texture=rng.uniform(0.05, 0.4)
+        )
     for side in (-1, 1):  # colon, beside and below the kidneys, sometimes as bright
         place = body.at(side * rng.uniform(0.66, 0.78), rng.uniform(-0.25, 0.15), rng.uniform(-95, -65))
-        canvas.blob(place, (rng.uniform(16, 24), rng.uniform(18, 26), rng.uniform(45, 70)), rng.uniform(0.2, 1.0), texture=0.3)
+        canvas.blob(
+            place, (rng.uniform(16, 24), rng.uniform(18, 26), rng.uniform(45, 70)), rng.uniform(0.2, 1.0), texture=0.3
+        )
     stomach = body.at(rng.uniform(0.3, 0.45), rng.uniform(0.2, 0.4), rng.uniform(25, 50))
     turn = rotation((rng.uniform(-20, 20), rng.uniform(-20, 40), rng.uniform(-30, 30)))
-    canvas.blob(stomach, (rng.uniform(34, 52), rng.uniform(28, 42), rng.uniform(38, 55)), rng.uniform(0.2, 1.1), turn=turn, texture=0.3)
+    canvas.blob(
+        stomach,
+        (rng.uniform(34, 52), rng.uniform(28, 42), rng.uniform(38, 55)),
+        rng.uniform(0.2, 1.1),
+        turn=turn,
+        texture=0.3,
+    )
 
 
 def paint_organs(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator) -> None:
@@ -77,14 +89,18 @@ def _paint_spleen(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random
 
 
 def _paint_liver(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator) -> None:
-    """A right lobe that tapers downwards along the flank, a left lobe before the stomach, bright vessels, a gall bladder."""
+    """A right lobe that tapers downwards along the flank, a left lobe before the stomach, bright vessels,
+    a gall bladder.
+    """
     brightness = rng.uniform(0.22, 0.55)
     size, width, depth = rng.uniform(0.88, 1.08), body.half_width, body.half_depth
     base = body.at(-0.5, rng.uniform(-0.02, 0.1), rng.uniform(15, 35))
     slant = np.eye(3)
     slant[0, 2] = rng.uniform(0.12, 0.3)  # medial above, lateral below
     lobes = [
-        canvas.ellipsoid(base, (size * 0.56 * width, size * 0.78 * depth, size * rng.uniform(74, 95)), np.linalg.inv(slant).T),
+        canvas.ellipsoid(
+            base, (size * 0.56 * width, size * 0.78 * depth, size * rng.uniform(74, 95)), np.linalg.inv(slant).T
+        ),
         canvas.ellipsoid(
             body.at(rng.uniform(-0.05, 0.12), rng.uniform(0.4, 0.55), rng.uniform(35, 55)),
             (size * 0.48 * width, size * 0.36 * depth, size * rng.uniform(26, 40)),
@@ -100,10 +116,16 @@ def _paint_liver(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.
     strands = np.abs(canvas.grain[box]) < rng.uniform(0.04, 0.12)  # zero crossings of smooth noise branch as vessels do
     liver = canvas.labels[box] == LIVER
     canvas.image[box][strands & liver] *= rng.uniform(1.3, 2.2)
-    canvas.blob(body.at(rng.uniform(-0.4, -0.25), rng.uniform(0.3, 0.5), rng.uniform(-25, 5)), (13, 15, 24), rng.uniform(0.5, 1.2))
+    canvas.blob(
+        body.at(rng.uniform(-0.4, -0.25), rng.uniform(0.3, 0.5), rng.uniform(-25, 5)),
+        (13, 15, 24),
+        rng.uniform(0.5, 1.2),
+    )
 
 
-def _paint_kidney(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator, *, label: int, side: int) -> None:
+def _paint_kidney(
+    canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator, *, label: int, side: int
+) -> None:
     """A kidney: bright cortex, darker pyramids, a hilum that opens to the middle.
 
     side: -1 for the patient's right, 1 for the left.
@@ -113,7 +135,8 @@ def _paint_kidney(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random
     turn = rotation((rng.uniform(-15, 5), side * rng.uniform(0, 18), side * rng.uniform(10, 45)))
     box, level = canvas.ellipsoid(place, (size * 28, size * 26, size * rng.uniform(50, 60)), turn)
     brightness = rng.uniform(0.45, 1.0)
-    canvas.paint(box, (level < rng.uniform(1.15, 1.5)) & cavity[box], rng.uniform(0.05, 0.15), texture=0.3)  # the fat around it
+    # The fat around it
+    canvas.paint(box, (level < rng.uniform(1.15, 1.5)) & cavity[box], rng.uniform(0.05, 0.15), texture=0.3)
     inside = (level < 1) & cavity[box]
     canvas.paint(box, inside, brightness, label=label, texture=0.06)
     pyramids = inside & (level < 0.55) & (canvas.grain[box] > 0.3)

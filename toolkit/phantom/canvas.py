@@ -37,7 +37,9 @@ class Body:
 
 @dataclass(eq=False)
 class Canvas:
-    """The grid of one case. place: `(3, X, Y, Z)` body coordinates in mm of each voxel; image: brightness, about 0 to 1."""
+    """The grid of one case. place: `(3, X, Y, Z)` body coordinates in mm of each voxel; image:
+    brightness, about 0 to 1.
+    """
 
     place: np.ndarray
     image: np.ndarray
@@ -68,10 +70,14 @@ class Canvas:
             place[axis] += row[0] * x + row[1] * y + row[2] * z + row[3]
         grain = gaussian_filter(rng.standard_normal(shape, np.float32), (3 / spacing, 3 / spacing, 0.3), truncate=2.5)
         grain /= grain.std()
-        return cls(place, np.zeros(shape, np.float32), np.zeros(shape, np.uint8), affine, grain, np.linalg.inv(lying @ grid))
+        return cls(
+            place, np.zeros(shape, np.float32), np.zeros(shape, np.uint8), affine, grain, np.linalg.inv(lying @ grid)
+        )
 
     def ellipsoid(self, center: Point, radii: Point, turn: np.ndarray | None = None) -> tuple[Box, np.ndarray]:
-        """A box of voxels around an ellipsoid (radii in mm, axes turned by `turn`), and in it the level: below 1 inside."""
+        """A box of voxels around an ellipsoid (radii in mm, axes turned by `turn`), and in it the level:
+        below 1 inside.
+        """
         middle = self.to_index[:3, :3] @ np.asarray(center) + self.to_index[:3, 3]
         reach = np.linalg.norm(self.to_index[:3, :3], axis=1) * (max(radii) + MAX_BEND_MM)
         low = np.clip(np.floor(middle - reach), 0, self.labels.shape).astype(int)
@@ -87,7 +93,9 @@ class Canvas:
         self.image[box][inside] = np.float32(brightness) * (1 + np.float32(texture) * self.grain[box][inside])
         self.labels[box][inside] = label
 
-    def blob(self, center: Point, radii: Point, brightness: float, *, turn: np.ndarray | None = None, texture: float = 0.05) -> None:
+    def blob(
+        self, center: Point, radii: Point, brightness: float, *, turn: np.ndarray | None = None, texture: float = 0.05
+    ) -> None:
         """A distractor: an ellipsoid without a label."""
         box, level = self.ellipsoid(center, radii, turn)
         self.paint(box, level < 1, brightness, texture=texture)

@@ -20,7 +20,8 @@ def draw_attention(
     sides: tuple[str, ...] = (),
     title: str = "",
 ) -> Path:
-    """Draw the attention map of every gate over the image, each with its own colour bar from its 2nd to its 98th percentile.
+    """Draw the attention map of every gate over the image, each with its own colour bar from its 2nd to its 98th
+    percentile.
 
     Args:
         path: of the PNG file.
@@ -53,7 +54,15 @@ def draw_attention(
         show_grey(axes, image, 1.0)
         low, high = np.percentile(alpha, (2, 98))
         extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
-        drawn = axes.imshow(alpha, cmap="inferno", alpha=0.6, vmin=low, vmax=max(high, low + 1e-3), extent=extent, interpolation="nearest")
+        drawn = axes.imshow(
+            alpha,
+            cmap="inferno",
+            alpha=0.6,
+            vmin=low,
+            vmax=max(high, low + 1e-3),
+            extent=extent,
+            interpolation="nearest",
+        )
         bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02)
         if bar.solids is not None:
             bar.solids.set_alpha(1)

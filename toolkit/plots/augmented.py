@@ -17,7 +17,8 @@ SLICES, DRAWS = 4, 6
 
 
 def draw_augmented(path: Path, store: Store, config: AugmentConfig, *, seed: int = 0) -> Path:
-    """Draw a row per slice of four cases: the slice as it is in the store, and as six epochs of a training would get it.
+    """Draw a row per slice of four cases: the slice as it is in the store,
+    and as six epochs of a training would get it.
 
     Args:
         path: of the PNG file.
@@ -40,7 +41,9 @@ def draw_augmented(path: Path, store: Store, config: AugmentConfig, *, seed: int
         label = torch.from_numpy(labels[[chosen]])
         many = (image.expand(DRAWS, -1, -1, -1), label.expand(DRAWS, -1, -1))
         changed = augmenter(*many, seed=seed, epochs=np.arange(DRAWS), samples=np.full(DRAWS, number))
-        for draw, (one, mask) in enumerate(zip(torch.cat([image, changed[0]]), torch.cat([label, changed[1]]), strict=True)):
+        for draw, (one, mask) in enumerate(
+            zip(torch.cat([image, changed[0]]), torch.cat([label, changed[1]]), strict=True)
+        ):
             title = f"epoch {draw}" if draw else f"{case}, slice {chosen + 1}"
             tiles.append(Tile(title, one[len(one) // 2].numpy(), mask.numpy(), row_over_column=1.0))
     return draw_contact_sheet(path, tiles, store.classes, columns=DRAWS + 1)

@@ -26,7 +26,15 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
     drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(percent):
         if not np.isnan(value):
-            axes.text(column, row, _figure(value), ha="center", va="center", fontsize=10, color="white" if value > 55 else "black")
+            axes.text(
+                column,
+                row,
+                _figure(value),
+                ha="center",
+                va="center",
+                fontsize=10,
+                color="white" if value > 55 else "black",
+            )
     ticks = range(len(classes))
     axes.set_xticks(ticks, labels=classes.names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, labels=classes.names)

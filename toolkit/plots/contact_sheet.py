@@ -37,7 +37,8 @@ class Tile:
 
 
 def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> Tile:
-    """Make the tile of a volume: the slice with the most classes and, among those, the most foreground; the middle one without labels.
+    """Make the tile of a volume: the slice with the most classes and, among those, the most foreground;
+    the middle one without labels.
 
     A scan is shown by its first channel, a photograph by the mean of its colours.
     """
@@ -47,8 +48,12 @@ def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> T
     return Tile(title, image[index], None if shown is None else shown[index], view.row_over_column, view.sides)
 
 
-def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int | None = None, title: str = "") -> Path:
-    """Draw all tiles in reading order with one legend of the classes; by default in 4 columns, or in 10 if there are many tiles."""
+def draw_contact_sheet(
+    path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int | None = None, title: str = ""
+) -> Path:
+    """Draw all tiles in reading order with one legend of the classes;
+    by default in 4 columns, or in 10 if there are many tiles.
+    """
     width = WIDE if columns is not None or len(tiles) <= MAX_WIDE_TILES else NARROW
     columns = min(columns or (4 if len(tiles) <= MAX_WIDE_TILES else 10), len(tiles))
     rows = -(-len(tiles) // columns)
@@ -65,8 +70,13 @@ def draw_contact_sheet(path: Path, tiles: Sequence[Tile], classes: Classes, *, c
         mark_sides(axes, one.sides)
         axes.set_title(_short(one.title, int(width * 12)), fontsize=9)
     if any(one.labels is not None for one in tiles):
-        handles = [Line2D([], [], color=c, linewidth=2, label=n) for n, c in zip(classes.names[1:], classes.colors[1:], strict=True)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9)
+        handles = [
+            Line2D([], [], color=c, linewidth=2, label=n)
+            for n, c in zip(classes.names[1:], classes.colors[1:], strict=True)
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False, fontsize=9
+        )
     if title:
         figure.suptitle(title, fontsize=12)
     return save(figure, path)
@@ -81,7 +91,12 @@ MAX_CASES = 200
 
 
 def draw_cases(
-    picture: Path, cases: Iterable[tuple[str, Volume, np.ndarray | None]], classes: Classes, *, slice_axis: int, title: str
+    picture: Path,
+    cases: Iterable[tuple[str, Volume, np.ndarray | None]],
+    classes: Classes,
+    *,
+    slice_axis: int,
+    title: str,
 ) -> None:
     """Draw a contact sheet of cases, of at most the first `MAX_CASES`.
 

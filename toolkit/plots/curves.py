@@ -27,11 +27,16 @@ def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Pat
         losses.plot(epochs, train, color=color, alpha=0.25, linewidth=0.8)
         losses.plot(epochs, _smoothed(train), color=color, linewidth=1.6, label=f"{name}, training")
         epochs, validation = _series(rows, "validation", lambda row: row["loss"])
-        losses.plot(epochs, validation, color=color, linestyle="dashed", marker="o", markersize=3.5, label=f"{name}, validation")
+        losses.plot(
+            epochs, validation, color=color, linestyle="dashed", marker="o", markersize=3.5, label=f"{name}, validation"
+        )
         epochs, means = _series(rows, "validation", lambda row: row["dice"]["mean"])
         last = f"{name}: {means[-1]:.3f} at the end" if len(means) and np.isfinite(means[-1]) else name
         dice.plot(epochs, means, color=color, marker="o", markersize=3.5, label=last)
-    for axes, label, place in ((losses, "loss", "upper right"), (dice, "mean Dice of the foreground, validation", "lower right")):
+    for axes, label, place in (
+        (losses, "loss", "upper right"),
+        (dice, "mean Dice of the foreground, validation", "lower right"),
+    ):
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
@@ -47,7 +52,9 @@ def _series(rows: Rows, event: str, value: Callable[[MetricsRow], float | None])
     """Epochs and values of one kind of line; a missing or null value becomes a gap."""
     chosen = [row for row in rows if row.get("event") == event]
     values = [value(row) for row in chosen]
-    return np.array([row["epoch"] for row in chosen]), np.array([np.nan if v is None else v for v in values], dtype=float)
+    return np.array([row["epoch"] for row in chosen]), np.array(
+        [np.nan if v is None else v for v in values], dtype=float
+    )
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:

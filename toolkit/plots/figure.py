@@ -38,9 +38,13 @@ def model_color(index: int) -> str:
 
 
 def show_grey(axes: Axes, image: np.ndarray, row_over_column: float) -> None:
-    """Show a slice `(rows, columns)` in grey between its 1st and 99.5th percentile; row_over_column: height of a pixel over its width."""
+    """Show a slice `(rows, columns)` in grey between its 1st and 99.5th percentile; row_over_column:
+    height of a pixel over its width.
+    """
     low, high = np.percentile(image, (1, 99.5))
-    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=row_over_column, interpolation="bilinear")
+    axes.imshow(
+        image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=row_over_column, interpolation="bilinear"
+    )
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -1,4 +1,6 @@
-"""The pictures of a cross-validation: every case as a point, every patient's difference, Dice against minutes of training."""
+"""The pictures of a cross-validation: every case as a point, every patient's difference,
+Dice against minutes of training.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,16 @@ MAX_COLOURED = 8  # more cases share one colour
 def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
     """A panel for the mean Dice and one per class; a case has one colour. rows: of results.json, with finished runs.
 
-    Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the cases.
+    Small points are single seeds (in the first panel), large ones the mean over the seeds, bars the mean over the
+    cases.
     """
     classes = list(rows[0]["scores"]["dice"]["per_class"])
     panels = ["mean", *classes]
     cases = sorted({case for row in rows for case in row["scores"]["dice"]["per_case"]})
     columns = min(3, len(panels))
-    figure = new_figure(max(3.3, 1.6 + 0.6 * len(rows)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(rows))
+    figure = new_figure(
+        max(3.3, 1.6 + 0.6 * len(rows)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(rows)
+    )
     grid = np.atleast_1d(figure.subplots(-(-len(panels) // columns), columns, sharey=True)).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         for index, case in enumerate(cases):
@@ -53,19 +58,43 @@ def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str, col
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
     for start, stop in _alike(rows):  # points of one recipe are joined
         label = case if start == 0 else None
-        axes.plot(range(start, stop), means[start:stop], "o", ls="-", label=label, color=color, ms=5.5, lw=0.8, alpha=0.85, zorder=3)
+        axes.plot(
+            range(start, stop),
+            means[start:stop],
+            "o",
+            ls="-",
+            label=label,
+            color=color,
+            ms=5.5,
+            lw=0.8,
+            alpha=0.85,
+            zorder=3,
+        )
     if panel != "mean":
         return
     for place, row in enumerate(rows):
         by_seed = row["scores"]["dice"]["per_seed_case"]
         seeds = [value for cases in by_seed.values() if (value := cases.get(case)) is not None]
         if len(by_seed) > 1:
-            axes.plot(np.full(len(seeds), place + 0.13), seeds, color=color, marker=".", markersize=4, linestyle="none", alpha=0.7)
+            axes.plot(
+                np.full(len(seeds), place + 0.13),
+                seeds,
+                color=color,
+                marker=".",
+                markersize=4,
+                linestyle="none",
+                alpha=0.7,
+            )
 
 
 def _alike(rows: Sequence[MethodRow]) -> list[tuple[int, int]]:
-    """First and last index of each run of neighbours with one recipe and one treatment; one run if there is only one of them."""
-    groups = [list(group) for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))]
+    """First and last index of each run of neighbours with one recipe and one treatment;
+    one run if there is only one of them.
+    """
+    groups = [
+        list(group)
+        for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))
+    ]
     if len(groups) == len(rows):
         return [(0, len(rows))]
     return [(group[0], group[-1] + 1) for group in groups]
@@ -78,7 +107,9 @@ def _words(row: MethodRow) -> str:
 
 
 def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Path:
-    """A row per comparison: every patient's difference in Dice as a point, their mean, and its 95 % interval as a bar."""
+    """A row per comparison: every patient's difference in Dice as a point, their mean,
+    and its 95 % interval as a bar.
+    """
     figure = new_figure(8.5, 1.3 + 0.62 * len(comparisons))
     axes = figure.subplots()
     axes.axvline(0, color="#777777", linewidth=1)
@@ -99,7 +130,9 @@ def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Pat
     return save(figure, path)
 
 
-def draw_time_to_accuracy(path: Path, curves: Mapping[str, TimeToAccuracy], targets: Sequence[float] = (0.86, 0.88, 0.90)) -> Path:
+def draw_time_to_accuracy(
+    path: Path, curves: Mapping[str, TimeToAccuracy], targets: Sequence[float] = (0.86, 0.88, 0.90)
+) -> Path:
     """Dice against minutes of training. curves: by name, means over the runs at each validation."""
     figure = new_figure(7.4, 4.2 + 0.22 * len(curves))
     axes = figure.subplots()

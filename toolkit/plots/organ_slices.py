@@ -12,7 +12,9 @@ from attunet.volumes.volume import Volume
 COLUMNS, MAX_SLICES = 6, 12
 
 
-def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str) -> Path:
+def draw_organ_slices(
+    path: Path, volume: Volume, view: View, truth: np.ndarray, prediction: np.ndarray, *, title: str
+) -> Path:
     """Draw the slices of one organ with the most wrong pixels, with the Dice of each and of all.
 
     Args:
@@ -45,7 +47,9 @@ def draw_organ_slices(path: Path, volume: Volume, view: View, truth: np.ndarray,
 
 
 def slices_to_show(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Ascending numbers of at most `MAX_SLICES` slices of two masks `(n, rows, columns)`: the ones with the most wrong pixels."""
+    """Ascending numbers of at most `MAX_SLICES` slices of two masks `(n, rows, columns)`:
+    the ones with the most wrong pixels.
+    """
     wrong = (true != predicted).sum((1, 2))
     present = np.flatnonzero((true | predicted).any((1, 2)))
     return np.sort(present[np.argsort(-wrong[present], kind="stable")][:MAX_SLICES])

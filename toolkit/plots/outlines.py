@@ -26,7 +26,8 @@ def draw_outlines(
     truth: np.ndarray | None = None,
     title: str = "",
 ) -> Path:
-    """Draw one panel per foreground class, at the slice where it is largest in the truth, or else in the first prediction.
+    """Draw one panel per foreground class, at the slice where it is largest in the truth,
+    or else in the first prediction.
 
     Args:
         path: of the PNG file.
@@ -58,7 +59,9 @@ def draw_outlines(
     return save(figure, path)
 
 
-def _draw_organ(axes: Axes, image: np.ndarray, masks: dict[str, np.ndarray], colors: dict[str, str], view: View, name: str) -> None:
+def _draw_organ(
+    axes: Axes, image: np.ndarray, masks: dict[str, np.ndarray], colors: dict[str, str], view: View, name: str
+) -> None:
     chosen = next((index for mask in masks.values() if (index := largest_slice(mask)) is not None), None)
     if chosen is None:
         axes.set_title(f"{name}\nin no label map", fontsize=10)
@@ -89,8 +92,12 @@ def mark_sides(axes: Axes, sides: tuple[str, ...]) -> None:
     """Write the letters of the patient's sides at the left and the top of a panel."""
     if sides:
         place = axes.transAxes
-        axes.text(0.02, 0.5, sides[0], ha="left", va="center", color="white", fontsize=9, fontweight="bold", transform=place)
-        axes.text(0.5, 0.98, sides[2], ha="center", va="top", color="white", fontsize=9, fontweight="bold", transform=place)
+        axes.text(
+            0.02, 0.5, sides[0], ha="left", va="center", color="white", fontsize=9, fontweight="bold", transform=place
+        )
+        axes.text(
+            0.5, 0.98, sides[2], ha="center", va="top", color="white", fontsize=9, fontweight="bold", transform=place
+        )
 
 
 def zoom_to(axes: Axes, mask: np.ndarray, row_over_column: float) -> None:
@@ -113,7 +120,9 @@ def colors_of(layers: Iterable[str]) -> dict[str, str]:
 
 def add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
     """Add a legend with one entry per layer below the panels."""
-    handles = [Line2D([], [], color=_on_white(color), linestyle=_style(k), linewidth=2, label=k) for k, color in colors.items()]
+    handles = [
+        Line2D([], [], color=_on_white(color), linestyle=_style(k), linewidth=2, label=k) for k, color in colors.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=10)
 
 

@@ -94,7 +94,9 @@ class CaseFacts:
         values, centres = data["label_values"], data["label_centres"]
         restored: dict[str, Any] = {
             **{name: _tuples(value) for name, value in data.items()},
-            "intensity": tuple({name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]),
+            "intensity": tuple(
+                {name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]
+            ),
             "label_values": None if values is None else {int(value): count for value, count in values.items()},
             "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
             "label_regions": {int(value): count for value, count in data["label_regions"].items()},

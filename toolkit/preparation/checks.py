@@ -85,16 +85,30 @@ def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Fi
             yield Finding(None, "missing-class", 0, "warning", f"no case has {classes.names[index]}")
         elif present * len(voxels) == 1 and len(voxels) >= MANY_CASES:
             alone, count = next((case, counts[index]) for case, counts in voxels.items() if counts[index])
-            yield Finding(alone, "rare-class", count, "warning", f"no other case has {classes.names[index]} ({count:,} voxels here)")
+            yield Finding(
+                alone,
+                "rare-class",
+                count,
+                "warning",
+                f"no other case has {classes.names[index]} ({count:,} voxels here)",
+            )
     for case, counts in voxels.items():
         if not any(counts[1:]):
             yield Finding(case, "empty-mask", 0, "warning", "the mask is empty")
             continue
         if missing := [classes.names[i] for i, present in share.items() if not counts[i] and present >= COMMON_CLASS]:
-            yield Finding(case, "missing-class", len(missing), "warning", f"the mask has no {', '.join(missing)}, which most cases have")
+            yield Finding(
+                case,
+                "missing-class",
+                len(missing),
+                "warning",
+                f"the mask has no {', '.join(missing)}, which most cases have",
+            )
 
 
-def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes) -> Iterator[Finding]:
+def _sides(
+    facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes
+) -> Iterator[Finding]:
     """Find paired organs, named left and right, whose sides look swapped. The first oriented axis runs to the left."""
     lefts = {organ: index for index, name in enumerate(classes.names) if (organ := _without_side(name, "left"))}
     pairs = [
@@ -108,7 +122,10 @@ def _sides(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]
         centres = {mappings[fact.case][value]: centre[0] for value, centre in fact.label_centres.items()}
         for right, left, organ in pairs:
             if right in centres and left in centres and (apart := centres[left] - centres[right]) < 0:
-                text = f"right and left {organ} look swapped: the right one lies {-apart:.0f} mm to the left of the left one"
+                text = (
+                    f"right and left {organ} look swapped: the right one lies {-apart:.0f} mm to the left of the left "
+                    "one"
+                )
                 yield Finding(fact.case, "swapped-sides", apart, "warning", text)
 
 
@@ -144,7 +161,9 @@ def _spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for fact in facts:
         if any(channel["min"] == channel["max"] for channel in fact.intensity):
-            yield Finding(fact.case, "constant-image", fact.intensity[0]["min"], "warning", "every voxel has the same value")
+            yield Finding(
+                fact.case, "constant-image", fact.intensity[0]["min"], "warning", "every voxel has the same value"
+            )
     for channel in range(min((f.num_channels for f in facts), default=0)):
         spread = {f.case: f.intensity[channel]["std"] for f in facts if f.intensity[channel]["std"] > 0}
         for case, value, middle in far_from_the_rest(spread, FAR_INTENSITY):
@@ -163,7 +182,10 @@ def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
     usual = statistics.median(f.intensity[channel]["std"] for f in facts)
     for case, mean in means.items():
         if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
-            text = f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they deviate by {usual:.4g})"
+            text = (
+                f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they deviate "
+                f"by {usual:.4g})"
+            )
             yield Finding(case, "intensity-outlier", (mean - middle) / usual, "warning", text)
 
 
@@ -174,7 +196,9 @@ def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             yield Finding(fact.case, "slice-jump", fact.steepest_jump, "warning", text)
 
 
-def _duplicates(facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]) -> Iterator[Finding]:
+def _duplicates(
+    facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]
+) -> Iterator[Finding]:
     """Find cases with the same voxels, which must be in one fold.
 
     `places` is each patient's fold in the user's own splits; folds that are drawn keep equal scans together.
@@ -222,7 +246,9 @@ def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple
 
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
     """Compute the ranges over all cases, for `attunet.volumes.training_ranges.check_input`."""
-    extents = [[size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts]
+    extents = [
+        [size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts
+    ]
     channels = max(f.num_channels for f in facts)
     intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))
     return TrainingRanges(

@@ -19,7 +19,9 @@ FACTS = "facts.jsonl"
 Task = tuple[CaseFiles, CaseFacts | None]
 
 
-def scan_cases(source: Source, building: Path | None, on_error: Callable[[InputError], object] | None = None) -> Iterator[CaseFacts]:
+def scan_cases(
+    source: Source, building: Path | None, on_error: Callable[[InputError], object] | None = None
+) -> Iterator[CaseFacts]:
     """Yield the facts of every case, in the order of the source's cases.
 
     Args:

@@ -110,7 +110,9 @@ def prepare(
 
 def _pseudonyms(key: Path, source: Path, outputs: tuple[Path, Path]) -> Pseudonyms:
     if is_archive(source):
-        raise InputError(f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases")
+        raise InputError(
+            f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
+        )
     return Pseudonyms(key, outputs)
 
 
@@ -154,7 +156,11 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
 
 def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:
     """Replace names by numbers in the findings of a survey, if names are hidden."""
-    return seen if names is None else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
+    return (
+        seen
+        if names is None
+        else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
+    )
 
 
 def _request(options: SourceOptions, config: DataConfig, splits: object, archive: str | None) -> dict[str, object]:
@@ -197,12 +203,17 @@ def _labelled(source: Source, allow_unlabelled: bool) -> Source:
         return source
     labelled = {folder for case in source.cases if case.labels for folder in case.images[0].parents}
     part = [
-        c for c in source.cases if not c.labels and any(UNLABELLED_PART.search(f.name) for f in c.images[0].parents if f not in labelled)
+        c
+        for c in source.cases
+        if not c.labels and any(UNLABELLED_PART.search(f.name) for f in c.images[0].parents if f not in labelled)
     ]
     if part and len(part) < len(source.cases):
         reading = Decision(
             "unlabelled-part",
-            f"{len(part)} of {len(source.cases)} images lie in a part without masks and are left out, first {part[0].images[0].name}",
+            (
+                f"{len(part)} of {len(source.cases)} images lie in a part without masks and are left out, first "
+                f"{part[0].images[0].name}"
+            ),
         )
         cases = tuple(case for case in source.cases if case not in part)
         source = replace(source, cases=cases, decisions=(*source.decisions, reading))
@@ -223,7 +234,9 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
     """Open the existing store if it was made of the same files and settings."""
     manifest = read_manifest(store)
     made_of = {
-        entry.text("case"): tuple(tuple(file.text("sha256") for file in entry.rows(key)) for key in ("image_files", "label_files"))
+        entry.text("case"): tuple(
+            tuple(file.text("sha256") for file in entry.rows(key)) for key in ("image_files", "label_files")
+        )
         for entry in manifest.rows("cases")
     }
     if manifest.data["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
@@ -234,7 +247,9 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
-def _head(seen: Survey, name: str, source: str, request: Mapping[str, object], pseudonymised: bool) -> dict[str, object]:
+def _head(
+    seen: Survey, name: str, source: str, request: Mapping[str, object], pseudonymised: bool
+) -> dict[str, object]:
     """Return the manifest without its cases."""
     return {
         "schema": SCHEMA,
@@ -260,9 +275,12 @@ def _log_resolved(resolved: Resolved, requested: DataConfig, splits: Splits, fol
     logger.info(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
         f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(resolved.classes.names)}, label maps: {resolved.preprocessing.postprocessing.words_in(spec.unit)}"
+        f"classes {', '.join(resolved.classes.names)}, label maps: "
+        f"{resolved.preprocessing.postprocessing.words_in(spec.unit)}"
     )
     if erosion_mm not in ("auto", resolved.preprocessing.postprocessing.erosion_mm):
-        logger.info(f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part")
+        logger.info(
+            f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part"
+        )
     if len(splits.folds) < folds:
         logger.info(f"{len(splits.folds)} folds, since there are no more labelled patients")

@@ -12,7 +12,14 @@ from attunet.io.pictures.mask_colours import colour_name, common_indices, is_col
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
 from attunet.sources.codings import classes_of_values, value_text
-from attunet.sources.grey_levels import MAX_CLASS_GREYS, MAX_EDGE_SHARE, MIN_EDGE_GREYS, are_levels, find_levels, find_peak
+from attunet.sources.grey_levels import (
+    MAX_CLASS_GREYS,
+    MAX_EDGE_SHARE,
+    MIN_EDGE_GREYS,
+    are_levels,
+    find_levels,
+    find_peak,
+)
 
 VOID = 255  # the value to ignore by convention of some data sets
 
@@ -70,7 +77,11 @@ def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClass
 def _decisions(total: Mapping[int, int], levels: Sequence[int]) -> list[Decision]:
     made = []
     if levels:
-        made.append(Decision("mask-greys", f"the greys {', '.join(map(str, levels))} are classes; those of smoothed edges join them"))
+        made.append(
+            Decision(
+                "mask-greys", f"the greys {', '.join(map(str, levels))} are classes; those of smoothed edges join them"
+            )
+        )
     if colours := [colour_name(value) for value in sorted(total) if is_colour(value)]:
         made.append(Decision("mask-colours", f"a colour is a class, the same in all files: {', '.join(colours)}"))
     others = [value for value in total if value not in (0, VOID)]
@@ -84,10 +95,15 @@ def _check_colours(source: Source, total: Mapping[int, int], masks: Collection[C
     regions = sum((Counter(fact.label_regions) for fact in masks), Counter[int]())
     edges = [value for value in sorted(total) if is_colour(value) and not regions[value]]
     classes = [value for value in sorted(total) if is_colour(value) and regions[value]]
-    if not classes or len(edges) < MIN_EDGE_GREYS or sum(total[value] for value in edges) > MAX_EDGE_SHARE * sum(total.values()):
+    if (
+        not classes
+        or len(edges) < MIN_EDGE_GREYS
+        or sum(total[value] for value in edges) > MAX_EDGE_SHARE * sum(total.values())
+    ):
         return
     raise InputError(
-        f"{source.root}: the masks have {len(edges)} colours that fill no region, as smoothed edges have, first {colour_name(edges[0])}, "
+        f"{source.root}: the masks have {len(edges)} colours that fill no region, as smoothed edges have, first "
+        f"{colour_name(edges[0])}, "
         f"beside {', '.join(map(colour_name, classes[:5]))}: save the masks without smoothing"
     )
 
@@ -101,12 +117,14 @@ def _grey_levels(source: Source, masks: Collection[CaseFacts]) -> tuple[int, ...
     levels = find_levels(total, regions, lossy=lossy)
     if lossy and not levels:
         raise InputError(
-            f"{source.root}: masks as JPEG, which changes values, must have few greys that are far apart and fill regions; save them as PNG"
+            f"{source.root}: masks as JPEG, which changes values, must have few greys that are far apart and fill "
+            "regions; save them as PNG"
         )
     if levels and (peak := find_peak(total, levels)) is not None:
         without = ",".join(f"NAME={level}" for level in levels[1:])
         raise InputError(
-            f"{source.root}: the masks have a peak at grey {peak} between {', '.join(map(str, levels))}: a class, or edges? Choose with "
+            f"{source.root}: the masks have a peak at grey {peak} between {', '.join(map(str, levels))}: a class, or "
+            "edges? Choose with "
             f"--classes background={levels[0]},NAME={peak},{without} or --classes background={levels[0]},{without}"
         )
     return levels
@@ -140,27 +158,36 @@ def check_background(source: Source, total: Mapping[int, int]) -> None:
     others = ",".join(f"NAME={value_text(value)}" for value in sorted(total) if value != commonest)
     share = total[commonest] / sum(total.values())
     text = (
-        "no mask has the value 0" if 0 not in total else f"the commonest value of the masks is {value_text(commonest)} ({share:.0%}), not 0"
+        "no mask has the value 0"
+        if 0 not in total
+        else f"the commonest value of the masks is {value_text(commonest)} ({share:.0%}), not 0"
     )
     zero = ",".join(f"NAME={value_text(value)}" for value in sorted(total) if value != 0)
     raise InputError(
-        f"{source.root}: {text}, so nothing shows which is the background: give --classes background={value_text(commonest)},{others} "
+        f"{source.root}: {text}, so nothing shows which is the background: give --classes "
+        f"background={value_text(commonest)},{others} "
         f"or --classes background=0,{zero}"
     )
 
 
 def _with_codings(source: Source, masks: Mapping[str, CaseFacts]) -> ResolvedClasses:
     labels = {c.case: c.labels[0] if c.labels else c.case for c in source.cases}
-    if any(fact.unit == "pixel" for fact in masks.values()) and {v for c in source.codings for v in c.values} <= set(range(256)):
+    if any(fact.unit == "pixel" for fact in masks.values()) and {v for c in source.codings for v in c.values} <= set(
+        range(256)
+    ):
         indices = _palette_indices(masks.values())
-        if indices is not None and not all(set(f.label_values or {}) <= set(source.codings[0].values) for f in masks.values()):
+        if indices is not None and not all(
+            set(f.label_values or {}) <= set(source.codings[0].values) for f in masks.values()
+        ):
             return _with_palette(source, masks, indices)
     source = _with_levels_of_user(source, masks.values())
     codings = {case: source.coding(fact.label_values or {}, labels[case]) for case, fact in masks.items()}
     several = {codings[case] for case, fact in masks.items() if len(fact.label_values or {}) > 1}
     classes = several.pop() if len(several) == 1 else source.codings[0]
     mappings = {
-        case: {value: _index(source, codings[case], value) for value in (*(fact.label_values or {}), *source.grey_levels)}
+        case: {
+            value: _index(source, codings[case], value) for value in (*(fact.label_values or {}), *source.grey_levels)
+        }
         for case, fact in masks.items()
     }
     return ResolvedClasses(source, classes, mappings)
@@ -193,7 +220,9 @@ def _with_palette(source: Source, masks: Mapping[str, CaseFacts], indices: Mappi
         check_background(source, total)
         classes = classes_of_values(total, source.root)
     if unknown := sorted(set(total) - set(classes.values) - {source.ignored}):
-        raise InputError(f"{source.root}: label values must be among {', '.join(map(str, classes.values))}, got {unknown[0]}")
+        raise InputError(
+            f"{source.root}: label values must be among {', '.join(map(str, classes.values))}, got {unknown[0]}"
+        )
     mappings = {
         case: {
             code: IGNORE_LABEL if indices[code] == source.ignored else classes.values.index(indices[code])

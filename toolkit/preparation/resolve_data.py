@@ -27,7 +27,8 @@ NEARLY_EQUAL = 1.01  # ratio up to which spacings count as equal; the last axis 
 LEAST_PADDING = -32768.0  # lowest value outside of a scan; a lower one is no 16-bit value, so the image is no CT
 CT_AIR = -500.0  # air has -1000 HU and no tissue less than -200, so scans with darker voxels are in Hounsfield units
 MIN_MASKS = 3  # masks needed to conclude that a class is one part; in fewer, a lesion may be single by chance
-# Share of a class's voxels that must stay: 0.5 % is a fifth of the 2.5 % by which two readers of an organ usually differ (Dice about 0.95).
+# Share of a class's voxels that must stay: 0.5 % is a fifth of the 2.5 % by which two readers of an organ usually
+# differ (Dice about 0.95).
 MIN_KEPT_SHARE = 0.995
 SPACINGS_MM = (0.001, 1000.0)  # bounds of the spacing in a store
 LARGEST_HALF = 65504.0  # the largest float16
@@ -70,11 +71,14 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     first = facts[0]
     most = max(facts, key=lambda fact: fact.num_channels)
     for other in facts:
-        grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)  # becomes colour: `as_colour`
+        # Becomes colour: `as_colour`
+        grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)
         if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
             raise InputError(
-                f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in {other.unit} "
-                f"beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images NAME,... chooses them"
+                f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in "
+                f"{other.unit} "
+                f"beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images NAME,... "
+                "chooses them"
             )
     resolved = resolve_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
@@ -93,7 +97,9 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
         context_slices=config.context_slices,
         num_channels=most.num_channels,
     )
-    largest_component = _are_one_part(facts, resolved.mappings) if config.largest_component == "auto" else config.largest_component
+    largest_component = (
+        _are_one_part(facts, resolved.mappings) if config.largest_component == "auto" else config.largest_component
+    )
     erosion_mm = config.component_erosion_mm if largest_component else 0.0
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, resolved.mappings)
@@ -111,7 +117,8 @@ def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tu
     if not in_hounsfield or not others:
         return normalization, []
     text = (
-        f"{len(in_hounsfield)} of {len(facts)} cases have voxels below {CT_AIR:g} as CT has ({in_hounsfield[0]}), the others not "
+        f"{len(in_hounsfield)} of {len(facts)} cases have voxels below {CT_AIR:g} as CT has ({in_hounsfield[0]}), the "
+        "others not "
         f"({others[0]}); all are scaled by {normalization}"
     )
     return normalization, [Decision("mixed-intensities", text)]
@@ -167,7 +174,9 @@ def _coarsest_axis(facts: Sequence[CaseFacts]) -> int:
     return 2 if spacing[2] * NEARLY_EQUAL >= max(spacing) else spacing.index(max(spacing))
 
 
-def _resolve_grid(facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]) -> tuple[float | None, int | tuple[int, int]]:
+def _resolve_grid(
+    facts: Sequence[CaseFacts], config: DataConfig, plane: Sequence[int]
+) -> tuple[float | None, int | tuple[int, int]]:
     """Resolve spacing and size. If both are free and the labels need too large a window, pixels become coarser.
 
     Pictures without physical spacing keep their pixels (None), or get a spacing in pixels.
@@ -189,7 +198,8 @@ def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float |
     low, high = SPACINGS_MM
     if not low <= spacing <= high:
         raise InputError(
-            f"{facts[0].case}: voxels of {spacing:g} mm are outside of {low:g} to {high:g}: does the header mean another unit? Choose the "
+            f"{facts[0].case}: voxels of {spacing:g} mm are outside of {low:g} to {high:g}: does the header mean "
+            "another unit? Choose the "
             "spacing with --set data.spacing_mm, or repair the headers"
         )
     return spacing
@@ -216,7 +226,11 @@ def _check_bounds(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: flo
     for fact in facts:
         lengths = [resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spacing) for axis in plane]
         if max(lengths) > MAX_SIDE:
-            raise InputError(f"{fact.case}: at most {MAX_SIDE} pixels a side after resampling are supported, got {max(lengths)}")
+            raise InputError(
+                f"{fact.case}: at most {MAX_SIDE} pixels a side after resampling are supported, got {max(lengths)}"
+            )
         largest = max(max(abs(c["min"]), abs(c["max"])) for c in fact.intensity)
         if normalization == "none" and fact.dtype.startswith("float") and largest > LARGEST_HALF:
-            raise InputError(f"{fact.case}: data.normalization none needs values within ±{LARGEST_HALF:g}, got {largest:g}")
+            raise InputError(
+                f"{fact.case}: data.normalization none needs values within ±{LARGEST_HALF:g}, got {largest:g}"
+            )

@@ -46,11 +46,15 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         mask = read_labels(files.labels, volume, files.images[0], MaskOptions(files.label_values, choices=choices))
         values = label_values(mask.values)
         if len(values) > MAX_LABEL_VALUES:
-            raise InputError(f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
-        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES  # greys of pictures are handled later, over all masks
+            raise InputError(
+                f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?"
+            )
+        # Greys of pictures are handled later, over all masks
+        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES
         if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
             raise InputError(
-                f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are images and masks "
+                f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are "
+                "images and masks "
                 "swapped? --read intensities-as-labels=take takes them as classes"
             )
         if volume.unit == "pixel":
@@ -109,7 +113,9 @@ def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) ->
     return reach[0], reach[1], reach[2]
 
 
-def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]) -> dict[int, tuple[float, float, float]]:
+def _centres(
+    labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float, float, float]
+) -> dict[int, tuple[float, float, float]]:
     """Compute the centre of mass of every value but 0, from the image centre.
 
     The mask is read plane by plane, so that many values take no longer than few.
@@ -126,7 +132,9 @@ def _centres(labels: np.ndarray, values: Mapping[int, int], spacing: tuple[float
         sums[columns] += np.bincount(index, weights=column, minlength=len(known))
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
-    return {value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0}
+    return {
+        value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0
+    }
 
 
 def _parts(
@@ -139,11 +147,15 @@ def _parts(
         place = np.searchsorted(foreground, plane)
         into[...] = np.where(plane != 0, place + 1, 0)
     largest = largest_shares(numbers, len(foreground) + 1)
-    single = np.array([n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype)
+    single = np.array(
+        [n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype
+    )
     for plane in numbers:
         plane[...] = single[plane]
     eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
-    return {int(foreground[n - 1]): s for n, s in largest.items()}, {int(foreground[n - 1]): s for n, s in eroded.items()}
+    return {int(foreground[n - 1]): s for n, s in largest.items()}, {
+        int(foreground[n - 1]): s for n, s in eroded.items()
+    }
 
 
 def _intensity(channel: np.ndarray) -> ChannelIntensity:
@@ -163,7 +175,9 @@ def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> 
     slices = np.moveaxis(channel, axis, 0)
     if len(slices) < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
         return 1.0
-    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)]
+    differences = [
+        float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)
+    ]
     median = float(np.median(differences))
     return max(differences) / median if median > 0 else 1.0
 

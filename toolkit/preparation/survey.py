@@ -65,7 +65,9 @@ def survey(
     scanned = {fact.case for fact in facts}
     source = replace(source, cases=tuple(case for case in source.cases if case.case in scanned))
     if not source.patients_given:
-        source = with_patients_of_headers(source, {fact.case: fact.patient_hash for fact in facts if fact.patient_hash is not None})
+        source = with_patients_of_headers(
+            source, {fact.case: fact.patient_hash for fact in facts if fact.patient_hash is not None}
+        )
     resolved = resolve(source, facts, config)
     check_drawn(resolved.source, resolved.classes.names, resolved.mappings)
     findings = [

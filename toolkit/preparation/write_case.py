@@ -132,7 +132,8 @@ def write_shard(task: ShardTask) -> ShardEntry:
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.mapping_json,
         "intensity": [
-            _intensity(known, used) for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
+            _intensity(known, used)
+            for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
         ],
         "voxels_per_class": counts,
         "labelled_pixels": pixels,
@@ -141,6 +142,8 @@ def write_shard(task: ShardTask) -> ShardEntry:
     sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
     partial = task.folder / f"{CASE}.partial"
     with name_in_errors(task.folder / CASE):
-        partial.write_text(json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8")
+        partial.write_text(
+            json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8"
+        )
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return entry

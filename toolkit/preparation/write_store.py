@@ -22,7 +22,9 @@ from attunet.system.workers import over_cases
 logger = logging.getLogger(__name__)
 
 
-def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool) -> list[Finding]:
+def build_store(
+    store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool
+) -> list[Finding]:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them.
@@ -48,7 +50,10 @@ def build_store(store: Path, building: Path, seen: Survey, splits: Splits, head:
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
     root = None if head["pseudonymised"] else seen.source.root
     entries = (_entry(task, root) for task in tasks)
-    write_file(building / MANIFEST, lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries))
+    write_file(
+        building / MANIFEST,
+        lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries),
+    )
     (building / FACTS).unlink(missing_ok=True)
     os.sync()  # one call for all cases instead of one for each of thousands of small files
     os.rename(building, store)
@@ -96,7 +101,9 @@ def _crop_finding(entry: ShardEntry) -> Finding | None:
         rule="window-cuts-labels",
         figure=cut / total,
         level="warning",
-        text=f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops",
+        text=(
+            f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops"
+        ),
     )
 
 
@@ -109,7 +116,10 @@ def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
 
 def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, object]:
     def rows(kind: str, paths: Sequence[Path], hashes: Sequence[str]) -> list[dict[str, object]]:
-        hidden = [f"{files.case}/{kind}-{number}{path.name.removeprefix(stem_of(path))}" for number, path in enumerate(paths, 1)]
+        hidden = [
+            f"{files.case}/{kind}-{number}{path.name.removeprefix(stem_of(path))}"
+            for number, path in enumerate(paths, 1)
+        ]
         named = hidden if root is None else [path.relative_to(root).as_posix() for path in paths]
         return [{"file": file, "sha256": sha256} for file, sha256 in zip(named, hashes, strict=True)]
 
@@ -117,7 +127,13 @@ def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, ob
     for label, value in zip(labels, files.label_values, strict=False):
         label["value"] = value
     drawn = None if files.drawn is None else list(files.drawn)
-    return {"patient": files.patient, "labelled": bool(labels), "drawn": drawn, "image_files": images, "label_files": labels}
+    return {
+        "patient": files.patient,
+        "labelled": bool(labels),
+        "drawn": drawn,
+        "image_files": images,
+        "label_files": labels,
+    }
 
 
 def _write_manifest(path: Path, head: Mapping[str, object], entries: Iterator[Mapping[str, object]]) -> None:

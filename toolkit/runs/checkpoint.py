@@ -1,9 +1,10 @@
 """Checkpoints: safetensors and JSON in a folder that is either complete or absent.
 
-`checkpoints/step-0000001200/` has `model.safetensors` (the trained weights), `average.safetensors` (their moving average, which is
-exported), `optimizer.safetensors`, `state.json` and a manifest with the SHA-256 of each. `checkpoints/best/` has the averaged weights
-at the best validation, as a diagnostic; `snapshots/step-0000001000/`, beside `checkpoints`, has averaged weights for an ensemble.
-Nothing is pickled. Accelerate's `save_state` writes in place, without hashes or fsync.
+`checkpoints/step-0000001200/` has `model.safetensors` (the trained weights), `average.safetensors` (their moving
+average, which is exported), `optimizer.safetensors`, `state.json` and a manifest with the SHA-256 of each.
+`checkpoints/best/` has the averaged weights at the best validation, as a diagnostic; `snapshots/step-0000001000/`,
+beside `checkpoints`, has averaged weights for an ensemble. Nothing is pickled. Accelerate's `save_state` writes in
+place, without hashes or fsync.
 """
 
 import dataclasses
@@ -37,7 +38,9 @@ SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
 
 @dataclass(frozen=True)
 class TrainerState:
-    """State of a trainer after a step. parts: tensors by part (`PARTS`) and name; scaler: the gradient scaler's in float16 training."""
+    """State of a trainer after a step. parts: tensors by part (`PARTS`) and name; scaler:
+    the gradient scaler's in float16 training.
+    """
 
     finished: bool
     parts: Mapping[str, Mapping[str, torch.Tensor]]
@@ -52,7 +55,8 @@ class SaveCost(TypedDict, total=False):
 
 
 class Checkpoints:
-    """Writes the checkpoints of one training in its own thread. Training waits only for the copy to the host and the previous write.
+    """Writes the checkpoints of one training in its own thread. Training waits only for the copy to the host and the
+    previous write.
 
     Args:
         folder: of the run.
@@ -75,14 +79,20 @@ class Checkpoints:
         self._pool.shutdown()  # waits for the current write
         if isinstance(error, NotFinite):
             last = newest_step_folder(self.folder)
-            raise RunError(f"{error}. {f'The last good checkpoint: {last}' if last else 'There is no checkpoint yet'}") from None
+            raise RunError(
+                f"{error}. {f'The last good checkpoint: {last}' if last else 'There is no checkpoint yet'}"
+            ) from None
 
     def due(self, step: int) -> bool:
-        """Return True if a checkpoint should be written after `step`, by time or by count. Raises RunError when the last one failed."""
+        """Return True if a checkpoint should be written after `step`, by time or by count.
+        Raises RunError when the last one failed.
+        """
         if self._pending is not None and self._pending.done():
             self.finish()
         by_step = self._run.checkpoint_every_steps
-        return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (by_step > 0 and step % by_step == 0)
+        return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (
+            by_step > 0 and step % by_step == 0
+        )
 
     def save(self, read_state: Callable[[], TrainerState], step: int) -> SaveCost:
         """Save the state after `step`; returns once it is copied to the host.
@@ -101,7 +111,9 @@ class Checkpoints:
             return {}
         began = time.monotonic()
         state = read_state()
-        self._submit(self.folder / _step_name(step), state.parts, step=step, finished=state.finished, scaler=state.scaler)
+        self._submit(
+            self.folder / _step_name(step), state.parts, step=step, finished=state.finished, scaler=state.scaler
+        )
         self._saved_at = time.monotonic()
         num_bytes = sum(tensor.nbytes for tensors in state.parts.values() for tensor in tensors.values())
         return {"stall_s": self._saved_at - began, "megabytes": num_bytes / 1e6}
@@ -127,10 +139,18 @@ class Checkpoints:
         try:
             pending.result()
         except OSError as error:
-            raise RunError(f"{self.folder}: the checkpoint could not be written ({error}); earlier ones are untouched") from None
+            raise RunError(
+                f"{self.folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
+            ) from None
 
     def _submit(
-        self, path: Path, parts: Mapping[str, Mapping[str, torch.Tensor]], *, step: int, finished: bool, scaler: dict[str, float] | None
+        self,
+        path: Path,
+        parts: Mapping[str, Mapping[str, torch.Tensor]],
+        *,
+        step: int,
+        finished: bool,
+        scaler: dict[str, float] | None,
     ) -> None:
         self.finish()
         copies = {part: _host_copy(tensors) for part, tensors in parts.items()}

@@ -21,9 +21,11 @@ DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
 class EnsembleNetwork(SegmentationNetwork):
-    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`: logits whose softmax is that mean.
+    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`:
+    logits whose softmax is that mean.
 
-    Members may be different networks. The attention maps are the mean over those that have gates, if all of these have as many.
+    Members may be different networks. The attention maps are the mean over those that have gates, if all of these have
+    as many.
     """
 
     def __init__(self, members: Sequence[SegmentationNetwork]) -> None:
@@ -43,8 +45,8 @@ class EnsembleNetwork(SegmentationNetwork):
     def with_disagreement(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Compute the logits, the members' disagreement `(N, 1, H, W)` from 0 to 1, and the attention maps.
 
-        The disagreement is the entropy of the mean probabilities minus the members' mean entropy, 1 where each member is sure of another
-        class (Lakshminarayanan et al. 2017; the mutual information of class and member).
+        The disagreement is the entropy of the mean probabilities minus the members' mean entropy, 1 where each member
+        is sure of another class (Lakshminarayanan et al. 2017; the mutual information of class and member).
         """
         mean, logits, maps = self._outputs(x)
         entropies = -(logits.exp() * logits).sum(dim=2).mean(dim=0)
@@ -62,11 +64,12 @@ class EnsembleNetwork(SegmentationNetwork):
 
 
 def load_runs(path: Path) -> TrainedRun:
-    """A run, the ensemble of a run's snapshots, or that of all runs below a folder (three levels deep at most, links are followed).
+    """A run, the ensemble of a run's snapshots, or that of all runs below a folder (three levels deep at most,
+    links are followed).
 
-    The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out, `fold` is the
-    members' if it is the same, `step` the smallest, `config` the first member's, `lineage` the members' if they have one parent. Members
-    may be of different networks.
+    The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out,
+    `fold` is the members' if it is the same, `step` the smallest, `config` the first member's, `lineage` the members'
+    if they have one parent. Members may be of different networks.
 
     Args:
         path: a run, the folder `snapshots` of one, or a folder with runs below it.
@@ -82,7 +85,9 @@ def load_runs(path: Path) -> TrainedRun:
         return _together(path, members)
     folders = list(runs_below(path))
     if not folders:
-        raise InputError(f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it")
+        raise InputError(
+            f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it"
+        )
     return ensemble_of(path, [load_run(folder) for folder in folders])
 
 
@@ -93,7 +98,9 @@ def ensemble_of(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     for member in members:
         for what in ("preprocessing", "classes"):
             if getattr(member, what) != getattr(first, what):
-                raise InputError(f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}")
+                raise InputError(
+                    f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}"
+                )
     return _together(path, members)
 
 
@@ -101,13 +108,17 @@ def _check_finished(members: Sequence[TrainedRun]) -> None:
     """Raises InputError if a member is not finished."""
     for member in members:
         if not member.finished:
-            raise InputError(f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be")
+            raise InputError(
+                f"{member.path}: is not finished (step {member.step}), and every member of an ensemble must be"
+            )
 
 
 def runs_below(path: Path) -> Iterator[Path]:
     """The run folders below a folder, in the order of their names."""
     for depth in range(1, DEPTH + 1):
-        yield from sorted(folder.parent for folder in path.glob("/".join(["*"] * depth + ["checkpoints"])) if folder.is_dir())
+        yield from sorted(
+            folder.parent for folder in path.glob("/".join(["*"] * depth + ["checkpoints"])) if folder.is_dir()
+        )
 
 
 def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
@@ -116,10 +127,15 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     for member in members:
         for case, digest in member.training_cases.items():
             if seen.setdefault(case, digest) != digest:
-                raise InputError(f"{path}: members must be of one data set; {member.path} was trained on another image of case {case}")
+                raise InputError(
+                    f"{path}: members must be of one data set; {member.path} was trained on another image of case "
+                    f"{case}"
+                )
     names = tuple(dict.fromkeys(member.config.model.name for member in members))
     parents = {member.state.lineage and member.state.lineage.sha256 for member in members}
-    left_out = [case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen]
+    left_out = [
+        case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen
+    ]
     return dataclasses.replace(
         first,
         path=path,

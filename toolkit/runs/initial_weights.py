@@ -1,4 +1,6 @@
-"""Weights of another model as the start of a training: classes and channels are matched by name, context slices by position."""
+"""Weights of another model as the start of a training: classes and channels are matched by name,
+context slices by position.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -69,7 +71,9 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
             metadata = (file.metadata() or {}).get("attunet")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{source}: must be a run, a checkpoint or a .safetensors file of one ({one_line(error)})") from None
+        raise InputError(
+            f"{source}: must be a run, a checkpoint or a .safetensors file of one ({one_line(error)})"
+        ) from None
     if metadata is None:
         raise InputError(f"{path}: has no metadata of attunet, which name its network and classes")
     try:
@@ -111,7 +115,8 @@ def load_initial_weights(
         What was carried over.
 
     Raises:
-        InputError: the networks differ in more than the first convolution and the head, or a class to rename is unknown.
+        InputError: the networks differ in more than the first convolution and the head, or a class to rename is
+            unknown.
 
     Example:
         >>> weights = read_initial_weights("runs/abdomen")
@@ -123,11 +128,16 @@ def load_initial_weights(
     others = set(own) - {*head, first}
     if set(own) != set(weights.tensors):
         settings = " ".join(f"--set model.{field}={value}" for field, value in weights.settings.items())
-        raise InputError(f"--init: {weights.name} holds another network than the one to be trained; train the same with {settings}")
+        raise InputError(
+            f"--init: {weights.name} holds another network than the one to be trained; train the same with {settings}"
+        )
     for name in others:
         if own[name].shape != weights.tensors[name].shape:
             shapes = f"{tuple(weights.tensors[name].shape)} and {tuple(own[name].shape)}"
-            raise InputError(f"--init: {weights.name} is of another width: {name} has the shapes {shapes}; set model.base_width alike")
+            raise InputError(
+                f"--init: {weights.name} is of another width: {name} has the shapes {shapes}; set model.base_width "
+                "alike"
+            )
     matched = _match(classes.names, weights.classes, renamed)
     fresh = []
     for name in head:
@@ -172,7 +182,9 @@ def _match(names: Sequence[str], parents: Sequence[str], renamed: Mapping[str, s
 
 
 def _match_channels(channels: Sequence[str], weights: InitialWeights, num_channels: int) -> dict[int, int] | None:
-    """Index of each channel -> index of the parent's channel of that name, whatever its case; None where either has no names."""
+    """Index of each channel -> index of the parent's channel of that name, whatever its case;
+    None where either has no names.
+    """
     if len(channels) != num_channels or len(weights.channels) != weights.num_channels:
         return None
     parents = [name.strip().lower() for name in weights.channels]
@@ -192,12 +204,15 @@ def _first_convolution(
     return fitted, torch.equal(fitted, parent)  # one channel stays as it is, whatever its name
 
 
-def _fit_channels(weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None = None) -> torch.Tensor:
+def _fit_channels(
+    weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None = None
+) -> torch.Tensor:
     """Fit a first convolution `(W, context * num_channels, 3, 3)` to other channels or context slices.
 
-    The middle context slice gets the sum of the parent's context slices, the others start at zero. Channels of the same name keep their
-    weights. The parent's other channels are averaged over the training's other channels, scaled so that the same image in every channel
-    gives the same features. Without names, as many channels stay in their places, and another number of them is averaged.
+    The middle context slice gets the sum of the parent's context slices, the others start at zero. Channels of the same
+    name keep their weights. The parent's other channels are averaged over the training's other channels, scaled so that
+    the same image in every channel gives the same features. Without names, as many channels stay in their places, and
+    another number of them is averaged.
     """
     by_channel = weight.reshape(len(weight), -1, num_channels, *weight.shape[2:]).sum(1)
     if matched is None:

@@ -15,7 +15,8 @@ class Lineage:
         sha256: of its weights.
         classes: class of the training -> class of the parent that it started from.
         new_classes: classes that started with fresh weights.
-        channels: "carried" if the first convolution is the parent's, "matched" if some of its channels are, by name, else "averaged".
+        channels: "carried" if the first convolution is the parent's, "matched" if some of its channels are, by name,
+            else "averaged".
         fresh: names of the tensors that are not the parent's as they were.
         channel_names: channel of the training -> channel of the parent with the same name.
     """
@@ -47,7 +48,9 @@ class Lineage:
 
     def describe(self) -> str:
         """One line for the log."""
-        carried = ", ".join(name if name == parent else f"{name} (from {parent})" for name, parent in self.classes.items())
+        carried = ", ".join(
+            name if name == parent else f"{name} (from {parent})" for name, parent in self.classes.items()
+        )
         new = f"; new: {', '.join(self.new_classes)}" if self.new_classes else ""
         channels = f"input channels {self.channels}"
         if self.channels == "matched":

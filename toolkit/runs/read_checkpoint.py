@@ -79,14 +79,23 @@ def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors
     for name, value in tensors.items():
         key, _, parameter_name = name.partition("/")
         parameter = parameters[parameter_name]
-        target = value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
+        target = (
+            value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
+        )
         optimizer.state[parameter][key] = target.to(parameter.device)
 
 
 def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return (
+        torch.channels_last
+        if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+        else torch.contiguous_format
+    )
 
 
 def step_folders(folder: Path) -> list[Path]:
     """The checkpoints or snapshots in a folder, the newest first."""
-    return sorted((p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))), reverse=True)
+    return sorted(
+        (p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))),
+        reverse=True,
+    )

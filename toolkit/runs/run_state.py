@@ -114,7 +114,9 @@ class RunState:
             InputError: the state is of another schema, or a field is missing or wrong.
         """
         if at.data.get("schema") != SCHEMA:
-            raise InputError(f"{at.where}: is a checkpoint of schema {at.data.get('schema')!r}, this attunet reads schema {SCHEMA}")
+            raise InputError(
+                f"{at.where}: is a checkpoint of schema {at.data.get('schema')!r}, this attunet reads schema {SCHEMA}"
+            )
         scaler = at.require("scaler", lambda v: v is None or isinstance(v, dict), "an object or null")
         return cls(
             config=ResolvedConfig.from_json(at.inner("config").data, at.where),
@@ -150,7 +152,9 @@ class RunState:
             for name, value in fields.items():
                 old = before[section][name]
                 if old != value and not (section == "run" and name in FREE_TO_CHANGE):
-                    raise InputError(f"{path}: {section}.{name} was {old!r} when this run began and is now {value!r}; keep the value")
+                    raise InputError(
+                        f"{path}: {section}.{name} was {old!r} when this run began and is now {value!r}; keep the value"
+                    )
         for name, words in CONTENT.items():
             if getattr(self, name) != getattr(now, name):
                 raise InputError(f"{path}: this run began with {words}; continue with the same store and fold")

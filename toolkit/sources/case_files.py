@@ -77,7 +77,9 @@ class Source:
 
     def canonical(self, value: int) -> int:
         """Return the label value of a grey, which may belong to a range or to a level; other values are unchanged."""
-        for (low, high), canonical in zip(self.grey_ranges or (), self.codings[0].values if self.codings else (), strict=False):
+        for (low, high), canonical in zip(
+            self.grey_ranges or (), self.codings[0].values if self.codings else (), strict=False
+        ):
             if low <= value <= high:
                 return canonical
         if self.grey_levels:
@@ -93,7 +95,11 @@ def regular_files(root: Path) -> list[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(inside)):
+            if (
+                not name.startswith(".")
+                and path.is_file()
+                and (not path.is_symlink() or path.resolve().is_relative_to(inside))
+            ):
                 files.append(path)
     return files
 

@@ -34,14 +34,20 @@ def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Pa
             return coding
     unknown = min(present, key=lambda v: (sum(v in c.values for c in codings), v))
     known = "; ".join(", ".join(map(value_text, c.values)) for c in codings)
-    raise InputError(f"{where}: label values must be among {known}, got {value_text(unknown)}; name it in dataset.json or with --classes")
+    raise InputError(
+        f"{where}: label values must be among {known}, got {value_text(unknown)}; name it in dataset.json or with "
+        "--classes"
+    )
 
 
 def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
     """Make classes for label values without names: 0 is the background, the others are named by value or colour."""
     foreground = sorted(set(values) - {0})
     if not foreground:
-        raise InputError(f"{where}: a mask must have a value besides 0; no mask has: are these the masks? --masks NAME chooses others")
+        raise InputError(
+            f"{where}: a mask must have a value besides 0; no mask has: are these the masks? --masks NAME chooses "
+            "others"
+        )
     named = [value_text(v) if is_colour(v) else f"label {v}" for v in foreground]
     return Classes(("background", *(["foreground"] if len(foreground) == 1 else named)), (0, *foreground))
 

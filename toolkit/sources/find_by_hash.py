@@ -40,7 +40,13 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}
     for name, paths in paths_of.items():
         if not paths:
-            raise InputError(f"{name}: no file below {root} has its SHA-256 {wanted[name][:12]}...; was it changed or moved?")
-    if any(name.endswith(NOT_ALONE) for name in paths_of) and (twice := [name for name, paths in paths_of.items() if len(paths) > 1]):
-        raise InputError(f"{twice[0]}: {len(paths_of[twice[0]])} files below {root} have its content, so the case's own is unknown")
+            raise InputError(
+                f"{name}: no file below {root} has its SHA-256 {wanted[name][:12]}...; was it changed or moved?"
+            )
+    if any(name.endswith(NOT_ALONE) for name in paths_of) and (
+        twice := [name for name, paths in paths_of.items() if len(paths) > 1]
+    ):
+        raise InputError(
+            f"{twice[0]}: {len(paths_of[twice[0]])} files below {root} have its content, so the case's own is unknown"
+        )
     return {name: paths[0] for name, paths in paths_of.items()}

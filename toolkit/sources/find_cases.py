@@ -54,8 +54,14 @@ Finder = Callable[[Path, list[Path], SourceOptions], Source | None]
 
 # In the order in which auto tries them; with an example of each.
 FINDERS: dict[str, tuple[Finder, str]] = {
-    "chaos-mr": (lambda root, files, _: find_chaos(root, files, "MR"), "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
-    "chaos-ct": (lambda root, files, _: find_chaos(root, files, "CT"), "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}"),
+    "chaos-mr": (
+        lambda root, files, _: find_chaos(root, files, "MR"),
+        "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}",
+    ),
+    "chaos-ct": (
+        lambda root, files, _: find_chaos(root, files, "CT"),
+        "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}",
+    ),
     "decathlon": (
         lambda root, files, _: find_decathlon(root, files),
         "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz",
@@ -77,7 +83,10 @@ FINDERS: dict[str, tuple[Finder, str]] = {
         lambda root, files, options: find_bids(root, files, options.images, options.masks),
         "sub-1/ses-1/sub-1_ses-1_dwi.nii.gz, derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz",
     ),
-    "suffix": (lambda root, files, _: find_suffixes(root, files), "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii"),
+    "suffix": (
+        lambda root, files, _: find_suffixes(root, files),
+        "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii",
+    ),
     "case-folders": (
         lambda root, files, options: find_case_folders(root, files, options.images, options.masks),
         "case_1/{imaging.nii.gz, segmentation.nii.gz}, case_1/{ct.nii.gz, segmentations/liver.nii.gz}",
@@ -86,7 +95,10 @@ FINDERS: dict[str, tuple[Finder, str]] = {
         lambda root, files, _: find_series_with_masks(root, files),
         "PATIENT_0001/study/series/*.dcm, labels/label0001.nii.gz",
     ),
-    "anywhere": (lambda root, files, _: find_anywhere(root, files), "part1/volume-0.nii, segmentations/segmentation-0.nii"),
+    "anywhere": (
+        lambda root, files, _: find_anywhere(root, files),
+        "part1/volume-0.nii, segmentations/segmentation-0.nii",
+    ),
 }
 LAYOUTS = ("auto", *FINDERS)
 
@@ -131,7 +143,8 @@ def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
         except InputError as error:
             if name != "images-labels" or options.layout != "auto":
                 raise
-            first_error = error  # the names of folders may mislead; a later layout may fit, and if none does, this is the reason
+            # The names of folders may mislead; a later layout may fit, and if none does, this is the reason
+            first_error = error
             continue
         if cases is not None:
             return _finished(replace(cases, root=root, choices=options.choices), files, options)
@@ -167,7 +180,9 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     if options.classes is not None:
         coding, ignored = options.classes
         coding = _renumbered(source, coding)
-        source = replace(source, cases=_with_names(source, coding), codings=(coding,), ignored=ignored, grey_ranges=None)
+        source = replace(
+            source, cases=_with_names(source, coding), codings=(coding,), ignored=ignored, grey_ranges=None
+        )
     source = _checked(source, options.case_pattern)
     source = with_patients_of_names(source) if options.case_pattern is None else replace(source, patients_given=True)
     source = _with_test_part(source)
@@ -176,7 +191,10 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     unused = [p for p in files if is_readable(p) and p not in used and folders.isdisjoint(p.parents)]
     if unused and not source.notes and source.layout not in ("chaos-mr", "chaos-ct"):
         total = sum(is_readable(path) for path in files)
-        note = f"{len(unused)} of {total} files belong to no case and are left out, first {unused[0].relative_to(source.root)}"
+        note = (
+            f"{len(unused)} of {total} files belong to no case and are left out, first "
+            f"{unused[0].relative_to(source.root)}"
+        )
         source = replace(source, notes=(*source.notes, note))
     return source
 
@@ -195,9 +213,13 @@ def _with_names(source: Source, coding: Classes) -> tuple[CaseFiles, ...]:
     if len(source.codings) != 1:
         return source.cases
     names = dict(zip(coding.values, coding.names, strict=True))
-    renamed = {name: names.get(value, name) for name, value in zip(source.codings[0].names, source.codings[0].values, strict=True)}
+    renamed = {
+        name: names.get(value, name)
+        for name, value in zip(source.codings[0].names, source.codings[0].values, strict=True)
+    }
     return tuple(
-        case if case.drawn is None else replace(case, drawn=tuple(renamed.get(name, name) for name in case.drawn)) for case in source.cases
+        case if case.drawn is None else replace(case, drawn=tuple(renamed.get(name, name) for name in case.drawn))
+        for case in source.cases
     )
 
 
@@ -206,13 +228,22 @@ def _checked(source: Source, case_pattern: str | None) -> Source:
     cases = []
     for case in sorted(source.cases, key=lambda c: c.case):
         name = case.case
-        if not name.isprintable() or set(name) & set('/\\:*?"<>|') or name.startswith((".", " ")) or not 0 < len(name.encode()) <= 200:
+        if (
+            not name.isprintable()
+            or set(name) & set('/\\:*?"<>|')
+            or name.startswith((".", " "))
+            or not 0 < len(name.encode()) <= 200
+        ):
             raise InputError(
-                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | and leading dot, "
+                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | "
+                "and leading dot, "
                 f"got {name!r}"
             )
         if name.lower() in seen:
-            raise InputError(f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}: rename one")
+            raise InputError(
+                f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}: rename "
+                "one"
+            )
         seen[name.lower()] = case
         cases.append(replace(case, patient=_patient(case, case_pattern)) if case_pattern else case)
     return replace(source, cases=tuple(cases))
@@ -224,7 +255,9 @@ def _patient(case: CaseFiles, pattern: str) -> str:
     except re.error as error:
         raise InputError(f"case pattern: must be a regular expression, got {pattern!r}: {error}") from None
     if not match or not match.groups() or not match[1]:
-        raise InputError(f"case pattern: {pattern!r} must match the patient as its first group in every case, not in {case.case!r}")
+        raise InputError(
+            f"case pattern: {pattern!r} must match the patient as its first group in every case, not in {case.case!r}"
+        )
     return match[1]
 
 
@@ -238,7 +271,8 @@ def _with_test_part(source: Source) -> Source:
     if not test - others or not others:
         return source
     reading = Decision(
-        "published-split", f"{len(test - others)} of {len(test | others)} patients lie in the data set's test folder and are its test set"
+        "published-split",
+        f"{len(test - others)} of {len(test | others)} patients lie in the data set's test folder and are its test set",
     )
     return replace(source, test_patients=frozenset(test - others), decisions=(*source.decisions, reading))
 

@@ -17,7 +17,8 @@ from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.read_case import read_image
 from attunet.volumes.volume import Volume
 
-NAMES_ARE_ENOUGH = ("src-mask", "suffix")  # layouts whose images and masks differ in their names; in others the layout is needed
+# Layouts whose images and masks differ in their names; in others the layout is needed
+NAMES_ARE_ENOUGH = ("src-mask", "suffix")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def _one_case(folder: Path, num_channels: int) -> list[tuple[str, tuple[Path, ..
     """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
     files = [path for path in files_in(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
     start = os.path.commonprefix([path.name for path in files])  # noqa: RUF071 (names, not paths)
-    is_one = 1 < num_channels == len(files) and re.search(r"\d", start) is not None and not re.fullmatch(r".+_0000", stem_of(files[0]))
+    is_one = (
+        1 < num_channels == len(files)
+        and re.search(r"\d", start) is not None
+        and not re.fullmatch(r".+_0000", stem_of(files[0]))
+    )
     return [(folder.name, tuple(files))] if is_one else []
 
 
@@ -103,7 +108,8 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[
     for path in regular_files(root):
         relative = path.relative_to(root)
         folder = relative.parent.as_posix()
-        if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):  # scanners' exports often have no endings
+        # Scanners' exports often have no endings
+        if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):
             series[folder if folder != "." else root.name] = [path.parent]
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))
@@ -113,7 +119,9 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[
 
 
 def _joined(images: Mapping[str, Path], num_channels: int) -> dict[str, list[Path]]:
-    """Group files by volume: nnU-Net's X_0000, X_0001, ... if they are the channels of the model, or all end in _0000."""
+    """Group files by volume: nnU-Net's X_0000, X_0001, ... if they are the channels of the model,
+    or all end in _0000.
+    """
     numbers: defaultdict[str, list[str]] = defaultdict(list)
     for stem in images:
         if match := CHANNEL.fullmatch(stem):

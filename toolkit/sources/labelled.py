@@ -32,7 +32,9 @@ def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: 
     """
     masks = {case.case for case in source.cases if case.labels}
     if unknown := sorted(set(labelled) - masks):
-        raise InputError(f"{where}: {unknown[0]!r} is no case with a mask; cases are called like {', '.join(sorted(masks)[:3])}")
+        raise InputError(
+            f"{where}: {unknown[0]!r} is no case with a mask; cases are called like {', '.join(sorted(masks)[:3])}"
+        )
     cases = tuple(replace(c, drawn=tuple(labelled[c.case])) if c.case in labelled else c for c in source.cases)
     return replace(source, cases=cases)
 
@@ -55,4 +57,6 @@ def check_drawn(source: Source, classes: Sequence[str], mappings: Mapping[str, M
             raise InputError(f"{case.case}: drawn classes must be of {', '.join(classes[1:])}, got {unknown[0]!r}")
         present = {classes[index] for index in mappings.get(case.case, {}).values() if 0 < index < len(classes)}
         if hidden := sorted(present - set(case.drawn)):
-            raise InputError(f"{case.labels[0]}: has pixels of {hidden[0]!r}, which is not listed as drawn in {case.case}")
+            raise InputError(
+                f"{case.labels[0]}: has pixels of {hidden[0]!r}, which is not listed as drawn in {case.case}"
+            )

@@ -25,11 +25,19 @@ def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -
         known: an example of each layout that was tried, by its name.
     """
     readable = [path for path in files if is_readable(path)]
-    if (packed := [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]) and len(packed) < 100:
-        return f"{root}: holds the archive {packed[0].relative_to(root)}, in which nothing is looked for: unpack it, and prepare the folder"
+    if (packed := [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]) and len(
+        packed
+    ) < 100:
+        return (
+            f"{root}: holds the archive {packed[0].relative_to(root)}, in which nothing is looked for: unpack it, and "
+            "prepare the folder"
+        )
     if not readable:
         kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
-        return f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats are {FORMAT_NAMES}"
+        return (
+            f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats "
+            f"are {FORMAT_NAMES}"
+        )
     if other := next((f"{path}: {kind}" for path in files if (kind := _other_annotations(path))), None):
         return other
     if kind := _dicom_masks(readable):
@@ -38,7 +46,8 @@ def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -
     if len(known) > 1 and not any(names_a_mask(part) for path in readable for part in _parts(path.relative_to(root))):
         count = f"{len(readable)} file{'s' if len(readable) > 1 else ''} to read"
         return (
-            f"{root}: has {count}, and none of them or of their folders is called a mask; put masks of the images' names into masks/ "
+            f"{root}: has {count}, and none of them or of their folders is called a mask; put masks of the images' "
+            "names into masks/ "
             f"beside images/, or call them NAME_mask. Known are {layouts}"
         )
     return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {layouts}"
@@ -84,7 +93,9 @@ def _dicom_masks(readable: Sequence[Path]) -> str | None:
 
 
 def links_left_out(root: Path) -> str | None:
-    """A clause that counts links that lead to nothing or out of the folder, which are left out; None where there are none."""
+    """A clause that counts links that lead to nothing or out of the folder, which are left out;
+    None where there are none.
+    """
     inside = root.resolve()
     dead, outside = list[Path](), list[Path]()
     for folder, folders, names in os.walk(root):
@@ -101,5 +112,7 @@ def links_left_out(root: Path) -> str | None:
         clauses.append(f"{len(dead)} links lead to nothing and are left out, first {dead[0].relative_to(root)}{fetch}")
     if outside:
         first = outside[0].relative_to(root)
-        clauses.append(f"{len(outside)} links to folders or out of the folder are left out, first {first}; copy what they lead to")
+        clauses.append(
+            f"{len(outside)} links to folders or out of the folder are left out, first {first}; copy what they lead to"
+        )
     return "; ".join(clauses) or None

@@ -9,19 +9,24 @@ from pathlib import Path
 from attunet.decisions import Decision
 from attunet.sources.case_files import CaseFiles, Source
 
-# The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`, `_left`, `L`, a date.
+# The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`,
+# `_left`, `L`, a date.
 _TIMES = "phase|time|timepoint|tp|t|visit|v|session|ses|day|week|month|year|m"
 _WORDS = f"slice|sl|frame|fr|{_TIMES}|scan|series|img|image|z|patch|tile|crop|aug|copy"
 _ALONE = "left|right|l|r|lt|rt|od|os|baseline|bl|follow[_-]?up|fu|pre|post"
 _DATE = r"(?:19|20)\d\d([_\-.])\d\d\1\d\d"
 _PART = re.compile(
-    rf"(?:[_\-. ](?:{_DATE}|(?:{_WORDS})[_\-. ]?\d+|(?:{_ALONE})|follow[_-]?up[_\-. ]?\d+|fu[_\-. ]?\d+)|(?<=\d)(?:L|R|OD|OS))$",
+    (
+        rf"(?:[_\-. ](?:{_DATE}|(?:{_WORDS})[_\-. ]?\d+|(?:{_ALONE})|follow[_-]?up[_\-. ]?\d+|fu[_\-. "
+        r"]?\d+)|(?<=\d)(?:L|R|OD|OS))$"
+    ),
     re.IGNORECASE,
 )
 _PORTION = re.compile(
     r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$", re.IGNORECASE
 )  # folders of many patients
-_NUMBER = re.compile(r"[_\-. ]\d+$")  # says something only behind a name that has a number of its own: `BraTS-GLI-00001-000`
+# Says something only behind a name that has a number of its own: `BraTS-GLI-00001-000`
+_NUMBER = re.compile(r"[_\-. ]\d+$")
 
 
 def with_patients_of_names(source: Source) -> Source:
@@ -33,14 +38,23 @@ def with_patients_of_names(source: Source) -> Source:
     if any(case.patient != case.case for case in source.cases):
         return source
     for reading, patients in (
-        ("names that differ in a slice, frame, visit or side alone are", {c.case: _stem(c.case, _PART) for c in source.cases}),
-        ("names that differ in the last number alone are", {c.case: _without_number(source.root, c) for c in source.cases}),
+        (
+            "names that differ in a slice, frame, visit or side alone are",
+            {c.case: _stem(c.case, _PART) for c in source.cases},
+        ),
+        (
+            "names that differ in the last number alone are",
+            {c.case: _without_number(source.root, c) for c in source.cases},
+        ),
         ("cases in one folder are", {c.case: _folder(source.root, c) for c in source.cases}),
     ):
         numbers = Counter(patients.values())
         if len(numbers) > 1 and max(numbers.values()) > 1:
             example, count = numbers.most_common(1)[0]
-            text = f"{reading} of one patient: {len(numbers)} patients for {len(source.cases)} cases ({example!r} has {count})"
+            text = (
+                f"{reading} of one patient: {len(numbers)} patients for {len(source.cases)} cases ({example!r} has "
+                f"{count})"
+            )
             return _with(source, patients, text)
     return source
 
@@ -55,17 +69,23 @@ def with_patients_of_headers(source: Source, hashes: Mapping[str, str]) -> Sourc
     if len(set(hashes.values())) < 2:
         return source
     first: dict[str, str] = {}
-    names = {c.case: first.setdefault(hashes[c.case], c.patient) if c.case in hashes else c.patient for c in source.cases}
+    names = {
+        c.case: first.setdefault(hashes[c.case], c.patient) if c.case in hashes else c.patient for c in source.cases
+    }
     moved = [c for c in source.cases if names[c.case] != c.patient]
     if not moved:
         return source
-    return _with(source, names, f"{len(moved)} cases have the PatientID of another case's DICOM files: they are of one patient")
+    return _with(
+        source, names, f"{len(moved)} cases have the PatientID of another case's DICOM files: they are of one patient"
+    )
 
 
 def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
     cases = tuple(replace(case, patient=patients[case.case]) for case in source.cases)
     test = frozenset(patients[case.case] for case in source.cases if case.patient in source.test_patients)
-    return replace(source, cases=cases, test_patients=test, decisions=(*source.decisions, Decision("same-patient", text)))
+    return replace(
+        source, cases=cases, test_patients=test, decisions=(*source.decisions, Decision("same-patient", text))
+    )
 
 
 def _stem(name: str, ending: re.Pattern[str]) -> str:
@@ -92,4 +112,8 @@ def _folder(root: Path, case: CaseFiles) -> str:
     """Return the folder of a case's image if its name has a number, as folders of patients have; otherwise the case."""
     image = case.images[0]
     parent = image.parent
-    return parent.name if parent != root and re.search(r"\d", parent.name) and not _PORTION.search(parent.name) else case.case
+    return (
+        parent.name
+        if parent != root and re.search(r"\d", parent.name) and not _PORTION.search(parent.name)
+        else case.case
+    )

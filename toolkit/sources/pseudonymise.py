@@ -24,7 +24,9 @@ def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> S
     try:
         source = find_cases(root, options)
     except InputError:
-        raise InputError(f"{root}: its files cannot be taken as cases; `attunet inspect` on it says why, with their names") from None
+        raise InputError(
+            f"{root}: its files cannot be taken as cases; `attunet inspect` on it says why, with their names"
+        ) from None
     numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
     names.remember(numbers)
     for case in source.cases:

@@ -88,7 +88,8 @@ def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
     for path, volume in zip(paths[1:], volumes[1:], strict=True):
         if volume.shape != first.shape or grid_distance(first, volume.affine) > SAME_GRID:
             raise InputError(
-                f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in {paths[0].name}; "
+                f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in "
+                f"{paths[0].name}; "
                 "choose the files with --images NAME,..."
             )
     if len(volumes) == 1:
@@ -160,7 +161,9 @@ def _join_classes(
     if smoothed:
         decisions.append(Decision("mask-greys", "masks of one class have smoothed edges: from 128 on they count"))
     if overlapping:
-        decisions.append(Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts"))
+        decisions.append(
+            Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts")
+        )
     return labels, decisions
 
 
@@ -177,8 +180,10 @@ def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: st
     """Refuse a mask that mostly overlaps others of its class: masks of several observers overlap, objects do not."""
     if order == "refuse" and both.sum() > MAX_OBJECT_OVERLAP * inside.sum():
         raise InputError(
-            f"{path}: {int(both.sum()):,} of its {int(inside.sum()):,} voxels lie on other masks of its class, so these are no objects: "
-            "are they of several observers? Choose one with --masks NAME, or join them with --read overlapping-classes=last"
+            f"{path}: {int(both.sum()):,} of its {int(inside.sum()):,} voxels lie on other masks of its class, so "
+            "these are no objects: "
+            "are they of several observers? Choose one with --masks NAME, or join them with --read "
+            "overlapping-classes=last"
         )
 
 
@@ -204,7 +209,9 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
     labels, palette = mask.data[0], mask.header if isinstance(mask.header, dict) else {}
     if image.unit == "mm" and labels.shape == image.shape and image.is_oriented != mask.is_oriented:
         which = "mask" if image.is_oriented else "image"
-        reading = Decision("mask-geometry", f"the {which} states no orientation: image and mask belong together voxel by voxel")
+        reading = Decision(
+            "mask-geometry", f"the {which} states no orientation: image and mask belong together voxel by voxel"
+        )
         return Mask(labels, palette=palette, decisions=(*mask.decisions, reading))
     if image.unit == "mm" and not (labels.shape == image.shape and grid_distance(image, mask.affine) <= SAME_GRID):
         turned, turned_affine = _along(image.affine, labels, mask.affine)
@@ -239,10 +246,14 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
     if not masks and any(is_dicom(path) for path in files_in(folder)):
         raise InputError(f"{folder}: holds DICOM, which is not read as a mask: save the segmentation as NIfTI")
     if len(masks) != len(names):
-        raise InputError(f"{folder}: must have a mask for each slice of {image_path.name}, got {len(masks)} for {len(names)}")
+        raise InputError(
+            f"{folder}: must have a mask for each slice of {image_path.name}, got {len(masks)} for {len(names)}"
+        )
     pairs = pair_by_number(names, list(masks))
     if pairs is None:
-        raise InputError(f"{folder}: the numbers in the names of masks and slices differ, and their orders too; name them alike")
+        raise InputError(
+            f"{folder}: the numbers in the names of masks and slices differ, and their orders too; name them alike"
+        )
     labels = np.zeros(image.shape, dtype=np.int32)
     for index, name in enumerate(names):
         path = masks[pairs[name]]

@@ -35,7 +35,9 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
     if any(case.label_values for case in source.cases):
         return source  # the layout has set the values
     if chosen:
-        cases = tuple(replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases)
+        cases = tuple(
+            replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases
+        )
         if not any(case.labels for case in cases):
             raise InputError(f"{source.root}: no mask is named {' or '.join(chosen)} (--masks)")
         source = replace(source, cases=cases)
@@ -60,7 +62,8 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
     values = {name: number for number, name in enumerate([*classes, *sorted(set(recurring) - set(classes))], 1)}
     coding = Classes(("background", *values), (0, *values.values()))
     cases = tuple(
-        replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case for case in source.cases
+        replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case
+        for case in source.cases
     )
     reading = Decision("mask-files", f"each mask file is a class by its name: {', '.join(values)}")
     source = replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
@@ -75,7 +78,10 @@ def _with_missing_masks(source: Source, names: Mapping[str, list[str]]) -> Sourc
     if not partial:
         return source
     empty = choice("missing-masks", source.choices) == "empty"
-    count = f"{len(partial)} of {len(names)} cases, {partial[0]} the first, have no file for a class ({', '.join(missing[partial[0]])})"
+    count = (
+        f"{len(partial)} of {len(names)} cases, {partial[0]} the first, have no file for a class "
+        f"({', '.join(missing[partial[0]])})"
+    )
     words = "it is empty there" if empty else "it was not drawn there"
     drawn = {} if empty else {case: tuple(name for name in classes if name in names[case]) for case in partial}
     cases = tuple(replace(case, drawn=drawn[case.case]) if case.case in drawn else case for case in source.cases)
@@ -89,7 +95,9 @@ def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[st
         for name in given:
             cases[name].add(case)
             cases[_base(name)].add(case)
-    objects = {_base(name) for name in cases if len(cases[name]) < USUAL_SHARE * len(cases[_base(name)]) or len(names) == 1}
+    objects = {
+        _base(name) for name in cases if len(cases[name]) < USUAL_SHARE * len(cases[_base(name)]) or len(names) == 1
+    }
     return {case: [_base(name) if _base(name) in objects else name for name in given] for case, given in names.items()}
 
 

@@ -14,7 +14,8 @@ from attunet.system.atomic_files import sha256, write_text
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_CHAOS = "535f7d3417a0e0f0d9133fb3d962423d2a9cf3f103e4f09a3d8a1daf87d5d2fc"  # Zenodo record 3431873, CHAOS_Train_Sets.zip
+# Zenodo record 3431873, CHAOS_Train_Sets.zip
+PUBLISHED_CHAOS = "535f7d3417a0e0f0d9133fb3d962423d2a9cf3f103e4f09a3d8a1daf87d5d2fc"
 DONE = ".unpacked"
 
 
@@ -53,7 +54,8 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
     unwanted = re.compile(r"(?:.*/)?CT/.*") if only_mr else re.compile("(?!)")
     count = extract(archive, into, lambda name: _may_be_needed(name) and not unwanted.fullmatch(name))
     logger.info(
-        f"{archive}: unpacked {count} of {len(names)} files" + (", without the CT series (--layout chaos-ct takes them)" if only_mr else "")
+        f"{archive}: unpacked {count} of {len(names)} files"
+        + (", without the CT series (--layout chaos-ct takes them)" if only_mr else "")
     )
     write_text(mark, f"{checksum} {layout}")
     return checksum

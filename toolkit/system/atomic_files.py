@@ -17,7 +17,9 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Gives an `OSError` the name of the file that was being written: the system names it when a file is opened, not when it is written."""
+    """Gives an `OSError` the name of the file that was being written:
+    the system names it when a file is opened, not when it is written.
+    """
     try:
         yield
     except OSError as error:
@@ -44,7 +46,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
-    """Writes a folder with its files and a manifest of their SHA-256; `path` appears at the very end, replacing an older one.
+    """Writes a folder with its files and a manifest of their SHA-256;
+    `path` appears at the very end, replacing an older one.
 
     Each file is synced, then the manifest, then the folder; the rename is made durable by syncing the parent.
     """
@@ -67,7 +70,9 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Undoes what a crash inside `write_folder` left under `parent`: a folder that was moved away for its successor is put back."""
+    """Undoes what a crash inside `write_folder` left under `parent`:
+    a folder that was moved away for its successor is put back.
+    """
     for partial in parent.glob("*.partial"):
         shutil.rmtree(partial)
     for replaced in parent.glob("*.replaced"):
@@ -107,7 +112,9 @@ def _fill(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Raises OSError for a pipe or a device, from which reading might never end; links to regular files are followed."""
+    """Raises OSError for a pipe or a device, from which reading might never end;
+    links to regular files are followed.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 

@@ -1,7 +1,8 @@
-"""A log that is only ever appended to: every record holds the hash of the one before it, so that no line can be changed or left out.
+"""A log that is only ever appended to: every record holds the hash of the one before it,
+so that no line can be changed or left out.
 
-What a chain cannot show is that its last lines were cut off. `verify_audit` gives the number of records and the last hash; who notes
-them elsewhere sees that too.
+What a chain cannot show is that its last lines were cut off. `verify_audit` gives the number of records and the last
+hash; who notes them elsewhere sees that too.
 """
 
 import fcntl
@@ -33,7 +34,8 @@ class AuditLog:
     """A log file. Several processes and threads may append to one; a record is on the disk when `append` returns.
 
     Raises:
-        InputError: For a file that is no such log. A last line that a crash cut short is taken away at the next record, which says so.
+        InputError: For a file that is no such log. A last line that a crash cut short is taken away at the next record,
+            which says so.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -68,12 +70,17 @@ class AuditLog:
 
 
 def verify_audit(path: str | Path) -> AuditState:
-    """Follows the chain from the first record to the last. Raises InputError naming the first line that does not belong."""
+    """Follows the chain from the first record to the last. Raises InputError naming the first line that does not
+    belong.
+    """
     count, last = 0, FIRST
     for number, line in enumerate(_lines(Path(path)), start=1):
         previous, digest = _record(line, f"{path}: line {number}")
         if previous != last:
-            raise InputError(f"{path}: line {number}: does not follow the line before it: one was changed, taken away or put in between")
+            raise InputError(
+                f"{path}: line {number}: does not follow the line before it: one was changed, taken away or put in "
+                "between"
+            )
         count, last = number, digest
     return AuditState(count, last)
 

@@ -80,7 +80,9 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the clone that the package runs from, `+` appended where files differ from it; None outside a clone."""
+    """The commit of the clone that the package runs from, `+` appended where files differ from it;
+    None outside a clone.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
@@ -98,7 +100,9 @@ def _cpu() -> Cpu:
     values = [(key.strip(), value.strip()) for key, value in rows]
     models = [value for key, value in values if key == "model name"]
     clocks = [float(value) for key, value in values if key == "cpu MHz"]
-    kib = next((int(line.split()[1]) for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:")), None)
+    kib = next(
+        (int(line.split()[1]) for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:")), None
+    )
     return {
         "name": models[0] if models else platform.processor() or platform.machine(),
         "usable_cores": usable_cores(),
@@ -110,7 +114,10 @@ def _cpu() -> Cpu:
 
 def _gpus() -> list[dict[str, str | float]]:
     table = _output("nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits")
-    return [dict(zip(GPU_FIELDS.values(), map(_number, line.split(", ")), strict=False)) for line in (table or "").splitlines()]
+    return [
+        dict(zip(GPU_FIELDS.values(), map(_number, line.split(", ")), strict=False))
+        for line in (table or "").splitlines()
+    ]
 
 
 def _threads() -> dict[str, str | int | None]:

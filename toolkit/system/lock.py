@@ -26,9 +26,9 @@ POLL_S = 1.0
 class Lock:
     """A file that its holder touches every few seconds; needs neither file locks nor synchronised clocks.
 
-    A holder whose process id no longer exists on this machine is dead. Any other holder (on another machine, in another container,
-    with a reused process id) is watched: if the file's modification time does not change for `SILENT_S`, the holder is dead.
-    A process that was suspended and lost the lock notices in `check`, before it writes.
+    A holder whose process id no longer exists on this machine is dead. Any other holder (on another machine, in another
+    container, with a reused process id) is watched: if the file's modification time does not change for `SILENT_S`, the
+    holder is dead. A process that was suspended and lost the lock notices in `check`, before it writes.
     """
 
     def __init__(self, path: Path, subject: Path, activity: str) -> None:
@@ -69,7 +69,8 @@ class Lock:
         """Raise RunError if another process has taken over."""
         if (content := self._read()) != self._content:
             raise RunError(
-                f"{self._subject}: {_describe(content or '')} has taken over; this {self._activity} ends and writes nothing more"
+                f"{self._subject}: {_describe(content or '')} has taken over; this {self._activity} ends and writes "
+                "nothing more"
             )
 
     def _create(self) -> bool:
@@ -89,11 +90,16 @@ class Lock:
         """Return once the holder is known to be dead. Raises InputError as soon as it touches the file."""
         if _is_gone(content):
             return
-        logger.info(f"{self._subject}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive")
+        logger.info(
+            f"{self._subject}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive"
+        )
         before, end = self._touched(), time.monotonic() + SILENT_S
         while time.monotonic() < end and (now := self._touched()) is not None:
             if now != before:
-                raise InputError(f"{self._subject}: in use by {_describe(content)}; one {self._activity} at a time ({self.path.name})")
+                raise InputError(
+                    f"{self._subject}: in use by {_describe(content)}; one {self._activity} at a time "
+                    f"({self.path.name})"
+                )
             time.sleep(POLL_S)
 
     def _beat(self) -> None:

@@ -1,4 +1,6 @@
-"""The log as plain lines: `logging.getLogger("attunet")` carries progress and warnings, and programs choose where the lines go."""
+"""The log as plain lines: `logging.getLogger("attunet")` carries progress and warnings,
+and programs choose where the lines go.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        self._write(prefix + printable(record.getMessage()).replace("\n", "?"))  # a name must not make a line of its own
+        # A name must not make a line of its own
+        self._write(prefix + printable(record.getMessage()).replace("\n", "?"))
 
 
 @contextmanager

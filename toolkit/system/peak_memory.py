@@ -5,9 +5,11 @@ from pathlib import Path
 
 
 def peak_resident_mb() -> float | None:
-    """Return the largest resident memory of this process so far, libraries included, in 10^6 bytes; None on systems without it.
+    """Return the largest resident memory of this process so far, libraries included, in 10^6 bytes;
+    None on systems without it.
 
-    Linux: VmHWM. `getrusage` keeps the maximum of the parent across fork and exec, so a child of a large process would look large.
+    Linux: VmHWM. `getrusage` keeps the maximum of the parent across fork and exec, so a child of a large process would
+    look large.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ def printable(text: str) -> str:
 
 
 def table_cell(text: str) -> str:
-    """The text as one cell of a Markdown table: no column, HTML or link begins in it, and no spreadsheet takes it for a formula.
+    """The text as one cell of a Markdown table: no column, HTML or link begins in it,
+    and no spreadsheet takes it for a formula.
 
     Numbers keep their sign.
     """

@@ -43,7 +43,9 @@ class Pseudonyms:
         self.path = Path(path)
         for output in map(Path, outputs):
             if self.path.resolve().is_relative_to(output.resolve()):
-                raise InputError(f"{self.path}: the table of names must lie outside of {output}, which is handed on without it")
+                raise InputError(
+                    f"{self.path}: the table of names must lie outside of {output}, which is handed on without it"
+                )
         if self.path.exists() and not self.path.is_file():
             raise InputError(f"{self.path}: must be a regular file, the table of names and numbers")
         self._numbers = self._read()
@@ -51,7 +53,8 @@ class Pseudonyms:
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
-        """The number of each name. New names get numbers in a random order, so that a number tells nothing about its name.
+        """The number of each name. New names get numbers in a random order,
+        so that a number tells nothing about its name.
 
         Raises:
             RunError: the file cannot be written.
@@ -156,10 +159,14 @@ class Pseudonyms:
                 header, *rows = list(csv.reader(file)) or [[]]
             numbers = dict(rows)
         except (OSError, ValueError, csv.Error):
-            raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number") from None
+            raise InputError(
+                f"{self.path}: must be a table of names and numbers with the columns name,number"
+            ) from None
         is_table = header == COLUMNS and all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers.values())
         if not is_table or len(set(map(int, numbers.values()))) < len(rows):
-            raise InputError(f"{self.path}: must be a table of names and numbers with the columns name,number, each once")
+            raise InputError(
+                f"{self.path}: must be a table of names and numbers with the columns name,number, each once"
+            )
         return numbers
 
     def _add(self, names: list[str]) -> None:

@@ -1,4 +1,5 @@
-"""A function mapped over many cases: in order, and in processes if there are many, each of which holds one case at a time.
+"""A function mapped over many cases: in order, and in processes if there are many,
+each of which holds one case at a time.
 
 concurrent.futures alone would submit all tasks at once and leave workers of a killed parent behind.
 """
@@ -33,7 +34,9 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
     if len(tasks) < MIN_TASKS_FOR_PROCESSES or workers < 2:
         yield from map(function, tasks)
         return
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    executor = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:

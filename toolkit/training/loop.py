@@ -88,7 +88,10 @@ def train(
         per_epoch = trainer.loader.num_samples / trainer.batch_size
         journal = stack.enter_context(Journal(folder, trainer.config, main=main, steps_per_epoch=per_epoch))
         checkpoints = stack.enter_context(Checkpoints(folder, training.state, main=main))
-        rank_log.write(f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step {first_step}")
+        rank_log.write(
+            f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step "
+            f"{first_step}"
+        )
         journal.say(headline(training))
         stop = stack.enter_context(StopSignals())
         if training.is_planned:  # a resumed training must keep the number of steps, whenever it was stopped
@@ -98,7 +101,9 @@ def train(
             journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
 
 
-def _run_steps(training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]) -> None:
+def _run_steps(
+    training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]
+) -> None:
     """Train from the first step to the last.
 
     Args:

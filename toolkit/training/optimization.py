@@ -25,7 +25,8 @@ def peak_rate(optim: ResolvedOptimConfig) -> float:
 
 
 def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> float:
-    """Return the learning rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`, then the schedule.
+    """Return the learning rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`,
+    then the schedule.
 
     one_cycle: cosine from the peak to zero (Smith & Topin 2018); poly: `(1 - t)^0.9` (as nnU-Net); constant: the peak.
     """
@@ -54,7 +55,9 @@ class AveragedNetwork:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         averages, current = self.network.state_dict(), network.state_dict(keep_vars=True)
         self._floating = [(averages[name], current[name]) for name in averages if averages[name].is_floating_point()]
-        self._counters = [(averages[name], current[name]) for name in averages if not averages[name].is_floating_point()]
+        self._counters = [
+            (averages[name], current[name]) for name in averages if not averages[name].is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -83,7 +86,9 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
     groups = []
     for is_carried in (False, True):
         named = network.named_parameters()
-        parameters = [p for name, p in named if p.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried]
+        parameters = [
+            p for name, p in named if p.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried
+        ]
         factor = optim.init_lr_factor if is_carried else 1.0
         groups += [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay, "lr_factor": factor},
@@ -124,7 +129,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Prepare the optimizer for a CUDA graph: the learning rate becomes a tensor on the device, which later steps change."""
+    """Prepare the optimizer for a CUDA graph: the learning rate becomes a tensor on the device,
+    which later steps change.
+    """
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
         group["capturable"] = device.type == "cuda"

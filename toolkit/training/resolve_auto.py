@@ -9,7 +9,8 @@ from attunet.store import Store
 
 CPU_WIDTH, GPU_WIDTHS = 16, (64, 32)
 CPU_BATCH, GPU_BATCH, MIN_BATCH = 8, 16, 2  # batch norm needs two slices
-CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512  # pixels of a batch; larger slices make smaller batches
+# Pixels of a batch; larger slices make smaller batches
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512
 EPOCHS = 100
 CPU_STEPS, GPU_STEPS = (1500, 5000), (2500, 20_000)  # bounds of the number of steps
 # Activations that a step keeps per pixel and channel of the first level: 12 there, half as many at each level below.
@@ -17,7 +18,9 @@ ACTIVATIONS_PER_PIXEL = 24
 BYTES = 4
 
 
-def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Accelerator, begun: ResolvedConfig | None) -> ResolvedConfig:
+def resolve_auto(
+    config: Config, store: Store, cases: list[str], accelerator: Accelerator, begun: ResolvedConfig | None
+) -> ResolvedConfig:
     """Replace "auto" in width, batch and epochs; all processes get the values of the first.
 
     - width: 16 on a CPU; 64 on a GPU, or 32 where 64 would fill more than half of its memory.
@@ -36,7 +39,11 @@ def resolve_auto(config: Config, store: Store, cases: list[str], accelerator: Ac
         model, optim = begun.model, begun.optim
         resolved = config.resolve(base_width=model.base_width, batch_size=optim.batch_size, epochs=optim.epochs)
     else:
-        memory = torch.cuda.get_device_properties(accelerator.device).total_memory if accelerator.device.type == "cuda" else None
+        memory = (
+            torch.cuda.get_device_properties(accelerator.device).total_memory
+            if accelerator.device.type == "cuda"
+            else None
+        )
         resolved = _resolve(config, store, cases, memory, accelerator.num_processes)
     return broadcast_object_list([resolved])[0] if accelerator.num_processes > 1 else resolved
 
@@ -48,7 +55,10 @@ def _resolve(config: Config, store: Store, cases: list[str], memory: int | None,
     on_cpu = memory is None
     max_batch = CPU_BATCH if on_cpu else GPU_BATCH * num_processes
     max_pixels = CPU_BATCH_PIXELS if on_cpu else GPU_BATCH_PIXELS * num_processes
-    fitting, given = max(num_processes, MIN_BATCH, min(max_batch, max_pixels // pixels, slices)), config.optim.batch_size
+    fitting, given = (
+        max(num_processes, MIN_BATCH, min(max_batch, max_pixels // pixels, slices)),
+        config.optim.batch_size,
+    )
     batch = fitting if isinstance(given, str) else given
     width = CPU_WIDTH
     if memory is not None:

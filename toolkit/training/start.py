@@ -114,11 +114,17 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         _plan(trainer, validator, request.folder.path, request.began)
     best = start.state.best if start is not None else None
     state = dataclasses.replace(state, config=trainer.config, data_tier=loader.tier, best=best, lineage=lineage)
-    return Training(trainer, validator, state, cases, _restore(trainer, start) if start is not None else 0, start is None and timed)
+    return Training(
+        trainer, validator, state, cases, _restore(trainer, start) if start is not None else 0, start is None and timed
+    )
 
 
 def _resolve(
-    request: Request, weights: InitialWeights | None, cases: list[str], accelerator: Accelerator, start: Checkpoint | None
+    request: Request,
+    weights: InitialWeights | None,
+    cases: list[str],
+    accelerator: Accelerator,
+    start: Checkpoint | None,
 ) -> ResolvedConfig:
     """Resolve the configuration: `[data]` of the store, no "auto", the width of initial weights, epochs by time."""
     config = dataclasses.replace(request.config, data=request.store.data_config)
@@ -133,7 +139,9 @@ def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) 
     """Set the number of steps by `run.minutes`; if it is not set, measure a few steps and log the expected duration."""
     config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
     if not config.run.minutes:
-        minutes = measure(trainer, validator, run_path, 0.0).of_run(trainer.total_steps, validation_interval(trainer)) / 60
+        minutes = (
+            measure(trainer, validator, run_path, 0.0).of_run(trainer.total_steps, validation_interval(trainer)) / 60
+        )
         if main:
             amount = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
             logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {amount}")
@@ -141,7 +149,9 @@ def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) 
     seconds = AIM * 60 * config.run.minutes
     costs = measure(trainer, validator, run_path, seconds)
     every = None if config.run.validate_every_epochs == "auto" else validation_interval(trainer)
-    checkpoints = int(config.run.minutes / config.run.checkpoint_every_minutes) if config.run.checkpoint_every_minutes else 0
+    checkpoints = (
+        int(config.run.minutes / config.run.checkpoint_every_minutes) if config.run.checkpoint_every_minutes else 0
+    )
     left = seconds - (time.monotonic() - began)
     steps = plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints)
     if trainer.accelerator.num_processes > 1:
@@ -149,7 +159,8 @@ def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) 
     trainer.set_config(with_steps(config, steps, samples))
     if main:
         logger.info(
-            f"{config.run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
+            f"{config.run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of "
+            f"{costs.step:.3g} s, "
             f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
         )
 
@@ -161,13 +172,19 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
         if path is not None and start is None:
             start = read_checkpoint(path)
     if start is None and resume == "require":
-        raise InputError(f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)")
+        raise InputError(
+            f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)"
+        )
     if start is not None and resume == "never":
-        raise InputError(f"{folder.path}: has a training (step {start.state.step}); continue it with --resume or name another folder")
+        raise InputError(
+            f"{folder.path}: has a training (step {start.state.step}); continue it with --resume or name another folder"
+        )
     return start
 
 
-def _make_loader(store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator, start: Checkpoint | None) -> Loader:
+def _make_loader(
+    store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator, start: Checkpoint | None
+) -> Loader:
     return make_loader(
         store,
         training,
@@ -180,7 +197,11 @@ def _make_loader(store: Store, training: list[str], config: ResolvedConfig, acce
 
 
 def _make_network(
-    store: Store, config: ResolvedConfig, start: Checkpoint | None, weights: InitialWeights | None, renamed: Mapping[str, str]
+    store: Store,
+    config: ResolvedConfig,
+    start: Checkpoint | None,
+    weights: InitialWeights | None,
+    renamed: Mapping[str, str],
 ) -> tuple[SegmentationNetwork, Lineage | None]:
     """Build the network with its initial weights; the weights of a checkpoint are loaded later."""
     set_seed(config.run.seed)
@@ -224,7 +245,8 @@ def headline(training: Training) -> str:
     parameters = sum(p.numel() for p in trainer.network.parameters())
     begin = f"resuming at step {first_step}" if first_step else "training"
     return (
-        f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on {len(training.cases)} cases "
+        f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on "
+        f"{len(training.cases)} cases "
         f"({trainer.loader.num_samples} slices), {len(training.validator.cases)} left out; "
         f"{trainer.total_steps} steps of {trainer.batch_size} slices, "
         f"rate {peak_rate(trainer.config.optim):.3g}, {accelerator.device.type} {accelerator.mixed_precision}, "

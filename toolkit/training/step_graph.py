@@ -62,7 +62,9 @@ def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> st
 
 
 class StepInputs:
-    """Sample numbers (N,) int64 and augmentation parameters of a step, in device buffers that every step fills again."""
+    """Sample numbers (N,) int64 and augmentation parameters of a step,
+    in device buffers that every step fills again.
+    """
 
     def __init__(self, samples: torch.Tensor, parameters: Parameters | None, device: torch.device) -> None:
         self.samples = samples.to(device, copy=True)
@@ -86,7 +88,10 @@ class StepInputs:
             return [(part, None) for part in samples]
         keys = self.parameters.keys.tensor_split(parts)
         values = {name: value.tensor_split(parts) for name, value in self.parameters.values.items()}
-        return [(part, Parameters({name: value[i] for name, value in values.items()}, keys[i])) for i, part in enumerate(samples)]
+        return [
+            (part, Parameters({name: value[i] for name, value in values.items()}, keys[i]))
+            for i, part in enumerate(samples)
+        ]
 
 
 class StepGraph:
@@ -114,7 +119,13 @@ class StepGraph:
         train: Callable[[list[Part]], None],
         backend: GraphBackend,
     ) -> None:
-        self._loader, self._augmenter, self._config, self._train, self._backend = loader, augmenter, config, train, backend
+        self._loader, self._augmenter, self._config, self._train, self._backend = (
+            loader,
+            augmenter,
+            config,
+            train,
+            backend,
+        )
         self._inputs: StepInputs | None = None
         self._replay: Callable[[], object] | None = None
         self._steps_run = 0
@@ -178,5 +189,7 @@ class StepGraph:
         if self._loader.device.type != "cuda":
             return index, parameters
         if parameters is not None:  # pinned, so that copies do not wait
-            parameters = Parameters({name: value.pin_memory() for name, value in parameters.values.items()}, parameters.keys.pin_memory())
+            parameters = Parameters(
+                {name: value.pin_memory() for name, value in parameters.values.items()}, parameters.keys.pin_memory()
+            )
         return index.pin_memory(), parameters

@@ -36,7 +36,13 @@ class Costs:
 
     def of_run(self, steps: int, steps_per_validation: int) -> float:
         """Return the seconds of a whole run, without intermediate checkpoints."""
-        return steps * self.step + -(-steps // steps_per_validation) * self.validation + self.native + self.checkpoint + self.plot
+        return (
+            steps * self.step
+            + -(-steps // steps_per_validation) * self.validation
+            + self.native
+            + self.checkpoint
+            + self.plot
+        )
 
 
 def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None, checkpoints: int) -> int:
@@ -57,7 +63,9 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
     steps = seconds / per_step
     if steps < 1:
         missing = math.ceil((per_step - seconds) / 6) / 10
-        raise InputError(f"run.minutes: too little time: start, measurement, validation and end take {missing:.1f} minutes more")
+        raise InputError(
+            f"run.minutes: too little time: start, measurement, validation and end take {missing:.1f} minutes more"
+        )
     return int(steps)
 
 
@@ -88,7 +96,9 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
                 native = share * _timed(lambda: one.validate_native(trainer.average.network))
             except InputError:  # the source files are gone: the run skips this validation
                 native = 0.0
-        checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
+        checkpoint = (
+            _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
+        )
         plot = _time_plot(folder) if trainer.accelerator.is_main_process else 0.0
     return _of_first_process(Costs(step, validation, native, checkpoint, plot), trainer.accelerator)
 
@@ -97,7 +107,10 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
 def undone(trainer: Trainer) -> Iterator[None]:
     """Undo all steps taken inside the context: weights, statistics, average, moments and sums are restored."""
     scaler = trainer.accelerator.scaler
-    kept = [{name: value.clone() for name, value in n.state_dict().items()} for n in (trainer.network, trainer.average.network)]
+    kept = [
+        {name: value.clone() for name, value in n.state_dict().items()}
+        for n in (trainer.network, trainer.average.network)
+    ]
     kept_scaler = dict(scaler.state_dict()) if scaler is not None else {}
     try:
         yield
@@ -132,7 +145,9 @@ def _write_like_a_checkpoint(trainer: Trainer, folder: Path) -> None:
     path = folder / "checkpoints" / "measured.partial"
     with path.open("wb") as file:
         for tensors in trainer.state().parts.values():
-            file.write(save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}))
+            file.write(
+                save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})
+            )
     path.unlink()
 
 

@@ -88,7 +88,8 @@ class Trainer:
         smallest = accelerator.num_processes * optim.accumulate_steps
         if self.batch_size < smallest:
             raise InputError(
-                f"optim.batch_size: must be at least processes times optim.accumulate_steps ({smallest}), got {self.batch_size}"
+                f"optim.batch_size: must be at least processes times optim.accumulate_steps ({smallest}), got "
+                f"{self.batch_size}"
             )
         self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
         self.class_weights = class_weights(optim, loader, num_classes)
@@ -96,7 +97,8 @@ class Trainer:
         if config.run.activation_checkpointing:
             network.enable_activation_checkpointing()
         self._memory_format = torch.channels_last if config.run.channels_last else torch.contiguous_format
-        network = network.to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
+        # Torch's stubs lack it
+        network = network.to(device=device, memory_format=self._memory_format)  # type: ignore[call-overload]
         self.network = network
         self.average = AveragedNetwork(network, optim.ema_decay)
         model: torch.nn.Module = network
@@ -108,7 +110,8 @@ class Trainer:
         frozen = freeze(network, optim.freeze)
         self.optimizer = make_optimizer(network, optim, carried)
         if config.run.compile:
-            torch._dynamo.config.optimize_ddp = False  # one graph; the gradient reduction of networks this small hides anyway
+            # One graph; the gradient reduction of networks this small hides anyway
+            torch._dynamo.config.optimize_ddp = False
             model.compile()
         self._model, self._stepper = accelerator.prepare(model, self.optimizer)
         self._model.train()
@@ -119,7 +122,8 @@ class Trainer:
         self._sums = torch.zeros(5, device=device)
         self._steps_summed = self._steps_done = 0
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
-        self._number = torch.zeros((), dtype=torch.int64, device=device)  # number of the step, for operations on the device
+        # Number of the step, for operations on the device
+        self._number = torch.zeros((), dtype=torch.int64, device=device)
         self._graph = self._make_graph()
 
     def _make_graph(self, backend: GraphBackend | None = None) -> StepGraph | None:
@@ -157,7 +161,8 @@ class Trainer:
             self._run_graph(self._graph, number)
         else:
             self._run_eagerly(number)
-        self.average.update(number)  # outside the graph: the decay changes, and torch has no multi-tensor lerp by a tensor
+        # Outside the graph: the decay changes, and torch has no multi-tensor lerp by a tensor
+        self.average.update(number)
         self._steps_summed += 1
         self._steps_done = number + 1
         self.telemetry.mark("compute")
@@ -168,7 +173,12 @@ class Trainer:
         try:
             graph.run()
         except RuntimeError as error:
-            if graph.is_captured or is_out_of_memory(error) or self.config.run.cuda_graph == "on" or "captur" not in str(error):
+            if (
+                graph.is_captured
+                or is_out_of_memory(error)
+                or self.config.run.cuda_graph == "on"
+                or "captur" not in str(error)
+            ):
                 raise
             logger.warning(f"no CUDA graph: the step cannot be captured: {str(error).partition(chr(10))[0]}")
             self._graph = None
@@ -185,7 +195,9 @@ class Trainer:
         self._train_on(parts)
 
     def _train_on(self, parts: list[Part]) -> None:
-        """Run forward, backward and update on the parts of a batch. A CUDA graph captures it: the host reads nothing."""
+        """Run forward, backward and update on the parts of a batch. A CUDA graph captures it:
+        the host reads nothing.
+        """
         parts = [(in_memory_format(images, self._memory_format), labels, drawn) for images, labels, drawn in parts]
         loss = self._backward_in_parts(parts) if len(parts) > 1 else self._backward(parts[0])
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optim.grad_clip_norm or math.inf)
@@ -196,19 +208,25 @@ class Trainer:
         self._sums += torch.stack(figures).detach()
 
     def _augmented(self, batch: Batch) -> Part:
-        images, labels = self.augmenter(batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples)
+        images, labels = self.augmenter(
+            batch.images, batch.labels, seed=self.seed, epochs=batch.epochs, samples=batch.samples
+        )
         return images, labels, batch.drawn
 
     def _forward(self, images: torch.Tensor, labels: torch.Tensor, drawn: torch.Tensor | None) -> torch.Tensor:
         """Compute the sums of the loss at every supervised level, `(L, 2 + 3 K)`."""
         logits = self._model(images)
         levels = logits if isinstance(logits, tuple) else (logits,)
-        sums = [segmentation_sums(one, labels_of_level(labels, i), self.class_weights, drawn) for i, one in enumerate(levels)]
+        sums = [
+            segmentation_sums(one, labels_of_level(labels, i), self.class_weights, drawn)
+            for i, one in enumerate(levels)
+        ]
         return torch.stack(sums)
 
     def _backward(self, part: Part) -> Loss:
         loss = loss_of_levels(add_over_processes(self._forward(*part)), self.config.optim)
-        self.accelerator.backward(loss.total * self.accelerator.num_processes)  # DDP averages gradients; the loss is a sum
+        # DDP averages gradients; the loss is a sum
+        self.accelerator.backward(loss.total * self.accelerator.num_processes)
         return loss
 
     def _backward_in_parts(self, parts: list[Part]) -> Loss:
@@ -234,7 +252,8 @@ class Trainer:
         return loss
 
     def _update(self, loss: torch.Tensor, norm: torch.Tensor) -> None:
-        scaling = self.accelerator.scaler is not None  # fp16 gradients overflow now and then by design; the scaler skips such steps
+        # Fp16 gradients overflow now and then by design; the scaler skips such steps
+        scaling = self.accelerator.scaler is not None
         bad = ~torch.isfinite(loss) if scaling else ~(torch.isfinite(loss) & torch.isfinite(norm))
         self._first_bad_step.copy_(torch.where(bad & (self._first_bad_step < 0), self._number, self._first_bad_step))
         if not scaling:
@@ -250,7 +269,10 @@ class Trainer:
         advice = ["a smaller optim.batch_size", "more optim.accumulate_steps"]
         if not self.config.run.activation_checkpointing:
             advice.append("run.activation_checkpointing=true")
-        return f"step {number}: {device} has not enough memory for {slices} slices at once; set {', '.join(advice[:-1])} or {advice[-1]}"
+        return (
+            f"step {number}: {device} has not enough memory for {slices} slices at once; set {', '.join(advice[:-1])} "
+            f"or {advice[-1]}"
+        )
 
     def _average_buffers(self) -> None:
         """Average the batch-norm statistics over the processes, so that one checkpoint serves all of them."""
@@ -273,7 +295,9 @@ class Trainer:
         self._sums.zero_()
         self._steps_summed = 0
         mean_norm = norm / finite_norms if finite_norms else None
-        return LoggedLosses(loss / steps, dice / steps, cross_entropy / steps, mean_norm, float(self.optimizer.param_groups[0]["lr"]))
+        return LoggedLosses(
+            loss / steps, dice / steps, cross_entropy / steps, mean_norm, float(self.optimizer.param_groups[0]["lr"])
+        )
 
     @property
     def warm_up_steps(self) -> int:
@@ -304,7 +328,9 @@ class Trainer:
             "average": self.average.network.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.network),
         }
-        return TrainerState(self._steps_done == self.total_steps, parts, scaler.state_dict() if scaler is not None else None)
+        return TrainerState(
+            self._steps_done == self.total_steps, parts, scaler.state_dict() if scaler is not None else None
+        )
 
     def reset_sums(self) -> None:
         """Forget the losses, steps and speed so far, as before the first step."""

@@ -121,7 +121,9 @@ class Validator:
         if failures := [text for text in gathered if isinstance(text, str)]:
             raise InputError(failures[0])
         counts = {c.case: c for c in gathered if isinstance(c, CaseCounts)}
-        assert sorted(c.case for c in gathered if isinstance(c, CaseCounts)) == sorted(self.cases), "each case must be counted once"
+        assert sorted(c.case for c in gathered if isinstance(c, CaseCounts)) == sorted(self.cases), (
+            "each case must be counted once"
+        )
         return [counts[case] for case in self.cases]
 
     def _dice_table(self, counts: Sequence[CaseCounts]) -> MetricTable:

@@ -149,7 +149,9 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) 
 
 
 def centre_offset(inner: int, outer: int) -> int:
-    """Return the start of an axis of length `inner` in a centred window of length `outer`; negative if it is cropped."""
+    """Return the start of an axis of length `inner` in a centred window of length `outer`;
+    negative if it is cropped.
+    """
     return (outer - inner) // 2
 
 

@@ -48,7 +48,9 @@ def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> fl
     up_to = np.cumsum(counts)
     rank = (int(up_to[-1]) - 1) * (percentile / 100)
     below = int(rank)
-    first, second = (float(values[np.searchsorted(up_to, r, side="right")]) for r in (below, min(below + 1, int(up_to[-1]) - 1)))
+    first, second = (
+        float(values[np.searchsorted(up_to, r, side="right")]) for r in (below, min(below + 1, int(up_to[-1]) - 1))
+    )
     share = rank - below
     return second - (second - first) * (1 - share) if share >= 0.5 else first + (second - first) * share
 

@@ -35,7 +35,9 @@ def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
     """
     volume = as_colour(volume, spec.num_channels)
     if volume.data.shape[0] != spec.num_channels:
-        raise InputError(f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}")
+        raise InputError(
+            f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}"
+        )
     grid = make_grid(volume, spec)
     channels = [to_slices(channel, grid.transform, grid.slice_axis) for channel in volume.data]
     data = np.stack(channels).astype(np.float32)

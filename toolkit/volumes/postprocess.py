@@ -67,7 +67,9 @@ def largest_shares(indices: np.ndarray, num_classes: int) -> dict[int, float]:
     return {index: float(sizes.max() / sizes.sum()) for index, _, _, sizes in _parts(indices, num_classes)}
 
 
-def eroded_shares(indices: np.ndarray, num_classes: int, spacing: Spacing, erosions_mm: Sequence[float]) -> dict[int, tuple[float, ...]]:
+def eroded_shares(
+    indices: np.ndarray, num_classes: int, spacing: Spacing, erosions_mm: Sequence[float]
+) -> dict[int, tuple[float, ...]]:
     """Compute the fraction of the largest part that each of `erosions_mm` leaves, for each foreground class present."""
     shares, radii = {}, [_voxels(e, spacing, indices.shape) for e in erosions_mm]
     for index, _, parts, sizes in _parts(indices, num_classes):
@@ -100,7 +102,10 @@ def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _voxels(length_mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the whole voxels in a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
-    x, y, z = (math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0 for voxel, extent in zip(spacing, shape, strict=True))
+    x, y, z = (
+        math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0
+        for voxel, extent in zip(spacing, shape, strict=True)
+    )
     return x, y, z
 
 

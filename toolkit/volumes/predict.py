@@ -27,7 +27,12 @@ SLICES_AT_ONCE = 32  # one slice may have 1/32 of MAX_MEGAPIXELS, because memory
 
 
 def predict_volume(
-    network: Network, volume: Volume, spec: PreprocessSpec, *, batch_size: int = 8, postprocessing: Postprocessing = UNTOUCHED
+    network: Network,
+    volume: Volume,
+    spec: PreprocessSpec,
+    *,
+    batch_size: int = 8,
+    postprocessing: Postprocessing = UNTOUCHED,
 ) -> np.ndarray:
     """Segment a volume. Besides the volume and its label map, memory holds one batch of slices at a time.
 
@@ -90,7 +95,9 @@ def predict_prepared(
         if not np.isfinite(output).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
         if num_classes is not None and output.shape[1] < num_classes:
-            raise RunError(f"network: must give {num_classes} logits for each pixel, one for each class, got {output.shape[1]}")
+            raise RunError(
+                f"network: must give {num_classes} logits for each pixel, one for each class, got {output.shape[1]}"
+            )
         for observer in observers:
             observer(start, output)
         logits = output[:, :num_classes]
@@ -99,7 +106,11 @@ def predict_prepared(
 
 
 def check_pixels(
-    num_slices: int, plane: tuple[int, int], window: tuple[int, int], described: str, max_megapixels: int = MAX_MEGAPIXELS
+    num_slices: int,
+    plane: tuple[int, int],
+    window: tuple[int, int],
+    described: str,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> None:
     """Refuse slices that have too many pixels, see `check_megapixels`.
 
@@ -123,7 +134,8 @@ def check_pixels(
     ):
         if pixels > max(bound * 1e6, MAX_GROWTH * present):
             raise TooLarge(
-                f"volume: {name} of {window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels, "
+                f"volume: {name} of {window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} "
+                "megapixels, "
                 f"at most {bound:,.0f} are allowed ({described}); --max-megapixels N raises the bound to N for a volume"
             )
 

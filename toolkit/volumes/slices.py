@@ -73,7 +73,8 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))
     if max(resampled) > MAX_SIDE:
         raise TooLarge(
-            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × {resampled[1]} "
+            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × "
+            f"{resampled[1]} "
             f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
         )
     # At least the training window: networks learn positions from the padding too.
@@ -125,7 +126,9 @@ class VolumeSlices:
     def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
         volume = as_colour(volume, spec.num_channels)
         if volume.data.shape[0] != spec.num_channels:
-            raise InputError(f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}")
+            raise InputError(
+                f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}"
+            )
         self.grid = make_grid(volume, spec)
         if window is not None:
             self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))
@@ -145,7 +148,8 @@ class VolumeSlices:
         numbers = range(len(self))[chosen]
         prepared = np.empty((len(numbers), len(self._channels), *self.grid.window), dtype=np.float32)
         for index, (channel, statistics) in enumerate(zip(self._channels, self.statistics, strict=True)):
-            for number, out in zip(numbers, prepared[:, index], strict=True):  # one slice at a time, without a temporary volume
+            # One slice at a time, without a temporary volume
+            for number, out in zip(numbers, prepared[:, index], strict=True):
                 one = np.ascontiguousarray(channel[number])
                 resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
                 out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
@@ -164,7 +168,9 @@ class VolumeSlices:
 
 def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
     """Resample class indices `(X, Y, Z)` to slices uint8 `(Z, h, w)`, before they are placed in the window."""
-    return resize_labels(np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes)
+    return resize_labels(
+        np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes
+    )
 
 
 def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:

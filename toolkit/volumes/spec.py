@@ -1,4 +1,6 @@
-"""Pre- and post-processing of a data set: resolved once by `prepare`, then kept in the store, the checkpoint and the artefact."""
+"""Pre- and post-processing of a data set: resolved once by `prepare`, then kept in the store,
+the checkpoint and the artefact.
+"""
 
 import hashlib
 import itertools
@@ -104,7 +106,9 @@ class PreprocessSpec:
         return cls(**{name: at.get(name, rule) for name, rule in RULES.items()})
 
 
-ORIENTATIONS = tuple("".join(c) for axes in itertools.permutations(("LR", "AP", "IS")) for c in itertools.product(*axes))
+ORIENTATIONS = tuple(
+    "".join(c) for axes in itertools.permutations(("LR", "AP", "IS")) for c in itertools.product(*axes)
+)
 RULES = {
     "orientation": Rule(str, choices=ORIENTATIONS, noun="three axis codes such as LPS", null=True),
     "slice_axis": Rule(int, 0, 2),
@@ -120,7 +124,9 @@ RULES = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The resolved pre- and post-processing of a data set, the same in its store, every checkpoint and every artefact of it."""
+    """The resolved pre- and post-processing of a data set, the same in its store,
+    every checkpoint and every artefact of it.
+    """
 
     spec: PreprocessSpec
     postprocessing: Postprocessing = UNTOUCHED

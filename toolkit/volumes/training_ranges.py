@@ -38,7 +38,10 @@ class TrainingRanges:
     mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
 
     def to_json(self) -> dict[str, object]:
-        return {name: [list(v) for v in value] if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            name: [list(v) for v in value] if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, at: Fields) -> "TrainingRanges":
@@ -76,7 +79,9 @@ def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str 
 
 def _far_figures(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
     if volume.unit != ranges.unit:
-        text = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}: they cannot be compared"
+        text = (
+            f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}: they cannot be compared"
+        )
         return [_finding("unit", 0.0, text), *_intensities(volume, ranges)]
     return [*_geometry(volume, ranges, orientation), *_intensities(volume, ranges)]
 
@@ -90,7 +95,11 @@ def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -
         (("size", "extent", axis, extent[axis], ranges.extent[axis], FAR_EXTENT) for axis in range(3)),
     )
     return [
-        _finding(rule, value, f"{what} along axis {axis} ({volume.unit}) is {value:.4g}, training had {low:.4g} to {high:.4g}")
+        _finding(
+            rule,
+            value,
+            f"{what} along axis {axis} ({volume.unit}) is {value:.4g}, training had {low:.4g} to {high:.4g}",
+        )
         for rule, what, axis, value, (low, high), factor in figures
         if not low / factor <= value <= high * factor
     ]
@@ -107,7 +116,10 @@ def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
             # The mean differs by more than the spread of the intensities: a CT in other units, an inverted picture.
             lowest, highest = ranges.mean[channel]
             if not lowest - max(std, high) <= mean <= highest + max(std, high):
-                text = f"mean of intensities in channel {channel} is {mean:.4g}, training had {lowest:.4g} to {highest:.4g}"
+                text = (
+                    f"mean of intensities in channel {channel} is {mean:.4g}, training had {lowest:.4g} to "
+                    f"{highest:.4g}"
+                )
                 findings.append(_finding("intensity", mean, text))
     return findings
 

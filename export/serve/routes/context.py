@@ -25,8 +25,12 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def receive_and_run(request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], Result]) -> tuple[Result, Ticket]:
-    """Receives the body into a folder of the request's own, runs `work` in the queue, and removes the folder whatever happened."""
+async def receive_and_run(
+    request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], Result]
+) -> tuple[Result, Ticket]:
+    """Receives the body into a folder of the request's own, runs `work` in the queue,
+    and removes the folder whatever happened.
+    """
     service, ticket = service_of(request), request.scope[TICKET]
     service.check_running()
     service.queue.check_room()  # before anything is sent in vain
@@ -44,7 +48,9 @@ async def receive_and_run(request: Request, model: ServedModel, work: Callable[[
         raise
     taken = upload.size
     try:
-        result = await service.queue.run(lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), finished=clean)
+        result = await service.queue.run(
+            lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), finished=clean
+        )
     finally:
         for stage, seconds in ticket.seconds.items():
             service.metrics.seconds.labels(model.name, stage).observe(seconds)

@@ -6,7 +6,11 @@ from fastapi import Path
 
 ModelName = Annotated[str, Path(description="A served model's name")]
 
-_ERROR = {"application/json": {"schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}}
+_ERROR = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    }
+}
 
 ERRORS: dict[int | str, dict[str, object]] = {
     status: {"description": text, "content": _ERROR}

@@ -15,7 +15,14 @@ from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import ERRORS, ModelName
-from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, TensorSpec, inflate, read_request, write_answer
+from attunet.export.serve.routes.tensors import (
+    DTYPES,
+    InferenceRequest,
+    TensorSpec,
+    inflate,
+    read_request,
+    write_answer,
+)
 from attunet.export.serve.scans.needs import BATCH, check_oriented, feature_bytes
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
@@ -69,7 +76,9 @@ BODY: dict[str, object] = {
 
 @router.get("/v2", summary="The server")
 def server() -> JSONResponse:
-    return JSONResponse({"name": "attunet", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]})
+    return JSONResponse(
+        {"name": "attunet", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
+    )
 
 
 @router.get("/v2/health/live", summary="Whether the server runs")
@@ -129,7 +138,9 @@ async def infer(name: ModelName, request: Request, version: str = VERSION) -> Re
     if accepted in ("gzip", "deflate"):  # Triton's client names one where it wants one; browsers name several
         content = gzip.compress(content, 1) if accepted == "gzip" else zlib.compress(content, 1)
         headers["Content-Encoding"] = accepted
-    return Response(content, media_type="application/json" if json_bytes is None else "application/octet-stream", headers=headers)
+    return Response(
+        content, media_type="application/json" if json_bytes is None else "application/octet-stream", headers=headers
+    )
 
 
 def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -153,7 +164,13 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
 
 
 def _infer(
-    model: ServedModel, encoding: str, json_bytes: str | None, settings: Settings, upload: Upload, _: Path, ticket: Ticket
+    model: ServedModel,
+    encoding: str,
+    json_bytes: str | None,
+    settings: Settings,
+    upload: Upload,
+    _: Path,
+    ticket: Ticket,
 ) -> tuple[bytes, int | None]:
     with ticket.stage("read"):
         if len(upload.files) != 1:
@@ -177,7 +194,9 @@ def _run(model: ServedModel, request: InferenceRequest, settings: Settings, tick
         if spacing.min() <= 0:
             raise Refusal(400, "inputs: spacing must be three numbers above 0")
         z, y, x = volume.shape[1:]
-        check_oriented((z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata, settings)
+        check_oriented(
+            (z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata, settings
+        )
         with ticket.stopping():
             return {LABELS: model.run_whole(volume, spacing, ticket.stop)}
     _check_slices(model, request, settings)
@@ -199,7 +218,9 @@ def _check_slices(model: ServedModel, request: InferenceRequest, settings: Setti
 
 
 def _run_slices(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
-    """The wanted outputs, a batch at a time, so that memory does not grow with the number of slices beyond the tensors' own."""
+    """The wanted outputs, a batch at a time, so that memory does not grow with the number of slices beyond the tensors'
+    own.
+    """
     slices, names = request.inputs[INPUT], tuple(request.outputs)
     batch = max(1, min(BATCH, MAX_BATCH_PIXELS // (slices.shape[2] * slices.shape[3])))
     parts = []

@@ -1,4 +1,6 @@
-"""`/`, `/docs` and `/metrics`: what people and Prometheus look at. Everything is served from here; no page loads from elsewhere."""
+"""`/`, `/docs` and `/metrics`: what people and Prometheus look at. Everything is served from here;
+no page loads from elsewhere.
+"""
 
 import html
 from collections.abc import Iterable
@@ -23,7 +25,9 @@ POLICY = {
 }
 
 
-@router.get("/metrics", include_in_schema=True, tags=["Operation"], summary="Counts and times for Prometheus", responses=ERRORS)
+@router.get(
+    "/metrics", include_in_schema=True, tags=["Operation"], summary="Counts and times for Prometheus", responses=ERRORS
+)
 def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -53,23 +57,36 @@ def docs(request: Request) -> HTMLResponse:
     """The description at `/openapi.json` as one page without scripts."""
     description = request.app.openapi()
     rows = [
-        _operation(method, path, operation) for path, operations in description["paths"].items() for method, operation in operations.items()
+        _operation(method, path, operation)
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
     ]
     title = html.escape(f"{description['info']['title']} {description['info']['version']}")
     links = '<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{links}'
-    intro = f'<main><h1>{title}</h1><p>{html.escape(description["info"]["description"])} <a href="/openapi.json">openapi.json</a></p>'
+    intro = (
+        f"<main><h1>{title}</h1><p>{html.escape(description['info']['description'])} <a "
+        'href="/openapi.json">openapi.json</a></p>'
+    )
     return HTMLResponse(head + intro + "".join(rows) + "</main></html>", headers=POLICY)
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    parts = [f"<section><h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(operation.get('summary', ''))}</p>"]
+    parts = [
+        f"<section><h2><code>{method.upper()} "
+        f"{html.escape(path)}</code></h2><p>{html.escape(operation.get('summary', ''))}</p>"
+    ]
     if parameters := operation.get("parameters"):
         rows = [(p["name"], p["in"], p.get("description", "")) for p in parameters]
         parts.append(_table(("parameter", "in", ""), rows))
     if body := operation.get("requestBody"):
-        parts.append(f"<p>Body: {html.escape(body.get('description', ''))} ({html.escape(', '.join(body['content']))})</p>")
-    answers = [(status, a.get("description", ""), ", ".join(a.get("content", {}))) for status, a in operation["responses"].items()]
+        parts.append(
+            f"<p>Body: {html.escape(body.get('description', ''))} ({html.escape(', '.join(body['content']))})</p>"
+        )
+    answers = [
+        (status, a.get("description", ""), ", ".join(a.get("content", {})))
+        for status, a in operation["responses"].items()
+    ]
     parts.append(_table(("status", "", "content"), answers))
     return "".join(parts) + "</section>"
 

@@ -18,7 +18,8 @@ BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": (
-            "A NIfTI file (.nii, .nii.gz), a DICOM file, a zip of one DICOM series, or a picture; or a form with one file, or with one "
+            "A NIfTI file (.nii, .nii.gz), a DICOM file, a zip of one DICOM series, or a picture; or a form with one "
+            "file, or with one "
             "file per channel in order. The file's beginning tells its format, not its name."
         ),
         "content": {
@@ -47,7 +48,9 @@ ANSWER: dict[int | str, dict[str, object]] = {
                 "schema": {"type": "string"},
             },
             "X-Attunet-Confidence": {
-                "description": "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range",
+                "description": (
+                    "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range"
+                ),
                 "schema": {"type": "string"},
             },
             "X-Attunet-Model-SHA256": {"description": "Hash of the artefact", "schema": {"type": "string"}},
@@ -71,7 +74,9 @@ def models(request: Request) -> JSONResponse:
 async def segment_scan(
     name: ModelName,
     request: Request,
-    answer: Annotated[Literal["labels", "summary"], Query(description="The label map, or volumes and findings alone")] = "labels",
+    answer: Annotated[
+        Literal["labels", "summary"], Query(description="The label map, or volumes and findings alone")
+    ] = "labels",
 ) -> Response:
     service = service_of(request)
     model, ending = service.model(name), ending_for(request.headers.get("accept", ""))
@@ -81,7 +86,9 @@ async def segment_scan(
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
     user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None
     result, ticket = await receive_and_run(
-        request, model, lambda upload, folder, ticket: segment(model, upload.files, folder, ending, ticket, service.settings, user)
+        request,
+        model,
+        lambda upload, folder, ticket: segment(model, upload.files, folder, ending, ticket, service.settings, user),
     )
     headers = result.headers(model)
     if ending == SUMMARY:

@@ -16,7 +16,11 @@ from attunet.export.serve.settings import MB
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
-DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1"), "INT32": np.dtype("<i4")}
+DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {
+    "FP32": np.dtype("<f4"),
+    "UINT8": np.dtype("u1"),
+    "INT32": np.dtype("<i4"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class InferenceRequest:
 
 
 def inflate(body: Path, encoding: str, max_mb: int) -> Path:
-    """The body without its content encoding. Raises Refusal for another one than gzip and deflate, and 413 as soon as it gets too large."""
+    """The body without its content encoding. Raises Refusal for another one than gzip and deflate,
+    and 413 as soon as it gets too large.
+    """
     if encoding in ("", "identity"):
         return body
     if encoding not in WINDOW_BITS:
@@ -64,7 +70,9 @@ def inflate(body: Path, encoding: str, max_mb: int) -> Path:
     return plain
 
 
-def read_request(body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> InferenceRequest:
+def read_request(
+    body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> InferenceRequest:
     """Reads a request from a file.
 
     Args:
@@ -75,10 +83,14 @@ def read_request(body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec
     """
     size = body.stat().st_size
     if json_bytes is not None and not (json_bytes.isdecimal() and json_bytes.isascii() and int(json_bytes) <= size):
-        raise _wrong(f"Inference-Header-Content-Length: must be a number up to the body's {size} bytes, got {json_bytes[:40]!r}")
+        raise _wrong(
+            f"Inference-Header-Content-Length: must be a number up to the body's {size} bytes, got {json_bytes[:40]!r}"
+        )
     length = size if json_bytes is None else int(json_bytes)
     if length > MAX_JSON_BYTES:
-        raise Refusal(TOO_LARGE, f"body: at most {MAX_JSON_BYTES // MB} MB of JSON are accepted; send tensors as binary data")
+        raise Refusal(
+            TOO_LARGE, f"body: at most {MAX_JSON_BYTES // MB} MB of JSON are accepted; send tensors as binary data"
+        )
     with body.open("rb") as file:
         values = _parse(file.read(length))
     tensors = _tensors(values.get("inputs"), body, length)
@@ -100,7 +112,10 @@ def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np
             parts.append(np.ascontiguousarray(array, DTYPES[datatype]).tobytes())
             row["parameters"] = {"binary_data_size": len(parts[-1])}
         elif array.size > MAX_JSON_NUMBERS:
-            raise Refusal(TOO_LARGE, f"outputs: {name} has {array.size:,} numbers, at most {MAX_JSON_NUMBERS:,} fit in JSON; ask for bytes")
+            raise Refusal(
+                TOO_LARGE,
+                f"outputs: {name} has {array.size:,} numbers, at most {MAX_JSON_NUMBERS:,} fit in JSON; ask for bytes",
+            )
         else:
             row["data"] = array.ravel().tolist()
         rows.append(row)
@@ -149,12 +164,19 @@ def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
         datatype, shape = row.get("datatype"), row.get("shape")
         if datatype not in DTYPES:
             raise _wrong(f"{where}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:40]!r}")
-        if not isinstance(shape, list) or not all(type(side) is int and 0 < side < 2**31 for side in shape) or len(shape) > 8:
+        if (
+            not isinstance(shape, list)
+            or not all(type(side) is int and 0 < side < 2**31 for side in shape)
+            or len(shape) > 8
+        ):
             raise _wrong(f"{where}: shape must be a list of numbers above 0, got {str(shape)[:80]}")
         data, count = row.get("data"), parameters.get("binary_data_size")
         if count is not None:
             if "data" in row or type(count) is not int or count < 0 or start + count > body.stat().st_size:
-                raise _wrong(f"{where}: binary_data_size must be the length of bytes in the body, without data, got {str(count)[:40]}")
+                raise _wrong(
+                    f"{where}: binary_data_size must be the length of bytes in the body, without data, got "
+                    f"{str(count)[:40]}"
+                )
             if count != math.prod(shape) * DTYPES[datatype].itemsize:
                 raise _wrong(f"{where}: {datatype} of the shape {shape} does not have {count} bytes")
             data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=tuple(shape))
@@ -178,7 +200,9 @@ def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
 def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
     if tensor.datatype != spec.datatype:
         raise _wrong(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
-    fits = len(tensor.shape) == len(spec.shape) and all(b in (-1, a) for a, b in zip(tensor.shape, spec.shape, strict=True))
+    fits = len(tensor.shape) == len(spec.shape) and all(
+        b in (-1, a) for a, b in zip(tensor.shape, spec.shape, strict=True)
+    )
     if not fits:
         raise _wrong(f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}")
     array = np.array(tensor.data) if isinstance(tensor.data, np.ndarray) else _from_json(tensor, spec)

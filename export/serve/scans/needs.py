@@ -44,12 +44,19 @@ def memory_of(volume: Volume, artefact: Artefact) -> float:
 
 
 def _memory(
-    num_slices: int, plane: tuple[int, int], window: tuple[int, int], num_channels: int, dtype: np.dtype, artefact: Artefact
+    num_slices: int,
+    plane: tuple[int, int],
+    window: tuple[int, int],
+    num_channels: int,
+    dtype: np.dtype,
+    artefact: Artefact,
 ) -> float:
     pixels, native = window[0] * window[1], plane[0] * plane[1]
     batch, num_classes = max(1, min(BATCH, MAX_BATCH_PIXELS // pixels)), len(artefact.classes)
     per_pixel = 4 * (2 * artefact.spec.in_channels + 3 * num_classes) + feature_bytes(artefact)
-    memory = num_slices * native * voxel_bytes(dtype, num_channels, artefact) + batch * (pixels * per_pixel + native * 12 * num_classes)
+    memory = num_slices * native * voxel_bytes(dtype, num_channels, artefact) + batch * (
+        pixels * per_pixel + native * 12 * num_classes
+    )
     return memory / MB
 
 
@@ -69,15 +76,21 @@ def check_volume(volume: Volume, artefact: Artefact, settings: Settings) -> None
     check_megapixels(volume, artefact.spec, settings.max_megapixels)
 
 
-def check_oriented(shape: tuple[int, int, int], spacing: tuple[float, float, float], artefact: Artefact, settings: Settings) -> None:
+def check_oriented(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], artefact: Artefact, settings: Settings
+) -> None:
     """As `check_volume`, for a float32 volume that is oriented already: `shape` and `spacing` of (Z, Y, X)."""
     spec, plane = artefact.spec, (shape[1], shape[2])
     sides = [resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (1, 2)]
     rows, columns = (max(round_up(side, MULTIPLE), least) for side, least in zip(sides, spec.size, strict=True))
-    _check_memory(_memory(shape[0], plane, (rows, columns), spec.num_channels, np.dtype(np.float32), artefact), settings)
+    _check_memory(
+        _memory(shape[0], plane, (rows, columns), spec.num_channels, np.dtype(np.float32), artefact), settings
+    )
     check_pixels(shape[0], plane, (rows, columns), f"{'×'.join(map(str, shape))} voxels", settings.max_megapixels)
 
 
 def _check_memory(memory_mb: float, settings: Settings) -> None:
     if memory_mb > settings.max_memory_mb:
-        raise TooLarge(f"scan: would need {memory_mb:,.0f} MB of memory, at most {settings.max_memory_mb:,} are allowed")
+        raise TooLarge(
+            f"scan: would need {memory_mb:,.0f} MB of memory, at most {settings.max_memory_mb:,} are allowed"
+        )

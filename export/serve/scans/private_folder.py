@@ -1,4 +1,6 @@
-"""The folder for uploads: readable by the server's user alone, emptied on any end, a killed server's at the next start."""
+"""The folder for uploads: readable by the server's user alone, emptied on any end,
+a killed server's at the next start.
+"""
 
 import fcntl
 import os
@@ -14,7 +16,8 @@ PREFIX = "attunet-serve-"
 class PrivateFolder:
     """A folder that belongs to this process, and one folder in it for each request.
 
-    The process holds a lock on the folder. One whose lock nobody holds was left by a server that was killed, and is removed.
+    The process holds a lock on the folder. One whose lock nobody holds was left by a server that was killed, and is
+    removed.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -24,7 +27,9 @@ class PrivateFolder:
             remove_abandoned(parent)
             self.path, self._lock = _locked_folder(parent)
         except OSError as error:
-            raise RunError(f"{error.filename or parent}: no folder for uploads can be made: {error.strerror or error}") from None
+            raise RunError(
+                f"{error.filename or parent}: no folder for uploads can be made: {error.strerror or error}"
+            ) from None
 
     def request_folder(self) -> Path:
         """A new folder for one request."""
@@ -60,7 +65,9 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds its lock. Another server may take it for abandoned before it is locked: then again."""
+    """A new folder and the descriptor that holds its lock. Another server may take it for abandoned before it is
+    locked: then again.
+    """
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -47,7 +47,9 @@ class Scan:
 
 
 def open_scan(files: list[Path], folder: Path, settings: Settings) -> Scan:
-    """The scan in the files of a request; several files are its channels. Raises InputError, or Refusal for too much in an archive."""
+    """The scan in the files of a request; several files are its channels.
+    Raises InputError, or Refusal for too much in an archive.
+    """
     named = [_named(file, f"channel-{number}" if len(files) > 1 else "scan") for number, file in enumerate(files)]
     if len(named) == 1 and named[0].suffix == ".zip":
         opened = _unpacked(named[0], folder / "series", settings)
@@ -66,7 +68,9 @@ def _named(file: Path, stem: str) -> Path:
     if ending == ".nii.gz" and _inflated(file, len(MGH_MARK)) == MGH_MARK:
         ending = ".mgz"
     if not ending:
-        raise InputError("scan: must be NIfTI, DICOM (a file, or a zip of a series), NRRD, MHA, MGZ, PNG, TIFF, JPEG, BMP or GIF")
+        raise InputError(
+            "scan: must be NIfTI, DICOM (a file, or a zip of a series), NRRD, MHA, MGZ, PNG, TIFF, JPEG, BMP or GIF"
+        )
     return file.rename(file.with_name(stem + ending))
 
 
@@ -98,7 +102,10 @@ def _check_directory(archive: Path) -> None:
     at = tail.rfind(END_OF_DIRECTORY)
     if at < 0 or len(tail) < at + 22:
         raise InputError("scan.zip: cannot be read as a zip archive: it has no directory at its end")
-    if ZIP64_LOCATOR in tail[max(0, at - 20) : at] or int.from_bytes(tail[at + 12 : at + 16], "little") > MAX_DIRECTORY_BYTES:
+    if (
+        ZIP64_LOCATOR in tail[max(0, at - 20) : at]
+        or int.from_bytes(tail[at + 12 : at + 16], "little") > MAX_DIRECTORY_BYTES
+    ):
         raise Refusal(TOO_LARGE, f"scan.zip: its directory must have at most {MAX_DIRECTORY_BYTES:,} bytes")
 
 

@@ -34,7 +34,8 @@ from attunet.volumes.volume import Volume
 class Answer:
     """A label map, or nothing for a summary.
 
-    sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml or voxels.
+    sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml
+    or voxels.
     confidence: None where the artefact has no estimator.
     """
 
@@ -77,7 +78,9 @@ class Answer:
 
 
 def ending_for(accept: str) -> str:
-    """The label map's ending, nothing for the scan's own, or `SUMMARY`, by an Accept header. Raises Refusal with status 406."""
+    """The label map's ending, nothing for the scan's own, or `SUMMARY`, by an Accept header.
+    Raises Refusal with status 406.
+    """
     accepted = [part.partition(";")[0].strip().lower() for part in accept.split(",") if part.strip()] or ["*/*"]
     for media_type in accepted:
         if media_type in ENDINGS:
@@ -86,7 +89,13 @@ def ending_for(accept: str) -> str:
 
 
 def segment(
-    model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings, user: str | None = None
+    model: ServedModel,
+    files: list[Path],
+    folder: Path,
+    ending: str,
+    ticket: Ticket,
+    settings: Settings,
+    user: str | None = None,
 ) -> Answer:
     """Segments the scan in `files`; everything is written below `folder`.
 
@@ -112,7 +121,9 @@ def segment(
     return answer
 
 
-def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings) -> Answer:
+def _segment(
+    model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings
+) -> Answer:
     segmenter = model.segmenter
     try:
         with ticket.stage("read"):
@@ -145,7 +156,9 @@ def _segment(model: ServedModel, files: list[Path], folder: Path, ending: str, t
 
 
 def guarded(network: Network, ticket: Ticket) -> Network:
-    """The network, which stops between two batches where nobody waits for the answer any more, and refuses scans it overflows on."""
+    """The network, which stops between two batches where nobody waits for the answer any more,
+    and refuses scans it overflows on.
+    """
 
     def run(slices: np.ndarray) -> np.ndarray:
         ticket.check()
@@ -176,7 +189,9 @@ def _suffix(scan: Scan, ending: str) -> str:
     if ending in ("", SUMMARY):
         return scan.suffixes[0]
     if ending not in scan.suffixes:
-        raise Refusal(406, f"Accept: the label map of this scan can be {' or '.join(dict.fromkeys(scan.suffixes))}, not {ending}")
+        raise Refusal(
+            406, f"Accept: the label map of this scan can be {' or '.join(dict.fromkeys(scan.suffixes))}, not {ending}"
+        )
     return ending
 
 
@@ -200,7 +215,9 @@ def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[s
     counts = np.bincount(indices.ravel(), minlength=len(classes))[1:]
     if volume.unit == "mm":
         voxel_ml = volume.voxel_volume / 1000
-        return "ml", {name: round(int(count) * voxel_ml, 3) for name, count in zip(classes.foreground, counts, strict=True)}
+        return "ml", {
+            name: round(int(count) * voxel_ml, 3) for name, count in zip(classes.foreground, counts, strict=True)
+        }
     return "voxels", {name: int(count) for name, count in zip(classes.foreground, counts, strict=True)}
 
 

@@ -49,7 +49,8 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
         space: Reduced by what is written; the caller gives it back when it removes the files.
 
     Raises:
-        Refusal: 400 for a body that is empty or no whole form, 413 for one that is too large, 503 where no space is left.
+        Refusal: 400 for a body that is empty or no whole form, 413 for one that is too large, 503 where no space is
+            left.
         ClientDisconnect: Where the client leaves.
     """
     limit = max_mb * MB

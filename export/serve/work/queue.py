@@ -63,8 +63,8 @@ class Ticket:
 class WorkQueue:
     """Runs work in threads, the oldest first.
 
-    workers + READ_AHEAD pieces of work are in progress at once, so that reading and writing overlap with the network, whose turns are
-    the models' own; `max_waiting` more may wait.
+    workers + READ_AHEAD pieces of work are in progress at once, so that reading and writing overlap with the network,
+    whose turns are the models' own; `max_waiting` more may wait.
     """
 
     def __init__(self, *, workers: int, max_waiting: int, metrics: Metrics) -> None:
@@ -96,7 +96,8 @@ class WorkQueue:
             finished: Called once when the work is over, or will not begin; removes its files.
 
         Raises:
-            Refusal: 503 where the queue is full or the time is over before the work began, 504 where it is over before the work ended.
+            Refusal: 503 where the queue is full or the time is over before the work began, 504 where it is over before
+                the work ended.
             ClientDisconnect: Where the client hung up.
         """
         leaving = asyncio.ensure_future(left())
@@ -127,7 +128,11 @@ class WorkQueue:
             raise Refusal(UNAVAILABLE, "the scan waited as long as a request may last; try again", retry_after=30)
 
     async def _run(
-        self, work: Callable[[Ticket], Result], ticket: Ticket, leaving: "asyncio.Future[None]", finished: Callable[[], None]
+        self,
+        work: Callable[[Ticket], Result],
+        ticket: Ticket,
+        leaving: "asyncio.Future[None]",
+        finished: Callable[[], None],
     ) -> Result:
         self._count(running=1)
         start = time.monotonic()
@@ -170,4 +175,6 @@ class WorkQueue:
 async def _first_of(work: "asyncio.Future[Result]", leaving: "asyncio.Future[None]", ticket: Ticket) -> None:
     """Returns when one of both is done, or the time is over."""
     waiting: set[asyncio.Future[Result] | asyncio.Future[None]] = {work, leaving}
-    await asyncio.wait(waiting, timeout=max(0.0, ticket.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        waiting, timeout=max(0.0, ticket.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+    )

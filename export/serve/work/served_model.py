@@ -47,12 +47,16 @@ class ServedModel:
             return self.segmenter.observed(slices)
 
     def segment_whole(self, prepared: OrientedVolume, stop: Stop) -> np.ndarray:
-        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones; RunError where `stop` ends the run."""
+        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones;
+        RunError where `stop` ends the run.
+        """
         with self.turns:
             return self.segmenter.predict_prepared(prepared, stop=stop)
 
     def run_whole(self, volume: np.ndarray, spacing: np.ndarray, stop: Stop) -> np.ndarray:
-        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`; `stop` as above."""
+        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`;
+        `stop` as above.
+        """
         with self.turns:
             return self.segmenter.segment_oriented(volume, spacing, stop=stop)
 
@@ -71,7 +75,10 @@ class ServedModel:
             "precision": about.precision,
             "provider": self.segmenter.provider,
             "channels": self.segmenter.spec.num_channels,
-            "classes": [{"name": name, "value": value} for name, value in zip(about.classes.names, about.classes.values, strict=True)],
+            "classes": [
+                {"name": name, "value": value}
+                for name, value in zip(about.classes.names, about.classes.values, strict=True)
+            ],
         }
 
 
@@ -84,9 +91,11 @@ def load_models(
     public_key: Path | None = None,
     audit_log: AuditLog | None = None,
 ) -> dict[str, ServedModel]:
-    """Loads every artefact once, under its file's name without ending, or under NAME where the path is given as NAME=PATH.
+    """Loads every artefact once, under its file's name without ending,
+    or under NAME where the path is given as NAME=PATH.
 
-    All of them share `workers` turns: on a CPU every network uses all threads, and several at once only get in each other's way.
+    All of them share `workers` turns: on a CPU every network uses all threads, and several at once only get in each
+    other's way.
     public_key: refuses what is not signed with it. audit_log: of all models.
     Raises InputError for two models of one name, a name that does not fit in an address, and what `Segmenter` refuses.
     """
@@ -97,7 +106,10 @@ def load_models(
             raise InputError(f"{path}: is a folder; serve takes artefacts (.onnx), which attunet export writes")
         name = given or Path(path).name.removesuffix(".onnx")
         if not NAME.fullmatch(name):
-            raise InputError(f"{path}: a served model's name may have letters, digits, '.', '_' and '-', got {name!r}; give NAME=PATH")
+            raise InputError(
+                f"{path}: a served model's name may have letters, digits, '.', '_' and '-', got {name!r}; give "
+                "NAME=PATH"
+            )
 
         if name in models:
             raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")

@@ -22,7 +22,8 @@ class _Item:
 class SharedBatches:
     """A network that may be called from many threads and runs what waits meanwhile in one batch.
 
-    The thread that gets the device runs its own slices and those of others with the same height and width, up to `max_slices`.
+    The thread that gets the device runs its own slices and those of others with the same height and width, up to
+    `max_slices`.
     Nobody waits for a batch to fill: batches grow only while the device is busy.
     """
 
@@ -45,7 +46,11 @@ class SharedBatches:
         taken, count = [own], len(own.slices)
         with self._access:
             for item in self._waiting:
-                if item is not own and item.slices.shape[1:] == own.slices.shape[1:] and count + len(item.slices) <= self._max_slices:
+                if (
+                    item is not own
+                    and item.slices.shape[1:] == own.slices.shape[1:]
+                    and count + len(item.slices) <= self._max_slices
+                ):
                     taken.append(item)
                     count += len(item.slices)
             self._waiting = deque(item for item in self._waiting if not any(item is other for other in taken))

@@ -27,7 +27,14 @@ def planned(out: Path) -> list[Task]:
 def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: float = 0.0) -> list[dict]:
     about = {"arm": arm, "kind": kind, "network": network, "seed": 0}
     return [
-        about | {"fold": i, "case": f"{i}-a", "patient": str(i), "mean": dice + i / 100 + gain * (1 + i % 2), "dice": {"liver": dice}}
+        about
+        | {
+            "fold": i,
+            "case": f"{i}-a",
+            "patient": str(i),
+            "mean": dice + i / 100 + gain * (1 + i % 2),
+            "dice": {"liver": dice},
+        }
         for i in range(6)
     ]
 
@@ -71,7 +78,11 @@ def test_rows_of_the_same_training_are_replaced() -> None:
 def test_the_summary_pairs_trainings_and_says_where_the_interval_leaves_out_zero() -> None:
     rows = [
         *[row for network in ("unet", "attention_unet") for row in rows_of("plain", "single", 0.8, network=network)],
-        *[row for network in ("unet", "attention_unet") for row in rows_of("residual", "single", 0.8, network=network, gain=0.01)],
+        *[
+            row
+            for network in ("unet", "attention_unet")
+            for row in rows_of("residual", "single", 0.8, network=network, gain=0.01)
+        ],
         *rows_of("plain", "ensemble", 0.85, network="all"),
     ]
     result = summary(rows, ARMS)

@@ -27,7 +27,16 @@ from attunet.runs.run_model import open_run
 from attunet.store import Store
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
-QUICK = ("--set", "model.base_width=4", "--set", "model.depth=2", "--set", "optim.epochs=2", "--set", "run.mixed_precision=no")
+QUICK = (
+    "--set",
+    "model.base_width=4",
+    "--set",
+    "model.depth=2",
+    "--set",
+    "optim.epochs=2",
+    "--set",
+    "run.mixed_precision=no",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +48,12 @@ def by_hand(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("comparison") / "folds"
     for model in ("unet", "attention_unet"):
         run = out / "default" / model / "seed-0" / "fold-0"
-        assert run_command(cli, "attunet", ["train", str(small_store.path), str(run), "--model", model, "--fold", "0", *QUICK]) == 0
+        assert (
+            run_command(
+                cli, "attunet", ["train", str(small_store.path), str(run), "--model", model, "--fold", "0", *QUICK]
+            )
+            == 0
+        )
     return out
 
 
@@ -49,7 +63,9 @@ def folder(by_hand: Path, tmp_path: Path) -> Path:
 
 
 def check_learned_cases(run: Path, store: Store, results: dict) -> None:
-    """What confidence is learned from: the held-out cases with the Dice of the table, and the features that the run's model shows."""
+    """What confidence is learned from: the held-out cases with the Dice of the table,
+    and the features that the run's model shows.
+    """
     origin, cases = read_learned_cases(run)
     assert origin == Origin.of(load_run(run), store.preprocessing.postprocessing)
     assert list(cases) == store.split(0)[1]
@@ -59,7 +75,9 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
         assert list(case.dice) == pytest.approx([scores[name][organ] for organ in store.classes.foreground])
         again = observe_case(open_run(run), read_labelled_case(store, name)).observation
         assert again is not None
-        assert [organ and organ.parts for organ in again.features.organs] == [organ and organ.parts for organ in case.features.organs]
+        assert [organ and organ.parts for organ in again.features.organs] == [
+            organ and organ.parts for organ in case.features.organs
+        ]
 
 
 def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: Store, folder: Path) -> None:
@@ -84,15 +102,24 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     assert list(unet["scores"]["dice"]["per_case"]) == sorted(held_out)
     difference = attention["scores"]["dice"]["mean"] - unet["scores"]["dice"]["mean"]
     assert results["comparisons"][0]["dice"]["mean"] == pytest.approx(difference)
-    pictures = {"cases.png", "differences.png", "time_to_accuracy.png", "worst_default=unet.png", "worst_default=attention_unet.png"}
+    pictures = {
+        "cases.png",
+        "differences.png",
+        "time_to_accuracy.png",
+        "worst_default=unet.png",
+        "worst_default=attention_unet.png",
+    }
     assert {p.name for p in (folder / "plots").iterdir()} == pictures
     worst = unet["worst_organ"]
-    assert worst["dice"] == min(v for scores in unet["scores"]["dice"]["per_case"].values() for v in scores.values() if v is not None)
+    assert worst["dice"] == min(
+        v for scores in unet["scores"]["dice"]["per_case"].values() for v in scores.values() if v is not None
+    )
     assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
     check_report(folder, held_out)
     call = ("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
     (folder / "elsewhere").mkdir()
-    again = attunet(*call, "--source", folder / "elsewhere")  # what was scored is kept: the table does not need the scans
+    # What was scored is kept: the table does not need the scans
+    again = attunet(*call, "--source", folder / "elsewhere")
     assert again.code == 0, again.err
     assert "warning: no picture of the worst organ" in again.out + again.err
     assert "![" + worst["class"] not in (folder / "results.md").read_text()
@@ -114,7 +141,12 @@ def check_report(folder: Path, held_out: list[str]) -> None:
     assert {"per-case", "per-organ", "accuracy-time", "loss", "validation", "confusion-0"} <= set(figures(contents))
     for model, num_maps in zip(contents.models, (0, 2 * len(held_out)), strict=True):
         assert sorted(model.predictions) == sorted(held_out)
-        maps = [one for case in held_out for one in case_data(contents, case, 0).about["attention"] if one["name"].startswith(model.label)]
+        maps = [
+            one
+            for case in held_out
+            for one in case_data(contents, case, 0).about["attention"]
+            if one["name"].startswith(model.label)
+        ]
         assert len(maps) == num_maps  # depth 2
     assert sorted(contents.case_details) == sorted(held_out)
     prepared, call = contents.commands
@@ -136,7 +168,9 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     assert taken.stat().st_mtime_ns == before
     results = json.loads((folder / "results.json").read_text())
     assert results["missing"] == []
-    expected = [np.mean(list(case.values())[1:]) for case in results["methods"][0]["scores"]["dice"]["per_case"].values()]
+    expected = [
+        np.mean(list(case.values())[1:]) for case in results["methods"][0]["scores"]["dice"]["per_case"].values()
+    ]
     assert len(expected) == len(small_store.split(0)[1]) + len(small_store.split(2)[1])
     assert results["methods"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
     again = attunet(*call)
@@ -144,7 +178,9 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
 
 
-def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(attunet, small_store: Store, folder: Path) -> None:
+def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(
+    attunet, small_store: Store, folder: Path
+) -> None:
     (folder / "default/unet/seed-0/fold-2").write_text("in the place of a run")
     done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--folds", "0,2", *QUICK)
     assert done.code == 1
@@ -169,7 +205,9 @@ def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(attune
         (("--config", "demo", "--config", "demo.toml"), "two recipes 'demo'"),
     ],
 )
-def test_a_wrong_comparison_is_one_line(attunet, small_store: Store, folder: Path, options: tuple[str, ...], words: str) -> None:
+def test_a_wrong_comparison_is_one_line(
+    attunet, small_store: Store, folder: Path, options: tuple[str, ...], words: str
+) -> None:
     done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK, *options)
     assert done.code == 2
     assert done.err.count("\n") == 1
@@ -276,7 +314,16 @@ def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder:
 @pytest.mark.soak
 def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Store, tmp_path: Path) -> None:
     slow = (*QUICK, "--set", "optim.epochs=60", "--set", "optim.batch_size=4", "--set", "run.log_every=1")
-    command = [sys.executable, "-m", "attunet.launch.cli", "crossvalidate", str(small_store.path), str(tmp_path), "--jobs", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "attunet.launch.cli",
+        "crossvalidate",
+        str(small_store.path),
+        str(tmp_path),
+        "--jobs",
+        "2",
+    ]
     command += ["--model", "unet", "--model", "attention_unet", "--folds", "0", *slow]
     logs = [tmp_path / f"default/{model}/seed-0/fold-0/metrics.jsonl" for model in ("unet", "attention_unet")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -304,9 +351,22 @@ def test_the_time_of_a_table_is_shared_by_its_trainings(num_runs: int, jobs: int
 
 
 @pytest.mark.slow
-def test_every_training_starts_from_the_model_of_init(attunet, small_store: Store, folder: Path, tmp_path: Path) -> None:
+def test_every_training_starts_from_the_model_of_init(
+    attunet, small_store: Store, folder: Path, tmp_path: Path
+) -> None:
     weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"
-    call = ("crossvalidate", small_store.path, tmp_path / "tuned", "--model", "unet", "--folds", "1", *QUICK, "--init", weights)
+    call = (
+        "crossvalidate",
+        small_store.path,
+        tmp_path / "tuned",
+        "--model",
+        "unet",
+        "--folds",
+        "1",
+        *QUICK,
+        "--init",
+        weights,
+    )
     done = attunet(*call)
     assert done.code == 0, done.err
     lineage = load_run(tmp_path / "tuned/default/unet/seed-0/fold-1").state.lineage

@@ -21,14 +21,14 @@ SPACING = np.diag([1.0, 1.0, 5.0, 1.0])
 def marked_cells(span: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """An image `(X, Y, Z)` float32 of deviation 1, and its labels 0 to 2.
 
-    Every cell of a slice has a frame and holds blocks that are bright or dark. In cells with a bright frame these are classes 1 and 2,
-    in the others background. A cell's contrast is drawn from 1 to `span`, log-uniform, and says nothing; the frames are as strong as the
-    strongest.
+    Every cell of a slice has a frame and holds blocks that are bright or dark. In cells with a bright frame these are
+    classes 1 and 2, in the others background. A cell's contrast is drawn from 1 to `span`, log-uniform, and says
+    nothing; the frames are as strong as the strongest.
 
-    So whether a block counts is told by the frame alone, and a network has to switch off contrasts up to `span` times as strong as
-    others that it must tell apart. Adding features before a ReLU, as a decoder does, takes a weight `span` times as large, and a sum
-    exact to 1 / `span` where blocks count; multiplying by a sigmoid takes a weight that grows with the logarithm. Without a span, a
-    decoder's sum does as well.
+    So whether a block counts is told by the frame alone, and a network has to switch off contrasts up to `span` times
+    as strong as others that it must tell apart. Adding features before a ReLU, as a decoder does, takes a weight `span`
+    times as large, and a sum exact to 1 / `span` where blocks count; multiplying by a sigmoid takes a weight that grows
+    with the logarithm. Without a span, a decoder's sum does as well.
     """
     rng = np.random.default_rng([seed, int(span)])
     cells = (SIDE // CELL, SIDE // CELL, SLICES)
@@ -51,7 +51,11 @@ def _enlarged(values: np.ndarray, times: int) -> np.ndarray:
     ("span", "gates", "cut_short"),
     [
         (QUIET, "do not show a difference", "do not show a difference"),
-        (LOUD, "The data show that whole attention_unet is better than whole unet", "The data show that whole unet is better"),
+        (
+            LOUD,
+            "The data show that whole attention_unet is better than whole unet",
+            "The data show that whole unet is better",
+        ),
     ],
     ids=["cannot-help", "must-help"],
 )

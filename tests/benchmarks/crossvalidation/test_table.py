@@ -18,7 +18,9 @@ PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
 def held(**dice: float) -> HeldOut:
     """Of each case the Dice of two classes: the given one, and 0.1 above it. Every other metric is 1 - Dice."""
     scores = {
-        case: {m: {c: v if m == "dice" else 1 - v for c, v in (("liver", value), ("spleen", value + 0.1))} for m in METRICS}
+        case: {
+            m: {c: v if m == "dice" else 1 - v for c, v in (("liver", value), ("spleen", value + 0.1))} for m in METRICS
+        }
         for case, value in dice.items()
     }
     return HeldOut(Path("run"), 1, {UNTOUCHED.words: scores})
@@ -26,11 +28,19 @@ def held(**dice: float) -> HeldOut:
 
 def method(model: str, values: np.ndarray) -> Method:
     """values: (seeds, 8)."""
-    return Method("default", model, runs={(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)})
+    return Method(
+        "default",
+        model,
+        runs={(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)},
+    )
 
 
 def test_seeds_are_averaged_before_cases() -> None:
-    one = Method("default", "unet", runs={(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)})
+    one = Method(
+        "default",
+        "unet",
+        runs={(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)},
+    )
     dice = method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["dice"]
     assert dice["mean"] == pytest.approx(np.mean([0.75, 0.75, 0.15]))
     assert dice["median"] == pytest.approx(0.75)
@@ -39,7 +49,8 @@ def test_seeds_are_averaged_before_cases() -> None:
     assert dice["per_class_worst"] == {"liver": 0.1, "spleen": pytest.approx(0.2)}
     assert dice["per_seed"] == {"0": pytest.approx(np.mean([0.65, 0.75, 0.15])), "1": pytest.approx(0.8)}
     assert dice["ci95"] is None
-    assert method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["hd95_mm"]["worst"]["case"] == "case2"  # the largest distance
+    # The largest distance
+    assert method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["hd95_mm"]["worst"]["case"] == "case2"
 
 
 def test_a_comparison_pairs_what_both_have() -> None:
@@ -65,7 +76,9 @@ def test_rows_without_a_common_case_are_drawn(tmp_path: Path) -> None:
 def test_what_the_test_can_reach_is_said_of_comparisons_that_were_tested() -> None:
     values = np.random.default_rng(0).uniform(0.3, 0.8, (1, 8))
     alike = compare_methods(method("a", values), method("b", values + 0.1), ("a", "b"), PATIENTS)
-    few = compare_methods(method("a", values), Method("default", "c", runs={(0, 0): held(case0=0.6)}), ("a", "c"), PATIENTS)
+    few = compare_methods(
+        method("a", values), Method("default", "c", runs={(0, 0): held(case0=0.6)}), ("a", "c"), PATIENTS
+    )
     notes = "\n".join(_significance({"comparisons": [alike, few]}))
     assert "With 8 patients the sign-flip test cannot give less than p = 0.00781." in notes
     assert "Bonferroni" not in notes  # one test alone
@@ -76,22 +89,36 @@ def test_no_difference_is_called_one() -> None:
     rng = np.random.default_rng(1)
     base = rng.uniform(0.7, 0.9, 8)
     found = compare_methods(
-        method("a", base + rng.normal(0, 0.02, (2, 8))), method("b", base + rng.normal(0, 0.02, (2, 8))), ("a", "b"), PATIENTS
+        method("a", base + rng.normal(0, 0.02, (2, 8))),
+        method("b", base + rng.normal(0, 0.02, (2, 8))),
+        ("a", "b"),
+        PATIENTS,
     )
     assert "do not show a difference" in found["words"]
 
 
 def test_networks_are_compared_within_recipes_and_recipes_within_networks() -> None:
-    runs = {(recipe, model, 0, 0): held(case0=0.5) for recipe in ("x", "y", "z") for model in ("unet", "attention_unet")}
-    pairs = [(a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(methods_of(runs, [UNTOUCHED]))]
+    runs = {
+        (recipe, model, 0, 0): held(case0=0.5) for recipe in ("x", "y", "z") for model in ("unet", "attention_unet")
+    }
+    pairs = [
+        (a.recipe + " " + a.model, b.recipe + " " + b.model) for a, b in pairs_to_compare(methods_of(runs, [UNTOUCHED]))
+    ]
     assert pairs[:3] == [(f"{r} unet", f"{r} attention_unet") for r in "xyz"]
     assert sorted(pairs[3:]) == sorted((f"x {m}", f"{r} {m}") for m in ("unet", "attention_unet") for r in "yz")
 
 
-@pytest.mark.parametrize("postprocessings", [[UNTOUCHED, LARGEST], [LARGEST, UNTOUCHED], [Postprocessing(True, 6.0), LARGEST]])
-def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(postprocessings: list[Postprocessing]) -> None:
+@pytest.mark.parametrize(
+    "postprocessings", [[UNTOUCHED, LARGEST], [LARGEST, UNTOUCHED], [Postprocessing(True, 6.0), LARGEST]]
+)
+def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(
+    postprocessings: list[Postprocessing],
+) -> None:
     simple, other = sorted(postprocessings)
-    scores = {postprocessing.words: held(case0=value).scores[UNTOUCHED.words] for postprocessing, value in ((simple, 0.5), (other, 0.7))}
+    scores = {
+        postprocessing.words: held(case0=value).scores[UNTOUCHED.words]
+        for postprocessing, value in ((simple, 0.5), (other, 0.7))
+    }
     runs = {("x", model, 0, 0): HeldOut(Path("run"), 1, scores) for model in ("unet", "attention_unet")}
     methods = methods_of(runs, postprocessings)
     assert [method.label(False) for method in methods[:2]] == ["unet", "attention_unet"]

@@ -35,9 +35,21 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
 ) -> None:
     monkeypatch.setattr("attunet.benchmarks.evaluation.evaluate.peak_memory_mb", lambda *_, **__: 1.0)
     out = tmp_path / "out"
-    results = benchmark(run, small_store.path, out, providers=["cpu", "cuda"], precisions=["fp32"], batch_sizes=[2], latency_seconds=0.05)
+    results = benchmark(
+        run,
+        small_store.path,
+        out,
+        providers=["cpu", "cuda"],
+        precisions=["fp32"],
+        batch_sizes=[2],
+        latency_seconds=0.05,
+    )
     header, *rows = results.rows()
-    assert [row[0] for row in rows] == ["run (pytorch cpu)", "run (onnxruntime cpu)", "run (onnxruntime cpu fp32 whole)"]
+    assert [row[0] for row in rows] == [
+        "run (pytorch cpu)",
+        "run (onnxruntime cpu)",
+        "run (onnxruntime cpu fp32 whole)",
+    ]
     assert [row[3] for row in rows] == ["+0.0000"] * 3
     assert "slices/s at 2" in header
     assert set(results.not_loaded) == {"run on cuda", "fp32 on cuda", "fp32-whole on cuda"}
@@ -46,6 +58,8 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
     assert all(reason in page for reason in results.reasons())
     assert (out / "results.json").is_file()  # what `attunet report` reads
     stamp = (out / "artefacts/fp32.onnx").stat().st_mtime_ns
-    again = benchmark(out / "artefacts/fp32.onnx", small_store.path, tmp_path / "again", providers=["cpu"], latency_seconds=0.05)
+    again = benchmark(
+        out / "artefacts/fp32.onnx", small_store.path, tmp_path / "again", providers=["cpu"], latency_seconds=0.05
+    )
     assert len(again.rows()) == 2
     assert (out / "artefacts/fp32.onnx").stat().st_mtime_ns == stamp

@@ -57,9 +57,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..., An
 
 @pytest.fixture
 def run_evaluate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
-    """Evaluates networks given by name; `seen`: names of the cases that they were trained on; pictures only with `draw`."""
+    """Evaluates networks given by name; `seen`: names of the cases that they were trained on;
+    pictures only with `draw`.
+    """
 
-    def run(networks: dict[str, Predict], *, seen: tuple[str, ...] = (), draw: bool = False, **options: Any) -> dict[str, Any]:
+    def run(
+        networks: dict[str, Predict], *, seen: tuple[str, ...] = (), draw: bool = False, **options: Any
+    ) -> dict[str, Any]:
         if not draw:
             monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
         hashes = frozenset(store.case(name).image_sha256 for name in seen)
@@ -71,8 +75,15 @@ def run_evaluate(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
-def _model(name: str, network: Predict, store: Store, hashes: frozenset[str] = frozenset(), **changes: Any) -> EvaluatedModel:
-    values = {"spec": store.spec, "classes": store.classes, "training_cases": {digest: digest for digest in hashes}, **changes}
+def _model(
+    name: str, network: Predict, store: Store, hashes: frozenset[str] = frozenset(), **changes: Any
+) -> EvaluatedModel:
+    values = {
+        "spec": store.spec,
+        "classes": store.classes,
+        "training_cases": {digest: digest for digest in hashes},
+        **changes,
+    }
     return EvaluatedModel(
         model=NetworkModel(name=name, network=network, **values),
         name=name,
@@ -95,7 +106,8 @@ def test_a_perfect_model_is_perfect_and_a_wrong_one_is_wrong_where_it_is(run_eva
     assert swapped["dice"]["per_class"] == {**right["dice"]["per_class"], "right kidney": 0.0, "left kidney": 0.0}
     assert swapped["dice"]["mean"] == pytest.approx(0.5, abs=1e-3)
     assert blind["recall_per_class"]["spleen"] == 0
-    assert blind["mssd_mm"]["per_case"]["02-T2"]["spleen"] == pytest.approx(np.linalg.norm([96, 80, 48]))  # the diagonal of the image
+    # The diagonal of the image
+    assert blind["mssd_mm"]["per_case"]["02-T2"]["spleen"] == pytest.approx(np.linalg.norm([96, 80, 48]))
     assert np.array(blind["confusion"])[4, 0] == np.sum(blind["confusion"], axis=1)[4] > 0
     assert blind["pixel_accuracy"] < right["pixel_accuracy"]
     agreement = {c["second"]: c["agreement"] for c in results["comparisons"]}
@@ -128,7 +140,9 @@ def test_results_json_has_what_readers_of_it_expect(run_evaluate: Evaluate, tmp_
     assert results["schema"] == 1
     assert {"versions", "cpu", "commit"} <= set(results["environment"])
     row = results["models"][0]
-    assert {"name", "file", "file_mb", "backend", "provider", "precision", "num_parameters", "peak_memory_mb"} <= set(row)
+    assert {"name", "file", "file_mb", "backend", "provider", "precision", "num_parameters", "peak_memory_mb"} <= set(
+        row
+    )
     for score in ("dice", "hd95_mm", "assd_mm", "mssd_mm", "ravd_percent"):
         assert set(row[score]) == {"mean", "ci95", "per_class", "per_case"}
         assert set(row[score]["per_case"]) == set(CASES)
@@ -150,7 +164,12 @@ def test_page_table_and_pictures(run_evaluate: Evaluate, tmp_path: Path) -> None
     assert "| agreement |" in page
     assert f"| {results['comparisons'][0]['agreement']['dice']:.4f} |" in page
     drawn = {path.name for path in (tmp_path / "out/plots").iterdir()}
-    assert {"dice_against_latency.png", "latency_against_batch.png", "volume_time.png", "confusion_a_numpy_cpu.png"} <= drawn
+    assert {
+        "dice_against_latency.png",
+        "latency_against_batch.png",
+        "volume_time.png",
+        "confusion_a_numpy_cpu.png",
+    } <= drawn
     assert len([name for name in drawn if name.startswith("outlines_")]) == 4
 
 
@@ -184,7 +203,9 @@ def test_a_fold_is_evaluated_on_the_cases_it_leaves_out(run_evaluate: Evaluate, 
     assert set(results["models"][0]["dice"]["per_case"]) == set(store.split(1)[1])
 
 
-def test_sources_are_followed_where_they_moved_and_refused_where_they_changed(run_evaluate: Evaluate, store: Store, tmp_path: Path) -> None:
+def test_sources_are_followed_where_they_moved_and_refused_where_they_changed(
+    run_evaluate: Evaluate, store: Store, tmp_path: Path
+) -> None:
     moved = shutil.copytree(store.source_root, tmp_path / "moved")
     case = store.split(0)[1][0]
     assert run_evaluate({"m": perfect}, fold=0, source=moved)["models"][0]["dice"]["mean"] == pytest.approx(1, abs=1e-3)

@@ -11,7 +11,13 @@ from attunet.store import Store
 
 pytest.importorskip("torch", reason="a run needs torch")
 
-SETTINGS = ("model.base_width=4", "optim.epochs=0.3", "optim.batch_size=4", "run.mixed_precision='no'", "run.log_every=1")
+SETTINGS = (
+    "model.base_width=4",
+    "optim.epochs=0.3",
+    "optim.batch_size=4",
+    "run.mixed_precision='no'",
+    "run.log_every=1",
+)
 
 
 @pytest.mark.slow

@@ -5,12 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.benchmarks.evaluation.saved_cases import limit_images, load_arrays, load_case, new_cases, save_case, save_prediction
+from attunet.benchmarks.evaluation.saved_cases import (
+    limit_images,
+    load_arrays,
+    load_case,
+    new_cases,
+    save_case,
+    save_prediction,
+)
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
 SCAN = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=None, size=(32, 32))
-PICTURE = PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3)
+PICTURE = PreprocessSpec(
+    orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3
+)
 LPS_AFFINE = np.diag([-1.5, -2.0, 8.0, 1.0])
 
 
@@ -30,12 +39,16 @@ def test_a_scan_is_kept_in_ras_with_its_values_and_without_its_place(tmp_path: P
     assert np.abs(values - data[0, ::-1, ::-1]).max() < 1200 / 255 + 5
     assert case.spacing == (1.5, 2.0, 8.0)
     assert case.oriented
-    assert not any(np.allclose(array, 80) for array in load_arrays(tmp_path / "image.npz").values() if array.dtype.kind == "f")
+    assert not any(
+        np.allclose(array, 80) for array in load_arrays(tmp_path / "image.npz").values() if array.dtype.kind == "f"
+    )
 
 
 def test_ct_keeps_its_window(tmp_path: Path) -> None:
     data = np.linspace(-1000, 3000, 64, dtype=np.float32).reshape(1, 4, 4, 4)
-    ct = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=None, size=(32, 32), normalization="ct", window=(-160.0, 240.0))
+    ct = PreprocessSpec(
+        orientation="LPS", slice_axis=2, spacing_mm=None, size=(32, 32), normalization="ct", window=(-160.0, 240.0)
+    )
     save_case(tmp_path, Volume(data, LPS_AFFINE), np.zeros((4, 4, 4)), ct)
     case = load_case(tmp_path)
     assert case is not None

@@ -45,7 +45,9 @@ def gates(slices: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def evaluated(name: str, network: Callable[[np.ndarray], np.ndarray], store: Store, **gated: Any) -> EvaluatedModel:
     return EvaluatedModel(
-        model=NetworkModel(name=name, network=network, spec=store.spec, classes=store.classes, num_parameters=7, **gated),
+        model=NetworkModel(
+            name=name, network=network, spec=store.spec, classes=store.classes, num_parameters=7, **gated
+        ),
         name=name,
         path=Path(name),
         backend="numpy",
@@ -63,8 +65,13 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..
     folder = tmp_path_factory.mktemp("report")
     for number, name in enumerate(CASES):
         write_case(folder / PATIENT, name, seed=number)
-    store = prepare(folder / PATIENT, folder / "abdomen", DataConfig(normalization="ct", window=WINDOW, size=64), folds=3)
-    made = [evaluated("right", by_brightness, store, num_gates=2, maps=gates), evaluated("no liver", without_liver, store)]
+    store = prepare(
+        folder / PATIENT, folder / "abdomen", DataConfig(normalization="ct", window=WINDOW, size=64), folds=3
+    )
+    made = [
+        evaluated("right", by_brightness, store, num_gates=2, maps=gates),
+        evaluated("no liver", without_liver, store),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation_module, "load_models", lambda models, **_: made)
         patch.setattr(evaluation_module, "peak_memory_mb", lambda *_, **__: None)

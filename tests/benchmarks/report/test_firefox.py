@@ -7,7 +7,9 @@ import pytest
 from firefox import CLOSED_PORT, Firefox
 
 CHARTS = "document.querySelectorAll('[data-chart]')"
-FETCHED = "performance.getEntriesByType('resource').map((one) => one.name).filter((name) => !/^(data|blob):/.test(name))"
+FETCHED = (
+    "performance.getEntriesByType('resource').map((one) => one.name).filter((name) => !/^(data|blob):/.test(name))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,9 @@ def firefox(start_firefox: Callable[..., Firefox]) -> Firefox:
 
 def test_the_report_works_in_firefox_and_fetches_nothing(firefox: Firefox, report: Path) -> None:
     firefox.open(report.as_uri())
-    assert str(firefox.run("return document.querySelector('h1').innerText")).startswith("right (numpy cpu) reaches a mean Dice of 1.000")
+    assert str(firefox.run("return document.querySelector('h1').innerText")).startswith(
+        "right (numpy cpu) reaches a mean Dice of 1.000"
+    )
     assert firefox.run(f"return {CHARTS}.length") == 6
     for number in range(6):
         firefox.run(f"{CHARTS}[{number}].scrollIntoView()")
@@ -34,12 +38,17 @@ def test_the_report_works_in_firefox_and_fetches_nothing(firefox: Firefox, repor
 
 def test_the_case_browser_works_in_firefox(firefox: Firefox, report: Path) -> None:
     firefox.open(report.as_uri())
-    name = firefox.run("const link = [...document.querySelectorAll('#cases-table a')].at(-1); link.click(); return link.innerText")
+    name = firefox.run(
+        "const link = [...document.querySelectorAll('#cases-table a')].at(-1); link.click(); return link.innerText"
+    )
     firefox.wait_for(f"document.querySelector('#stage').dataset.case === '{name}'")
     overlay, place = "document.querySelector('#overlay')", "document.querySelector('#place').textContent"
     firefox.run("location.hash = arguments[0]", f"case={name}&slice=4")
     firefox.wait_for(f"{place} === '4 / 6'")
-    firefox.wait_for(f"{overlay}.getContext('2d').getImageData(0, 0, {overlay}.width, {overlay}.height).data.some((value) => value > 0)")
+    firefox.wait_for(
+        f"{overlay}.getContext('2d').getImageData(0, 0, {overlay}.width, {overlay}.height).data.some((value) => value "
+        "> 0)"
+    )
     shown = firefox.screenshot()
     firefox.run("location.hash = arguments[0]", f"case={name}&slice=2")
     firefox.wait_for(f"{place} === '2 / 6'")

@@ -1,4 +1,6 @@
-"""The page of a report in a browser: nothing is fetched, tables sort, a row leads to its case, and outlines lie on the label maps."""
+"""The page of a report in a browser: nothing is fetched, tables sort, a row leads to its case,
+and outlines lie on the label maps.
+"""
 
 import io
 import json
@@ -28,7 +30,9 @@ def truth_of(evaluation: Path, case: str) -> np.ndarray:
 
 
 def place_of(page: Any, shape: tuple[int, ...]) -> tuple[Callable[[float], float], Callable[[float], float]]:
-    """From voxels' edges of an axial slice to pixels of the canvas: as large as fits, in the middle, the patient's right on the left."""
+    """From voxels' edges of an axial slice to pixels of the canvas:
+    as large as fits, in the middle, the patient's right on the left.
+    """
     width, height = page.evaluate("[byId('overlay').width, byId('overlay').height]")
     scale = min(width / (shape[0] * VOXEL[0]), height / (shape[1] * VOXEL[1]))
     across, down = scale * VOXEL[0], scale * VOXEL[1]
@@ -84,8 +88,13 @@ def test_tables_sort_by_every_column_and_say_so(open_page: OpenPage, report: Pat
 def test_a_desktop_shows_the_models_table_whole(open_page: OpenPage, report: Path) -> None:
     page = open_page(report, size=(1280, 900))
     name = "attention_unet (onnxruntime cpu)"
-    page.evaluate("name => document.querySelectorAll('#models tbody tr').forEach(row => { row.cells[0].textContent = name; })", name)
-    assert page.evaluate("(box => box.scrollWidth - box.clientWidth)(document.querySelector('.scroll:has(#models)'))") == 0
+    page.evaluate(
+        "name => document.querySelectorAll('#models tbody tr').forEach(row => { row.cells[0].textContent = name; })",
+        name,
+    )
+    assert (
+        page.evaluate("(box => box.scrollWidth - box.clientWidth)(document.querySelector('.scroll:has(#models)'))") == 0
+    )
 
 
 def test_a_figure_says_how_it_was_got(open_page: OpenPage, report: Path) -> None:
@@ -135,7 +144,9 @@ def test_outlines_lie_on_the_borders_of_the_label_map(open_page: OpenPage, evalu
     for edge, (red, green, blue, alpha) in zip(edges, on_edges(edges), strict=True):
         assert red == green == blue > 150, edge  # white, but for the smoothing of the line's rim
         assert alpha > 200
-    inside = [(u, v) for u in range(1, 47) for v in range(1, 39) if len(np.unique(labels[u - 1 : u + 2, v - 1 : v + 2])) == 1]
+    inside = [
+        (u, v) for u in range(1, 47) for v in range(1, 39) if len(np.unique(labels[u - 1 : u + 2, v - 1 : v + 2])) == 1
+    ]
     middles = outline_pixels(page, [(round(x(u + 0.5)), round(y(v + 0.5))) for u, v in inside])
     assert len(middles) > 500
     assert {alpha for *_, alpha in middles} == {0}
@@ -162,7 +173,8 @@ def test_layers_lie_where_their_labels_are(open_page: OpenPage, evaluation: Path
     grey = color_at(1)
     assert max(grey) - min(grey) < 4
     page.locator("#opacity").fill("100")
-    for option, liver in (("labels:truth", (0xE6, 0x9F, 0x00)), ("difference:1", (0x56, 0xB4, 0xE9))):  # the second misses the liver
+    # The second misses the liver
+    for option, liver in (("labels:truth", (0xE6, 0x9F, 0x00)), ("difference:1", (0x56, 0xB4, 0xE9))):
         page.locator("#fill").select_option(option)
         page.wait_for_selector(f"#stage[data-fill='{option}']")
         settle(page)
@@ -181,7 +193,9 @@ def test_the_crosshair_tells_value_and_classes(open_page: OpenPage, evaluation: 
     u, v = (int(i) for i in np.median(np.argwhere(labels == 4), axis=0))
     ratio = page.evaluate("devicePixelRatio")
     page.locator("#scan").click(position={"x": x(u + 0.5) / ratio, "y": y(v + 0.5) / ratio})
-    rows = dict(zip(page.locator("#readout dt").all_inner_texts(), page.locator("#readout dd").all_inner_texts(), strict=True))
+    rows = dict(
+        zip(page.locator("#readout dt").all_inner_texts(), page.locator("#readout dd").all_inner_texts(), strict=True)
+    )
     assert rows["Truth"] == rows["right (numpy cpu)"] == rows["no liver (numpy cpu)"] == "spleen"
     assert rows["Voxel"] == f"{u + 1}, {v + 1}, 3"
     assert float(rows["Value"]) == pytest.approx(1000, abs=60)  # the spleen's brightness, with the noise
@@ -225,7 +239,9 @@ def test_it_prints(open_page: OpenPage, report: Path) -> None:
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_pictures_are_shown_in_their_colours_the_right_way_up(open_page: OpenPage, evaluation: Path, tmp_path: Path) -> None:
+def test_pictures_are_shown_in_their_colours_the_right_way_up(
+    open_page: OpenPage, evaluation: Path, tmp_path: Path
+) -> None:
     results = json.loads((evaluation / "results.json").read_text())
     case = results["store"]["cases"][0]
     (tmp_path / "results.json").write_text(json.dumps(results))
@@ -234,7 +250,9 @@ def test_pictures_are_shown_in_their_colours_the_right_way_up(open_page: OpenPag
     labels = np.zeros((30, 20, 1), dtype=np.uint8)
     labels[:10, :5] = 1
     volume = Volume(picture, np.eye(4), unit="pixel")
-    spec = PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3)
+    spec = PreprocessSpec(
+        orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3
+    )
     save_case(tmp_path / "cases" / case, volume, labels, spec)
     save_prediction(tmp_path / "cases" / case / "prediction-0.npz", labels, volume, spec)
     page = open_page(write_report(tmp_path), f"#case={case}")

@@ -45,7 +45,8 @@ def test_the_answer_names_the_best_model_with_its_interval_and_what_is_worst(eva
     said = answer(contents)
     dice = contents.models[0].scores["dice"]
     assert said.headline == (
-        f"right (numpy cpu) reaches a mean Dice of {dice['mean']:.3f} (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})."
+        f"right (numpy cpu) reaches a mean Dice of {dice['mean']:.3f} (95 % interval {dice['ci95'][0]:.3f} to "
+        f"{dice['ci95'][1]:.3f})."
     )
     text = " ".join(said.lines)
     assert "5 cases that it was not trained on" in text
@@ -62,7 +63,9 @@ def test_without_a_score_there_is_no_answer_but_a_report(edited: Callable[[Edit]
         results["comparisons"] = []
 
     folder = edited(nothing_unseen)
-    assert answer(read_contents(folder)).headline == "No model has a case that it was not trained on: there is no score."
+    assert (
+        answer(read_contents(folder)).headline == "No model has a case that it was not trained on: there is no score."
+    )
     assert write_report(folder).stat().st_size > 1e6
 
 
@@ -89,7 +92,8 @@ def test_the_commands_begin_with_the_store_and_hide_the_names_of_its_source(eval
     """Each option of `attunet prepare` that is not the default comes back from the manifest."""
     first, last = read_contents(evaluation).commands
     assert first == (
-        "attunet prepare SOURCE abdomen --set data.size=64 --set data.normalization=ct --set 'data.window=[0.0, 1100.0]' --folds 3 --seed 0"
+        "attunet prepare SOURCE abdomen --set data.size=64 --set data.normalization=ct --set 'data.window=[0.0, "
+        "1100.0]' --folds 3 --seed 0"
     )
     assert last.startswith("attunet evaluate abdomen ")
 

@@ -27,7 +27,12 @@ def results() -> dict:
 def test_every_gate_is_measured_against_a_copy_of_the_same_run(results: dict) -> None:
     rows = results["gates"]
     names = {(row["level"], row["mode"], row["by"]) for row in rows}
-    assert names == {(level, mode, by) for level in range(4) for mode in ("inference", "training") for by in ("eager", "fused", "copy")}
+    assert names == {
+        (level, mode, by)
+        for level in range(4)
+        for mode in ("inference", "training")
+        for by in ("eager", "fused", "copy")
+    }
     for row in rows:
         assert row["ms_p20"] <= row["ms_p50"] <= row["ms_p80"]
         assert row["share_of_copy"] == 1 or row["by"] != "copy"
@@ -36,7 +41,8 @@ def test_every_gate_is_measured_against_a_copy_of_the_same_run(results: dict) ->
 
 
 def test_the_saving_of_memory_is_the_one_worked_out_by_hand(results: dict) -> None:
-    by_hand = 4 * 4 * (64 * 64 * 3 + 32 * 32 * 5 + 16 * 16 * 9 + 8 * 8 * 17)  # bytes, slices, pixels, hidden features and alpha
+    # Bytes, slices, pixels, hidden features and alpha
+    by_hand = 4 * 4 * (64 * 64 * 3 + 32 * 32 * 5 + 16 * 16 * 9 + 8 * 8 * 17)
     assert expected_saving_bytes(SETTINGS) == by_hand
     memory = results["memory"]
     assert round(1e6 * memory["held_saving_mb"]) == by_hand
@@ -68,7 +74,18 @@ def test_table_and_plot(results: dict, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_json(tmp_path: Path) -> None:
-    options = ["--width", "4", "--size", "16", "--seconds", "0.01", "--no-compile", "--no-network", "--json", str(tmp_path / "gate.json")]
+    options = [
+        "--width",
+        "4",
+        "--size",
+        "16",
+        "--seconds",
+        "0.01",
+        "--no-compile",
+        "--no-network",
+        "--json",
+        str(tmp_path / "gate.json"),
+    ]
     done = subprocess.run([*COMMAND, *options, "--device", "cpu"], capture_output=True, text=True, check=True)
     written = json.loads((tmp_path / "gate.json").read_text())
     assert json.loads(done.stdout.splitlines()[-1]) == written

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from attunet.benchmarks.speed.gpu import MAX_PRINTED_LINES, Outcome, Step, page, printed_summary, run_step, run_steps, steps_of
+from attunet.benchmarks.speed.gpu import (
+    MAX_PRINTED_LINES,
+    Outcome,
+    Step,
+    page,
+    printed_summary,
+    run_step,
+    run_steps,
+    steps_of,
+)
 from attunet.benchmarks.speed.training_sweep import kind_of, rows_of
 
 

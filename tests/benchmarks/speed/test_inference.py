@@ -29,7 +29,9 @@ def test_all_forms_on_the_cpu_agree_and_give_the_ratios(log_lines: list[str], su
         assert row["shape"] == [batch, 1, 32, 48]
     assert set(results["ratios"]) == set(RATIOS)
     slow, fast = RATIOS["int8 against fp32"]
-    assert results["ratios"]["int8 against fp32"]["2"] == pytest.approx(rows[slow, 2]["p50_ms"] / rows[fast, 2]["p50_ms"])
+    assert results["ratios"]["int8 against fp32"]["2"] == pytest.approx(
+        rows[slow, 2]["p50_ms"] / rows[fast, 2]["p50_ms"]
+    )
     assert "Segmenter int8 cpu" in table(results)
 
 
@@ -50,5 +52,7 @@ def test_what_does_not_load_is_skipped_with_the_reason_and_an_unknown_name_refus
 def test_artefacts_are_files_of_their_precision(subject: Subject) -> None:
     from attunet.export.artefact.artefact_file import read_artefact
 
-    paths: dict[str, Path] = {precision: subject.artefact(precision, pixel_shuffle=False) for precision in ("fp32", "fp16")}
+    paths: dict[str, Path] = {
+        precision: subject.artefact(precision, pixel_shuffle=False) for precision in ("fp32", "fp16")
+    }
     assert {name: read_artefact(path).precision for name, path in paths.items()} == {"fp32": "fp32", "fp16": "fp16"}

@@ -8,7 +8,12 @@ def test_every_norm_is_measured_against_a_copy_of_the_same_run() -> None:
     results = benchmark(settings, compiled=False)
     rows = results["norms"]
     names = {(row["level"], row["mode"], row["by"]) for row in rows}
-    assert names == {(level, mode, by) for level in range(5) for mode in ("inference", "training") for by in ("eager", "fused", "copy")}
+    assert names == {
+        (level, mode, by)
+        for level in range(5)
+        for mode in ("inference", "training")
+        for by in ("eager", "fused", "copy")
+    }
     assert all(row["share_of_copy"] == 1 for row in rows if row["by"] == "copy")
     finest = next(row for row in rows if (row["level"], row["mode"], row["by"]) == (0, "training", "fused"))
     assert finest["bytes"] == 8 * (2 * 4 * 32 * 32) * 4  # 16 bytes an element in 16 bits, 32 in float32

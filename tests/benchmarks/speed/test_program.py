@@ -1,4 +1,6 @@
-"""A benchmark's program: what it prints can be distrusted by its own words, and an error is one line with the right code."""
+"""A benchmark's program: what it prints can be distrusted by its own words,
+and an error is one line with the right code.
+"""
 
 import argparse
 import json
@@ -24,12 +26,20 @@ def test_the_last_line_and_the_file_say_how_it_was_measured(
     drawn: list[Path] = []
     chosen = options("--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png"))
     run_program(
-        "gate", chosen, lambda: {"rows": [1]}, lambda results: f"{len(results['rows'])} row", lambda results, path: drawn.append(path)
+        "gate",
+        chosen,
+        lambda: {"rows": [1]},
+        lambda results: f"{len(results['rows'])} row",
+        lambda results, path: drawn.append(path),
     )
     table, line = capsys.readouterr().out.splitlines()
     assert table == "1 row"
     assert json.loads(line) == json.loads((tmp_path / "r.json").read_text())
-    assert json.loads(line) == {"schema": 1, "command": "python -m attunet.benchmarks.speed.gate --size 'a b'", "rows": [1]}
+    assert json.loads(line) == {
+        "schema": 1,
+        "command": "python -m attunet.benchmarks.speed.gate --size 'a b'",
+        "rows": [1],
+    }
     assert drawn == [tmp_path / "r.png"]
 
 

@@ -20,7 +20,8 @@ def test_one_and_two_processes(small_store: Store) -> None:
     assert one["communication_share"] == one["sent_mb_per_step"] == 0
     assert two["efficiency"] == pytest.approx(two["slices_per_s"] / one["slices_per_s"] / 2)
     assert 0 <= two["communication_share"] < 1
-    assert two["sent_mb_per_step"] == pytest.approx(results["checkpoint"]["megabytes"] / 4, rel=0.01)  # weights, average, two moments
+    # Weights, average, two moments
+    assert two["sent_mb_per_step"] == pytest.approx(results["checkpoint"]["megabytes"] / 4, rel=0.01)
     assert results["checkpoint"]["saves"] == 4
     assert results["checkpoint"]["stall_ms_p50"] > 0
     assert len(scaling.table(json.loads(json.dumps(results, allow_nan=False))).splitlines()) >= 4

@@ -25,7 +25,9 @@ def trained_artefact(tmp_path_factory):
     network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
     graph = export_graph(network, 1, ("labels", "logits")).SerializeToString()
     spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.5, size=(48, 48))
-    about = Artefact(name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7)
+    about = Artefact(
+        name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7
+    )
     path = tmp_path_factory.mktemp("artefact") / "small.onnx"
     path.write_bytes(write_artefact(graph, about))
     return path
@@ -33,7 +35,9 @@ def trained_artefact(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_short_load(trained_artefact):
-    results = serving.measure(trained_artefact, scans=24, clients=4, broken=0.25, side=48, slices=3, options=["--threads", "1"])
+    results = serving.measure(
+        trained_artefact, scans=24, clients=4, broken=0.25, side=48, slices=3, options=["--threads", "1"]
+    )
     assert results["clients"]["refused"] == 6
     assert results["clients"]["requests"] == 18
     assert results["ratio"] > 0

@@ -75,10 +75,16 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
 
 
 @pytest.mark.parametrize(("orientation", "unit"), [("LPS", "mm"), (None, "pixels")])
-def test_a_person_reads_lengths_in_the_unit_of_the_files(tmp_path, graph, metadata, orientation: str | None, unit: str) -> None:
+def test_a_person_reads_lengths_in_the_unit_of_the_files(
+    tmp_path, graph, metadata, orientation: str | None, unit: str
+) -> None:
     spec = dataclasses.replace(metadata.spec, orientation=orientation)
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, Postprocessing(True, 6.0)))))
+    path.write_bytes(
+        write_artefact(
+            graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, Postprocessing(True, 6.0)))
+        )
+    )
     told = card(path)
     assert f"largest component, necks under 12 {unit} cut" in told
     assert f"1.6 {unit} in plane" in told
@@ -196,7 +202,10 @@ def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadat
         ({"dice_at_export": {"cases": "some"}}, "cases"),
         ({"ranges": {"unit": "inch"}}, "ranges"),
         ({"ranges": {"unit": "mm", "spacing": [[1, 2]], "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
-        ({"ranges": {"unit": "mm", "spacing": [[2, 1]] * 3, "extent": [[1, 2]] * 3, "std": [[1, 2]]}}, "ranges.spacing"),
+        (
+            {"ranges": {"unit": "mm", "spacing": [[2, 1]] * 3, "extent": [[1, 2]] * 3, "std": [[1, 2]]}},
+            "ranges.spacing",
+        ),
     ],
 )
 def test_metadata_with_an_impossible_field_are_refused_naming_it(tmp_path, graph, metadata, changes, field):

@@ -56,7 +56,10 @@ class Client:
             slices[:, c] = (clipped - clipped.mean()) / clipped.std()
             air.append((low - clipped.mean()) / clipped.std())
         native = slices.shape[2:]
-        small = [max(1, round(n * spacing[axis] / rules["spacing_mm"])) for n, axis in zip(native, (rows, columns), strict=True)]
+        small = [
+            max(1, round(n * spacing[axis] / rules["spacing_mm"]))
+            for n, axis in zip(native, (rows, columns), strict=True)
+        ]
         resized = _resize(slices, small)  # 4
         padded = [max(-(-n // 16) * 16, side) for n, side in zip(small, rules["size"], strict=True)]
         top, left = ((p - n) // 2 for p, n in zip(padded, small, strict=True))
@@ -114,11 +117,14 @@ def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, gr
 
 def test_arrays_of_the_self_test_are_read_as_documented(tmp_path, graph, metadata, artefact):
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, self_test=make_self_test(Segmenter(artefact)))))
+    path.write_bytes(
+        write_artefact(graph, dataclasses.replace(metadata, self_test=make_self_test(Segmenter(artefact))))
+    )
     client = Client(path)
     test = client.about["golden"]
     slices, logits = (
-        np.frombuffer(base64.b64decode(test[name]["float32_base64"]), "<f4").reshape(test[name]["shape"]) for name in ("slices", "logits")
+        np.frombuffer(base64.b64decode(test[name]["float32_base64"]), "<f4").reshape(test[name]["shape"])
+        for name in ("slices", "logits")
     )
     found = client.session.run(["logits"], {"slices": slices})[0][:, :, :: test["stride"], :: test["stride"]]
     assert ((found - logits) ** 2).mean() ** 0.5 <= test["tolerance"] * (logits**2).mean() ** 0.5

@@ -15,7 +15,24 @@ from attunet.export.artefact.onnx_file import find_metadata
 from attunet.export.runtime.segmenter import Segmenter
 
 TRIES = 500
-STRANGE = [None, True, -1, 0, 2**70, 1e308, "", "x" * 300, "\x1b[31m\n", [], {}, [[[]]], [1, 2, 3, 4], {"a": {"b": []}}, ["LPS"], "NaN"]
+STRANGE = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1e308,
+    "",
+    "x" * 300,
+    "\x1b[31m\n",
+    [],
+    {},
+    [[[]]],
+    [1, 2, 3, 4],
+    {"a": {"b": []}},
+    ["LPS"],
+    "NaN",
+]
 
 
 class _Values:

@@ -14,7 +14,10 @@ DICE = {
     "artefact": 0.9,
     "checkpoint": 0.9,
     "per_class": {"liver": 0.95, "right kidney": 0.85, "left kidney": None, "spleen": 0.9},
-    "per_case": {f"case-{n}": {"liver": 0.9 + 0.01 * n, "right kidney": None, "left kidney": None, "spleen": 0.9} for n in range(6)},
+    "per_case": {
+        f"case-{n}": {"liver": 0.9 + 0.01 * n, "right kidney": None, "left kidney": None, "spleen": 0.9}
+        for n in range(6)
+    },
 }
 
 

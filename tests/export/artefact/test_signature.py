@@ -1,4 +1,6 @@
-"""Signatures of artefacts: made and verified without a network; whatever is unsigned, altered or another key's is refused."""
+"""Signatures of artefacts: made and verified without a network; whatever is unsigned,
+altered or another key's is refused.
+"""
 
 import json
 import shutil
@@ -24,8 +26,12 @@ def write_key(folder: Path, name: str) -> tuple[Path, Path]:
     """A private and a public key."""
     key = ec.generate_private_key(ec.SECP256R1())
     private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
     return private, public
 
 
@@ -126,7 +132,9 @@ def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
         "-subj",
         "/CN=signer",
     )
-    (tmp_path / "usage").write_text("keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nbasicConstraints=CA:FALSE\n")
+    (tmp_path / "usage").write_text(
+        "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nbasicConstraints=CA:FALSE\n"
+    )
     run(
         "x509",
         "-req",
@@ -179,7 +187,12 @@ def test_the_commands(artefact, tmp_path, capfd):
     scan = tmp_path / "scan.nii"
     import nibabel as nib
 
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(300, 60, (32, 32, 3)).astype(np.int16), np.diag([-1.5, -1.5, 5, 1])), scan)
+    nib.save(
+        nib.Nifti1Image(
+            np.random.default_rng(0).normal(300, 60, (32, 32, 3)).astype(np.int16), np.diag([-1.5, -1.5, 5, 1])
+        ),
+        scan,
+    )
     code, text = attunet("predict", model, scan, tmp_path / "labels.nii", "--require-signature", public)
     assert (code, "is not signed" in text) == (2, True)
     code, text = attunet("serve", model, "--port", 0, "--require-signature", public)

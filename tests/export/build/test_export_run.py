@@ -98,7 +98,12 @@ def test_graph_has_one_input_no_batch_norm_and_dynamic_axes(exported):
     assert not {op for op in _operators(model) if "Norm" in op}
     (slices,) = model.graph.input
     assert slices.name == "slices"
-    assert [d.dim_param or d.dim_value for d in slices.type.tensor_type.shape.dim] == ["batch", 1, "16*rows", "16*columns"]
+    assert [d.dim_param or d.dim_value for d in slices.type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        "16*rows",
+        "16*columns",
+    ]
     kinds = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
     assert kinds == {"labels": onnx.TensorProto.UINT8, "logits": onnx.TensorProto.FLOAT}
 
@@ -132,7 +137,9 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
         return export_graph(network, *arguments, **options)
 
     monkeypatch.setattr(onnx_export, "export_graph", wrong)
-    with pytest.raises(RunError, match=r"on \d held out cases, before post-processing: mean Dice .* no file was written"):
+    with pytest.raises(
+        RunError, match=r"on \d held out cases, before post-processing: mean Dice .* no file was written"
+    ):
         export_run(run, tmp_path / "out" / "model.onnx")
     assert not (tmp_path / "out").exists()
 
@@ -156,7 +163,8 @@ def test_components_are_kept_as_the_store_says_unless_the_call_says_otherwise(ru
 
 
 def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoint(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("attunet.export.build.parity.TOLERANCES", {"int8": Tolerance(0.05, 0.25, 0.8)})  # organs of a few voxels
+    # Organs of a few voxels
+    monkeypatch.setattr("attunet.export.build.parity.TOLERANCES", {"int8": Tolerance(0.05, 0.25, 0.8)})
     out = tmp_path / "int8.onnx"
     about = export_run(run, out, precision="int8")
     assert about.precision == "int8"
@@ -208,7 +216,9 @@ def test_pixel_shuffle_is_the_transposed_convolution(plain):
 def test_fp16_keeps_input_and_outputs_and_halves_the_weights(graph):
     model = onnx.load_from_string(graph)
     half = to_half(onnx.load_from_string(graph))
-    assert [o.type.tensor_type.elem_type for o in half.graph.output] == [o.type.tensor_type.elem_type for o in model.graph.output]
+    assert [o.type.tensor_type.elem_type for o in half.graph.output] == [
+        o.type.tensor_type.elem_type for o in model.graph.output
+    ]
     assert half.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert half.ByteSize() < 0.7 * model.ByteSize()
     slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
@@ -223,14 +233,18 @@ def test_int8_is_close_and_made_of_u8_activations_and_s8_weights_per_channel(pla
     got = _run(quantized, slices)
     assert np.abs(got - expected).mean() < 0.05 * np.abs(expected).max()
     kinds = {i.name: i for i in quantized.graph.initializer}
-    scales = [kinds[n.input[1]] for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds]
+    scales = [
+        kinds[n.input[1]] for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds
+    ]
     assert sum(list(scale.dims) > [1] for scale in scales) > 20, "weights have a scale per channel"
     zero_points = {kinds[n.input[2]].data_type for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
     assert zero_points == {onnx.TensorProto.UINT8}
 
 
 def test_int8_graph_has_nothing_left_to_convert_on_the_way(plain, tmp_path):
-    """What ONNX Runtime makes of it: between input and logits all is int8 with channels last, or int8 is hardly faster than fp32."""
+    """What ONNX Runtime makes of it: between input and logits all is int8 with channels last,
+    or int8 is hardly faster than fp32.
+    """
     import onnxruntime
 
     upsample_by_pixel_shuffle(plain)
@@ -259,7 +273,9 @@ def test_whole_artefact_segments_as_the_ordinary_one_and_passes_its_self_test(ex
     about = export_run(run, out, whole=True)
     assert about.whole
     assert about.outputs == ("labels",)
-    assert about.dice_at_export["artefact"] == pytest.approx(read_artefact(exported).dice_at_export["artefact"], abs=1e-4)
+    assert about.dice_at_export["artefact"] == pytest.approx(
+        read_artefact(exported).dice_at_export["artefact"], abs=1e-4
+    )
     assert verify(out).same_labels == 1
     whole, ordinary = Segmenter(out), Segmenter(exported)
     volume, _ = small_store.read_source(load_run(run).held_out[0])

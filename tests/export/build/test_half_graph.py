@@ -27,7 +27,9 @@ def test_casts_are_at_the_input_and_the_outputs_alone(graph: bytes) -> None:
 
 
 def test_weights_are_float16(graph: bytes) -> None:
-    assert {weight.data_type for weight in half(graph).graph.initializer if len(weight.dims) > 1} == {onnx.TensorProto.FLOAT16}
+    assert {weight.data_type for weight in half(graph).graph.initializer if len(weight.dims) > 1} == {
+        onnx.TensorProto.FLOAT16
+    }
 
 
 def test_biases_stay_additions_for_cuda_and_are_joined_for_cpus(graph: bytes, tmp_path: Path) -> None:
@@ -38,8 +40,12 @@ def test_biases_stay_additions_for_cuda_and_are_joined_for_cpus(graph: bytes, tm
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(tmp_path / f"{provider}.onnx")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled)
-        counts[provider] = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)["Add"]
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
+        counts[provider] = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)[
+            "Add"
+        ]
     additions = sum(node.op_type == "Add" for node in model.graph.node)
     transposed_and_gates = 4 + 4
     assert counts == {"cuda": additions, "cpu": transposed_and_gates}

@@ -19,7 +19,9 @@ from attunet.store import Store
 CASES = ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize(("seconds", "limit", "kept"), [(1, 120, 4), (50, 120, 2), (500, 120, 1), (500, None, 4), (0, 120, 4)])
+@pytest.mark.parametrize(
+    ("seconds", "limit", "kept"), [(1, 120, 4), (50, 120, 2), (500, 120, 1), (500, None, 4), (0, 120, 4)]
+)
 def test_as_many_cases_as_the_time_allows(seconds: float, limit: float | None, kept: int) -> None:
     assert _cases_in_time(CASES, seconds, limit) == CASES[:kept]
 
@@ -63,7 +65,9 @@ def test_parity_cases_are_a_number_or_all() -> None:
 
 
 @pytest.mark.slow
-def test_the_number_of_cases_is_kept(run: Path, small_store: Store, tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+def test_the_number_of_cases_is_kept(
+    run: Path, small_store: Store, tmp_path: Path, graph: bytes, metadata: Artefact
+) -> None:
     draft, trained = tmp_path / "draft.onnx", load_runs(run)
     draft.write_bytes(write_artefact(graph, metadata))
     assert len(judge(trained, small_store, draft, parity_cases=1).checkpoint_raw) == 1

@@ -82,7 +82,9 @@ def _fields(case: LearnedCase):
         ({"postprocessing": "some other"}, "post-processing differs"),
     ],
 )
-def test_runs_of_another_kind_are_refused(run: Path, table: Path, tmp_path: Path, origin: Origin, change: dict, words: str) -> None:
+def test_runs_of_another_kind_are_refused(
+    run: Path, table: Path, tmp_path: Path, origin: Origin, change: dict, words: str
+) -> None:
     for path in table.glob(f"*/*/*/*/{FILE}"):
         _, cases = read_learned_cases(path.parent)
         write_learned_cases(path.parent, dataclasses.replace(origin, **change), cases)
@@ -199,7 +201,9 @@ def test_an_ensemble_of_seeds_learns_from_ensembles_of_each_fold(
     assert "cannot tell" in estimator.describe()
 
 
-def test_an_ensemble_of_both_networks_wants_runs_of_both(run: Path, table: Path, origin: Origin, small_store: Store) -> None:
+def test_an_ensemble_of_both_networks_wants_runs_of_both(
+    run: Path, table: Path, origin: Origin, small_store: Store
+) -> None:
     single = load_run(run)
     other = dataclasses.replace(single.config.model, base_width=12)
     mixed = dataclasses.replace(single, num_members=2, sections=(single.config.model, other))
@@ -210,4 +214,5 @@ def test_an_ensemble_of_both_networks_wants_runs_of_both(run: Path, table: Path,
     wide = table / "demo/wide/seed-0/fold-0"
     wide.mkdir(parents=True)
     write_learned_cases(wide, dataclasses.replace(origin, model=dataclasses.asdict(other)), cases)
-    assert learn_confidence(table, mixed, small_store, finish).num_cases == 18  # fold 1 has one run: all learn from single networks
+    # Fold 1 has one run: all learn from single networks
+    assert learn_confidence(table, mixed, small_store, finish).num_cases == 18

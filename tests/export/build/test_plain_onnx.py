@@ -1,4 +1,6 @@
-"""Every exported graph is plain ONNX: the checker, strict shape inference, the reference implementation and old runtimes take it."""
+"""Every exported graph is plain ONNX: the checker, strict shape inference,
+the reference implementation and old runtimes take it.
+"""
 
 import subprocess
 import sys
@@ -34,7 +36,9 @@ def converted(graph: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_checker_and_strict_shape_inference_accept_it(converted: dict[str, Any], precision: str, tmp_path: Path) -> None:
+def test_checker_and_strict_shape_inference_accept_it(
+    converted: dict[str, Any], precision: str, tmp_path: Path
+) -> None:
     model = converted[precision]
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -51,7 +55,9 @@ def test_the_reference_implementation_computes_the_same(converted: dict[str, Any
 
     model = converted[precision]
     names = [output.name for output in model.graph.output]
-    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"slices": SLICES})
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"slices": SLICES}
+    )
     results = ReferenceEvaluator(model).run(None, {"slices": SLICES})
     tolerance = {"fp32": 1e-4, "fp16": 0.05, "int8": 0.1}[precision]
     for name, ours, reference in zip(names, expected, results, strict=True):

@@ -77,7 +77,9 @@ def test_cuda_options_are_those_of_the_runtime(metadata: Artefact, description: 
 
 
 @pytest.mark.parametrize("name", ["", "../organs", "a/b", ".hidden", 'a"b', "a" * 200])
-def test_a_name_that_triton_or_a_path_could_not_take_is_refused(tmp_path: Path, artefact: Path, metadata: Artefact, name: str) -> None:
+def test_a_name_that_triton_or_a_path_could_not_take_is_refused(
+    tmp_path: Path, artefact: Path, metadata: Artefact, name: str
+) -> None:
     with pytest.raises(InputError, match="--triton"):
         write_triton_repository(artefact, metadata, tmp_path / "models", name)
     assert not (tmp_path / "models").exists()

@@ -1,7 +1,8 @@
-"""A whole artefact in plain C++ programs, with ONNX Runtime's headers and with OpenVINO's: the labels are the runtime's.
+"""A whole artefact in plain C++ programs, with ONNX Runtime's headers and with OpenVINO's:
+the labels are the runtime's.
 
-ONNX Runtime's headers are in no wheel: `.ci/onnxruntime-headers build/onnxruntime-headers` puts Debian's where they are looked for. The
-library is the wheel's.
+ONNX Runtime's headers are in no wheel: `.ci/onnxruntime-headers build/onnxruntime-headers` puts Debian's where they are
+looked for. The library is the wheel's.
 """
 
 import os
@@ -29,7 +30,9 @@ HEADERS = "onnxruntime_cxx_api.h"
 
 @dataclass(frozen=True)
 class Build:
-    """A program: its source, the provider that it uses, the folder of its headers, and the library that it is linked with."""
+    """A program: its source, the provider that it uses, the folder of its headers,
+    and the library that it is linked with.
+    """
 
     source: Path
     provider: str
@@ -55,7 +58,10 @@ def with_onnxruntime(folder: Path) -> Build:
     include = next((Path(place) for place in places if place and (Path(place) / HEADERS).is_file()), None)
     libraries = sorted((package / "capi").glob("libonnxruntime.so.*"))
     if include is None or not libraries:
-        pytest.skip("no headers of ONNX Runtime (.ci/onnxruntime-headers build/onnxruntime-headers), or a wheel without its library")
+        pytest.skip(
+            "no headers of ONNX Runtime (.ci/onnxruntime-headers build/onnxruntime-headers), or a wheel without its "
+            "library"
+        )
     library = folder / "libonnxruntime.so.1"  # the name that the library calls itself by
     library.symlink_to(libraries[0])
     return Build(HERE / "whole_client.cpp", "cpu", include, library)
@@ -70,12 +76,16 @@ def with_openvino(folder: Path) -> Build:
 
 
 @pytest.mark.parametrize("make", [with_onnxruntime, with_openvino])
-def test_a_plain_program_in_cpp_gives_the_same_labels(tmp_path: Path, whole: Path, make: Callable[[Path], Build]) -> None:
+def test_a_plain_program_in_cpp_gives_the_same_labels(
+    tmp_path: Path, whole: Path, make: Callable[[Path], Build]
+) -> None:
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     build, program = make(tmp_path), tmp_path / "segment"
     link = [str(build.library), f"-Wl,-rpath,{build.library.parent}"]
-    subprocess.run(["g++", "-O1", "-std=c++17", f"-I{build.include}", build.source, "-o", program, *link], check=True, timeout=300)
+    subprocess.run(
+        ["g++", "-O1", "-std=c++17", f"-I{build.include}", build.source, "-o", program, *link], check=True, timeout=300
+    )
     segmenter = Segmenter(whole, provider=build.provider, num_threads=1)
     data = np.random.default_rng(0).normal(300, 60, (1, 60, 52, 11)).astype(np.int16)
     prepared = segmenter.prepare(Volume(data, np.diag([-1.5, -1.5, 6.0, 1.0])))
@@ -90,7 +100,9 @@ def test_a_plain_program_in_cpp_gives_the_same_labels(tmp_path: Path, whole: Pat
     assert (labels != expected).mean() < 1e-4
     assert len(build.source.read_text().splitlines()) <= 60
     if build.provider == "cpu":
-        counts = [f"{name}: {(labels == value).sum()}" for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True)]
+        counts = [
+            f"{name}: {(labels == value).sum()}" for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True)
+        ]
         assert done.stdout.splitlines() == counts
     command[1] = tmp_path / "none.onnx"
     wrong = subprocess.run(list(map(str, command)), check=False, timeout=120, capture_output=True, text=True)

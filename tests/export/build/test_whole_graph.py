@@ -66,7 +66,11 @@ SCANS = {
     "other percentiles": Scan((60, 52, 5), spec={"clip_percentiles": (0.0, 98.7)}),
     "context": Scan((60, 52, 9), spec={"context_slices": 3}),
     "picture": Scan(
-        (60, 52, 1), axes="", channels=3, dtype=np.uint8, spec={"normalization": "none", "num_channels": 3, "spacing_mm": None}
+        (60, 52, 1),
+        axes="",
+        channels=3,
+        dtype=np.uint8,
+        spec={"normalization": "none", "num_channels": 3, "spacing_mm": None},
     ),
     "two channels": Scan((60, 52, 5), channels=3, spec={"num_channels": 3}),
 }
@@ -76,7 +80,9 @@ def _volume(scan: Scan) -> Volume:
     random = np.random.default_rng(sum(scan.shape))
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in scan.shape), indexing="ij"))
     body = (grid**2).sum(0) < 0.8
-    data = np.stack([100 + 300 * body * (1 + np.sin(5 * grid[0] + c) * np.cos(4 * grid[1])) for c in range(scan.channels)])
+    data = np.stack(
+        [100 + 300 * body * (1 + np.sin(5 * grid[0] + c) * np.cos(4 * grid[1])) for c in range(scan.channels)]
+    )
     data = data + random.normal(0, 10, data.shape)
     if scan.dtype is np.uint8:
         data = data / 5
@@ -95,7 +101,12 @@ def _affine(scan: Scan) -> np.ndarray:
 
 
 def _spec(scan: Scan) -> PreprocessSpec:
-    values = {"orientation": "LPS" if scan.axes else None, "slice_axis": 2, "spacing_mm": 1.6, "size": (64, 64)} | scan.spec
+    values = {
+        "orientation": "LPS" if scan.axes else None,
+        "slice_axis": 2,
+        "spacing_mm": 1.6,
+        "size": (64, 64),
+    } | scan.spec
     return PreprocessSpec(**values)
 
 
@@ -112,7 +123,8 @@ def graphs(network: Any) -> Callable[[int], Any]:
             torch.manual_seed(1)
             other = build_model(ModelConfig(name="unet", base_width=4, depth=2), in_channels, 5).eval()
             with torch.no_grad():
-                other.head.bias -= other(torch.randn(4, in_channels, 64, 64)).mean(dim=(0, 2, 3))  # every class is predicted somewhere
+                # Every class is predicted somewhere
+                other.head.bias -= other(torch.randn(4, in_channels, 64, 64)).mean(dim=(0, 2, 3))
             traced[in_channels] = export_graph(other, in_channels, ("logits",)).SerializeToString()
         return onnx.load_from_string(traced[in_channels])
 
@@ -129,7 +141,13 @@ def _pair(
     full_batches: bool = False,
 ) -> tuple[Path, Path]:
     """The same network as an ordinary and as a whole artefact."""
-    about = {"name": "small", "precision": precision, "preprocessing": Preprocessing(spec), "classes": classes, "num_parameters": 7}
+    about = {
+        "name": "small",
+        "precision": precision,
+        "preprocessing": Preprocessing(spec),
+        "classes": classes,
+        "num_parameters": 7,
+    }
     paths = folder / "slices.onnx", folder / "whole.onnx"
     paths[0].write_bytes(write_artefact(graph.SerializeToString(), Artefact(**about, outputs=("logits",))))
     whole = whole_graph(graph, spec, classes, full_batches=full_batches)
@@ -166,10 +184,13 @@ def test_labels_are_those_of_the_ordinary_way(tmp_path: Path, graphs: Callable[[
     volume, spec = _volume(scan), _spec(scan)
     slices, whole = _pair(tmp_path, graphs(spec.in_channels), spec)
     _check_alike(volume, _labels(whole, volume), _labels(slices, volume), _native_logits(slices, volume))
-    assert whole.stat().st_size < 1.1 * slices.stat().st_size + 60_000  # nodes weigh something beside so small a network
+    # Nodes weigh something beside so small a network
+    assert whole.stat().st_size < 1.1 * slices.stat().st_size + 60_000
 
 
-@pytest.mark.parametrize("name", ["axial", "one slice", "nine slices, one more than a batch", "context", "two channels"])
+@pytest.mark.parametrize(
+    "name", ["axial", "one slice", "nine slices, one more than a batch", "context", "two channels"]
+)
 def test_full_batches_give_the_same_labels(tmp_path: Path, graphs: Callable[[int], Any], name: str) -> None:
     """Every run of the network gets eight slices, whatever the volume has."""
     scan = SCANS[name]
@@ -209,7 +230,8 @@ def test_other_precisions(tmp_path: Path, graphs: Callable[[int], Any], precisio
     slices, whole = _pair(tmp_path, graph, spec, precision)
     ordinary = _labels(slices, volume)
     agreement = dice_from_confusion(confusion(_labels(whole, volume), ordinary, 5))
-    # int8 rounds its input, so the last bit of an intensity can become a whole step, and this untrained network has ties everywhere
+    # int8 rounds its input, so the last bit of an intensity can become a whole step, and this untrained network has
+    # ties everywhere
     assert mean(agreement) >= {"fp16": 0.9995, "int8": 0.99}[precision]
 
 
@@ -229,7 +251,9 @@ def test_onnx_reference_gives_the_same_labels(tmp_path: Path, graphs: Callable[[
     _, whole = _pair(tmp_path, graphs(1), spec)
     prepared = Segmenter(whole, num_threads=1).prepare(volume)
     (labels,) = ReferenceEvaluator(onnx.load(whole)).run(None, {"volume": prepared.data, "spacing": prepared.spacing})
-    np.testing.assert_array_equal(labels, Segmenter(whole, num_threads=1).segment_oriented(prepared.data, prepared.spacing))
+    np.testing.assert_array_equal(
+        labels, Segmenter(whole, num_threads=1).segment_oriented(prepared.data, prepared.spacing)
+    )
 
 
 def test_class_values_outside_uint8_and_in_any_order(tmp_path: Path, graphs: Callable[[int], Any]) -> None:

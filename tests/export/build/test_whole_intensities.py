@@ -33,12 +33,18 @@ def _statistics(volume: np.ndarray, percentiles: tuple[float, float]) -> dict[st
 
 
 @pytest.mark.parametrize("percentiles", [(0.5, 99.5), (0.0, 98.7), (1.3, 100.0), (10.0, 50.0), (60.0, 70.0)])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (3, 1, 1), (1, 9, 7), (2, 8, 4), (5, 13, 1), (3, 40, 37), (7, 64, 64)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 1, 2), (3, 1, 1), (1, 9, 7), (2, 8, 4), (5, 13, 1), (3, 40, 37), (7, 64, 64)]
+)
 @pytest.mark.parametrize("kind", ["noise", "few values"])
-def test_statistics_are_those_of_numpy(shape: tuple[int, int, int], percentiles: tuple[float, float], kind: str) -> None:
+def test_statistics_are_those_of_numpy(
+    shape: tuple[int, int, int], percentiles: tuple[float, float], kind: str
+) -> None:
     random = np.random.default_rng(sum(shape))
     volume = (
-        random.normal(0, 1000, (2, *shape)) if kind == "noise" else random.integers(0, 3, (2, *shape)) * random.integers(0, 2, (2, *shape))
+        random.normal(0, 1000, (2, *shape))
+        if kind == "noise"
+        else random.integers(0, 3, (2, *shape)) * random.integers(0, 2, (2, *shape))
     )
     volume = volume.astype(np.float32)
     got = _statistics(volume, percentiles)

@@ -22,7 +22,9 @@ def test_bound_call_runs_the_graph_again(graph: bytes) -> None:
     np.testing.assert_array_equal(result.numpy(), plain.run(("logits",), slices)[0])
 
 
-def test_cudnns_messages_are_dropped_in_the_first_run_of_a_shape_alone(graph: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cudnns_messages_are_dropped_in_the_first_run_of_a_shape_alone(
+    graph: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     class Talkative:
         """A session that writes what cuDNN's front end writes, at every run."""
 

@@ -1,4 +1,6 @@
-"""Many volumes: broken ones do not stop the others, finished ones are not done again, several processes share the work."""
+"""Many volumes: broken ones do not stop the others, finished ones are not done again,
+several processes share the work.
+"""
 
 import threading
 
@@ -48,7 +50,9 @@ def test_broken_cases_are_listed_and_do_not_stop_the_others(log_lines: list[str]
     assert not jobs[1].write.exists()
 
 
-def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_computed(segmenter, jobs, tmp_path, monkeypatch):
+def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_computed(
+    segmenter, jobs, tmp_path, monkeypatch
+):
     """Files of one or two kilobytes that would be gigapixels for the network do not hold up the others."""
     for number, shape, spacing in ((0, (1, 1, 300_000), 1.6), (1, (40, 40, 2), 400.0)):
         path = jobs[number].file
@@ -59,8 +63,13 @@ def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_com
     outcome = predict_cohort(segmenter, jobs)
     assert outcome.done == 5
     reasons = dict(outcome.failed)
-    assert "300,000 slices of 64 × 64 pixels on the network's grid are 1,229 megapixels, at most 512" in reasons[jobs[0].file]
-    assert "a slice of 10000 × 10000 pixels on the network's grid are 100 megapixels, at most 16" in reasons[jobs[1].file]
+    assert (
+        "300,000 slices of 64 × 64 pixels on the network's grid are 1,229 megapixels, at most 512"
+        in reasons[jobs[0].file]
+    )
+    assert (
+        "a slice of 10000 × 10000 pixels on the network's grid are 100 megapixels, at most 16" in reasons[jobs[1].file]
+    )
     assert all("--max-megapixels" in reason for reason in reasons.values())
     assert max(sizes) <= 8 * 64 * 64, "nothing of the refused volumes was computed"
     assert predict_cohort(segmenter, [Job(jobs[0].input, tmp_path / "again.nii")], max_megapixels=100).failed

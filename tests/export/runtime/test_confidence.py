@@ -54,7 +54,9 @@ def jobs_of(scans: Path, out: Path) -> list[Job]:
     return [Job(one, out / f"{one.name}.nii.gz") for one in find_inputs(scans)]
 
 
-def test_features_are_the_same_bits_where_they_are_learned_and_where_they_are_used(sure: Path, small_store: Store) -> None:
+def test_features_are_the_same_bits_where_they_are_learned_and_where_they_are_used(
+    sure: Path, small_store: Store
+) -> None:
     segmenter = Segmenter(sure, num_threads=1)
     case = read_labelled_case(small_store, small_store.cases[0].name)
     model = NetworkModel("same", segmenter.spec, segmenter.classes, segmenter.logits, ranges=small_store.ranges)
@@ -116,9 +118,9 @@ def test_the_map_is_the_entropy_with_the_artefacts_temperature(sure: Path, scans
     p = softmax(logits, estimator.temperature)
     expected = -(p * np.log(p)).sum(axis=1) / np.log(5)
     got = observed._map.volume()  # LPS slices of a scan whose axes run to the left and to the back: rows are Y
-    assert got.transpose(2, 1, 0)[:, ::-1] == pytest.approx(expected, abs=1e-3) or got.transpose(2, 1, 0) == pytest.approx(
-        expected, abs=1e-3
-    )
+    assert got.transpose(2, 1, 0)[:, ::-1] == pytest.approx(expected, abs=1e-3) or got.transpose(
+        2, 1, 0
+    ) == pytest.approx(expected, abs=1e-3)
 
 
 def test_one_scan_has_its_record_beside_the_label_map(attunet, sure: Path, scans: Path, tmp_path: Path) -> None:
@@ -131,16 +133,22 @@ def test_one_scan_has_its_record_beside_the_label_map(attunet, sure: Path, scans
     assert not (tmp_path / "confidence.json").exists()
 
 
-def test_in_python_a_prediction_has_its_estimates(attunet, sure: Path, artefact: Path, scans: Path, tmp_path: Path) -> None:
+def test_in_python_a_prediction_has_its_estimates(
+    attunet, sure: Path, artefact: Path, scans: Path, tmp_path: Path
+) -> None:
     confidence = Segmenter(sure, num_threads=1).predict_file(scans / "scan-0.nii.gz").confidence
     assert confidence is not None
     assert attunet("predict", sure, scans / "scan-0.nii.gz", tmp_path / "labels.nii.gz").code == 0
     record = json.loads((tmp_path / "labels-confidence.json").read_text())
-    assert {name: organ.review for name, organ in confidence.organs.items()} == {n: o["review"] for n, o in record["organs"].items()}
+    assert {name: organ.review for name, organ in confidence.organs.items()} == {
+        n: o["review"] for n, o in record["organs"].items()
+    }
     assert Segmenter(artefact, num_threads=1).predict_file(scans / "scan-0.nii.gz").confidence is None
 
 
-def test_a_case_is_finished_when_all_of_it_is_there(sure: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_is_finished_when_all_of_it_is_there(
+    sure: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter, out = Segmenter(sure, num_threads=1), tmp_path / "out"
     jobs, original = jobs_of(scans, out), cohort.write_labels
 
@@ -154,7 +162,8 @@ def test_a_case_is_finished_when_all_of_it_is_there(sure: Path, scans: Path, tmp
     names = segmenter.classes.foreground
     assert segmenter.estimator is not None
     write_tables(out, [job.write for job in jobs], segmenter.estimator, segmenter.sha256, names)
-    assert set(json.loads((out / "confidence.json").read_text())["cases"]) == {"scan-0", "scan-2"}  # not what has no label map
+    # Not what has no label map
+    assert set(json.loads((out / "confidence.json").read_text())["cases"]) == {"scan-0", "scan-2"}
     monkeypatch.setattr(cohort, "write_labels", original)
     before = confidence_file(jobs[0].write).stat().st_mtime_ns
     outcome = predict_cohort(segmenter, jobs, confidence=ConfidenceOptions())
@@ -219,13 +228,19 @@ def test_few_patients_say_that_they_cannot_tell(
     assert "cannot tell" in attunet("inspect", path).out
 
 
-def test_a_scan_unlike_the_trainings_is_marked(sure: Path, scans: Path, small_store: Store, tmp_path: Path, attunet) -> None:
+def test_a_scan_unlike_the_trainings_is_marked(
+    sure: Path, scans: Path, small_store: Store, tmp_path: Path, attunet
+) -> None:
     segmenter = Segmenter(sure)
     strange = tmp_path / "strange.onnx"
-    strange.write_bytes(write_artefact(_graph_of(sure), dataclasses.replace(segmenter.metadata, ranges=small_store.ranges)))
+    strange.write_bytes(
+        write_artefact(_graph_of(sure), dataclasses.replace(segmenter.metadata, ranges=small_store.ranges))
+    )
     image = nib.load(scans / "scan-0.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 10, 1])), tmp_path / "far.nii.gz")
-    assert attunet("predict", strange, tmp_path / "far.nii.gz", tmp_path / "labels.nii.gz", "--review-below", 0).code == 0
+    assert (
+        attunet("predict", strange, tmp_path / "far.nii.gz", tmp_path / "labels.nii.gz", "--review-below", 0).code == 0
+    )
     record = json.loads((tmp_path / "labels-confidence.json").read_text())
     assert record["review"]
     assert "training had" in record["reasons"][0]

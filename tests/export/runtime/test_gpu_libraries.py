@@ -16,7 +16,10 @@ def test_cudnns_messages_are_dropped_and_others_stay(capfd: pytest.CaptureFixtur
     with without_cudnn_messages():
         os.write(2, b"CUDNN_BACKEND_API_FAILED: No execution plans support the graph.\n")
         os.write(2, b'\n{"engineId":-1,"smVersion":900,"knobChoices":{}}\n\n\x1b[m\n')
-        os.write(2, b"\x1b[0;93m[W:onnxruntime:Default, conv.cc:426 UpdateState] OP Conv(a) running in Fallback mode.\x1b[m\n")
+        os.write(
+            2,
+            b"\x1b[0;93m[W:onnxruntime:Default, conv.cc:426 UpdateState] OP Conv(a) running in Fallback mode.\x1b[m\n",
+        )
         print("another thread's warning", file=sys.stderr)
     print("afterwards", file=sys.stderr)
     assert capfd.readouterr().err == "another thread's warning\nafterwards\n"
@@ -35,7 +38,9 @@ def test_another_tensorrt_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.M
     (package / "libnvinfer.so.11").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(gpu_libraries, "library", lambda name: package)
-    with pytest.raises(RunError, match=r"needs TensorRT 10 \(libnvinfer\.so\.10\), installed is .*pip install 'attunet\[tensorrt\]'"):
+    with pytest.raises(
+        RunError, match=r"needs TensorRT 10 \(libnvinfer\.so\.10\), installed is .*pip install 'attunet\[tensorrt\]'"
+    ):
         preload("tensorrt")
 
 

@@ -1,4 +1,6 @@
-"""A trained network gives a scan the same labels however its files store it: flipped, with permuted axes, as a DICOM series."""
+"""A trained network gives a scan the same labels however its files store it:
+flipped, with permuted axes, as a DICOM series.
+"""
 
 from pathlib import Path
 
@@ -39,7 +41,9 @@ def test_the_network_is_no_trivial_one(labels: nib.Nifti1Image, small_store: Sto
 
 
 @pytest.mark.parametrize("turn", [[[0, -1], [1, -1], [2, 1]], [[2, 1], [0, 1], [1, 1]], [[1, -1], [2, -1], [0, 1]]])
-def test_flipped_and_permuted(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, turn: list[list[int]]) -> None:
+def test_flipped_and_permuted(
+    run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, turn: list[list[int]]
+) -> None:
     nib.save(scan.as_reoriented(np.array(turn)), tmp_path / "turned.nii.gz")
     predict(run, tmp_path / "turned.nii.gz", tmp_path / "out.nii.gz")
     found = nib.load(tmp_path / "out.nii.gz")
@@ -47,7 +51,9 @@ def test_flipped_and_permuted(run: Path, labels: nib.Nifti1Image, scan: nib.Nift
     np.testing.assert_array_equal(np.asarray(found.dataobj), same_places(found, labels))
 
 
-def test_as_a_dicom_series(run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, write_series) -> None:
+def test_as_a_dicom_series(
+    run: Path, labels: nib.Nifti1Image, scan: nib.Nifti1Image, tmp_path: Path, write_series
+) -> None:
     flipped = scan.as_reoriented(np.array([[0, 1], [1, -1], [2, -1]]))
     write_series(tmp_path / "series", np.asarray(flipped.dataobj).astype(np.int16), flipped.affine)
     predict(run, tmp_path / "series", tmp_path / "out.nii.gz")

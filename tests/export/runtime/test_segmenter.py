@@ -53,7 +53,9 @@ def test_outputs_are_those_of_the_network_for_any_batch_and_multiple_of_16(segme
     slices = _slices(*shape)
     with torch.no_grad():
         logits, maps = network.with_attention(torch.from_numpy(slices))
-    labels, probabilities, *attention = segmenter.run(("labels", "probabilities", *segmenter.metadata.attention_outputs), slices)
+    labels, probabilities, *attention = segmenter.run(
+        ("labels", "probabilities", *segmenter.metadata.attention_outputs), slices
+    )
     np.testing.assert_allclose(
         segmenter.logits(slices), logits.numpy(), atol=3e-5
     )  # the order of additions depends on the number of threads
@@ -94,7 +96,11 @@ def test_array_is_the_volume_of_that_orientation(segmenter):
 
 @pytest.mark.parametrize(
     ("shape", "spacing", "orientation", "reason"),
-    [((4, 4), (1, 1, 1), "RAS", "data"), ((4, 4, 4), (1, 0, 1), "RAS", "spacing"), ((4, 4, 4), (1, 1, 1), "RAP", "orientation")],
+    [
+        ((4, 4), (1, 1, 1), "RAS", "data"),
+        ((4, 4, 4), (1, 0, 1), "RAS", "spacing"),
+        ((4, 4, 4), (1, 1, 1), "RAP", "orientation"),
+    ],
 )
 def test_impossible_array_is_an_input_error(segmenter, shape, spacing, orientation, reason):
     with pytest.raises(InputError, match=f"^{reason}: "):
@@ -186,8 +192,11 @@ def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
     slices = _slices(3, 1, 48, 64)
     json.dumps(other.backend.options)  # they stand in results
     assert other.backend.options["INFERENCE_NUM_THREADS"] == 1
-    tolerance = {"fp32": 1e-5, "fp16": 2e-2, "int8": 2e-2}[precision]  # fp16 is bf16 on some CPUs; int8 may round the other way
-    for one, expected in zip(other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True):
+    # Fp16 is bf16 on some CPUs; int8 may round the other way
+    tolerance = {"fp32": 1e-5, "fp16": 2e-2, "int8": 2e-2}[precision]
+    for one, expected in zip(
+        other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True
+    ):
         assert np.abs(one - expected).mean() < tolerance
 
 
@@ -220,7 +229,9 @@ def test_int8_on_a_gpu_is_an_input_error(variant, graph, metadata, tmp_path):
 
 
 def test_bound_buffers_give_what_a_plain_session_gives(graph):
-    """The GPU's way of running, on CPU buffers: reused for a shape, renewed for another, and never the result of an earlier call."""
+    """The GPU's way of running, on CPU buffers: reused for a shape, renewed for another,
+    and never the result of an earlier call.
+    """
     plain = SessionBackend(graph, 1)
     bound = DeviceBackend.__new__(DeviceBackend)
     bound._bind(plain._session, "cuda", "cpu", cuda_graph=False)
@@ -235,12 +246,19 @@ def test_bound_buffers_give_what_a_plain_session_gives(graph):
 
 def test_runtime_network_is_what_predict_volume_takes(segmenter):
     volume = _volume()
-    np.testing.assert_array_equal(predict_volume(segmenter.logits, volume, segmenter.spec), segmenter.predict_volume(volume))
+    np.testing.assert_array_equal(
+        predict_volume(segmenter.logits, volume, segmenter.spec), segmenter.predict_volume(volume)
+    )
 
 
 def test_an_input_unlike_the_training_warns_and_is_segmented_all_the_same(variant, segmenter, tmp_path):
     volume = _volume()
-    limits = ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)), ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0)), ((10.0, 60.0),), ((50.0, 150.0),)
+    limits = (
+        ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)),
+        ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0)),
+        ((10.0, 60.0),),
+        ((50.0, 150.0),),
+    )
     known = variant(ranges=TrainingRanges("mm", *limits))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,6 @@
-"""A deployment has the base install alone: the runtime works where torch, onnx and the other extras cannot be imported."""
+"""A deployment has the base install alone: the runtime works where torch,
+onnx and the other extras cannot be imported.
+"""
 
 import subprocess
 import sys
@@ -37,7 +39,9 @@ def test_runtime_predicts_where_torch_cannot_be_imported(artefact, tmp_path):
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz"
     data = np.random.default_rng(0).normal(100, 30, (40, 48, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(data, np.diag([-1.5, -1.5, 5, 1])), scan)
-    done = subprocess.run([sys.executable, "-c", SCRIPT, artefact, scan, out], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, artefact, scan, out], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     labels = nib.load(out)
     assert labels.shape == data.shape

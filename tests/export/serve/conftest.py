@@ -36,7 +36,12 @@ class Server:
     def uploads(self) -> list[Path]:
         """What lies in the folders for uploads."""
         walked = os.walk(self.temp)  # unlike rglob it does not mind a folder that is removed meanwhile
-        return [Path(folder, name) for folder, below, files in walked if Path(folder) != self.temp for name in (*below, *files)]
+        return [
+            Path(folder, name)
+            for folder, below, files in walked
+            if Path(folder) != self.temp
+            for name in (*below, *files)
+        ]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -50,7 +55,9 @@ Serve = Callable[..., Server]
 def start_server(model: Path, temp: Path, *options: object) -> Server:
     command = [*ATTUNET, "serve", model, "--port", 0, "--temp", temp, "--threads", 1, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     assert process.stdout is not None
     server, ready = Server(process, "", temp), threading.Event()
 
@@ -94,7 +101,16 @@ def server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def strict_server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with low limits."""
     server = start_server(
-        artefact, tmp_path_factory.mktemp("strict"), "--max-mb", 4, "--max-memory-mb", 600, "--max-megapixels", 20, "--max-unpacked-mb", 64
+        artefact,
+        tmp_path_factory.mktemp("strict"),
+        "--max-mb",
+        4,
+        "--max-memory-mb",
+        600,
+        "--max-megapixels",
+        20,
+        "--max-unpacked-mb",
+        64,
     )
     yield server
     server.stop(signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""Requests that schemathesis makes from the server's own OpenAPI description: whatever comes, no answer is the server's fault."""
+"""Requests that schemathesis makes from the server's own OpenAPI description:
+whatever comes, no answer is the server's fault.
+"""
 
 import contextlib
 
@@ -10,7 +12,9 @@ hypothesis = pytest.importorskip("hypothesis")
 
 
 def attack(server, examples: int) -> dict[int, int]:
-    """Sends so many requests to every address of the description, right ones and wrong ones in turns; counts the answers by status."""
+    """Sends so many requests to every address of the description, right ones and wrong ones in turns;
+    counts the answers by status.
+    """
     schema = schemathesis.openapi.from_dict(httpx.get(server.url + "/openapi.json").json())
     operations = [result.ok() for result in schema.get_all_operations()]
     answers: dict[int, int] = {}
@@ -33,7 +37,8 @@ def attack(server, examples: int) -> dict[int, int]:
                 if answer.status_code >= 400 and answer.request.method != "HEAD":
                     assert list(answer.json()) == ["error"], answer.text
 
-            with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # nothing about an address without parameters can be wrong
+            # Nothing about an address without parameters can be wrong
+            with contextlib.suppress(hypothesis.errors.Unsatisfiable):
                 send()
     return answers
 

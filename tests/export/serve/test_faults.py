@@ -55,7 +55,11 @@ REFUSED = {
     "pixels of 4 m": (gzip.compress(nifti((100, 100, 5), spacing=4000, voxels=bytes(100000))), 413, "pixels a side"),
     "pixels of 100 mm": (gzip.compress(nifti((100, 100, 100), spacing=100, voxels=bytes(2000000))), 413, "scan: "),
     "NaN": (nifti((4, 4, 2), voxels=np.full(32, np.nan, "<f4").tobytes(), dtype=np.float32), 422, "must be finite"),
-    "infinite": (nifti((4, 4, 2), voxels=np.full(32, np.inf, "<f4").tobytes(), dtype=np.float32), 422, "must be finite"),
+    "infinite": (
+        nifti((4, 4, 2), voxels=np.full(32, np.inf, "<f4").tobytes(), dtype=np.float32),
+        422,
+        "must be finite",
+    ),
     "complex numbers": (nifti((4, 4, 2), voxels=bytes(256), dtype=np.complex64), 422, "must be real numbers"),
     "empty zip": (archive(), 422, "has no volume"),
     "zip without a scan": (archive(("a.txt", b"hello")), 422, "has no volume"),
@@ -104,7 +108,10 @@ def test_forms_are_checked(strict_server, scan, predicted):
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(strict_server):
-    answer = raw(strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+    answer = raw(
+        strict_server,
+        b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+    )
     assert answer.startswith(b"HTTP/1.1 413")
     chunks = (bytes(2**18) for _ in range(100))
     answer = strict_server.post(content=chunks)  # without a length
@@ -113,17 +120,21 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(strict_server):
     answer = strict_server.post("/v2/models/small/infer", bomb, headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, answer.json()["error"]) == (413, "body: at most 4 MB are accepted after inflating")
     many = zlib.compress(b"[" * 2**22)
-    assert strict_server.post("/v2/models/small/infer", many, headers={"Content-Encoding": "deflate"}).status_code in (400, 413)
+    assert strict_server.post("/v2/models/small/infer", many, headers={"Content-Encoding": "deflate"}).status_code in (
+        400,
+        413,
+    )
 
 
 def test_a_body_that_ends_early_is_dropped(strict_server):
     head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
     assert raw(strict_server, head + bytes(100), close_early=True) == b""
-    assert raw(strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n").startswith(
-        b"HTTP/1.1 400"
-    )
-    two = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
-    negative = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\nabcdef"
+    assert raw(
+        strict_server, b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"
+    ).startswith(b"HTTP/1.1 400")
+    post = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\n"
+    two = post + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
+    negative = post + b"Content-Length: -5\r\n\r\nabcdef"
     for request in (two, negative):
         assert raw(strict_server, request).startswith(b"HTTP/1.1 400"), request
     assert raw(strict_server, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")

@@ -68,7 +68,9 @@ def test_triton_client_gets_what_the_runtime_gives(triton, artefact, slices, bin
 def test_triton_client_gets_every_output_where_it_names_none(triton, artefact, slices):
     result = triton.infer("small", tensor(slices))
     segmenter = Segmenter(artefact, num_threads=1)
-    for name, expected in zip(segmenter.metadata.outputs, segmenter.run(segmenter.metadata.outputs, slices), strict=True):
+    for name, expected in zip(
+        segmenter.metadata.outputs, segmenter.run(segmenter.metadata.outputs, slices), strict=True
+    ):
         np.testing.assert_allclose(result.as_numpy(name), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -111,7 +113,10 @@ BROKEN = {
     "parameters": (with_row(parameters=[1]), "parameters must be an object"),
     "unknown output": ({**with_row(), "outputs": [{"name": "heatmap"}]}, "must be one of"),
     "outputs": ({**with_row(), "outputs": {"labels": 1}}, "outputs: must be a list"),
-    "classification": ({**with_row(), "outputs": [{"name": "labels", "parameters": {"classification": 3}}]}, "not supported"),
+    "classification": (
+        {**with_row(), "outputs": [{"name": "labels", "parameters": {"classification": 3}}]},
+        "not supported",
+    ),
     "id": ({**with_row(), "id": 7}, "id: must be"),
 }
 

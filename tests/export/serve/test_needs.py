@@ -42,7 +42,9 @@ print(json.dumps([memory("VmHWM") - before, needed]))
 """
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((200, 200, 60), np.int16), ((200, 200, 60), np.float32), ((800, 800, 3), np.float32)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((200, 200, 60), np.int16), ((200, 200, 60), np.float32), ((800, 800, 3), np.float32)]
+)
 def test_the_estimate_is_an_upper_bound_and_no_fantasy(artefact, tmp_path, shape, dtype):
     data = np.random.default_rng(0).normal(300, 60, shape).astype(dtype)
     nib.save(nib.Nifti1Image(data, np.diag([-0.8, -0.8, 5, 1])), tmp_path / "scan.nii")
@@ -78,9 +80,13 @@ def test_the_server_bounds_pixels_as_predict_does(artefact):
     from attunet.launch.cli import cli
 
     about, settings = read_artefact(artefact), Settings()
-    defaults = [next(o.default for o in cli.commands[name].params if o.name == "max_megapixels") for name in ("serve", "predict")]
+    defaults = [
+        next(o.default for o in cli.commands[name].params if o.name == "max_megapixels")
+        for name in ("serve", "predict")
+    ]
     assert [*defaults, settings.max_megapixels] == [MAX_MEGAPIXELS] * 3
-    many = Volume(np.broadcast_to(np.int16(0), (1, 2, 2, 200_000)), np.diag([-1.5, -1.5, 5.0, 1.0]))  # each padded to 64 × 64
+    # Each padded to 64 × 64
+    many = Volume(np.broadcast_to(np.int16(0), (1, 2, 2, 200_000)), np.diag([-1.5, -1.5, 5.0, 1.0]))
     for check in (
         lambda: check_megapixels(many, about.spec, settings.max_megapixels),
         lambda: check_volume(many, about, settings),

@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (CHROMIUM=PATH names one)")
 
 DROP = """([name, content]) => {
@@ -68,14 +73,18 @@ def test_a_dropped_scan_shows_its_organs(page, scan, predicted, tmp_path):
 
 
 def test_the_patients_right_is_on_the_left_whatever_the_storage_order(page, tmp_path):
-    """A bright spot at the patient's right, front and top is drawn left and above, in the last slice, for every order of the axes."""
+    """A bright spot at the patient's right, front and top is drawn left and above, in the last slice,
+    for every order of the axes.
+    """
     page.wait_for_selector("#model option", state="attached")
     for orientation in ("RAS", "LPS", "LAS", "SRA", "PIR"):
         data = np.full((24, 32, 4), 100, np.int16)
         data[16:, 22:, 3] = 600
         image = nib.Nifti1Image(data, np.diag([1.5, 1.5, 5.0, 1.0]))
         turned = image.as_reoriented(
-            nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation))
+            nib.orientations.ornt_transform(
+                nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
+            )
         )
         nib.save(turned, tmp_path / f"{orientation}.nii")
         drop(page, tmp_path / f"{orientation}.nii")

@@ -35,7 +35,12 @@ def zipped(files: list[Path]) -> bytes:
 @pytest.fixture
 def series(tmp_path, write_series) -> list[Path]:
     data = np.random.default_rng(1).integers(0, 600, (40, 48, 5)).astype(np.int16)
-    elements = dict(StudyInstanceUID="1.2.826.0.1.98", FrameOfReferenceUID="1.2.826.0.1.97", PatientName="Planted^Name", PatientID="4711")
+    elements = dict(
+        StudyInstanceUID="1.2.826.0.1.98",
+        FrameOfReferenceUID="1.2.826.0.1.97",
+        PatientName="Planted^Name",
+        PatientID="4711",
+    )
     return write_series(tmp_path / "series", data, np.diag([-1.5, -1.5, 5, 1]), **elements)
 
 
@@ -60,7 +65,10 @@ def test_volumes_findings_and_the_artefacts_hash_are_in_headers_and_in_the_summa
     indices = segmenter.predict_file(scan).indices
     assert volumes == {
         "unit": "ml",
-        **{name: round((indices == number).sum() * 1.5 * 1.5 * 5 / 1000, 3) for number, name in enumerate(segmenter.classes.foreground, 1)},
+        **{
+            name: round((indices == number).sum() * 1.5 * 1.5 * 5 / 1000, 3)
+            for number, name in enumerate(segmenter.classes.foreground, 1)
+        },
     }
     assert answer.headers["x-attunet-model-sha256"] == sha256(artefact)
     summary = server.post("/v1/models/small/segment?answer=summary", scan.read_bytes()).json()
@@ -89,7 +97,11 @@ def test_a_picture_gives_a_picture(server, artefact, tmp_path):
     image = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 48), dtype=np.uint8)
     image.fromarray(pixels).save(tmp_path / "picture.png")
-    subprocess.run([*ATTUNET, "predict", artefact, tmp_path / "picture.png", tmp_path / "labels.png"], check=True, capture_output=True)
+    subprocess.run(
+        [*ATTUNET, "predict", artefact, tmp_path / "picture.png", tmp_path / "labels.png"],
+        check=True,
+        capture_output=True,
+    )
     answer = server.post(content=(tmp_path / "picture.png").read_bytes())
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == (tmp_path / "labels.png").read_bytes()
@@ -108,7 +120,8 @@ def test_other_formats_are_recognised_by_their_content(server, artefact, scan, t
     answer = server.post(content=path.read_bytes(), headers={"Accept": "application/gzip"})
     assert answer.status_code == 200, answer.text
     assert answer.content == (tmp_path / "labels.nii.gz").read_bytes()
-    assert server.post(content=path.read_bytes()).headers["content-type"] == f"application/x-{ending[1:]}"  # the scan's own format
+    # The scan's own format
+    assert server.post(content=path.read_bytes()).headers["content-type"] == f"application/x-{ending[1:]}"
     (tmp_path / "scans").mkdir()
     path.rename(tmp_path / "scans" / path.name)
     command = [*ATTUNET, "predict", "--server", server.url, tmp_path / "scans", tmp_path / "out"]
@@ -138,14 +151,20 @@ def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_pa
 def test_a_client_says_what_is_wrong_with_a_server(scan, tmp_path):
     with pytest.raises(InputError, match="must begin with http"):
         Client("localhost:8000")
-    with Client("http://127.0.0.1:9", retry_s=0) as client, pytest.raises(RunError, match=r"127\.0\.0\.1:9: ConnectError"):
+    with (
+        Client("http://127.0.0.1:9", retry_s=0) as client,
+        pytest.raises(RunError, match=r"127\.0\.0\.1:9: ConnectError"),
+    ):
         client.segment(scan, tmp_path / "labels.nii.gz")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_on_a_server_writes_what_predict_writes(server, scan, predicted, tmp_path):
     done = subprocess.run(
-        [*ATTUNET, "predict", "--server", server.url, scan, tmp_path / "one.nii.gz"], capture_output=True, text=True, check=False
+        [*ATTUNET, "predict", "--server", server.url, scan, tmp_path / "one.nii.gz"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "one.nii.gz").read_bytes() == predicted
@@ -160,7 +179,9 @@ def test_predict_on_a_server_writes_what_predict_writes(server, scan, predicted,
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
 
 
-def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_estimator(serve, scan, graph, metadata, estimator, tmp_path):
+def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_estimator(
+    serve, scan, graph, metadata, estimator, tmp_path
+):
     sure = tmp_path / "sure.onnx"
     sure.write_bytes(write_artefact(graph, dataclasses.replace(metadata, confidence=estimator)))
     server = serve(model=sure)

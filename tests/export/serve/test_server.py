@@ -82,7 +82,16 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(serve, scan, 
     assert server.post(content=body, headers=good).content == predicted
     assert [server.get(path).status_code for path in ("/", "/docs", "/v2/health/live", "/v2/health/ready")] == [200] * 4
     done = subprocess.run(
-        [*ATTUNET, "predict", "--server", server.url, "--token-file", tmp_path / "token", scan, tmp_path / "labels.nii.gz"],
+        [
+            *ATTUNET,
+            "predict",
+            "--server",
+            server.url,
+            "--token-file",
+            tmp_path / "token",
+            scan,
+            tmp_path / "labels.nii.gz",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -92,7 +101,9 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(serve, scan, 
 
 
 def test_a_page_of_another_site_cannot_ask(server, scan):
-    """A site whose name was made to lead to this machine sends its own name, and no answer lets another origin read it."""
+    """A site whose name was made to lead to this machine sends its own name,
+    and no answer lets another origin read it.
+    """
     assert server.get("/v1/models", headers={"Host": "evil.example"}).status_code == 421
     assert server.get("/v1/models", headers={"Host": "evil.example:8000"}).status_code == 421
     for host in ("", "localhost.evil.example", "[::1]x", "localhost:8000:1"):
@@ -106,7 +117,9 @@ def test_a_page_of_another_site_cannot_ask(server, scan):
 def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_scan):
     server = serve("--max-queue", 1)
     with ThreadPoolExecutor(12) as threads:
-        answers = list(threads.map(lambda _: server.post("/v1/models/small/segment?answer=summary", long_scan), range(12)))
+        answers = list(
+            threads.map(lambda _: server.post("/v1/models/small/segment?answer=summary", long_scan), range(12))
+        )
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 4  # three in work, one waiting
@@ -121,7 +134,9 @@ def test_time_limits_hold_for_uploads_and_for_work(serve, long_scan, scan):
     server = serve("--timeout", 1)
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc")
+        connection.sendall(
+            b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc"
+        )
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     assert server.post(content=long_scan).status_code == 504
     wait_for(lambda: server.uploads() == [] and running(server) == 0)
@@ -170,7 +185,9 @@ def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
 
 
 def test_heads_that_do_not_come_are_not_waited_for(monkeypatch):
-    """A connection is closed when its head is not there in time, whatever trickles in; uvicorn itself would wait for ever."""
+    """A connection is closed when its head is not there in time, whatever trickles in;
+    uvicorn itself would wait for ever.
+    """
     monkeypatch.setattr(attunet.export.serve.server, "HEADER_S", 0.5)
 
     async def hello(scope, receive, send):

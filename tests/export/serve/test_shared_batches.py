@@ -85,7 +85,10 @@ def test_the_labels_are_those_of_the_network_alone(artefact, scan):
 
     segmenter = Segmenter(artefact, num_threads=1)
     network = SharedBatches(segmenter.logits)
-    parts = [np.random.default_rng(number).normal(size=(2 + number % 3, 1, 32, 32)).astype(np.float32) for number in range(12)]
+    parts = [
+        np.random.default_rng(number).normal(size=(2 + number % 3, 1, 32, 32)).astype(np.float32)
+        for number in range(12)
+    ]
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(network, parts))
     for part, result in zip(parts, results, strict=True):

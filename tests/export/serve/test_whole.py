@@ -1,4 +1,6 @@
-"""An artefact that takes whole volumes, behind the server: scans as ever, and volumes by the Open Inference Protocol."""
+"""An artefact that takes whole volumes, behind the server: scans as ever,
+and volumes by the Open Inference Protocol.
+"""
 
 import gzip
 import json
@@ -70,7 +72,12 @@ def test_volumes_by_the_protocol(client, whole, scan):
 
 @pytest.mark.parametrize(
     ("spacing", "status", "line"),
-    [([5, 0, 1.5], 400, "above 0"), ([5, -1, 1.5], 400, "above 0"), ([5, 1.5], 400, "must have the shape"), ([5, 900, 900], 413, "")],
+    [
+        ([5, 0, 1.5], 400, "above 0"),
+        ([5, -1, 1.5], 400, "above 0"),
+        ([5, 1.5], 400, "must have the shape"),
+        ([5, 900, 900], 413, ""),
+    ],
 )
 def test_a_spacing_that_cannot_be_is_refused(client, spacing, status, line):
     answer = client.post("/v2/models/whole/infer", content=body(np.zeros((1, 4, 16, 16), np.float32), spacing))
@@ -102,7 +109,13 @@ def test_volumes_of_a_wrong_shape_type_or_value_are_refused(client):
 
 def body(volume: np.ndarray, spacing: list[float]) -> str:
     rows = [("volume", volume), ("spacing", np.array(spacing, np.float32))]
-    return json.dumps({"inputs": [{"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows]})
+    return json.dumps(
+        {
+            "inputs": [
+                {"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows
+            ]
+        }
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,15 @@ from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.web.write_page import PAGE, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # containers have no user namespaces, and no GPU for the viewer's WebGL
+# Containers have no user namespaces, and no GPU for the viewer's WebGL
+ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 
 
 @contextmanager
 def serving(folder: Path, *, isolated: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """The address of a static server, and the paths that it was asked for. isolated: it sends the headers that allow threads."""
+    """The address of a static server, and the paths that it was asked for. isolated:
+    it sends the headers that allow threads.
+    """
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -83,7 +86,9 @@ def int8_artefact(tmp_path_factory: pytest.TempPathFactory, network, metadata: A
     torch.manual_seed(1)
     quantized = to_int8(model, [torch.randn(4, 1, 64, 64).numpy() for _ in range(4)])
     path = tmp_path_factory.mktemp("int8") / "int8.onnx"
-    path.write_bytes(write_artefact(quantized.SerializeToString(), replace(metadata, precision="int8", outputs=("labels", "logits"))))
+    path.write_bytes(
+        write_artefact(quantized.SerializeToString(), replace(metadata, precision="int8", outputs=("labels", "logits")))
+    )
     return path
 
 

@@ -1,4 +1,6 @@
-"""The page in Firefox, whose WebGPU computes in float16 even on Mesa's software driver; Chromium's software adapter does not."""
+"""The page in Firefox, whose WebGPU computes in float16 even on Mesa's software driver;
+Chromium's software adapter does not.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -80,7 +82,9 @@ def predicted(model: Path, scan: Path, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_webgpu_gives_the_label_map_of_the_command_line(firefox: Firefox, address: str, artefact: Path, scan: Path, tmp_path: Path) -> None:
+def test_webgpu_gives_the_label_map_of_the_command_line(
+    firefox: Firefox, address: str, artefact: Path, scan: Path, tmp_path: Path
+) -> None:
     if not firefox.run(ADAPTER):
         pytest.skip("Firefox has no WebGPU adapter here (Debian: mesa-vulkan-drivers)")
     ours, theirs = segment(firefox, f"{address}?provider=webgpu", scan), predicted(artefact, scan, tmp_path)

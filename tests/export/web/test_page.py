@@ -29,7 +29,9 @@ def axes(codes: str) -> Scan:
         case = generate_case(3, 0, reduce=4)
         image = nib.Nifti1Image(case.image, case.affine)
         wanted = nib.orientations.axcodes2ornt(codes)
-        turned = image.as_reoriented(nib.orientations.ornt_transform(nib.orientations.io_orientation(case.affine), wanted))
+        turned = image.as_reoriented(
+            nib.orientations.ornt_transform(nib.orientations.io_orientation(case.affine), wanted)
+        )
         turned.header.set_qform(turned.affine, code=1)
         turned.header.set_sform(turned.affine, code=2)
         nib.save(turned, folder / "scan.nii.gz")
@@ -101,7 +103,9 @@ def assert_same_grid(ours: nib.Nifti1Image, theirs: nib.Nifti1Image) -> None:
 
 
 @pytest.mark.parametrize("codes", ["LAS", "RPI", "SLA"])
-def test_a_nifti_file_is_segmented_as_on_the_command_line(codes: str, page: Page, artefact: Path, tmp_path: Path) -> None:
+def test_a_nifti_file_is_segmented_as_on_the_command_line(
+    codes: str, page: Page, artefact: Path, tmp_path: Path
+) -> None:
     scan = axes(codes)(tmp_path)
     ours, theirs = page.segment(scan), predicted(artefact, scan, tmp_path)
     assert not isinstance(ours, str), ours
@@ -111,9 +115,18 @@ def test_a_nifti_file_is_segmented_as_on_the_command_line(codes: str, page: Page
     np.testing.assert_array_equal(np.asarray(ours.dataobj), labels)
 
 
-def test_a_dicom_series_is_segmented_as_on_the_command_line(page: Page, artefact: Path, tmp_path: Path, write_series) -> None:
+def test_a_dicom_series_is_segmented_as_on_the_command_line(
+    page: Page, artefact: Path, tmp_path: Path, write_series
+) -> None:
     case = generate_case(3, 1, reduce=4)
-    write_series(tmp_path / "series", case.image, case.affine, PatientName="Nobody^Knows", RescaleSlope="0.5", RescaleIntercept="-3")
+    write_series(
+        tmp_path / "series",
+        case.image,
+        case.affine,
+        PatientName="Nobody^Knows",
+        RescaleSlope="0.5",
+        RescaleIntercept="-3",
+    )
     (tmp_path / "series" / "notes.txt").write_text("left aside")
     ours, theirs = page.segment(tmp_path / "series"), predicted(artefact, tmp_path / "series", tmp_path)
     assert not isinstance(ours, str), ours
@@ -133,7 +146,9 @@ def test_the_volumes_of_the_organs_are_those_of_the_label_map(page: Page, tmp_pa
         assert float(row.split()[-2]) == pytest.approx(count * voxel_ml, abs=0.5)
 
 
-def test_int8_agrees_with_the_command_line(built_page: Path, int8_artefact: Path, serve_folder, open_page, tmp_path: Path) -> None:
+def test_int8_agrees_with_the_command_line(
+    built_page: Path, int8_artefact: Path, serve_folder, open_page, tmp_path: Path
+) -> None:
     write_page(int8_artefact, tmp_path / "web")
     scan = axes("LAS")(tmp_path)
     with serve_folder(tmp_path / "web") as (address, _):
@@ -153,7 +168,9 @@ def test_one_html_file_works_from_disk(built_page: Path, artefact: Path, browser
     page = open_page((tmp_path / "one.html").as_uri())
     requests: list[str] = []
     page.tab.on("request", lambda request: requests.append(request.url))
-    np.testing.assert_array_equal(np.asarray(page.segment(scan).dataobj), np.asarray(predicted(artefact, scan, tmp_path).dataobj))
+    np.testing.assert_array_equal(
+        np.asarray(page.segment(scan).dataobj), np.asarray(predicted(artefact, scan, tmp_path).dataobj)
+    )
     assert page.tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
     assert not [url for url in requests if not url.startswith(("blob:", "data:", "http://127.0.0.1:9/"))]
     page.tab.close()
@@ -179,7 +196,10 @@ def wrong_files(folder: Path) -> dict[str, Path]:
 
 def test_wrong_files_get_one_line_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
     lines = {
-        "cut.nii.gz": f"cut.nii.gz: cannot be read as NIfTI: Compressed file ended before the end-of-stream marker was reached; {AGAIN}",
+        "cut.nii.gz": (
+            "cut.nii.gz: cannot be read as NIfTI: Compressed file ended before the end-of-stream marker was reached; "
+            f"{AGAIN}"
+        ),
         "huge.nii": "huge.nii: at most 268,435,456 voxels are supported, the header says 27,000,000,000",
         "notes.txt": "notes.txt: .txt is not read; the formats are NIfTI, DICOM (a folder with one series, or a file)",
         "misnamed.nii.gz": f"misnamed.nii.gz: cannot be read as NIfTI: Not a gzipped file (b'%P'); {AGAIN}",
@@ -263,7 +283,9 @@ def test_the_viewer_shows_the_labels_and_hides_a_class(page: Page, tmp_path: Pat
 
 
 def test_all_four_sides_of_a_slice_are_named(page: Page, tmp_path: Path) -> None:
-    """Letters are the brightest pixels at the middle of each edge; the crosshair, which is as bright, is moved out of their place."""
+    """Letters are the brightest pixels at the middle of each edge;
+    the crosshair, which is as bright, is moved out of their place.
+    """
     page.segment(axes("LAS")(tmp_path))
     picture = page.tab.locator("#canvas")
     box = picture.bounding_box()
@@ -285,7 +307,9 @@ def test_the_page_has_no_serious_fault_for_those_who_do_not_see_it(page: Page, t
         page.tab.emulate_media(color_scheme=scheme)
         page.tab.wait_for_timeout(400)  # the background changes its colour in 150 ms
         page.tab.evaluate("() => Promise.all(document.getAnimations().map((one) => one.finished)).then(() => true)")
-        faults = [fault for fault in axe.run(page.tab).response["violations"] if fault["impact"] in ("serious", "critical")]
+        faults = [
+            fault for fault in axe.run(page.tab).response["violations"] if fault["impact"] in ("serious", "critical")
+        ]
         assert not faults, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in faults]
 
 

@@ -25,7 +25,15 @@ def test_a_folder_has_all_that_its_page_asks_for(built_page: Path, artefact: Pat
     assert done.returncode == 0, done.stderr
     assert "python -m http.server" in done.stdout
     names = {path.name for path in (tmp_path / "web").iterdir()}
-    assert {"index.html", "page.js", "page.css", "worker-wasm.js", "worker-webgpu.js", "model.onnx", "THIRD_PARTY.txt"} <= names
+    assert {
+        "index.html",
+        "page.js",
+        "page.css",
+        "worker-wasm.js",
+        "worker-webgpu.js",
+        "model.onnx",
+        "THIRD_PARTY.txt",
+    } <= names
     assert (tmp_path / "web/model.onnx").read_bytes() == artefact.read_bytes()
     for name in re.findall(r'(?:src|href)="([^":]+)"', (tmp_path / "web/index.html").read_text(encoding="utf-8")):
         assert name in names
@@ -66,7 +74,9 @@ def test_without_the_built_page_one_line_says_what_to_do(monkeypatch, artefact: 
         write_page(artefact, tmp_path / "web")
 
 
-def test_a_model_too_large_for_one_file_asks_for_a_folder(monkeypatch, built_page: Path, artefact: Path, tmp_path: Path) -> None:
+def test_a_model_too_large_for_one_file_asks_for_a_folder(
+    monkeypatch, built_page: Path, artefact: Path, tmp_path: Path
+) -> None:
     monkeypatch.setattr(module, "MAX_EMBEDDED_BYTES", 1000)
     with pytest.raises(InputError, match="name a folder"):
         write_page(artefact, tmp_path / "one.html")

@@ -1,4 +1,5 @@
-"""What the Python side makes of small inputs, as JSON for the page's own tests: run this file after a change of the steps.
+"""What the Python side makes of small inputs, as JSON for the page's own tests:
+run this file after a change of the steps.
 
     python tests/export/web/write_fixtures.py
 
@@ -41,7 +42,11 @@ SPEC = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(16,
 def affines() -> dict[str, np.ndarray]:
     """Straight, permuted, oblique, and sheared as with a tilted gantry."""
     turn = np.deg2rad(38)
-    oblique = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0.1], [0, -0.1, 1]]) * [1.5, 1.5, 6]
+    oblique = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0.1], [0, -0.1, 1]]) * [
+        1.5,
+        1.5,
+        6,
+    ]
     tilted = np.diag([-0.8, 0.8, 5.0])
     tilted[1, 2] = 2.9
     parts = {
@@ -74,13 +79,25 @@ def resizes() -> list[dict[str, Any]]:
     rows = []
     for shape, to in (((5, 7), (8, 3)), ((9, 4), (3, 11)), ((6, 6), (6, 6)), ((1, 5), (2, 2))):
         plane = image(shape, "float32", seed=shape[0]) / 7
-        rows.append({"plane": plane.ravel().tolist(), "from": shape, "to": to, "result": resize_linear(plane, to).ravel().tolist()})
+        rows.append(
+            {
+                "plane": plane.ravel().tolist(),
+                "from": shape,
+                "to": to,
+                "result": resize_linear(plane, to).ravel().tolist(),
+            }
+        )
     return rows
 
 
 def orientations() -> list[dict[str, Any]]:
     return [
-        {"name": f"{name} to {code}", "affine": affine.tolist(), "orientation": code, "transform": orientation_transform(affine, code)}
+        {
+            "name": f"{name} to {code}",
+            "affine": affine.tolist(),
+            "orientation": code,
+            "transform": orientation_transform(affine, code),
+        }
         for name, affine in affines().items()
         for code in ("LPS", "RAS", "SLA", None)
     ]
@@ -92,7 +109,14 @@ def scalings() -> list[dict[str, Any]]:
         channel = image((4, 5, 6), dtype, seed=1)
         for how in ("zscore", "ct", "none"):
             found = channel_statistics(channel, replace(SPEC, normalization=how, clip_percentiles=(2.0, 97.0)))
-            rows.append({"dtype": dtype, "how": how, "values": flat(channel), "scaling": [found.low, found.high, found.shift, found.scale]})
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "how": how,
+                    "values": flat(channel),
+                    "scaling": [found.low, found.high, found.shift, found.scale],
+                }
+            )
     return rows
 
 
@@ -141,7 +165,12 @@ def finishings() -> list[dict[str, Any]]:
             "labels": flat(labels),
             "result": flat(postprocess(labels, 4, spacing, Postprocessing(True, erosion))),
         }
-        for spacing, erosion in (((1.0, 1.0, 1.0), 0.0), ((1.0, 1.0, 1.0), 1.0), ((0.7, 0.7, 5.0), 1.4), ((1.0, 1.2, 1.0), 2.4))
+        for spacing, erosion in (
+            ((1.0, 1.0, 1.0), 0.0),
+            ((1.0, 1.0, 1.0), 1.0),
+            ((0.7, 0.7, 5.0), 1.4),
+            ((1.0, 1.2, 1.0), 2.4),
+        )
     ]
 
 
@@ -165,7 +194,9 @@ def warnings() -> list[dict[str, Any]]:
 
 def artefacts() -> dict[str, Any]:
     """A whole one, and damaged ones with the words of the command line."""
-    about = Artefact(name="small", precision="fp32", preprocessing=Preprocessing(SPEC), classes=CHAOS_MR, num_parameters=7, fold=0)
+    about = Artefact(
+        name="small", precision="fp32", preprocessing=Preprocessing(SPEC), classes=CHAOS_MR, num_parameters=7, fold=0
+    )
     whole = write_artefact(MODEL, about)
     wrong = {
         "cut": whole[:-9],
@@ -174,7 +205,10 @@ def artefacts() -> dict[str, Any]:
         "twice": whole + whole[len(MODEL) :],
         "text": b"hello, this is no model",
     }
-    rows = [{"base64": packed(data), "line": _refused(lambda path: load_artefact(path), "model.onnx", data)} for data in wrong.values()]
+    rows = [
+        {"base64": packed(data), "line": _refused(lambda path: load_artefact(path), "model.onnx", data)}
+        for data in wrong.values()
+    ]
     return {"whole": packed(whole), "name": about.name, "spec": about.spec.to_json(), "wrong": rows}
 
 
@@ -189,7 +223,14 @@ def _refused(read: Callable[[Path], object], name: str, data: bytes) -> str:
     raise AssertionError(f"{name} was read")
 
 
-def _nifti(data: np.ndarray, affine: np.ndarray, kind: type[nib.Nifti1Image] = nib.Nifti1Image, *, sform: int = 1, qform: int = 1) -> Any:
+def _nifti(
+    data: np.ndarray,
+    affine: np.ndarray,
+    kind: type[nib.Nifti1Image] = nib.Nifti1Image,
+    *,
+    sform: int = 1,
+    qform: int = 1,
+) -> Any:
     made = kind(data, affine, dtype=data.dtype)
     made.header.set_xyzt_units("mm")
     made.set_sform(affine, code=sform)
@@ -250,7 +291,10 @@ def dicoms() -> list[dict[str, Any]]:
     }.items():
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [12.0 + 4 * z], elements) for z in (1, 0)}
         rows.append({"name": name, **_series(files)})
-    return [*rows, {"name": "many frames", **_series({"1.dcm": _dicom([pixels[:, :, z] for z in (1, 0)], [16.0, 12.0], {})})}]
+    return [
+        *rows,
+        {"name": "many frames", **_series({"1.dcm": _dicom([pixels[:, :, z] for z in (1, 0)], [16.0, 12.0], {})})},
+    ]
 
 
 def _dicom(frames: list[np.ndarray], heights: list[float], elements: dict[str, Any]) -> bytes:
@@ -265,16 +309,28 @@ def _dicom(frames: list[np.ndarray], heights: list[float], elements: dict[str, A
     columns, rows = frames[0].shape
     positions = [{"ImagePositionPatient": [1.5, -20, height]} for height in heights]
     plane, spacing = {"ImageOrientationPatient": [0.8, 0.6, 0, -0.6, 0.8, 0]}, {"PixelSpacing": [1.25, 0.75]}
-    dataset = with_elements(SOPClassUID="1.2.840.10008.5.1.4.1.1.4", SOPInstanceUID="1.2.3", SeriesInstanceUID="1.2.9", Modality="MR")
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
+    dataset = with_elements(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4", SOPInstanceUID="1.2.3", SeriesInstanceUID="1.2.9", Modality="MR"
+    )
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (
+        rows,
+        columns,
+        1,
+        "MONOCHROME2",
+    )
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
     dataset.PixelData = b"".join(np.ascontiguousarray(frame.T).tobytes() for frame in frames)
     if len(frames) == 1:
         elements = {**positions[0], **plane, **spacing, **elements}
     else:
-        groups = {"PlaneOrientationSequence": [with_elements(**plane)], "PixelMeasuresSequence": [with_elements(**spacing)]}
+        groups = {
+            "PlaneOrientationSequence": [with_elements(**plane)],
+            "PixelMeasuresSequence": [with_elements(**spacing)],
+        }
         dataset.NumberOfFrames, dataset.SharedFunctionalGroupsSequence = len(frames), [with_elements(**groups)]
-        dataset.PerFrameFunctionalGroupsSequence = [with_elements(PlanePositionSequence=[with_elements(**one)]) for one in positions]
+        dataset.PerFrameFunctionalGroupsSequence = [
+            with_elements(PlanePositionSequence=[with_elements(**one)]) for one in positions
+        ]
     for name, value in elements.items():
         setattr(dataset, name, value)
     dataset.file_meta = FileMetaDataset()
@@ -325,7 +381,10 @@ def wrong_files() -> list[dict[str, Any]]:
         "dicom.nii.gz": bytes(128) + b"DICM" + bytes(400),
         "holes.nii": real[:352] + struct.pack("<f", float("nan")) + real[356:],
     }
-    return [{"name": name, "base64": packed(data), "line": _refused(read_volume, name, data)} for name, data in files.items()]
+    return [
+        {"name": name, "base64": packed(data), "line": _refused(read_volume, name, data)}
+        for name, data in files.items()
+    ]
 
 
 def fixtures() -> dict[str, Any]:

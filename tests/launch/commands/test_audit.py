@@ -1,4 +1,6 @@
-"""`--audit`: a record for every case, of predict and of the server; no name, no path, and any change of it is noticed."""
+"""`--audit`: a record for every case, of predict and of the server;
+no name, no path, and any change of it is noticed.
+"""
 
 import hashlib
 import json

@@ -8,7 +8,11 @@ import pytest
 from attunet.config import MODELS
 from attunet.launch.commands import demo
 
-QUICK = ("--cases", "3", *(word for s in ("model.base_width=4", "optim.epochs=0.3", "run.mixed_precision=no") for word in ("--set", s)))
+QUICK = (
+    "--cases",
+    "3",
+    *(word for s in ("model.base_width=4", "optim.epochs=0.3", "run.mixed_precision=no") for word in ("--set", s)),
+)
 
 
 @pytest.mark.slow
@@ -17,7 +21,12 @@ def test_the_whole_way_and_a_second_call(attunet, tmp_path: Path, monkeypatch: p
     out = tmp_path / "demo"
     done = attunet("demo", "--out", out, *QUICK)
     assert done.code == 0, done.err
-    for expected in ("unet (pytorch cpu)", "attention_unet (pytorch cpu)", "unet (onnxruntime cpu)", "attention_unet (onnxruntime cpu)"):
+    for expected in (
+        "unet (pytorch cpu)",
+        "attention_unet (pytorch cpu)",
+        "unet (onnxruntime cpu)",
+        "attention_unet (onnxruntime cpu)",
+    ):
         assert expected in done.out
     results = json.loads((out / "evaluation" / "results.json").read_text())
     assert [row["seen_cases"] for row in results["models"]] == [[]] * 2 * len(MODELS)

@@ -9,7 +9,12 @@ import pytest
 from attunet.sources.find_cases import LAYOUTS
 from attunet.store import open_store
 
-PLANTED = {"PatientName": "Mustermann^Erika", "PatientID": "SSN-831-77", "PatientBirthDate": "19640813", "StudyDate": "20190307"}
+PLANTED = {
+    "PatientName": "Mustermann^Erika",
+    "PatientID": "SSN-831-77",
+    "PatientBirthDate": "19640813",
+    "StudyDate": "20190307",
+}
 
 
 def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(attunet, source: Path, tmp_path: Path) -> None:
@@ -68,14 +73,20 @@ def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, t
         for folder, array in (("images", picture), ("masks", mask)):
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
             images.fromarray(array).save(tmp_path / f"s/{folder}/p{number}x.png")
-    line = "decided: alpha is the mask, since what is painted has one colour (2 of 2 cases; otherwise: --read alpha-mask=drop) [alpha-mask]"
+    line = (
+        "decided: alpha is the mask, since what is painted has one colour (2 of 2 cases; otherwise: --read "
+        "alpha-mask=drop) [alpha-mask]"
+    )
     done = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
     assert done.code == 0, done.err
     for printed in (done, attunet("inspect", tmp_path / "s"), attunet("inspect", tmp_path / "store")):
         assert line in printed.out.splitlines()
     done = attunet("prepare", tmp_path / "s", tmp_path / "other", "--read", "alpha-mask=drop")
     assert (done.code, "no mask has the value 0" in done.err) == (2, True)
-    for wrong, rule in (("alpha=drop", "the rule must be one of"), ("alpha-mask=maybe", "alpha-mask must be one of mask, drop")):
+    for wrong, rule in (
+        ("alpha=drop", "the rule must be one of"),
+        ("alpha-mask=maybe", "alpha-mask must be one of mask, drop"),
+    ):
         done = attunet("prepare", tmp_path / "s", tmp_path / "other", "--read", wrong)
         assert (done.code, rule in done.err) == (2, True)
     assert not (tmp_path / "other").exists()
@@ -87,7 +98,12 @@ def test_images_and_masks_are_chosen_by_options(attunet, tmp_path: Path) -> None
         for name, array in (("t1", data), ("t2", data + 9), ("seg_a", data > 80), ("seg_b", data > 90)):
             path = tmp_path / f"s/case{number}/{name}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image((array + number).astype(np.int16) if "t" in name else array.astype(np.uint8), np.eye(4)), path)
+            nib.save(
+                nib.Nifti1Image(
+                    (array + number).astype(np.int16) if "t" in name else array.astype(np.uint8), np.eye(4)
+                ),
+                path,
+            )
     options = ("--images", "t2", "--masks", "seg_b", "--folds", 2)
     done = attunet("prepare", tmp_path / "s", tmp_path / "store", *options)
     assert done.code == 0, done.err

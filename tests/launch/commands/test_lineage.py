@@ -9,7 +9,9 @@ from attunet.store import Store
 from attunet.system.atomic_files import sha256
 
 
-def test_an_artefact_names_its_checkpoint_store_and_scans(attunet, run: Path, artefact: Path, small_store: Store) -> None:
+def test_an_artefact_names_its_checkpoint_store_and_scans(
+    attunet, run: Path, artefact: Path, small_store: Store
+) -> None:
     done = attunet("inspect", artefact, "--lineage")
     assert done.code == 0
     lines = [line.split()[:2] for line in done.out.splitlines()]
@@ -27,11 +29,15 @@ def test_a_store_has_no_lineage(attunet, small_store: Store) -> None:
     assert (done.code, "needs an artefact" in done.err) == (2, True)
 
 
-def test_an_artefact_names_the_parent_of_its_weights_by_hash(attunet, run: Path, small_store: Store, tmp_path: Path) -> None:
+def test_an_artefact_names_the_parent_of_its_weights_by_hash(
+    attunet, run: Path, small_store: Store, tmp_path: Path
+) -> None:
     model = load_run(run).config.model
     wanted = (f"model.depth={model.depth}", "optim.epochs=1", "run.device=cpu", "run.mixed_precision=no")
     settings = [text for setting in wanted for text in ("--set", setting)]
-    done = attunet("train", small_store.path, tmp_path / "child", "--fold", 0, "--model", model.name, "--init", run, *settings)
+    done = attunet(
+        "train", small_store.path, tmp_path / "child", "--fold", 0, "--model", model.name, "--init", run, *settings
+    )
     assert done.code == 0, done.err
     done = attunet("export", tmp_path / "child", tmp_path / "child.onnx", "--parity-cases", 1, "--all-components")
     assert done.code == 0, done.err
@@ -41,7 +47,10 @@ def test_an_artefact_names_the_parent_of_its_weights_by_hash(attunet, run: Path,
     line = f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
     assert line in attunet("inspect", tmp_path / "child.onnx", "--lineage").out.splitlines()
     assert line in attunet("inspect", tmp_path / "child", "--lineage").out.splitlines()
-    assert f"started from     {run.name} ({parent['sha256'][:12]})" in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
+    assert (
+        f"started from     {run.name} ({parent['sha256'][:12]})"
+        in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
+    )
 
 
 def test_an_ensemble_names_the_checkpoint_of_every_member(attunet, run: Path, tmp_path: Path) -> None:

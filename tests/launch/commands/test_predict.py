@@ -52,7 +52,9 @@ def test_run_and_artefact_segment_alike(attunet, run: Path, artefact: Path, scan
 
 
 @pytest.mark.parametrize("kind", ["run", "artefact"])
-def test_attention_writes_a_map_per_gate_on_the_same_grid(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+def test_attention_writes_a_map_per_gate_on_the_same_grid(
+    attunet, request, scan: Path, tmp_path: Path, kind: str
+) -> None:
     assert attunet("predict", request.getfixturevalue(kind), scan, tmp_path / "labels.nii", "--attention").code == 0
     given = nib.load(scan)
     maps = sorted(tmp_path.glob("labels-attention-*.nii.gz"))
@@ -94,9 +96,14 @@ def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "output", "words"),
-    [("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"), ("scans/scan.nii.gz", "out.png", "must end in .nii.gz or .nii")],
+    [
+        ("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"),
+        ("scans/scan.nii.gz", "out.png", "must end in .nii.gz or .nii"),
+    ],
 )
-def test_a_wrong_path_is_one_line(attunet, run: Path, scan: Path, tmp_path: Path, given: str, output: str, words: str) -> None:
+def test_a_wrong_path_is_one_line(
+    attunet, run: Path, scan: Path, tmp_path: Path, given: str, output: str, words: str
+) -> None:
     done = attunet("predict", run, tmp_path / given, tmp_path / output)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert words in done.err
@@ -104,7 +111,9 @@ def test_a_wrong_path_is_one_line(attunet, run: Path, scan: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["run", "artefact"])
-def test_a_volume_unlike_the_training_is_a_line_of_its_own(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+def test_a_volume_unlike_the_training_is_a_line_of_its_own(
+    attunet, request, scan: Path, tmp_path: Path, kind: str
+) -> None:
     model = request.getfixturevalue(kind)
     assert "warning" not in attunet("predict", model, scan, tmp_path / "labels.nii.gz").out
     image = nib.load(scan)

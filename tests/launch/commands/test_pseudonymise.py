@@ -1,4 +1,6 @@
-"""`--pseudonymise` of prepare, predict and evaluate: names are in the table alone, through every command that follows."""
+"""`--pseudonymise` of prepare, predict and evaluate: names are in the table alone,
+through every command that follows.
+"""
 
 import csv
 import gzip
@@ -12,7 +14,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-SMALL = [f"--set={setting}" for setting in ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no")]
+SMALL = [
+    f"--set={setting}"
+    for setting in ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no")
+]
 NAMES = ("SMITHERS-Janeq_77770131", "MILLERTON-Paulq_88880508", "BAXTERTON-Maryq_99991109", "QUINCEY-Tomq_66660911")
 PARTS = (*(part for name in NAMES for part in name.replace("_", "-").split("-")), "Hopkins")
 
@@ -30,7 +35,9 @@ def names_in(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        rows += [f"{path} has {part}" for part in PARTS if part.encode() in data or part in str(path.relative_to(folder))]
+        rows += [
+            f"{path} has {part}" for part in PARTS if part.encode() in data or part in str(path.relative_to(folder))
+        ]
     return rows
 
 
@@ -48,7 +55,18 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(attunet, scans: Path, t
         ["inspect", out / "store"],
         ["train", out / "store", out / "run", "--fold", "0", *SMALL],
         ["export", out / "run", out / "model.onnx", "--source", scans],
-        ["evaluate", out / "store", out / "run", out / "model.onnx", "--out", out / "results", "--fold", "0", "--latency-seconds", "0.05"],
+        [
+            "evaluate",
+            out / "store",
+            out / "run",
+            out / "model.onnx",
+            "--out",
+            out / "results",
+            "--fold",
+            "0",
+            "--latency-seconds",
+            "0.05",
+        ],
         ["report", out / "results"],
         ["predict", out / "model.onnx", scans, out / "labels", "--pseudonymise", key, "--audit", out / "log.jsonl"],
     ]
@@ -60,7 +78,8 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(attunet, scans: Path, t
         assert not [part for part in PARTS if part in printed], (command[0], printed)
     assert names_in(out) == []
     numbers = table(key)
-    assert set(numbers) == {*NAMES, *(f"{name}-src" for name in NAMES)}  # a label map has the name of its file, a case that of its pair
+    # A label map has the name of its file, a case that of its pair
+    assert set(numbers) == {*NAMES, *(f"{name}-src" for name in NAMES)}
     assert {path.name for path in (out / "labels").iterdir()} == {f"{numbers[f'{name}-src']}.nii.gz" for name in NAMES}
 
 
@@ -77,12 +96,15 @@ def test_an_evaluation_of_named_cases_gives_numbers(attunet, scans: Path, tmp_pa
     assert names_in(out) == []
     assert attunet(*evaluation, "--out", tmp_path / "named").code == 0
     ours, theirs = (
-        json.loads((folder / "results.json").read_text())["models"][0]["dice"]["per_case"] for folder in (out, tmp_path / "named")
+        json.loads((folder / "results.json").read_text())["models"][0]["dice"]["per_case"]
+        for folder in (out, tmp_path / "named")
     )
     assert {table(key)[name]: dice for name, dice in theirs.items()} == ours
 
 
-def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
+def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(
+    attunet, artefact: Path, scans: Path, tmp_path: Path
+) -> None:
     import nibabel as nib
 
     key = tmp_path / "key.csv"

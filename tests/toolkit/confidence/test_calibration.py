@@ -72,4 +72,5 @@ def test_ignored_pixels_and_far_background_are_not_counted() -> None:
     logits[:, 0] = 3
     observer = CalibrationObserver(grid, 2, truth)
     observer(0, logits)
-    assert observer.counts.num_pixels == 11 * 11  # five pixels around the organ's one, and nothing of the slice without organs
+    # Five pixels around the organ's one, and nothing of the slice without organs
+    assert observer.counts.num_pixels == 11 * 11

@@ -49,7 +49,11 @@ def test_estimates_follow_the_feature_that_says_something() -> None:
     assert estimator.check.mean_error < estimator.check.mean_error_without / 2
     new = cases_of(40, seed=1)
     estimates = [estimator.estimate(case.features, ORGANS) for case in new]
-    pairs = [(case.dice[i], one.organs[name]) for case, one in zip(new, estimates, strict=True) for i, name in enumerate(ORGANS)]
+    pairs = [
+        (case.dice[i], one.organs[name])
+        for case, one in zip(new, estimates, strict=True)
+        for i, name in enumerate(ORGANS)
+    ]
     assert np.corrcoef([d for d, _ in pairs], [organ.dice for _, organ in pairs])[0, 1] > 0.9
     held = np.mean([organ.low <= dice <= organ.high for dice, organ in pairs])
     assert 0.7 <= held <= 0.95
@@ -81,7 +85,14 @@ def test_worse_features_never_raise_an_estimate() -> None:
         return dice
 
     base = estimate()
-    for change in ({"entropy": 1.0}, {"margin": 0.0}, {"parts": 50}, {"largest_part": 0.1}, {"expected_dice": 0.0}, {"size": 1e12}):
+    for change in (
+        {"entropy": 1.0},
+        {"margin": 0.0},
+        {"parts": 50},
+        {"largest_part": 0.1},
+        {"expected_dice": 0.0},
+        {"size": 1e12},
+    ):
         assert estimate(**change) <= base
 
 
@@ -90,7 +101,9 @@ def test_few_patients_cannot_tell() -> None:
     assert estimator.fit is None
     record = estimator.estimate(cases_of(1)[0].features, ORGANS)
     assert record.to_json()["organs"] == {}
-    assert record.reasons == (f"cannot tell: it was learned on {MIN_PATIENTS - 1} patients, at least {MIN_PATIENTS} are needed",)
+    assert record.reasons == (
+        f"cannot tell: it was learned on {MIN_PATIENTS - 1} patients, at least {MIN_PATIENTS} are needed",
+    )
     assert not record.review
     assert "cannot tell" in estimator.describe()
     many_scans_of_few = [dataclasses.replace(case, patient=f"{i % 3}") for i, case in enumerate(cases_of(30))]
@@ -99,7 +112,9 @@ def test_few_patients_cannot_tell() -> None:
 
 def test_an_organ_that_few_cases_have_has_no_estimate() -> None:
     cases = cases_of(20)
-    rare = [dataclasses.replace(case, dice=(case.dice[0], None if i > 3 else case.dice[1])) for i, case in enumerate(cases)]
+    rare = [
+        dataclasses.replace(case, dice=(case.dice[0], None if i > 3 else case.dice[1])) for i, case in enumerate(cases)
+    ]
     record = learn(rare).estimate(cases[0].features, ORGANS)
     assert record.organs["liver"].dice is not None
     assert record.organs["spleen"].dice is None

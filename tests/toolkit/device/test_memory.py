@@ -1,4 +1,6 @@
-"""Errors without memory say what to change, the peak is the process's own, activation checkpointing needs less for the same."""
+"""Errors without memory say what to change, the peak is the process's own,
+activation checkpointing needs less for the same.
+"""
 
 import copy
 import subprocess
@@ -24,7 +26,8 @@ def test_the_hosts_words_are_known() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(RuntimeError("posix_memalign failed:Cannot allocate memory (12)"))  # torch's own matrix products
+    # Torch's own matrix products
+    assert is_out_of_memory(RuntimeError("posix_memalign failed:Cannot allocate memory (12)"))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
@@ -34,7 +37,14 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
 def test_a_step_without_memory_ends_with_what_to_change(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(
-        None, ["run.device=cpu", "run.mixed_precision=no", "optim.epochs=1", "optim.batch_size=8", "optim.accumulate_steps=2"]
+        None,
+        [
+            "run.device=cpu",
+            "run.mixed_precision=no",
+            "optim.epochs=1",
+            "optim.batch_size=8",
+            "optim.accumulate_steps=2",
+        ],
     )
     network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
     loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"), Sampling(0, 8))
@@ -44,7 +54,10 @@ def test_a_step_without_memory_ends_with_what_to_change(small_store: Store, monk
         return torch.empty(2**60)  # the host's own error
 
     monkeypatch.setattr(network, "forward", forward)
-    advice = "4 slices at once; set a smaller optim.batch_size, more optim.accumulate_steps or run.activation_checkpointing=true"
+    advice = (
+        "4 slices at once; set a smaller optim.batch_size, more optim.accumulate_steps or "
+        "run.activation_checkpointing=true"
+    )
     with pytest.raises(RunError, match=f"step 0: the host has not enough memory for {advice}"):
         trainer.step(0)
 

@@ -42,11 +42,15 @@ def refused(path: Path, into: Path, rule: str) -> None:
 def test_wanted_members_come_out_as_they_went_in(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", **{"x/a.nii": b"one", "x/b.txt": b"two", "c.nii": b""})
     assert extract(path, tmp_path / "out", lambda name: name.endswith(".nii")) == 2
-    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    found = {
+        p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
     assert found == {"x/a.nii": b"one", "c.nii": b""}
 
 
-@pytest.mark.parametrize("name", ["../out.nii", "/etc/passwd.nii", "a/../../b.nii", "..\\b.nii", "C:/b.nii", "a/\x1b[2J.nii"])
+@pytest.mark.parametrize(
+    "name", ["../out.nii", "/etc/passwd.nii", "a/../../b.nii", "..\\b.nii", "C:/b.nii", "a/\x1b[2J.nii"]
+)
 def test_a_member_that_leads_out_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
     path = zipped(tmp_path / "a.zip", **{"good.nii": b"x"})
     add(path, zipfile.ZipInfo(name))
@@ -75,14 +79,18 @@ def test_names_that_meet_in_one_file_are_refused(tmp_path: Path) -> None:
         ("MAX_TOTAL_BYTES", 1500, "must unpack to at most"),
     ],
 )
-def test_counts_and_sizes_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, rule: str) -> None:
+def test_counts_and_sizes_are_capped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, rule: str
+) -> None:
     monkeypatch.setattr(archive, limit, value)
     refused(zipped(tmp_path / "a.zip", a=bytes(1000), b=b"x", c=bytes(800)), tmp_path / "out", rule)
 
 
 def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "ALWAYS_ALLOWED_BYTES", 2**20)
-    refused(zipped(tmp_path / "a.zip", bomb=bytes(2**24)), tmp_path / "out", "must unpack to at most 100 times its size")
+    refused(
+        zipped(tmp_path / "a.zip", bomb=bytes(2**24)), tmp_path / "out", "must unpack to at most 100 times its size"
+    )
 
 
 def corrupted(change: Callable[[bytearray], None]) -> Callable[[Path], None]:

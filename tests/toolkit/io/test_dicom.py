@@ -52,7 +52,9 @@ def test_slices_are_ordered_by_place_and_not_by_name(tmp_path: Path, write_serie
     paths = write_series(tmp_path / "series", DATA, AXES["axial"])
     for name, path in zip("fbdace", paths, strict=True):
         path.rename(path.with_name(name))
-    np.testing.assert_array_equal(canonical(read_volume(tmp_path / "series")).dataobj, canonical(Volume(DATA[None], AXES["axial"])).dataobj)
+    np.testing.assert_array_equal(
+        canonical(read_volume(tmp_path / "series")).dataobj, canonical(Volume(DATA[None], AXES["axial"])).dataobj
+    )
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int32])

@@ -17,7 +17,12 @@ pydicom = pytest.importorskip("pydicom")
 CIELabColor = pytest.importorskip("highdicom.color").CIELabColor
 
 CLASSES = Classes(("background", "liver", "left kidney"), (0, 63, 189))
-STUDY = {"StudyInstanceUID": "1.2.826.0.1.5", "FrameOfReferenceUID": "1.2.826.0.1.6", "PatientName": "Doe^Jane", "PatientID": "7"}
+STUDY = {
+    "StudyInstanceUID": "1.2.826.0.1.5",
+    "FrameOfReferenceUID": "1.2.826.0.1.6",
+    "PatientName": "Doe^Jane",
+    "PatientID": "7",
+}
 
 
 @pytest.fixture

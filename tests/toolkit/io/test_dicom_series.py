@@ -39,7 +39,9 @@ def three(tmp_path: Path, add_series) -> Path:
     patient = {"PatientName": "Mustermann^Erika", "PatientID": "4711"}
     add_series(tmp_path, "1", volume_of(0, (20, 16, 1)), SeriesNumber="1", SeriesDescription="Scout", **patient)
     add_series(tmp_path, "2", volume_of(100), SeriesNumber="4", SeriesDescription="T2 axial", **patient)
-    add_series(tmp_path, "3", volume_of(200, (12, 10, 5)), SeriesNumber="7", SeriesDescription="T1 Mustermann", **patient)
+    add_series(
+        tmp_path, "3", volume_of(200, (12, 10, 5)), SeriesNumber="7", SeriesDescription="T1 Mustermann", **patient
+    )
     return tmp_path
 
 
@@ -47,22 +49,32 @@ def test_the_refusal_lists_number_description_and_slices(three: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_volume(three)
     line = str(caught.value)
-    assert line.startswith(f"{three}: holds 3 DICOM series; choose one with --series NUMBER or --series TEXT of its description: ")
-    assert line.endswith("1 'Scout' (MR, 1 slice of 16 × 20), 4 'T2 axial' (MR, 4 slices of 10 × 12), 7 (MR, 5 slices of 10 × 12)")
+    assert line.startswith(
+        f"{three}: holds 3 DICOM series; choose one with --series NUMBER or --series TEXT of its description: "
+    )
+    assert line.endswith(
+        "1 'Scout' (MR, 1 slice of 16 × 20), 4 'T2 axial' (MR, 4 slices of 10 × 12), 7 (MR, 5 slices of 10 × 12)"
+    )
     assert "ustermann" not in line
     assert "4711" not in line
 
 
-@pytest.mark.parametrize(("wanted", "lowest", "slices"), [("4", 100, 4), ("t2", 100, 4), ("7", 200, 5), ("scout", 0, 1)])
+@pytest.mark.parametrize(
+    ("wanted", "lowest", "slices"), [("4", 100, 4), ("t2", 100, 4), ("7", 200, 5), ("scout", 0, 1)]
+)
 def test_a_series_is_chosen_by_number_or_description(three: Path, wanted: str, lowest: int, slices: int) -> None:
     volume = read_volume(three, choices={"dicom-series": wanted})
     assert lowest <= volume.data.min() < lowest + 50
     assert volume.shape[2] == slices
 
 
-@pytest.mark.parametrize(("wanted", "words"), [("9", "none of its series is called so"), ("t", "2 of its series are called so")])
+@pytest.mark.parametrize(
+    ("wanted", "words"), [("9", "none of its series is called so"), ("t", "2 of its series are called so")]
+)
 def test_a_choice_that_fits_none_or_several_lists_them_again(three: Path, wanted: str, words: str) -> None:
-    with pytest.raises(InputError, match=f"--series '{wanted}': {words}; it holds 3 DICOM series; choose one with --series"):
+    with pytest.raises(
+        InputError, match=f"--series '{wanted}': {words}; it holds 3 DICOM series; choose one with --series"
+    ):
         read_volume(three, choices={"dicom-series": wanted})
 
 
@@ -82,15 +94,22 @@ def test_series_without_numbers_are_counted(tmp_path: Path, add_series) -> None:
 @pytest.mark.parametrize(
     ("elements", "words"),
     [
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, r"is a colour image \(RGB, 3 samples a pixel\), which is not read"),
+        (
+            {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
+            r"is a colour image \(RGB, 3 samples a pixel\), which is not read",
+        ),
         ({"Modality": "SEG"}, "is no image of slices"),
     ],
 )
-def test_what_is_no_scan_is_named_beside_the_series(tmp_path: Path, add_series, elements: dict[str, object], words: str) -> None:
+def test_what_is_no_scan_is_named_beside_the_series(
+    tmp_path: Path, add_series, elements: dict[str, object], words: str
+) -> None:
     """A screenshot or a segmentation beside a scan: the reason, and the series that can be chosen in its place."""
     (other,) = add_series(tmp_path, "1", volume_of(0, (12, 10, 1)), SeriesNumber="1", **elements)
     add_series(tmp_path, "2", volume_of(100), SeriesNumber="2")
-    with pytest.raises(InputError, match=rf"{other.name}: {words}.*; {tmp_path} holds 2 DICOM series; choose one with --series"):
+    with pytest.raises(
+        InputError, match=rf"{other.name}: {words}.*; {tmp_path} holds 2 DICOM series; choose one with --series"
+    ):
         read_volume(tmp_path)
     assert read_volume(tmp_path, choices={"dicom-series": "2"}).shape == (12, 10, 4)
 

@@ -31,7 +31,8 @@ def with_bits(write_series, folder: Path, stored: np.ndarray, **elements: object
     [
         ((DATA.astype(np.int32) & 0x0FFF).astype(np.uint16).view(np.int16), {"BitsStored": 12, "HighBit": 11}, DATA),
         ((DATA.astype(np.int32) << 4).astype(np.int16), {"BitsStored": 12, "HighBit": 15}, DATA),
-        ((DATA + 400).astype(np.uint16) | np.uint16(0x4000), {"BitsStored": 12, "HighBit": 11}, DATA + 400),  # an overlay in bit 14
+        # An overlay in bit 14
+        ((DATA + 400).astype(np.uint16) | np.uint16(0x4000), {"BitsStored": 12, "HighBit": 11}, DATA + 400),
         ((DATA % 100).astype(np.uint8) | np.uint8(0x80), {"BitsStored": 7, "HighBit": 6}, DATA % 100),
     ],
     ids=["sign bit 11", "high bit 15", "overlay", "8 bits"],
@@ -89,7 +90,9 @@ def test_white_at_the_lowest_value_is_inverted_unless_values_have_a_unit(tmp_pat
     data = (DATA + 400).astype(np.uint16)
     bits = {"BitsStored": 12, "HighBit": 11}
     plain = read_volume(with_bits(write_series, tmp_path / "plain", data, Modality="MR", **bits)).data
-    inverted = with_bits(write_series, tmp_path / "mr", 4095 - data, Modality="MR", PhotometricInterpretation="MONOCHROME1", **bits)
+    inverted = with_bits(
+        write_series, tmp_path / "mr", 4095 - data, Modality="MR", PhotometricInterpretation="MONOCHROME1", **bits
+    )
     volume = read_volume(inverted)
     np.testing.assert_array_equal(volume.data - volume.data.min(), plain - plain.min())
     assert rules(volume) == {"monochrome1"}
@@ -120,7 +123,8 @@ SYNTAXES = {
 
 @pytest.mark.parametrize("name", SYNTAXES)
 def test_compressed_slices_are_the_slices(tmp_path: Path, write_series, name: str) -> None:
-    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)  # encoders want more than a few pixels
+    # Encoders want more than a few pixels
+    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)
     paths = write_series(tmp_path / "s", data, AXIAL, BitsStored=12, HighBit=11)
     expected = read_volume(tmp_path / "s").data
     for path in paths:
@@ -140,7 +144,9 @@ def jpeg_size(path: Path) -> tuple[int, int] | None:
 
 
 @pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])
-def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decoded(tmp_path: Path, write_series, name: str) -> None:
+def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decoded(
+    tmp_path: Path, write_series, name: str
+) -> None:
     data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)
     path = write_series(tmp_path / "s", data[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
     dataset = pydicom.dcmread(path)

@@ -1,4 +1,6 @@
-"""Every format on every grid: the same scan and the same mask give the same slices, and label maps come back where they belong."""
+"""Every format on every grid: the same scan and the same mask give the same slices,
+and label maps come back where they belong.
+"""
 
 import itertools
 from pathlib import Path
@@ -77,7 +79,9 @@ EXPECTED_LABELS = predict_volume(network, Volume(IMAGE[None], LPS), SPEC)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_slices_and_label_maps_do_not_depend_on_orientation_or_format(tmp_path: Path, write_series, kind: str, dtype: type) -> None:
+def test_slices_and_label_maps_do_not_depend_on_orientation_or_format(
+    tmp_path: Path, write_series, kind: str, dtype: type
+) -> None:
     for codes in ORIENTATIONS:
         array, affine = oriented(IMAGE.astype(dtype), codes)
         volume = read_volume(save(tmp_path / codes, array, affine, kind, write_series))
@@ -105,7 +109,9 @@ def test_masks_do_not_depend_on_orientation_or_format(tmp_path: Path, write_seri
         store = prepare(root, tmp_path / f"{codes}-store", DataConfig(slice_axis=2, spacing_mm=1.2, size=32), folds=2)
         volume, labels = store.read_source("c0")
         assert labels is not None
-        np.testing.assert_array_equal(orient(labels, orientation_transform(volume.affine, "LPS")), LABELS, err_msg=codes)
+        np.testing.assert_array_equal(
+            orient(labels, orientation_transform(volume.affine, "LPS")), LABELS, err_msg=codes
+        )
 
 
 @pytest.mark.parametrize("suffix", [s for s in WRITERS if s not in (".png", ".tif", ".tiff")])
@@ -113,7 +119,8 @@ def test_label_maps_come_back_in_the_inputs_format_with_their_values(tmp_path: P
     array, affine = oriented(IMAGE, "RAS")
     given = tmp_path / f"in{suffix}"
     like = Volume(array[None], affine)
-    write_labels(given, (array % 3).astype(np.uint8), Classes(("a", "b", "c"), (0, 1, 2)), like)  # an image of that format
+    # An image of that format
+    write_labels(given, (array % 3).astype(np.uint8), Classes(("a", "b", "c"), (0, 1, 2)), like)
     volume = read_volume(given)
     assert suffixes_for([given])[0] == (".nii.gz" if suffix == ".nii" else suffix)
     indices = (array % 3).astype(np.uint8)
@@ -124,7 +131,9 @@ def test_label_maps_come_back_in_the_inputs_format_with_their_values(tmp_path: P
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
-@pytest.mark.parametrize(("name", "expected"), [("a.mhd", ".mha"), ("a.nhdr", ".nrrd"), ("a.hdr", ".nii.gz"), ("a.nii", ".nii.gz")])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.mhd", ".mha"), ("a.nhdr", ".nrrd"), ("a.hdr", ".nii.gz"), ("a.nii", ".nii.gz")]
+)
 def test_inputs_of_two_files_get_label_maps_of_one(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / name).touch()
     assert suffixes_for([tmp_path / name])[0] == expected
@@ -211,7 +220,9 @@ def test_unknown_formats_are_named(tmp_path: Path, name: str) -> None:
 def test_no_ending_belongs_to_two_formats() -> None:
     endings = [suffix for format in FORMATS for suffix in (*format.suffixes, *format.companions)]
     assert len(endings) == len(set(endings))
-    assert not [(a, b) for a, b in itertools.permutations(endings, 2) if a.endswith(b) and (a, b) not in {(".raw.gz", ".gz")}]
+    assert not [
+        (a, b) for a, b in itertools.permutations(endings, 2) if a.endswith(b) and (a, b) not in {(".raw.gz", ".gz")}
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])

@@ -1,4 +1,6 @@
-"""Files that strangers made: whatever bytes they hold, only the project's own error comes out, in one line and in bounded memory."""
+"""Files that strangers made: whatever bytes they hold, only the project's own error comes out,
+in one line and in bounded memory.
+"""
 
 import gzip
 import struct
@@ -57,10 +59,24 @@ def png_headers(draw: st.DrawFn) -> bytes:
     side = st.sampled_from([0, 1, 5, 300, 12_000, 2**31 - 1, 2**32 - 1])
     small = st.integers(0, 255)
     header = struct.pack(
-        ">IIBBBBB", draw(side), draw(side), draw(st.sampled_from([1, 2, 4, 8, 16, 7])), draw(small) % 8, draw(small) % 2, 0, draw(small) % 3
+        ">IIBBBBB",
+        draw(side),
+        draw(side),
+        draw(st.sampled_from([1, 2, 4, 8, 16, 7])),
+        draw(small) % 8,
+        draw(small) % 2,
+        0,
+        draw(small) % 3,
     )
     extra = draw(
-        st.sampled_from([b"", chunk(b"PLTE", bytes(6)), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22))), chunk(b"tRNS", b"\1")])
+        st.sampled_from(
+            [
+                b"",
+                chunk(b"PLTE", bytes(6)),
+                chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**22))),
+                chunk(b"tRNS", b"\1"),
+            ]
+        )
     )
     body = zlib.compress(draw(st.binary(max_size=400)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -72,7 +88,8 @@ def packed(contents: st.SearchStrategy[bytes], is_packed: bool) -> st.SearchStra
 
 # name of the file, what may be in it, what reads it, share of the examples
 FORMATS: dict[str, tuple[str, st.SearchStrategy[bytes], Callable[[Path], object], float]] = {
-    name: (form.name, packed(damaged(form.base(), form.header), form.packed), form.read, form.share) for name, form in FORMS.items()
+    name: (form.name, packed(damaged(form.base(), form.header), form.packed), form.read, form.share)
+    for name, form in FORMS.items()
 } | {"png headers": ("a.png", png_headers(), read_any, 0.08)}
 
 
@@ -82,7 +99,12 @@ def fuzz(form: str, examples: int, start: int = 0) -> int:
     refused = 0
 
     @seed(start)
-    @settings(max_examples=max(10, round(examples * share)), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=max(10, round(examples * share)),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(contents)
     def attempt(content: bytes) -> None:
         nonlocal refused

@@ -91,7 +91,9 @@ def png_of(width: int, height: int, body: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("width", "height"), [(2**31 - 1, 2**31 - 1), (100_000, 100_000), (30_000, 30_000), (12_000, 12_000)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(2**31 - 1, 2**31 - 1), (100_000, 100_000), (30_000, 30_000), (12_000, 12_000)]
+)
 def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(tmp_path: Path, width: int, height: int) -> None:
     resource = pytest.importorskip("resource")
     (tmp_path / "bomb.png").write_bytes(png_of(width, height, zlib.compress(bytes(10_000))))
@@ -128,7 +130,9 @@ def test_jpeg_photographs_are_read_and_sizes_they_cannot_hold_are_not(tmp_path: 
     at = raw.index(b"\xff\xc0") + 5  # height and width in the frame header
     raw[at : at + 4] = struct.pack(">HH", 65000, 65000)
     (tmp_path / "bomb.jpg").write_bytes(raw)
-    with pytest.raises(InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as a picture: Image size)"):
+    with pytest.raises(
+        InputError, match=r"bomb\.jpg: (at most .* values are supported|cannot be read as a picture: Image size)"
+    ):
         read_volume(tmp_path / "bomb.jpg")
     (tmp_path / "cut.JPEG").write_bytes((tmp_path / "a.jpg").read_bytes()[:400])
     with pytest.raises(InputError, match=r"cut\.JPEG: cannot be read as a picture"):
@@ -160,7 +164,10 @@ def test_label_maps_of_pictures_are_pictures(tmp_path: Path, values: tuple[int, 
     stack = Volume(np.zeros((1, 7, 5, 3), np.uint8), np.eye(4), unit="pixel")
     write_labels(tmp_path / "a.tif", indices, classes, stack)
     np.testing.assert_array_equal(read_mask(tmp_path / "a.tif").data[0], np.array(values)[indices])
-    for name, volume, words in (("b.png", stack, "holds one slice"), ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii")):
+    for name, volume, words in (
+        ("b.png", stack, "holds one slice"),
+        ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii"),
+    ):
         with pytest.raises(InputError, match=words):
             write_labels(tmp_path / name, indices, classes, volume)
 

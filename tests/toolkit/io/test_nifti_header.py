@@ -19,7 +19,12 @@ CLASSES = Classes(("background", "a", "b"), (0, -1, 200))
 
 
 def scan(
-    path: Path, *, sform: np.ndarray | None = None, qform: np.ndarray | None = None, zooms: tuple[float, ...] = (1, 1, 1), unit: int = 2
+    path: Path,
+    *,
+    sform: np.ndarray | None = None,
+    qform: np.ndarray | None = None,
+    zooms: tuple[float, ...] = (1, 1, 1),
+    unit: int = 2,
 ) -> Path:
     """A scan with the forms that are given, and nothing that nibabel would fill in."""
     header = nib.Nifti1Header()
@@ -64,7 +69,9 @@ def test_forms_that_contradict_each_other_are_an_error_that_names_both(
     tmp_path: Path, sform: np.ndarray, qform: np.ndarray | None, named: str
 ) -> None:
     path = scan(tmp_path / "a.nii", sform=sform, qform=qform, zooms=(0.8, 0.8, 5))
-    with pytest.raises(InputError, match=rf"a\.nii: .*{named}; choose one with --read nifti-geometry=sform or nifti-geometry=pixdim"):
+    with pytest.raises(
+        InputError, match=rf"a\.nii: .*{named}; choose one with --read nifti-geometry=sform or nifti-geometry=pixdim"
+    ):
         read_volume(path)
     chosen = {one: read_volume(path, choices={"nifti-geometry": one}) for one in ("sform", "pixdim")}
     np.testing.assert_allclose(chosen["sform"].affine, sform)
@@ -116,10 +123,16 @@ def test_lengths_in_other_units_become_mm(tmp_path: Path) -> None:
     micro = read_volume(scan(tmp_path / "u.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5), unit=3))
     np.testing.assert_allclose(micro.spacing, (0.0008, 0.0008, 0.005), rtol=1e-5)
     wrong = scan(tmp_path / "w.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5), unit=1)
-    with pytest.raises(InputError, match=r"metres, so that voxels of 0\.8 × 0\.8 × 5 would be 1000 times as large .*--read nifti-units=mm"):
+    with pytest.raises(
+        InputError,
+        match=r"metres, so that voxels of 0\.8 × 0\.8 × 5 would be 1000 times as large .*--read nifti-units=mm",
+    ):
         read_volume(wrong)
     np.testing.assert_allclose(read_volume(wrong, choices={"nifti-units": "mm"}).spacing, (0.8, 0.8, 5), rtol=1e-5)
-    assert read_volume(scan(tmp_path / "none.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5), unit=0)).decisions == ()
+    assert (
+        read_volume(scan(tmp_path / "none.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5), unit=0)).decisions
+        == ()
+    )
 
 
 @pytest.mark.parametrize("oriented", ["image", "mask"])
@@ -148,9 +161,15 @@ def test_a_strongly_tilted_scan_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize("codes", [{}, {"qform_code": 128}, {"sform_code": 9}, {"qform_code": -3, "sform_code": 0}])
 def test_a_label_map_has_the_header_of_its_scan_whatever_its_codes(
-    tmp_path: Path, unit: int, codes: dict[str, int], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    unit: int,
+    codes: dict[str, int],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = with_codes(scan(tmp_path / "a.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5)), xyzt_units=unit, **codes)
+    path = with_codes(
+        scan(tmp_path / "a.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5)), xyzt_units=unit, **codes
+    )
     with caplog.at_level(logging.DEBUG):
         volume = read_volume(path, choices={"nifti-units": "convert"})
         write_labels(tmp_path / "out.nii.gz", DATA % 3, CLASSES, volume)
@@ -175,10 +194,14 @@ def test_an_axis_too_long_for_nifti_1_is_written_as_nifti_2(tmp_path: Path) -> N
     np.testing.assert_array_equal(written.affine, long.affine)
 
 
-@pytest.mark.parametrize("values", [(0, 200), (0, 200, -1), (0, -200, 70000), (-1, 255), (0, 2**31 - 1), (-(2**31), 2**31 - 1)])
+@pytest.mark.parametrize(
+    "values", [(0, 200), (0, 200, -1), (0, -200, 70000), (-1, 255), (0, 2**31 - 1), (-(2**31), 2**31 - 1)]
+)
 def test_label_values_come_back_exactly(tmp_path: Path, values: tuple[int, ...]) -> None:
     classes = Classes(("background", "a", "b")[: len(values)], values)
     volume = read_volume(scan(tmp_path / "a.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5)))
     for ending in (".nii", ".nii.gz"):
         write_labels(tmp_path / f"out{ending}", DATA % len(values), classes, volume)
-        np.testing.assert_array_equal(read_mask(tmp_path / f"out{ending}").data[0], np.array(values)[DATA % len(values)])
+        np.testing.assert_array_equal(
+            read_mask(tmp_path / f"out{ending}").data[0], np.array(values)[DATA % len(values)]
+        )

@@ -120,14 +120,20 @@ def test_an_affine_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     flat = AFFINE.copy()
     flat[:3, 1] = flat[:3, 0]
     path = save(tmp_path / "flat.nii")
-    refused(edited(path, srow_x=flat[0], srow_y=flat[1], srow_z=flat[2], sform_code=1, qform_code=0), "must be invertible")
+    refused(
+        edited(path, srow_x=flat[0], srow_y=flat[1], srow_z=flat[2], sform_code=1, qform_code=0), "must be invertible"
+    )
     refused(edited(path, srow_x=[np.nan, 0, 0, 0]), "must be finite")
-    refused(edited(path, srow_x=[0, 0, 0, 0], srow_y=[0, 0, 0, 0], srow_z=[0, 0, 0, 0]), "must be finite with voxels of")
+    refused(
+        edited(path, srow_x=[0, 0, 0, 0], srow_y=[0, 0, 0, 0], srow_z=[0, 0, 0, 0]), "must be finite with voxels of"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("shape", [(30000, 30000, 30000), (32767, 32767, 1), (-1, 5, 5), (0, 4, 4), (1000, 1000, 900)])
-def test_a_header_that_declares_terabytes_asks_for_no_memory(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+def test_a_header_that_declares_terabytes_asks_for_no_memory(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...]
+) -> None:
     path = edited(save(tmp_path / "bomb.nii"), dim=[3, *shape, 1, 1, 1, 1])
     if suffix == ".nii.gz":
         raw = path.read_bytes()

@@ -1,4 +1,6 @@
-"""Files that cannot be read: one line with the file, its real contents or what is missing, and what to do; no library's own lines."""
+"""Files that cannot be read: one line with the file, its real contents or what is missing, and what to do;
+no library's own lines.
+"""
 
 import gzip
 from pathlib import Path
@@ -63,7 +65,9 @@ def test_contents_of_another_kind_are_named(tmp_path: Path, ending: str, write_s
         path.write_bytes(content)
         assert words in line_of(path)
     path.write_bytes(b"II*\0 of no picture")
-    assert ("cannot be read as a picture" if ending in PICTURES else "is a TIFF, whatever its name says") in line_of(path)
+    assert ("cannot be read as a picture" if ending in PICTURES else "is a TIFF, whatever its name says") in line_of(
+        path
+    )
 
 
 @pytest.mark.parametrize("ending", [*PICTURES, *VOLUMES])
@@ -103,7 +107,9 @@ def test_a_name_that_hides_the_format_is_told(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(DATA, np.eye(4)), tmp_path / "a.nii")
     raw = (tmp_path / "a.nii").read_bytes()
     (tmp_path / "b.nii.gz").write_bytes(raw)
-    assert "is NIfTI without gzip, whatever its name says: rename it so that it ends in .nii" in line_of(tmp_path / "b.nii.gz")
+    assert "is NIfTI without gzip, whatever its name says: rename it so that it ends in .nii" in line_of(
+        tmp_path / "b.nii.gz"
+    )
     (tmp_path / "c.nii").write_bytes(gzip.compress(raw))
     assert "is gzipped, whatever its name says: rename it so that it ends in .gz" in line_of(tmp_path / "c.nii")
     (tmp_path / "d.mha").write_bytes(raw)

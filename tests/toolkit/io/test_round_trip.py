@@ -24,7 +24,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("spacing_mm", "size", "least"), [(1.6, 256, 0.985), (2.13, 192, 0.97)])
-def test_every_organ_of_every_case_survives_preparation(real_cases: Path, spacing_mm: float, size: int, least: float) -> None:
+def test_every_organ_of_every_case_survives_preparation(
+    real_cases: Path, spacing_mm: float, size: int, least: float
+) -> None:
     spec = PreprocessSpec("LPS", 2, spacing_mm, (size, size))
     cases = find_cases(real_cases / "labelled").cases
     assert len(cases) == 6
@@ -48,7 +50,8 @@ def network(slices: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "change", [[[1, 1], [0, -1], [2, 1]], [[0, -1], [1, 1], [2, 1]], [[2, 1], [1, -1], [0, -1]], [[0, 1], [1, 1], [2, -1]]]
+    "change",
+    [[[1, 1], [0, -1], [2, 1]], [[0, -1], [1, 1], [2, 1]], [[2, 1], [1, -1], [0, -1]], [[0, 1], [1, 1], [2, -1]]],
 )
 def test_a_case_stored_rotated_or_flipped_gets_the_same_labels(real_cases: Path, change: list[list[int]]) -> None:
     spec = PreprocessSpec("LPS", 2, 1.6, (256, 256))
@@ -58,13 +61,17 @@ def test_a_case_stored_rotated_or_flipped_gets_the_same_labels(real_cases: Path,
     assert np.bincount(expected.ravel()).min() > 1000  # every class is there
     turned = image.as_reoriented(np.array(change))
     found = predict_volume(network, Volume(np.asarray(turned.dataobj)[None], turned.affine), spec)
-    np.testing.assert_array_equal(found, np.asarray(nib.Nifti1Image(expected, image.affine).as_reoriented(np.array(change)).dataobj))
+    np.testing.assert_array_equal(
+        found, np.asarray(nib.Nifti1Image(expected, image.affine).as_reoriented(np.array(change)).dataobj)
+    )
 
 
 def test_an_organ_lies_on_its_own_side_of_the_prepared_slices(real_cases: Path) -> None:
     """Columns run to the patient's left: liver and right kidney come first."""
     for case in find_cases(real_cases / "labelled").cases:
         volume, labels = read_volume(case.images[0]), read_mask(case.labels[0]).data[0]
-        prepared = training_labels(labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5)
+        prepared = training_labels(
+            labels.astype(np.uint8), make_grid(volume, PreprocessSpec("LPS", 2, 1.6, (256, 256))), 5
+        )
         liver, right, left, spleen = (np.nonzero(prepared == organ)[2].mean() for organ in range(1, 5))
         assert max(liver, right) < min(left, spleen)

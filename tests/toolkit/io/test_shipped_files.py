@@ -1,4 +1,6 @@
-"""Every file that pydicom and nibabel ship: the values and the grid that these libraries read, or one line that says why not."""
+"""Every file that pydicom and nibabel ship: the values and the grid that these libraries read,
+or one line that says why not.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,23 @@ from attunet.volumes.spec import PreprocessSpec
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
 
-CODE = (".py", ".pyc", ".pyi", ".json", ".md", ".txt", ".rst", ".toml", ".m", ".csv", ".xml", ".gii", ".npz", ".npy", ".mat")
+CODE = (
+    ".py",
+    ".pyc",
+    ".pyi",
+    ".json",
+    ".md",
+    ".txt",
+    ".rst",
+    ".toml",
+    ".m",
+    ".csv",
+    ".xml",
+    ".gii",
+    ".npz",
+    ".npy",
+    ".mat",
+)
 CLASSES = Classes(("background", "x"), (0, 7))
 
 
@@ -52,7 +70,9 @@ def test_shipped_files_are_read_as_their_libraries_read_them_or_refused_in_one_l
         read += 1
         assert "a volume, " in lines[0]
         values, affine = expected(path)
-        np.testing.assert_allclose(np.moveaxis(volume.data, 0, -1).reshape(values.shape), values, rtol=1e-5, err_msg=path.name)
+        np.testing.assert_allclose(
+            np.moveaxis(volume.data, 0, -1).reshape(values.shape), values, rtol=1e-5, err_msg=path.name
+        )
         if affine is not None:
             np.testing.assert_allclose(volume.affine, affine, atol=1e-4, err_msg=path.name)
         spec = PreprocessSpec("LPS", 2, None, (32, 32), num_channels=len(volume.data))

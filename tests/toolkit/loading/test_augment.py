@@ -13,8 +13,12 @@ from attunet.loading.transforms import _gaussian_noise
 
 SIZE = (96, 128)
 CPU = torch.device("cpu")
-STRONG = AugmentConfig(elastic_probability=0.7, noise_probability=0.7, low_resolution_probability=0.7, bias_field_probability=0.7)
-NOTHING = dataclasses.replace(STRONG, **{f.name: 0.0 for f in dataclasses.fields(STRONG) if f.name.endswith("_probability")})
+STRONG = AugmentConfig(
+    elastic_probability=0.7, noise_probability=0.7, low_resolution_probability=0.7, bias_field_probability=0.7
+)
+NOTHING = dataclasses.replace(
+    STRONG, **{f.name: 0.0 for f in dataclasses.fields(STRONG) if f.name.endswith("_probability")}
+)
 SPATIAL = dataclasses.replace(NOTHING, spatial_probability=1.0, elastic_probability=1.0)
 
 
@@ -52,7 +56,9 @@ def test_seed_epoch_and_sample_each_change_the_result(change: dict) -> None:
 
 def test_with_no_transform_drawn_nothing_changes() -> None:
     images, labels = batch()
-    same, same_labels = Augmenter(NOTHING, SIZE, CPU)(images, labels, seed=0, epochs=np.zeros(8, int), samples=np.arange(8))
+    same, same_labels = Augmenter(NOTHING, SIZE, CPU)(
+        images, labels, seed=0, epochs=np.zeros(8, int), samples=np.arange(8)
+    )
     torch.testing.assert_close(same, images, atol=1e-4, rtol=0)
     assert torch.equal(same_labels, labels)
 
@@ -104,6 +110,8 @@ def test_compiles_without_a_graph_break() -> None:
 
 
 def test_a_range_that_falls_is_refused() -> None:
-    with pytest.raises(InputError, match=r"augment\.scale: must be a list of 2 ascending numbers .* got \[1\.2, 0\.8\]"):
+    with pytest.raises(
+        InputError, match=r"augment\.scale: must be a list of 2 ascending numbers .* got \[1\.2, 0\.8\]"
+    ):
         AugmentConfig(scale=(1.2, 0.8))
     assert AugmentConfig(scale=(1.0, 1.0)).scale == (1.0, 1.0)

@@ -31,7 +31,9 @@ def test_every_sample_once_per_epoch_and_other_orders_in_other_epochs(make: Call
 
 
 @each_order
-def test_order_depends_neither_on_the_batch_size_nor_on_the_number_of_processes(make: Callable[[int], SampleOrder]) -> None:
+def test_order_depends_neither_on_the_batch_size_nor_on_the_number_of_processes(
+    make: Callable[[int], SampleOrder],
+) -> None:
     whole = stream(make(3), 7, 2 * NUM_SAMPLES)[1]
     for batch_size in (5, 64):
         assert np.array_equal(stream(make(3), batch_size, 2 * NUM_SAMPLES)[1], whole)

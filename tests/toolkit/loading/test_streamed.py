@@ -1,4 +1,6 @@
-"""Slices streamed from the store: the resident tier's pixels, from any step on, for any number of processes, in constant memory."""
+"""Slices streamed from the store: the resident tier's pixels, from any step on, for any number of processes,
+in constant memory.
+"""
 
 import dataclasses
 import resource
@@ -46,7 +48,9 @@ def streamed(store: Store, batch_size: int, rank: int = 0, world: int = 1) -> St
 
 @pytest.fixture(scope="module")
 def store(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return made_store(small_store, tmp_path_factory.mktemp("store"), lengths=[5, 11, 1, 20, 8], size=(16, 32), context=3)
+    return made_store(
+        small_store, tmp_path_factory.mktemp("store"), lengths=[5, 11, 1, 20, 8], size=(16, 32), context=3
+    )
 
 
 def test_pixels_are_the_resident_tiers(store: Store) -> None:
@@ -138,6 +142,12 @@ def test_a_training_keeps_the_tier_that_it_began_with(small_store: Store, gigaby
     loader = make_loader(small_store, names(small_store), alone, seed=0, batch_size=4, resident_gb=gigabytes)
     assert loader.tier == tier
     again = make_loader(
-        small_store, names(small_store), alone, seed=0, batch_size=4, resident_gb=0.0 if tier == "resident" else "auto", tier=tier
+        small_store,
+        names(small_store),
+        alone,
+        seed=0,
+        batch_size=4,
+        resident_gb=0.0 if tier == "resident" else "auto",
+        tier=tier,
     )
     assert again.tier == tier

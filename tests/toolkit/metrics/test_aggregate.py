@@ -4,7 +4,15 @@ import json
 
 import numpy as np
 
-from attunet.metrics.aggregate import case_means, mean, mean_of_defined, mean_over_cases, nan_to_null, per_patient, summarize
+from attunet.metrics.aggregate import (
+    case_means,
+    mean,
+    mean_of_defined,
+    mean_over_cases,
+    nan_to_null,
+    per_patient,
+    summarize,
+)
 
 NAN = float("nan")
 SCORES = {"a": np.array([0.8, NAN]), "b": np.array([0.6, 0.2]), "c": np.array([NAN, NAN])}
@@ -32,7 +40,11 @@ def test_a_summary_lists_excluded_cases_and_leaves_them_out_of_means() -> None:
     assert summary == {
         "mean": 0.4,
         "per_class": {"liver": 0.6, "spleen": 0.2},
-        "per_case": {"a": {"liver": 0.8, "spleen": None}, "b": {"liver": 0.6, "spleen": 0.2}, "c": {"liver": None, "spleen": None}},
+        "per_case": {
+            "a": {"liver": 0.8, "spleen": None},
+            "b": {"liver": 0.6, "spleen": 0.2},
+            "c": {"liver": None, "spleen": None},
+        },
     }
     assert nan_to_null(summarize({}, ("liver",))) == {"mean": None, "per_class": {"liver": None}, "per_case": {}}
 

@@ -72,7 +72,9 @@ def test_confusion_refuses_what_it_cannot_count(prediction: list[int], truth: li
 def test_confusion_counts_integers_and_booleans_alone(dtype: type) -> None:
     labels = np.array([0, 1, 255])
     for name, maps in (("prediction", (labels.astype(dtype), labels)), ("truth", (labels, labels.astype(dtype)))):
-        with pytest.raises(InputError, match=f"^{name}: class indices must be integers or booleans, got {np.dtype(dtype)}$"):
+        with pytest.raises(
+            InputError, match=f"^{name}: class indices must be integers or booleans, got {np.dtype(dtype)}$"
+        ):
             confusion(*maps, 2)
     with pytest.raises(InputError, match="got float64"):
         confusion(np.array([np.nan]), np.array([0]), 2)
@@ -90,7 +92,12 @@ def test_a_voxel_has_a_size(size: float, axis: int) -> None:
 
 def test_equal_masks_are_perfect() -> None:
     mask = box(3, 4, 2, 8, 7, 5)
-    assert (hd95(mask, mask, SPACING), assd(mask, mask, SPACING), mssd(mask, mask, SPACING), ravd(mask, mask)) == (0, 0, 0, 0)
+    assert (hd95(mask, mask, SPACING), assd(mask, mask, SPACING), mssd(mask, mask, SPACING), ravd(mask, mask)) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert surface_dice(mask, mask, SPACING, 1) == 1
 
 
@@ -144,7 +151,8 @@ def test_a_mask_that_fills_the_image_has_the_edge_as_its_surface() -> None:
     hollow = full.copy()
     hollow[3, 3, 3] = False
     assert assd(full, full, (1, 1, 1)) == 0
-    assert mssd(hollow, full, (1, 1, 1)) == pytest.approx(np.hypot(np.hypot(3, 3), 2))  # from a corner to a voxel beside the hole
+    # From a corner to a voxel beside the hole
+    assert mssd(hollow, full, (1, 1, 1)) == pytest.approx(np.hypot(np.hypot(3, 3), 2))
 
 
 def test_one_slice_is_measured_as_an_image() -> None:

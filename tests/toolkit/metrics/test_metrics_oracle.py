@@ -41,7 +41,9 @@ def compare_with_monai(prediction: np.ndarray, truth: np.ndarray, spacing: tuple
         "hd95_mm": monai_metrics.compute_hausdorff_distance(p, t, percentile=95, **options),
         "mssd_mm": monai_metrics.compute_hausdorff_distance(p, t, **options),
         "assd_mm": monai_metrics.compute_average_surface_distance(p, t, symmetric=True, **options),
-        "surface_dice": monai_metrics.compute_surface_dice(p, t, [TOLERANCE_MM] * (num_classes - 1), use_subvoxels=True, **options),
+        "surface_dice": monai_metrics.compute_surface_dice(
+            p, t, [TOLERANCE_MM] * (num_classes - 1), use_subvoxels=True, **options
+        ),
         "dice": monai_metrics.compute_dice(p, t, include_background=False),
     }
     for name, value in theirs.items():
@@ -85,28 +87,43 @@ def surface_distance(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("tolerance_mm", [0.0, 1.4, 2.0, 3.0, 8.1])
 @pytest.mark.parametrize("shape", [(31, 24, 12), (31, 24)])
-def test_surface_dice_is_that_of_the_decathlon(surface_distance: Any, shape: tuple[int, ...], tolerance_mm: float) -> None:
+def test_surface_dice_is_that_of_the_decathlon(
+    surface_distance: Any, shape: tuple[int, ...], tolerance_mm: float
+) -> None:
     """Masks that the image cuts, and an organ that touches an edge with half of its surface."""
     spacing = (1.4, 1.7, 8.0)[: len(shape)]
     for seed in range(4):
-        prediction, truth = (ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal(shape), 3) > 0.02 for k in (0, 50))
+        prediction, truth = (
+            ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal(shape), 3) > 0.02 for k in (0, 50)
+        )
         distances = surface_distance.compute_surface_distances(truth, prediction, spacing)
         expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)
         assert surface_dice(prediction, truth, spacing, tolerance_mm) == pytest.approx(expected, abs=1e-12)
 
 
 def chaos_assd_and_mssd(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
-    """Surfaces and distances as the challenge's evaluation takes them: erosion with the outside set, nearest points by a tree."""
+    """Surfaces and distances as the challenge's evaluation takes them:
+    erosion with the outside set, nearest points by a tree.
+    """
     cross = ndimage.generate_binary_structure(3, 1)
-    points = [np.argwhere(m & ~ndimage.binary_erosion(m, cross, border_value=1)) * np.array(spacing) for m in (prediction, truth)]
-    both = np.concatenate([spatial.KDTree(points[1]).query(points[0])[0], spatial.KDTree(points[0]).query(points[1])[0]])
+    points = [
+        np.argwhere(m & ~ndimage.binary_erosion(m, cross, border_value=1)) * np.array(spacing)
+        for m in (prediction, truth)
+    ]
+    both = np.concatenate(
+        [spatial.KDTree(points[1]).query(points[0])[0], spatial.KDTree(points[0]).query(points[1])[0]]
+    )
     return float(both.mean()), float(both.max())
 
 
 def test_distances_are_those_of_the_chaos_challenge_where_the_image_cuts_an_organ() -> None:
     for seed in range(6):
-        noise = [ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal((31, 24, 12)), 4) for k in (0, 50)]
+        noise = [
+            ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal((31, 24, 12)), 4) for k in (0, 50)
+        ]
         prediction, truth = noise[0] > 0, noise[0] + 0.3 * noise[1] > 0
         assert truth[0].any() or truth[:, :, -1].any(), "the image must cut the organ"
         measured = surface_distances(prediction, truth, (1.4, 1.7, 8.0))
-        np.testing.assert_allclose((measured.assd, measured.mssd), chaos_assd_and_mssd(prediction, truth, (1.4, 1.7, 8.0)), rtol=1e-12)
+        np.testing.assert_allclose(
+            (measured.assd, measured.mssd), chaos_assd_and_mssd(prediction, truth, (1.4, 1.7, 8.0)), rtol=1e-12
+        )

@@ -50,7 +50,9 @@ def test_permutation_test_rejects_as_often_as_it_says_when_nothing_differs() -> 
         assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.085
 
 
-@pytest.mark.parametrize(("gain", "sentence"), [(0.03, "The data show that b is better than a"), (-0.03, "a is better than b")])
+@pytest.mark.parametrize(
+    ("gain", "sentence"), [(0.03, "The data show that b is better than a"), (-0.03, "a is better than b")]
+)
 def test_a_real_difference_is_shown(gain: float, sentence: str) -> None:
     rng = np.random.default_rng(3)
     first = rng.normal(0.85, 0.05, 12)  # patients differ by more than the models do: only pairing shows it
@@ -87,12 +89,16 @@ def test_drawn_sign_patterns_begin_above_sixteen_patients() -> None:
 
 
 def test_only_cases_that_both_have_are_compared() -> None:
-    comparison = compare_paired({"c0": 0.5, "c1": 0.7, "c2": float("nan")}, {"c1": 0.8, "c2": 0.9}, PATIENTS, names=("a", "b"))
+    comparison = compare_paired(
+        {"c0": 0.5, "c1": 0.7, "c2": float("nan")}, {"c1": 0.8, "c2": 0.9}, PATIENTS, names=("a", "b")
+    )
     assert comparison.num_patients == 1
     assert comparison.difference == pytest.approx(0.1)
 
 
 def test_scores_of_results_json_are_null_where_not_defined() -> None:
-    comparison = compare_paired({"c0": None, "c1": 0.7, "c2": 0.5}, {"c0": 0.8, "c1": 0.8, "c2": None}, PATIENTS, names=("a", "b"))
+    comparison = compare_paired(
+        {"c0": None, "c1": 0.7, "c2": 0.5}, {"c0": 0.8, "c1": 0.8, "c2": None}, PATIENTS, names=("a", "b")
+    )
     assert comparison.num_patients == 1
     assert comparison.difference == pytest.approx(0.1)

@@ -35,7 +35,12 @@ class NetworkSuite:
     @pytest.mark.parametrize("depth", [1, 3])
     def test_depth_sets_the_multiple_of_the_size(self, depth: int) -> None:
         multiple = 2**depth
-        assert make(self.name, depth=depth)(torch.randn(2, 1, multiple, 3 * multiple)).shape == (2, 5, multiple, 3 * multiple)
+        assert make(self.name, depth=depth)(torch.randn(2, 1, multiple, 3 * multiple)).shape == (
+            2,
+            5,
+            multiple,
+            3 * multiple,
+        )
 
     @pytest.mark.parametrize("shape", [(2, 1, 24, 32), (2, 1, 32, 40)])
     def test_a_size_that_does_not_fit_is_one_line(self, shape: tuple[int, ...]) -> None:
@@ -55,9 +60,12 @@ class NetworkSuite:
         logits, attention = make(self.name).with_attention(torch.randn(2, 1, 32, 48))
         assert logits.shape == (2, 5, 32, 48)
         assert len(attention) == make(self.name).num_gates == self.num_gates
-        assert [tuple(alpha.shape) for alpha in attention] == [(2, 1, 4, 6), (2, 1, 8, 12), (2, 1, 16, 24), (2, 1, 32, 48)][
-            : self.num_gates
-        ]
+        assert [tuple(alpha.shape) for alpha in attention] == [
+            (2, 1, 4, 6),
+            (2, 1, 8, 12),
+            (2, 1, 16, 24),
+            (2, 1, 32, 48),
+        ][: self.num_gates]
         assert all(((alpha > 0) & (alpha < 1)).all() for alpha in attention)
 
     def test_asking_for_attention_does_not_change_the_logits(self) -> None:
@@ -119,7 +127,9 @@ def test_an_unknown_name_is_one_line() -> None:
         make("vnet")
 
 
-def test_a_network_that_is_no_unet_needs_one_module_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_no_unet_needs_one_module_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = """
 from torch import nn
 from attunet.models import SegmentationNetwork
@@ -137,7 +147,8 @@ class Toy(SegmentationNetwork):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(MODELS, "toy", "toy_network:Toy")
     model = ModelConfig(base_width=8)
-    object.__setattr__(model, "name", "toy")  # the choices of `model.name` are read from MODELS when the configuration is imported
+    # The choices of `model.name` are read from MODELS when the configuration is imported
+    object.__setattr__(model, "name", "toy")
     network, x = build_model(model, 1, 3), torch.randn(2, 1, 16, 16)
     assert network(x).shape == (2, 3, 16, 16)
     assert network.with_attention(x)[1] == ()

@@ -1,4 +1,6 @@
-"""Residual encoder blocks: the parameters of the plain network, batch norm and checkpointing as there, a graph that says the same."""
+"""Residual encoder blocks: the parameters of the plain network, batch norm and checkpointing as there,
+a graph that says the same.
+"""
 
 from collections import Counter
 

@@ -1,4 +1,6 @@
-"""The backends of the operations, each on the device where it runs here; modules with one piece of their source replaced."""
+"""The backends of the operations, each on the device where it runs here;
+modules with one piece of their source replaced.
+"""
 
 import importlib.util
 import os
@@ -10,7 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # set by test_triton_interpreted.py, which runs these files a second time
+# Set by test_triton_interpreted.py, which runs these files a second time
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 if INTERPRETED:
     from triton.runtime import interpreter

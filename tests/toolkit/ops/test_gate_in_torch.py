@@ -1,4 +1,6 @@
-"""The gate among the rest of PyTorch: torch.library, torch.compile, autocast, checkpointing, DDP, export; and how a backend is chosen."""
+"""The gate among the rest of PyTorch: torch.library, torch.compile, autocast, checkpointing, DDP, export;
+and how a backend is chosen.
+"""
 
 import io
 from collections.abc import Callable
@@ -17,7 +19,9 @@ from attunet.ops.attention_gate import choose_backend
 from attunet.ops.gate.reference import attention_gate_reference
 
 
-def gate_inputs(device: str = "cpu", dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.channels_last) -> list[Tensor]:
+def gate_inputs(
+    device: str = "cpu", dtype: torch.dtype = torch.float32, layout: torch.memory_format = torch.channels_last
+) -> list[Tensor]:
     random = torch.Generator().manual_seed(0)
     shapes = [(2, 8, 6, 5), (2, 4, 6, 5), (3, 8), (3, 4), (3,), (3,), (1,)]
     inputs = [torch.randn(shape, generator=random).to(device, dtype) for shape in shapes]
@@ -57,7 +61,10 @@ def test_compiles_without_a_graph_break(backend: str, device: str) -> None:
     expected = network(x)
     torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        gradients(network, compiled(x).square().sum()), gradients(network, network(x).square().sum()), rtol=1e-3, atol=1e-3
+        gradients(network, compiled(x).square().sum()),
+        gradients(network, network(x).square().sum()),
+        rtol=1e-3,
+        atol=1e-3,
     )
 
 
@@ -91,7 +98,9 @@ def test_activation_checkpointing_changes_nothing(backend: str, device: str) -> 
         return attention_gate(*tensors, backend=backend)
 
     kept = torch.autograd.grad(gate(*inputs).square().sum(), inputs)
-    again = torch.autograd.grad(torch.utils.checkpoint.checkpoint(gate, *inputs, use_reentrant=False).square().sum(), inputs)
+    again = torch.autograd.grad(
+        torch.utils.checkpoint.checkpoint(gate, *inputs, use_reentrant=False).square().sum(), inputs
+    )
     for a, b in zip(kept, again, strict=True):
         assert torch.equal(a, b)
 
@@ -101,7 +110,9 @@ def test_distributed_data_parallel(backend: str, device: str, tmp_path: Path) ->
     expected = gradients(network, network(x).square().sum())
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
-        wrapped = torch.nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
+        wrapped = torch.nn.parallel.DistributedDataParallel(
+            network, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
         wrapped(x).square().sum().backward()
     finally:
         torch.distributed.destroy_process_group()
@@ -109,7 +120,11 @@ def test_distributed_data_parallel(backend: str, device: str, tmp_path: Path) ->
 
 
 def test_every_backend_trains_the_same_network(backend: str, device: str) -> None:
-    network, reference, x = small_network(backend, device), small_network("reference", device), torch.randn(2, 1, 16, 16, device=device)
+    network, reference, x = (
+        small_network(backend, device),
+        small_network("reference", device),
+        torch.randn(2, 1, 16, 16, device=device),
+    )
     reference.load_state_dict(network.state_dict())
     got, expected = gradients(network, network(x).square().mean()), gradients(reference, reference(x).square().mean())
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
@@ -169,11 +184,17 @@ def test_auto_takes_the_blocked_path_on_the_cpu() -> None:
         ({"x": torch.zeros(2, 8, 6, 4)}, "x and g must be"),
         ({"x": torch.zeros(8, 6, 5)}, "x and g must be"),
         ({"x": torch.zeros(2, 8, 6, 5, dtype=torch.int32)}, r"x must be torch.float16, .*, got torch.int32"),
-        ({"g": torch.zeros(2, 4, 6, 5, dtype=torch.float8_e4m3fn)}, r"g must be torch.float16, .*, got torch.float8_e4m3fn"),
+        (
+            {"g": torch.zeros(2, 4, 6, 5, dtype=torch.float8_e4m3fn)},
+            r"g must be torch.float16, .*, got torch.float8_e4m3fn",
+        ),
         ({"x": torch.zeros(2, 0, 6, 5), "weight_x": torch.zeros(3, 0)}, r"only N may be 0, got x \(2, 0, 6, 5\)"),
         ({"x": torch.zeros(2, 8, 0, 5), "g": torch.zeros(2, 4, 0, 5)}, r"only N may be 0, got x \(2, 8, 0, 5\)"),
         ({"bias": torch.zeros(0)}, r"only N may be 0, .* bias \(0,\)"),
-        ({"g": torch.zeros(2, 4, 6, 5, dtype=torch.float64)}, "of one dtype on one device, got torch.float32 on cpu and torch.float64"),
+        (
+            {"g": torch.zeros(2, 4, 6, 5, dtype=torch.float64)},
+            "of one dtype on one device, got torch.float32 on cpu and torch.float64",
+        ),
         ({"weight_x": torch.zeros(3, 7)}, r"weight_x must be of shape \(3, 8\), got \(3, 7\)"),
         ({"weight_g": torch.zeros(3, 8)}, r"weight_g must be of shape \(3, 4\), got \(3, 8\)"),
         ({"psi_bias": torch.zeros(())}, r"psi_bias must be of shape \(1,\), got \(\)"),
@@ -192,7 +213,10 @@ def test_wrong_input_is_one_line(change: dict, message: str) -> None:
 
 def test_autocast_does_not_make_numbers_of_integers() -> None:
     x, *rest = gate_inputs()
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=r"x must be torch\.float16, .* got torch\.int64"):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(InputError, match=r"x must be torch\.float16, .* got torch\.int64"),
+    ):
         attention_gate(x.long(), *rest)
 
 
@@ -210,8 +234,12 @@ def test_transforms_of_functions_go_through_the_reference(transform: str) -> Non
         with forward_ad.dual_level():
             return forward_ad.unpack_dual(gate(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
 
-    assert torch.equal(result(lambda x: attention_gate(x, *rest)), result(lambda x: attention_gate_reference(x, *rest)[0]))
-    with pytest.raises(InputError, match=r"backend cpu knows neither torch\.func's transforms nor forward-mode derivatives"):
+    assert torch.equal(
+        result(lambda x: attention_gate(x, *rest)), result(lambda x: attention_gate_reference(x, *rest)[0])
+    )
+    with pytest.raises(
+        InputError, match=r"backend cpu knows neither torch\.func's transforms nor forward-mode derivatives"
+    ):
         result(lambda x: attention_gate(x, *rest, backend="cpu"))
 
 

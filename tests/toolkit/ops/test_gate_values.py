@@ -1,4 +1,6 @@
-"""Every backend of the gate against the float64 reference: values, all gradients, what is saved, the same bits twice."""
+"""Every backend of the gate against the float64 reference: values, all gradients, what is saved,
+the same bits twice.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,8 +45,9 @@ SHAPES = {
 def gate_inputs(shape: Shape, seed: int = 0) -> list[Tensor]:
     """The seven float64 inputs, such that rounding is all that can differ.
 
-    x and g are not negative, as after a ReLU, so that sums over pixels hardly cancel; and of many random pixels those are taken whose
-    hidden features stay clear of the ReLU's kink, where another rounding would rightly give another gradient.
+    x and g are not negative, as after a ReLU, so that sums over pixels hardly cancel; and of many random pixels those
+    are taken whose hidden features stay clear of the ReLU's kink, where another rounding would rightly give another
+    gradient.
     """
     random = torch.Generator().manual_seed(seed)
     c, k, f = shape.channels, shape.gating_channels, shape.hidden
@@ -71,11 +74,14 @@ def values_and_gradients(gate: Gate, inputs: list[Tensor], grad_out: Tensor, gra
     return [t.detach() for t in (out, alpha, *gradients)]
 
 
-def assert_agrees(gate: Gate, shape: Shape, dtype: torch.dtype, device: str = "cpu", layout: torch.memory_format | None = None) -> None:
+def assert_agrees(
+    gate: Gate, shape: Shape, dtype: torch.dtype, device: str = "cpu", layout: torch.memory_format | None = None
+) -> None:
     """Compares in the norm and at the worst element with the reference in float64 on the same rounded inputs.
 
-    A handful of roundings each way: out and alpha within 4 units of the dtype's precision, gradients, which are products of three
-    or four rounded factors, within 16; the worst element, relative to the largest, within four times that.
+    A handful of roundings each way: out and alpha within 4 units of the dtype's precision, gradients, which are
+    products of three or four rounded factors, within 16; the worst element, relative to the largest, within four times
+    that.
     """
     inputs = [t.to(dtype) for t in gate_inputs(shape)]
     if layout is not None:
@@ -84,7 +90,9 @@ def assert_agrees(gate: Gate, shape: Shape, dtype: torch.dtype, device: str = "c
     out_shape = (shape.images, shape.channels + shape.gating_channels, shape.height, shape.width)
     grad_out = torch.empty(out_shape).uniform_(0.5, 1.5, generator=random).to(dtype)
     grad_alpha = torch.empty(shape.images, 1, shape.height, shape.width).uniform_(0.5, 1.5, generator=random).to(dtype)
-    wanted = values_and_gradients(attention_gate_reference, [t.double() for t in inputs], grad_out.double(), grad_alpha.double())
+    wanted = values_and_gradients(
+        attention_gate_reference, [t.double() for t in inputs], grad_out.double(), grad_alpha.double()
+    )
     got = values_and_gradients(gate, [t.to(device) for t in inputs], grad_out.to(device), grad_alpha.to(device))
     for name, a, b in zip(NAMES, got, wanted, strict=True):
         assert a.shape == b.shape
@@ -92,12 +100,16 @@ def assert_agrees(gate: Gate, shape: Shape, dtype: torch.dtype, device: str = "c
         error = a.cpu().double() - b
         tolerance = (4 if name in ("out", "alpha") else 16) * torch.finfo(dtype).eps
         assert error.norm() <= tolerance * b.norm(), f"{name}: relative error {error.norm() / b.norm():.1e}"
-        assert error.abs().max() <= 4 * tolerance * b.abs().max(), f"{name}: worst element off by {error.abs().max() / b.abs().max():.1e}"
+        assert error.abs().max() <= 4 * tolerance * b.abs().max(), (
+            f"{name}: worst element off by {error.abs().max() / b.abs().max():.1e}"
+        )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_values_and_gradients(backend: str, device: str, dtype: torch.dtype, shape: Shape, layout: torch.memory_format) -> None:
+def test_values_and_gradients(
+    backend: str, device: str, dtype: torch.dtype, shape: Shape, layout: torch.memory_format
+) -> None:
     assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), shape, dtype, device, layout)
 
 
@@ -160,7 +172,9 @@ def test_only_the_gradients_that_are_asked_for(backend: str, device: str, wanted
     out = attention_gate(*inputs, backend=backend)
     exact = [t.detach().requires_grad_() for t in inputs]
     expected = torch.autograd.grad(attention_gate(*exact, backend="reference").sum(), [exact[i] for i in wanted])
-    torch.testing.assert_close(torch.autograd.grad(out.sum(), [inputs[i] for i in wanted]), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.autograd.grad(out.sum(), [inputs[i] for i in wanted]), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_loss_on_alpha_alone(backend: str, device: str) -> None:
@@ -207,7 +221,9 @@ def test_an_image_larger_than_32_bits_count(backend: str, device: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES[2:])
 def test_what_is_not_a_number_stays_so(backend: str, device: str, name: str) -> None:
-    """A network that has diverged must not look sound: one NaN reaches every result that it reaches in the reference."""
+    """A network that has diverged must not look sound: one NaN reaches every result that it reaches in the
+    reference.
+    """
     inputs = [t.float() for t in gate_inputs(SHAPES["square"])]
     inputs[NAMES[2:].index(name)].flatten()[0] = torch.nan
     ones = torch.ones(2, 32, 8, 8), torch.ones(2, 1, 8, 8)
@@ -239,7 +255,8 @@ def test_only_the_inputs_are_saved(backend: str, device: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         attention_gate(*inputs, backend=backend)
     given = sum(t.untyped_storage().nbytes() for t in inputs)
-    # The reference keeps the hidden features and alpha besides, which the others save; its convolutions need no bias backward.
+    # The reference keeps the hidden features and alpha besides, which the others save; its convolutions need no bias
+    # backward.
     hidden = SHAPES["square"].hidden
     more = 4 * SHAPES["square"].images * 8 * 8 * (hidden + 1) - 4 * (hidden + 1)
     assert sum(saved.values()) == given + (more if backend == "reference" else 0)
@@ -253,7 +270,9 @@ def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
-def test_several_tiles_for_a_program(backend: str, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_tiles_for_a_program(
+    backend: str, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one_multiprocessor(monkeypatch)
     gate = partial(attention_gate, backend=backend, return_alpha=True)
     assert_agrees(gate, Shape(3, 64, 48, 32, 11, 13), dtype, device, torch.channels_last)
@@ -265,26 +284,39 @@ BREAKAGES = {
     "ones outside the image": ("other=0.0)\n\n\n@triton.jit\ndef _store", "other=1.0)\n\n\n@triton.jit\ndef _store"),
     "ungated gradient": ("grad_tiles[i].to(tl.float32) * a[:, None]", "grad_tiles[i].to(tl.float32)"),
     "last tile only": ("tl.dot(tl.trans(row), grad_h, total,", "tl.dot(tl.trans(row), grad_h, 0.0 * total,"),
-    "psi without hidden": ("tl.store(partial + F + f, tl.sum(hidden * grad_logit", "tl.store(partial + F + f, tl.sum(grad_logit"),
+    "psi without hidden": (
+        "tl.store(partial + F + f, tl.sum(hidden * grad_logit",
+        "tl.store(partial + F + f, tl.sum(grad_logit",
+    ),
     "no sigmoid": ("_sigmoid(tl.sum(hidden_tile", "(tl.sum(hidden_tile"),
 }
 
 
 @pytest.mark.parametrize(("old", "new"), BREAKAGES.values(), ids=BREAKAGES.keys())
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
-def test_a_broken_kernel_is_caught(backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_kernel_is_caught(
+    backend: str, device: str, old: str, new: str, broken: Broken, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from attunet.ops.gate import triton_gate, triton_kernels
 
     one_multiprocessor(monkeypatch)
     monkeypatch.setattr(triton_gate, "kernels", broken(triton_kernels, old, new))
     with pytest.raises(AssertionError):
-        assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), SHAPES["more tiles than one"], torch.float32, device)
+        assert_agrees(
+            partial(attention_gate, backend=backend, return_alpha=True),
+            SHAPES["more tiles than one"],
+            torch.float32,
+            device,
+        )
 
 
 STREAMED_BREAKAGES = {
     "no kink": ("hidden <= 0.0, 0.0, grad_logit", "hidden <= -1.0, 0.0, grad_logit"),
     "half a sigmoid": ("* a * (1.0 - a)", "* a"),
-    "ungated gradient": (".to(tl.float32) * a[:, None]\n        _store(grad_x", ".to(tl.float32)\n        _store(grad_x"),
+    "ungated gradient": (
+        ".to(tl.float32) * a[:, None]\n        _store(grad_x",
+        ".to(tl.float32)\n        _store(grad_x",
+    ),
     "last tile only": ("tl.dot(tl.trans(left), right, total)", "tl.dot(tl.trans(left), right)"),
     "first channels only": (
         "hidden = tl.dot(tile, tl.trans(w), hidden)",
@@ -307,7 +339,13 @@ def test_a_broken_streamed_kernel_is_caught(
     monkeypatch.setattr(streamed_gate, "kernels", broken(streamed_kernels, old, new))
     shape = Shape(2, 160, 160, 70, 9, 11)
     with pytest.raises(AssertionError):
-        assert_agrees(partial(attention_gate, backend=backend, return_alpha=True), shape, torch.float16, device, torch.channels_last)
+        assert_agrees(
+            partial(attention_gate, backend=backend, return_alpha=True),
+            shape,
+            torch.float16,
+            device,
+            torch.channels_last,
+        )
 
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)

@@ -1,4 +1,6 @@
-"""Every backend of max pooling against torch's own: values and gradients are equal bit by bit, ties and NaN included."""
+"""Every backend of max pooling against torch's own: values and gradients are equal bit by bit,
+ties and NaN included.
+"""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -58,7 +60,9 @@ def test_values_and_gradients(pool_backend: str, device: str, dtype: torch.dtype
 def test_without_a_gradient_the_values_are_the_same(pool_backend: str, device: str) -> None:
     x = pool_input((2, 16, 8, 8)).to(device)
     with torch.no_grad():
-        torch.testing.assert_close(max_pool(x, backend=pool_backend), F.max_pool2d(x, 2), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(
+            max_pool(x, backend=pool_backend), F.max_pool2d(x, 2), rtol=0, atol=0, equal_nan=True
+        )
 
 
 BREAKAGES = {
@@ -121,7 +125,9 @@ def test_a_second_derivative_is_refused(pool_backend: str, device: str) -> None:
 @pytest.mark.parametrize("pool_backend", ["triton"], indirect=True)
 def test_a_network_compiles_without_a_graph_break(pool_backend: str, device: str) -> None:
     torch.manual_seed(0)
-    network = UNet(in_channels=1, num_classes=3, base_width=4, depth=2).to(device, memory_format=torch.channels_last).eval()
+    network = (
+        UNet(in_channels=1, num_classes=3, base_width=4, depth=2).to(device, memory_format=torch.channels_last).eval()
+    )
     x = torch.randn(2, 1, 16, 24, device=device)
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
@@ -138,7 +144,9 @@ def test_odd_sizes_and_other_memory_formats_are_torch_s(device: str, pool_backen
 
 
 @pytest.mark.parametrize(
-    "x", [torch.rand(3, 4, 4), torch.rand(1, 1, 1, 4), torch.ones(1, 1, 4, 4, dtype=torch.int32)], ids=["3D", "flat", "int"]
+    "x",
+    [torch.rand(3, 4, 4), torch.rand(1, 1, 1, 4), torch.ones(1, 1, 4, 4, dtype=torch.int32)],
+    ids=["3D", "flat", "int"],
 )
 def test_wrong_input(x: Tensor) -> None:
     with pytest.raises(InputError, match=r"max_pool: x must be \(N, C, H, W\)"):

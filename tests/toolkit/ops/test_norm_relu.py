@@ -1,4 +1,6 @@
-"""Every backend of batch norm with ReLU against the float64 reference: values, gradients, running statistics, the same bits twice."""
+"""Every backend of batch norm with ReLU against the float64 reference:
+values, gradients, running statistics, the same bits twice.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,16 +31,25 @@ SHAPES = {
 def norm_inputs(shape: tuple[int, ...], mean: float = 1.0) -> list[Tensor]:
     """x, weight, bias, running mean and variance in float64, channels-last.
 
-    Images differ in their mean, so that parts of the batch do; values in a channel are evenly spaced, so that few lie so near the
-    ReLU's kink that another rounding would rightly give another gradient.
+    Images differ in their mean, so that parts of the batch do; values in a channel are evenly spaced, so that few lie
+    so near the ReLU's kink that another rounding would rightly give another gradient.
     """
     random = torch.Generator().manual_seed(0)
     channels, values = shape[1], shape[0] * shape[2] * shape[3]
     rank = torch.stack([torch.randperm(values, generator=random) for _ in range(channels)], dim=1).double()
     x = (2 * rank / max(1, values - 1) - 1) * torch.rand(channels, generator=random).add(0.5) + mean
     x = x.view(shape[0], *shape[2:], channels).permute(0, 3, 1, 2) + torch.arange(shape[0])[:, None, None, None]
-    weight, bias = torch.rand(channels, generator=random).double() + 0.5, torch.randint(-1, 2, (channels,), generator=random).double()
-    return [x, weight, bias * 0.31 + 0.007, torch.full((channels,), mean).double(), torch.full((channels,), 1.5).double()]
+    weight, bias = (
+        torch.rand(channels, generator=random).double() + 0.5,
+        torch.randint(-1, 2, (channels,), generator=random).double(),
+    )
+    return [
+        x,
+        weight,
+        bias * 0.31 + 0.007,
+        torch.full((channels,), mean).double(),
+        torch.full((channels,), 1.5).double(),
+    ]
 
 
 def values_and_gradients(norm: Norm, inputs: list[Tensor], grad_out: Tensor, *, training: bool) -> list[Tensor]:
@@ -47,11 +58,17 @@ def values_and_gradients(norm: Norm, inputs: list[Tensor], grad_out: Tensor, *, 
     return [t.detach() for t in (out, *torch.autograd.grad(out, leaves, grad_out), *running)]
 
 
-def assert_agrees(norm: Norm, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, training: bool, mean: float = 1.0) -> None:
-    """Compares in the norm with the reference in float64 on the same rounded inputs; vectors are float32, as under autocast."""
+def assert_agrees(
+    norm: Norm, shape: tuple[int, ...], dtype: torch.dtype, device: str, *, training: bool, mean: float = 1.0
+) -> None:
+    """Compares in the norm with the reference in float64 on the same rounded inputs;
+    vectors are float32, as under autocast.
+    """
     inputs = norm_inputs(shape, mean)
     inputs = [inputs[0].to(dtype), *(t.float() for t in inputs[1:])]
-    grad_out = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(memory_format=torch.channels_last)
+    grad_out = (
+        torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(memory_format=torch.channels_last)
+    )
     reference = partial(batch_norm_relu, backend="reference")
     wanted = values_and_gradients(reference, [t.double() for t in inputs], grad_out.double(), training=training)
     got = values_and_gradients(norm, [t.to(device) for t in inputs], grad_out.to(device), training=training)
@@ -65,17 +82,23 @@ def assert_agrees(norm: Norm, shape: tuple[int, ...], dtype: torch.dtype, device
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_values_and_gradients(norm_backend: str, device: str, dtype: torch.dtype, shape: tuple[int, ...], training: bool) -> None:
+def test_values_and_gradients(
+    norm_backend: str, device: str, dtype: torch.dtype, shape: tuple[int, ...], training: bool
+) -> None:
     assert_agrees(partial(batch_norm_relu, backend=norm_backend), shape, dtype, device, training=training)
 
 
 def test_a_mean_far_from_zero(norm_backend: str, device: str) -> None:
     """The mean of the squares less the square of the mean would have no correct digit."""
-    assert_agrees(partial(batch_norm_relu, backend=norm_backend), (2, 8, 24, 24), torch.float32, device, training=True, mean=300.0)
+    assert_agrees(
+        partial(batch_norm_relu, backend=norm_backend), (2, 8, 24, 24), torch.float32, device, training=True, mean=300.0
+    )
 
 
 @pytest.mark.parametrize("norm_backend", ["triton"], indirect=True)
-def test_several_tiles_for_a_program(norm_backend: str, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_tiles_for_a_program(
+    norm_backend: str, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one_multiprocessor(monkeypatch)
     assert_agrees(partial(batch_norm_relu, backend="triton"), (3, 64, 40, 41), dtype, device, training=True)
 
@@ -91,12 +114,18 @@ def one_multiprocessor(monkeypatch: pytest.MonkeyPatch) -> None:
 BREAKAGES = {
     "shift not added again": ("tl.store(partial + C, shift + sums / count", "tl.store(partial + C, sums / count"),
     "last tile taken for full": ("count -= (tiles * BLOCK_P - rows)", "count -= 0 * (tiles * BLOCK_P - rows)"),
-    "rows outside counted": ("tl.where((row < rows)[:, None], _load_tile(x", "tl.where((row < 2 * rows)[:, None], _load_tile(x"),
+    "rows outside counted": (
+        "tl.where((row < rows)[:, None], _load_tile(x",
+        "tl.where((row < 2 * rows)[:, None], _load_tile(x",
+    ),
     "parts not recentred": (" + n * deviation * deviation", ""),
     "biased running variance": ("deviations / (number - 1.0)", "deviations / (0.9 * number)"),
     "no kink": ("b[None, :] <= 0.0, 0.0, grad)", "b[None, :] <= -9.0, 0.0, grad)"),
     "last tile only": ("sum_dy_x += dy * deviation\n    partial", "sum_dy_x = dy * deviation\n    partial"),
-    "statistics taken for constants": ("dy -= mean_dy[None, :] + deviation", "dy -= mean_dy[None, :] + 0.0 * deviation"),
+    "statistics taken for constants": (
+        "dy -= mean_dy[None, :] + deviation",
+        "dy -= mean_dy[None, :] + 0.0 * deviation",
+    ),
     "no ReLU": ("tl.where(y <= 0.0, 0.0, y)", "y"),
 }
 
@@ -123,7 +152,9 @@ def test_what_is_not_a_number_stays_so(norm_backend: str, device: str) -> None:
     """A network that has diverged must not look sound."""
     inputs = [t.float().to(device) for t in norm_inputs((2, 16, 8, 8))]
     inputs[0][0, 3, 2, 1] = torch.nan
-    results = values_and_gradients(partial(batch_norm_relu, backend=norm_backend), inputs, torch.ones_like(inputs[0]), training=True)
+    results = values_and_gradients(
+        partial(batch_norm_relu, backend=norm_backend), inputs, torch.ones_like(inputs[0]), training=True
+    )
     assert all(result.isnan().any() for result in results[:2])
     assert not results[0][:, 4].isnan().any()
 
@@ -167,7 +198,9 @@ def test_opcheck(norm_backend: str, device: str) -> None:
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
     for number in (count, None):
         torch.library.opcheck(operators.norm_relu.default, (*leaves, mean, var, number, 1e-5, False))
-        torch.library.opcheck(operators.norm_relu_backward.default, (x, x, weight, bias, mean, var, number, 1e-5, False))
+        torch.library.opcheck(
+            operators.norm_relu_backward.default, (x, x, weight, bias, mean, var, number, 1e-5, False)
+        )
 
 
 @pytest.mark.parametrize("norm_backend", ["triton"], indirect=True)
@@ -193,7 +226,9 @@ def test_gradcheck_in_double_precision(norm_backend: str) -> None:
 def test_a_network_compiles_without_a_graph_break_and_trains_alike(norm_backend: str, device: str) -> None:
     torch.manual_seed(0)
     networks = [
-        AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2, norm_backend=name).to(device, memory_format=torch.channels_last)
+        AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2, norm_backend=name).to(
+            device, memory_format=torch.channels_last
+        )
         for name in (norm_backend, "reference")
     ]
     networks[1].load_state_dict(networks[0].state_dict())
@@ -243,7 +278,14 @@ def test_on_the_cpu_a_block_is_bitwise_torchs_own_layers() -> None:
     results = []
     for network in (block, plain):
         out = network(x)
-        results.append([out, *torch.autograd.grad(out.square().mean(), list(network.parameters())), *network.buffers(), network.eval()(x)])
+        results.append(
+            [
+                out,
+                *torch.autograd.grad(out.square().mean(), list(network.parameters())),
+                *network.buffers(),
+                network.eval()(x),
+            ]
+        )
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
 
@@ -253,9 +295,15 @@ def test_on_the_cpu_a_block_is_bitwise_torchs_own_layers() -> None:
     [
         ({"backend": "cuda"}, "backend must be one of auto, reference, torch, triton, got 'cuda'"),
         ({"x": torch.zeros(8, 6, 5)}, r"x must be \(N, C, H, W\)"),
-        ({"x": torch.zeros(2, 8, 6, 5, dtype=torch.int32)}, r"x must be \(N, C, H, W\) in torch.float16, .*, got .* in torch.int32"),
+        (
+            {"x": torch.zeros(2, 8, 6, 5, dtype=torch.int32)},
+            r"x must be \(N, C, H, W\) in torch.float16, .*, got .* in torch.int32",
+        ),
         ({"weight": torch.zeros(7)}, r"weight must be of shape \(8,\), got \(7,\)"),
-        ({"running_var": torch.zeros(8, dtype=torch.float16)}, "running_var must be torch.float32 or float32, got torch.float16"),
+        (
+            {"running_var": torch.zeros(8, dtype=torch.float16)},
+            "running_var must be torch.float32 or float32, got torch.float16",
+        ),
         ({"bias": torch.zeros(8, device="meta")}, "bias must be on cpu, got meta"),
         ({"x": torch.zeros(1, 8, 1, 1), "training": True}, r"more than one value per channel, got x \(1, 8, 1, 1\)"),
     ],

@@ -1,4 +1,5 @@
-"""Every kernel that a training step of the 64-wide network launches, compiled for sm_80 and sm_90 by Triton's own compiler: no GPU needed.
+"""Every kernel that a training step of the 64-wide network launches,
+compiled for sm_80 and sm_90 by Triton's own compiler: no GPU needed.
 
 The launches are recorded, not made: so what is compiled are the tilings and constants that a GPU would be given.
 """
@@ -29,7 +30,8 @@ from attunet.ops.pool import pool_kernels, triton_pool  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes for one block of threads
 REGISTERS, MIN_WARPS = 65536, 8  # of a multiprocessor; fewer resident warps would not hide the latency of memory
-MAX_SPILLED = 32  # bytes of a thread: the assembler may spill a few words so that more warps fit; real spilling is hundreds
+# Bytes of a thread: the assembler may spill a few words so that more warps fit; real spilling is hundreds
+MAX_SPILLED = 32
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.uint8: "*u8"}
 OPTIONS = ("num_warps", "num_stages")
 
@@ -51,7 +53,9 @@ def recorder(kernel: Any, launches: list[Launch]) -> Any:
 
 
 def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """What a forward and backward pass of the gate of a level launches, channels-last and with float32 parameters, as under autocast."""
+    """What a forward and backward pass of the gate of a level launches, channels-last and with float32 parameters,
+    as under autocast.
+    """
     launches: list[Launch] = []
     for module in (triton_kernels, streamed_kernels):
         for name in [name for name in vars(module) if name.startswith(("gate_", "epilogue_", "streamed_"))]:
@@ -67,10 +71,14 @@ def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.Monke
 
 
 def compiled(launch: Launch, capability: int) -> CompiledKernel:
-    """Compiles with the specialisation of a launch: ones and None are constants, multiples of 16 are known to be such."""
+    """Compiles with the specialisation of a launch: ones and None are constants,
+    multiples of 16 are known to be such.
+    """
     names = launch.kernel.arg_names
     options = {name: launch.constants[name] for name in OPTIONS if name in launch.constants}
-    values = dict(zip(names, launch.arguments, strict=False)) | {k: v for k, v in launch.constants.items() if k not in OPTIONS}
+    values = dict(zip(names, launch.arguments, strict=False)) | {
+        k: v for k, v in launch.constants.items() if k not in OPTIONS
+    }
     signature, constants, attributes = {}, {}, {}
     for position, name in enumerate(names):
         value = values[name]
@@ -123,12 +131,18 @@ def test_compiles_within_the_hardware(
         kernel, name = compiled(launch, capability), launch.kernel.__name__
         used = resources(kernel, tmp_path)
         assert used["STACK"] + used["LOCAL"] <= MAX_SPILLED, f"{name} spills registers: {used}"
-        assert kernel.metadata.shared <= SHARED_MEMORY[capability], f"{name} wants {kernel.metadata.shared} bytes of shared memory"
+        assert kernel.metadata.shared <= SHARED_MEMORY[capability], (
+            f"{name} wants {kernel.metadata.shared} bytes of shared memory"
+        )
         warps = launch.constants["num_warps"]
         resident = (
-            min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)) // warps * warps
+            min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared))
+            // warps
+            * warps
         )
-        assert resident >= MIN_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
+        assert resident >= MIN_WARPS, (
+            f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
+        )
         assert "max.f32" not in kernel.asm["ptx"], f"{name}: a ReLU that makes 0 of NaN"
         tensor_cores = "mma" in kernel.asm["ptx"]
         assert tensor_cores == (dtype != torch.float32 and not name.endswith("finish")), (
@@ -137,7 +151,9 @@ def test_compiles_within_the_hardware(
 
 
 def launches_of_a_norm(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """The launches of a forward and backward pass of batch norm with ReLU, with float32 vectors, on 132 multiprocessors."""
+    """The launches of a forward and backward pass of batch norm with ReLU, with float32 vectors,
+    on 132 multiprocessors.
+    """
     launches: list[Launch] = []
     for name in [name for name in vars(norm_kernels) if name.startswith("norm_")]:
         monkeypatch.setattr(norm_kernels, name, recorder(getattr(norm_kernels, name), launches))
@@ -166,11 +182,17 @@ def test_norm_compiles_to_full_occupancy(
         assert used["STACK"] + used["LOCAL"] == 0, f"{name} spills registers: {used}"
         if not name.endswith("finish"):
             threads = 32 * launch.constants["num_warps"]
-            resident = min(REGISTERS // (threads * used["REG"]), SHARED_MEMORY[capability] // max(1, kernel.metadata.shared))
-            assert resident >= triton_norm.PROGRAMS_PER_MULTIPROCESSOR, f"{name}: {resident} programs on a multiprocessor, with {used}"
+            resident = min(
+                REGISTERS // (threads * used["REG"]), SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)
+            )
+            assert resident >= triton_norm.PROGRAMS_PER_MULTIPROCESSOR, (
+                f"{name}: {resident} programs on a multiprocessor, with {used}"
+            )
             assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
             reduces = name in ("norm_statistics", "norm_gradient_sums")
-            assert ("cp.async.cg.shared.global" in kernel.asm["ptx"]) == reduces, f"{name}: the loop loads ahead of its sums"
+            assert ("cp.async.cg.shared.global" in kernel.asm["ptx"]) == reduces, (
+                f"{name}: the loop loads ahead of its sums"
+            )
 
 
 def launches_of_a_pool(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:

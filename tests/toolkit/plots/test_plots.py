@@ -22,7 +22,8 @@ from attunet.volumes.volume import Volume
 
 RAS = np.diag([1.5, 2.0, 8.0, 1.0])
 LAS = np.diag([-1.5, 2.0, 8.0, 1.0])
-ASR = np.array([[0, 0, 1.5, 0], [2.0, 0, 0, 0], [0, 8.0, 0, 0], [0, 0, 0, 1.0]])  # sagittal scan: axes run to anterior, superior, right
+# Sagittal scan: axes run to anterior, superior, right
+ASR = np.array([[0, 0, 1.5, 0], [2.0, 0, 0, 0], [0, 8.0, 0, 0], [0, 0, 0, 1.0]])
 
 
 def scan(affine: np.ndarray, shape: tuple[int, int, int] = (20, 30, 8)) -> Volume:
@@ -31,7 +32,14 @@ def scan(affine: np.ndarray, shape: tuple[int, int, int] = (20, 30, 8)) -> Volum
 
 def corner_marked(affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A label in the patient's right, anterior, superior corner, wherever the array has it."""
-    corners = np.array([[i * (shape[0] - 1), j * (shape[1] - 1), k * (shape[2] - 1), 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners = np.array(
+        [
+            [i * (shape[0] - 1), j * (shape[1] - 1), k * (shape[2] - 1), 1]
+            for i in (0, 1)
+            for j in (0, 1)
+            for k in (0, 1)
+        ]
+    )
     world = corners @ affine.T
     chosen = corners[np.argmax(world[:, :3] @ (1, 1, 1))]  # RAS+: right, anterior and superior are positive
     labels = np.zeros(shape, dtype=np.uint8)
@@ -45,7 +53,9 @@ def corner_marked(affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray
     [(2, (-1, 0, 0)), (1, (0, 0, 0)), (0, (0, 0, 0))],
     ids=["axial", "coronal", "sagittal"],
 )
-def test_right_is_on_the_left_and_front_or_head_at_the_top(affine: np.ndarray, slice_axis: int, corner: tuple[int, int, int]) -> None:
+def test_right_is_on_the_left_and_front_or_head_at_the_top(
+    affine: np.ndarray, slice_axis: int, corner: tuple[int, int, int]
+) -> None:
     volume = scan(affine)
     shown = view_of(volume, slice_axis=slice_axis).slices(corner_marked(affine, volume.shape))
     assert shown[corner] == 1  # (slice, row, column): the superior slice's top left, and so on
@@ -92,11 +102,15 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
     ]
     maps = [np.random.default_rng(n).uniform(size=(n, n)) for n in (4, 8, 16)]
     pictures = [
-        draw_outlines(tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth),
+        draw_outlines(
+            tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth
+        ),
         draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
         draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1, title="invented"),
         draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
-        draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR),
+        draw_contact_sheet(
+            tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR
+        ),
         draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),
         draw_confusion(tmp_path / "confusion.png", counts, CHAOS_MR, title="rows without voxels"),
         draw_curves(tmp_path / "curves.png", {"unet": rows, "just started": []}),
@@ -120,7 +134,9 @@ def test_speed_pictures(tmp_path: Path) -> None:
     def row(dice: float | None, latency: float) -> dict[str, object]:
         return {
             "dice": {"mean": dice, "ci95": [0.8, 0.9] if dice else None},
-            "latency_ms": {"batch": {"1": {"p50": latency, "p95": 2 * latency}, "8": {"p50": 6 * latency, "p95": 7 * latency}}},
+            "latency_ms": {
+                "batch": {"1": {"p50": latency, "p95": 2 * latency}, "8": {"p50": 6 * latency, "p95": 7 * latency}}
+            },
             "throughput_slices_per_s": {"batch": {"1": 1 / latency, "8": 8 / latency}},
             "volume_ms": {"read": 5, "prepare": 6, "network": 30 * latency, "finish": 7, "write": 8, "total": 0},
         }
@@ -131,5 +147,11 @@ def test_speed_pictures(tmp_path: Path) -> None:
 
 
 def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
-    points = {"slow best": (30.0, 0.92), "beaten": (31.0, 0.91), "fast": (3.0, 0.88), "as fast, worse": (3.0, 0.87), "middle": (10.0, 0.90)}
+    points = {
+        "slow best": (30.0, 0.92),
+        "beaten": (31.0, 0.91),
+        "fast": (3.0, 0.88),
+        "as fast, worse": (3.0, 0.87),
+        "middle": (10.0, 0.90),
+    }
     assert pareto_front(points) == ["fast", "middle", "slow best"]

@@ -1,4 +1,6 @@
-"""Each finding is planted in a source and comes out of `prepare` with its case, rule and figure; clean sources have none."""
+"""Each finding is planted in a source and comes out of `prepare` with its case, rule and figure;
+clean sources have none.
+"""
 
 import json
 import shutil
@@ -52,7 +54,9 @@ def test_empty_masks_and_missing_organs_are_named(seven: Path) -> None:
     found = findings(seven)
     assert ("02-T2SPIR", "empty-mask", 0, "warning") in found
     assert ("04-T2SPIR", "missing-class", 1, "warning") not in found  # spleen is in 5 of 7
-    change(seven / "02-T2SPIR-mask.nii.gz", lambda labels: np.asarray(nib.load(seven / "01-T2SPIR-mask.nii.gz").dataobj))
+    change(
+        seven / "02-T2SPIR-mask.nii.gz", lambda labels: np.asarray(nib.load(seven / "01-T2SPIR-mask.nii.gz").dataobj)
+    )
     shutil.rmtree(seven.parent / "store")
     assert findings(seven) == [("04-T2SPIR", "missing-class", 1, "warning")]
     for path in seven.glob("*-mask.nii.gz"):
@@ -132,15 +136,22 @@ def test_a_mask_stored_along_other_axes_is_turned_to_its_image(seven: Path) -> N
 def test_the_same_scan_under_two_patients_stays_in_one_fold(seven: Path) -> None:
     image = nib.load(seven / "01-T2SPIR-src.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]]))
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine), seven / "07-T2SPIR-src.nii")
-    nib.save(nib.load(seven / "01-T2SPIR-mask.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]])), seven / "07-T2SPIR-mask.nii")
+    nib.save(
+        nib.load(seven / "01-T2SPIR-mask.nii.gz").as_reoriented(np.array([[1, 1], [0, -1], [2, 1]])),
+        seven / "07-T2SPIR-mask.nii",
+    )
     for seed in range(3):
         store = prepare(seven, seven.parent / f"dealt-{seed}", DataConfig(), seed=seed, folds=4)
-        assert [(f["case"], f["rule"], f["level"]) for f in store.manifest["findings"]] == [("07-T2SPIR", "duplicate", "warning")]
+        assert [(f["case"], f["rule"], f["level"]) for f in store.manifest["findings"]] == [
+            ("07-T2SPIR", "duplicate", "warning")
+        ]
         assert any({"01-T2SPIR", "07-T2SPIR"} <= set(store.split(fold)[1]) for fold in range(4))
         assert sorted(case for fold in range(4) for case in store.split(fold)[1]) == [case.name for case in store.cases]
     splits = seven.parent / "mine.json"
     splits.write_text(json.dumps({"schema": 1, "folds": [["00", "01", "02"], ["03", "04", "05", "06", "07"]]}))
-    with pytest.raises(InputError, match=r"07-T2SPIR: has the same voxels as 01-T2SPIR, which is in another fold.*\[duplicate\]"):
+    with pytest.raises(
+        InputError, match=r"07-T2SPIR: has the same voxels as 01-T2SPIR, which is in another fold.*\[duplicate\]"
+    ):
         findings(seven, splits_file=splits)
     for ending in ("src", "mask"):
         (seven / f"07-T2SPIR-{ending}.nii").rename(seven / f"01-again-{ending}.nii")

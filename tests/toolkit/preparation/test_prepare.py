@@ -44,13 +44,17 @@ def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: P
     used = entry["intensity"][0]["used"]
     low, high = np.percentile(image, (0.5, 99.5))
     assert (used["low"], used["high"]) == pytest.approx((low, high))
-    assert (used["shift"], used["scale"]) == pytest.approx((np.clip(image, low, high).mean(), np.clip(image, low, high).std()))
+    assert (used["shift"], used["scale"]) == pytest.approx(
+        (np.clip(image, low, high).mean(), np.clip(image, low, high).std())
+    )
 
 
 def test_spacing_is_the_median_and_the_window_holds_every_label(tmp_path: Path, write_case) -> None:
     spacings = [1.0, 1.5, 2.5]
     for number, spacing in enumerate(spacings):
-        write_case(tmp_path / "source", f"{number}-T2", seed=number, shape=(160, 150, 3), spacing=(spacing, spacing, 6.0))
+        write_case(
+            tmp_path / "source", f"{number}-T2", seed=number, shape=(160, 150, 3), spacing=(spacing, spacing, 6.0)
+        )
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert store.spec.spacing_mm == 1.5
     assert store.spec.slice_axis == 2
@@ -98,13 +102,18 @@ def write_necks(folder: Path, write_case) -> None:
     for number in range(3):
         _, path = write_case(folder, f"{number}-T2", shape=(40, 30, 4), spacing=(2.0, 2.0, 8.0))
         mask = np.zeros((40, 30, 4), np.uint8)
-        mask[2:14, 4:16], mask[20:31, 4:16], mask[14:20, 7:13] = 1, 1, 1  # a neck of six pixels: five pass, seven do not
+        # A neck of six pixels: five pass, seven do not
+        mask[2:14, 4:16], mask[20:31, 4:16], mask[14:20, 7:13] = 1, 1, 1
         mask[5:15, 18:28] = 2
         rewrite(path, mask)
 
 
-@pytest.mark.parametrize(("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)])
-def test_the_erosion_is_the_widest_that_masks_withstand(tmp_path: Path, write_case, changes: dict, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({}, 5.0), ({"component_erosion_mm": 3.0}, 3.0), ({"largest_component": False}, 0.0)]
+)
+def test_the_erosion_is_the_widest_that_masks_withstand(
+    tmp_path: Path, write_case, changes: dict, expected: float
+) -> None:
     write_necks(tmp_path / "source", write_case)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(**changes))
     assert store.data_config.component_erosion_mm == expected
@@ -128,7 +137,9 @@ def test_scattered_ignored_voxels_do_not_keep_necks_from_being_cut(tmp_path: Pat
 
 def test_an_erosion_without_largest_components_is_refused(source: Path, tmp_path: Path) -> None:
     for erosion_mm, words in ((5.0, "got 5"), (0.5, "got 0.5")):
-        with pytest.raises(InputError, match=f"^data.component_erosion_mm: must be 0 .* data.largest_component false, {words}$"):
+        with pytest.raises(
+            InputError, match=f"^data.component_erosion_mm: must be 0 .* data.largest_component false, {words}$"
+        ):
             prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=erosion_mm))
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
     store = prepare(source, tmp_path / "store", DataConfig(largest_component=False, component_erosion_mm=0.0))
@@ -140,7 +151,10 @@ def test_an_erosion_that_cuts_nothing_is_told(log_lines: list[str], tmp_path: Pa
     for number in range(3 if one_part else 2):
         write_case(tmp_path / "source", f"{number}-T2", seed=number)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(component_erosion_mm=2.0))
-    assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (one_part, 2.0 if one_part else 0.0)
+    assert (store.data_config.largest_component, store.data_config.component_erosion_mm) == (
+        one_part,
+        2.0 if one_part else 0.0,
+    )
     assert any("component_erosion_mm" in line and "not 2" in line for line in log_lines) != one_part
 
 
@@ -162,13 +176,17 @@ def test_two_masks_do_not_show_that_a_class_is_one_part(tmp_path: Path, write_ca
     assert prepare(tmp_path / "source", tmp_path / "store", DataConfig()).data_config.largest_component is False
 
 
-def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(log_lines: list[str], tmp_path: Path, write_case) -> None:
+def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(
+    log_lines: list[str], tmp_path: Path, write_case
+) -> None:
     write_case(tmp_path / "source", "1-T2", shape=(100, 100, 3), spacing=(1.0, 1.0, 5.0))
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=64))
     (finding,) = store.manifest["findings"]
     assert (finding["case"], finding["rule"], finding["level"]) == ("1-T2", "window-cuts-labels", "warning")
     labels = np.asarray(nib.load(tmp_path / "source/1-T2-mask.nii.gz").dataobj)
-    assert finding["figure"] == pytest.approx(1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6)
+    assert finding["figure"] == pytest.approx(
+        1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6
+    )
     assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in log_lines)
     with pytest.raises(InputError, match=r"1-T2: the training window cuts off .* \[window-cuts-labels\]"):
         prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True)
@@ -203,9 +221,12 @@ def test_the_slice_axis_is_that_of_length_1_or_the_coarsest_or_far_the_shortest(
         labels[tuple(slice(n // 3, n // 3 + max(1, n // 3)) for n in shape)] = 1
         for kind, array in (("src", rng.integers(0, 100, shape).astype(np.int16)), ("mask", labels)):
             nib.save(
-                nib.Nifti1Image(array, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])), tmp_path / f"source-{name}-{kind}.nii.gz"
+                nib.Nifti1Image(array, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])),
+                tmp_path / f"source-{name}-{kind}.nii.gz",
             )
-    assert prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name}-store"), DataConfig(), folds=2).spec.slice_axis == axis
+    assert (
+        prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name}-store"), DataConfig(), folds=2).spec.slice_axis == axis
+    )
 
 
 @pytest.mark.parametrize("values", [(0, 63, 126, 189, 252), (0, 80, 160, 240, 255)])
@@ -234,7 +255,9 @@ def test_unlabelled_cases_are_kept_apart(source: Path, tmp_path: Path) -> None:
         store.label("03-T2SPIR")
 
 
-def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(log_lines: list[str], source: Path, tmp_path: Path) -> None:
+def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(
+    log_lines: list[str], source: Path, tmp_path: Path
+) -> None:
     store = prepare(source, tmp_path / "store", DataConfig())
     before = {p: p.stat().st_mtime_ns for p in store.path.rglob("*")}
     assert prepare(source, tmp_path / "store", DataConfig()).manifest == store.manifest
@@ -296,7 +319,10 @@ def test_one_bad_file_is_one_line_and_nothing_is_written(source: Path, tmp_path:
 
 def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, write_case) -> None:
     write_case(source, "05-T2SPIR", spacing=(9.0, 9.0, 10.0))
-    for arguments, rule in (({"folds": 1}, "folds: must be at least 2"), ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels")):
+    for arguments, rule in (
+        ({"folds": 1}, "folds: must be at least 2"),
+        ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels"),
+    ):
         with pytest.raises(InputError, match=rule):
             prepare(source, tmp_path / "store", **{"config": DataConfig(), **arguments})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no such folder"):
@@ -338,7 +364,9 @@ def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(
 ) -> None:
     expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
     target = tmp_path / "store"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(target), str(kill_at)], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(target), str(kill_at)], capture_output=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not target.exists()
     finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "store.partial").rglob("case.json")}
@@ -346,7 +374,9 @@ def test_a_killed_prepare_leaves_nothing_under_the_name_and_goes_on(
     prepare(source, target, DataConfig())
     assert fingerprint(target) == expected
     assert not (tmp_path / "store.partial").exists()
-    assert all((target / p.relative_to(tmp_path / "store.partial")).stat().st_mtime_ns == t for p, t in finished.items())
+    assert all(
+        (target / p.relative_to(tmp_path / "store.partial")).stat().st_mtime_ns == t for p, t in finished.items()
+    )
     assert any(f"{len(finished)} of 4 cases are there already" in line for line in log_lines) == bool(finished)
 
 
@@ -370,10 +400,14 @@ prepare(sys.argv[1], sys.argv[2], DataConfig())
 """
 
 
-def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepare_killed_while_it_looks_does_not_look_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_LOOKING, str(source), str(tmp_path / "store"), "4"], capture_output=True, check=False
+        [sys.executable, "-c", KILLED_LOOKING, str(source), str(tmp_path / "store"), "4"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     kept = tmp_path / "store.partial/facts.jsonl"
@@ -382,26 +416,34 @@ def test_a_prepare_killed_while_it_looks_does_not_look_again(source: Path, tmp_p
     rewrite(image, np.asarray(nib.load(image).dataobj))  # the same voxels in other bytes
     looked: list[str] = []
     monkeypatch.setattr(
-        "attunet.preparation.facts_cache.scan_case", lambda files, **options: (looked.append(files.case), scan_case(files, **options))[1]
+        "attunet.preparation.facts_cache.scan_case",
+        lambda files, **options: (looked.append(files.case), scan_case(files, **options))[1],
     )
     store = prepare(source, tmp_path / "store", DataConfig())
     assert looked == ["01-T2SPIR", "03-T2SPIR", "04-T2SPIR"]  # 02 is known
     found = fingerprint(store.path)
-    assert {name for name in expected if found.get(name) != expected[name]} == {"manifest.json", "cases/01-T2SPIR/case.json"}
+    assert {name for name in expected if found.get(name) != expected[name]} == {
+        "manifest.json",
+        "cases/01-T2SPIR/case.json",
+    }
     assert found.keys() == expected.keys()
 
 
 def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path) -> None:
     """As after a power cut, when names may reach the disk before contents."""
     expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
-    subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "7"], capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "7"], capture_output=True, check=False
+    )
     path = tmp_path / "store.partial/cases/02-T2SPIR/label.npy"
     os.truncate(path, path.stat().st_size - 1)
     assert fingerprint(prepare(source, tmp_path / "store", DataConfig()).path) == expected
 
 
 def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "6"], capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(source), str(tmp_path / "store"), "6"], capture_output=True, check=False
+    )
     for path in source.glob("01-*"):
         path.unlink()
     config = DataConfig(size=96)
@@ -420,15 +462,23 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_store_and_die_with_their_parent(tmp_path: Path, write_case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_give_the_same_store_and_die_with_their_parent(
+    tmp_path: Path, write_case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(MIN_TASKS_FOR_PROCESSES + 4):
         write_case(tmp_path / "source", f"{number:02d}-T2", seed=number, shape=(140, 120, 8))
     script = tmp_path / "many.py"
     script.write_text(MANY)
     target = tmp_path / "store"
-    running = subprocess.Popen([sys.executable, str(script), str(tmp_path / "source"), str(target)], start_new_session=True)
+    running = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "source"), str(target)], start_new_session=True
+    )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("store.partial/cases/*/case.json")) and running.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("store.partial/cases/*/case.json"))
+        and running.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     running.kill()
     running.wait()

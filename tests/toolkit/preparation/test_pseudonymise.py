@@ -64,7 +64,9 @@ def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.image(number), plain.image(name))
 
 
-def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(scans: Path, tmp_path: Path, write_case: Callable[..., object]) -> None:
+def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(
+    scans: Path, tmp_path: Path, write_case: Callable[..., object]
+) -> None:
     key = tmp_path / "key.csv"
     prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key)
     before = table(key)
@@ -74,7 +76,10 @@ def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(scans: Path, 
     assert len(other.cases) == 5
     (scans / "ZELLER-src.nii.gz").unlink()
     (scans / "ZELLER-mask.nii.gz").unlink()
-    assert prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key).sha256 == open_store(tmp_path / "store").sha256
+    assert (
+        prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=key).sha256
+        == open_store(tmp_path / "store").sha256
+    )
 
 
 @pytest.mark.parametrize("place", ["store/key.csv", "store.partial/key.csv", "store", "link/key.csv"])

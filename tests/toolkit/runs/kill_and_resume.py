@@ -1,12 +1,14 @@
-"""Not a test: a program that trains in child processes, kills them, and lets them resume; prints one JSON line a training.
+"""Not a test: a program that trains in child processes, kills them, and lets them resume;
+prints one JSON line a training.
 
     python kill_and_resume.py STORE FOLDER CONFIG.toml PROCESSES MOMENT...
 
-PROCESSES: how many processes each attempt has, e.g. 1, or 2,1,2; the last number holds from there on. For each MOMENT a training in
-FOLDER/MOMENT is killed by SIGKILL (in all attempts of PROCESSES but the last, and in the first), then resumed until it is done. A whole
-number is a write to the disk that matters (fsync or rename), and rank 0 is killed just before that one; one with a point is seconds,
-and a process drawn from it is killed. Then the others are, as a launcher does. Moment 0 is never killed. What each process took in each
-step is in FOLDER/MOMENT.samples. The children are forked before PyTorch has run anything, which saves importing it for each.
+PROCESSES: how many processes each attempt has, e.g. 1, or 2,1,2; the last number holds from there on. For each MOMENT a
+training in FOLDER/MOMENT is killed by SIGKILL (in all attempts of PROCESSES but the last, and in the first), then
+resumed until it is done. A whole number is a write to the disk that matters (fsync or rename), and rank 0 is killed
+just before that one; one with a point is seconds, and a process drawn from it is killed. Then the others are, as a
+launcher does. Moment 0 is never killed. What each process took in each step is in FOLDER/MOMENT.samples. The children
+are forked before PyTorch has run anything, which saves importing it for each.
 """
 
 import json
@@ -53,13 +55,20 @@ def job(work, world: int, kill_after_s: float | None) -> int:
         child = os.fork()
         if child == 0:
             if world > 1:
-                meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                meeting = {
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                    "WORLD_SIZE": world,
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                }
                 os.environ.update({name: str(value) for name, value in meeting.items()})
             in_child(lambda rank=rank: work(rank))
         children[child] = rank
     if kill_after_s is not None:
         time.sleep(kill_after_s)
-        os.kill(random.Random(kill_after_s).choice(list(children)), signal.SIGKILL)  # one that is done is a zombie still and does not mind
+        # One that is done is a zombie still and does not mind
+        os.kill(random.Random(kill_after_s).choice(list(children)), signal.SIGKILL)
     code = 0
     while children:
         child, status = os.wait()
@@ -113,4 +122,10 @@ def note_samples(path: Path, attempt: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), [int(count) for count in sys.argv[4].split(",")], sys.argv[5:])
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        Path(sys.argv[3]),
+        [int(count) for count in sys.argv[4].split(",")],
+        sys.argv[5:],
+    )

@@ -44,7 +44,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run_program(store: Store, folder: Path, config: Path, moments: Sequence[int | str], processes: str = "1") -> list[dict]:
+def run_program(
+    store: Store, folder: Path, config: Path, moments: Sequence[int | str], processes: str = "1"
+) -> list[dict]:
     command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), processes, *map(str, moments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -70,7 +72,9 @@ def uninterrupted_pair(small_store: Store, config: Path, tmp_path_factory: pytes
     return folder / "0"
 
 
-def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str], processes: str = "1") -> int:
+def check_moments(
+    store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str], processes: str = "1"
+) -> int:
     """Kills at each moment; returns how many of the trainings were really killed."""
     killed = 0
     for row in run_program(store, folder, config, moments, processes):
@@ -84,14 +88,16 @@ def check_moments(store: Store, config: Path, uninterrupted: Path, folder: Path,
 def test_killed_while_writing_and_resumed_gives_the_same_weights(
     small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    # The first four writes are of config.toml and environment.json; then come checkpoints of eight, one after each step. Three steps
-    # are an epoch, so training goes on in the middle of one and at its edge.
+    # The first four writes are of config.toml and environment.json; then come checkpoints of eight, one after each
+    # step. Three steps are an epoch, so training goes on in the middle of one and at its edge.
     boundaries = [3, 6, 9, 14, 20, 28, 31, 40]
     assert check_moments(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
 
 
 @pytest.mark.slow
-def test_two_processes_killed_while_writing(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+def test_two_processes_killed_while_writing(
+    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
+) -> None:
     boundaries = [14, 29]
     assert check_moments(small_store, config, uninterrupted_pair, tmp_path, boundaries, "2") == len(boundaries)
 
@@ -104,7 +110,9 @@ def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_two_processes_killed_at_every_write(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+def test_two_processes_killed_at_every_write(
+    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
+) -> None:
     assert check_moments(small_store, config, uninterrupted_pair, tmp_path, list(range(1, 80)), "2") > 50
 
 
@@ -126,7 +134,9 @@ def test_killed_at_many_random_moments(small_store: Store, config: Path, uninter
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_killed_at_random_moments(small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path) -> None:
+def test_one_of_two_processes_killed_at_random_moments(
+    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
+) -> None:
     check_moments(small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 2, seed=7), "2")
 
 
@@ -135,23 +145,34 @@ def test_one_of_two_processes_killed_at_random_moments(small_store: Store, confi
 def test_one_of_two_processes_killed_at_many_random_moments(
     small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
 ) -> None:
-    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 40, seed=200), "2") > 20
+    assert (
+        check_moments(
+            small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 40, seed=200), "2"
+        )
+        > 20
+    )
 
 
 def samples_of_steps(path: Path) -> dict[tuple[int, int], list[int]]:
-    """(processes, step): what they took together, ascending; an attempt that was killed in the middle of the step is left out."""
+    """(processes, step): what they took together, ascending; an attempt that was killed in the middle of the step is
+    left out.
+    """
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     found: dict[tuple[int, int], list[int]] = {}
     for attempt, step in {(row["attempt"], row["step"]) for row in rows}:
         parts = [row for row in rows if (row["attempt"], row["step"]) == (attempt, step)]
         if len(parts) == parts[0]["world"]:
             taken = sorted(sample for row in parts for sample in row["samples"])
-            assert found.setdefault((len(parts), step), taken) == taken, "taken again after a crash, a step has the same samples"
+            assert found.setdefault((len(parts), step), taken) == taken, (
+                "taken again after a crash, a step has the same samples"
+            )
     return found
 
 
 @pytest.mark.slow
-def test_from_two_processes_to_one_and_back_the_order_stays(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_from_two_processes_to_one_and_back_the_order_stays(
+    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
     (row,) = run_program(small_store, tmp_path, config, [17], "2,1,2")
     assert row["codes"] == [-signal.SIGKILL, -signal.SIGKILL, 0]
     alone = samples_of_steps(uninterrupted.with_suffix(".samples"))
@@ -162,7 +183,18 @@ def test_from_two_processes_to_one_and_back_the_order_stays(small_store: Store, 
 
 
 def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "attunet.launch.train", str(store.path), str(run), "--fold", "0", "--config", str(config), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "attunet.launch.train",
+        str(store.path),
+        str(run),
+        "--fold",
+        "0",
+        "--config",
+        str(config),
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -191,7 +223,9 @@ def test_stopped_by_sigterm_it_can_be_resumed(small_store: Store, config: Path, 
 
 
 @pytest.mark.slow
-def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(small_store: Store, config: Path, tmp_path: Path) -> None:
+def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(
+    small_store: Store, config: Path, tmp_path: Path
+) -> None:
     run, longer = tmp_path / "run", ["--set", "optim.epochs=2000"]
     first = start_training(small_store, run, config, *longer)
     wait_for_steps(run, first)
@@ -209,7 +243,9 @@ def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(small_store: 
     third.wait()
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+)
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
 def test_a_damaged_checkpoint_is_passed_over_aloud(
     log_lines: list[str], uninterrupted: Path, tmp_path: Path, file: str, damage: str

@@ -34,7 +34,12 @@ def members(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A U-Net with snapshots and an attention U-Net, side by side."""
     folder = tmp_path_factory.mktemp("members")
     for name in ("unet", "attention_unet"):
-        train(small_store.path, folder / name, load_config(None, [*SETTINGS, f"model.name={name}", "run.snapshots=3"]), fold=0)
+        train(
+            small_store.path,
+            folder / name,
+            load_config(None, [*SETTINGS, f"model.name={name}", "run.snapshots=3"]),
+            fold=0,
+        )
     return folder
 
 

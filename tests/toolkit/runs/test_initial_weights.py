@@ -30,7 +30,9 @@ def network(in_channels: int, num_classes: int, seed: int) -> SegmentationNetwor
 
 def parent(num_channels: int = 1, context: int = 1) -> tuple[SegmentationNetwork, InitialWeights]:
     made = network(num_channels * context, 4, 1)
-    return made, InitialWeights("abdomen", "0" * 64, made.state_dict(), {"name": MODEL.name, "depth": MODEL.depth}, 4, num_channels, NAMES)
+    return made, InitialWeights(
+        "abdomen", "0" * 64, made.state_dict(), {"name": MODEL.name, "depth": MODEL.depth}, 4, num_channels, NAMES
+    )
 
 
 def classes(*names: str) -> Classes:
@@ -120,19 +122,34 @@ def test_a_channel_that_the_parent_did_not_have_starts_at_zero_beside_one_that_i
 
 def test_one_channel_is_carried_whatever_its_name_and_places_count_without_names() -> None:
     _, weights = parent()
-    assert load_initial_weights(network(1, 4, 2), named(weights, "T2"), SPEC, classes(*NAMES[1:]), {}, ("MRI",)).channels == "carried"
+    assert (
+        load_initial_weights(network(1, 4, 2), named(weights, "T2"), SPEC, classes(*NAMES[1:]), {}, ("MRI",)).channels
+        == "carried"
+    )
     _, two = parent(num_channels=2)
     spec = dataclasses.replace(SPEC, num_channels=2)
-    assert load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}).channels == "carried"
-    assert load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}, ("b", "a")).channels == "matched"
+    assert (
+        load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}).channels
+        == "carried"
+    )
+    assert (
+        load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}, ("b", "a")).channels
+        == "matched"
+    )
 
 
 def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
     _, weights = parent()
     with pytest.raises(InputError, match=r"of another width: .*set model\.base_width alike"):
-        load_initial_weights(build_model(dataclasses.replace(MODEL, base_width=8), 1, 4), weights, SPEC, classes(*NAMES[1:]), {})
-    with pytest.raises(InputError, match=rf"train the same with --set model\.name=attention_unet --set model\.depth={MODEL.depth}$"):
-        load_initial_weights(build_model(dataclasses.replace(MODEL, name="unet"), 1, 4), weights, SPEC, classes(*NAMES[1:]), {})
+        load_initial_weights(
+            build_model(dataclasses.replace(MODEL, base_width=8), 1, 4), weights, SPEC, classes(*NAMES[1:]), {}
+        )
+    with pytest.raises(
+        InputError, match=rf"train the same with --set model\.name=attention_unet --set model\.depth={MODEL.depth}$"
+    ):
+        load_initial_weights(
+            build_model(dataclasses.replace(MODEL, name="unet"), 1, 4), weights, SPEC, classes(*NAMES[1:]), {}
+        )
     with pytest.raises(InputError, match="the model has no class 'hepar'; it has liver, spleen, stomach"):
         load_initial_weights(network(1, 2, 0), weights, SPEC, classes("liver"), {"liver": "hepar"})
     with pytest.raises(InputError, match="the store has no class 'hepar'"):

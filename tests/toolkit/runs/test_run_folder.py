@@ -1,4 +1,6 @@
-"""Who may write in a run folder: locks of the living and the dead, here and on other machines, whatever their clocks say."""
+"""Who may write in a run folder: locks of the living and the dead, here and on other machines,
+whatever their clocks say.
+"""
 
 import json
 import os
@@ -59,7 +61,9 @@ def test_a_living_holder_on_another_machine_keeps_its_run(
 
 @pytest.mark.parametrize("age_s", [-A_DAY_S, 0, A_DAY_S], ids=["a clock ahead", "just touched", "long ago"])
 @pytest.mark.parametrize("content", [OTHER_HOST, "", '{"host": "node7"'], ids=["another host", "empty", "cut off"])
-def test_a_silent_lock_is_a_dead_ones(quick: None, log_lines: list[str], tmp_path: Path, content: str, age_s: float) -> None:
+def test_a_silent_lock_is_a_dead_ones(
+    quick: None, log_lines: list[str], tmp_path: Path, content: str, age_s: float
+) -> None:
     leave_lock(tmp_path, content, age_s)
     with RunFolder(tmp_path) as folder:
         folder.log("train", step=1)
@@ -67,9 +71,13 @@ def test_a_silent_lock_is_a_dead_ones(quick: None, log_lines: list[str], tmp_pat
     assert ("process 4711 on node7" if content == OTHER_HOST else "an unknown process") in log_lines[0]
 
 
-def test_a_process_that_is_gone_from_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_gone_from_this_machine_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "SILENT_S", 1e6)
-    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     gone = {"host": "here", "pid": int(child.stdout), "place": lock._place(), "token": "x"}
     leave_lock(tmp_path, json.dumps(gone))
     with RunFolder(tmp_path):
@@ -106,7 +114,9 @@ def write_numbers(number: int) -> dict[str, Callable[[Path], object]]:
 def test_a_folder_that_is_replaced_is_there_before_and_after_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int
 ) -> None:
-    """`best` is the one checkpoint that is replaced: killed between the two renames, it is moved away and the new one is not there."""
+    """`best` is the one checkpoint that is replaced: killed between the two renames,
+    it is moved away and the new one is not there.
+    """
     path, renames, rename = tmp_path / "checkpoints" / "best", [], os.rename
     write_folder(path, write_numbers(1))
 
@@ -136,4 +146,10 @@ def test_a_number_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
         raise AssertionError(f"{name} is no JSON")
 
     (line,) = folder.metrics.read_text().splitlines()
-    assert json.loads(line, parse_constant=refuse) == {"event": "train", "step": 1, "grad_norm": None, "loss": 0.5, "dice": [None, 1.0]}
+    assert json.loads(line, parse_constant=refuse) == {
+        "event": "train",
+        "step": 1,
+        "grad_norm": None,
+        "loss": 0.5,
+        "dice": [None, 1.0],
+    }

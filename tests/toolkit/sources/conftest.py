@@ -12,7 +12,9 @@ Organs = dict[int, tuple[float, float, float, float]]
 ORGANS: Organs = {1: (-0.45, 0.35, -0.2, 0.34), 2: (0.45, -0.35, 0.3, 0.24)}
 
 
-def body(seed: int, shape: tuple[int, int, int] = (24, 20, 4), organs: Organs = ORGANS) -> tuple[np.ndarray, np.ndarray]:
+def body(
+    seed: int, shape: tuple[int, int, int] = (24, 20, 4), organs: Organs = ORGANS
+) -> tuple[np.ndarray, np.ndarray]:
     """int16 image and uint8 labels (X, Y, Z), asymmetric on every axis; organs are the brightest."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij"))
@@ -48,7 +50,9 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.clip(image // 3, 0, 255).astype(np.uint8).T
 
 
-def plane(seed: int, shape: tuple[int, int, int] = (48, 40, 1), organs: Organs = ORGANS) -> tuple[np.ndarray, np.ndarray]:
+def plane(
+    seed: int, shape: tuple[int, int, int] = (48, 40, 1), organs: Organs = ORGANS
+) -> tuple[np.ndarray, np.ndarray]:
     """A picture (rows, columns) of 8 bits, and its labels."""
     image, labels = body(seed, shape, organs)
     return grey(image[:, :, 0]), np.ascontiguousarray(labels[:, :, 0].T)

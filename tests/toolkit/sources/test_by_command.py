@@ -1,4 +1,6 @@
-"""Inputs that people really have, through `attunet prepare` and `attunet predict`: read as they are meant, or refused in one line."""
+"""Inputs that people really have, through `attunet prepare` and `attunet predict`:
+read as they are meant, or refused in one line.
+"""
 
 import json
 from collections.abc import Callable
@@ -17,7 +19,14 @@ pytest.importorskip("pydicom")
 pytest.importorskip("torch")
 
 Labels = dict[str, np.ndarray]  # class indices by case
-TINY = ("model.base_width=8", "model.depth=2", "optim.lr=5e-3", "optim.batch_size=4", "optim.ema_decay=0.8", "augment.enabled=false")
+TINY = (
+    "model.base_width=8",
+    "model.depth=2",
+    "optim.lr=5e-3",
+    "optim.batch_size=4",
+    "optim.ema_decay=0.8",
+    "augment.enabled=false",
+)
 SETTINGS = (*TINY, "optim.epochs=5", "run.mixed_precision=no", "run.validate_every_epochs=1000")
 SHORT, NEGATIVE = 200, -1  # label values that no 8-bit type holds together
 
@@ -39,7 +48,14 @@ def model(tmp_path_factory: pytest.TempPathFactory, made: SimpleNamespace) -> Pa
         made.save_nifti(folder / f"s/labels/c{i}.nii.gz", values_of(labels))
     calls = (
         ("prepare", folder / "s", folder / "store", "--folds", 2),
-        ("train", folder / "store", folder / "run", "--fold", "0", *(word for setting in SETTINGS for word in ("--set", setting))),
+        (
+            "train",
+            folder / "store",
+            folder / "run",
+            "--fold",
+            "0",
+            *(word for setting in SETTINGS for word in ("--set", setting)),
+        ),
     )
     for call in calls:
         assert run_command(cli, "attunet", [str(word) for word in call]) == 0
@@ -47,7 +63,9 @@ def model(tmp_path_factory: pytest.TempPathFactory, made: SimpleNamespace) -> Pa
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mgz", ".nrrd", ".mha"])
-def test_label_values_come_back_exactly(attunet, made: SimpleNamespace, model: Path, tmp_path: Path, ending: str) -> None:
+def test_label_values_come_back_exactly(
+    attunet, made: SimpleNamespace, model: Path, tmp_path: Path, ending: str
+) -> None:
     from attunet.export.load_model import load_model
     from attunet.io.readers import read_mask, read_volume
     from attunet.io.writers import WRITERS
@@ -61,7 +79,9 @@ def test_label_values_come_back_exactly(attunet, made: SimpleNamespace, model: P
     assert done.code == 0, done.err
     found = read_mask(tmp_path / f"out{ending}").data[0]
     assert set(np.unique(found)) == {0, SHORT, NEGATIVE}
-    np.testing.assert_array_equal(found, np.array(network.classes.values)[network.predict_prepared(network.prepare(read_volume(scan)))])
+    np.testing.assert_array_equal(
+        found, np.array(network.classes.values)[network.predict_prepared(network.prepare(read_volume(scan)))]
+    )
 
 
 def test_pictures_cannot_hold_them_and_say_so(attunet, made: SimpleNamespace, model: Path, tmp_path: Path) -> None:
@@ -76,7 +96,11 @@ def test_pictures_cannot_hold_them_and_say_so(attunet, made: SimpleNamespace, mo
 
 
 def two_folders(
-    made: SimpleNamespace, root: Path, number: int = 4, shape: tuple[int, int, int] = (24, 20, 4), mm: tuple[float, ...] = (2, 2, 6)
+    made: SimpleNamespace,
+    root: Path,
+    number: int = 4,
+    shape: tuple[int, int, int] = (24, 20, 4),
+    mm: tuple[float, ...] = (2, 2, 6),
 ) -> Labels:
     truth = {}
     for i in range(number):
@@ -140,7 +164,9 @@ def a_file_per_organ(made: SimpleNamespace, root: Path) -> Labels:
         image, truth[f"s{i:04d}"] = made.body(i)
         made.save_nifti(root / f"s{i:04d}/ct.nii.gz", image)
         for value, organ in ((1, "liver"), (2, "spleen")):
-            made.save_nifti(root / f"s{i:04d}/segmentations/{organ}.nii.gz", (truth[f"s{i:04d}"] == value).astype(np.uint8))
+            made.save_nifti(
+                root / f"s{i:04d}/segmentations/{organ}.nii.gz", (truth[f"s{i:04d}"] == value).astype(np.uint8)
+            )
     return truth
 
 
@@ -219,7 +245,12 @@ def training_list(made: SimpleNamespace, root: Path) -> Labels:
 
 SETS = {  # with the patients of each, its channels, and a part of what prepare says
     "one slice": (one_slice, 4, 1, "4 cases, 4 slices"),
-    "palettes in another order": (palettes_in_another_order, 4, 1, "a colour is a class, the same in all files: #00ff00, #ff0000"),
+    "palettes in another order": (
+        palettes_in_another_order,
+        4,
+        1,
+        "a colour is a class, the same in all files: #00ff00, #ff0000",
+    ),
     "the object in alpha": (object_in_alpha, 4, 1, "alpha is the mask"),
     "EXIF orientation": (exif_orientation, 4, 3, "turned as their EXIF orientation says"),
     "a file per organ": (a_file_per_organ, 3, 1, "each mask file is a class by its name: liver, spleen"),
@@ -228,7 +259,12 @@ SETS = {  # with the patients of each, its channels, and a part of what prepare 
     "KiTS": (kits, 3, 1, "3 cases"),
     "BraTS": (brats, 3, 4, "the channels are t1c, t1n, t2f, t2w"),
     "ACDC": (acdc, 3, 1, "3 of 9 images have several moments and no mask and are left out"),
-    "a training list": (training_list, 2, 1, "1 of 3 cases are not in the training list of dataset.json and are left out: c2"),
+    "a training list": (
+        training_list,
+        2,
+        1,
+        "1 of 3 cases are not in the training list of dataset.json and are left out: c2",
+    ),
 }
 CHANNELS = {"BraTS": ["t1c", "t1n", "t2f", "t2w"], "a training list": ["CT"]}  # where the source says their names
 EDGES = ("three greys, smoothed",)  # whose borders the smoothing has moved by a pixel
@@ -254,7 +290,9 @@ def test_a_set_is_understood_as_it_is_meant(attunet, made: SimpleNamespace, tmp_
         assert image[brightest].mean() > image[expected == 0].mean()  # image and mask belong together
 
 
-def test_voxel_sizes_that_contradict_each_other_are_refused_and_chosen(attunet, made: SimpleNamespace, tmp_path: Path) -> None:
+def test_voxel_sizes_that_contradict_each_other_are_refused_and_chosen(
+    attunet, made: SimpleNamespace, tmp_path: Path
+) -> None:
     two_folders(made, tmp_path / "s")
     for path in (tmp_path / "s").rglob("*.nii.gz"):
         image = nib.load(path)
@@ -266,9 +304,14 @@ def test_voxel_sizes_that_contradict_each_other_are_refused_and_chosen(attunet, 
     refused = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
     assert refused.code == 2
     assert refused.err.count("\n") == 1
-    assert "the sform has voxels of 1 × 1 × 1 mm, qform and pixdim of 0.8 × 0.8 × 5 mm; choose one with --read" in refused.err
+    assert (
+        "the sform has voxels of 1 × 1 × 1 mm, qform and pixdim of 0.8 × 0.8 × 5 mm; choose one with --read"
+        in refused.err
+    )
     for reading, spacing in (("sform", (1, 1, 1)), ("pixdim", (0.8, 0.8, 5))):
-        done = attunet("prepare", tmp_path / "s", tmp_path / reading, "--folds", 2, "--read", f"nifti-geometry={reading}")
+        done = attunet(
+            "prepare", tmp_path / "s", tmp_path / reading, "--folds", 2, "--read", f"nifti-geometry={reading}"
+        )
         assert done.code == 0, done.err
         assert open_store(tmp_path / reading).cases[0].spacing == pytest.approx(spacing)
 
@@ -289,7 +332,9 @@ def scan_of(made: SimpleNamespace, tmp_path: Path) -> tuple[np.ndarray, Path]:
     return true, made.save_nifti(tmp_path / "scan.nii.gz", true)
 
 
-def test_twelve_signed_bits_are_the_values_of_the_same_nifti(attunet, made, model: Path, tmp_path: Path, write_series) -> None:
+def test_twelve_signed_bits_are_the_values_of_the_same_nifti(
+    attunet, made, model: Path, tmp_path: Path, write_series
+) -> None:
     true, scan = scan_of(made, tmp_path)
     stored = (true.astype(np.int32) & 0x0FFF).astype(np.uint16).view(np.int16)
     write_series(tmp_path / "series", stored, made.affine_of(), BitsStored=12, HighBit=11, PixelRepresentation=1)
@@ -301,7 +346,9 @@ def test_twelve_signed_bits_are_the_values_of_the_same_nifti(attunet, made, mode
     assert "12 of 16 bits are values" in said
 
 
-def test_files_without_a_preamble_are_slices_like_the_others(attunet, made, model: Path, tmp_path: Path, write_series) -> None:
+def test_files_without_a_preamble_are_slices_like_the_others(
+    attunet, made, model: Path, tmp_path: Path, write_series
+) -> None:
     true, scan = scan_of(made, tmp_path)
     paths = write_series(tmp_path / "series", true, made.affine_of())
     for path in paths[-2:]:
@@ -315,7 +362,9 @@ def test_files_without_a_preamble_are_slices_like_the_others(attunet, made, mode
 def test_predict_takes_the_series_that_is_chosen(attunet, made, model: Path, tmp_path: Path, write_series) -> None:
     true, scan = scan_of(made, tmp_path)
     write_series(tmp_path / "series", true, made.affine_of(), SeriesNumber="3", SeriesDescription="portal venous")
-    scout = write_series(tmp_path / "scout", true[:, :, :1], made.affine_of(), SeriesInstanceUID="1.2.9", SeriesNumber="1")
+    scout = write_series(
+        tmp_path / "scout", true[:, :, :1], made.affine_of(), SeriesInstanceUID="1.2.9", SeriesNumber="1"
+    )
     scout[0].rename(tmp_path / "series/scout.dcm")
     refused = attunet("predict", model, tmp_path / "series", tmp_path / "out.nii.gz")
     assert refused.code == 2

@@ -1,4 +1,6 @@
-"""The data sets of the field in small, with the files and names that their archives have: each goes in without an option."""
+"""The data sets of the field in small, with the files and names that their archives have:
+each goes in without an option.
+"""
 
 import gzip
 import io
@@ -60,7 +62,10 @@ def brats_2020(made: SimpleNamespace, root: Path, _: object) -> Made:
         case = f"BraTS20_Training_{i + 1:03d}"
         return {
             "case": case,
-            **{r: f"{top}/{case}/{case}_{s}.nii.gz" for r, s in zip(("a", "b", "c", "d", "label"), SEQUENCES, strict=True)},
+            **{
+                r: f"{top}/{case}/{case}_{s}.nii.gz"
+                for r, s in zip(("a", "b", "c", "d", "label"), SEQUENCES, strict=True)
+            },
         }
 
     truth = scans(made, root, names)
@@ -76,7 +81,10 @@ def brats_2023(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> dict[str, str]:
         case = f"BraTS-GLI-{i:05d}-000"
         parts = ("t1c", "t1n", "t2f", "t2w", "seg")
-        return {"case": case, **{r: f"{case}/{case}-{s}.nii.gz" for r, s in zip(("a", "b", "c", "d", "label"), parts, strict=True)}}
+        return {
+            "case": case,
+            **{r: f"{case}/{case}-{s}.nii.gz" for r, s in zip(("a", "b", "c", "d", "label"), parts, strict=True)},
+        }
 
     return Made(scans(made, root, names), 3, channels=4)
 
@@ -97,7 +105,10 @@ def kits_23(made: SimpleNamespace, root: Path, _: object) -> Made:
         labels = np.asarray(nib.load(case / "segmentation.nii.gz").dataobj)
         for kind, value in (("kidney", 1), ("tumor", 2)):
             for annotation in (1, 2):
-                made.save_nifti(case / f"instances/{kind}_instance-1_annotation-{annotation}.nii.gz", (labels == value).astype(np.uint8))
+                made.save_nifti(
+                    case / f"instances/{kind}_instance-1_annotation-{annotation}.nii.gz",
+                    (labels == value).astype(np.uint8),
+                )
     (root / "dataset").mkdir()
     (root / "data").rename(root / "dataset/data")
     return Made({f"data_case_{i:05d}".removeprefix("data_"): made.body(i)[1] for i in range(3)}, 3)
@@ -225,7 +236,11 @@ def isles_22(made: SimpleNamespace, root: Path, _: object) -> Made:
 def atlas(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> dict[str, str]:
         stem = f"Training/R001/sub-r001s{i + 1:03d}/ses-1/anat/sub-r001s{i + 1:03d}_ses-1_space-MNI152NLin2009aSym"
-        return {"case": f"sub-r001s{i + 1:03d}_ses-1", "a": f"{stem}_T1w.nii.gz", "label": f"{stem}_label-L_desc-T1lesion_mask.nii.gz"}
+        return {
+            "case": f"sub-r001s{i + 1:03d}_ses-1",
+            "a": f"{stem}_T1w.nii.gz",
+            "label": f"{stem}_label-L_desc-T1lesion_mask.nii.gz",
+        }
 
     truth = scans(made, root, names)
     hidden = "Testing/R040/sub-r040s001/ses-1/anat/sub-r040s001_ses-1_space-MNI152NLin2009aSym_T1w.nii.gz"
@@ -238,7 +253,9 @@ def pancreas_ct(made: SimpleNamespace, root: Path, write_series: Callable[..., l
     for i in range(1, 4):
         image, labels = made.body(i)
         affine = made.affine_of()
-        write_series(root / f"Pancreas-CT/PANCREAS_{i:04d}/11-24-2015-PANCREAS0001-Pancreas-18957/Pancreas-99667", image, affine)
+        write_series(
+            root / f"Pancreas-CT/PANCREAS_{i:04d}/11-24-2015-PANCREAS0001-Pancreas-18957/Pancreas-99667", image, affine
+        )
         made.save_nifti(root / f"TCIA_pancreas_labels-02-05-2017/label{i:04d}.nii.gz", labels)
         truth[f"PANCREAS_{i:04d}"] = labels
     return Made(truth, 3)
@@ -265,10 +282,14 @@ def slices_beside_their_mask(made: SimpleNamespace, root: Path, write_series: Ca
 
 
 def a_folder_for_each_patient(made: SimpleNamespace, root: Path, _: object) -> Made:
-    return Made(scans(made, root, lambda i: {"case": f"p{i}", "a": f"p{i}/image.nii.gz", "label": f"p{i}/label.nii.gz"}), 3)
+    return Made(
+        scans(made, root, lambda i: {"case": f"p{i}", "a": f"p{i}/image.nii.gz", "label": f"p{i}/label.nii.gz"}), 3
+    )
 
 
-def pictures(made: SimpleNamespace, root: Path, names: Callable[[int], tuple[str, str, str]], number: int = 3, **options: object) -> Truth:
+def pictures(
+    made: SimpleNamespace, root: Path, names: Callable[[int], tuple[str, str, str]], number: int = 3, **options: object
+) -> Truth:
     truth = {}
     for i in range(number):
         image, labels = made.plane(i)
@@ -284,7 +305,11 @@ def ph2(made: SimpleNamespace, root: Path, _: object) -> Made:
 
     def names(i: int) -> tuple[str, str, str]:
         case = f"IMD{i + 2:03d}"
-        return case, f"{top}/{case}/{case}_Dermoscopic_Image/{case}.bmp", f"{top}/{case}/{case}_lesion/{case}_lesion.bmp"
+        return (
+            case,
+            f"{top}/{case}/{case}_Dermoscopic_Image/{case}.bmp",
+            f"{top}/{case}/{case}_lesion/{case}_lesion.bmp",
+        )
 
     truth = pictures(made, root, names, colour=True)
     made.save_picture(root / f"{top}/IMD002/IMD002_roi/IMD002_R1_Label4.bmp", np.zeros((40, 48), np.uint8))
@@ -317,7 +342,9 @@ def montgomery(made: SimpleNamespace, root: Path, _: object) -> Made:
         name = f"MCUCXR_{i + 1:04d}_0"
         made.save_picture(root / f"MontgomerySet/CXR_png/{name}.png", image)
         for value, side in ((1, "left"), (2, "right")):
-            made.save_picture(root / f"MontgomerySet/ManualMask/{side}Mask/{name}.png", (255 * (labels == value)).astype(np.uint8))
+            made.save_picture(
+                root / f"MontgomerySet/ManualMask/{side}Mask/{name}.png", (255 * (labels == value)).astype(np.uint8)
+            )
         (root / "MontgomerySet/ClinicalReadings").mkdir(exist_ok=True)
         (root / f"MontgomerySet/ClinicalReadings/{name}.txt").write_text("normal")
         truth[f"MontgomerySet_{name}"] = labels.T[:, :, None]
@@ -328,7 +355,11 @@ def drive(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> tuple[str, str, str]:
         part, number = ("training", 21 + i) if i < 2 else ("test", i - 1)
         here = f"DRIVE/{part}"
-        return f"DRIVE_{part}_{number:02d}_{part}", f"{here}/images/{number:02d}_{part}.tif", f"{here}/1st_manual/{number:02d}_manual1.gif"
+        return (
+            f"DRIVE_{part}_{number:02d}_{part}",
+            f"{here}/images/{number:02d}_{part}.tif",
+            f"{here}/1st_manual/{number:02d}_manual1.gif",
+        )
 
     truth = pictures(made, root, names, 4, colour=True)
     for path in sorted((root / "DRIVE").glob("*/images/*.tif")):
@@ -350,7 +381,9 @@ def annotated(made: SimpleNamespace, root: Path, folder: str = "images") -> Trut
         for value, corners in enumerate(SQUARES.values(), 1):
             (left, top), _, (right, bottom), _ = corners
             labels[top : bottom + 1, left : right + 1] = value
-        truth[f"{folder}_p{i}".removeprefix("images_") if folder == "images" else f"{folder}_p{i}"] = labels.T[:, :, None]
+        truth[f"{folder}_p{i}".removeprefix("images_") if folder == "images" else f"{folder}_p{i}"] = labels.T[
+            :, :, None
+        ]
     return truth
 
 
@@ -371,7 +404,15 @@ def coco(made: SimpleNamespace, root: Path, form: str) -> Made:
             if form == "masks" and name == "spleen":
                 mask = (number == next(iter(truth.values()))[:, :, 0].T).astype(np.uint8)
                 segmentation = {"size": [40, 48], "counts": runs(mask.T)}
-            annotations.append({"id": 10 * i + number, "image_id": i, "category_id": number, "segmentation": segmentation, "iscrowd": 0})
+            annotations.append(
+                {
+                    "id": 10 * i + number,
+                    "image_id": i,
+                    "category_id": number,
+                    "segmentation": segmentation,
+                    "iscrowd": 0,
+                }
+            )
     data = {
         "images": [{"id": i, "file_name": f"p{i}.png", "height": 40, "width": 48} for i in range(3)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(SQUARES, 1)],
@@ -405,7 +446,8 @@ def cvat_masks(made: SimpleNamespace, root: Path, _: object) -> Made:
         made.save_picture(root / f"SegmentationClass/p{i}.png", colours[labels[:, :, 0].T])
         made.save_picture(root / f"SegmentationObject/p{i}.png", (255 - colours)[labels[:, :, 0].T])
     (root / "labelmap.txt").write_text(
-        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nliver:250,50,83::\nspleen:51,221,255::\n", encoding="utf-8"
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nliver:250,50,83::\nspleen:51,221,255::\n",
+        encoding="utf-8",
     )
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     (root / "ImageSets/Segmentation/default.txt").write_text("p0\np1\np2\n")
@@ -435,7 +477,9 @@ def label_studio(made: SimpleNamespace, root: Path, _: object) -> Made:
         polygon = {**size, "type": "polygonlabels", "value": {"points": points, "polygonlabels": ["liver"]}}
         rle = brush(labels[:, :, 0].T == 2)
         painted = {**size, "type": "brushlabels", "value": {"format": "rle", "rle": rle, "brushlabels": ["spleen"]}}
-        tasks.append({"data": {"image": f"/data/upload/1/a1b2c3d4-p{i}.png"}, "annotations": [{"result": [polygon, painted]}]})
+        tasks.append(
+            {"data": {"image": f"/data/upload/1/a1b2c3d4-p{i}.png"}, "annotations": [{"result": [polygon, painted]}]}
+        )
     (root / "project-1.json").write_text(json.dumps(tasks))
     return Made(truth, 3, classes=tuple(SQUARES))
 
@@ -500,12 +544,15 @@ def check(store: Store, expected: Made) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_data_set_goes_in_as_it_is_downloaded(name: str, made, tmp_path: Path, write_series, log_lines: list[str]) -> None:
+def test_a_data_set_goes_in_as_it_is_downloaded(
+    name: str, made, tmp_path: Path, write_series, log_lines: list[str]
+) -> None:
     expected = SETS[name](made, tmp_path / "s", write_series)
     check(prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2), expected)
     inputs = {file for one in find_inputs(tmp_path / "s", expected.channels) for file in one.files}
     assert inputs
-    assert inputs.isdisjoint(label for case in find_cases(tmp_path / "s").cases for label in case.labels)  # masks are not predicted
+    # Masks are not predicted
+    assert inputs.isdisjoint(label for case in find_cases(tmp_path / "s").cases for label in case.labels)
     if name in DESCRIBED_ELSEWHERE:
         return
     page = (Path(__file__).parents[3] / "docs/sources.md").read_text(encoding="utf-8")
@@ -528,7 +575,10 @@ def test_a_data_set_in_a_tar_archive(made: SimpleNamespace, tmp_path: Path, suff
 def test_images_and_masks_of_a_case_are_chosen_by_name(made: SimpleNamespace, tmp_path: Path) -> None:
     brats_2020(made, tmp_path / "s", None)
     source = find_cases(tmp_path / "s", SourceOptions(images=("t1ce", "flair")))
-    assert [path.name for path in source.cases[0].images] == ["BraTS20_Training_001_t1ce.nii.gz", "BraTS20_Training_001_flair.nii.gz"]
+    assert [path.name for path in source.cases[0].images] == [
+        "BraTS20_Training_001_t1ce.nii.gz",
+        "BraTS20_Training_001_flair.nii.gz",
+    ]
     with pytest.raises(InputError, match="--images: no file is named pet; there are flair, t1, t1ce, t2"):
         find_cases(tmp_path / "s", SourceOptions(images=("pet",)))
 
@@ -541,7 +591,11 @@ def test_a_case_that_lacks_a_sequence_is_named(made: SimpleNamespace, tmp_path: 
 
 
 def test_the_training_list_of_a_dataset_json_is_obeyed(made: SimpleNamespace, tmp_path: Path) -> None:
-    scans(made, tmp_path / "s", lambda i: {"case": f"c{i}", "a": f"imagesTr/c{i}.nii.gz", "label": f"labelsTr/c{i}.nii.gz"})
+    scans(
+        made,
+        tmp_path / "s",
+        lambda i: {"case": f"c{i}", "a": f"imagesTr/c{i}.nii.gz", "label": f"labelsTr/c{i}.nii.gz"},
+    )
     rows = [{"image": f"./imagesTr/c{i}.nii.gz", "label": f"./labelsTr/c{i}.nii.gz"} for i in (0, 2)]
     for listed in (rows, [row["image"] for row in rows]):
         text = {"labels": {"0": "background", "1": "a", "2": "b"}, "training": listed}
@@ -563,12 +617,18 @@ def test_masks_numbered_without_leading_zeros_are_paired_by_number(made: SimpleN
         made.save_picture(tmp_path / f"s/images/{i}.png", image)
         made.save_picture(tmp_path / f"s/masks/mask_{i:03d}.png", (255 * (labels > 0)).astype(np.uint8))
     source = find_cases(tmp_path / "s")
-    assert {case.case: case.labels[0].name for case in source.cases} == {"1": "mask_001.png", "2": "mask_002.png", "10": "mask_010.png"}
+    assert {case.case: case.labels[0].name for case in source.cases} == {
+        "1": "mask_001.png",
+        "2": "mask_002.png",
+        "10": "mask_010.png",
+    }
 
 
 def test_classes_of_users_go_with_classes_of_files(made: SimpleNamespace, tmp_path: Path) -> None:
     total_segmentator(made, tmp_path / "s", None)
     classes = Classes(("background", "spleen", "kidney_left", "rib_left_1", "rib_left_2"), (0, 1, 2, 3, 4))
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), options=SourceOptions(classes=(classes, None)), folds=2)
+    store = prepare(
+        tmp_path / "s", tmp_path / "store", DataConfig(), options=SourceOptions(classes=(classes, None)), folds=2
+    )
     labels = store.read_source("s0000")[1]
     np.testing.assert_array_equal(labels, np.array([0, 2, 1])[made.body(0)[1]])

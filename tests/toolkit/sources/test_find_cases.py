@@ -55,7 +55,11 @@ def test_cases_are_found_below_the_folder_but_not_behind_links_out_of_it(tmp_pat
         (["x/a-src.nii.gz", "y/a-src.nii.gz"], "is there twice"),
         (["a\n-src.nii.gz"], "a case's name must be"),
         (
-            ["images/cat.png", "images/dog.png", *(f"masks/task-{n}-annotation-{n}-by-1-tag-Cell-0.png" for n in (7, 8, 9))],
+            [
+                "images/cat.png",
+                "images/dog.png",
+                *(f"masks/task-{n}-annotation-{n}-by-1-tag-Cell-0.png" for n in (7, 8, 9)),
+            ],
             r"task-7-annotation-7-by-1-tag-Cell-0\.png: no reading of its task's number .*; export the project as JSON",
         ),
         (
@@ -83,13 +87,18 @@ def test_every_way_to_write_the_organs_means_the_same(coding) -> None:
     labels = np.array(coding.values, dtype=np.int16)[np.arange(20).reshape(4, 5) % 5]
     chosen = choose_coding(label_values(labels), CHAOS_CODINGS, "mask")
     assert chosen == coding
-    np.testing.assert_array_equal(to_indices(labels, {v: i for i, v in enumerate(chosen.values)}, "mask"), np.arange(20).reshape(4, 5) % 5)
+    np.testing.assert_array_equal(
+        to_indices(labels, {v: i for i, v in enumerate(chosen.values)}, "mask"), np.arange(20).reshape(4, 5) % 5
+    )
 
 
-@pytest.mark.parametrize(("values", "named"), [((0, 1, 5), 5), ((0, 63, 80), 63), ((0, 240, 252), 240), ((-1, 0), -1), ((0, 10**9), 10**9)])
+@pytest.mark.parametrize(
+    ("values", "named"), [((0, 1, 5), 5), ((0, 63, 80), 63), ((0, 240, 252), 240), ((-1, 0), -1), ((0, 10**9), 10**9)]
+)
 def test_an_unknown_value_is_named_with_its_file(values: tuple[int, ...], named: int) -> None:
     with pytest.raises(
-        InputError, match=f"^07-mask.nii: label values must be among .* got {named}; name it in dataset.json or with --classes$"
+        InputError,
+        match=f"^07-mask.nii: label values must be among .* got {named}; name it in dataset.json or with --classes$",
     ):
         choose_coding(values, CHAOS_CODINGS, "07-mask.nii")
 
@@ -103,10 +112,22 @@ def test_values_far_apart_are_counted_and_mapped_without_a_table() -> None:
 
 
 def test_images_and_labels_in_two_folders_match_by_name(tmp_path: Path) -> None:
-    touch(tmp_path, "images/a.png", "images/b.png", "images/site/c.png", "masks/a.png", "masks/site/c.tif", "images/readme.md")
+    touch(
+        tmp_path,
+        "images/a.png",
+        "images/b.png",
+        "images/site/c.png",
+        "masks/a.png",
+        "masks/site/c.tif",
+        "images/readme.md",
+    )
     found = find_cases(tmp_path)
     assert found.layout == "images-labels"
-    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [("a", "a.png"), ("b", ()), ("site_c", "c.tif")]
+    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [
+        ("a", "a.png"),
+        ("b", ()),
+        ("site_c", "c.tif"),
+    ]
     touch(tmp_path, "masks/z.png")
     with pytest.raises(InputError, match=r"z\.png: this mask has no image of its name or number in images/"):
         find_cases(tmp_path)
@@ -114,11 +135,17 @@ def test_images_and_labels_in_two_folders_match_by_name(tmp_path: Path) -> None:
 
 def test_masks_may_say_that_they_are_masks(tmp_path: Path) -> None:
     touch(tmp_path / "folders", "images/a.png", "images/b.png", "labels/a_mask.png", "labels/b_mask.png")
-    assert [c.labels and c.labels[0].name for c in find_cases(tmp_path / "folders").cases] == ["a_mask.png", "b_mask.png"]
+    assert [c.labels and c.labels[0].name for c in find_cases(tmp_path / "folders").cases] == [
+        "a_mask.png",
+        "b_mask.png",
+    ]
     touch(tmp_path / "beside", "benign (1).png", "benign (1)_mask.png", "benign (2).png")
     found = find_cases(tmp_path / "beside")
     assert found.layout == "suffix"
-    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [("benign (1)", "benign (1)_mask.png"), ("benign (2)", ())]
+    assert [(c.case, c.labels and c.labels[0].name) for c in found.cases] == [
+        ("benign (1)", "benign (1)_mask.png"),
+        ("benign (2)", ()),
+    ]
     touch(tmp_path / "beside", "benign (1)_mask_1.png", "benign (1)_seg.png")
     with pytest.raises(InputError, match="has a second mask"):
         find_cases(tmp_path / "beside")
@@ -129,16 +156,26 @@ def describe(folder: Path, **entries: object) -> None:
 
 
 def test_nnunets_endings_are_channels(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"imagesTr/{c}_{k:04d}.nii.gz" for c in ("la_001", "la_002") for k in range(2)), "labelsTr/la_001.nii.gz")
+    touch(
+        tmp_path,
+        *(f"imagesTr/{c}_{k:04d}.nii.gz" for c in ("la_001", "la_002") for k in range(2)),
+        "labelsTr/la_001.nii.gz",
+    )
     touch(tmp_path, "labelsTr/la_002.nii.gz", "imagesTs/la_003_0000.nii.gz", "imagesTr/._la_001_0000.nii.gz")
-    describe(tmp_path, labels={"background": 0, "tumour": 7, "liver": 3, "ignore": 9}, channel_names={"0": "T1", "1": "T2"})
+    describe(
+        tmp_path, labels={"background": 0, "tumour": 7, "liver": 3, "ignore": 9}, channel_names={"0": "T1", "1": "T2"}
+    )
     found = find_cases(tmp_path)
     assert found.layout == "decathlon"
     assert [(c.case, [p.name for p in c.images]) for c in found.cases] == [
         ("la_001", ["la_001_0000.nii.gz", "la_001_0001.nii.gz"]),
         ("la_002", ["la_002_0000.nii.gz", "la_002_0001.nii.gz"]),
     ]
-    assert (found.codings[0].names, found.codings[0].values, found.ignored) == (("background", "liver", "tumour"), (0, 3, 7), 9)
+    assert (found.codings[0].names, found.codings[0].values, found.ignored) == (
+        ("background", "liver", "tumour"),
+        (0, 3, 7),
+        9,
+    )
 
 
 def test_numbers_at_the_end_of_a_name_are_no_channels_where_masks_have_them(tmp_path: Path) -> None:
@@ -167,7 +204,11 @@ def test_decathlon_names_its_classes(tmp_path: Path) -> None:
 def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
     mr = tmp_path / "Train_Sets/MR"
     touch(
-        mr, "1/T2SPIR/DICOM_anon/a.dcm", "1/T2SPIR/Ground/a.png", "1/T1DUAL/DICOM_anon/InPhase/b.dcm", "1/T1DUAL/DICOM_anon/OutPhase/c.dcm"
+        mr,
+        "1/T2SPIR/DICOM_anon/a.dcm",
+        "1/T2SPIR/Ground/a.png",
+        "1/T1DUAL/DICOM_anon/InPhase/b.dcm",
+        "1/T1DUAL/DICOM_anon/OutPhase/c.dcm",
     )
     touch(mr, "1/T1DUAL/Ground/b.png", "13/T2SPIR/DICOM_anon/a.dcm")
     touch(tmp_path / "Train_Sets/CT", "5/DICOM_anon/i.dcm", "5/Ground/liver_GT_000.png")
@@ -184,23 +225,37 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
     assert len(find_cases(mr).cases) == 4
     (ct,) = find_cases(tmp_path, SourceOptions("chaos-ct")).cases
     assert (ct.case, ct.patient) == ("05-CT", "05")
-    assert find_cases(tmp_path).coding((0, 61, 128, 255), "mask").names[1:] == ("liver", "right kidney", "left kidney", "spleen")
+    assert find_cases(tmp_path).coding((0, 61, 128, 255), "mask").names[1:] == (
+        "liver",
+        "right kidney",
+        "left kidney",
+        "spleen",
+    )
     with pytest.raises(InputError, match="got 90"):
         find_cases(tmp_path).coding((0, 90), "mask")
 
 
 def test_own_classes_and_patients(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/p{p}_scan{s}.png" for p in (1, 2) for s in (1, 2)), "labels/p1_scan1.png")
-    found = find_cases(tmp_path, SourceOptions(classes=parse_classes("left kidney=3, right kidney = 2,ignore=9"), case_pattern=r"^(p\d+)_"))
+    found = find_cases(
+        tmp_path,
+        SourceOptions(classes=parse_classes("left kidney=3, right kidney = 2,ignore=9"), case_pattern=r"^(p\d+)_"),
+    )
     assert [c.patient for c in found.cases] == ["p1", "p1", "p2", "p2"]
     assert found.codings[0].names == ("background", "left kidney", "right kidney")
     assert (found.codings[0].values, found.ignored) == ((0, 3, 2), 9)
-    for pattern, rule in ((r"^(x)", "must match the patient"), (r"p\d", "must match the patient"), ("(", "must be a regular expression")):
+    for pattern, rule in (
+        (r"^(x)", "must match the patient"),
+        (r"p\d", "must match the patient"),
+        ("(", "must be a regular expression"),
+    ):
         with pytest.raises(InputError, match=rule):
             find_cases(tmp_path, SourceOptions(case_pattern=pattern))
 
 
-@pytest.mark.parametrize("text", ["", "liver", "liver=", "=1", "liver=x", "liver=1,liver=2", "liver=1,spleen=1", "liver=0", "liver=²"])
+@pytest.mark.parametrize(
+    "text", ["", "liver", "liver=", "=1", "liver=x", "liver=1,liver=2", "liver=1,spleen=1", "liver=0", "liver=²"]
+)
 def test_classes_that_cannot_be_read_are_one_line(text: str) -> None:
     with pytest.raises(InputError, match="classes: "):
         parse_classes(text)
@@ -208,8 +263,20 @@ def test_classes_that_cannot_be_read_are_one_line(text: str) -> None:
 
 @pytest.mark.parametrize("inside", ["", "Task04/", "a/b/Task04/"])
 def test_a_folder_around_the_data_set_is_looked_through(tmp_path: Path, inside: str) -> None:
-    names = ("imagesTr/x_0.nii.gz", "imagesTr/x_1.nii.gz", "labelsTr/x_0.nii.gz", "labelsTr/x_1.nii.gz", "imagesTs/x_9.nii.gz")
-    touch(tmp_path, *(inside + name for name in names), inside + "imagesTr/._x_0.nii.gz", "__MACOSX/._Task04", "README.txt")
+    names = (
+        "imagesTr/x_0.nii.gz",
+        "imagesTr/x_1.nii.gz",
+        "labelsTr/x_0.nii.gz",
+        "labelsTr/x_1.nii.gz",
+        "imagesTs/x_9.nii.gz",
+    )
+    touch(
+        tmp_path,
+        *(inside + name for name in names),
+        inside + "imagesTr/._x_0.nii.gz",
+        "__MACOSX/._Task04",
+        "README.txt",
+    )
     (tmp_path / inside / "dataset.json").write_text('{"labels": {"0": "background", "7": "tumour"}}')
     found = find_cases(tmp_path)
     assert (found.layout, found.root, [c.case for c in found.cases]) == ("decathlon", tmp_path, ["x_0", "x_1"])
@@ -283,7 +350,9 @@ def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_erro
     touch(tmp_path / "two", "a/1.jpg", "b/1.jpg", "masks/1.png")
     with pytest.raises(InputError, match="these masks fit the images of several folders: a, b"):
         find_cases(tmp_path / "two")
-    touch(tmp_path / "readers", "images/1.jpg", "images/2.jpg", "labels/one/1.png", "labels/two/1.png", "labels/one/2.png")
+    touch(
+        tmp_path / "readers", "images/1.jpg", "images/2.jpg", "labels/one/1.png", "labels/two/1.png", "labels/one/2.png"
+    )
     first, second = find_cases(tmp_path / "readers").cases  # classes: where the masks overlap, reading refuses them
     assert (first.label_values, second.label_values) == ((1, 2), (1,))
 
@@ -294,7 +363,11 @@ def test_images_are_in_a_folder_called_labelled(tmp_path: Path) -> None:
 
 
 def test_objects_in_files_of_their_own_are_a_decision(tmp_path: Path) -> None:
-    files = [name for case in "ab" for name in (f"images/{case}.png", f"masks/{case}_mask_1.png", f"masks/{case}_mask_2.png")]
+    files = [
+        name for case in "ab" for name in (f"images/{case}.png", f"masks/{case}_mask_1.png", f"masks/{case}_mask_2.png")
+    ]
     found = find_cases(touch(tmp_path, *files))
     assert [(len(case.labels), case.label_values) for case in found.cases] == [(2, ()), (2, ())]
-    assert [(d.rule, d.text) for d in found.decisions] == [("mask-files", "mask files of a case are objects of one mask: a has 2")]
+    assert [(d.rule, d.text) for d in found.decisions] == [
+        ("mask-files", "mask files of a case are objects of one mask: a has 2")
+    ]

@@ -16,7 +16,13 @@ from attunet.sources.inputs import find_inputs
 pytest.importorskip("PIL.Image")
 
 
-def write(made: SimpleNamespace, root: Path, pictures: list[str], tasks: list[int], shapes: list[tuple[int, int]] | None = None) -> Path:
+def write(
+    made: SimpleNamespace,
+    root: Path,
+    pictures: list[str],
+    tasks: list[int],
+    shapes: list[tuple[int, int]] | None = None,
+) -> Path:
     """Pictures, and for each task two masks: `liver` in two rows, and `left-kidney` with smoothed edges."""
     shapes = shapes or [(20, 16)] * len(pictures)
     for name, shape in zip(pictures, shapes, strict=True):
@@ -52,7 +58,10 @@ def test_a_task_is_the_picture_that_its_number_means(
 
 def test_two_meanings_are_refused_and_chosen(made, tmp_path: Path) -> None:
     write(made, tmp_path, ["p0.png", "p1.png", "p2.png"], [1, 2])  # p1 by its name, p0 by its place
-    with pytest.raises(InputError, match=r"task 1 is p1.png by name and p0.png by position; choose with --read label-studio-tasks=name or"):
+    with pytest.raises(
+        InputError,
+        match=r"task 1 is p1.png by name and p0.png by position; choose with --read label-studio-tasks=name or",
+    ):
         find_cases(tmp_path)
     for wanted, expected in (("name", ["p1", "p2"]), ("position", ["p0", "p1"])):
         source = find_cases(tmp_path, SourceOptions(choices={"label-studio-tasks": wanted}))
@@ -61,7 +70,10 @@ def test_two_meanings_are_refused_and_chosen(made, tmp_path: Path) -> None:
 
 def test_sizes_tell_readings_apart(made, tmp_path: Path) -> None:
     write(made, tmp_path, ["p2.png", "p10.png"], [5, 6], [(20, 16), (30, 16)])  # letter by letter p10 is the first
-    assert {case.case: case.labels[0].name[:6] for case in find_cases(tmp_path).cases} == {"p2": "task-5", "p10": "task-6"}
+    assert {case.case: case.labels[0].name[:6] for case in find_cases(tmp_path).cases} == {
+        "p2": "task-5",
+        "p10": "task-6",
+    }
     write(made, tmp_path / "same", ["p2.png", "p10.png"], [5, 6])
     with pytest.raises(InputError, match=r"task 5 is p2.png by order and p10.png by order, letter by letter"):
         find_cases(tmp_path / "same")
@@ -86,11 +98,15 @@ def test_the_store_has_the_classes_and_one_annotator_counts(made, tmp_path: Path
 
 def test_what_cannot_be_paired_says_what_to_do(made, tmp_path: Path) -> None:
     write(made, tmp_path / "more", ["a.png", "b.png"], [4, 5, 6])
-    with pytest.raises(InputError, match=r"no reading of its task's number .*: 3 tasks from 4 to 6, 2 pictures; export"):
+    with pytest.raises(
+        InputError, match=r"no reading of its task's number .*: 3 tasks from 4 to 6, 2 pictures; export"
+    ):
         find_cases(tmp_path / "more")
     write(made, tmp_path / "other", ["a.png", "b.png"], [4, 5])
     made.save_picture(tmp_path / "other/images/b.png", np.zeros((30, 30), np.uint8))
-    with pytest.raises(InputError, match="no reading of its task's number gives each task a picture of its masks' size"):
+    with pytest.raises(
+        InputError, match="no reading of its task's number gives each task a picture of its masks' size"
+    ):
         find_cases(tmp_path / "other")
     made.save_picture(tmp_path / "alone/task-1-annotation-1-by-1-tag-x-0.png", np.eye(8, dtype=np.uint8) * 255)
     with pytest.raises(InputError, match="has masks alone: put the pictures into a folder images/ beside them"):
@@ -104,7 +120,9 @@ def test_arrays_of_numpy_are_named(made, tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def test_of_a_json_export_the_first_annotation_that_stands_counts_and_pictures_without_one_are_left_out(made, tmp_path: Path) -> None:
+def test_of_a_json_export_the_first_annotation_that_stands_counts_and_pictures_without_one_are_left_out(
+    made, tmp_path: Path
+) -> None:
     def drawn(corner: int) -> dict[str, object]:
         points = [[corner, corner], [corner + 30, corner], [corner + 30, corner + 30], [corner, corner + 30]]
         value = {"points": points, "polygonlabels": ["liver"]}
@@ -118,7 +136,9 @@ def test_of_a_json_export_the_first_annotation_that_stands_counts_and_pictures_w
     }
     for name in annotations:
         made.save_picture(tmp_path / f"s/{name}.png", np.arange(400, dtype=np.uint8).reshape(20, 20) % 251)
-    tasks = [{"data": {"image": f"/data/upload/1/{name}.png"}, "annotations": each} for name, each in annotations.items()]
+    tasks = [
+        {"data": {"image": f"/data/upload/1/{name}.png"}, "annotations": each} for name, each in annotations.items()
+    ]
     (tmp_path / "s/project.json").write_text(json.dumps(tasks))
     source = find_cases(tmp_path / "s")
     assert [case.case for case in source.cases] == ["a", "b", "d"]

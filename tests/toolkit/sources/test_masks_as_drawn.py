@@ -98,7 +98,9 @@ def painted(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 40)])
-def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(made: SimpleNamespace, tmp_path: Path, colour: tuple[int, ...]) -> None:
+def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(
+    made: SimpleNamespace, tmp_path: Path, colour: tuple[int, ...]
+) -> None:
     truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, np.broadcast_to(colour, (*labels.shape, 3))))
     store = stored(tmp_path / "s")
     for i, labels in enumerate(truth):
@@ -187,7 +189,8 @@ def test_tiff_samples_are_labels_whatever_the_photometric_tag(made: SimpleNamesp
     for path in (tmp_path / "s/masks").iterdir():
         raw = path.read_bytes()
         entry = raw.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")
-        path.write_bytes(raw[: entry + 8] + b"\x00" + raw[entry + 9 :])  # as other programs write it: the tag, not the samples
+        # As other programs write it: the tag, not the samples
+        path.write_bytes(raw[: entry + 8] + b"\x00" + raw[entry + 9 :])
     store = stored(tmp_path / "s")
     for i, labels in enumerate(truth):
         np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0 if kind == "binary" else labels)
@@ -208,7 +211,9 @@ FOUR = {**APART, 3: (0.5, 0.5, 0, 0.25)}
     ("organs", "greys"),
     [(NESTED, (0, 128, 255)), (APART, (0, 255, 128)), (APART, (0, 100, 200)), (FOUR, (0, 85, 170, 255))],
 )
-def test_greys_with_regions_are_classes_however_smooth_their_edges(made, tmp_path: Path, organs: dict, greys: tuple[int, ...]) -> None:
+def test_greys_with_regions_are_classes_however_smooth_their_edges(
+    made, tmp_path: Path, organs: dict, greys: tuple[int, ...]
+) -> None:
     def mask(_: int, labels: np.ndarray) -> object:
         return smoothed(np.array(greys, np.uint8)[labels])
 
@@ -229,9 +234,16 @@ def jpeg(quality: int) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("organs", "greys", "quality"),
-    [(APART, (0, 128, 255), 90), (APART, (0, 128, 255), 50), (FOUR, (0, 85, 170, 255), 75), (APART, (0, 100, 200), 100)],
+    [
+        (APART, (0, 128, 255), 90),
+        (APART, (0, 128, 255), 50),
+        (FOUR, (0, 85, 170, 255), 75),
+        (APART, (0, 100, 200), 100),
+    ],
 )
-def test_greys_that_went_through_jpeg_are_classes(made, tmp_path: Path, organs: dict, greys: tuple[int, ...], quality: int) -> None:
+def test_greys_that_went_through_jpeg_are_classes(
+    made, tmp_path: Path, organs: dict, greys: tuple[int, ...], quality: int
+) -> None:
     values = np.array(greys, np.uint8)
     truth = set_of(made, tmp_path / "s", lambda _, x: (values[x], jpeg(quality)), shape=(96, 80, 1), organs=organs)
     store = stored(tmp_path / "s")
@@ -243,13 +255,25 @@ def test_greys_that_went_through_jpeg_are_classes(made, tmp_path: Path, organs: 
 
 
 @pytest.mark.parametrize("values", [(0, 20, 40), (0, 10, 20), (0, 10, 255), (0, 1, 2)])
-def test_near_values_that_went_through_jpeg_are_refused(made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]) -> None:
-    set_of(made, tmp_path / "s", lambda _, labels: (np.array(values, np.uint8)[labels], jpeg(90)), shape=(96, 80, 1), organs=APART)
-    with pytest.raises(InputError, match=r"masks as JPEG, which changes values, must have few greys|a mask must have a value besides 0"):
+def test_near_values_that_went_through_jpeg_are_refused(
+    made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]
+) -> None:
+    set_of(
+        made,
+        tmp_path / "s",
+        lambda _, labels: (np.array(values, np.uint8)[labels], jpeg(90)),
+        shape=(96, 80, 1),
+        organs=APART,
+    )
+    with pytest.raises(
+        InputError, match=r"masks as JPEG, which changes values, must have few greys|a mask must have a value besides 0"
+    ):
         stored(tmp_path / "s")
 
 
-def test_organ_files_that_went_through_jpeg_are_black_and_white_or_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+def test_organ_files_that_went_through_jpeg_are_black_and_white_or_refused(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
     for grey in (255, 128):
         for i in range(2):
             image, labels = made.plane(i, shape=(96, 80, 1), organs=APART)
@@ -282,7 +306,11 @@ def blurred(mask: np.ndarray, kind: str) -> "Image.Image":
 @pytest.mark.parametrize("kind", ["gauss", "box", "turned"])
 def test_two_classes_stay_two_however_they_are_smoothed(made: SimpleNamespace, tmp_path: Path, kind: str) -> None:
     set_of(
-        made, tmp_path / "s", lambda _, labels: blurred(np.array((0, 255, 255), np.uint8)[labels], kind), shape=(300, 260, 1), organs=APART
+        made,
+        tmp_path / "s",
+        lambda _, labels: blurred(np.array((0, 255, 255), np.uint8)[labels], kind),
+        shape=(300, 260, 1),
+        organs=APART,
     )
     assert stored(tmp_path / "s").classes.values == (0, 255)
 
@@ -291,14 +319,20 @@ def test_a_peak_without_a_region_is_asked_about(made: SimpleNamespace, tmp_path:
     """A ring so thin that smoothing leaves no region of it: a class, or the edge of the other?"""
     ring = {1: (-0.1, 0.1, 0, 0.30), 2: (-0.1, 0.1, 0, 0.27)}
     truth = set_of(
-        made, tmp_path / "s", lambda _, x: blurred(np.array((0, 128, 255), np.uint8)[x], "gauss"), shape=(300, 260, 1), organs=ring
+        made,
+        tmp_path / "s",
+        lambda _, x: blurred(np.array((0, 128, 255), np.uint8)[x], "gauss"),
+        shape=(300, 260, 1),
+        organs=ring,
     )
     with pytest.raises(InputError, match="the masks have a peak at grey 128 between 0, 255: a class, or edges"):
         stored(tmp_path / "s")
     three = stored(tmp_path / "s", SourceOptions(classes=parse_classes("background=0,ring=128,middle=255")))
     a, b = indices(three, "p0") == 2, truth[0] == 2
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9
-    two = stored((tmp_path / "s").rename(tmp_path / "t"), SourceOptions(classes=parse_classes("background=0,organ=255")))
+    two = stored(
+        (tmp_path / "s").rename(tmp_path / "t"), SourceOptions(classes=parse_classes("background=0,organ=255"))
+    )
     assert set(np.unique(indices(two, "p0"))) == {0, 1}
 
 
@@ -313,11 +347,15 @@ def test_thin_classes_of_their_own_grey_are_no_edges(made: SimpleNamespace, tmp_
 
 
 @pytest.mark.parametrize("values", [(1, 2, 3), (255, 0, 0)])
-def test_a_set_whose_background_nothing_shows_is_asked_about(made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]) -> None:
+def test_a_set_whose_background_nothing_shows_is_asked_about(
+    made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]
+) -> None:
     truth = set_of(made, tmp_path / "s", lambda _, labels: np.array(values, np.uint8)[labels])
     with pytest.raises(InputError, match=f"--classes background={values[0]},NAME="):
         stored(tmp_path / "s")
-    names = ",".join(f"{name}={value}" for name, value in zip(("background", "a", "b"), dict.fromkeys(values), strict=False))
+    names = ",".join(
+        f"{name}={value}" for name, value in zip(("background", "a", "b"), dict.fromkeys(values), strict=False)
+    )
     store = stored(tmp_path / "s", SourceOptions(classes=parse_classes(names)))
     expected = {v: i for i, v in enumerate(dict.fromkeys(values))}
     np.testing.assert_array_equal(indices(store, "p0"), np.vectorize(lambda v: expected[values[v]])(truth[0]))
@@ -360,7 +398,11 @@ def test_a_file_for_each_organ_is_a_class_for_each(made: SimpleNamespace, tmp_pa
 @pytest.mark.parametrize(
     ("options", "drawn", "words"),
     [
-        ({}, ("liver",), "1 of 3 cases, s0002 the first, have no file for a class (kidney_left): it was not drawn there"),
+        (
+            {},
+            ("liver",),
+            "1 of 3 cases, s0002 the first, have no file for a class (kidney_left): it was not drawn there",
+        ),
         ({"choices": {"missing-masks": "empty"}}, None, "(kidney_left): it is empty there"),
         ({"classes": parse_classes("hepar=2,ren=1")}, ("hepar",), "it was not drawn there"),
     ],
@@ -374,7 +416,9 @@ def test_a_case_without_the_file_of_a_class_is_partially_labelled(
     store = stored(tmp_path / "s", SourceOptions(**options))
     assert store.case("s0002").drawn == drawn
     assert store.case("s0001").drawn is None
-    assert any(finding["rule"] == "missing-masks" and words in finding["text"] for finding in store.manifest["findings"])
+    assert any(
+        finding["rule"] == "missing-masks" and words in finding["text"] for finding in store.manifest["findings"]
+    )
 
 
 def test_images_beside_a_folder_with_a_mask_for_each_organ(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -431,7 +475,10 @@ def test_numbered_masks_are_objects_and_ribs_are_classes(made: SimpleNamespace, 
 def test_classes_that_overlap_are_counted_or_ordered(made: SimpleNamespace, tmp_path: Path) -> None:
     truth = organ_files(made, tmp_path / "s", {"body": lambda x: x > 0, "organ": lambda x: x == 2})
     number = int((truth[0] == 2).sum())
-    with pytest.raises(InputError, match=rf"organ\.nii\.gz: this class overlaps another in {number} voxels; .*overlapping-classes=first"):
+    with pytest.raises(
+        InputError,
+        match=rf"organ\.nii\.gz: this class overlaps another in {number} voxels; .*overlapping-classes=first",
+    ):
         stored(tmp_path / "s")
     for order, expected in (("first", truth[0] > 0), ("last", truth[0])):
         root = (tmp_path / "s").rename(tmp_path / order)

@@ -1,4 +1,6 @@
-"""Pairs of image and mask by the numbers in their names: every reading that the names allow, or a refusal that names two of them."""
+"""Pairs of image and mask by the numbers in their names: every reading that the names allow,
+or a refusal that names two of them.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,18 +16,36 @@ from attunet.sources.read_case import pair_by_number
 @pytest.mark.parametrize(
     ("images", "masks", "expected"),
     [
-        (["p1_s2", "p2_s1", "p2_s2"], ["m_2_1", "m_1_2"], {"p1_s2": ["m_1_2"], "p2_s1": ["m_2_1"]}),  # all numbers, in their order
-        (["case01_slice003", "case01_slice004"], ["gt1-3", "gt1-4"], {"case01_slice003": ["gt1-3"], "case01_slice004": ["gt1-4"]}),
+        # All numbers, in their order
+        (["p1_s2", "p2_s1", "p2_s2"], ["m_2_1", "m_1_2"], {"p1_s2": ["m_1_2"], "p2_s1": ["m_2_1"]}),
+        (
+            ["case01_slice003", "case01_slice004"],
+            ["gt1-3", "gt1-4"],
+            {"case01_slice003": ["gt1-3"], "case01_slice004": ["gt1-4"]},
+        ),
         (
             ["case1_slice2", "case2_slice1"],
             ["slice1_case2_x", "slice2_case1_x"],
             {"case1_slice2": ["slice2_case1_x"], "case2_slice1": ["slice1_case2_x"]},
         ),
-        (["img_2020_7", "img_2020_8"], ["m7", "m8"], {"img_2020_7": ["m7"], "img_2020_8": ["m8"]}),  # a year that is the same in all
-        (["img_2020_7", "img_2020_8"], ["m_2021_7", "m_2021_8"], {"img_2020_7": ["m_2021_7"], "img_2020_8": ["m_2021_8"]}),
-        (["a_1_10_5", "a_2_20_5", "a_10_1_5"], ["m1", "m10", "m2"], {"a_1_10_5": ["m1"], "a_10_1_5": ["m10"], "a_2_20_5": ["m2"]}),
+        # A year that is the same in all
+        (["img_2020_7", "img_2020_8"], ["m7", "m8"], {"img_2020_7": ["m7"], "img_2020_8": ["m8"]}),
+        (
+            ["img_2020_7", "img_2020_8"],
+            ["m_2021_7", "m_2021_8"],
+            {"img_2020_7": ["m_2021_7"], "img_2020_8": ["m_2021_8"]},
+        ),
+        (
+            ["a_1_10_5", "a_2_20_5", "a_10_1_5"],
+            ["m1", "m10", "m2"],
+            {"a_1_10_5": ["m1"], "a_10_1_5": ["m10"], "a_2_20_5": ["m2"]},
+        ),
         (["i3", "i4"], ["x3_1", "x3_2", "x4_1"], {"i3": ["x3_1", "x3_2"], "i4": ["x4_1"]}),  # objects
-        (["p1/i1", "p1/i2", "p2/i1"], ["p1/x01", "p1/x02", "p2/x01"], {"p1/i1": ["p1/x01"], "p1/i2": ["p1/x02"], "p2/i1": ["p2/x01"]}),
+        (
+            ["p1/i1", "p1/i2", "p2/i1"],
+            ["p1/x01", "p1/x02", "p2/x01"],
+            {"p1/i1": ["p1/x01"], "p1/i2": ["p1/x02"], "p2/i1": ["p2/x01"]},
+        ),
     ],
 )
 def test_names_with_several_numbers(images: list[str], masks: list[str], expected: dict[str, list[str]]) -> None:
@@ -41,7 +61,8 @@ def test_names_with_several_numbers(images: list[str], masks: list[str], expecte
 )
 def test_two_readings_are_refused_with_both(images: list[str], masks: list[str]) -> None:
     with pytest.raises(
-        InputError, match=rf"it is the mask of {images[0]} in one reading and of {images[1]} in another; give each mask its"
+        InputError,
+        match=rf"it is the mask of {images[0]} in one reading and of {images[1]} in another; give each mask its",
     ):
         match_masks(images, masks)
 
@@ -60,7 +81,10 @@ def test_numbers_that_pair_nothing_leave_it(images: list[str], masks: list[str])
 
 def test_slices_whose_two_numbers_pair_them_differently_are_refused() -> None:
     assert pair_by_number(["I_1_2.dcm", "I_2_1.dcm"], ["m1.png", "m2.png"]) is None
-    assert pair_by_number(["I_9_1.dcm", "I_9_2.dcm"], ["m_2.png", "m_1.png"]) == {"I_9_1.dcm": "m_1.png", "I_9_2.dcm": "m_2.png"}
+    assert pair_by_number(["I_9_1.dcm", "I_9_2.dcm"], ["m_2.png", "m_1.png"]) == {
+        "I_9_1.dcm": "m_1.png",
+        "I_9_2.dcm": "m_2.png",
+    }
 
 
 def test_prepare_pairs_them_or_says_both(attunet, tmp_path: Path, made: SimpleNamespace) -> None:
@@ -79,4 +103,7 @@ def test_prepare_pairs_them_or_says_both(attunet, tmp_path: Path, made: SimpleNa
     refused = attunet("prepare", tmp_path / "both", tmp_path / "other", "--folds", 2)
     assert refused.code == 2
     assert refused.err.count("\n") == 1
-    assert "it is the mask of images/i_1_2 in one reading and of images/i_2_1 in another; give each mask its image's name" in refused.err
+    assert (
+        "it is the mask of images/i_1_2 in one reading and of images/i_2_1 in another; give each mask its image's name"
+        in refused.err
+    )

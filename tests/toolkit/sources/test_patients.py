@@ -28,8 +28,14 @@ def patients(found: Source) -> list[str]:
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["patient001_slice_00", "patient001_slice_01", "patient002_slice_00"], ["patient001", "patient001", "patient002"]),
-        (["patient001_frame01", "patient001_frame12", "patient003_frame01"], ["patient001", "patient001", "patient003"]),
+        (
+            ["patient001_slice_00", "patient001_slice_01", "patient002_slice_00"],
+            ["patient001", "patient001", "patient002"],
+        ),
+        (
+            ["patient001_frame01", "patient001_frame12", "patient003_frame01"],
+            ["patient001", "patient001", "patient003"],
+        ),
         (["p1_visit1", "p1_visit2", "p2_visit1"], ["p1", "p1", "p2"]),
         (["p1_visit1_slice-3", "p1_visit2_slice-4", "p2_visit1_slice-3"], ["p1", "p1", "p2"]),
         (["eye07_left", "eye07_right", "eye08_left"], ["eye07", "eye07", "eye08"]),
@@ -68,7 +74,13 @@ def test_names_that_show_no_patient_leave_every_case_alone(names: list[str]) -> 
 
 
 def test_patients_of_the_layout_are_kept() -> None:
-    known = Source(Path("data"), "chaos-mr", "", (), (CaseFiles("1-T1", "1", ()), CaseFiles("1-T2", "1", ()), CaseFiles("2-T1", "2", ())))
+    known = Source(
+        Path("data"),
+        "chaos-mr",
+        "",
+        (),
+        (CaseFiles("1-T1", "1", ()), CaseFiles("1-T2", "1", ()), CaseFiles("2-T1", "2", ())),
+    )
     assert with_patients_of_names(known) is known
 
 
@@ -86,10 +98,14 @@ def slices(folder: Path, made: SimpleNamespace) -> None:
         for z in range(2):
             image, labels = made.plane(10 * patient + z)
             made.save_picture(folder / f"images/patient{patient:03d}_slice_{z:02d}.png", image)
-            made.save_picture(folder / f"masks/patient{patient:03d}_slice_{z:02d}.png", (255 * (labels > 0)).astype(np.uint8))
+            made.save_picture(
+                folder / f"masks/patient{patient:03d}_slice_{z:02d}.png", (255 * (labels > 0)).astype(np.uint8)
+            )
 
 
-def test_slices_of_a_patient_are_in_one_fold_and_a_pattern_overrides(tmp_path: Path, made: SimpleNamespace, log_lines: list[str]) -> None:
+def test_slices_of_a_patient_are_in_one_fold_and_a_pattern_overrides(
+    tmp_path: Path, made: SimpleNamespace, log_lines: list[str]
+) -> None:
     slices(tmp_path / "source", made)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=4)
     assert sorted(map(sorted, store.splits.folds)) == [[f"patient{n:03d}"] for n in range(1, 5)]
@@ -105,7 +121,9 @@ def test_splits_that_list_cases_keep_them_apart(tmp_path: Path, made: SimpleName
     names = [case.case for case in find_cases(tmp_path / "source").cases]
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"schema": 1, "folds": [names[::2], names[1::2]]}))
-    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), splits_file=splits).splits.folds[0] == tuple(names[::2])
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig(), splits_file=splits).splits.folds[0] == tuple(
+        names[::2]
+    )
     splits.write_text(json.dumps({"schema": 1, "folds": [["patient001", "patient002"], ["patient003", "patient004"]]}))
     grouped = prepare(tmp_path / "source", tmp_path / "grouped", DataConfig(), splits_file=splits)
     assert grouped.splits.folds[0] == ("patient001", "patient002")
@@ -125,5 +143,8 @@ def test_scans_with_one_patient_id_are_in_one_fold_and_the_id_is_kept_nowhere(
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=4)
     assert {case.name: case.patient for case in store.cases} == {"a": "a", "b": "b", "c": "a", "d": "d", "e": "e"}
     assert any("have the PatientID of another case's DICOM files" in line for line in log_lines)
-    written = b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()) + "".join(log_lines).encode()
+    written = (
+        b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file())
+        + "".join(log_lines).encode()
+    )
     assert b"SECRET" not in written

@@ -1,4 +1,6 @@
-"""Folders that people really have: each is read and what is left out is counted, or one line has the file, the reason and what to do."""
+"""Folders that people really have: each is read and what is left out is counted, or one line has the file,
+the reason and what to do.
+"""
 
 import json
 import zipfile
@@ -54,7 +56,9 @@ def with_list(made: SimpleNamespace, root: Path, classes: dict[str, int], channe
         for channel in range(channels):
             made.save_nifti(root / f"imagesTr/c{i}_{channel:04d}.nii.gz", image)
         made.save_nifti(root / f"labelsTr/c{i}.nii.gz", labels)
-    (root / "dataset.json").write_text(json.dumps({"labels": classes, "training": [f"./imagesTr/c{i}.nii.gz" for i in range(5)]}))
+    (root / "dataset.json").write_text(
+        json.dumps({"labels": classes, "training": [f"./imagesTr/c{i}.nii.gz" for i in range(5)]})
+    )
 
 
 def a_class_too_few(made: SimpleNamespace, root: Path) -> None:
@@ -100,7 +104,9 @@ def labelme(made: SimpleNamespace, root: Path) -> None:
     pictures(made, root)
     for i in range(3):
         shape = {"label": "liver", "points": [[5, 5], [20, 5], [20, 20]], "shape_type": "polygon"}
-        (root / f"images/p{i}.json").write_text(json.dumps({"version": "5.0", "shapes": [shape], "imagePath": f"p{i}.png"}))
+        (root / f"images/p{i}.json").write_text(
+            json.dumps({"version": "5.0", "shapes": [shape], "imagePath": f"p{i}.png"})
+        )
 
 
 def yolo(made: SimpleNamespace, root: Path) -> None:
@@ -111,7 +117,9 @@ def yolo(made: SimpleNamespace, root: Path) -> None:
 
 def boxes_of_voc(made: SimpleNamespace, root: Path) -> None:
     pictures(made, root)
-    (root / "p0.xml").write_text("<annotation><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object></annotation>")
+    (root / "p0.xml").write_text(
+        "<annotation><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object></annotation>"
+    )
 
 
 def coco(made: SimpleNamespace, root: Path, change: Callable[[dict[str, list[dict[str, object]]]], object]) -> None:
@@ -119,7 +127,9 @@ def coco(made: SimpleNamespace, root: Path, change: Callable[[dict[str, list[dic
     data: dict[str, list[dict[str, object]]] = {
         "images": [{"id": i, "file_name": f"p{i}.png", "width": 48, "height": 40} for i in range(3)],
         "categories": [{"id": 1, "name": "liver"}],
-        "annotations": [{"id": i, "image_id": i, "category_id": 1, "segmentation": [[5, 5, 20, 5, 20, 20]]} for i in range(3)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "segmentation": [[5, 5, 20, 5, 20, 20]]} for i in range(3)
+        ],
     }
     change(data)
     (root / "annotations.json").write_text(json.dumps(data))
@@ -143,7 +153,9 @@ def coco_unknown_class(made: SimpleNamespace, root: Path) -> None:
 
 def cvat_boxes(made: SimpleNamespace, root: Path) -> None:
     pictures(made, root)
-    rows = "".join(f'<image id="{i}" name="p{i}.png" width="48" height="40"><box label="liver" xtl="1"/></image>' for i in range(3))
+    rows = "".join(
+        f'<image id="{i}" name="p{i}.png" width="48" height="40"><box label="liver" xtl="1"/></image>' for i in range(3)
+    )
     (root / "annotations.xml").write_text(f"<annotations>{rows}</annotations>")
 
 
@@ -203,9 +215,18 @@ REFUSED: dict[str, tuple[Build, str]] = {
         all_links_dead,
         "no files, but 6 links lead to nothing and are left out, first images/c0.nii.gz; fetch",
     ),
-    "a dead link": (one_link_dead, "c2.nii.gz: this mask has no image of its name or number in images/; 1 links lead to nothing"),
-    "a linked folder": (linked_folder, "1 links to folders or out of the folder are left out, first labels; copy what they lead to"),
-    "a class too few": (a_class_too_few, "c0.nii.gz: label values must be among 0, 1, got 2; name it in dataset.json or with --classes"),
+    "a dead link": (
+        one_link_dead,
+        "c2.nii.gz: this mask has no image of its name or number in images/; 1 links lead to nothing",
+    ),
+    "a linked folder": (
+        linked_folder,
+        "1 links to folders or out of the folder are left out, first labels; copy what they lead to",
+    ),
+    "a class too few": (
+        a_class_too_few,
+        "c0.nii.gz: label values must be among 0, 1, got 2; name it in dataset.json or with --classes",
+    ),
     "a channel too few": (
         a_channel_too_few,
         "c1: every case must have the same channels and unit, got 1 in mm beside 2 in mm (c0); is",
@@ -220,11 +241,23 @@ REFUSED: dict[str, tuple[Build, str]] = {
         another_shape,
         "c1.nii.gz: the mask must have the image's shape (24, 20, 4) (c1.nii.gz), got (23, 20, 4): resample",
     ),
-    "swapped": (swapped, "values that change from voxel to voxel, as intensities do: are images and masks swapped? --read"),
-    "contours": (contours, "contours.dcm: is DICOM with contours (RTSTRUCT), which is not read as a mask: save it as NIfTI"),
+    "swapped": (
+        swapped,
+        "values that change from voxel to voxel, as intensities do: are images and masks swapped? --read",
+    ),
+    "contours": (
+        contours,
+        "contours.dcm: is DICOM with contours (RTSTRUCT), which is not read as a mask: save it as NIfTI",
+    ),
     "layers": (layers, "c0.nii.gz: must be a 3D mask, got the shape (24, 20, 4, 2): save it as one label map"),
-    "tiny voxels": (tiny_voxels, "c0: voxels of 2e-05 mm are outside of 0.001 to 1000: does the header mean another unit?"),
-    "observers": (observers, "voxels lie on other masks of its class, so these are no objects: are they of several observers?"),
+    "tiny voxels": (
+        tiny_voxels,
+        "c0: voxels of 2e-05 mm are outside of 0.001 to 1000: does the header mean another unit?",
+    ),
+    "observers": (
+        observers,
+        "voxels lie on other masks of its class, so these are no objects: are they of several observers?",
+    ),
     "smoothed colours": (smoothed_colours, "colours that fill no region, as smoothed edges have"),
     "hidden files": (hidden, "the folder has no files, but hidden ones alone, whose names begin with a dot"),
     "labelme": (
@@ -233,17 +266,31 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "YOLO": (yolo, "p0.txt: has a picture's labels in YOLO's form, which is not read: export"),
     "Pascal VOC": (boxes_of_voc, "p0.xml: has boxes of Pascal VOC and no outlines: export"),
-    "COCO, boxes": (coco_boxes, "annotations.json: has 3 boxes or points and no outlines: annotate with polygons or brushes"),
-    "COCO, scaled": (coco_scaled, "p0.png is annotated on 96 × 80 pixels and has 48 × 40: give the picture that was annotated"),
-    "COCO, runs": (coco_runs_of_another_size, "p0.png: is annotated on 48 × 40 and on 10 × 10 pixels: export the annotations again"),
-    "COCO, class": (coco_unknown_class, "annotations.json: its annotations are damaged: they refer to 7, which they do not define"),
+    "COCO, boxes": (
+        coco_boxes,
+        "annotations.json: has 3 boxes or points and no outlines: annotate with polygons or brushes",
+    ),
+    "COCO, scaled": (
+        coco_scaled,
+        "p0.png is annotated on 96 × 80 pixels and has 48 × 40: give the picture that was annotated",
+    ),
+    "COCO, runs": (
+        coco_runs_of_another_size,
+        "p0.png: is annotated on 48 × 40 and on 10 × 10 pixels: export the annotations again",
+    ),
+    "COCO, class": (
+        coco_unknown_class,
+        "annotations.json: its annotations are damaged: they refer to 7, which they do not define",
+    ),
     "CVAT, boxes": (cvat_boxes, "annotations.xml: has 3 boxes or points and no outlines"),
     "CVAT, scaled": (cvat_scaled, "p0.png is annotated on 24 × 20 pixels and has 48 × 40"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_has_the_file_the_reason_and_what_to_do(attunet, made: SimpleNamespace, tmp_path: Path, name: str) -> None:
+def test_a_refusal_has_the_file_the_reason_and_what_to_do(
+    attunet, made: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
     build, words = REFUSED[name]
     (tmp_path / "s").mkdir()
     build(made, tmp_path / "s")
@@ -303,7 +350,10 @@ def a_typing_error(made: SimpleNamespace, root: Path) -> None:
 COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
     "COCO": (
         coco_with_more,
-        ("1 of 4 annotations of annotations.json have no outline", "1 of 4 pictures of annotations.json are not here, first absent.png"),
+        (
+            "1 of 4 annotations of annotations.json have no outline",
+            "1 of 4 pictures of annotations.json are not here, first absent.png",
+        ),
     ),
     "no voxel size": (without_voxel_size, ("decided: the header gives no voxel size along 3 axes; 1 is taken",)),
     "a typing error": (a_typing_error, ("warning: c1: no other case has label 7 (1 voxels here) [rare-class]",)),
@@ -312,7 +362,10 @@ COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
         ct_and_mr,
         ("decided: 1 of 3 cases have voxels below -500 as CT has (c0), the others not (c1); all are scaled by zscore",),
     ),
-    "dataset.json": (listed_without_files, ("2 cases of the training list of dataset.json have no files here: c3, c4",)),
+    "dataset.json": (
+        listed_without_files,
+        ("2 cases of the training list of dataset.json have no files here: c3, c4",),
+    ),
 }
 
 
@@ -332,7 +385,9 @@ def test_scattered_values_are_taken_where_the_user_says_so(attunet, made: Simple
     assert done.code == 0, done.err
 
 
-def test_a_picture_for_each_slice_of_a_series_is_its_mask(attunet, made: SimpleNamespace, tmp_path: Path, write_series) -> None:
+def test_a_picture_for_each_slice_of_a_series_is_its_mask(
+    attunet, made: SimpleNamespace, tmp_path: Path, write_series
+) -> None:
     for i in (1, 2):
         image, labels = made.body(i)
         write_series(tmp_path / f"s/{i}/scan", image, made.affine_of())

@@ -61,13 +61,18 @@ def test_the_official_archive_gives_the_store_that_its_nifti_gives(
     expected = prepare(source, tmp_path / "expected", DataConfig(), folds=3)
     same_arrays(store, expected)
     assert store.classes == Classes(expected.classes.names, (0, 63, 126, 189, 252))
-    np.testing.assert_array_equal(store.label("01-T2SPIR"), prepare(tmp_path / "tree", tmp_path / "c", DataConfig()).label("01-T2SPIR"))
+    np.testing.assert_array_equal(
+        store.label("01-T2SPIR"), prepare(tmp_path / "tree", tmp_path / "c", DataConfig()).label("01-T2SPIR")
+    )
     assert any("is not that of the published CHAOS_Train_Sets.zip" in line for line in log_lines)
     assert any("without the CT series" in line for line in log_lines)
     volume, labels = store.read_source("02-T2SPIR")
     assert labels is not None
     assert volume.shape == labels.shape
-    assert np.bincount(labels.ravel()).tolist() == np.bincount(np.asarray(expected.read_source("02-T2SPIR")[1]).ravel()).tolist()
+    assert (
+        np.bincount(labels.ravel()).tolist()
+        == np.bincount(np.asarray(expected.read_source("02-T2SPIR")[1]).ravel()).tolist()
+    )
     path.rename(tmp_path / "gone.zip")
     assert store.read_source("02-T2SPIR")[0].shape == volume.shape  # the store holds what it was made of
     (tmp_path / "gone.zip").rename(path)
@@ -86,7 +91,9 @@ def test_a_bad_archive_leaves_nothing(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "source"]
 
 
-def test_both_phases_of_t1_are_cases_of_one_patient(source: Path, tmp_path: Path, write_chaos_case, write_series) -> None:
+def test_both_phases_of_t1_are_cases_of_one_patient(
+    source: Path, tmp_path: Path, write_chaos_case, write_series
+) -> None:
     official_tree(source, tmp_path / "tree", write_chaos_case)
     case = tmp_path / "tree/Train_Sets/MR/1/T1DUAL"
     data, labels = read_volume(source / "01-T2SPIR-src.nii.gz"), read_mask(source / "01-T2SPIR-mask.nii.gz").data[0]
@@ -108,7 +115,9 @@ def test_both_phases_of_t1_are_cases_of_one_patient(source: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_the_real_cases_as_official_archive_give_the_same_store(real_cases: Path, tmp_path: Path, write_chaos_case) -> None:
+def test_the_real_cases_as_official_archive_give_the_same_store(
+    real_cases: Path, tmp_path: Path, write_chaos_case
+) -> None:
     official_tree(real_cases / "labelled", tmp_path / "tree", write_chaos_case)
     path = archive_of(tmp_path / "tree", tmp_path / "CHAOS_Train_Sets.zip")
     store = prepare(path, tmp_path / "store", DataConfig(), folds=3)
@@ -126,7 +135,9 @@ def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_
             save(source / f"imagesTr/la_{number}_{channel:04d}.nii.gz", image)
         labels[:, :3] = 9
         save(source / f"labelsTr/la_{number}.nii.gz", labels)
-    (source / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "left atrium": 3, "vein": 200, "ignore": 9}}))
+    (source / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "left atrium": 3, "vein": 200, "ignore": 9}})
+    )
     store = prepare(source, tmp_path / "store", DataConfig(), folds=3)
     assert (store.classes.names, store.classes.values) == (("background", "left atrium", "vein"), (0, 3, 200))
     assert (store.spec.num_channels, store.spec.slice_axis, store.image("la_0").shape[:2]) == (2, 2, (35, 2))
@@ -141,7 +152,10 @@ def test_the_fourth_axis_holds_channels_and_prepare_says_so(tmp_path: Path) -> N
     for number in range(2):
         labels = np.zeros((20, 20, 4), np.uint8)
         labels[5:15, 5:15] = 1
-        save(tmp_path / f"t/imagesTr/b_{number}.nii.gz", RNG.integers(0, 99, (20, 20, 4, 3)).astype(np.int16) + labels[..., None])
+        save(
+            tmp_path / f"t/imagesTr/b_{number}.nii.gz",
+            RNG.integers(0, 99, (20, 20, 4, 3)).astype(np.int16) + labels[..., None],
+        )
         save(tmp_path / f"t/labelsTr/b_{number}.nii.gz", labels)
     store = prepare(tmp_path / "t", tmp_path / "store", DataConfig(), folds=2)
     assert store.spec.num_channels == 3
@@ -236,7 +250,9 @@ def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path:
         for folder, top in (("images", 255), ("labels", 2)):
             low = 0 if folder == "images" else -1  # more background than foreground
             (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            images.fromarray(RNG.integers(low, top, (1400, 1600)).clip(0).astype(np.uint8)).save(tmp_path / f"s/{folder}/{number}.png")
+            images.fromarray(RNG.integers(low, top, (1400, 1600)).clip(0).astype(np.uint8)).save(
+                tmp_path / f"s/{folder}/{number}.png"
+            )
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert store.spec.size == (512, 512)
     assert store.spec.spacing_mm == pytest.approx(1600 / 512, rel=0.02)
@@ -254,7 +270,9 @@ PLANTED = {
 }
 
 
-def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(log_lines: list[str], tmp_path: Path, write_series) -> None:
+def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(
+    log_lines: list[str], tmp_path: Path, write_series
+) -> None:
     images = pytest.importorskip("PIL.Image")
     for number in (1, 2):
         case = tmp_path / f"tree/MR/{number}/T2SPIR"
@@ -269,7 +287,12 @@ def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(log_lin
     write_labels(store.path / "prediction.nii", labels, store.classes, volume)
     broken = tmp_path / "tree/MR/1/T2SPIR/DICOM_anon/IMG-0004-00002.dcm"
     raw = broken.read_bytes()
-    for cut in (raw[:-20], raw.replace(b"\x28\x00\x30\x00DS", b"\x28\x00\x30\x00PN"), raw.replace(b"-1.5", b"Erik", 1), raw[:400]):
+    for cut in (
+        raw[:-20],
+        raw.replace(b"\x28\x00\x30\x00DS", b"\x28\x00\x30\x00PN"),
+        raw.replace(b"-1.5", b"Erik", 1),
+        raw[:400],
+    ):
         broken.write_bytes(cut)
         try:
             read_volume(broken.parent)
@@ -297,15 +320,20 @@ def test_nifti_headers_free_text_reaches_no_file(source: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("images", "masks", "expected"),
     [
-        (["1.dcm", "2.dcm", "10.dcm"], ["001.png", "002.png", "010.png"], ["001.png", "002.png", "010.png"]),  # by number, not by name
-        (["IM-4-0001.dcm", "IM-4-0002.dcm"], ["GT-9-0003.png", "GT-9-0004.png"], ["GT-9-0003.png", "GT-9-0004.png"]),  # by order
-        (["i0007,0000b.dcm", "i0008,0000b.dcm"], ["m_007.png", "m_008.png"], ["m_007.png", "m_008.png"]),  # by the number that differs
+        # By number, not by name
+        (["1.dcm", "2.dcm", "10.dcm"], ["001.png", "002.png", "010.png"], ["001.png", "002.png", "010.png"]),
+        # By order
+        (["IM-4-0001.dcm", "IM-4-0002.dcm"], ["GT-9-0003.png", "GT-9-0004.png"], ["GT-9-0003.png", "GT-9-0004.png"]),
+        # By the number that differs
+        (["i0007,0000b.dcm", "i0008,0000b.dcm"], ["m_007.png", "m_008.png"], ["m_007.png", "m_008.png"]),
         (["a.dcm", "b.dcm"], ["x.png", "y.png"], ["x.png", "y.png"]),
         (["1.dcm", "2.dcm", "10.dcm"], ["004.png", "005.png", "006.png"], None),  # orders and numbers differ
         (["1.dcm", "2.dcm", "10.dcm"], ["1.png", "2.png", "11.png"], None),
     ],
 )
-def test_masks_of_slices_are_paired_by_number_or_refused(images: list[str], masks: list[str], expected: list[str] | None) -> None:
+def test_masks_of_slices_are_paired_by_number_or_refused(
+    images: list[str], masks: list[str], expected: list[str] | None
+) -> None:
     pairs = pair_by_number(images, masks)
     assert (None if pairs is None else [pairs[name] for name in images]) == expected
 

@@ -1,4 +1,6 @@
-"""The audit log: every change, gap or exchange of its lines is noticed; writers that crash or run at once do not break it."""
+"""The audit log: every change, gap or exchange of its lines is noticed;
+writers that crash or run at once do not break it.
+"""
 
 import json
 import multiprocessing

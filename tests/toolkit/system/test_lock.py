@@ -28,7 +28,9 @@ with writing(Path(sys.argv[1]), "prepare"):
 @pytest.fixture
 def holder(tmp_path: Path):
     """Another process that writes `tmp_path/out/store`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out" / "store")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out" / "store")], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     yield process
@@ -58,8 +60,19 @@ def test_folders_that_were_made_for_the_lock_are_removed_again(tmp_path: Path) -
 @pytest.mark.slow
 def test_of_two_prepares_with_other_settings_one_is_whole(source: Path, tmp_path: Path) -> None:
     def start(spacing: float) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "attunet.launch.cli", "prepare", source, tmp_path / "store", "--set", f"data.spacing_mm={spacing}"]
-        return subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "attunet.launch.cli",
+            "prepare",
+            source,
+            tmp_path / "store",
+            "--set",
+            f"data.spacing_mm={spacing}",
+        ]
+        return subprocess.Popen(
+            [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     first = start(2.0)
     time.sleep(0.3)

@@ -1,4 +1,6 @@
-"""The table of names and numbers: kept, extended by several processes at once, and nothing else than such a table is read."""
+"""The table of names and numbers: kept, extended by several processes at once,
+and nothing else than such a table is read.
+"""
 
 import logging
 import os
@@ -22,7 +24,9 @@ print(Pseudonyms(sys.argv[1], []).numbers_of([f"name-{n}" for n in range(int(sys
 def test_several_processes_extend_one_table(tmp_path: Path) -> None:
     key = tmp_path / "key.csv"
     starts = [0, 20, 40, 60]
-    processes = [subprocess.Popen([sys.executable, "-c", ADD, key, str(n)], stdout=subprocess.PIPE, text=True) for n in starts]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", ADD, key, str(n)], stdout=subprocess.PIPE, text=True) for n in starts
+    ]
     given = [eval(process.communicate(timeout=120)[0]) for process in processes]
     numbers = Pseudonyms(key, []).numbers_of([f"name-{n}" for n in range(100)])
     assert sorted(numbers.values()) == [f"{n:04d}" for n in range(1, 101)]

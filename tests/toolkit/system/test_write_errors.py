@@ -1,4 +1,6 @@
-"""An error of writing names the file, whatever the system says: here a limit on the size of files, which has no name in its error."""
+"""An error of writing names the file, whatever the system says: here a limit on the size of files,
+which has no name in its error.
+"""
 
 import resource
 import subprocess

@@ -17,7 +17,13 @@ from attunet.store import Store
 from attunet.training.loop import train
 from attunet.training.trainer import Trainer
 
-SETTINGS = ["run.mixed_precision=no", "run.device=cpu", "optim.lr=5e-3", "model.deep_supervision=true", "optim.batch_size=7"]
+SETTINGS = [
+    "run.mixed_precision=no",
+    "run.device=cpu",
+    "optim.lr=5e-3",
+    "model.deep_supervision=true",
+    "optim.batch_size=7",
+]
 
 
 def make_trainer(store: Store, *settings: str) -> Trainer:
@@ -35,7 +41,9 @@ def test_the_loss_weighs_each_level_half_as_much_as_the_finer_one() -> None:
     levels = [torch.randn(2, 3, 16 // 2**i, 16 // 2**i, dtype=torch.float64) for i in range(3)]
     sums = [segmentation_sums(logits, labels_of_level(labels, i)) for i, logits in enumerate(levels)]
     one, two, three = (loss_of(level, OptimConfig()).total for level in sums)
-    assert loss_of_levels(torch.stack(sums), OptimConfig()).total.item() == pytest.approx(float((4 * one + 2 * two + three) / 7))
+    assert loss_of_levels(torch.stack(sums), OptimConfig()).total.item() == pytest.approx(
+        float((4 * one + 2 * two + three) / 7)
+    )
     assert loss_of_levels(sums[0][None], OptimConfig()).total == one
 
 
@@ -78,7 +86,13 @@ def test_parts_of_a_batch_and_recomputed_activations_give_its_loss(small_store: 
 
 
 def test_a_run_has_the_network_without_the_heads_and_can_be_resumed(small_store: Store, tmp_path: Path) -> None:
-    settings = ["model.base_width=4", "model.deep_supervision=true", "optim.epochs=4", "optim.batch_size=6", "run.device=cpu"]
+    settings = [
+        "model.base_width=4",
+        "model.deep_supervision=true",
+        "optim.epochs=4",
+        "optim.batch_size=6",
+        "run.device=cpu",
+    ]
     config = load_config(None, [*settings, "run.checkpoint_every_steps=1", "run.validate_every_epochs=1e6"])
     train(small_store.path, tmp_path / "run", config, fold=0)
     run = load_run(tmp_path / "run")

@@ -19,7 +19,14 @@ from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 
 LAUNCH_CONFIG = Path(__file__).parents[3] / "launch" / "configs" / "cpu.yaml"
-TINY = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "run.log_every=1"]
+TINY = [
+    "model.base_width=4",
+    "model.depth=2",
+    "optim.batch_size=4",
+    "run.mixed_precision=no",
+    "run.device=cpu",
+    "run.log_every=1",
+]
 TRAIN = ["-m", "attunet.launch.train"]
 
 
@@ -36,7 +43,12 @@ def start(arguments: list[str], **how: object) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONUNBUFFERED", None)  # users have it not: what is told has to be passed on without
     return subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **how
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **how,
     )  # type: ignore[call-overload,no-any-return]
 
 
@@ -87,7 +99,10 @@ def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named(small_store: Store, tmp_path: Path) -> None:
     """Nobody tells the others that it is stopped: they wait for as long as is configured, and say whom for."""
-    run, settings = tmp_path / "run", options("optim.epochs=1000", "run.checkpoint_every_steps=2", "run.timeout_minutes=0.15")
+    run, settings = (
+        tmp_path / "run",
+        options("optim.epochs=1000", "run.checkpoint_every_steps=2", "run.timeout_minutes=0.15"),
+    )
     job = start([*launcher(), *TRAIN, str(small_store.path), str(run), "--fold", "0", *settings])
     wait_for_checkpoint(run, job)
     hung = process_of_rank(run, 1)
@@ -106,7 +121,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 1.5 MB."""
     path = tmp_path / "disk"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", path], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", path], capture_output=True, text=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield path

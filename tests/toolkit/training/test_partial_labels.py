@@ -1,4 +1,6 @@
-"""Cases of which some classes alone were drawn: from the file of the user through the store to training, validation and metrics."""
+"""Cases of which some classes alone were drawn: from the file of the user through the store to training,
+validation and metrics.
+"""
 
 import dataclasses
 import json
@@ -37,7 +39,9 @@ def partial(tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]) -> Sto
     names = open_names(tmp_path / "source")
     drawn = {CASES[0]: names[:3], CASES[1]: names[:1]}
     (tmp_path / "labelled.json").write_text(json.dumps(drawn))
-    return prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=2, labelled_file=tmp_path / "labelled.json")
+    return prepare(
+        tmp_path / "source", tmp_path / "store", DataConfig(), folds=2, labelled_file=tmp_path / "labelled.json"
+    )
 
 
 def open_names(source: Path) -> list[str]:
@@ -110,21 +114,37 @@ def test_validation_leaves_out_what_was_not_drawn(partial: Store) -> None:
     per_case = [result.dice["per_case"][case][store.classes.foreground[3]] for case in CASES[:3]]
     assert per_case[:2] == [None, None]
     assert per_case[2] < 0.5
-    alone = Validator(store, [CASES[1]], make_accelerator(RunConfig(device="cpu")), OptimConfig(dice_weight=0.0)).validate(Spleen())
+    alone = Validator(
+        store, [CASES[1]], make_accelerator(RunConfig(device="cpu")), OptimConfig(dice_weight=0.0)
+    ).validate(Spleen())
     background = float((np.array(store.label(CASES[1])) == 0).mean())
-    assert alone.loss == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)  # wrong where the liver is, and nowhere else
+    # Wrong where the liver is, and nowhere else
+    assert alone.loss == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_training_learns_from_partial_labels(partial: Store, tmp_path: Path, parts: int) -> None:
-    settings = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "optim.epochs=0.5"]
+    settings = [
+        "model.base_width=4",
+        "model.depth=2",
+        "optim.batch_size=4",
+        "run.mixed_precision=no",
+        "run.device=cpu",
+        "optim.epochs=0.5",
+    ]
     train(partial.path, tmp_path / "run", load_config(None, [*settings, f"optim.accumulate_steps={parts}"]), fold="all")
     state = load_run(tmp_path / "run").state
     assert set(state.drawn) == set(CASES[:2])
 
 
 def test_every_level_of_deep_supervision_has_the_marginal_loss(partial: Store) -> None:
-    settings = ["model.name=unet", "model.base_width=4", "model.deep_supervision=true", "optim.batch_size=8", "optim.dice_weight=0"]
+    settings = [
+        "model.name=unet",
+        "model.base_width=4",
+        "model.deep_supervision=true",
+        "optim.batch_size=8",
+        "optim.dice_weight=0",
+    ]
     config = load_config(None, [*settings, "optim.epochs=3", "run.mixed_precision=no", "run.device=cpu"])
     accelerator = make_accelerator(config.run)
     loader = ResidentLoader(partial, CASES[:1], accelerator.device, Sampling(0, 8))

@@ -15,7 +15,9 @@ from attunet.training.resolve_auto import resolve_auto
 
 
 def store_of(num_slices: int, side: int) -> SimpleNamespace:
-    return SimpleNamespace(case=lambda name: SimpleNamespace(num_slices=num_slices), spec=SimpleNamespace(size=(side, side)))
+    return SimpleNamespace(
+        case=lambda name: SimpleNamespace(num_slices=num_slices), spec=SimpleNamespace(size=(side, side))
+    )
 
 
 def on(device: str, num_processes: int = 1) -> SimpleNamespace:
@@ -24,7 +26,11 @@ def on(device: str, num_processes: int = 1) -> SimpleNamespace:
 
 def sizes(config: Config, num_slices: int) -> tuple[int, int, int]:
     """Width, batch, steps."""
-    return config.model.base_width, config.optim.batch_size, round(config.optim.epochs * num_slices / config.optim.batch_size)
+    return (
+        config.model.base_width,
+        config.optim.batch_size,
+        round(config.optim.epochs * num_slices / config.optim.batch_size),
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,14 +44,20 @@ def sizes(config: Config, num_slices: int) -> tuple[int, int, int]:
         (1, 4096, (16, 2, 1500)),
     ],
 )
-def test_on_a_cpu_every_data_set_gets_a_sensible_training(num_slices: int, side: int, expected: tuple[int, int, int]) -> None:
+def test_on_a_cpu_every_data_set_gets_a_sensible_training(
+    num_slices: int, side: int, expected: tuple[int, int, int]
+) -> None:
     config = resolve_auto(Config(), store_of(num_slices, side), ["a"], on("cpu"), None)
     assert sizes(config, num_slices) == expected
 
 
-@pytest.mark.parametrize(("memory", "side", "width", "batch"), [(80e9, 256, 64, 16), (8e9, 256, 32, 16), (80e9, 1024, 64, 4)])
+@pytest.mark.parametrize(
+    ("memory", "side", "width", "batch"), [(80e9, 256, 64, 16), (8e9, 256, 32, 16), (80e9, 1024, 64, 4)]
+)
 def test_on_a_gpu_the_width_follows_the_memory(monkeypatch, memory: float, side: int, width: int, batch: int) -> None:
-    monkeypatch.setattr(automatic.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=int(memory)))
+    monkeypatch.setattr(
+        automatic.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=int(memory))
+    )
     config = resolve_auto(Config(), store_of(500, side), ["a"], on("cuda"), None)
     assert sizes(config, 500)[:2] == (width, batch)
 
@@ -57,9 +69,13 @@ def test_what_is_configured_stays() -> None:
     assert sizes(steps, 1000) == (16, 4, 5000)
 
 
-def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(log_lines: list[str], small_store, tmp_path, monkeypatch) -> None:
+def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(
+    log_lines: list[str], small_store, tmp_path, monkeypatch
+) -> None:
     config = Config(
-        model=ModelConfig(depth=1), optim=OptimConfig(), run=RunConfig(mixed_precision="no", device="cpu", checkpoint_every_steps=1)
+        model=ModelConfig(depth=1),
+        optim=OptimConfig(),
+        run=RunConfig(mixed_precision="no", device="cpu", checkpoint_every_steps=1),
     )
     monkeypatch.setattr(automatic, "CPU_STEPS", (2, 2))
     monkeypatch.setattr(automatic, "CPU_WIDTH", 4)

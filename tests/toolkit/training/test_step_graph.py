@@ -1,4 +1,6 @@
-"""The step as a graph, through a backend that records operators and replays them: what Python computed at the capture stays frozen."""
+"""The step as a graph, through a backend that records operators and replays them:
+what Python computed at the capture stays frozen.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,8 @@ from attunet.training.step_graph import WARM_UP_STEPS, graph_obstacle
 from attunet.training.time_plan import undone
 from attunet.training.trainer import Trainer
 
-# Operators that read device memory on the host, give results whose size depends on values, or bring host memory to the device.
+# Operators that read device memory on the host, give results whose size depends on values, or bring host memory to the
+# device.
 FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "_unique2", "lift_fresh", "equal")
 
 
@@ -45,7 +48,10 @@ class Recorder(TorchDispatchMode):
                 if func.is_view or func._schema.is_mutable:
                     continue  # the memory is an argument's
                 for target, value in zip(tree_leaves(before), tree_leaves(after), strict=True):
-                    if isinstance(target, torch.Tensor) and target.untyped_storage().data_ptr() != value.untyped_storage().data_ptr():
+                    if (
+                        isinstance(target, torch.Tensor)
+                        and target.untyped_storage().data_ptr() != value.untyped_storage().data_ptr()
+                    ):
                         target.data.copy_(value)
 
 
@@ -98,7 +104,13 @@ STEPS = WARM_UP_STEPS + 4
 @pytest.mark.parametrize(
     "settings",
     [
-        *[[], ["augment.enabled=false"], ["optim.accumulate_steps=3"], ["run.activation_checkpointing=true"], ["optim.grad_clip_norm=0"]],
+        *[
+            [],
+            ["augment.enabled=false"],
+            ["optim.accumulate_steps=3"],
+            ["run.activation_checkpointing=true"],
+            ["optim.grad_clip_norm=0"],
+        ],
         ["model.deep_supervision=true"],
     ],
     ids=lambda settings: settings[0] if settings else "plain",
@@ -201,9 +213,13 @@ def test_on_a_gpu_the_graph_computes_what_single_launches_do(small_store: Store,
     for name, graph in (("captured", "on"), ("first", "off"), ("second", "off")):
         made = config("run.device=cuda", "run.mixed_precision=bf16", f"run.cuda_graph={graph}", *settings)
         accelerator = make_accelerator(made.run)
-        loader = ResidentLoader(small_store, [case.name for case in small_store.cases], accelerator.device, Sampling(0, 4))
+        loader = ResidentLoader(
+            small_store, [case.name for case in small_store.cases], accelerator.device, Sampling(0, 4)
+        )
         torch.manual_seed(0)
-        trainer = Trainer(build_model(ModelConfig(name="attention_unet", base_width=16, depth=2), 1, 5), loader, 5, made, accelerator)
+        trainer = Trainer(
+            build_model(ModelConfig(name="attention_unet", base_width=16, depth=2), 1, 5), loader, 5, made, accelerator
+        )
         losses[name] = []
         for step in range(STEPS):
             trainer.step(step)

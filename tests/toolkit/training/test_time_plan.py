@@ -58,7 +58,9 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
         assert (timed / name).read_bytes() == (plain / name).read_bytes(), part
 
 
-def test_a_timed_training_that_is_resumed_keeps_its_steps(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timed_training_that_is_resumed_keeps_its_steps(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Killed(Exception):
         pass
 

@@ -110,7 +110,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     monkeypatch.setattr(Trainer, "step", poisoned)
     made = config("optim.epochs=4", "run.checkpoint_every_steps=1", "run.log_every=100")
     told = (
-        rf"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\].* last good checkpoint: {run}/checkpoints/step-0000000003$"
+        r"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\].* last good checkpoint: "
+        rf"{run}/checkpoints/step-0000000003$"
     )
     with pytest.raises(RunError, match=told):
         train(small_store.path, run, made, fold=0)
@@ -119,7 +120,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     assert all(torch.isfinite(p).all() for p in loaded.network.parameters())
 
 
-def test_a_clock_that_goes_back_stops_no_checkpoint(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_goes_back_stops_no_checkpoint(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     days = itertools.count(20_000, -1)
     monkeypatch.setattr("time.time", lambda: 86400.0 * next(days))
     made = config("optim.epochs=1", "run.checkpoint_every_minutes=1e-9", "run.log_every=1")
@@ -177,7 +180,9 @@ def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
 
 def test_schedules_rise_and_fall_as_they_say() -> None:
     def rates(schedule: str) -> list[float]:
-        optim = config(f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1", "optim.lr_reference_batch=4").optim
+        optim = config(
+            f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1", "optim.lr_reference_batch=4"
+        ).optim
         return [learning_rate(step, 100, optim) for step in range(100)]
 
     for schedule in ("one_cycle", "poly", "constant"):
@@ -205,7 +210,9 @@ def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_p
 
 
 def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store) -> None:
-    """Neither the average nor a recomputed pass may lose the statistics, and the average is evaluated by one process."""
+    """Neither the average nor a recomputed pass may lose the statistics,
+    and the average is evaluated by one process.
+    """
     made = config("run.sync_batch_norm=true", "optim.epochs=1")
     accelerator = make_accelerator(config().run)
     network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)

@@ -47,11 +47,14 @@ def test_necks_are_as_wide_as_the_prepared_pixels_make_them(small_store: Store) 
     found[neck] = found[knob] = 1
     dice = validator(store, case).validate(Recites(found, 5)).dice
     organ = int((truth == 1).sum())
-    assert dice["per_case"][case][store.classes.foreground[0]] == pytest.approx(2 * organ / (2 * organ + 1))  # half of the neck stays
+    # Half of the neck stays
+    assert dice["per_case"][case][store.classes.foreground[0]] == pytest.approx(2 * organ / (2 * organ + 1))
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_label_maps_are_finished_as_the_store_says(small_store: Store, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_maps_are_finished_as_the_store_says(
+    small_store: Store, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("attunet.training.validation.BATCH_SIZE", 4)  # of six slices
     store = dataclasses.replace(small_store, preprocessing=Preprocessing(small_store.spec, Postprocessing(keep)))
     case, liver = store.cases[0].name, store.classes.foreground[0]

@@ -17,7 +17,9 @@ ORIENTATIONS = [
 def affine_of(codes: str, spacing: tuple[float, float, float] = (1.5, 2.0, 7.0)) -> np.ndarray:
     affine = np.eye(4)
     for axis, code in enumerate(codes):
-        affine[:3, axis] = spacing[axis] * np.array([(code == plus) - (code == minus) for plus, minus in ("RL", "AP", "SI")])
+        affine[:3, axis] = spacing[axis] * np.array(
+            [(code == plus) - (code == minus) for plus, minus in ("RL", "AP", "SI")]
+        )
     return affine
 
 
@@ -42,19 +44,26 @@ def test_any_axis_order_comes_to_left_posterior_superior_and_back(codes: str) ->
 def test_rows_of_a_slice_run_to_posterior_and_columns_to_the_left(codes: str) -> None:
     shape, affine = (4, 5, 6), affine_of(codes)
     world = nib.affines.apply_affine(affine, np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1))
-    right, anterior, superior = (geometry.to_slices(w, geometry.orientation_transform(affine, "LPS"), 2) for w in np.moveaxis(world, -1, 0))
+    right, anterior, superior = (
+        geometry.to_slices(w, geometry.orientation_transform(affine, "LPS"), 2) for w in np.moveaxis(world, -1, 0)
+    )
     assert (np.diff(anterior, axis=1) < 0).all()  # down the rows, to posterior
     assert (np.diff(right, axis=2) < 0).all()  # along the columns, to the left
     assert (np.diff(superior, axis=0) > 0).all()
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [((11, 17), (7, 30)), ((32, 32), (16, 13)), ((5, 9), (64, 9)), ((7, 1), (3, 4)), ((40, 40), (1, 1))]
+    ("before", "after"),
+    [((11, 17), (7, 30)), ((32, 32), (16, 13)), ((5, 9), (64, 9)), ((7, 1), (3, 4)), ((40, 40), (1, 1))],
 )
-def test_resize_is_anti_aliased_linear_interpolation_as_torch_has_it(before: tuple[int, int], after: tuple[int, int]) -> None:
+def test_resize_is_anti_aliased_linear_interpolation_as_torch_has_it(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
     torch = pytest.importorskip("torch")
     array = np.random.default_rng(0).normal(size=(2, 3, *before)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(torch.from_numpy(array), size=after, mode="bilinear", antialias=True, align_corners=False)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(array), size=after, mode="bilinear", antialias=True, align_corners=False
+    )
     np.testing.assert_allclose(geometry.resize_linear(array, after), expected.numpy(), atol=2e-5)
 
 
@@ -62,11 +71,15 @@ def test_resize_keeps_constants_positions_and_symmetry() -> None:
     assert geometry.resize_linear(np.full((1, 9, 13), 3), (20, 5)) == pytest.approx(3)
     ramp = np.broadcast_to((np.arange(40) + 0.5) / 40, (8, 40))  # in shares of the field of view
     np.testing.assert_allclose(
-        geometry.resize_linear(ramp, (8, 25))[:, 2:-2], np.broadcast_to((np.arange(25) + 0.5) / 25, (8, 25))[:, 2:-2], atol=2e-3
+        geometry.resize_linear(ramp, (8, 25))[:, 2:-2],
+        np.broadcast_to((np.arange(25) + 0.5) / 25, (8, 25))[:, 2:-2],
+        atol=2e-3,
     )
     array = np.random.default_rng(1).normal(size=(12, 31))
     np.testing.assert_allclose(
-        geometry.resize_linear(array[::-1, ::-1], (9, 40)), geometry.resize_linear(array, (9, 40))[::-1, ::-1], atol=1e-6
+        geometry.resize_linear(array[::-1, ::-1], (9, 40)),
+        geometry.resize_linear(array, (9, 40))[::-1, ::-1],
+        atol=1e-6,
     )
 
 

@@ -59,7 +59,9 @@ def dumbbell(neck: int, depth: int = 1) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("depth", [1, 4])
-def test_what_a_neck_joins_goes_where_the_erosion_cuts_it(neck: int, spacing: float, erosion_mm: float, cut: bool, depth: int) -> None:
+def test_what_a_neck_joins_goes_where_the_erosion_cuts_it(
+    neck: int, spacing: float, erosion_mm: float, cut: bool, depth: int
+) -> None:
     labels = dumbbell(neck, depth)
     kept = keep_largest_components(labels, 2, (spacing, spacing, 50.0), erosion_mm)
     assert (kept[1:11, 2:12] == 1).all()
@@ -129,7 +131,11 @@ def test_a_voxel_of_next_to_no_size_takes_no_memory() -> None:
 def test_ways_of_finishing_are_ordered_and_named() -> None:
     ways = [UNTOUCHED, LARGEST, Postprocessing(True, 6.0)]
     assert sorted(reversed(ways)) == ways
-    assert [way.words for way in ways] == ["all components", "largest component", "largest component, necks under 12 mm cut"]
+    assert [way.words for way in ways] == [
+        "all components",
+        "largest component",
+        "largest component, necks under 12 mm cut",
+    ]
     labels = dumbbell(neck=2)
     assert postprocess(labels, 2, (1.0, 1.0, 1.0), UNTOUCHED) is labels
     np.testing.assert_array_equal(

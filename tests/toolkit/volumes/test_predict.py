@@ -120,13 +120,23 @@ def test_memory_does_not_grow_with_the_slices_but_for_scan_and_labels() -> None:
     ("shape", "spacing", "named"),
     [
         ((1, 16000, 1), (1.6, 1.6, 1.6), None),  # long, and hardly larger than its window
-        ((1, 1, 40000), (1.6, 1.6, 1.6), r"40,000 slices of 192 × 192 pixels .* are 1,475 megapixels, at most 512 .*--max-megapixels"),
-        ((32, 32, 4), (400.0, 400.0, 5.0), r"a slice of 8000 × 8000 pixels .* are 64 megapixels, at most 16 are allowed"),
+        (
+            (1, 1, 40000),
+            (1.6, 1.6, 1.6),
+            r"40,000 slices of 192 × 192 pixels .* are 1,475 megapixels, at most 512 .*--max-megapixels",
+        ),
+        (
+            (32, 32, 4),
+            (400.0, 400.0, 5.0),
+            r"a slice of 8000 × 8000 pixels .* are 64 megapixels, at most 16 are allowed",
+        ),
         ((512, 512, 4000), (0.8, 0.8, 0.8), None),
         ((4096, 4096, 1), (1.6, 1.6, 5.0), None),
     ],
 )
-def test_work_is_known_from_the_header_and_bounded(shape: tuple[int, ...], spacing: tuple[float, ...], named: str | None) -> None:
+def test_work_is_known_from_the_header_and_bounded(
+    shape: tuple[int, ...], spacing: tuple[float, ...], named: str | None
+) -> None:
     """Arrays of these shapes that take no memory: no voxel is read."""
     volume = Volume(np.broadcast_to(np.int16(0), (1, *shape)), np.diag([*spacing, 1.0]))
     spec = dataclasses.replace(SPEC, spacing_mm=1.6, size=(192, 192))

@@ -89,8 +89,12 @@ def test_ct_scales_a_window_to_plus_and_minus_1() -> None:
 def test_none_divides_integers_by_their_range_and_keeps_floats() -> None:
     spec = PreprocessSpec(None, 2, None, (16, 16), normalization="none", num_channels=3)
     rgb = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), dtype=np.uint8)
-    np.testing.assert_allclose(VolumeSlices(volume_of(rgb), spec)[:][0], rgb[..., 0].transpose(0, 2, 1) / 255, atol=1e-6)
-    np.testing.assert_allclose(VolumeSlices(volume_of(rgb.astype(np.float32)), spec)[:][0], rgb[..., 0].transpose(0, 2, 1))
+    np.testing.assert_allclose(
+        VolumeSlices(volume_of(rgb), spec)[:][0], rgb[..., 0].transpose(0, 2, 1) / 255, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        VolumeSlices(volume_of(rgb.astype(np.float32)), spec)[:][0], rgb[..., 0].transpose(0, 2, 1)
+    )
 
 
 def test_neighbouring_slices_are_channels_and_clamped_at_the_ends() -> None:

@@ -34,7 +34,9 @@ def test_a_case_of_the_training_is_within_and_so_is_it_turned(volume: Volume, ra
     assert rules(Volume(np.asarray(turned.dataobj)[None], turned.affine), ranges) == []
 
 
-def test_spacing_size_and_intensities_far_outside_are_told_with_their_figures(volume: Volume, ranges: TrainingRanges) -> None:
+def test_spacing_size_and_intensities_far_outside_are_told_with_their_figures(
+    volume: Volume, ranges: TrainingRanges
+) -> None:
     found = check_input(Volume(volume.data * 100, volume.affine @ np.diag([1, 1, 0.1, 1])), ranges, "LPS")
     assert [f.rule for f in found] == ["untrained-spacing", "untrained-size", "untrained-intensity"]
     assert "spacing along axis 2 (mm) is 0.8, training had 8 to 8" in found[0].text

@@ -1,4 +1,6 @@
-"""Several DICOM series in one folder: the list of a refusal, without the patient's data, and the choice of one (`--series`)."""
+"""Several DICOM series in one folder: the list of a refusal, without the patient's data,
+and the choice of one (`--series`).
+"""
 
 import re
 from collections import defaultdict
@@ -16,7 +18,15 @@ if TYPE_CHECKING:
 RULE = "dicom-series"  # in the user's readings; `--series` sets it
 MAX_LISTED = 20
 MAX_DESCRIPTION = 48
-IDENTIFYING = ("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "ReferringPhysicianName", "InstitutionName")
+IDENTIFYING = (
+    "PatientName",
+    "PatientID",
+    "OtherPatientIDs",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+    "InstitutionName",
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,20 @@ class Series:
     def line(self) -> str:
         """The series for a person: `2 't2 axial' (MR, 30 slices of 256 × 256)`."""
         kind = re.sub(r"[^A-Z]", "", self.modality)[:8] or "unnamed"
-        count = f"{len(self.files)} slice{'s' if len(self.files) > 1 else ''} of {self.size}" if self.size else "no image"
-        return f"{self.number} {self.description!r} ({kind}, {count})" if self.description else f"{self.number} ({kind}, {count})"
+        count = (
+            f"{len(self.files)} slice{'s' if len(self.files) > 1 else ''} of {self.size}" if self.size else "no image"
+        )
+        return (
+            f"{self.number} {self.description!r} ({kind}, {count})"
+            if self.description
+            else f"{self.number} ({kind}, {count})"
+        )
 
 
 def list_series(files: Sequence[Path]) -> list[Series]:
-    """The series of DICOM files, by their numbers. A file that cannot be read is left out: reading it gives the reason."""
+    """The series of DICOM files, by their numbers. A file that cannot be read is left out:
+    reading it gives the reason.
+    """
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     headers: dict[str, FileDataset] = {}
     for file in files:
@@ -63,7 +81,11 @@ def list_series(files: Sequence[Path]) -> list[Series]:
         numbers = {uid: place for place, uid in enumerate(in_order, 1)}
     return [
         Series(
-            numbers[uid] or 0, _description(headers[uid]), str(headers[uid].get("Modality", "")), _size(headers[uid]), tuple(groups[uid])
+            numbers[uid] or 0,
+            _description(headers[uid]),
+            str(headers[uid].get("Modality", "")),
+            _size(headers[uid]),
+            tuple(groups[uid]),
         )
         for uid in in_order
     ]
@@ -100,7 +122,10 @@ def several_series(files: Sequence[Path]) -> str | None:
     shown = ", ".join(one.line() for one in series[:MAX_LISTED]) + (
         f" and {len(series) - MAX_LISTED} more" if len(series) > MAX_LISTED else ""
     )
-    return f"holds {len(series)} DICOM series; choose one with --series NUMBER or --series TEXT of its description: {shown}"
+    return (
+        f"holds {len(series)} DICOM series; choose one with --series NUMBER or --series TEXT of its description: "
+        f"{shown}"
+    )
 
 
 def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path]:
@@ -120,7 +145,9 @@ def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path
     series = list_series(files)
     if len(series) < 2:
         return list(files)
-    fitting = [one for one in series if wanted == str(one.number)] or [one for one in series if wanted.lower() in one.description.lower()]
+    fitting = [one for one in series if wanted == str(one.number)] or [
+        one for one in series if wanted.lower() in one.description.lower()
+    ]
     if len(fitting) != 1:
         which = "none of its series is" if not fitting else f"{len(fitting)} of its series are"
         raise InputError(f"{folder}: --series {wanted!r}: {which} called so; it {several_series(files)}")

@@ -1,6 +1,8 @@
-"""Compressed pixels, decoded in a process of its own: a file that brings a C++ library down does not end the program that reads it.
+"""Compressed pixels, decoded in a process of its own: a file that brings a C++ library down does not end the program
+that reads it.
 
-`python -m attunet.io.dicom.decode` is that process. It takes requests from its standard input and writes the pixels to its output, one
+`python -m attunet.io.dicom.decode` is that process. It takes requests from its standard input and writes the pixels to
+its output, one
 after the other, until the input ends: a JSON line, then as many bytes as it says.
 """
 
@@ -14,7 +16,15 @@ from typing import IO, TypedDict
 import numpy as np
 
 TIMEOUT_S = 120.0  # of one file
-FRAME = ("rows", "columns", "number_of_frames", "bits_allocated", "bits_stored", "pixel_representation", "photometric_interpretation")
+FRAME = (
+    "rows",
+    "columns",
+    "number_of_frames",
+    "bits_allocated",
+    "bits_stored",
+    "pixel_representation",
+    "photometric_interpretation",
+)
 
 
 class Request(TypedDict):
@@ -31,7 +41,9 @@ class Request(TypedDict):
 
 
 class Reply(TypedDict):
-    """The head of an answer. error: name of the exception, empty if there are pixels; size: of the bytes that follow."""
+    """The head of an answer. error: name of the exception, empty if there are pixels; size:
+    of the bytes that follow.
+    """
 
     error: str
     dtype: str
@@ -83,7 +95,9 @@ class Decoder:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             command = [sys.executable, "-m", "attunet.io.dicom.decode"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
             self._owner = os.getpid()
         return self._process
 
@@ -125,7 +139,11 @@ def main() -> None:
             return
         try:
             pixels = _decoded(request, pixel_data)  # type: ignore[arg-type]
-            _write(replies, Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes), pixels.tobytes())
+            _write(
+                replies,
+                Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes),
+                pixels.tobytes(),
+            )
         except Exception as error:  # whatever a library raises; its text may quote the file
             _write(replies, Reply(error=type(error).__name__, dtype="", shape=[], size=0), b"")
 

@@ -1,4 +1,6 @@
-"""One DICOM file through pydicom (the extra `dicom`): the mark, the header, and the pixels of its frames behind checks of their size."""
+"""One DICOM file through pydicom (the extra `dicom`): the mark, the header,
+and the pixels of its frames behind checks of their size.
+"""
 
 import re
 import warnings
@@ -40,7 +42,9 @@ Result = TypeVar("Result")
 
 
 def is_dicom(path: Path) -> bool:
-    """True for a file with DICOM's mark, or whose first elements are DICOM's although the 128 bytes before the mark are missing."""
+    """True for a file with DICOM's mark, or whose first elements are DICOM's although the 128 bytes before the mark are
+    missing.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(132)
@@ -72,7 +76,8 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Res
     """Calls `use` with a file's data set and transfer syntax.
 
     Raises:
-        InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element that `use` needs.
+        InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
+            that `use` needs.
     """
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
@@ -85,7 +90,8 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Res
         syntax = _transfer_syntax(raw)
         if syntax not in (*UNCOMPRESSED, *COMPRESSED):
             raise InputError(
-                f"{path}: the transfer syntax {syntax or 'of a damaged header'} is not read; decompress it, e.g. with dcmdjpeg"
+                f"{path}: the transfer syntax {syntax or 'of a damaged header'} is not read; decompress it, e.g. with "
+                "dcmdjpeg"
             )
         with warnings.catch_warnings(), pydicom.config.disable_value_validation():
             warnings.simplefilter("ignore")  # warnings quote the header, and with it a patient
@@ -96,7 +102,9 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Res
         keyword = re.search(r"has no attribute '([A-Z][A-Za-z]+)'", str(error))
         if keyword is None:
             raise InputError(f"{path}: cannot be read as DICOM: AttributeError") from None
-        raise InputError(f"{path}: is no slice of a volume: the element {keyword[1]} is missing{WITHOUT_A_PLACE}") from None
+        raise InputError(
+            f"{path}: is no slice of a volume: the element {keyword[1]} is missing{WITHOUT_A_PLACE}"
+        ) from None
     except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         # Only the kind of error: its text may quote the header, and with it a patient.
         reason = f"cannot be read as DICOM: {type(error).__name__}; is it damaged or cut short? {AGAIN}"
@@ -109,7 +117,11 @@ def _transfer_syntax(raw: bytes) -> str:
     if raw[at : at + 2] != b"\x02\x00":
         return EXPLICIT if raw[at + 4 : at + 6].isalpha() else IMPLICIT
     while at + 8 <= len(raw) and raw[at : at + 2] == b"\x02\x00":
-        element, kind, length = raw[at + 2 : at + 4], raw[at + 4 : at + 6], int.from_bytes(raw[at + 6 : at + 8], "little")
+        element, kind, length = (
+            raw[at + 2 : at + 4],
+            raw[at + 4 : at + 6],
+            int.from_bytes(raw[at + 6 : at + 8], "little"),
+        )
         at += 8
         if kind in LONG_FORM:
             length = int.from_bytes(raw[at : at + 4], "little")
@@ -121,7 +133,9 @@ def _transfer_syntax(raw: bytes) -> str:
 
 
 def check_kind(path: Path, dataset: "FileDataset") -> None:
-    """Raises InputError, with the kind of the object, for DICOM that holds no scan (reports, RT plans and doses, DICOMDIR)."""
+    """Raises InputError, with the kind of the object, for DICOM that holds no scan (reports, RT plans and doses,
+    DICOMDIR).
+    """
     modality = str(dataset.get("Modality", ""))
     if "PixelData" in dataset and "Rows" in dataset and modality not in DERIVED:
         return
@@ -139,7 +153,8 @@ def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices)
     """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
 
     Raises:
-        InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header says.
+        InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
+            says.
     """
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
@@ -147,7 +162,8 @@ def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices)
     if photometric not in GREY or samples != 1:
         named = photometric if photometric in (*COLOURED, *GREY) else "another photometric interpretation"
         raise InputError(
-            f"{path}: is a colour image ({named}, {samples} samples a pixel), which is not read: leave it out, or write pictures as PNG"
+            f"{path}: is a colour image ({named}, {samples} samples a pixel), which is not read: leave it out, or "
+            "write pictures as PNG"
         )
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and frames >= 1) or bits not in (8, 16, 32):
         raise InputError(
@@ -155,13 +171,17 @@ def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices)
             f"got {frames} × {rows} × {columns} of {bits} bits"
         )
     if frames * rows * columns > MAX_VOXELS:
-        raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {frames * rows * columns:,}")
+        raise InputError(
+            f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {frames * rows * columns:,}"
+        )
     signed = bool(dataset.get("PixelRepresentation", 0))
     if syntax in UNCOMPRESSED:
         kind = np.dtype(f"{'>' if syntax == BIG_ENDIAN else '<'}{'i' if signed else 'u'}{bits // 8}")
         content, needed = dataset.PixelData, frames * rows * columns * kind.itemsize
         if len(content) < needed:
-            raise InputError(f"{path}: is cut short: its pixels need {needed:,} bytes, the file has {len(content):,}; {AGAIN}")
+            raise InputError(
+                f"{path}: is cut short: its pixels need {needed:,} bytes, the file has {len(content):,}; {AGAIN}"
+            )
         stored = np.frombuffer(content[:needed], kind).astype(kind.newbyteorder("="))
     else:
         stored = _decoded(path, dataset, syntax, (frames, rows, columns)).astype(f"{'i' if signed else 'u'}{bits // 8}")
@@ -196,7 +216,9 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
     try:
         return DECODER.decode(request, dataset.PixelData)
     except DecodingError as error:
-        raise InputError(f"{path}: its compressed pixels cannot be decoded ({error}); is it damaged or cut short? {AGAIN}") from None
+        raise InputError(
+            f"{path}: its compressed pixels cannot be decoded ({error}); is it damaged or cut short? {AGAIN}"
+        ) from None
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
@@ -225,11 +247,17 @@ def _meant(dataset: "FileDataset", stored: np.ndarray, choices: Choices) -> tupl
     if 1 <= bits <= allocated and bits - 1 <= high < allocated and choice("dicom-bits", choices) == "stored":
         values = (stored << (allocated - 1 - high)) >> (allocated - bits)
         if (values != stored).any():
-            decisions.append(Decision("dicom-bits", f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"))
+            decisions.append(
+                Decision("dicom-bits", f"{bits} of {allocated} bits are values, as BitsStored and HighBit say")
+            )
         stored = values
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         reading = choice("monochrome1", choices)
         inverted = reading == "inverted" or (reading == "auto" and dataset.get("Modality") not in QUANTITATIVE)
-        decisions.append(Decision("monochrome1", "values are inverted, so that bright is high" if inverted else "values stay as stored"))
+        decisions.append(
+            Decision(
+                "monochrome1", "values are inverted, so that bright is high" if inverted else "values stay as stored"
+            )
+        )
         stored = ~stored if inverted else stored
     return stored, decisions

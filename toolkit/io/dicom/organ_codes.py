@@ -1,4 +1,6 @@
-"""SNOMED CT codes of organs, for DICOM SEG. Source: the codes of DICOM PS3.16 that pydicom ships (`pydicom.sr.codedict.codes.SCT`)."""
+"""SNOMED CT codes of organs, for DICOM SEG. Source: the codes of DICOM PS3.16 that pydicom ships
+(`pydicom.sr.codedict.codes.SCT`).
+"""
 
 import re
 from collections.abc import Mapping
@@ -96,8 +98,14 @@ def read_codes(path: Path) -> dict[str, Code]:
     """
     codes: dict[str, Code] = {}
     for name, row in read_json(path).data.items():
-        texts = row if isinstance(row, list) and len(row) == 3 and all(isinstance(text, str) and text for text in row) else None
+        texts = (
+            row
+            if isinstance(row, list) and len(row) == 3 and all(isinstance(text, str) and text for text in row)
+            else None
+        )
         if texts is None or max(len(texts[0]), len(texts[1])) > 16 or len(texts[2]) > 64:
-            raise InputError(f"{path}: {name!r} must have a scheme and a value of up to 16 characters and a meaning of up to 64")
+            raise InputError(
+                f"{path}: {name!r} must have a scheme and a value of up to 16 characters and a meaning of up to 64"
+            )
         codes[name] = Code(texts[1], texts[0], texts[2])
     return codes

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 SERIES_NUMBER = 9100
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
 MAY_BE_EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+    *(
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "StudyID",
+        "StudyDate",
+        "StudyTime",
+    ),
     *("ReferringPhysicianName", "SeriesNumber", "InstanceNumber"),
 )
 
@@ -34,8 +43,9 @@ def segmentation_of(
 ) -> "Segmentation":
     """A label map of a DICOM series as a highdicom Segmentation: binary, a segment for each class.
 
-    Segment n is class n, with the class's name, its colour, and its code: SNOMED CT's where the name is an organ's, else the label value
-    in a private scheme. As in all of DICOM, the object belongs to the series' patient and study and repeats their elements.
+    Segment n is class n, with the class's name, its colour, and its code: SNOMED CT's where the name is an organ's,
+    else the label value in a private scheme. As in all of DICOM, the object belongs to the series' patient and study
+    and repeats their elements.
 
     Args:
         path: for messages.
@@ -59,7 +69,9 @@ def segmentation_of(
         from highdicom.seg import SegmentationTypeValues
         from highdicom.uid import UID
     except ImportError:
-        raise InputError(f"{path}: DICOM SEG needs highdicom, which is not installed: pip install 'attunet[dicom-seg]'") from None
+        raise InputError(
+            f"{path}: DICOM SEG needs highdicom, which is not installed: pip install 'attunet[dicom-seg]'"
+        ) from None
     headers = [_header(like.header.folder / name, like.spacing[2]) for name in like.header.names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they quote the header, and with it a patient
@@ -87,7 +99,9 @@ def segmentation_of(
 def _header(path: Path, thickness_mm: float) -> "FileDataset":
     header = read_header(path)
     if missing := [name for name in NEEDED if not header.get(name)]:
-        raise InputError(f"{path}: DICOM SEG needs the element {missing[0]}, which the file lacks; write .nii.gz instead")
+        raise InputError(
+            f"{path}: DICOM SEG needs the element {missing[0]}, which the file lacks; write .nii.gz instead"
+        )
     for name in MAY_BE_EMPTY:
         if name not in header:
             setattr(header, name, None)
@@ -111,7 +125,9 @@ def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "Segmen
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=CodedConcept(code.value, code.scheme, re.sub(r"[\\\x00-\x1f]", " ", code.meaning)[:64]),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=AlgorithmIdentificationSequence("attunet", codes.DCM.ArtificialIntelligence, __version__),
+        algorithm_identification=AlgorithmIdentificationSequence(
+            "attunet", codes.DCM.ArtificialIntelligence, __version__
+        ),
         display_color=CIELabColor.from_string(classes.colors[number]),
     )
     if code.side is not None:

@@ -1,4 +1,6 @@
-"""One DICOM series, a file per slice or one file of many frames. Of a header, geometry and a hash of the PatientID are read."""
+"""One DICOM series, a file per slice or one file of many frames. Of a header,
+geometry and a hash of the PatientID are read.
+"""
 
 import hashlib
 import re
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from pydicom import FileDataset
 
 MAX_SLICES = 16384
-STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)  # identifiers that programs put in place of a patient's
+# Identifiers that programs put in place of a patient's
+STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)
 SAME_PLACE = "; leave one out, or put phases into folders of their own"
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
@@ -67,8 +70,8 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
         `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
 
     Raises:
-        InputError: where slices differ in size, spacing, direction or series, lie in the same place or unevenly, or where a file is
-            damaged, in colour, or is no image of slices.
+        InputError: where slices differ in size, spacing, direction or series, lie in the same place or unevenly, or
+            where a file is damaged, in colour, or is no image of slices.
     """
     files = _files(path, options)
     try:
@@ -76,7 +79,9 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     except InputError as error:
         if RULE in options.choices or not (listed := several_series(files)):
             raise
-        raise InputError(f"{path}: {listed}" if isinstance(error, _SeveralSeries) else f"{error}; {path} {listed}") from None
+        raise InputError(
+            f"{path}: {listed}" if isinstance(error, _SeveralSeries) else f"{error}; {path} {listed}"
+        ) from None
 
 
 def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volume:
@@ -103,7 +108,9 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
     names = SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
     patients = {s.patient_hash for s in slices}
     patient_hash = patients.pop() if len(patients) == 1 else None
-    return Volume(data, checked_affine(path, affine), header=names, decisions=tuple(decisions), patient_hash=patient_hash)
+    return Volume(
+        data, checked_affine(path, affine), header=names, decisions=tuple(decisions), patient_hash=patient_hash
+    )
 
 
 def series_files(folder: Path) -> list[Path]:
@@ -115,7 +122,11 @@ def series_files(folder: Path) -> list[Path]:
 def _files(path: Path, options: ReadOptions) -> list[Path]:
     if path.is_dir():
         files = series_files(path)
-        files = [f for f in files if not _without_preamble(f)] if choice("dicom-preamble", options.choices) == "skip" else files
+        files = (
+            [f for f in files if not _without_preamble(f)]
+            if choice("dicom-preamble", options.choices) == "skip"
+            else files
+        )
         return choose_series(path, files, options.choices[RULE]) if RULE in options.choices else files
     if not is_dicom(path):
         raise refusal(path, "DICOM", f"bytes 129 to 132 must be DICM; is it damaged? {AGAIN}")
@@ -135,10 +146,13 @@ def _read_file(path: Path, options: ReadOptions) -> list[tuple[_Slice, list[Deci
         geometries = list(_geometries(path, dataset))
         stored, decisions = frames_of(path, dataset, syntax, options.choices)
         if len(geometries) != len(stored):
-            raise InputError(f"{path}: says where {len(geometries)} of its {len(stored)} frames lie; a volume needs all")
+            raise InputError(
+                f"{path}: says where {len(geometries)} of its {len(stored)} frames lie; a volume needs all"
+            )
         series, patient = str(dataset.get("SeriesInstanceUID", "")), _patient_hash(dataset)
         return [
-            (_slice(path.name, series, patient, frame, geometry), decisions) for frame, geometry in zip(stored, geometries, strict=True)
+            (_slice(path.name, series, patient, frame, geometry), decisions)
+            for frame, geometry in zip(stored, geometries, strict=True)
         ]
 
     return with_dataset(path, slices)
@@ -158,11 +172,19 @@ class FrameGeometry(TypedDict, total=False):
 
 def _geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
     """The elements that say where a frame lies and how its values are scaled, one dictionary for each frame."""
-    names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+    names = (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+    )
     scaling = ("RescaleSlope", "RescaleIntercept")
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-            raise InputError(f"{path}: has {frames} frames that do not say where they lie (no PerFrameFunctionalGroupsSequence)")
+            raise InputError(
+                f"{path}: has {frames} frames that do not say where they lie (no PerFrameFunctionalGroupsSequence)"
+            )
         for name in names[:3]:
             getattr(dataset, name)  # an AttributeError names what is missing
         yield cast(FrameGeometry, {name: dataset.get(name) for name in (*names, *scaling)})
@@ -173,9 +195,13 @@ def _geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
         for group in (shared[0], frame):
             for sequence in group or ():
                 if sequence.VR == "SQ" and sequence.value:
-                    values |= {name: sequence.value[0].get(name) for name in (*names, *scaling) if name in sequence.value[0]}
+                    values |= {
+                        name: sequence.value[0].get(name) for name in (*names, *scaling) if name in sequence.value[0]
+                    }
         if missing := [name for name in names[:3] if values.get(name) is None]:
-            raise InputError(f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}")
+            raise InputError(
+                f"{path}: is no slice of a volume: a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}"
+            )
         yield cast(FrameGeometry, values)
 
 
@@ -184,7 +210,9 @@ def _patient_hash(dataset: "FileDataset") -> str | None:
     identifier = str(dataset.get("PatientID") or "").strip()
     if not identifier.strip("0") or STAND_IN.search(identifier):
         return None
-    return hashlib.sha256(f"{identifier}\0{dataset.get('IssuerOfPatientID') or ''}".encode(errors="replace")).hexdigest()
+    return hashlib.sha256(
+        f"{identifier}\0{dataset.get('IssuerOfPatientID') or ''}".encode(errors="replace")
+    ).hexdigest()
 
 
 def _slice(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry) -> _Slice:
@@ -214,10 +242,14 @@ def _in_order(path: Path, slices: Sequence[_Slice]) -> tuple[list[_Slice], np.nd
     first = slices[0]
     for other in slices[1:]:
         if other.series != first.series:
-            raise _SeveralSeries(f"{path}: the folder must hold one series, {other.name} is of another than {first.name}")
+            raise _SeveralSeries(
+                f"{path}: the folder must hold one series, {other.name} is of another than {first.name}"
+            )
         same_grid = other.pixels.shape == first.pixels.shape and np.allclose(other.pixel_mm, first.pixel_mm, rtol=1e-4)
         if not same_grid or np.abs(other.directions - first.directions).max() > DIRECTION_TOLERANCE:
-            raise InputError(f"{path}: slices must agree in size, spacing and direction, {other.name} differs from {first.name}")
+            raise InputError(
+                f"{path}: slices must agree in size, spacing and direction, {other.name} differs from {first.name}"
+            )
     normal = np.cross(*first.directions)
     ordered = sorted(slices, key=lambda s: float(s.position @ normal))
     step = normal * first.thickness
@@ -238,10 +270,13 @@ def _check_gaps(path: Path, slices: Sequence[_Slice], normal: np.ndarray) -> Non
     typical = float(np.median(gaps))
     if gaps.min() <= 1e-3:
         at = int(gaps.argmin())
-        raise InputError(f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}{SAME_PLACE}")
+        raise InputError(
+            f"{path}: two slices lie in the same place, {slices[at].name} and {slices[at + 1].name}{SAME_PLACE}"
+        )
     if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
         at = int(np.abs(gaps - typical).argmax())
         raise InputError(
-            f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {slices[at].name} and {slices[at + 1].name} "
+            f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {slices[at].name} and "
+            f"{slices[at + 1].name} "
             f"are {gaps[at]:g} mm apart: is one missing?"
         )

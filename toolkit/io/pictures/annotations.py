@@ -1,4 +1,6 @@
-"""Masks as annotations of programs for drawing: COCO (JSON), CVAT (XML) and Label Studio (JSON), drawn onto a picture's grid."""
+"""Masks as annotations of programs for drawing: COCO (JSON), CVAT (XML) and Label Studio (JSON),
+drawn onto a picture's grid.
+"""
 
 import json
 from functools import lru_cache
@@ -85,14 +87,22 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
         data = _json(path)
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
             return read_coco(cast(Coco, data))
-        if isinstance(data, list) and data and isinstance(data[0], dict) and "data" in data[0] and "annotations" in data[0]:
+        if (
+            isinstance(data, list)
+            and data
+            and isinstance(data[0], dict)
+            and "data" in data[0]
+            and "annotations" in data[0]
+        ):
             return read_label_studio(cast(list[Task], data))
     except NotAnnotations as error:
         raise NotAnnotations(f"{path}: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except KeyError as error:
-        raise InputError(f"{path}: its annotations are damaged: they refer to {error.args[0]!r}, which they do not define") from None
+        raise InputError(
+            f"{path}: its annotations are damaged: they refer to {error.args[0]!r}, which they do not define"
+        ) from None
     except FILE_ERRORS as error:
         raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}; export them again") from None
     raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")

@@ -39,20 +39,21 @@ EXIF_ORIENTATION = 0x0112
 def read_image_file(path: Path, options: ReadOptions) -> Volume:
     """Reads a picture, or a TIFF whose pages are slices.
 
-    White of one bit is 255, and a palette of greys gives greys. An image's alpha channel is dropped. Masks keep what was drawn: colours
-    become codes (see `mask_colours`), alpha and TIFF's photometric tag are interpreted, and a black and white JPEG, which
-    is never exact, is made so.
+    White of one bit is 255, and a palette of greys gives greys. An image's alpha channel is dropped. Masks keep what
+    was drawn: colours become codes (see `mask_colours`), alpha and TIFF's photometric tag are interpreted, and a black
+    and white JPEG, which is never exact, is made so.
 
     Args:
         path: the file.
         options: `labels` for a mask.
 
     Returns:
-        `(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour. A mask with a
-        palette has its `{code: index}` as `header`.
+        `(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
+        A mask with a palette has its `{code: index}` as `header`.
 
     Raises:
-        InputError: for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of different size.
+        InputError: for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of
+            different size.
     """
     pillow = _pillow(path)
     try:
@@ -67,7 +68,9 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
         raise refusal(path, PICTURE, _in_words(error)) from None
     pages = [page for page, _, _ in read]
     if len({page.shape for page in pages}) != 1:
-        raise InputError(f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}")
+        raise InputError(
+            f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}"
+        )
     stack = np.stack(pages, axis=-1)  # (rows, columns, C, Z)
     palette = {code: index for _, palette, _ in read for code, index in palette.items()}
     decisions = dict.fromkeys(decision for _, _, made in read for decision in made)
@@ -88,12 +91,16 @@ def _pillow(path: Path) -> ModuleType:
     try:
         from PIL import Image
     except ImportError:
-        raise InputError(f"{path}: pictures need Pillow, which is not installed: pip install 'attunet[images]'") from None
+        raise InputError(
+            f"{path}: pictures need Pillow, which is not installed: pip install 'attunet[images]'"
+        ) from None
     return Image
 
 
 def _contents(path: Path) -> BinaryIO:
-    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory, and garbles it where its orientation swaps the sides."""
+    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory,
+    and garbles it where its orientation swaps the sides.
+    """
     if not path.name.lower().endswith(".gz"):
         return path.open("rb")
     limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
@@ -114,16 +121,26 @@ def _check_size(path: Path, image: "Image") -> None:
     values, present = width * height * len(image.getbands()) * _num_pages(image), path.stat().st_size
     if values > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
-    ratio = MAX_LOSSY_RATIO if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz") else MAX_DEFLATE_RATIO
+    ratio = (
+        MAX_LOSSY_RATIO
+        if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz")
+        else MAX_DEFLATE_RATIO
+    )
     if values // 8 > present * ratio:
-        raise InputError(f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}")
+        raise InputError(
+            f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}"
+        )
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
     if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:
-        raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}")
+        raise InputError(
+            f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}"
+        )
 
 
-def _page(path: Path, image: "Image", index: int, options: ReadOptions) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
+def _page(
+    path: Path, image: "Image", index: int, options: ReadOptions
+) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
     """One page as `(rows, columns, C)`, the palette of a mask as `{code: index}`, and the decisions."""
     if index:
         image.seek(index)
@@ -150,7 +167,9 @@ def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decisi
         return image, []
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(image), [Decision("exif-orientation", "pictures are turned as their EXIF orientation says")]
+    return ImageOps.exif_transpose(image), [
+        Decision("exif-orientation", "pictures are turned as their EXIF orientation says")
+    ]
 
 
 def _samples(path: Path, image: "Image") -> np.ndarray:
@@ -187,11 +206,15 @@ def is_jpeg(path: Path) -> bool:
 def require_black_and_white(path: Path, mask: np.ndarray) -> None:
     """Raises InputError for a JPEG's mask that has other greys, where nothing shows what they are."""
     if not np.isin(mask, (0, 255)).all():
-        raise InputError(f"{path}: a mask as JPEG must be black and white here, since JPEG changes values; save it as PNG")
+        raise InputError(
+            f"{path}: a mask as JPEG must be black and white here, since JPEG changes values; save it as PNG"
+        )
 
 
 def _black_and_white(page: np.ndarray) -> np.ndarray:
-    """A JPEG's page in 0 and 255, or as it is where it has regions of other greys, whose levels only the whole set of masks shows."""
+    """A JPEG's page in 0 and 255, or as it is where it has regions of other greys,
+    whose levels only the whole set of masks shows.
+    """
     spread = ndimage.maximum_filter(page, size=3).astype(int) - ndimage.minimum_filter(page, size=3)
     region = (spread <= MAX_JPEG_RIPPLE) & (page > MAX_JPEG_RIPPLE) & (page < 255 - MAX_JPEG_RIPPLE)
     grey = (page >= 64) & (page < 192)

@@ -41,7 +41,9 @@ UNDRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")  # types of res
 
 
 def read_label_studio(tasks: Sequence[Task]) -> Annotations:
-    """The first annotation of each task that was not cancelled; pictures without one are left out, since nothing says what they show."""
+    """The first annotation of each task that was not cancelled; pictures without one are left out,
+    since nothing says what they show.
+    """
     pictures: dict[str, list[Region]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     undrawn = repeated = 0
@@ -77,7 +79,9 @@ def _region(row: DrawnRegion) -> Region | None:
 
 
 def _brush(packed: Sequence[int], size: int) -> np.ndarray:
-    """Bytes of Label Studio's run lengths: a bit stream of the length, the word's bits, four sizes, then runs and literals."""
+    """Bytes of Label Studio's run lengths: a bit stream of the length, the word's bits, four sizes,
+    then runs and literals.
+    """
     bits = np.unpackbits(np.array(packed, dtype=np.uint8))
     at = 0
 

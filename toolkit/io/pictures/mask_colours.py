@@ -85,10 +85,16 @@ def _greys(image: "Image", file: "Image", choices: Choices) -> Samples:
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
     from PIL.TiffImagePlugin import TiffImageFile
 
-    white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
+    white_is_zero = (
+        isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
+    )
     if not white_is_zero or choice("raw-tiff", choices) == "inverted":
         return values, {}, []
-    return 255 - values, {}, [Decision("raw-tiff", "samples of TIFF masks are read as stored, though their tag says that white is zero")]
+    return (
+        255 - values,
+        {},
+        [Decision("raw-tiff", "samples of TIFF masks are read as stored, though their tag says that white is zero")],
+    )
 
 
 def _palette(image: "Image", file: "Image") -> Samples:
@@ -99,7 +105,8 @@ def _palette(image: "Image", file: "Image") -> Samples:
     if same_colour or (file.format == "TIFF" and codes.max() < COLOUR):
         return indices, {}, []  # the colours do not tell the classes apart, or they are TIFF's greys
     if codes.max() < COLOUR:
-        return codes.astype(np.uint8)[indices], {}, []  # programs that shrink files turn greys into a palette, in any order
+        # Programs that shrink files turn greys into a palette, in any order
+        return codes.astype(np.uint8)[indices], {}, []
     return codes[indices], {int(codes[i]): int(i) for i in used}, []
 
 
@@ -108,7 +115,9 @@ def _transparent(image: "Image", entries: int) -> np.ndarray:
     transparency = image.info.get("transparency", b"")
     if isinstance(transparency, int):
         return np.arange(entries) == transparency
-    alpha = np.frombuffer(transparency[:entries], np.uint8) if isinstance(transparency, bytes) else np.zeros(0, np.uint8)
+    alpha = (
+        np.frombuffer(transparency[:entries], np.uint8) if isinstance(transparency, bytes) else np.zeros(0, np.uint8)
+    )
     return np.concatenate([alpha < OPAQUE_FROM, np.zeros(entries - len(alpha), dtype=bool)])
 
 
@@ -121,7 +130,9 @@ def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
     if values.max() < COLOUR:
         return values.astype(np.uint8)
     if (number := len(np.unique(values))) > MAX_COLOURS:
-        raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {number:,}; are its edges smoothed?")
+        raise InputError(
+            f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {number:,}; are its edges smoothed?"
+        )
     return values
 
 
@@ -137,9 +148,16 @@ def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
     if len(painted) <= 1:
         return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
     if len(painted) > MAX_COLOURS:
-        raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {len(painted):,}; are its edges smoothed?")
+        raise InputError(
+            f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {len(painted):,}; are its edges "
+            "smoothed?"
+        )
     values = np.where(inside, colours, 0)
-    return _narrow(values), {}, [Decision("alpha-mask", "transparent pixels are background, the others have their colour's class")]
+    return (
+        _narrow(values),
+        {},
+        [Decision("alpha-mask", "transparent pixels are background, the others have their colour's class")],
+    )
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

@@ -58,10 +58,14 @@ class Annotations:
         """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""
         plain = picture.as_posix()
         matching = [
-            name for name in self.pictures if plain.endswith("/" + name) or name.endswith("/" + picture.name) or name == picture.name
+            name
+            for name in self.pictures
+            if plain.endswith("/" + name) or name.endswith("/" + picture.name) or name == picture.name
         ]
         if not matching:
-            matching = [n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, count=1) == picture.name]
+            matching = [
+                n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, count=1) == picture.name
+            ]
         return max(matching, key=lambda name: plain.endswith("/" + name)) if matching else None
 
 
@@ -69,7 +73,9 @@ def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: i
     """Notes the size of a picture. Raises InputError where the file says another one elsewhere."""
     if sizes.setdefault(name, (width, height)) != (width, height):
         known = " × ".join(map(str, sizes[name]))
-        raise InputError(f"{name}: is annotated on {known} and on {width} × {height} pixels: export the annotations again")
+        raise InputError(
+            f"{name}: is annotated on {known} and on {width} × {height} pixels: export the annotations again"
+        )
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

@@ -7,7 +7,8 @@ For pixel p, with hidden channels f:
     alpha_p = sigmoid(z_p)
     out_p   = concat(alpha_p x_p, g_p)
 
-and backward, with a_p the gradient of alpha_p (from out: grad_out_x . x_p; and from alpha itself), and [h_p > 0] the ReLU's mask:
+and backward, with a_p the gradient of alpha_p (from out: grad_out_x . x_p; and from alpha itself), and [h_p > 0] the
+ReLU's mask:
 
     dz_p    = a_p alpha_p (1 - alpha_p)
     r_p     = dz_p [h_p > 0]                    the gradient of h_p without its factor psi
@@ -31,8 +32,8 @@ from attunet.ops.memory_format import empty_alpha, empty_result
 sigmoid_backward = torch.ops.aten.sigmoid_backward.default
 threshold_backward = torch.ops.aten.threshold_backward.default
 
-# Bytes of x and g in a block, for each number of bytes per value: small blocks stay in the cache, large ones make fewer calls, which
-# matters more in 16 bits, where arithmetic is faster.
+# Bytes of x and g in a block, for each number of bytes per value: small blocks stay in the cache, large ones make fewer
+# calls, which matters more in 16 bits, where arithmetic is faster.
 BLOCK_BYTES = {2: 2**24, 4: 2**23, 8: 2**23}
 
 
@@ -54,7 +55,9 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, T
 def backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters
 ) -> tuple[Tensor, Tensor, GateParameters]:
-    """Returns the gradients of x, g and the parameters; the last are summed over blocks in float32 or better, always in the same order."""
+    """Returns the gradients of x, g and the parameters; the last are summed over blocks in float32 or better,
+    always in the same order.
+    """
     channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
     sums: list[Tensor] = []  # over pixels: r x^T (F, C), r g^T (F, G), r (F,), dz (1,)
@@ -72,9 +75,19 @@ def backward(
             reached = threshold_backward(_spread(grad_logit, hidden), hidden, 0)
             torch.mul(grad_gated, _spread(alpha, rows_x), out=rows_grad_x).addmm_(reached, back_x)
             rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
-            summed = reached.float() if x.dtype == torch.float16 else reached  # sums over many pixels exceed the largest float16
-            products = (_over_pixels(summed, rows_x), _over_pixels(summed, rows_g), summed.sum(0), grad_logit.sum(0, dtype=dtype))
-            sums = [total + part for total, part in zip(sums, products, strict=True)] if sums else [part.to(dtype) for part in products]
+            # Sums over many pixels exceed the largest float16
+            summed = reached.float() if x.dtype == torch.float16 else reached
+            products = (
+                _over_pixels(summed, rows_x),
+                _over_pixels(summed, rows_g),
+                summed.sum(0),
+                grad_logit.sum(0, dtype=dtype),
+            )
+            sums = (
+                [total + part for total, part in zip(sums, products, strict=True)]
+                if sums
+                else [part.to(dtype) for part in products]
+            )
         shapes = (parameters.weight_x, parameters.weight_g, parameters.bias, parameters.psi_bias)
         sum_x, sum_g, sum_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in shapes]
         grad_psi = (w_x * sum_x).sum(1) + (w_g * sum_g).sum(1) + b * sum_one
@@ -87,7 +100,9 @@ def _rounded(parameters: GateParameters, dtype: torch.dtype) -> GateParameters:
 
 
 def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
-    """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better; each thread has its own share of the pixels."""
+    """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better;
+    each thread has its own share of the pixels.
+    """
     threads = torch.get_num_threads()
     parts = threads if left.shape[0] % threads == 0 else 1
     products = torch.bmm(left.view(parts, -1, left.shape[1]).mT, right.to(left.dtype).view(parts, -1, right.shape[1]))
@@ -112,7 +127,9 @@ def _is_short(rows: Tensor) -> bool:
 
 
 def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
-    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices: broadcasting along short rows is slow."""
+    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices:
+    broadcasting along short rows is slow.
+    """
     return column @ row if _is_row_major(like) else (row.T @ column.T).T
 
 

@@ -38,7 +38,9 @@ def _fake_forward(x: Tensor, g: Tensor, *parameters: Tensor) -> tuple[Tensor, Te
     return empty_result(x, g, x.shape[1] + g.shape[1]), empty_alpha(x)
 
 
-def _fake_backward(grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+def _fake_backward(
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, *parameters: Tensor
+) -> tuple[Tensor, ...]:
     return empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1]), *(p.new_empty(p.shape) for p in parameters)
 
 
@@ -48,20 +50,36 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor | None, ...], output: object) ->
 
 
 def _second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients of a backward pass's inputs (grad_out, grad_alpha or None, and the gate's seven), through the reference."""
+    """The gradients of a backward pass's inputs (grad_out, grad_alpha or None, and the gate's seven),
+    through the reference.
+    """
     with torch.enable_grad(), torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
         given = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
         leaves = [t for t in given if t is not None]
         inputs = leaves[-7:]
-        used = [(result, grad) for result, grad in zip(attention_gate_reference(*inputs), given[:2], strict=True) if grad is not None]
-        first = torch.autograd.grad([r for r, _ in used], inputs, [g for _, g in used], create_graph=True, materialize_grads=True)
-        needed = [(gradient, grad) for gradient, grad in zip(first, grads, strict=True) if grad is not None and gradient.requires_grad]
-        second = iter(torch.autograd.grad([v for v, _ in needed], leaves, [g for _, g in needed], materialize_grads=True))
+        used = [
+            (result, grad)
+            for result, grad in zip(attention_gate_reference(*inputs), given[:2], strict=True)
+            if grad is not None
+        ]
+        first = torch.autograd.grad(
+            [r for r, _ in used], inputs, [g for _, g in used], create_graph=True, materialize_grads=True
+        )
+        needed = [
+            (gradient, grad)
+            for gradient, grad in zip(first, grads, strict=True)
+            if grad is not None and gradient.requires_grad
+        ]
+        second = iter(
+            torch.autograd.grad([v for v, _ in needed], leaves, [g for _, g in needed], materialize_grads=True)
+        )
     return tuple(None if t is None else next(second) for t in given)
 
 
 def _register(name: str, load: Callable[[], Implementation]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Registers `attunet::name` and `attunet::name_backward` and returns the first; `load` gives the module that computes them."""
+    """Registers `attunet::name` and `attunet::name_backward` and returns the first;
+    `load` gives the module that computes them.
+    """
 
     def forward(
         x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor

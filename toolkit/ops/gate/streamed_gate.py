@@ -25,8 +25,8 @@ class Tiling:
     warps: int
 
 
-# Hidden features in a block -> (forward, backward, weight gradient), the channels of the last being those of a program. Chosen by the
-# compiler's report for sm_80 and sm_90: no spills, shared memory that sm_80 has.
+# Hidden features in a block -> (forward, backward, weight gradient), the channels of the last being those of a program.
+# Chosen by the compiler's report for sm_80 and sm_90: no spills, shared memory that sm_80 has.
 TILINGS = {
     16: (Tiling(128, 64, 3, 4), Tiling(128, 64, 3, 4), Tiling(64, 128, 3, 4)),
     32: (Tiling(128, 64, 3, 4), Tiling(128, 64, 3, 4), Tiling(64, 128, 3, 4)),
@@ -47,7 +47,13 @@ def _block(hidden: int) -> int:
 
 def _constants(x: Tensor, g: Tensor, hidden: int, tiling: Tiling) -> dict[str, int]:
     widths = {"C": x.shape[1], "G": g.shape[1], "F": hidden, "BLOCK_F": _block(hidden)}
-    return {**widths, "BLOCK_P": tiling.rows, "BLOCK_K": tiling.channels, "STAGES": tiling.stages, "num_warps": tiling.warps}
+    return {
+        **widths,
+        "BLOCK_P": tiling.rows,
+        "BLOCK_K": tiling.channels,
+        "STAGES": tiling.stages,
+        "num_warps": tiling.warps,
+    }
 
 
 def forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor) -> None:
@@ -62,7 +68,13 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha
 
 
 def backward(
-    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, grad_x: Tensor, grad_g: Tensor
+    grad_out: Tensor,
+    grad_alpha: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    parameters: GateParameters,
+    grad_x: Tensor,
+    grad_g: Tensor,
 ) -> GateParameters:
     """Fills grad_x and grad_g; returns the gradients of the parameters in float32."""
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
@@ -89,7 +101,9 @@ def _weight_gradients(rows_x: Tensor, rows_g: Tensor, grad_hidden: Tensor) -> tu
         triton.cdiv(*pair) for pair in ((count, tiling.rows), (channels, tiling.channels), (gating, tiling.channels))
     )
     programs = min(tiles, max(1, num_multiprocessors(rows_x) // (columns + columns_g)))
-    partial_x, partial_g = (rows_x.new_empty((programs, hidden, width), dtype=torch.float32) for width in (channels, gating))
+    partial_x, partial_g = (
+        rows_x.new_empty((programs, hidden, width), dtype=torch.float32) for width in (channels, gating)
+    )
     kernels.streamed_weight_gradient[(programs, columns + columns_g)](
         rows_x, rows_g, grad_hidden, partial_x, partial_g, count, tiles,
         C=channels, G=gating, F=hidden, COLUMNS=columns,
@@ -103,6 +117,14 @@ def _vector_gradients(partial: Tensor, hidden: int) -> tuple[Tensor, Tensor, Ten
     grad_bias, grad_psi_weight, grad_psi_bias = (partial.new_empty(size) for size in (hidden, hidden, 1))
     rows, columns = FINISH_TILE
     kernels.streamed_vector_finish[(triton.cdiv(2 * hidden + 1, columns),)](
-        partial, grad_bias, grad_psi_weight, grad_psi_bias, len(partial), F=hidden, BLOCK_R=rows, BLOCK_C=columns, num_warps=4
+        partial,
+        grad_bias,
+        grad_psi_weight,
+        grad_psi_bias,
+        len(partial),
+        F=hidden,
+        BLOCK_R=rows,
+        BLOCK_C=columns,
+        num_warps=4,
     )
     return grad_bias, grad_psi_weight, grad_psi_bias

@@ -22,10 +22,11 @@ class Tiling:
     warps: int
 
 
-# (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates in 16 bits stream their
-# channels (`streamed_gate`); the widest, and wide ones in float32, use the library's matrix products. Chosen by the compiler's report for
-# sm_80 and sm_90: no spills, at least 8 warps on a multiprocessor. float32 products run without tensor cores (no TF32), so the library
-# takes over at a smaller width.
+# (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates in
+# 16 bits stream their channels (`streamed_gate`); the widest, and wide ones in float32, use the library's matrix
+# products. Chosen by the compiler's report for
+# sm_80 and sm_90: no spills, at least 8 warps on a multiprocessor. float32 products run without tensor cores (no TF32),
+# so the library takes over at a smaller width.
 TILINGS = {
     (2, 64): (Tiling(128, 64, 8), Tiling(64, 64, 4)),
     (2, 128): (Tiling(64, 64, 8), Tiling(32, 64, 8)),
@@ -74,8 +75,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, GateParameters]:
     """Returns the gradients of x, g and the parameters, the same bits every time.
 
-    Sums over pixels are in float32 and always in the same order. The library's products, used for wide gates, round the gradients of
-    both weights to the dtype of the pixels.
+    Sums over pixels are in float32 and always in the same order. The library's products, used for wide gates, round the
+    gradients of both weights to the dtype of the pixels.
     """
     grad_x, grad_g = empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1])
     if grad_x.numel() == 0:
@@ -99,12 +100,16 @@ def _sums(partial: Tensor, hidden: int) -> list[Tensor]:
 
 
 def _prepared(x: Tensor, parameters: GateParameters) -> GateParameters:
-    """Contiguous parameters, weights in the dtype of x: every tile reads all weights again, and float32 would double that L2 traffic."""
+    """Contiguous parameters, weights in the dtype of x: every tile reads all weights again,
+    and float32 would double that L2 traffic.
+    """
     weights = (parameters.weight_x.to(x.dtype), parameters.weight_g.to(x.dtype))
     return GateParameters(*(p.contiguous() for p in (*weights, *parameters[2:])))
 
 
-def _fused_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor, tiling: Tiling) -> None:
+def _fused_forward(
+    x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor, tiling: Tiling
+) -> None:
     (x, *x_strides), (g, *g_strides), (_, *out_strides) = _strided(x), _strided(g), _strided(out)
     tiles_per_image = triton.cdiv(_pixels(x), tiling.pixels)
     kernels.gate_forward[(x.shape[0] * tiles_per_image,)](
@@ -164,7 +169,13 @@ def _wide_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor,
 
 
 def _wide_backward(
-    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, grad_x: Tensor, grad_g: Tensor
+    grad_out: Tensor,
+    grad_alpha: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    parameters: GateParameters,
+    grad_x: Tensor,
+    grad_g: Tensor,
 ) -> GateParameters:
     """As `_fused_backward`, with the library's matrix products."""
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
@@ -173,7 +184,15 @@ def _wide_backward(
     partial = rows_x.new_empty((programs, 2 * len(parameters.bias) + 1), dtype=torch.float32)
     hidden = _hidden(rows_x, rows_g, parameters)
     kernels.epilogue_backward[(programs,)](
-        rows_grad, grad_alpha, hidden, rows_x, *parameters[3:], rows_grad_x, partial, len(rows_x), **_epilogue_constants(x, g, parameters)
+        rows_grad,
+        grad_alpha,
+        hidden,
+        rows_x,
+        *parameters[3:],
+        rows_grad_x,
+        partial,
+        len(rows_x),
+        **_epilogue_constants(x, g, parameters),
     )
     rows_grad_x.addmm_(hidden, parameters.weight_x.to(x.dtype))
     torch.addmm(rows_grad[:, x.shape[1] :], hidden, parameters.weight_g.to(x.dtype), out=rows_grad_g)
@@ -210,7 +229,13 @@ def _hidden_block(hidden: int) -> int:
 
 def _constants(x: Tensor, g: Tensor, parameters: GateParameters, tiling: Tiling) -> dict[str, int | str]:
     return {
-        **{"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias), "PRECISION": _precision(x), "num_warps": tiling.warps},
+        **{
+            "C": x.shape[1],
+            "G": g.shape[1],
+            "F": len(parameters.bias),
+            "PRECISION": _precision(x),
+            "num_warps": tiling.warps,
+        },
         **{"BLOCK_P": tiling.pixels, "BLOCK_K": tiling.channels, "BLOCK_F": _hidden_block(len(parameters.bias))},
     }
 

@@ -1,7 +1,8 @@
 """Batch norm with ReLU as operators of torch.library, so that torch.compile keeps them whole.
 
-`norm_statistics` computes a batch's statistics and moves the running ones; `norm_relu` normalises. The gradient of `norm_relu` includes
-the path through the batch's statistics, so mean, variance and count are no differentiable inputs. Only x and vectors are saved.
+`norm_statistics` computes a batch's statistics and moves the running ones; `norm_relu` normalises. The gradient of
+`norm_relu` includes the path through the batch's statistics, so mean, variance and count are no differentiable inputs.
+Only x and vectors are saved.
 """
 
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor
 from attunet.ops.library import define
 
 
-def _statistics(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, synchronized: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, synchronized: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     from attunet.ops.norm import triton_norm  # Triton exists on Linux alone, and is imported when it is used
 
     partial = triton_norm.statistics(x)
@@ -33,7 +36,14 @@ def _fake_statistics(
 
 
 def _normalise(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor | None, eps: float, synchronized: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    count: Tensor | None,
+    eps: float,
+    synchronized: bool,
 ) -> Tensor:
     from attunet.ops.norm import triton_norm
 
@@ -41,7 +51,14 @@ def _normalise(
 
 
 def _fake_normalise(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, count: Tensor | None, eps: float, synchronized: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    count: Tensor | None,
+    eps: float,
+    synchronized: bool,
 ) -> Tensor:
     return torch.empty_like(x)
 

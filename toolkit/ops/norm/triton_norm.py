@@ -1,4 +1,5 @@
-"""Launches of the Triton kernels of batch norm with ReLU: grids and tilings. Imported on first use, since it imports Triton.
+"""Launches of the Triton kernels of batch norm with ReLU: grids and tilings.
+Imported on first use, since it imports Triton.
 
 Every x is channels-last, so that it is a view of rows (N * H * W, C).
 """
@@ -14,8 +15,9 @@ from attunet.ops.norm import norm_kernels as kernels
 from attunet.ops.triton_device import num_multiprocessors, on_device_of
 
 
-# Measured on an H200 with 64 x 64 x 256 x 256 values in bfloat16: reductions read at 95 %, the others move data at 97 and 100 % of the
-# rate of a copy. With 8 warps for a tile of 8 KB the gradient reaches 66 %; with 4 programs of 8 KB reductions leave twice the parts.
+# Measured on an H200 with 64 x 64 x 256 x 256 values in bfloat16: reductions read at 95 %, the others move data at 97
+# and 100 % of the rate of a copy. With 8 warps for a tile of 8 KB the gradient reaches 66 %; with 4 programs of 8 KB
+# reductions leave twice the parts.
 @dataclass(frozen=True)
 class Tiling:
     """tile_bytes: of the operands that a tile reads. warps: of a program."""
@@ -48,7 +50,14 @@ class Grid:
         rows, channels = x.numel() // x.shape[1], x.shape[1]
         block_channels = min(ROW_BYTES // x.element_size(), max(4, triton.next_power_of_2(channels)))
         block_rows = tiling.tile_bytes // operands // x.element_size() // block_channels
-        return cls(rows, triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels), block_rows, block_channels, tiling.warps)
+        return cls(
+            rows,
+            triton.cdiv(rows, block_rows),
+            triton.cdiv(channels, block_channels),
+            block_rows,
+            block_channels,
+            tiling.warps,
+        )
 
     def programs(self, x: Tensor) -> int:
         """Programs that share a column of tiles in a reduction."""
@@ -63,14 +72,18 @@ def statistics(x: Tensor) -> Tensor:
     grid = Grid.of(x, REDUCTION)
     partial = x.new_empty((grid.programs(x), 3, x.shape[1]), dtype=torch.float32)
     with on_device_of(x):
-        kernels.norm_statistics[(len(partial), grid.columns)](as_rows(x), partial, grid.rows, grid.tiles, **grid.constants(x))
+        kernels.norm_statistics[(len(partial), grid.columns)](
+            as_rows(x), partial, grid.rows, grid.tiles, **grid.constants(x)
+        )
     return partial
 
 
 def combine(
     partial: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, momentum: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,), count (1,) of partial statistics (parts, 3, C); the running statistics are updated in place."""
+    """Mean and biased variance (C,), count (1,) of partial statistics (parts, 3, C);
+    the running statistics are updated in place.
+    """
     parts, _, channels = partial.shape
     mean, var, count = (partial.new_empty(size) for size in (channels, channels, 1))
     with on_device_of(partial):
@@ -101,7 +114,17 @@ def gradient_sums(
         partial = x.new_empty((grid.programs(x), 2, channels), dtype=torch.float32)
         with on_device_of(x):
             kernels.norm_gradient_sums[(len(partial), grid.columns)](
-                as_rows(grad_out), as_rows(x), weight, bias, mean, var, partial, grid.rows, grid.tiles, eps, **grid.constants(x)
+                as_rows(grad_out),
+                as_rows(x),
+                weight,
+                bias,
+                mean,
+                var,
+                partial,
+                grid.rows,
+                grid.tiles,
+                eps,
+                **grid.constants(x),
             )
             kernels.norm_gradient_finish[(triton.cdiv(channels, FINISH_TILE[1]),)](
                 partial, grad_weight, grad_bias, len(partial), **_finish_constants(channels)

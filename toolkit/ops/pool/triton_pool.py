@@ -17,7 +17,9 @@ WARPS = 4
 
 
 def forward(x: Tensor, *, with_index: bool) -> tuple[Tensor, Tensor | None]:
-    """The largest value of each 2x2 window of x (N, C, H, W), and its place in the window (uint8) or None; both (N, C, H/2, W/2)."""
+    """The largest value of each 2x2 window of x (N, C, H, W), and its place in the window (uint8) or None;
+    both (N, C, H/2, W/2).
+    """
     n, channels, height, width = x.shape
     out = _like(x, (n, channels, height // 2, width // 2), x.dtype)
     chosen = _like(x, tuple(out.shape), torch.uint8) if with_index else None

@@ -34,7 +34,9 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
             continue  # another program's JSON or XML
         notes += _left_out(path, annotations, pictures)
         if annotations.repeated:
-            text = f"of several annotations of a task the first counts; {path.name} has {annotations.repeated} such tasks"
+            text = (
+                f"of several annotations of a task the first counts; {path.name} has {annotations.repeated} such tasks"
+            )
             decisions.append(Decision("label-studio-annotations", text))
         near = [p for p in pictures if p.is_relative_to(path.parent)] or pictures
         for picture in near:
@@ -42,25 +44,38 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
                 name = flat(picture.parent.relative_to(root) / stem_of(picture))
                 cases[picture] = CaseFiles(name, name, (picture,), (path,))
         if any(values.setdefault(name, value) != value for name, value in annotations.values.items()):
-            raise InputError(f"{path}: gives classes other numbers than another annotation file here does; prepare them one by one")
+            raise InputError(
+                f"{path}: gives classes other numbers than another annotation file here does; prepare them one by one"
+            )
     if not cases or not values:
         return None
     coding = Classes(("background", *values), (0, *values.values()))
     reason = f"{candidates[0].name} annotates its pictures"
-    return Source(root, "annotations", reason, (coding,), tuple(cases.values()), notes=tuple(notes), decisions=tuple(decisions))
+    return Source(
+        root, "annotations", reason, (coding,), tuple(cases.values()), notes=tuple(notes), decisions=tuple(decisions)
+    )
 
 
 def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> list[str]:
-    """Lines about annotations without outlines and about pictures that are not there. Raises InputError for boxes alone."""
+    """Lines about annotations without outlines and about pictures that are not there.
+    Raises InputError for boxes alone.
+    """
     notes = []
     drawn = sum(len(regions) for regions in annotations.pictures.values())
     if annotations.undrawn and not drawn:
-        raise InputError(f"{path}: has {annotations.undrawn} boxes or points and no outlines: annotate with polygons or brushes")
+        raise InputError(
+            f"{path}: has {annotations.undrawn} boxes or points and no outlines: annotate with polygons or brushes"
+        )
     if annotations.undrawn:
-        notes.append(f"{annotations.undrawn} of {annotations.undrawn + drawn} annotations of {path.name} have no outline and are left out")
+        notes.append(
+            f"{annotations.undrawn} of {annotations.undrawn + drawn} annotations of {path.name} have no outline and "
+            "are left out"
+        )
     if annotations.empty:
         notes.append(f"pictures of {path.name} that nobody annotated, which are left out: {annotations.empty}")
     named = {annotations.name_of(picture) for picture in pictures}
     if absent := sorted(set(annotations.pictures) - named):
-        notes.append(f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}")
+        notes.append(
+            f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}"
+        )
     return notes

@@ -25,8 +25,11 @@ SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?_(.+)")
 Roles = dict[str, Path]
 
 
-def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (), masks: Sequence[str] = ()) -> Source | None:
-    """Cases of a folder for each, with files by role: imaging and segmentation, t1, t2 and seg, ct and segmentations/liver, ...
+def find_case_folders(
+    root: Path, files: list[Path], images: Sequence[str] = (), masks: Sequence[str] = ()
+) -> Source | None:
+    """Cases of a folder for each, with files by role: imaging and segmentation, t1, t2 and seg,
+    ct and segmentations/liver, ...
 
     Args:
         root: the folder.
@@ -44,7 +47,8 @@ def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (),
                 groups[Path(*parts[:depth])].append(path)
         unique = len({folder.name for folder in groups}) == len(groups)
         named = {
-            folder.name if unique else flat(folder): (folder.name, _roles_in(root / folder, inside)) for folder, inside in groups.items()
+            folder.name if unique else flat(folder): (folder.name, _roles_in(root / folder, inside))
+            for folder, inside in groups.items()
         }
         if len(_paired(named)) > len(_paired(best)):
             best = named
@@ -52,7 +56,9 @@ def find_case_folders(root: Path, files: list[Path], images: Sequence[str] = (),
 
 
 def find_bids(root: Path, files: list[Path], images: Sequence[str] = (), masks: Sequence[str] = ()) -> Source | None:
-    """Cases of BIDS: `sub-X[_ses-Y]_..._T1w.nii.gz`, with masks there or below derivatives/. Arguments are as for `find_case_folders`."""
+    """Cases of BIDS: `sub-X[_ses-Y]_..._T1w.nii.gz`, with masks there or below derivatives/.
+    Arguments are as for `find_case_folders`.
+    """
     groups: defaultdict[str, Roles] = defaultdict(dict)
     patients: dict[str, str] = {}
     for path in files:
@@ -72,7 +78,9 @@ def _roles_in(folder: Path, items: Iterable[Path]) -> Roles:
         stems[folder] = ""
     names = [part for stem in stems.values() for part in stem.split("/") if part]
     common = _common_start(names) if len(names) > 1 else ""
-    common = common[: max((common.rfind(s) for s in SEPARATORS), default=-1) + 1] if any(c.isdigit() for c in common) else ""
+    common = (
+        common[: max((common.rfind(s) for s in SEPARATORS), default=-1) + 1] if any(c.isdigit() for c in common) else ""
+    )
     roles: Roles = {}
     for path, stem in sorted(stems.items()):
         parts = [_without_case(part, folder.name, common) for part in stem.split("/")]
@@ -97,7 +105,12 @@ def is_mask_role(role: str) -> bool:
 
 
 def _source(
-    root: Path, layout: str, reason: str, groups: Mapping[str, tuple[str, Roles]], images: Sequence[str], masks: Sequence[str]
+    root: Path,
+    layout: str,
+    reason: str,
+    groups: Mapping[str, tuple[str, Roles]],
+    images: Sequence[str],
+    masks: Sequence[str],
 ) -> Source | None:
     """The source of groups `{case: (patient, {role: file})}`; None where they have no masks and images by role."""
     paired = _paired(groups)
@@ -114,26 +127,36 @@ def _source(
             continue
         if len(pictures) < len(channels):
             missing = next(role for role in channels if role not in roles)
-            raise InputError(f"{pictures[0]}: {case} has no file {missing}, which other cases have; choose channels with --images NAME,...")
+            raise InputError(
+                f"{pictures[0]}: {case} has no file {missing}, which other cases have; choose channels with --images "
+                "NAME,..."
+            )
         labels = [roles[role] for role in sorted(roles) if role in chosen]
         cases.append(CaseFiles(case, patient, tuple(pictures), _slice_masks(pictures, labels)))
         left += [path for role, path in roles.items() if role not in channels and role not in chosen]
     total = sum(len(roles) for _, roles in groups.values())
     notes = (
-        [f"{len(left)} of {total} files have other roles and are left out: {', '.join(sorted({path.name for path in left})[:5])}"]
+        [
+            f"{len(left)} of {total} files have other roles and are left out: "
+            f"{', '.join(sorted({path.name for path in left})[:5])}"
+        ]
         if left
         else []
     )
     if len(channels) > 1:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(channels)}"))
     named = tuple(channels) if len(channels) > 1 else ()
-    return Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes), channels=named)
+    return Source(
+        root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes), channels=named
+    )
 
 
 def _slice_masks(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, ...]:
     """The masks; the folder of a picture for each slice, where the image is a DICOM series."""
     folders = {path.parent for path in labels}
-    a_slice_each = len(labels) > 1 and len(folders) == 1 and all(path.name.lower().endswith(IMAGE_SUFFIXES) for path in labels)
+    a_slice_each = (
+        len(labels) > 1 and len(folders) == 1 and all(path.name.lower().endswith(IMAGE_SUFFIXES) for path in labels)
+    )
     return tuple(folders) if len(images) == 1 and images[0].is_dir() and a_slice_each else tuple(labels)
 
 
@@ -142,9 +165,13 @@ def _paired(groups: Mapping[str, tuple[str, Roles]]) -> list[str]:
     return [case for case, (_, roles) in groups.items() if len({is_mask_role(role) for role in roles}) == 2]
 
 
-def _channels(groups: Mapping[str, Roles], counts: Counter[str], images: Sequence[str]) -> tuple[list[str], list[Decision]]:
+def _channels(
+    groups: Mapping[str, Roles], counts: Counter[str], images: Sequence[str]
+) -> tuple[list[str], list[Decision]]:
     """The roles of images that become channels: the user's, or the usual ones on the mask's grid."""
-    usual = [role for role, count in sorted(counts.items()) if not is_mask_role(role) and count >= USUAL_SHARE * len(groups)]
+    usual = [
+        role for role, count in sorted(counts.items()) if not is_mask_role(role) and count >= USUAL_SHARE * len(groups)
+    ]
     if images:
         roles = [next((role for role in usual if name.lower() in role.lower()), name) for name in images]
         if missing := [role for role in roles if role not in counts]:
@@ -172,5 +199,7 @@ def _mask_roles(counts: Counter[str], masks: Sequence[str]) -> set[str]:
     if len(plain) == 1:
         return set(plain)
     parents = Counter(role.rpartition("/")[0] for role in roles for _ in range(counts[role]))
-    best = max(parents, key=lambda parent: (max(counts[r] for r in roles if r.rpartition("/")[0] == parent), parents[parent]))
+    best = max(
+        parents, key=lambda parent: (max(counts[r] for r in roles if r.rpartition("/")[0] == parent), parents[parent])
+    )
     return {role for role in roles if role.rpartition("/")[0] == best}

@@ -16,7 +16,8 @@ CT_SERIES = re.compile(r"(?:.*/)?CT/(\d+)/DICOM_anon/[^/]+\.dcm", re.IGNORECASE)
 
 
 def find_chaos(root: Path, files: list[Path], modality: str) -> Source | None:
-    """`MR/<id>/T2SPIR/{DICOM_anon,Ground}`, `MR/<id>/T1DUAL/{DICOM_anon/{InPhase,OutPhase},Ground}` or `CT/<id>/{DICOM_anon,Ground}`.
+    """`MR/<id>/T2SPIR/{DICOM_anon,Ground}`, `MR/<id>/T1DUAL/{DICOM_anon/{InPhase,OutPhase},Ground}` or
+    `CT/<id>/{DICOM_anon,Ground}`.
 
     Series differ by their folders, since both phases share their UIDs. Numbers become two digits, as in other copies.
     """
@@ -26,7 +27,9 @@ def find_chaos(root: Path, files: list[Path], modality: str) -> Source | None:
     for path in files:
         match = pattern.fullmatch(named + path.relative_to(root).as_posix())
         if match and path.parent not in cases:
-            cases[path.parent] = _case(path.parent, f"{int(match[1]):02d}", [part for part in match.groups()[1:] if part])
+            cases[path.parent] = _case(
+                path.parent, f"{int(match[1]):02d}", [part for part in match.groups()[1:] if part]
+            )
     if not cases:
         return None
     reason = f"{len(cases)} DICOM series lie where CHAOS has {modality}"
@@ -40,4 +43,9 @@ def find_chaos(root: Path, files: list[Path], modality: str) -> Source | None:
 def _case(series: Path, patient: str, names: list[str]) -> CaseFiles:
     sequence = next(p for p in series.parents if (p / "DICOM_anon").is_dir())
     ground = sequence / "Ground"
-    return CaseFiles("-".join([patient, *names]) if names else f"{patient}-CT", patient, (series,), (ground,) if ground.is_dir() else ())
+    return CaseFiles(
+        "-".join([patient, *names]) if names else f"{patient}-CT",
+        patient,
+        (series,),
+        (ground,) if ground.is_dir() else (),
+    )

@@ -14,11 +14,14 @@ from attunet.sources.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
 MAX_DATASET_JSON = 16 * 2**20
-PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}  # endings of the folders, and their lists in dataset.json
+# Endings of the folders, and their lists in dataset.json
+PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}
 
 
 def find_decathlon(root: Path, files: list[Path]) -> Source | None:
-    """The cases of imagesTr/ and labelsTr/, and of imagesVa/ or imagesVal/, with classes and lists from dataset.json."""
+    """The cases of imagesTr/ and labelsTr/, and of imagesVa/ or imagesVal/,
+    with classes and lists from dataset.json.
+    """
     if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
     below = {root / f"{kind}{part}": list[Path]() for part in PARTS for kind in ("images", "labels")}
@@ -26,7 +29,11 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
         for folder in below:
             if path.is_relative_to(folder):
                 below[folder].append(path)
-    cases = {part: matched(root / f"images{part}", root / f"labels{part}", below) for part in PARTS if (root / f"labels{part}").is_dir()}
+    cases = {
+        part: matched(root / f"images{part}", root / f"labels{part}", below)
+        for part in PARTS
+        if (root / f"labels{part}").is_dir()
+    }
     if not cases["Tr"]:
         return None
     description = root / "dataset.json"
@@ -45,11 +52,14 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
         if left:
             names = ", ".join(left[:5])
             notes.append(
-                f"{len(left)} of {len(part_cases)} cases are not in the {PARTS[part]} list of dataset.json and are left out: {names}"
+                f"{len(left)} of {len(part_cases)} cases are not in the {PARTS[part]} list of dataset.json and are "
+                f"left out: {names}"
             )
     reason = "it has imagesTr/, labelsTr/ and dataset.json"
     channels = _described_channels(data)
-    source = Source(root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes), channels=channels)
+    source = Source(
+        root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes), channels=channels
+    )
     if "labelled" not in data:
         return source
     drawn = Fields(data, str(description)).inner("labelled")
@@ -57,12 +67,18 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
 
 
 def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str], list[str]]:
-    """The cases that a list of dataset.json names, the names of the others, and the names without files; an empty list names all."""
+    """The cases that a list of dataset.json names, the names of the others, and the names without files;
+    an empty list names all.
+    """
     if not isinstance(rows, list) or not rows:
         return list(cases), [], []
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
     names = {stem_of(Path(path.replace("\\", "/"))) for path in paths if isinstance(path, str)}
-    kept = [case for case in cases if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))]
+    kept = [
+        case
+        for case in cases
+        if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))
+    ]
     there = {name for case in kept for name in (case.case, *(stem_of(path) for path in (*case.labels, *case.images)))}
     return kept, sorted({case.case for case in cases} - {case.case for case in kept}), sorted(names - there)
 
@@ -94,7 +110,9 @@ def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes,
 
 
 def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...}; none where they are something else."""
+    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...};
+    none where they are something else.
+    """
     named = data.get("channel_names", data.get("modality"))
     if isinstance(named, list):
         named = {str(number): name for number, name in enumerate(named)}
@@ -111,10 +129,13 @@ def _values(path: Path, labels: Mapping[str, object]) -> dict[str, int]:
         name, value = (right, left) if isinstance(right, str) and not _is_whole(right) else (left, right)
         if not _is_whole(value):
             raise InputError(
-                f'{path}: "labels" must give one whole number per class (regions are not supported), got {value!r} for {name!r}'
+                f'{path}: "labels" must give one whole number per class (regions are not supported), got {value!r} for '
+                f"{name!r}"
             )
         if str(name) in values:
-            raise InputError(f'{path}: "labels" must have every name once, {name!r} has {values[str(name)]} and {value}')
+            raise InputError(
+                f'{path}: "labels" must have every name once, {name!r} has {values[str(name)]} and {value}'
+            )
         values[str(name)] = int(str(value))
     return values
 

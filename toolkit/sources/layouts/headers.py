@@ -9,7 +9,9 @@ from attunet.io.reading import quiet_nibabel
 
 
 def shape_of(path: Path) -> tuple[int, ...] | None:
-    """The shape that a NIfTI file's header says; None for another format or a damaged header, which the reader will refuse."""
+    """The shape that a NIfTI file's header says; None for another format or a damaged header,
+    which the reader will refuse.
+    """
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
         return None
     try:

@@ -1,4 +1,5 @@
-"""Label Studio's PNG export of brush masks, a file for each annotated region: `task-1-annotation-2-by-3-tag-liver-0.png`.
+"""Label Studio's PNG export of brush masks, a file for each annotated region:
+`task-1-annotation-2-by-3-tag-liver-0.png`.
 
 The names contain the numbers of tasks instead of the names of pictures, so the possible meanings of the numbers are
 tried.
@@ -31,7 +32,9 @@ class _Mask:
     label: str
 
 
-def find_label_studio(root: Path, files: list[Path], masks: Sequence[str] = (), choices: Choices | None = None) -> Source | None:
+def find_label_studio(
+    root: Path, files: list[Path], masks: Sequence[str] = (), choices: Choices | None = None
+) -> Source | None:
     """Cases of pictures with the masks of Label Studio's PNG export, in any folders.
 
     Args:
@@ -49,11 +52,14 @@ def find_label_studio(root: Path, files: list[Path], masks: Sequence[str] = (), 
     if chosen := [mask for mask in exported if any(text.lower() in mask.path.name.lower() for text in masks)]:
         exported = chosen
     if arrays := [mask for mask in exported if mask.path.suffix.lower() == ".npy"]:
-        raise InputError(f"{arrays[0].path}: a mask of Label Studio as NumPy's array is not read: export the brush labels as PNG")
+        raise InputError(
+            f"{arrays[0].path}: a mask of Label Studio as NumPy's array is not read: export the brush labels as PNG"
+        )
     pictures = [path for path in files if is_single_file(path) and _mask(path) is None]
     if not pictures:
         raise InputError(
-            f"{exported[0].path}: Label Studio's PNG export has masks alone: put the pictures into a folder images/ beside them"
+            f"{exported[0].path}: Label Studio's PNG export has masks alone: put the pictures into a folder images/ "
+            "beside them"
         )
     exported, decisions = _first_annotations(exported)
     picture_of, reading = _pictures(exported, pictures, choices or {})
@@ -62,8 +68,13 @@ def find_label_studio(root: Path, files: list[Path], masks: Sequence[str] = (), 
     cases = []
     for picture in pictures:
         name = stem_of(picture) if unique else flat((picture.parent / stem_of(picture)).relative_to(root))
-        drawn = sorted((mask for mask in exported if picture_of[mask.task] == picture), key=lambda mask: (values[mask.label], mask.path))
-        cases.append(CaseFiles(name, name, (picture,), tuple(m.path for m in drawn), tuple(values[m.label] for m in drawn)))
+        drawn = sorted(
+            (mask for mask in exported if picture_of[mask.task] == picture),
+            key=lambda mask: (values[mask.label], mask.path),
+        )
+        cases.append(
+            CaseFiles(name, name, (picture,), tuple(m.path for m in drawn), tuple(values[m.label] for m in drawn))
+        )
     coding = Classes(("background", *values), (0, *values.values()))
     reason = f"{len(exported)} masks have the names of Label Studio's PNG export"
     return Source(root, "label-studio", reason, (coding,), tuple(cases), decisions=(*decisions, reading))
@@ -76,22 +87,32 @@ def _mask(path: Path) -> _Mask | None:
 
 def _first_annotations(masks: Sequence[_Mask]) -> tuple[list[_Mask], list[Decision]]:
     """The masks of the first annotation of each task, and a decision where a task has others."""
-    first = {task: min(mask.annotation for mask in masks if mask.task == task) for task in {mask.task for mask in masks}}
+    first = {
+        task: min(mask.annotation for mask in masks if mask.task == task) for task in {mask.task for mask in masks}
+    }
     kept = [mask for mask in masks if mask.annotation == first[mask.task]]
     if len(kept) == len(masks):
         return kept, []
-    text = f"of several annotations of a task the first counts; {len(masks) - len(kept)} of {len(masks)} masks are of others"
+    text = (
+        f"of several annotations of a task the first counts; {len(masks) - len(kept)} of {len(masks)} masks are of "
+        "others"
+    )
     return kept, [Decision("label-studio-annotations", text)]
 
 
 def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices) -> tuple[Reading, Decision]:
     """The picture of each task, and the decision that says so."""
     wanted, tasks = choice(RULE, choices), sorted({mask.task for mask in masks})
-    readings = {name: one for name, one in _readings(tasks, pictures).items() if wanted in ("auto", name) and _sizes_agree(masks, one)}
+    readings = {
+        name: one
+        for name, one in _readings(tasks, pictures).items()
+        if wanted in ("auto", name) and _sizes_agree(masks, one)
+    }
     example = masks[0]
     if not readings:
         raise InputError(
-            f"{example.path}: no reading of its task's number gives each task a picture of its masks' size: {len(tasks)} tasks "
+            f"{example.path}: no reading of its task's number gives each task a picture of its masks' size: "
+            f"{len(tasks)} tasks "
             f"from {tasks[0]} to {tasks[-1]}, {len(pictures)} pictures; {INSTEAD}"
         )
     (name, reading), *others = readings.items()
@@ -100,10 +121,13 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
             task = differing[0]
             options = dict.fromkeys(f"--read {RULE}={one.split(',')[0]}" for one in (name, other_name))
             raise InputError(
-                f"{next(mask.path for mask in masks if mask.task == task)}: task {task} is {reading[task].name} by {name} and "
+                f"{next(mask.path for mask in masks if mask.task == task)}: task {task} is {reading[task].name} by "
+                f"{name} and "
                 f"{other[task].name} by {other_name}; choose with {' or '.join(options)}, or {INSTEAD}"
             )
-    return reading, Decision(RULE, f"pictures of Label Studio's tasks are matched by {name}: task {tasks[0]} is {reading[tasks[0]].name}")
+    return reading, Decision(
+        RULE, f"pictures of Label Studio's tasks are matched by {name}: task {tasks[0]} is {reading[tasks[0]].name}"
+    )
 
 
 def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Reading]:
@@ -113,7 +137,9 @@ def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Readi
     for column in range(min(map(len, rows), default=0)):
         numbers = {row[column]: path for row, path in zip(rows, pictures, strict=True)}
         if len(numbers) == len(pictures) and all(task in numbers for task in tasks):
-            readings["name" if "name" not in readings else f"name, number {column + 1}"] = {task: numbers[task] for task in tasks}
+            readings["name" if "name" not in readings else f"name, number {column + 1}"] = {
+                task: numbers[task] for task in tasks
+            }
     orders = {
         "": sorted(pictures, key=lambda path: _natural(path.name)),
         ", letter by letter": sorted(pictures, key=lambda path: path.name),

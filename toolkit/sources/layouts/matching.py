@@ -14,15 +14,19 @@ CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
 MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
-# A mask's name is an image's with one of these words before or after it; a number may follow: X_mask_1 is a second mask.
+# A mask's name is an image's with one of these words before or after it; a number may follow: X_mask_1 is a second
+# mask.
 BEHIND = re.compile(rf"(.+?)[-_ .]({MASK_WORDS})(?:[-_ .]?\d{{1,3}})?", re.IGNORECASE)
 BEFORE = re.compile(rf"({MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
 IMAGE_BEHIND = re.compile(rf"(.+?)[-_ .]({IMAGE_WORDS})", re.IGNORECASE)
 IMAGE_BEFORE = re.compile(rf"({IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
 MASK_WORD = re.compile(rf"({MASK_WORDS})\d{{0,3}}", re.IGNORECASE)
-MASK_ROLE = re.compile(rf"({MASK_WORDS}|lesions?|delineations?)\d{{0,3}}", re.IGNORECASE)  # of files in a folder for each case
+# Of files in a folder for each case
+MASK_ROLE = re.compile(rf"({MASK_WORDS}|lesions?|delineations?)\d{{0,3}}", re.IGNORECASE)
 
-LABEL_STUDIO_MASK = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-([^-]+?)(?:-(.+))?-\d+\.(?:png|npy)", re.IGNORECASE)
+LABEL_STUDIO_MASK = re.compile(
+    r"task-(\d+)-annotation-(\d+)-by-[^-]*-([^-]+?)(?:-(.+))?-\d+\.(?:png|npy)", re.IGNORECASE
+)
 
 Name = Callable[[str], str]
 
@@ -61,8 +65,8 @@ def _last(name: Name) -> Name:
     return lambda stem: name(stem).rpartition("/")[2]
 
 
-# The common part of an image's and a mask's name, the strictest rule first: the whole path; a mask's without its word; an image's without
-# its word too; and the same three where the folders differ.
+# The common part of an image's and a mask's name, the strictest rule first: the whole path; a mask's without its word;
+# an image's without its word too; and the same three where the folders differ.
 _RULES: tuple[tuple[Name, Name], ...] = (
     (_same, _same),
     (_same, without_mask_words),
@@ -116,7 +120,10 @@ def _beginning(images: Collection[str]) -> tuple[Name, Name]:
 
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
-    alone = [[m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}] for image_name, mask_name in RULES]
+    alone = [
+        [m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}]
+        for image_name, mask_name in RULES
+    ]
     if (rows := row_keys(images, masks)) is not None:
         alone.append([mask for mask in sorted(masks) if rows[1][mask] not in rows[0].values()])
     fewest = min(alone, key=len)
@@ -124,20 +131,26 @@ def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
 
 
 def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Files of one image or mask below a folder, by their path below it without ending. Raises InputError where two have the same."""
+    """Files of one image or mask below a folder, by their path below it without ending.
+    Raises InputError where two have the same.
+    """
     stems: dict[str, Path] = {}
     for path in files:
         if is_single_file(path) and path.is_relative_to(folder):
             stem = (path.parent / stem_of(path)).relative_to(folder).as_posix()
             stem = unicodedata.normalize("NFC", stem)  # archives of macOS decompose letters with accents
             if stem in stems:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {stems[stem].name}: leave one out")
+                raise InputError(
+                    f"{path}: the same image or mask is there twice, also as {stems[stem].name}: leave one out"
+                )
             stems[stem] = path
     return stems
 
 
 def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str, list[Path]]:
-    """Image files by case: `X_0000`, `X_0001`, ... are the channels of X where the masks' names show that the numbers are no cases."""
+    """Image files by case: `X_0000`, `X_0001`, ... are the channels of X where the masks' names show that the numbers
+    are no cases.
+    """
     numbered = {stem: match[1] for stem in images if (match := CHANNEL.fullmatch(stem))}
     known = {*masks, *(without_mask_words(stem) for stem in masks)}
     channels = not known & set(images) and any(case in known for case in numbered.values())

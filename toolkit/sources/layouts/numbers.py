@@ -37,7 +37,8 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
         if differing := sorted(mask for mask in other if other[mask] != readings[0][mask]):
             mask = differing[0]
             raise InputError(
-                f"{mask}: by the numbers in its name it is the mask of {readings[0][mask]} in one reading and of {other[mask]} in another; "
+                f"{mask}: by the numbers in its name it is the mask of {readings[0][mask]} in one reading and of "
+                f"{other[mask]} in another; "
                 "give each mask its image's name"
             )
     return _by_image(readings[0]) if readings else None
@@ -52,7 +53,9 @@ def row_keys(images: Collection[str], masks: Collection[str]) -> tuple[dict[str,
 
 
 def _rows(stems: Collection[str]) -> dict[str, Row]:
-    """The numbers of each name, of its last part or, where these repeat, of the whole path; empty where the names differ otherwise."""
+    """The numbers of each name, of its last part or, where these repeat, of the whole path;
+    empty where the names differ otherwise.
+    """
     rows: dict[str, Row] = {}
     for whole in (False, True):
         texts = {stem: stem if whole else stem.rpartition("/")[2] for stem in stems}
@@ -75,7 +78,11 @@ def _turn(images: Collection[str], masks: Collection[str]) -> list[int] | None:
     """
     image_words, mask_words = (_words(next(iter(stems))) for stems in (images, masks))
     distinct = "" not in image_words and len(set(image_words)) == len(image_words)
-    return [mask_words.index(word) for word in image_words] if distinct and sorted(image_words) == sorted(mask_words) else None
+    return (
+        [mask_words.index(word) for word in image_words]
+        if distinct and sorted(image_words) == sorted(mask_words)
+        else None
+    )
 
 
 def _words(stem: str) -> list[str]:

@@ -26,18 +26,26 @@ def series_folders(files: Iterable[Path]) -> list[Path]:
 
 
 def find_series_with_masks(root: Path, files: list[Path]) -> Source | None:
-    """Cases of a DICOM series in a folder and a mask file whose name is, or has the number of, a folder on the way to it."""
+    """Cases of a DICOM series in a folder and a mask file whose name is, or has the number of,
+    a folder on the way to it.
+    """
     folders = series_folders(files)
     masks = {stem_of(path): path for path in files if is_single_file(path)}
     if not folders or not masks:
         return None
     for depth in range(max(len(folder.relative_to(root).parts) for folder in folders)):
-        parts = {folder.relative_to(root).parts[depth]: folder for folder in folders if len(folder.relative_to(root).parts) > depth}
+        parts = {
+            folder.relative_to(root).parts[depth]: folder
+            for folder in folders
+            if len(folder.relative_to(root).parts) > depth
+        }
         matched = match_masks(parts, masks) if len(parts) == len(folders) else None
         if matched is not None:
             cases = tuple(
                 CaseFiles(flat(Path(name)), name, (folder,), tuple(masks[m] for m in matched.get(name, [])))
                 for name, folder in parts.items()
             )
-            return Source(root, "series-masks", f"{len(folders)} DICOM series have mask files of their names", (), cases)
+            return Source(
+                root, "series-masks", f"{len(folders)} DICOM series have mask files of their names", (), cases
+            )
     return None

@@ -14,7 +14,9 @@ from attunet.sources.layouts.matching import by_stem, flat, match_masks, without
 
 
 def find_src_mask(root: Path, files: list[Path]) -> Source | None:
-    """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`, the number is the patient."""
+    """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`,
+    the number is the patient.
+    """
     images = _named(files, "src")
     if not images:
         return None
@@ -37,7 +39,9 @@ def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
         if is_single_file(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
             key = path.parent / stem[: -len(ending) - 1]
             if key in named:
-                raise InputError(f"{path}: the same image or mask is there twice, also as {named[key].name}: leave one out")
+                raise InputError(
+                    f"{path}: the same image or mask is there twice, also as {named[key].name}: leave one out"
+                )
             named[key] = path
     return named
 
@@ -56,12 +60,17 @@ def find_suffixes(root: Path, files: list[Path]) -> Source | None:
         return None
     series = [case for case in cases if not case.labels and has_frames(case.images[0])]
     notes = (
-        (f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first {series[0].images[0].name}",)
+        (
+            f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first "
+            f"{series[0].images[0].name}",
+        )
         if series
         else ()
     )
     kept = tuple(case for case in cases if case not in series)
-    return Source(root, "suffix", f"{labelled} images have a file with _mask or the like beside them", (), kept, notes=notes)
+    return Source(
+        root, "suffix", f"{labelled} images have a file with _mask or the like beside them", (), kept, notes=notes
+    )
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
@@ -74,7 +83,9 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
         matched = match_masks(set(readable) - masks, masks) or {}
     name = "" if folder == root else f"{flat(folder.relative_to(root))}_"
     pictures = [stem for stem in readable if stem not in masks]
-    is_patients = folder != root and re.search(r"\d", folder.name) and all(stem.startswith(folder.name) for stem in pictures)
+    is_patients = (
+        folder != root and re.search(r"\d", folder.name) and all(stem.startswith(folder.name) for stem in pictures)
+    )
     patient = folder.name if is_patients else None
     return [
         CaseFiles(name + stem, patient or name + stem, (path,), tuple(readable[m] for m in matched.get(stem, [])))

@@ -14,8 +14,19 @@ from attunet.sources.codings import read_label_map
 from attunet.sources.layouts.matching import by_stem, channels_of, first_orphan, flat, match_masks
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "original")
-# Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth holds the camera's field of view.
-LABEL_FOLDERS = ("label(?!l?ed)", "segmentationclass", "segment", "groundtruth", "annot", "manual", "trimap", "^gt|gt$", "mask")
+# Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth holds the camera's field
+# of view.
+LABEL_FOLDERS = (
+    "label(?!l?ed)",
+    "segmentationclass",
+    "segment",
+    "groundtruth",
+    "annot",
+    "manual",
+    "trimap",
+    "^gt|gt$",
+    "mask",
+)
 LABEL_MAP = "labelmap.txt"  # CVAT's names of colours
 
 
@@ -30,7 +41,8 @@ class _Pair:
 
 
 def find_folders(root: Path, files: list[Path], masks: Sequence[str] = ()) -> Source | None:
-    """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below: `train/images`, `val/images`, ...
+    """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below:
+    `train/images`, `val/images`, ...
 
     Where several folders of masks fit, the one whose name says most is used, the same in all places, and a decision
     says so.
@@ -47,7 +59,11 @@ def find_folders(root: Path, files: list[Path], masks: Sequence[str] = ()) -> So
     pairs: list[_Pair] = []
     places: set[Path] = set()
     for place, folders in beside.items():
-        if place in below and places.isdisjoint((place, *place.parents)) and (fitting := list(_pairs(root, place, folders, below))):
+        if (
+            place in below
+            and places.isdisjoint((place, *place.parents))
+            and (fitting := list(_pairs(root, place, folders, below)))
+        ):
             places.add(place)
             pairs.extend(fitting)
     if not pairs:
@@ -55,8 +71,12 @@ def find_folders(root: Path, files: list[Path], masks: Sequence[str] = ()) -> So
     chosen = [pair for pair in pairs if any(text.lower() in pair.labels.name.lower() for text in masks)]
     best = min(chosen or pairs, key=lambda pair: pair.rank)
     taken = [pair for pair in pairs if _plain(pair.labels) == _plain(best.labels)]
-    left = sorted({pair.labels.relative_to(root).as_posix() for pair in pairs if _plain(pair.labels) != _plain(best.labels)})
-    decisions = [Decision("mask-folder", f"masks are those of {best.labels.name}/, not of {', '.join(left)}")] if left else []
+    left = sorted(
+        {pair.labels.relative_to(root).as_posix() for pair in pairs if _plain(pair.labels) != _plain(best.labels)}
+    )
+    decisions = (
+        [Decision("mask-folder", f"masks are those of {best.labels.name}/, not of {', '.join(left)}")] if left else []
+    )
     reason = f"it has {best.images.relative_to(root).as_posix()}/ and {best.labels.relative_to(root).as_posix()}/"
     if len(taken) > 1:
         reason = f"{len(taken)} of its folders have one for images and one for labels"
@@ -85,9 +105,15 @@ def _pairs(root: Path, place: Path, folders: Sequence[Path], below: dict[Path, l
     for labels, rank in ranks.items():
         images = [folder for folder in folders if folder not in ranks]
         images = [folder for folder in images if folder.name.lower() in IMAGE_FOLDERS] or images
-        fitting = [(folder, cases) for folder in images if (cases := matched(folder, labels, below, prefix, only=len(images) == 1))]
+        fitting = [
+            (folder, cases)
+            for folder in images
+            if (cases := matched(folder, labels, below, prefix, only=len(images) == 1))
+        ]
         if len(fitting) > 1:
-            raise InputError(f"{labels}: these masks fit the images of several folders: {', '.join(f.name for f, _ in fitting)}")
+            raise InputError(
+                f"{labels}: these masks fit the images of several folders: {', '.join(f.name for f, _ in fitting)}"
+            )
         if fitting:
             yield _Pair(rank, fitting[0][0], labels, fitting[0][1])
 
@@ -100,7 +126,9 @@ def _rank(folder: Path) -> int | None:
     return next((rank for rank, part in enumerate(LABEL_FOLDERS) if re.search(part, _plain(folder))), None)
 
 
-def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
+def matched(
+    images: Path, labels: Path, below: dict[Path, list[Path]], prefix: str = "", *, only: bool = False
+) -> tuple[CaseFiles, ...]:
     """Make the cases of a folder of images and one of masks; none if no mask fits.
 
     Args:
@@ -121,5 +149,7 @@ def matched(images: Path, labels: Path, below: dict[Path, list[Path]], prefix: s
         if orphan := first_orphan(groups, masks):
             raise InputError(f"{masks[orphan]}: this mask has no image of its name or number in {images.name}/")
         return ()
-    named = ((prefix + flat(Path(stem)), paths, [masks[m] for m in pairs.get(stem, [])]) for stem, paths in groups.items())
+    named = (
+        (prefix + flat(Path(stem)), paths, [masks[m] for m in pairs.get(stem, [])]) for stem, paths in groups.items()
+    )
     return tuple(CaseFiles(name, name, tuple(paths), tuple(labels)) for name, paths, labels in named)

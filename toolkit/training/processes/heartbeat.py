@@ -49,7 +49,9 @@ class Heartbeat:
         missing = self._missing() if isinstance(error, RuntimeError) and not isinstance(error, RunError) else ""
         self._left.set()
         if missing:
-            raise RunError(f"{missing}; this process (rank {self._rank}) gives up: {str(error).strip().splitlines()[0]}") from error
+            raise RunError(
+                f"{missing}; this process (rank {self._rank}) gives up: {str(error).strip().splitlines()[0]}"
+            ) from error
 
     def largest(self, value: int) -> int:
         """Return the maximum over the values that all processes pass in the same step."""

@@ -41,4 +41,6 @@ class StopSignals:
         self.received, self._received_at = number, time.monotonic()
         if os.environ.get("RANK", "0") == "0":
             name = signal.Signals(number).name
-            print(f"{name}: saving a checkpoint at the next step; once more to leave at once", file=sys.stderr, flush=True)
+            print(
+                f"{name}: saving a checkpoint at the next step; once more to leave at once", file=sys.stderr, flush=True
+            )

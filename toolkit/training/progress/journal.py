@@ -78,11 +78,16 @@ class Journal:
             return
         epoch = round(step / self._steps_per_epoch, 4)
         table = {} if dice is None else {"dice": dice}
-        self._folder.log(event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures, **table)
+        self._folder.log(
+            event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures, **table
+        )
         if self._tracker is not None:
             self._tracker.log(step, _numbers(event, figures, dice) | {"epoch": epoch})
         if self._bar is not None and event == "train":
-            text = f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of matmul"
+            text = (
+                f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of "
+                "matmul"
+            )
             self._bar.set_postfix_str(f"{text}, {figures['data_share'] or 0:.1%} waiting")
 
     def log_picture(self, step: int, path: Path) -> None:
@@ -93,7 +98,11 @@ class Journal:
 
 def _numbers(event: str, figures: Mapping[str, float | None], dice: MetricTable | None) -> dict[str, float]:
     """Return the numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
-    scores: dict[str, float | None] = {f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)}
+    scores: dict[str, float | None] = {
+        f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)
+    }
     if dice is not None:
-        scores |= {f"{event}/dice": dice["mean"]} | {f"{event}/dice/{name}": value for name, value in dice["per_class"].items()}
+        scores |= {f"{event}/dice": dice["mean"]} | {
+            f"{event}/dice/{name}": value for name, value in dice["per_class"].items()
+        }
     return {name: value for name, value in scores.items() if value is not None}

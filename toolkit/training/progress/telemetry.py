@@ -148,7 +148,9 @@ def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) 
 
 
 def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
-    """Measure the FLOP/s of square matrix products on this device in the training's precision, for a fraction of a second."""
+    """Measure the FLOP/s of square matrix products on this device in the training's precision,
+    for a fraction of a second.
+    """
     side = MATMUL_SIDE["cuda" if device.type == "cuda" else "cpu"]
     dtype = DTYPES.get(mixed_precision, torch.float32)
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))

@@ -1,4 +1,6 @@
-"""Experiment trackers (Weights & Biases, TensorBoard, MLflow) through Accelerate; `metrics.jsonl` has all numbers without one."""
+"""Experiment trackers (Weights & Biases, TensorBoard, MLflow) through Accelerate;
+`metrics.jsonl` has all numbers without one.
+"""
 
 import os
 import secrets
@@ -76,10 +78,14 @@ def _start_wandb(config: Config, folder: Path, known: str | None) -> tuple[Gener
         tracker.start()
     except wandb.errors.UsageError as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"run.tracker: W&B cannot start ({reason}): run `wandb login`, or set WANDB_MODE=offline") from None
+        raise InputError(
+            f"run.tracker: W&B cannot start ({reason}): run `wandb login`, or set WANDB_MODE=offline"
+        ) from None
     except wandb.errors.Error as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"run.tracker: W&B cannot start ({reason}); WANDB_MODE=offline keeps the figures in {folder}/wandb") from None
+        raise InputError(
+            f"run.tracker: W&B cannot start ({reason}); WANDB_MODE=offline keeps the figures in {folder}/wandb"
+        ) from None
     return tracker, run_id
 
 
@@ -100,7 +106,9 @@ def _start_mlflow(config: Config, folder: Path, known: str | None) -> tuple[Gene
     except mlflow.exceptions.MlflowException as error:
         place = os.environ.get("MLFLOW_TRACKING_URI", "its default store")
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"run.tracker: MLflow cannot start with {place} ({reason}); check MLFLOW_TRACKING_URI") from None
+        raise InputError(
+            f"run.tracker: MLflow cannot start with {place} ({reason}); check MLFLOW_TRACKING_URI"
+        ) from None
     return tracker, str(tracker.active_run.info.run_id)
 
 

@@ -63,7 +63,14 @@ def main(store_path: Path, settings: list[str]) -> None:
     if accelerator.is_main_process:
         same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
         print(
-            json.dumps({"processes": accelerator.num_processes, "losses": losses, "each_once": same, "validation": asdict(result)}),
+            json.dumps(
+                {
+                    "processes": accelerator.num_processes,
+                    "losses": losses,
+                    "each_once": same,
+                    "validation": asdict(result),
+                }
+            ),
             flush=True,
         )
 

@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT, to one process and to the launcher of several: saved at the next step, resumable; a second one ends at once."""
+"""SIGTERM and SIGINT, to one process and to the launcher of several: saved at the next step, resumable;
+a second one ends at once.
+"""
 
 import os
 import signal
@@ -14,7 +16,14 @@ from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 
 LAUNCH_CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "cpu.yaml"
-SETTINGS = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "run.log_every=1"]
+SETTINGS = [
+    "model.base_width=4",
+    "model.depth=2",
+    "optim.batch_size=4",
+    "run.mixed_precision=no",
+    "run.device=cpu",
+    "run.log_every=1",
+]
 TRAINING = [word for setting in (*SETTINGS, "optim.epochs=2000") for word in ("--set", setting)]
 CATCH = """
 import os, signal, sys, time
@@ -30,7 +39,18 @@ with StopSignals() as stop:
 
 def launch(store: Store, run: Path) -> subprocess.Popen[str]:
     two = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCH_CONFIG), "--main_process_port", "0"]
-    command = [sys.executable, *two, "-m", "attunet.launch.train", str(store.path), str(run), "--fold", "0", "--resume=auto", *TRAINING]
+    command = [
+        sys.executable,
+        *two,
+        "-m",
+        "attunet.launch.train",
+        str(store.path),
+        str(run),
+        "--fold",
+        "0",
+        "--resume=auto",
+        *TRAINING,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -46,7 +66,9 @@ def wait_for_a_step(run: Path, job: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("everyone", [False, True], ids=["SIGINT to the launcher", "SIGTERM to all, as SLURM does"])
-def test_a_launcher_that_is_stopped_stops_every_rank_with_a_checkpoint(small_store: Store, tmp_path: Path, everyone: bool) -> None:
+def test_a_launcher_that_is_stopped_stops_every_rank_with_a_checkpoint(
+    small_store: Store, tmp_path: Path, everyone: bool
+) -> None:
     """The launcher passes on what it gets. A rank that has got it already must not take that for a second signal."""
     run, number = tmp_path / "run", signal.SIGTERM if everyone else signal.SIGINT
     job = launch(small_store, run)

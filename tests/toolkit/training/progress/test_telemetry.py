@@ -17,7 +17,14 @@ from attunet.training.loop import train
 from attunet.training.progress.telemetry import StepClock, measure_matmul_rate, training_flops
 
 CPU = torch.device("cpu")
-SETTINGS = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "optim.epochs=2", "run.log_every=2", "run.device=cpu"]
+SETTINGS = [
+    "model.base_width=4",
+    "model.depth=2",
+    "optim.batch_size=4",
+    "optim.epochs=2",
+    "run.log_every=2",
+    "run.device=cpu",
+]
 
 
 def test_operations_of_a_training_step_are_counted() -> None:

@@ -1,4 +1,6 @@
-"""Trackers get configuration, losses, Dice of every class and pictures, and a resumed training continues the same run."""
+"""Trackers get configuration, losses, Dice of every class and pictures,
+and a resumed training continues the same run.
+"""
 
 import os
 import subprocess
@@ -18,7 +20,9 @@ DICE = {"mean": 0.5, "per_class": {"liver": 0.75, "spleen": 0.25, "left kidney":
 
 
 def config(tracker: str) -> Config:
-    return Config(model=ModelConfig(base_width=4), optim=OptimConfig(epochs=1.0, batch_size=4), run=RunConfig(tracker=tracker))
+    return Config(
+        model=ModelConfig(base_width=4), optim=OptimConfig(epochs=1.0, batch_size=4), run=RunConfig(tracker=tracker)
+    )
 
 
 @pytest.fixture
@@ -49,7 +53,13 @@ def test_tensorboard(folder: Path) -> None:
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     tags: Any = events.Tags()
-    assert {"train/loss", "validation/loss", "validation/dice", "validation/dice/liver", "validation/dice/spleen"} <= set(tags["scalars"])
+    assert {
+        "train/loss",
+        "validation/loss",
+        "validation/dice",
+        "validation/dice/liver",
+        "validation/dice/spleen",
+    } <= set(tags["scalars"])
     assert [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")] == [(10, 0.1), (20, 0.05)]
     assert tags["images"] == ["training"]
     assert len(list(folder.glob("tensorboard/*/hparams.yml"))) == 1  # the configuration, written once
@@ -101,7 +111,9 @@ Tracker(Config(run=RunConfig(tracker="wandb")), Path({str(folder)!r}))
     without = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     settings = {"HOME": str(folder), "NETRC": str(folder / "netrc")}  # W&B remembers its settings: a process of its own
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=without | settings, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=without | settings, stdin=subprocess.DEVNULL
+    )
     assert "InputError: run.tracker: W&B cannot start (" in done.stderr
     assert done.stderr.splitlines()[-1].endswith("run `wandb login`, or set WANDB_MODE=offline")
 
@@ -118,6 +130,9 @@ def test_the_runs_of_a_cross_validation_are_told_apart() -> None:
 
 
 def test_no_tracker_and_no_plots_are_imported_with_the_training() -> None:
-    code = "import sys, attunet.training.loop; print(sorted({'wandb', 'mlflow', 'tensorboard', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, attunet.training.loop; print(sorted({'wandb', 'mlflow', 'tensorboard', 'matplotlib'} & "
+        "set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
