@@ -75,6 +75,40 @@ def test_colours_without_a_palette_are_the_same_classes(made: SimpleNamespace, t
         np.testing.assert_array_equal(indices(store, f"p{i}"), labels)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp", ".tif"])
+def test_palettes_of_the_colours_in_use_alone(made: SimpleNamespace, tmp_path: Path, suffix: str) -> None:
+    """Programs that make files smaller leave out the colours that a picture does not have."""
+    orders = [(2, 0), (0, 1), (1, 2, 0), (2, 0, 1)]
+
+    def drawn(i: int, labels: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(labels, orders[i]), labels, 0).astype(np.uint8)
+
+    def mask(i: int, labels: np.ndarray) -> object:
+        places = np.zeros(3, np.uint8)
+        places[list(orders[i])] = np.arange(len(orders[i]))
+        image = Image.fromarray(places[drawn(i, labels)])
+        image.putpalette([part for value in orders[i] for part in RGB[value]])
+        return image, {"suffix": suffix}
+
+    truth = set_of(made, tmp_path / "s", mask)
+    store = stored(tmp_path / "s")
+    assert store.classes.names == ("background", "#00ff00", "#ff0000")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), np.array([0, 2, 1])[drawn(i, labels)])
+
+
+def test_black_and_white_in_either_order_of_the_palette(made: SimpleNamespace, tmp_path: Path) -> None:
+    def mask(i: int, labels: np.ndarray) -> object:
+        image = Image.fromarray(((labels > 0) != i % 2).astype(np.uint8))
+        image.putpalette([255, 255, 255, 0, 0, 0] if i % 2 else [0, 0, 0, 255, 255, 255])
+        return image
+
+    truth = set_of(made, tmp_path / "s", mask)
+    store = stored(tmp_path / "s")
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+
+
 def test_palettes_that_agree_keep_their_indices(made: SimpleNamespace, tmp_path: Path) -> None:
     truth = set_of(made, tmp_path / "s", lambda i, labels: palette(labels * (i != 2), (0, 1, 2)))
     store = stored(tmp_path / "s")

@@ -1,0 +1,159 @@
+"""Files of several moments, several sequences of a visit, and lists of cases: which files are cases, and whose."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.preparation.prepare import prepare
+from attunet.sources.find_cases import find_cases
+from attunet.store import Store
+
+Truth = dict[str, np.ndarray]  # labels by case
+PATIENTS = (1, 2, 3)
+
+
+def stored(root: Path, truth: Truth, patients: dict[str, str]) -> Store:
+    """Prepare a folder, and check its cases, their labels and their patients."""
+    store = prepare(root, root.with_name("store"), DataConfig(), folds=3)
+    assert {case.name: case.patient for case in store.cases} == patients
+    for case, labels in truth.items():
+        np.testing.assert_array_equal(store.read_source(case)[1], labels, err_msg=case)
+    return store
+
+
+Frames = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def cine(made: SimpleNamespace, path: Path, frames: Frames) -> None:
+    made.save_nifti(path, np.stack([image for image, _ in frames.values()], axis=-1))
+
+
+def numbered_folders(made: SimpleNamespace, root: Path, patient: int, frames: Frames) -> Truth:
+    """001/001_SA_CINE.nii.gz beside 001_SA_ED.nii.gz and 001_SA_ED_gt.nii.gz, as in M&Ms-2."""
+    name, truth = f"{patient:03d}", {}
+    cine(made, root / name / f"{name}_SA_CINE.nii.gz", frames)
+    for moment, frame in zip(("ED", "ES"), frames, strict=False):
+        image, labels = frames[frame]
+        made.save_nifti(root / name / f"{name}_SA_{moment}.nii.gz", image)
+        made.save_nifti(root / name / f"{name}_SA_{moment}_gt.nii.gz", labels)
+        truth[f"{name}_{name}_SA_{moment}"] = labels
+    return truth
+
+
+def no_folders(made: SimpleNamespace, root: Path, patient: int, frames: Frames) -> Truth:
+    """Uncompressed files of all patients in one folder; the third moment has no file of its own."""
+    truth = {}
+    cine(made, root / f"heart{patient}_cine.nii", frames)
+    for frame in list(frames)[:2]:
+        image, labels = frames[frame]
+        made.save_nifti(root / f"heart{patient}_t{frame}.nii", image)
+        made.save_nifti(root / f"heart{patient}_t{frame}_seg.nii", labels)
+        truth[f"heart{patient}_t{frame}"] = labels
+    return truth
+
+
+def names_without_the_patient(made: SimpleNamespace, root: Path, patient: int, frames: Frames) -> Truth:
+    truth = {}
+    cine(made, root / f"p{patient}/all.nii.gz", frames)
+    for frame, (image, labels) in frames.items():
+        made.save_nifti(root / f"p{patient}/frame{frame}.nii.gz", image)
+        made.save_nifti(root / f"p{patient}/frame{frame}_label.nii.gz", labels)
+        truth[f"p{patient}_frame{frame}"] = labels
+    return truth
+
+
+@pytest.mark.parametrize(
+    ("build", "patient", "note"),
+    [
+        (numbered_folders, "{:03d}", "3 of 9 images have several moments and no mask and are left out, first 001_SA_"),
+        (no_folders, "heart{}", "3 of 9 images have several moments and no mask and are left out, first heart1_cine"),
+        (names_without_the_patient, "p{}", "3 of 12 images have several moments and no mask and are left out, first "),
+    ],
+)
+def test_files_of_several_moments_beside_frames_with_masks_are_left_out(
+    made: SimpleNamespace, tmp_path: Path, build: Callable[..., Truth], patient: str, note: str
+) -> None:
+    truth, patients = {}, {}
+    for number in PATIENTS:
+        frames = {str(frame): made.body(10 * number + frame) for frame in (0, 5, 9)}
+        of_patient = build(made, tmp_path / "s", number, frames)
+        truth |= of_patient
+        patients |= dict.fromkeys(of_patient, patient.format(number))
+    assert find_cases(tmp_path / "s").notes[0].startswith(note)
+    store = stored(tmp_path / "s", truth, patients)
+    assert store.spec.num_channels == 1
+    assert sorted(len(fold) for fold in store.splits.folds) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("patient", "visits", "sequences", "mask"),
+    [
+        ("P{:03d}", ("2019-03-04", "2020-11-30"), ("adc", "dwi", "t2"), "mask"),
+        ("UPENN-GBM-{:05d}", ("11", "21"), ("FLAIR", "T1", "T1GD", "T2"), "segm"),
+    ],
+    ids=["dates", "numbers"],
+)
+def test_sequences_of_a_visit_are_channels_and_visits_are_of_one_patient(
+    made: SimpleNamespace, tmp_path: Path, patient: str, visits: tuple[str, ...], sequences: tuple[str, ...], mask: str
+) -> None:
+    truth, images, patients = {}, {}, {}
+    for number in PATIENTS:
+        for at, visit in enumerate(visits):
+            case = f"{patient.format(number)}_{visit}"
+            patients[case] = patient.format(number)
+            image, truth[case] = made.body(10 * number + at)
+            images[case] = np.stack([image + 1000 * k for k in range(len(sequences))])
+            for sequence, array in zip(sequences, images[case], strict=True):
+                made.save_nifti(tmp_path / f"s/{case}/{case}_{sequence}.nii.gz", array)
+            made.save_nifti(tmp_path / f"s/{case}/{case}_{mask}.nii.gz", truth[case])
+    store = stored(tmp_path / "s", truth, patients)
+    assert store.channels == sequences
+    for case, expected in images.items():
+        np.testing.assert_array_equal(store.read_source(case)[0].data, expected, err_msg=case)
+
+
+def listed(made: SimpleNamespace, root: Path, part: str, numbers: tuple[int, ...], channels: int) -> Truth:
+    truth = {}
+    for number in numbers:
+        image, truth[f"la_{number:03d}"] = made.body(number)
+        for channel in range(channels):
+            ending = f"_{channel:04d}" if channels > 1 else ""
+            made.save_nifti(root / f"images{part}/la_{number:03d}{ending}.nii.gz", image)
+        made.save_nifti(root / f"labels{part}/la_{number:03d}.nii.gz", truth[f"la_{number:03d}"])
+    return truth
+
+
+def test_a_list_may_leave_out_the_ending_of_channels_and_have_the_slashes_of_windows(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    truth = listed(made, tmp_path / "s", "Tr", (0, 1, 2, 3), 2)
+    rows = [{"image": rf".\imagesTr\{c}.nii.gz", "label": rf".\labelsTr\{c}.nii.gz"} for c in list(truth)[1:]]
+    text = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "a", "2": "b"}, "training": rows}
+    (tmp_path / "s/dataset.json").write_text(json.dumps(text))
+    del truth["la_000"]
+    store = stored(tmp_path / "s", truth, {case: case for case in truth})
+    assert store.channels == ("T1", "T2")
+    assert find_cases(tmp_path / "s").notes == (
+        "1 of 4 cases are not in the training list of dataset.json and are left out: la_000",
+    )
+
+
+def test_each_part_of_a_data_set_has_its_own_list(made: SimpleNamespace, tmp_path: Path) -> None:
+    truth = listed(made, tmp_path / "s", "Tr", (1, 2, 3), 1) | listed(made, tmp_path / "s", "Va", (4, 5), 1)
+    text = {
+        "labels": {"background": 0, "a": 1, "b": 2},
+        "training": [{"image": f"imagesTr/la_00{number}.nii.gz"} for number in (1, 3)],
+        "validation": ["./imagesVa/la_005.nii.gz"],
+    }
+    (tmp_path / "s/dataset.json").write_text(json.dumps(text))
+    assert find_cases(tmp_path / "s").notes == (
+        "1 of 3 cases are not in the training list of dataset.json and are left out: la_002",
+        "1 of 2 cases are not in the validation list of dataset.json and are left out: la_004",
+    )
+    kept = {case: labels for case, labels in truth.items() if case not in ("la_002", "la_004")}
+    stored(tmp_path / "s", kept, {case: case for case in kept})
