@@ -218,7 +218,7 @@ def mm_whs(made: SimpleNamespace, root: Path, _: object) -> Made:
     return Made(truth, 4)
 
 
-def isles_22(made: SimpleNamespace, root: Path, _: object) -> Made:
+def isles_22(made: SimpleNamespace, root: Path, _: object, ending: str = "msk") -> Made:
     truth = {}
     for i in range(3):
         image, labels = made.body(i)
@@ -226,7 +226,7 @@ def isles_22(made: SimpleNamespace, root: Path, _: object) -> Made:
         for sequence in ("adc", "dwi"):
             made.save_nifti(root / f"ISLES-2022/{folder}/dwi/{case}_ses-0001_{sequence}.nii.gz", image)
         made.save_nifti(root / f"ISLES-2022/{folder}/anat/{case}_ses-0001_FLAIR.nii.gz", made.body(i, (30, 28, 6))[0])
-        made.save_nifti(root / f"ISLES-2022/derivatives/{folder}/{case}_ses-0001_msk.nii.gz", labels)
+        made.save_nifti(root / f"ISLES-2022/derivatives/{folder}/{case}_ses-0001_{ending}.nii.gz", labels)
         truth[f"{case}_ses-0001"] = labels
     (root / "ISLES-2022/participants.tsv").write_text("participant_id\n")
     (root / "ISLES-2022/dataset_description.json").write_text('{"Name": "ISLES"}')
@@ -632,3 +632,11 @@ def test_classes_of_users_go_with_classes_of_files(made: SimpleNamespace, tmp_pa
     )
     labels = store.read_source("s0000")[1]
     np.testing.assert_array_equal(labels, np.array([0, 2, 1])[made.body(0)[1]])
+
+
+def test_masks_of_bids_derivatives_end_in_dseg_too(made: SimpleNamespace, tmp_path: Path) -> None:
+    isles_22(made, tmp_path, None, ending="dseg")
+    source = find_cases(tmp_path / "ISLES-2022")
+    assert [case.labels[0].name for case in source.cases] == [
+        f"sub-strokecase{i:04d}_ses-0001_dseg.nii.gz" for i in (1, 2, 3)
+    ]

@@ -12,7 +12,7 @@ from attunet.sources.layouts.numbers import match_by_numbers, row_keys
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
-MASK_WORDS = "masks?|msk|segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
+MASK_WORDS = "masks?|msk|d?segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
 # A mask's name is an image's with one of these words before or after it; a number may follow: X_mask_1 is a second
 # mask.
