@@ -85,7 +85,7 @@ def report(evaluation: Path) -> Path:
     return write_report(evaluation)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, nothing else in this process may start an event loop
 def browser() -> Iterator[Any]:
     """Headless Chromium; tests are skipped where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -322,7 +322,7 @@ STREAMED_BREAKAGES = {
         "hidden = tl.dot(tile, tl.trans(w), hidden)",
         "hidden = tl.where(start == 0, tl.dot(tile, tl.trans(w), hidden), hidden)",
     ),
-    "g where x belongs": ("_sum_products(g, grad_hidden", "_sum_products(x, grad_hidden"),
+    "g where x belongs": ("            g, grad_hidden, partial_g", "            x, grad_hidden, partial_g"),
     "vectors of the first tiles": ("range(0, parts, BLOCK_R)", "range(0, 1, BLOCK_R)"),
 }
 
