@@ -121,16 +121,3 @@ def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) ->
     needed, present = voxels * item_bytes, path.stat().st_size
     if needed > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {needed:,} bytes, the file has {present:,}; {AGAIN}")
-
-
-def check_real_numbers(path: Path, dtype: np.dtype) -> None:
-    """Raise InputError for voxels that are colours or complex numbers, with what to save instead."""
-    if dtype.names:
-        raise InputError(
-            f"{path}: voxels must be real numbers, got colours ({', '.join(dtype.names)}): save one grey channel, or a "
-            "volume with a channel for each colour"
-        )
-    if dtype.kind == "c":
-        raise InputError(f"{path}: voxels must be real numbers, got complex ones: save their magnitude")
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels must be real numbers, got {dtype}: save them as integers or float32")
