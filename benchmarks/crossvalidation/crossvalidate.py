@@ -4,6 +4,7 @@ in one table.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run
@@ -90,17 +91,9 @@ def crossvalidate(
     failures = _train(plan, store_path, jobs) if train else []
     device = "cuda" if visible_gpus() else "cpu"
     postprocessings = _postprocessings(store, every_postprocessing)
-    scored = {
-        run.key: score_run(
-            run.path, store, run.fold, run.config, postprocessings=postprocessings, device=device, source=source
-        )
-        for run in plan
-    }
-    failed = (
-        f"{len(failures)} of {len(plan)} trainings failed; {failures[0].job.name}: {failures[0].last_line}"
-        if failures
-        else ""
-    )
+    score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
+    scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
+    failed = _describe(failures, len(plan))
     if not any(scored.values()):
         raise (
             RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
@@ -108,13 +101,20 @@ def crossvalidate(
     make_folder(out)
     keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
-    results = results_of(
-        store, plan, scored, methods, [preparing_command(store), grid.command(store, out, every_postprocessing)]
-    )
+    commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
+    results = results_of(store, plan, scored, methods, commands)
     write_results(out, results, methods, store, device=device, source=source)
     if failed:
         raise TrainingsFailed(f"{out}: {failed}", results)
     return results
+
+
+def _describe(failures: Sequence[Outcome], trainings: int) -> str:
+    """A clause about the failed trainings, empty without any."""
+    if not failures:
+        return ""
+    first = failures[0]
+    return f"{len(failures)} of {trainings} trainings failed; {first.job.name}: {first.last_line}"
 
 
 def _check_folder(out: Path, store: Path, train: bool) -> None:

@@ -92,11 +92,7 @@ def export_run(
     run_path, out, source = Path(run_path), Path(out), Path(source) if source is not None else None
     if triton is not None:
         check_triton_call(out, triton)
-    _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None)
-    if whole and confidence is not None:
-        raise InputError(
-            "--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole"
-        )
+    _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None, confidence)
     run = load_runs(run_path)
     opened = _store_of(run, run_path, store)
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
@@ -105,10 +101,8 @@ def export_run(
     )
     if confidence is not None:
         about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, finish, source=source))
-    logger.info(
-        f"exporting {run.name} (step {run.step}{'' if run.finished else ', the training is not finished'}) as "
-        f"{precision}"
-    )
+    unfinished = "" if run.finished else ", the training is not finished"
+    logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
     model = _graph(run, opened, about).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
         draft = Path(folder) / "model.onnx"
@@ -144,7 +138,13 @@ def _store_of(run: TrainedRun, run_path: Path, store: str | Path | None) -> Stor
     return opened
 
 
-def _check_call(out: Path, precision: str, size: tuple[int, int] | None, whole_outputs: Sequence[str] | None) -> None:
+def _check_call(
+    out: Path,
+    precision: str,
+    size: tuple[int, int] | None,
+    whole_outputs: Sequence[str] | None,
+    confidence: str | Path | None,
+) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if out.suffix != ".onnx" or out.is_dir():
@@ -158,6 +158,10 @@ def _check_call(out: Path, precision: str, size: tuple[int, int] | None, whole_o
             )
         if extra := [name for name in whole_outputs if name not in ("labels", "logits")]:
             raise InputError(f"outputs: a whole artefact gives labels alone, got {extra[0]!r}")
+        if confidence is not None:
+            raise InputError(
+                "--confidence: needs probabilities, a whole artefact gives labels alone; export without --whole"
+            )
 
 
 def _output_names(run: TrainedRun, outputs: Sequence[str]) -> tuple[str, ...]:

@@ -101,17 +101,9 @@ def predict(
     """
     predictor = load_local_model(model, provider=provider, device=device, public_key=public_key, tf32=tf32)
     finished = _auditor(predictor, model, audit) if audit else None
-    if attention and not predictor.num_gates:
-        raise InputError(
-            f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)"
-        )
+    also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)
-    also = partial(_write_attention, predictor) if attention else None
-    if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
-        raise InputError(
-            f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise"
-        )
-    names = Pseudonyms(pseudonymise, [output]) if pseudonymise else None
+    names = _pseudonyms(pseudonymise, output, dicom_seg) if pseudonymise else None
     with names.hidden() if names else nullcontext():
         inputs = find_inputs(source, predictor.spec.num_channels, choices)
         is_one = source.is_file() or inputs[0].files == (source,)
@@ -123,6 +115,22 @@ def predict(
             return
         jobs = [Job(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}", codes) for one in inputs]
         _predict_folder(predictor, source, output, jobs, also, max_megapixels, finished, confidence)
+
+
+def _attention_writer(predictor: Model, model: Path) -> Also:
+    if not predictor.num_gates:
+        raise InputError(
+            f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)"
+        )
+    return partial(_write_attention, predictor)
+
+
+def _pseudonyms(table: Path, output: Path, dicom_seg: bool) -> Pseudonyms:
+    if dicom_seg or output.suffix.lower() == ".dcm":
+        raise InputError(
+            f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise"
+        )
+    return Pseudonyms(table, [output])
 
 
 def _predict_folder(

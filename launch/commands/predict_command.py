@@ -7,6 +7,10 @@ import click
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_option, read_option, signature_option
 
+ONLY_HERE = (
+    "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and --series"
+)
+
 
 @click.command(short_help="Segment volumes.")
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
@@ -83,30 +87,19 @@ def predict(
     if len(paths) not in ((2, 3) if server else (3,)):
         raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
     if server:
-        from attunet.export.serve.client import Client
-        from attunet.export.serve.settings import read_token
-        from attunet.launch.commands.predict_remote import predict_remote
-
         only_here = (
-            attention
-            or uncertainty
-            or review_below is not None
-            or audit
-            or pseudonymise
-            or public_key
-            or readings
-            or series
+            attention,
+            uncertainty,
+            review_below is not None,
+            audit,
+            pseudonymise,
+            public_key,
+            readings,
+            series,
         )
-        if only_here:
-            options = (
-                "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and "
-                "--series"
-            )
-            raise click.UsageError(f"{options} are not for a server's client")
-        with Client(server, token=read_token(token_file) if token_file else None) as client:
-            predict_remote(
-                client, str(paths[0]) if len(paths) == 3 else None, paths[-2], paths[-1], dicom_seg=dicom_seg
-            )
+        if any(only_here):
+            raise click.UsageError(f"{ONLY_HERE} are not for a server's client")
+        _ask_server(server, token_file, paths, dicom_seg)
         return
     from attunet.decisions import parse_choices
     from attunet.export.runtime.observed_case import ConfidenceOptions
@@ -130,3 +123,14 @@ def predict(
         confidence=ConfidenceOptions(confidence is not False, uncertainty, review_below),
         confidence_required=bool(confidence) or review_below is not None,
     )
+
+
+def _ask_server(server: str, token_file: Path | None, paths: tuple[Path, ...], dicom_seg: bool) -> None:
+    """Segment by a server; of three paths the first is the model's name there."""
+    from attunet.export.serve.client import Client
+    from attunet.export.serve.settings import read_token
+    from attunet.launch.commands.predict_remote import predict_remote
+
+    model = str(paths[0]) if len(paths) == 3 else None
+    with Client(server, token=read_token(token_file) if token_file else None) as client:
+        predict_remote(client, model, paths[-2], paths[-1], dicom_seg=dicom_seg)

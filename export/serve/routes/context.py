@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +41,11 @@ async def receive_and_run(
         shutil.rmtree(folder, ignore_errors=True)
         service.space.give_back(taken)
 
-    try:
+    with ExitStack() as undo:  # also where the task is cancelled
+        undo.callback(clean)
         with ticket.stage("upload"):
             upload = await _receive(request, folder, service, ticket)
-    except BaseException:
-        clean()
-        raise
+        undo.pop_all()
     taken = upload.size
     try:
         result = await service.queue.run(

@@ -1,6 +1,7 @@
 """Writes the body of a request, or the files of a multipart form, to disk; the size is checked while data arrive."""
 
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -58,7 +59,8 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
         raise _too_large(max_mb)
     kind, options = parse_options_header(request.headers.get("content-type"))
     upload = Upload([])
-    try:
+    with ExitStack() as undo:  # also where the task is cancelled
+        undo.callback(lambda: space.give_back(upload.size))
         if kind == b"multipart/form-data":
             await _receive_form(_bounded(request, upload, max_mb, space), options.get(b"boundary", b""), folder, upload)
         else:
@@ -66,9 +68,7 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
             with upload.files[0].open("xb") as out:
                 async for chunk in _bounded(request, upload, max_mb, space):
                     out.write(chunk)
-    except BaseException:
-        space.give_back(upload.size)
-        raise
+        undo.pop_all()
     return upload
 
 

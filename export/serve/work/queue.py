@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -102,13 +102,12 @@ class WorkQueue:
         """
         leaving = asyncio.ensure_future(left())
         try:
-            try:
+            with ExitStack() as undo:  # also where the task is cancelled
+                undo.callback(finished)
                 self.check_room()
                 with ticket.stage("queue"):
                     await self._wait_for_slot(ticket, leaving)
-            except BaseException:
-                finished()
-                raise
+                undo.pop_all()
             return await self._run(work, ticket, leaving, finished)
         finally:
             leaving.cancel()

@@ -1,4 +1,4 @@
 import * as ort from "onnxruntime-web/wasm";
-import { work } from "./work";
+import { work } from "./segment";
 
 work(ort, "wasm");

@@ -1,4 +1,4 @@
 import * as ort from "onnxruntime-web/webgpu";
-import { work } from "./work";
+import { work } from "./segment";
 
 work(ort, "webgpu");
