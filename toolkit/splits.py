@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.fields import is_text_list, read_json
 
 SCHEMA = 1
+FORM = '{"schema": 1, "folds": [["patient 1", "patient 2"], ["patient 3"]], "test": []}'
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,27 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
     Raises:
         InputError: the file breaks a rule, which the message names.
     """
-    at = read_json(path)
-    at.require("schema", lambda v: v == SCHEMA and type(v) is int, str(SCHEMA))
-    folds = at.require(
-        "folds",
-        lambda v: isinstance(v, list) and all(is_text_list(f) and f for f in v),
-        "lists of patients, none empty",
-    )
-    test, seed = at.text_list("test") if "test" in at else [], at.whole("seed") if "seed" in at else 0
+    try:
+        at = read_json(path)
+        at.require("schema", lambda v: v == SCHEMA and type(v) is int, str(SCHEMA))
+        folds = at.require(
+            "folds",
+            lambda v: isinstance(v, list) and all(is_text_list(f) and f for f in v),
+            "lists of patients, none empty",
+        )
+        test, seed = at.text_list("test") if "test" in at else [], at.whole("seed") if "seed" in at else 0
+    except InputError as error:
+        raise InputError(f"{error}; write it as {FORM}") from None
     listed = [p for group in (*folds, test) for p in group]
     if twice := sorted(patient for patient, number in Counter(listed).items() if number > 1):
-        raise InputError(f"{path}: a patient must be in one fold or in the test set, {twice[0]!r} is listed twice")
+        raise InputError(
+            f"{path}: a patient must be in one fold or in the test set, {twice[0]!r} is listed twice: remove one"
+        )
     if patients is not None and (odd := sorted(set(patients) ^ set(listed))):
-        what = "is not listed" if odd[0] not in set(listed) else "is not a labelled patient of the source"
+        what = (
+            "is not listed: add it"
+            if odd[0] not in set(listed)
+            else "is not a labelled patient of the source: remove it"
+        )
         raise InputError(f"{path}: folds and test must list every labelled patient once, {odd[0]!r} {what}")
     return Splits(tuple(tuple(f) for f in folds), tuple(test), seed)

@@ -87,11 +87,14 @@ def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> N
 @pytest.mark.parametrize(
     ("splits", "rule"),
     [
-        ({"folds": []}, "schema: the field is missing"),
-        ({"schema": 1, "folds": [["01"], ["01", "02", "03", "04"]]}, "'01' is listed twice"),
-        ({"schema": 1, "folds": [["01"], ["02", "03"]]}, "'04' is not listed"),
-        ({"schema": 1, "folds": [["01", "02"], ["03", "04", "05"]]}, "'05' is not a labelled patient"),
-        ({"schema": 1, "folds": [["01"], []]}, "must be lists of patients, none empty"),
+        ({"folds": []}, r"schema: the field is missing; write it as \{.schema.: 1, .folds.: "),
+        ({"schema": 1, "folds": [["01"], ["01", "02", "03", "04"]]}, "'01' is listed twice: remove one"),
+        ({"schema": 1, "folds": [["01"], ["02", "03"]]}, "'04' is not listed: add it"),
+        (
+            {"schema": 1, "folds": [["01", "02"], ["03", "04", "05"]]},
+            "'05' is not a labelled patient of the source: remove it",
+        ),
+        ({"schema": 1, "folds": [["01"], []]}, "must be lists of patients, none empty, got .*; write it as"),
     ],
 )
 def test_splits_that_do_not_fit_are_one_line(copied: Path, splits: dict, rule: str) -> None:

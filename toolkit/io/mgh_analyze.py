@@ -13,7 +13,14 @@ from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.nifti import NIBABEL_ERRORS, channel_decision
 from attunet.io.nifti_header import read_geometry
-from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_nibabel
+from attunet.io.reading import (
+    MAX_DEFLATE_RATIO,
+    ReadOptions,
+    check_real_numbers,
+    check_voxels,
+    checked_affine,
+    quiet_nibabel,
+)
 from attunet.io.refusal import refusal
 from attunet.volumes.volume import Volume
 
@@ -81,8 +88,7 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
         dtype = header.get_data_dtype()
         if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if options.labels else 4 :]):
             raise InputError(f"{path}: must be a 3D {'mask' if options.labels else 'image'}, got the shape {shape}")
-        if dtype.kind not in "iuf":
-            raise InputError(f"{path}: voxels must be real numbers, got {dtype}")
+        check_real_numbers(path, dtype)
         check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
         with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")

@@ -22,6 +22,7 @@ from attunet.io.reading import (
     INTENSITIES,
     MAX_DEFLATE_RATIO,
     ReadOptions,
+    check_real_numbers,
     check_voxels,
     checked_affine,
     quiet_nibabel,
@@ -157,8 +158,7 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -
         raise InputError(f"{path}: must be a 3D image (or 4D, with channels), got the shape {shape}")
     x, y, z, c = (*shape, 1, 1)[:4]
     dtype, offset = header.get_data_dtype(), float(header["vox_offset"])
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels must be real numbers, got the data type {header['datatype']}")
+    check_real_numbers(path, dtype)
     if not 0 <= offset <= MAX_VOXEL_OFFSET:
         raise InputError(
             f"{path}: voxels must start within the first {MAX_VOXEL_OFFSET:,} bytes, the header says {offset:g}"

@@ -121,3 +121,14 @@ def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) ->
     needed, present = voxels * item_bytes, path.stat().st_size
     if needed > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {needed:,} bytes, the file has {present:,}; {AGAIN}")
+
+
+def check_real_numbers(path: Path, dtype: np.dtype) -> None:
+    """Raises InputError for colours and complex numbers, with what to save instead."""
+    if dtype.names:
+        raise InputError(
+            f"{path}: voxels must be real numbers, got colours ({', '.join(dtype.names)}): save one grey channel, or a "
+            "channel for each colour"
+        )
+    if dtype.kind == "c":
+        raise InputError(f"{path}: voxels must be real numbers, got complex ones: save their magnitude")

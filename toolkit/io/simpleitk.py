@@ -11,7 +11,15 @@ from attunet.decisions import Decision
 from attunet.errors import InputError, one_line
 from attunet.io.itk_header import check_stored, read_itk_header
 from attunet.io.nifti import channel_decision
-from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, ReadOptions, check_voxels, checked_affine, quiet_stderr
+from attunet.io.reading import (
+    FILE_ERRORS,
+    MAX_DEFLATE_RATIO,
+    ReadOptions,
+    check_real_numbers,
+    check_voxels,
+    checked_affine,
+    quiet_stderr,
+)
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
 
@@ -69,8 +77,7 @@ def _volume(path: Path, array: np.ndarray, image: "Image", options: ReadOptions,
         if data.shape[0] > 1:
             raise InputError(f"{path}: must have three axes and channels, got four axes and channels")
         data = data[0]
-    if data.dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels must be real numbers, got {data.dtype}")
+    check_real_numbers(path, data.dtype)
     if options.labels and len(data) > 1:
         raise InputError(
             f"{path}: a mask must have one channel, got {len(data)}: save it as one label map (3D Slicer: a label "

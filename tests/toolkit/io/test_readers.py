@@ -77,9 +77,9 @@ def test_what_is_not_a_scan_is_one_line(tmp_path: Path) -> None:
     save(tmp_path / "plain.nii").rename(tmp_path / "misnamed.nii.gz")
     refused(tmp_path / "misnamed.nii.gz", "is NIfTI without gzip, .* rename it so that it ends in .nii")
     refused(save(tmp_path / "movie.nii.gz", np.zeros((4, 4, 4, 3), np.uint8)), "must have 1 channel, got 3")
-    refused(save(tmp_path / "complex.nii.gz", DATA.astype(np.complex64)), "voxels must be real numbers")
+    refused(save(tmp_path / "complex.nii.gz", DATA.astype(np.complex64)), "got complex ones: save their magnitude")
     rgb = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(save(tmp_path / "rgb.nii.gz", rgb), "voxels must be real numbers")
+    refused(save(tmp_path / "rgb.nii.gz", rgb), r"got colours \(R, G, B\): save one grey channel")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

@@ -30,6 +30,17 @@ const TYPES: Record<number, DataType> = {
   64: { bytes: 8, range: null, view: (b) => Float32Array.from(new Float64Array(b)) },
 };
 
+const COLOURS = "save one grey channel, or a channel for each colour";
+const COMPLEX = "complex ones: save their magnitude";
+// Data types that are no real numbers, with what to save instead
+const NOT_REAL: Record<number, string> = {
+  128: `colours (R, G, B): ${COLOURS}`,
+  2304: `colours (R, G, B, A): ${COLOURS}`,
+  32: COMPLEX,
+  1792: COMPLEX,
+};
+const UNSUPPORTED = [0, 1, 1536, 2048]; // types that the format has and no reader here takes
+
 /** The file's voxels; `channels` are how many the network takes: a fourth axis of that length holds them. */
 export async function readNifti(file: File, channels: number): Promise<Volume> {
   const gzipped = file.name.toLowerCase().endsWith(".gz");
@@ -84,7 +95,12 @@ function checkedShape(file: File, header: Header, channels: number, gzipped: boo
   }
   const [x, y, z, c] = [...dims, 1, 1].slice(0, 4) as [number, number, number, number];
   const type = TYPES[header.datatypeCode];
-  if (type === undefined) throw new InputError(`${name}: voxels must be real numbers, got the data type ${header.datatypeCode}`);
+  if (type === undefined) {
+    const [code, notReal] = [header.datatypeCode, NOT_REAL[header.datatypeCode]];
+    if (notReal !== undefined) throw new InputError(`${name}: voxels must be real numbers, got ${notReal}`);
+    const what = UNSUPPORTED.includes(code) ? "supported" : "recognized";
+    throw new InputError(`${name}: cannot be read as NIfTI: data code ${code} not ${what}`);
+  }
   const offset = header.vox_offset;
   if (!(offset >= 0 && offset <= MAX_VOXEL_OFFSET)) {
     const most = thousands(MAX_VOXEL_OFFSET);
