@@ -82,7 +82,7 @@ def run_program(
         draw: draws the results into a picture; None where there is no `--plot`.
 
     Example:
-        >>> run_program("gate", parser.parse_args(), lambda: benchmark(settings), table, draw)  # doctest: +SKIP
+        >>> run_program("operations.gate", parser.parse_args(), lambda: benchmark(settings), table)  # doctest: +SKIP
     """
     try:
         with forward_log(lambda line: print(line, file=sys.stderr)):

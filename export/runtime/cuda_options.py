@@ -10,7 +10,7 @@ from pathlib import Path
 #   fp32: EXHAUSTIVE NCHW 4.31, 365; EXHAUSTIVE NHWC 4.93, 335; EXHAUSTIVE NCHW with TF32 1.75, 1,215
 # Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime
 # issue 22705).
-# In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference has a row for each.
+# In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference.sweep has a row for each.
 _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": 1,

@@ -26,7 +26,7 @@ def test_the_last_line_and_the_file_say_how_it_was_measured(
     drawn: list[Path] = []
     chosen = options("--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png"))
     run_program(
-        "gate",
+        "operations.gate",
         chosen,
         lambda: {"rows": [1]},
         lambda results: f"{len(results['rows'])} row",
@@ -37,7 +37,7 @@ def test_the_last_line_and_the_file_say_how_it_was_measured(
     assert json.loads(line) == json.loads((tmp_path / "r.json").read_text())
     assert json.loads(line) == {
         "schema": 1,
-        "command": "python -m attunet.benchmarks.speed.gate --size 'a b'",
+        "command": "python -m attunet.benchmarks.speed.operations.gate --size 'a b'",
         "rows": [1],
     }
     assert drawn == [tmp_path / "r.png"]
@@ -49,6 +49,6 @@ def test_an_error_is_one_line(error: Exception, code: int, capsys: pytest.Captur
         raise error
 
     with pytest.raises(SystemExit) as ended:
-        run_program("gate", options(), measure, str)
+        run_program("operations.gate", options(), measure, str)
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"

@@ -1,0 +1,1 @@
+"""All GPU measurements in one command, and the tables of the pages made from their results."""

@@ -1,0 +1,1 @@
+"""Speed of exported networks: sessions, files, the server, the browser."""

@@ -1,0 +1,177 @@
+"""Latency over batch sizes and thread counts:
+`python -m attunet.benchmarks.speed.inference.latency MODEL... [--batch-sizes 1,2,4] [--threads 1,2]`.
+
+Prints a table and one JSON line. All models are measured in one process, in turns; the first one is what the others are
+compared with. Loading and the first pass, in which libraries choose their algorithms, are timed apart.
+"""
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.speed.program import LatencyRow, add_output_options, latency_row, run_program
+from attunet.fields import JsonObject
+from attunet.system.environment import Environment, environment
+from attunet.system.workers import usable_cores
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Row(LatencyRow):
+    """A model at one batch size; `times_the_first_model`: as fast as."""
+
+    model: str
+    provider_options: JsonObject
+    threads: int | None
+    shape: list[int]
+    first_ms: float
+    times_the_first_model: float
+
+
+class Results(TypedDict):
+    environment: Environment
+    settings: JsonObject
+    rows: list[Row]
+
+
+def sweep(
+    models: Sequence[Path],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    device: str = "cpu",
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    threads: Sequence[int | None] = (None,),
+    runs: int = 200,
+    seconds: float = math.inf,
+) -> Results:
+    """Times every model at every batch size and number of threads:
+    `runs` times each, or as often as `seconds` allow (3 at least).
+    """
+    rows: list[Row] = []
+    load_ms = {}
+    for count in threads:
+        began = time.perf_counter()
+        loaded = load_models(models, providers=providers, device=device, num_threads=count)
+        load_ms[str(count or "auto")] = 1000 * (time.perf_counter() - began)
+        for batch_size in batch_sizes:
+            rows += _time_batch(loaded, batch_size, count, runs, seconds)
+            slowest = max(rows[-len(loaded) :], key=lambda row: row["p50_ms"])
+            logger.info(
+                f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most "
+                f"({slowest['model']})"
+            )
+    limit = seconds if math.isfinite(seconds) else None
+    settings: JsonObject = {
+        "runs": runs,
+        "seconds": limit,
+        "warm_up_runs": WARM_UP_RUNS,
+        "load_all_ms_by_threads": load_ms,
+        "dtype": "float32",
+    }
+    return {"environment": environment(), "settings": settings, "rows": rows}
+
+
+def _time_batch(
+    loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float
+) -> list[Row]:
+    calls, first_ms = [], []
+    for one in loaded:
+        began = time.perf_counter()
+        calls.append(one.timed_call(one.random_slices(batch_size)))
+        calls[-1]()
+        first_ms.append(1000 * (time.perf_counter() - began))
+    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    baseline = float(np.median(timed[0]))
+    rows: list[Row] = []
+    for one, times, first in zip(loaded, timed, first_ms, strict=True):
+        rows.append(
+            {
+                "model": one.label,
+                "provider_options": one.options,
+                "threads": threads,
+                "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
+                "first_ms": first,
+                **latency_row(times, batch_size),
+                "times_the_first_model": baseline / float(np.median(times)),
+            }
+        )
+    return rows
+
+
+def table(results: Results) -> str:
+    header = ["model", "threads", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "speed-up"]
+    lines = [
+        [
+            row["model"],
+            str(row["threads"] or "auto"),
+            str(row["shape"][0]),
+            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
+            f"{row['slices_per_s']:.1f}",
+            str(row["runs"]),
+            f"{row['times_the_first_model']:.2f}",
+        ]
+        for row in results["rows"]
+    ]
+    return aligned([header, *lines])
+
+
+def _numbers(text: str) -> list[int]:
+    values = [int(v) for v in text.split(",")]
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"must be integers of at least 1, got {text!r}")
+    return values
+
+
+def _arguments() -> argparse.Namespace:
+    cores = usable_cores()
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
+    parser = argparse.ArgumentParser(description="Latency of runs and artefacts over batch sizes and thread counts.")
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")
+    parser.add_argument(
+        "--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated"
+    )
+    parser.add_argument("--device", default="cpu", help="for runs: cpu or cuda")
+    parser.add_argument(
+        "--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default"
+    )
+    parser.add_argument(
+        "--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
+    )
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
+    )
+    add_output_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> Results:
+        return sweep(
+            arguments.models,
+            providers=arguments.provider or ["cpu"],
+            device=arguments.device,
+            batch_sizes=arguments.batch_sizes,
+            threads=arguments.threads,
+            runs=arguments.runs,
+            seconds=arguments.seconds,
+        )
+
+    run_program("inference.latency", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

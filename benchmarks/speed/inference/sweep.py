@@ -1,0 +1,246 @@
+"""One network in every form:
+`python -m attunet.benchmarks.speed.inference.sweep [--width 64] [--size 256] [--threads 2] [--device cpu]`.
+
+PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns, with the ratios that
+matter: int8 against fp32, the runtime against a bare session, up-sampling by transposed convolution against a pixel
+shuffle. The network has random weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is
+`attunet evaluate`'s; here logits are only compared, so that no form is timed that computes something else.
+"""
+
+import argparse
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.speed.inference.forms import Form, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.program import LatencyRow, add_output_options, keep, latency_row, run_program
+from attunet.config import MODELS
+from attunet.errors import InputError, RunError
+from attunet.fields import JsonObject
+from attunet.system.environment import Environment, environment
+from attunet.system.workers import usable_cores
+
+logger = logging.getLogger(__name__)
+
+RATIOS = {  # name: the slower one expected, the faster one expected
+    "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
+    "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
+    "Segmenter against a bare session, fp32": ("session fp32, transposed", "Segmenter fp32 cpu"),
+    "Segmenter against a bare session, int8": ("session int8, pixel shuffle", "Segmenter int8 cpu"),
+    "pixel shuffle against transposed, fp32": ("session fp32, transposed", "session fp32, pixel shuffle"),
+    "pixel shuffle against transposed, int8": ("session int8, transposed", "session int8, pixel shuffle"),
+}
+
+
+class Row(LatencyRow):
+    """A form at one batch size. `logits_differ_by`: from the first form's, over their size."""
+
+    name: str
+    options: JsonObject
+    shape: list[int]
+    first_ms: float
+    times_the_first: float
+    logits_differ_by: float
+
+
+class Results(TypedDict):
+    """`skipped`: form -> the reason; `load_ms`: by form; `ratios`: by name and batch size."""
+
+    environment: Environment
+    settings: JsonObject
+    skipped: dict[str, str]
+    load_ms: dict[str, float]
+    rows: list[Row]
+    ratios: dict[str, dict[str, float]]
+
+
+def measure(
+    subject: Subject,
+    *,
+    device: str,
+    num_threads: int,
+    batch_sizes: Sequence[int],
+    only: Sequence[str] = (),
+    runs: int = 200,
+    seconds: float = math.inf,
+    file: Path | None = None,
+) -> Results:
+    """Rows and ratios.
+
+    Args:
+        subject: the network.
+        device: cpu or cuda.
+        num_threads: of the CPU's forms.
+        batch_sizes: timed one after the other.
+        only: names of forms, all by default; one that does not load is in `skipped`, with the reason.
+        runs: timed runs of each row, fewer where they take longer than `seconds`.
+        seconds: for each row.
+        file: is written again after every batch size.
+
+    Example:
+        >>> measure(subject, device="cpu", num_threads=2, batch_sizes=[1, 8], runs=20)  # doctest: +SKIP
+    """
+    makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
+    if unknown := [name for name in only if name not in makers]:
+        raise InputError(f"--only: must be of {'; '.join(makers)}, got {unknown[0]!r}")
+    forms: dict[str, Form] = {}
+    skipped, load_ms = {}, {}
+    for name in only or makers:
+        began = time.perf_counter()
+        try:
+            forms[name] = makers[name]()
+        except (InputError, RunError) as error:
+            skipped[name] = str(error)
+            logger.info(f"skipped: {name}: {error}")
+        load_ms[name] = 1000 * (time.perf_counter() - began)
+    if not forms:
+        raise RunError("inference: nothing could be loaded")
+    settings: JsonObject = {
+        "runs": runs,
+        "seconds": seconds if math.isfinite(seconds) else None,
+        "warm_up_runs": WARM_UP_RUNS,
+        "threads": num_threads if device == "cpu" else None,
+        "num_parameters": sum(p.numel() for p in subject.network.parameters()),
+        "size": list(subject.size),
+        "device": device,
+    }
+    loaded = {name: ms for name, ms in load_ms.items() if name not in skipped}
+    rows: list[Row] = []
+    results: Results = {
+        "environment": environment(),
+        "settings": settings,
+        "skipped": skipped,
+        "load_ms": loaded,
+        "rows": rows,
+        "ratios": {},
+    }
+    for batch in batch_sizes:
+        rows += _time(forms, subject.slices(batch), runs, seconds)
+        results["ratios"] = _ratios(rows)
+        keep(results, file)
+    return results
+
+
+def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Row]:
+    expected = next(iter(forms.values())).logits(slices)
+    size = float(np.sqrt(np.mean(np.square(expected))))
+    calls, first_ms, differences = [], [], []
+    for form in forms.values():
+        began = time.perf_counter()
+        got = form.logits(slices)  # compiles, and chooses algorithms
+        first_ms.append(1000 * (time.perf_counter() - began))
+        differences.append(float(np.sqrt(np.mean(np.square(got - expected)))) / size)
+        calls.append(form.timed_call(slices))
+    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    baseline = float(np.median(timed[0]))
+    return [
+        {
+            "name": name,
+            "options": {**form.options},
+            "shape": list(slices.shape),
+            "first_ms": first,
+            **latency_row(times, len(slices)),
+            "times_the_first": baseline / float(np.median(times)),
+            "logits_differ_by": difference,
+        }
+        for (name, form), times, first, difference in zip(forms.items(), timed, first_ms, differences, strict=True)
+    ]
+
+
+def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Speed of the second of a pair over the first, by p50, at each batch size."""
+    p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
+    ratios: dict[str, dict[str, float]] = {}
+    for name, (slow, fast) in RATIOS.items():
+        for batch in dict.fromkeys(row["shape"][0] for row in rows):
+            if {(slow, batch), (fast, batch)} <= set(p50):
+                ratios.setdefault(name, {})[str(batch)] = p50[slow, batch] / p50[fast, batch]
+    return ratios
+
+
+def table(results: Results) -> str:
+    header = ["", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "× first", "logits differ by"]
+    lines = [
+        [
+            row["name"],
+            str(row["shape"][0]),
+            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
+            f"{row['slices_per_s']:.1f}",
+            str(row["runs"]),
+            f"{row['times_the_first']:.2f}",
+            f"{row['logits_differ_by']:.1e}",
+        ]
+        for row in results["rows"]
+    ]
+    ratios = [
+        [name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())]
+        for name, by in results["ratios"].items()
+    ]
+    return "\n".join([aligned([header, *lines]), *([""] if ratios else []), *("  ".join(line) for line in ratios)])
+
+
+def _arguments() -> argparse.Namespace:
+    cores = usable_cores()
+    parser = argparse.ArgumentParser(description="One network in every form, timed in turns.")
+    parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
+    parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
+    parser.add_argument("--width", type=int, default=64, help="channels of the finest level, 64 by default")
+    parser.add_argument("--size", type=int, default=256, help="of the square slices, 256 by default")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=cores, help="of the CPU's forms, all usable cores by default")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="1 and 8 by default, on a GPU 1 and 32")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated"
+    )
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
+    )
+    add_output_options(parser)
+    return parser.parse_args()
+
+
+def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
+    if arguments.run is None:
+        if arguments.width < 1 or arguments.size < 16 or arguments.size % 16:
+            raise InputError(
+                f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}"
+            )
+        return Subject(
+            fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder
+        )
+    from attunet.runs.ensemble import load_runs
+
+    run = load_runs(arguments.run)
+    return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> Results:
+        with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
+            return measure(
+                _subject(arguments, Path(folder)),
+                device=arguments.device,
+                num_threads=arguments.threads,
+                batch_sizes=arguments.batch_sizes or ([1, 32] if arguments.device == "cuda" else [1, 8]),
+                only=arguments.only,
+                runs=arguments.runs,
+                seconds=arguments.seconds,
+                file=arguments.json,
+            )
+
+    run_program("inference.sweep", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""A whole graph beside the ordinary way, on one scan:
+`python -m attunet.benchmarks.speed.inference.whole [--provider cuda] [--json FILE]`.
+
+The ordinary way prepares slices in NumPy, runs the network in batches, and takes labels back to the scan's grid; a
+whole graph does all of that itself. Both segment one generated scan in one process, in turns, from voxels in memory to
+labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them. The network has random
+weights. Wall time and user CPU time of the process are medians of the runs; user time with one thread hardly depends on
+what else the machine does. `--nodes` also counts the nodes by provider: each one that is not on the GPU waits for it.
+"""
+
+import argparse
+import logging
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.speed.inference.forms import fresh_network
+from attunet.benchmarks.speed.inference.whole_forms import (
+    PROVIDERS,
+    Pair,
+    balance_head,
+    count_nodes,
+    generated_scan,
+    spec_of,
+    write_pair,
+)
+from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.classes import CHAOS_MR
+from attunet.config import MODELS
+from attunet.errors import InputError, RunError
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.metrics.aggregate import mean
+from attunet.metrics.overlap import confusion, dice_from_confusion
+from attunet.system.environment import environment
+from attunet.volumes.slices import VolumeSlices, assemble, restore_scores
+from attunet.volumes.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 8
+WAYS = ("ordinary", "whole", "network")
+
+
+def measure(
+    *,
+    provider: str,
+    model: str = "attention_unet",
+    width: int,
+    sizes: Sequence[int],
+    precisions: Sequence[str],
+    slices: int,
+    runs: int,
+    enlarged: float = 1.5,
+    num_threads: int | None = None,
+    nodes: bool = False,
+) -> dict[str, Any]:
+    """Times and agreement of every precision and size, as JSON values.
+
+    Args:
+        provider: `cpu` or `cuda`; a precision that it does not run is in `skipped`, with the reason.
+        model: name of the network. width: its channels at the finest level.
+        sizes: sides of the slices at the network's spacing, multiples of 16.
+        slices: of the scan. runs: of each way, timed in turns.
+        enlarged: pixels along a side of the scan's slices for one of the network's, at least 1.
+        num_threads: CPU threads of the network.
+        nodes: also counts nodes by provider and operator, in a profiled run of its own.
+
+    Example:
+        >>> results = measure(provider="cpu", width=4, sizes=[32], precisions=["fp32"], slices=3, runs=2)
+        >>> results["rows"][0]["differ"]
+        0
+    """
+    if min(slices, runs, enlarged) < 1 or any(size < 32 or size % 16 for size in sizes):
+        raise InputError(
+            "--slices, --runs, --enlarged and --sizes: must be at least 1, 1, 1, and multiples of 16 from 32, "
+            f"got {slices}, {runs}, {enlarged:g} and {', '.join(map(str, sizes))}"
+        )
+    network = fresh_network(model, width=width)
+    rows, skipped = [], {}
+    with tempfile.TemporaryDirectory(prefix="attunet-whole-") as folder:
+        for size in sizes:
+            scan = generated_scan(round(size * enlarged), slices)
+            balance_head(network, scan, spec_of(scan, size))
+            for precision in precisions:
+                name = f"{precision}, {size}"
+                logger.info(f"{name}: exporting")
+                paths = write_pair(network, precision, size, scan, Path(folder))
+                try:
+                    loaded = [Segmenter(path, provider=provider, num_threads=num_threads) for path in paths]
+                    rows.append(_row(Pair(precision, size, *loaded), scan, runs))
+                    if nodes:
+                        rows[-1]["nodes"] = count_nodes(paths[1], loaded[1], scan, num_threads)
+                except (InputError, RunError) as error:
+                    skipped[name] = str(error)
+                    logger.info(f"skipped: {name}: {error}")
+    if not rows:
+        raise RunError(f"whole: nothing could be measured; {skipped}")
+    settings = {
+        "provider": provider,
+        "model": model,
+        "width": width,
+        "slices": slices,
+        "runs": runs,
+        "enlarged": enlarged,
+    }
+    return {
+        "environment": environment(),
+        "settings": {**settings, "threads": num_threads},
+        "skipped": skipped,
+        "rows": rows,
+    }
+
+
+def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
+    ready = VolumeSlices(scan, pair.ordinary.spec).load()
+    batches = [ready.batch(start, min(start + BATCH_SIZE, len(ready))) for start in range(0, len(ready), BATCH_SIZE)]
+
+    def network_alone() -> None:
+        for batch in batches:
+            pair.ordinary.logits(batch)
+
+    calls = (lambda: pair.ordinary.predict_volume(scan), lambda: pair.whole.predict_volume(scan), network_alone)
+    wall, user = _in_turns(calls, runs)
+    row: dict[str, Any] = {"precision": pair.precision, "size": pair.size, "scan": list(scan.shape), "runs": runs}
+    for way, seconds, cpu in zip(WAYS, wall.T, user.T, strict=True):
+        row[way] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
+    row["ratio_wall"] = row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"]
+    row["ratio_user"] = row["whole"]["user_ms"] / max(row["ordinary"]["user_ms"], 1e-9)
+    return {**row, **_agreement(pair, scan)}
+
+
+def _in_turns(calls: Sequence[Callable[[], object]], runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Wall and user CPU seconds (runs, calls), after two untimed runs of each call."""
+    for call in calls:
+        call(), call()
+    wall, user = np.empty((runs, len(calls))), np.empty((runs, len(calls)))
+    for run in range(runs):
+        for index, call in enumerate(calls):
+            began, used = time.perf_counter(), _user_seconds()
+            call()
+            wall[run, index], user[run, index] = time.perf_counter() - began, _user_seconds() - used
+    return wall, user
+
+
+def _user_seconds() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+
+
+def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
+    """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of
+    all logits.
+    """
+    ordinary, whole = pair.ordinary.predict_volume(scan), pair.whole.predict_volume(scan)
+    prepared = VolumeSlices(scan, pair.ordinary.spec)
+    logits = np.concatenate([pair.ordinary.logits(prepared.batch(z, z + 1)) for z in range(len(prepared))])
+    native = assemble(restore_scores(logits, prepared.grid), prepared.grid)
+    different = np.nonzero(ordinary != whole)
+    margins = native[(ordinary[different], *different)] - native[(whole[different], *different)]
+    return {
+        "voxels": int(ordinary.size),
+        "classes": len(np.unique(ordinary)),
+        "differ": len(different[0]),
+        "dice": mean(dice_from_confusion(confusion(whole, ordinary, len(CHAOS_MR)))),
+        "largest_margin": float(np.abs(margins).max(initial=0) / native.std()),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    head = [
+        "precision",
+        "size",
+        *(f"{way} ms" for way in WAYS),
+        "whole / ordinary",
+        "user CPU",
+        "voxels that differ",
+        "Dice",
+        "margin",
+    ]
+    lines = [
+        [
+            row["precision"],
+            str(row["size"]),
+            *(f"{row[way]['wall_ms_p50']:.1f}" for way in WAYS),
+            f"{row['ratio_wall']:.3f}",
+            f"{row['ratio_user']:.3f}",
+            f"{row['differ']:,} of {row['voxels']:,}",
+            f"{row['dice']:.6f}",
+            f"{row['largest_margin']:.1e}",
+        ]
+        for row in results["rows"]
+    ]
+    extra = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
+    for row in results["rows"]:
+        for provider, by in row.get("nodes", {}).items():
+            ranked = sorted(by.items(), key=lambda item: -item[1][1])
+            figures = ", ".join(f"{operator} {int(count)} ({ms:.2f} ms)" for operator, (count, ms) in ranked)
+            extra.append(f"{row['precision']}, {row['size']}, {provider.removesuffix('ExecutionProvider')}: {figures}")
+    return "\n".join([aligned([head, *lines]), *extra])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A whole graph beside the ordinary way, timed in turns on one scan.")
+    parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
+    parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
+    parser.add_argument("--width", type=int, help="channels of the finest level, 16 by default, on a GPU 64")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[192, 256], help="of the network's slices, 192 and 256 by default"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["fp32", "fp16", "int8"], help="all by default, on a GPU fp32 and fp16"
+    )
+    parser.add_argument("--slices", type=int, default=30, help="of the scan, 30 by default")
+    parser.add_argument(
+        "--enlarged",
+        type=float,
+        default=1.5,
+        help="pixels of the scan along a side for one of the network's, 1.5 by default",
+    )
+    parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
+    parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")
+    parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
+    add_output_options(parser)
+    arguments = parser.parse_args()
+
+    on_gpu = arguments.provider == "cuda"
+
+    def measured() -> dict[str, Any]:
+        return measure(
+            provider=arguments.provider,
+            model=arguments.model,
+            width=arguments.width or (64 if on_gpu else 16),
+            sizes=arguments.sizes,
+            precisions=arguments.precisions or (["fp32", "fp16"] if on_gpu else ["fp32", "fp16", "int8"]),
+            slices=arguments.slices,
+            runs=arguments.runs,
+            enlarged=arguments.enlarged,
+            num_threads=arguments.threads,
+            nodes=arguments.nodes,
+        )
+
+    run_program("inference.whole", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Speed of single operations beside eager and compiled PyTorch and a copy."""

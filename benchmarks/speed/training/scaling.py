@@ -1,0 +1,224 @@
+"""One training on 1, 2, ... processes of this machine:
+`python -m attunet.benchmarks.speed.training.scaling [--processes 1,2] [--json FILE]`.
+
+Strong scaling: the global batch stays, each process takes its share. Every number of processes is measured twice, in
+turns: as one training, whose processes reduce the loss and the gradients together, and as so many trainings at once
+that know nothing of each other and take the same share each. The second is what the hardware gives; what the first
+takes longer is communication, and waiting for it.
+Efficiency is per process: on a CPU one process has all the cores, and n share them, so 1/n is as fast as one.
+The checkpoint's cost is what training waited for it, and its size. Prints a table and one JSON line.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.benchmarks.speed.training.generated_store import generated_store
+from attunet.config import load_config
+from attunet.errors import InputError, RunError
+from attunet.metrics.results import MetricsRow
+from attunet.models import build_model
+from attunet.runs.run_folder import read_metrics
+from attunet.store import open_store
+from attunet.system.environment import environment
+
+LOG_EVERY = 5
+WARM_UP_LINES = 1  # the first line of the log has the libraries' first calls in it
+TIMEOUT_S = 3600
+
+
+def measure(
+    store: Path, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
+) -> dict[str, Any]:
+    """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
+
+    store: a prepared data set; settings: `section.field=value`, as for `attunet train`; steps: of each training, 10 at
+    least. Raises InputError for a batch that the processes do not divide, RunError when a training fails.
+    """
+    for count in processes:
+        if batch_size % count:
+            raise InputError(
+                f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {count}"
+            )
+    seconds: dict[tuple[int, bool], list[float]] = {}
+    saves: list[MetricsRow] = []
+    for _ in range(rounds):
+        for count in processes:
+            for together in (True, False) if count > 1 else (True,):
+                times, saved = _train(store, count, together, settings, batch_size, steps)
+                seconds.setdefault((count, together), []).extend(times)
+                saves += saved
+    rows = [
+        _row(count, seconds[count, True], seconds.get((count, False), seconds[count, True]), batch_size)
+        for count in processes
+    ]
+    fastest_alone = rows[0]["slices_per_s"] / rows[0]["processes"]
+    for row in rows:
+        row["efficiency"] = row["slices_per_s"] / row["processes"] / fastest_alone
+        row |= _bytes_per_step(store, settings, row["processes"])
+    num_slices = _num_slices(store)
+    stalls = [save["stall_s"] for save in saves]
+    checkpoint = {
+        "saves": len(saves),
+        "stall_ms_p50": 1000 * float(np.median(stalls)),
+        "megabytes": saves[0]["megabytes"],
+    }
+    about = {
+        "store_slices": num_slices,
+        "settings": list(settings),
+        "batch_size": batch_size,
+        "steps": steps,
+        "rounds": rounds,
+    }
+    return {"environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
+
+
+def _num_slices(store: Path) -> int:
+    opened = open_store(store)
+    return sum(len(opened.image(case.name)) for case in opened.cases)
+
+
+def _row(count: int, together: list[float], apart: list[float], batch_size: int) -> dict[str, Any]:
+    step, compute = float(np.median(together)), float(np.median(apart))
+    return {
+        "processes": count,
+        "lines": len(together),
+        **percentile_fields([1000 * value for value in together], "p{}_step_ms"),
+        "compute_ms": 1000 * compute,
+        "slices_per_s": batch_size / step,
+        "communication_share": max(0.0, 1 - compute / step),
+    }
+
+
+def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> dict[str, float]:
+    """Bytes that a ring all-reduce sends from each process: twice (n - 1) / n of the gradients and batch-norm
+    statistics.
+    """
+    store, model = open_store(store_path), load_config(None, settings).model
+    network = build_model(model, store.spec.in_channels, len(store.classes))
+    gradients = sum(p.nbytes for p in network.parameters())
+    statistics = sum(b.nbytes for b in network.buffers() if b.is_floating_point())
+    return {"sent_mb_per_step": 2 * (count - 1) / count * (gradients + statistics) / 1e6}
+
+
+def _train(
+    store: Path, count: int, together: bool, settings: Sequence[str], batch_size: int, steps: int
+) -> tuple[list[float], list[MetricsRow]]:
+    """Seconds a step of each line of the log after the first ones, and the checkpoints' lines."""
+    trainings = 1 if together else count
+    share = batch_size if together else batch_size // count
+    every = [
+        f"optim.batch_size={share}",
+        f"optim.epochs={(steps - 0.5) * share / _num_slices(store)}",
+        f"run.log_every={LOG_EVERY}",
+    ]
+    every += [f"run.checkpoint_every_steps={max(1, steps // 2)}"]
+    options = [word for setting in [*settings, *every] for word in ("--set", setting)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    start = [sys.executable, *(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
+    threads = max(1, (os.cpu_count() or 1) // count)
+    with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
+        runs = [Path(folder) / str(number) for number in range(trainings)]
+        children = [
+            subprocess.Popen(
+                [*start, str(run), "--fold", "all", *options],
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for run in runs
+        ]
+        errors = [child.communicate(timeout=TIMEOUT_S)[1] for child in children]
+        for child, error in zip(children, errors, strict=True):
+            if child.returncode:
+                raise RunError(
+                    f"{count} processes: the training failed: {(error.strip().splitlines() or ['no message'])[-1]}"
+                )
+        logs = [read_metrics(run) for run in runs]
+    timed = [line for log in logs for line in [line for line in log if line["event"] == "train"][WARM_UP_LINES:]]
+    return [share / line["slices_per_s"] for line in timed], [
+        line for log in logs for line in log if line["event"] == "checkpoint"
+    ]
+
+
+def table(results: dict[str, Any]) -> str:
+    header = [
+        "processes",
+        "ms/step",
+        "without communication",
+        "slices/s",
+        "efficiency",
+        "communication",
+        "MB sent a step",
+    ]
+    rows = [
+        [
+            str(row["processes"]),
+            f"{row['p50_step_ms']:.0f}",
+            f"{row['compute_ms']:.0f}",
+            f"{row['slices_per_s']:.1f}",
+            f"{row['efficiency']:.0%}",
+            f"{row['communication_share']:.1%}",
+            f"{row['sent_mb_per_step']:.1f}",
+        ]
+        for row in results["results"]
+    ]
+    save = results["checkpoint"]
+    return (
+        aligned([header, *rows])
+        + f"\ncheckpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Scaling of one training over processes of this machine, and a checkpoint's cost."
+    )
+    parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
+    parser.add_argument(
+        "--processes", default="1,2", help="comma-separated, the first is what the others are compared with"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="the global batch, 8 by default")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
+    parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_output_options(parser)
+    arguments = parser.parse_args()
+    try:
+        arguments.processes = [int(v) for v in arguments.processes.split(",")]
+    except ValueError:
+        parser.error(f"--processes: must be integers, got {arguments.processes!r}")
+    if min(arguments.processes) < 1 or arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
+        parser.error(f"--processes and --rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
+    return arguments
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
+            return measure(
+                arguments.store or generated_store(Path(folder), 192).path,
+                processes=arguments.processes,
+                settings=["model.base_width=16", *arguments.settings],
+                batch_size=arguments.batch_size,
+                steps=arguments.steps,
+                rounds=arguments.rounds,
+            )
+
+    run_program("training.scaling", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

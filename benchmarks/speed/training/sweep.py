@@ -1,0 +1,255 @@
+"""Training speed over networks, widths, batches, CUDA graph and torch.compile:
+`python -m attunet.benchmarks.speed.training.sweep`.
+
+Every row is a training as `attunet train` runs it, on generated slices that lie on the device; `--minutes` ends the
+sweep after the row that is running then. With `--profile` each row also has the time of one step on the device, summed
+by kind of kernel. Prints a table and one JSON line; `--json FILE` is written after every row.
+"""
+
+import argparse
+import gc
+import itertools
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.speed.program import add_output_options, keep, run_program
+from attunet.benchmarks.speed.training.generated_store import generated_store
+from attunet.config import MODELS, load_config
+from attunet.device.accelerator import make_accelerator
+from attunet.device.memory import peak_memory_mb, synchronize
+from attunet.errors import InputError, RunError
+from attunet.loading.choose import make_loader
+from attunet.models import build_model
+from attunet.store import Store
+from attunet.system.environment import environment
+from attunet.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# Kind of kernel: pattern of its name; the first that matches counts.
+KINDS = {
+    "batch norm and ReLU": r"norm_statistics|norm_finish|norm_apply|norm_gradient|batch_?norm|bn_fw|bn_bw",
+    "gates": r"gate_forward|gate_backward|gate_weight|streamed_|epilogue_forward|epilogue_backward|attention_gate",
+    "pooling": r"pool",
+    "convolutions": r"conv|xmma|cutlass|wgrad|dgrad|gemm|cudnn|sm\d+_|nvjet|addmm|::mm|bmm",
+    "optimizer and average": r"multi_tensor|foreach|adam|lerp|lpnorm|clip",
+    "augmentation": r"grid_sample|upsample|interpolat|index_select|gather",
+    "loss": r"softmax|nll|cross_entropy|logsumexp",
+    "copies and fills": r"memcpy|memset|copy|fill|cat",
+    "elementwise and reductions": r"elementwise|reduce|triton_|add|mul|where|sum",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training of the sweep."""
+
+    model: str
+    width: int
+    batch_size: int
+    cuda_graph: bool
+    compile: bool
+
+    @property
+    def settings(self) -> list[str]:
+        graph = "auto" if self.cuda_graph else "off"
+        return [
+            f"model.name={self.model}",
+            f"optim.batch_size={self.batch_size}",
+            f"run.cuda_graph={graph}",
+            f"run.compile={str(self.compile).lower()}",
+        ]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """device: cpu or cuda. seconds: of timed steps in each row. minutes: no row begins after so long."""
+
+    device: str
+    size: int
+    seconds: float
+    minutes: float
+    profiled: bool
+
+
+def rows_of(models: Sequence[str], widths: Sequence[int], batch_sizes: Sequence[int], device: str) -> Iterator[Row]:
+    """All rows in order of worth: the default of `attunet train` before its variants, wide before narrow."""
+    variants = ((True, False), (False, False), (True, True), (False, True)) if device == "cuda" else ((False, False),)
+    for (graph, compiled), width, batch_size, model in itertools.product(variants, widths, batch_sizes, models):
+        yield Row(model, width, batch_size, graph, compiled)
+
+
+def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | None = None) -> dict[str, Any]:
+    """Measures the rows; one that fails has the reason in `error`.
+
+    Args:
+        store: a prepared data set.
+        rows: in the order in which they are measured.
+        settings: of all rows.
+        file: is written again after every row.
+    """
+    results: dict[str, Any] = {"environment": environment(), "settings": asdict(settings), "rows": []}
+    began = time.monotonic()
+    for number, row in enumerate(rows):
+        if number and time.monotonic() - began > 60 * settings.minutes:
+            results["not_measured"] = [asdict(row) for row in rows[number:]]
+            break
+        try:
+            measured = measure(store, row, settings)
+        except (InputError, RunError, RuntimeError) as error:
+            measured = {"error": str(error).partition("\n")[0]}
+        results["rows"].append({**asdict(row), **measured})
+        logger.info(f"{row}: {measured.get('error') or format(measured['slices_per_s'], '.0f') + ' slices/s'}")
+        gc.collect()
+        if settings.device == "cuda":
+            torch.cuda.empty_cache()
+        keep(results, file)
+    return results
+
+
+def measure(store: Store, row: Row, settings: Settings) -> dict[str, Any]:
+    """Slices per second of a training, the time that the host needs to queue a step, and memory;
+    with a profile where wanted.
+    """
+    config = load_config(None, [*row.settings, f"run.device={settings.device}"]).resolve(
+        base_width=row.width, epochs=1e5, batch_size=4
+    )
+    accelerator = make_accelerator(config.run)
+    loader = make_loader(store, store.split(0)[0], accelerator, seed=0, batch_size=row.batch_size, tier="resident")
+    torch.manual_seed(0)
+    network = build_model(config.model, store.spec.in_channels, len(store.classes))
+    if settings.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer = Trainer(network, loader, len(store.classes), config, accelerator)
+    try:
+        return _time_steps(trainer, settings)
+    finally:
+        trainer.close()
+        loader.close()
+
+
+def _time_steps(trainer: Trainer, settings: Settings) -> dict[str, Any]:
+    device, batch_size = trainer.accelerator.device, trainer.batch_size
+    began = time.perf_counter()
+    for number in range(trainer.warm_up_steps):
+        trainer.step(number)
+    synchronize(device)
+    first_s = time.perf_counter() - began
+    began, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - began < settings.seconds:
+        trainer.step(trainer.warm_up_steps + count)
+        count += 1
+        if count % 10 == 0:
+            synchronize(device)  # else the host runs far ahead, and the last steps are not waited for
+    host_s = time.perf_counter() - began
+    synchronize(device)
+    seconds = time.perf_counter() - began
+    rate = count * batch_size / seconds
+    flops = rate * trainer.telemetry.flops_per_slice
+    return {
+        "slices_per_s": rate,
+        "step_ms": 1000 * seconds / count,
+        "host_ms": 1000 * host_s / count,
+        "warm_up_s": first_s,
+        "steps": count,
+        "teraflop_per_s": flops / 1e12,
+        "matmul_share": flops / trainer.telemetry.matmul_flops_per_s,
+        "graph_captured": trainer._graph is not None and trainer._graph.is_captured,
+        "peak_memory_mb": peak_memory_mb(device),
+        "kinds_ms": _profile(trainer, count + trainer.warm_up_steps) if settings.profiled else None,
+    }
+
+
+def _profile(trainer: Trainer, number: int) -> dict[str, float]:
+    """Milliseconds of one step by kind of kernel: on a GPU of the device, otherwise of the processor."""
+    on_gpu = trainer.accelerator.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as recorded:
+        trainer.step(number)
+        synchronize(trainer.accelerator.device)
+    kinds = dict.fromkeys([*KINDS, "other"], 0.0)
+    for event in recorded.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kinds[kind_of(event.key)] += microseconds / 1000
+    return {kind: ms for kind, ms in kinds.items() if ms}
+
+
+def kind_of(kernel: str) -> str:
+    """The kind of a kernel or operator, by its name."""
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE)), "other")
+
+
+def table(results: dict[str, Any]) -> str:
+    cells = [
+        ["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]
+    ]
+    for row in results["rows"]:
+        head = [
+            row["model"],
+            str(row["width"]),
+            str(row["batch_size"]),
+            *("yes" if row[k] else "no" for k in ("cuda_graph", "compile")),
+        ]
+        if "error" in row:
+            cells.append([*head, row["error"][:40], "", "", "", ""])
+            continue
+        memory = "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}"
+        times = [f"{row[key]:.1f}" for key in ("slices_per_s", "step_ms", "host_ms")]
+        cells.append([*head, *times, f"{row['matmul_share']:.0%}", memory])
+    text = aligned(cells)
+    for row in results["rows"]:
+        if row.get("kinds_ms"):
+            kinds = sorted(row["kinds_ms"].items(), key=lambda item: -item[1])
+            parts = ", ".join(f"{kind} {ms:.1f}" for kind, ms in kinds[:8])
+            text += f"\n{row['model']} {row['width']} wide, batch {row['batch_size']}: ms of one step: {parts}"
+            break
+    return text
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default"
+    )
+    parser.add_argument("--widths", type=_numbers, default=[64, 32], help="comma-separated, 64,32 by default")
+    parser.add_argument(
+        "--batch-sizes", type=_numbers, default=[16, 64, 128], help="comma-separated, 16,64,128 by default"
+    )
+    parser.add_argument("--size", type=int, default=256, help="side of the generated slices, 256 by default")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of timed steps in each row")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no row begins after so long")
+    parser.add_argument("--profile", action="store_true", help="one more step of each row, summed by kind of kernel")
+    add_output_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
+
+    def measured() -> dict[str, Any]:
+        settings = Settings(arguments.device, arguments.size, arguments.seconds, arguments.minutes, arguments.profile)
+        rows = list(
+            rows_of(arguments.models or list(MODELS), arguments.widths, arguments.batch_sizes, arguments.device)
+        )
+        with tempfile.TemporaryDirectory(prefix="attunet-sweep-") as folder:
+            return sweep(generated_store(Path(folder), arguments.size), rows, settings, arguments.json)
+
+    run_program("training.sweep", arguments, measured, table)
+
+
+if __name__ == "__main__":
+    main()

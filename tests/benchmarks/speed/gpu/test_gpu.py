@@ -1,0 +1,84 @@
+"""The command that measures a GPU, rehearsed in miniature without one; its time limits; its page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attunet.benchmarks.speed.gpu.run import MAX_PRINTED_LINES, Outcome, page, printed_summary, run_step, run_steps
+from attunet.benchmarks.speed.gpu.steps import Step, steps_of
+from attunet.benchmarks.speed.training.sweep import kind_of, rows_of
+
+
+@pytest.mark.slow
+def test_the_rehearsal_runs_every_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "attunet.benchmarks.speed.gpu", str(tmp_path), "--rehearse", "--minutes", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) < 110
+    text = (tmp_path / "gpu.md").read_text()
+    for name in ("tests", "gate", "norm_relu", "training_sweep", "inference", "training"):
+        assert f"## {name}\n" in text
+        if name != "tests":
+            json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def test_a_step_that_hangs_costs_its_limit_alone(tmp_path: Path) -> None:
+    hangs = Step("hangs", 6, ["-c", "import time; print('begun', flush=True); time.sleep(60)"])
+    fails = Step("fails", 60, ["-c", "raise SystemExit('no such thing')"])
+    works = Step("works", 60, ["-c", "print('a result')"])
+    outcomes = run_steps([hangs, fails, works], tmp_path, minutes=2)
+    assert [outcome.state for outcome in outcomes] == ["out of time", "failed", "done"]
+    assert [outcome.text for outcome in outcomes] == ["begun", "no such thing", "a result"]
+    assert outcomes[0].seconds < 20
+    assert "no such thing" in (tmp_path / "gpu.md").read_text()
+
+
+def test_no_step_begins_without_time() -> None:
+    assert run_step(Step("late", 60, ["-c", "print(1)"]), left_s=1.0).state == "not begun"
+
+
+def test_a_step_that_is_ended_shows_what_it_had(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    program = f"import pathlib, time; pathlib.Path({str(file)!r}).write_text('[1, 2]'); time.sleep(60)"
+    step = Step("rows", 6, ["-c", program, "--json", str(file)], table=lambda rows: f"{len(rows)} rows")
+    assert run_step(step, left_s=60).text.startswith("2 rows\n(out of time")
+
+
+def test_a_users_cases_are_the_last_steps(tmp_path: Path) -> None:
+    names = [step.name for step in steps_of(tmp_path, rehearse=False, source=tmp_path)]
+    assert names[0] == "tests"
+    assert names[-5:] == ["prepare", "crossvalidation", "export", "evaluation", "prediction"]
+
+
+def test_what_is_printed_is_short() -> None:
+    long = Outcome(Step("long", 1, []), "done", 1.0, "line\n" * 500)
+    assert len(printed_summary([long] * 20).splitlines()) <= MAX_PRINTED_LINES
+    assert len(page([long]).splitlines()) < 100
+
+
+def test_the_default_training_is_measured_first() -> None:
+    rows = list(rows_of(["unet", "attention_unet"], [64, 32], [16, 64], "cuda"))
+    assert len(rows) == 32
+    assert (rows[0].cuda_graph, rows[0].compile, rows[0].width) == (True, False, 64)
+    assert "run.cuda_graph=auto" in rows[0].settings
+    assert not any(row.cuda_graph for row in rows_of(["unet"], [64], [16], "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("norm_gradient_sums", "batch norm and ReLU"),
+        ("void cudnn::bn_bw_1C11_kernel_new", "batch norm and ReLU"),
+        ("gate_backward", "gates"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16", "convolutions"),
+        ("void at::native::max_pool_backward_nhwc", "pooling"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimizer and average"),
+        ("void at::native::vectorized_elementwise_kernel<4, AddFunctor>", "elementwise and reductions"),
+        ("something_else_entirely", "other"),
+    ],
+)
+def test_kernels_are_summed_by_kind(kernel: str, kind: str) -> None:
+    assert kind_of(kernel) == kind

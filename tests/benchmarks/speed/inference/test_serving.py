@@ -1,0 +1,62 @@
+"""The load test of the server: every answer is the one of `attunet predict`, broken scans are refused, memory stays."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+httpx = pytest.importorskip("httpx")
+
+from attunet.benchmarks.speed.inference import serving  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def trained_artefact(tmp_path_factory):
+    """A small U-Net with fresh weights, as an artefact."""
+    torch = pytest.importorskip("torch")
+    from attunet.classes import CHAOS_MR
+    from attunet.config import ModelConfig
+    from attunet.export.artefact.artefact import Artefact
+    from attunet.export.artefact.artefact_file import write_artefact
+    from attunet.export.build.graph import export_graph
+    from attunet.models import build_model
+    from attunet.volumes.spec import Preprocessing, PreprocessSpec
+
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
+    graph = export_graph(network, 1, ("labels", "logits")).SerializeToString()
+    spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.5, size=(48, 48))
+    about = Artefact(
+        name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7
+    )
+    path = tmp_path_factory.mktemp("artefact") / "small.onnx"
+    path.write_bytes(write_artefact(graph, about))
+    return path
+
+
+@pytest.mark.slow
+def test_a_short_load(trained_artefact):
+    results = serving.measure(
+        trained_artefact, scans=24, clients=4, broken=0.25, side=48, slices=3, options=["--threads", "1"]
+    )
+    assert results["clients"]["refused"] == 6
+    assert results["clients"]["requests"] == 18
+    assert results["ratio"] > 0
+    table = serving.table(results)
+    assert "6 broken scans refused" in table
+
+
+def test_broken_scans_are_broken_in_different_ways(tmp_path):
+    good = serving.write_scan(tmp_path / "scan.nii.gz", 0, 16, 3).read_bytes()
+    broken = serving.broken_scans(good)
+    assert len(set(broken)) == len(broken) >= 4
+    assert good not in broken
+
+
+@pytest.mark.soak
+def test_two_hundred_scans_from_eight_clients(trained_artefact):
+    """Memory is flat from the 50th scan to the 200th."""
+    results = serving.measure(trained_artefact, scans=200, clients=8, broken=0.1, side=128, slices=30, options=[])
+    assert results["clients"]["refused"] == 20
+    memory = results["memory_mb"]
+    assert memory["at_end"] <= 1.1 * memory["at_50"]
+    assert np.isfinite(results["ratio"])
