@@ -14,6 +14,9 @@ from typing import NamedTuple
 from attunet.errors import InputError
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
+MAX_NUMBER = (
+    2**29 - 1
+)  # of a field; readers in C++ cut longer ones off, and would see another field than this code does
 MAX_DEPTH = 24  # messages within messages; attunet's own files need 4
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -121,7 +124,9 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[Field]:
             at += 8 if wire == FIXED64 else 4
         else:
             raise _Malformed(f"unknown wire type {wire} before byte {at}")
-        if number == 0 or at > end:
+        if not 0 < number <= MAX_NUMBER:
+            raise _Malformed(f"a field with the number {number} before byte {start}")
+        if at > end:
             raise _Malformed(f"field {number} before byte {start} needs {at - start} bytes, {end - start} are left")
         yield Field(number, wire, value, start, at)
 

@@ -368,8 +368,20 @@ def model(metadata: str | None, *, external: bool = False, depth: int = 0) -> by
     return bytes(onnx.ModelProto.SerializeToString(proto))
 
 
+def with_long_tags() -> bytes:
+    """A whole artefact with external data whose tags have a bit beyond the 32 that C++ keeps."""
+    from forms import about, graph  # type: ignore[import-not-found]
+
+    from attunet.export.artefact.artefact_file import write_artefact
+
+    tensor = b"\x42\x01w\x10\x01" + b"\xea\x80\x80\x80\x10\x03\x0a\x01x" + b"\xf0\x80\x80\x80\x10\x01"
+    inner = b"\x2a" + bytes([len(tensor)]) + tensor
+    return write_artefact(graph() + b"\x3a" + bytes([len(inner)]) + inner, about())
+
+
 add_artefact("without-metadata", "somebody else's model", lambda: model(None))
 add_artefact("with-external-data", "weights read from another file", lambda: model("{}", external=True))
+add_artefact("with-external-data-behind-a-long-tag", "fields that only C++ sees", with_long_tags)
 add_artefact("with-nested-metadata", "metadata nested 100,000 deep", lambda: model("[" * 100_000))
 add_artefact("with-other-metadata", "metadata of another type", lambda: model('["attunet"]'))
 add_artefact("with-huge-numbers", "a schema without bound", lambda: model('{"schema": ' + "9" * 100_000 + "}"))

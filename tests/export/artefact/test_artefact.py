@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA
 from attunet.export.artefact.artefact_file import KEY, load_artefact, read_artefact, write_artefact
 from attunet.export.artefact.card import card
-from attunet.export.artefact.onnx_file import find_metadata, with_metadata
+from attunet.export.artefact.onnx_file import _varint, find_metadata, with_metadata
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.spec import Postprocessing, Preprocessing
@@ -174,6 +174,24 @@ def test_external_data_are_refused_by_name(tmp_path, graph, metadata):
     message = _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
     assert tensor.name in message
     assert "refers to another file" in message
+
+
+@pytest.mark.parametrize("high", [1 << 32, 5 << 34, 1 << 63])
+@pytest.mark.parametrize("around", [0, 1 << 32])
+def test_external_data_behind_tags_of_more_than_32_bits_are_refused(tmp_path, graph, metadata, high, around):
+    """ONNX Runtime keeps 32 bits of a tag, so that it sees another field than who keeps all."""
+    onnx = pytest.importorskip("onnx")
+
+    def field(number: int, data: bytes, bits: int = 0) -> bytes:
+        return _varint(number << 3 | 2 | bits) + _varint(len(data)) + data
+
+    model = onnx.load_from_string(graph)
+    tensor = model.graph.initializer.pop(3)
+    tensor.ClearField("raw_data")
+    location = field(1, b"location") + field(2, b"secret.bin")
+    hidden = tensor.SerializeToString() + field(13, location, high) + _varint(14 << 3 | high) + _varint(1)
+    changed = model.SerializeToString() + field(7, field(5, hidden, around), around)
+    assert "is not an ONNX model" in _refused(tmp_path, write_artefact(changed, metadata))
 
 
 def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadata):

@@ -58,6 +58,7 @@ const KEY = "attunet";
 const SCHEMA = 2;
 const DIGITS = 64;
 const METADATA_FIELD = 14; // ModelProto.metadata_props
+const MAX_NUMBER = 2 ** 29 - 1; // of a field; readers in C++ cut longer ones off, and would see another field
 const VARINT = 0;
 const FIXED64 = 1;
 const BYTES = 2;
@@ -152,7 +153,8 @@ function fields(data: Uint8Array, from: number, end: number): Span[] {
     } else if (wire === FIXED64 || wire === FIXED32) at += wire === FIXED64 ? 8 : 4;
     else throw new Error(`unknown wire type ${wire} before byte ${at}`);
     const number = Math.floor(tag / 8);
-    if (number === 0 || at > end) {
+    if (!(number > 0 && number <= MAX_NUMBER)) throw new Error(`a field with the number ${number} before byte ${start}`);
+    if (at > end) {
       throw new Error(`field ${number} before byte ${start} needs ${at - start} bytes, ${end - start} are left`);
     }
     spans.push({ number, start, end: at });
