@@ -12,6 +12,7 @@ from attunet.config import MODELS, DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
 from attunet.launch.options import PATH, Fold, config_options
 from attunet.presets import training_config
+from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 
 
 @click.command("train", short_help="Train one network.")
@@ -98,4 +99,6 @@ def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:
 
 
 if __name__ == "__main__":
+    if os.environ.pop(END_WITH_STDIN, None):
+        end_with_stdin()
     leave(run_command(train_command, "python -m attunet.launch.train"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from attunet.system.workers import usable_cores
+from attunet.system.workers import END_WITH_STDIN, usable_cores
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Jobs:
                     return None
                 process = subprocess.Popen(
                     [sys.executable, "-m", "attunet.launch.train", *job.arguments],
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,  # its end tells the training that this process was killed
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self._environment(slot),
@@ -107,13 +107,14 @@ class Jobs:
                 )
                 self._running[job.name] = process
             started(job)
-            code = process.wait()
+            with process:
+                code = process.wait()
             with self._lock:
                 del self._running[job.name]
         return Outcome(job, code, _last_line(job.log))
 
     def _environment(self, slot: int) -> dict[str, str]:
-        own = dict(os.environ)
+        own = dict(os.environ) | {END_WITH_STDIN: "1"}
         own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.count)))
         if self._devices:
             own["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]

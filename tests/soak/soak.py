@@ -73,7 +73,9 @@ def main() -> None:
     for result in rows(minutes, Path("build/soak")):
         results.append(result)
         print(
-            f"{result.part}, {result.subject}: {result.tries} tries, {len(result.finds)} finds",
+            f"{result.part}, {result.subject}: {result.tries} tries",
+            *result.finds,
+            sep="\n  ",
             file=sys.stderr,
             flush=True,
         )

@@ -1,6 +1,7 @@
 """Files and folders that are either whole or not there."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ def name_in_errors(path: Path) -> Iterator[None]:
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
+    _remove_leftovers(path)
     temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
         with name_in_errors(path):
@@ -39,6 +41,24 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of `path` whose process was killed."""
+    for left in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+        process = left.name.split(".")[1]
+        if process.isdecimal() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 MIN_TASKS_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
 AHEAD = 8  # tasks per process that are submitted before the first result is taken, which limits the memory
+END_WITH_STDIN = "ATTUNET_END_WITH_STDIN"  # environment variable that a parent sets for a training of its own
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -58,4 +59,13 @@ def _end_with_parent() -> None:
     """End this worker when its parent ends: a killed parent cannot stop its workers."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+        _end_after(lambda: wait([parent.sentinel]))
+
+
+def end_with_stdin() -> None:
+    """End this process when its standard input ends: a pipe from a parent does, however the parent ends."""
+    _end_after(lambda: os.read(0, 1))
+
+
+def _end_after(blocks: Callable[[], object]) -> None:
+    threading.Thread(target=lambda: (blocks(), os._exit(1)), daemon=True).start()

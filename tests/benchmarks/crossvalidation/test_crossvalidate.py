@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
@@ -290,6 +291,32 @@ def test_no_training_outlives_a_caller_that_gives_up(small_store: Store, tmp_pat
     assert next(outcomes).job.name == "quick"
     outcomes.close()
     assert not jobs._running
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+
+job = Job("slow", tuple(sys.argv[2:]), Path(sys.argv[1]))
+list(Jobs(1, []).run([job], started=lambda job: print("started", flush=True), stop=lambda: False))
+"""
+
+
+def test_a_training_ends_with_a_caller_that_is_killed(small_store: Store, tmp_path: Path) -> None:
+    slow = [small_store.path, tmp_path / "run", "--fold", 0, *QUICK, "--set", "optim.epochs=10000"]
+    command = [sys.executable, "-c", KILLED, tmp_path / "slow.log", *slow]
+    caller = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
+    with caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "started\n"
+        (training,) = psutil.Process(caller.pid).children()
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run/run.lock").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert training.is_running()
+        caller.kill()
+    assert psutil.wait_procs([training], timeout=60)[1] == []
 
 
 def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder: Path) -> None:
