@@ -183,8 +183,8 @@ def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
     for case, mean in means.items():
         if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
             text = (
-                f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they deviate "
-                f"by {usual:.4g})"
+                f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they "
+                f"deviate by {usual:.4g})"
             )
             yield Finding(case, "intensity-outlier", (mean - middle) / usual, "warning", text)
 

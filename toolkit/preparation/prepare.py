@@ -273,10 +273,9 @@ def _log_resolved(resolved: Resolved, requested: DataConfig, splits: Splits, fol
     spec, erosion_mm = resolved.spec, requested.component_erosion_mm
     spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     logger.info(
-        f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, "
-        f"slice axis {spec.slice_axis} of {spec.orientation or 'the file'}, normalization {spec.normalization}, "
-        f"classes {', '.join(resolved.classes.names)}, label maps: "
-        f"{resolved.preprocessing.postprocessing.words_in(spec.unit)}"
+        f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, slice axis {spec.slice_axis} of "
+        f"{spec.orientation or 'the file'}, normalization {spec.normalization}, classes "
+        f"{', '.join(resolved.classes.names)}, label maps: {resolved.preprocessing.postprocessing.words_in(spec.unit)}"
     )
     if erosion_mm not in ("auto", resolved.preprocessing.postprocessing.erosion_mm):
         logger.info(

@@ -103,8 +103,7 @@ def _check_colours(source: Source, total: Mapping[int, int], masks: Collection[C
         return
     raise InputError(
         f"{source.root}: the masks have {len(edges)} colours that fill no region, as smoothed edges have, first "
-        f"{colour_name(edges[0])}, "
-        f"beside {', '.join(map(colour_name, classes[:5]))}: save the masks without smoothing"
+        f"{colour_name(edges[0])}, beside {', '.join(map(colour_name, classes[:5]))}: save the masks without smoothing"
     )
 
 
@@ -124,8 +123,8 @@ def _grey_levels(source: Source, masks: Collection[CaseFacts]) -> tuple[int, ...
         without = ",".join(f"NAME={level}" for level in levels[1:])
         raise InputError(
             f"{source.root}: the masks have a peak at grey {peak} between {', '.join(map(str, levels))}: a class, or "
-            "edges? Choose with "
-            f"--classes background={levels[0]},NAME={peak},{without} or --classes background={levels[0]},{without}"
+            f"edges? Choose with --classes background={levels[0]},NAME={peak},{without} or --classes "
+            f"background={levels[0]},{without}"
         )
     return levels
 
@@ -165,8 +164,7 @@ def check_background(source: Source, total: Mapping[int, int]) -> None:
     zero = ",".join(f"NAME={value_text(value)}" for value in sorted(total) if value != 0)
     raise InputError(
         f"{source.root}: {text}, so nothing shows which is the background: give --classes "
-        f"background={value_text(commonest)},{others} "
-        f"or --classes background=0,{zero}"
+        f"background={value_text(commonest)},{others} or --classes background=0,{zero}"
     )
 
 

@@ -76,9 +76,8 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
         if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
             raise InputError(
                 f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in "
-                f"{other.unit} "
-                f"beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images NAME,... "
-                "chooses them"
+                f"{other.unit} beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images "
+                "NAME,... chooses them"
             )
     resolved = resolve_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
@@ -118,8 +117,7 @@ def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tu
         return normalization, []
     text = (
         f"{len(in_hounsfield)} of {len(facts)} cases have voxels below {CT_AIR:g} as CT has ({in_hounsfield[0]}), the "
-        "others not "
-        f"({others[0]}); all are scaled by {normalization}"
+        f"others not ({others[0]}); all are scaled by {normalization}"
     )
     return normalization, [Decision("mixed-intensities", text)]
 
@@ -199,8 +197,7 @@ def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float |
     if not low <= spacing <= high:
         raise InputError(
             f"{facts[0].case}: voxels of {spacing:g} mm are outside of {low:g} to {high:g}: does the header mean "
-            "another unit? Choose the "
-            "spacing with --set data.spacing_mm, or repair the headers"
+            "another unit? Choose the spacing with --set data.spacing_mm, or repair the headers"
         )
     return spacing
 

@@ -54,8 +54,7 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
         if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
             raise InputError(
                 f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are "
-                "images and masks "
-                "swapped? --read intensities-as-labels=take takes them as classes"
+                "images and masks swapped? --read intensities-as-labels=take takes them as classes"
             )
         if volume.unit == "pixel":
             regions = region_sizes(mask.values) if len(values) > 2 else values

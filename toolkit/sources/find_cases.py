@@ -235,9 +235,8 @@ def _checked(source: Source, case_pattern: str | None) -> Source:
             or not 0 < len(name.encode()) <= 200
         ):
             raise InputError(
-                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | "
-                "and leading dot, "
-                f"got {name!r}"
+                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > "
+                f"| and leading dot, got {name!r}"
             )
         if name.lower() in seen:
             raise InputError(

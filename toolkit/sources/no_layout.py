@@ -47,8 +47,7 @@ def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -
         count = f"{len(readable)} file{'s' if len(readable) > 1 else ''} to read"
         return (
             f"{root}: has {count}, and none of them or of their folders is called a mask; put masks of the images' "
-            "names into masks/ "
-            f"beside images/, or call them NAME_mask. Known are {layouts}"
+            f"names into masks/ beside images/, or call them NAME_mask. Known are {layouts}"
         )
     return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {layouts}"
 

@@ -89,8 +89,7 @@ def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
         if volume.shape != first.shape or grid_distance(first, volume.affine) > SAME_GRID:
             raise InputError(
                 f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in "
-                f"{paths[0].name}; "
-                "choose the files with --images NAME,..."
+                f"{paths[0].name}; choose the files with --images NAME,..."
             )
     if len(volumes) == 1:
         return first
@@ -153,8 +152,8 @@ def _join_classes(
         overlapping += int(both.sum())
         if overlapping and order == "refuse":
             raise InputError(
-                f"{path}: this class overlaps another in {overlapping:,} voxels; choose which counts with "
-                "--read overlapping-classes=first or last, or masks with --masks NAME,..."
+                f"{path}: this class overlaps another in {overlapping:,} voxels; choose which counts with --read "
+                "overlapping-classes=first or last, or masks with --masks NAME,..."
             )
         labels[inside & ~both if order == "first" else inside] = value
     decisions = []
@@ -181,9 +180,8 @@ def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: st
     if order == "refuse" and both.sum() > MAX_OBJECT_OVERLAP * inside.sum():
         raise InputError(
             f"{path}: {int(both.sum()):,} of its {int(inside.sum()):,} voxels lie on other masks of its class, so "
-            "these are no objects: "
-            "are they of several observers? Choose one with --masks NAME, or join them with --read "
-            "overlapping-classes=last"
+            "these are no objects: are they of several observers? Choose one with --masks NAME, or join them with "
+            "--read overlapping-classes=last"
         )
 
 

@@ -52,8 +52,8 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
         given = names[case.case]
         if not any(given) and not _are_numbered(case.labels):
             raise InputError(
-                f"{case.labels[1]}: {case.case} has a second mask, {case.labels[0].parent.name}/{case.labels[0].name}; "
-                "choose one with --masks NAME"
+                f"{case.labels[1]}: {case.case} has a second mask, "
+                f"{case.labels[0].parent.name}/{case.labels[0].name}; choose one with --masks NAME"
             )
     unnamed = any("" in names[case.case] for case in several)
     if unnamed or not classes or sum(recurring[name] for name in classes) * 2 < sum(recurring.values()):

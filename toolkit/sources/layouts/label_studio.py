@@ -112,8 +112,7 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
     if not readings:
         raise InputError(
             f"{example.path}: no reading of its task's number gives each task a picture of its masks' size: "
-            f"{len(tasks)} tasks "
-            f"from {tasks[0]} to {tasks[-1]}, {len(pictures)} pictures; {INSTEAD}"
+            f"{len(tasks)} tasks from {tasks[0]} to {tasks[-1]}, {len(pictures)} pictures; {INSTEAD}"
         )
     (name, reading), *others = readings.items()
     for other_name, other in others:
@@ -122,8 +121,7 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
             options = dict.fromkeys(f"--read {RULE}={one.split(',')[0]}" for one in (name, other_name))
             raise InputError(
                 f"{next(mask.path for mask in masks if mask.task == task)}: task {task} is {reading[task].name} by "
-                f"{name} and "
-                f"{other[task].name} by {other_name}; choose with {' or '.join(options)}, or {INSTEAD}"
+                f"{name} and {other[task].name} by {other_name}; choose with {' or '.join(options)}, or {INSTEAD}"
             )
     return reading, Decision(
         RULE, f"pictures of Label Studio's tasks are matched by {name}: task {tasks[0]} is {reading[tasks[0]].name}"

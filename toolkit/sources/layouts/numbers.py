@@ -38,8 +38,7 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
             mask = differing[0]
             raise InputError(
                 f"{mask}: by the numbers in its name it is the mask of {readings[0][mask]} in one reading and of "
-                f"{other[mask]} in another; "
-                "give each mask its image's name"
+                f"{other[mask]} in another; give each mask its image's name"
             )
     return _by_image(readings[0]) if readings else None
 
