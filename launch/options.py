@@ -44,8 +44,8 @@ def source_options(command: Callable[..., object]) -> Callable[..., object]:
         series: str | None,
         **others: object,
     ) -> object:
+        from attunet.sources.case_files import SourceOptions
         from attunet.sources.codings import parse_classes  # not above: help must be quick
-        from attunet.sources.find_cases import SourceOptions
 
         options = SourceOptions(
             layout=layout,

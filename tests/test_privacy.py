@@ -17,7 +17,7 @@ from attunet import export, prepare, read_config, train
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.launch.commands.inspect import describe
 from attunet.launch.commands.predict import AuditOptions, predict
-from attunet.sources.find_cases import DEFAULTS
+from attunet.sources.case_files import DEFAULTS
 
 SECRET = "ZZTOPSECRET"
 QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")

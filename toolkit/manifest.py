@@ -8,7 +8,7 @@ import numpy as np
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import Finding, InputError
 from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
-from attunet.sources.read_case import joined_hash
+from attunet.sources.case_files import joined_hash
 
 SCHEMA = 2
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"

@@ -13,9 +13,10 @@ from attunet.config import DataConfig
 from attunet.errors import Finding, InputError
 from attunet.fields import MAX_PATH, Rule
 from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, case_of, finding_of, read_manifest
+from attunet.sources.case_files import content_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
-from attunet.sources.read_case import MaskOptions, content_hash, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
 from attunet.volumes.geometry import orientation_transform, oriented_spacing

@@ -11,7 +11,7 @@ from attunet.presets import read_config
 from attunet.system.plain_text import printable
 
 if TYPE_CHECKING:
-    from attunet.sources.find_cases import SourceOptions
+    from attunet.sources.case_files import SourceOptions
 
 
 @click.command(short_help="Everything in one go, on generated cases or yours.")

@@ -16,9 +16,9 @@ from attunet.metrics.results import MetricTable
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
 from attunet.runs.run_folder import holds_runs, is_snapshots
-from attunet.sources.case_files import files_in
+from attunet.sources.case_files import SourceOptions, files_in
 from attunet.sources.codings import to_indices
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.find_cases import find_cases
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store

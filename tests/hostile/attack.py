@@ -20,7 +20,7 @@ from attunet.errors import InputError, RunError
 from attunet.export.artefact import card as _card  # noqa: F401  # loaded before the forks, as is torch
 from attunet.launch.commands.inspect import describe
 from attunet.runs import ensemble as _ensemble  # noqa: F401
-from attunet.sources.find_cases import DEFAULTS
+from attunet.sources.case_files import DEFAULTS
 
 SECONDS, GIGABYTE = 10, 2**30
 

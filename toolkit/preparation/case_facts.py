@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-from attunet.sources.read_case import joined_hash
+from attunet.sources.case_files import joined_hash
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 ORIENTATION = "LPS"

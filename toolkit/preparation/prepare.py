@@ -18,8 +18,8 @@ from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
-from attunet.sources.case_files import Source
-from attunet.sources.find_cases import DEFAULTS, SourceOptions, find_cases
+from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
+from attunet.sources.find_cases import find_cases
 from attunet.sources.labelled import read_labelled, with_labelled
 from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.unpack import is_archive, unpack

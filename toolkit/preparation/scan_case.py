@@ -10,10 +10,10 @@ from attunet.decisions import Choices, choice
 from attunet.errors import InputError
 from attunet.io.readers import NOTHING
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, PERCENTILES, CaseFacts, ChannelIntensity
-from attunet.sources.case_files import CaseFiles
+from attunet.sources.case_files import CaseFiles, content_hash
 from attunet.sources.codings import label_values
 from attunet.sources.grey_levels import region_sizes
-from attunet.sources.read_case import MaskOptions, content_hash, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
 

@@ -1,13 +1,40 @@
-"""A source as cases: the files of each case, before any of them is read."""
+"""A source as cases: the files of each case, before any of them is read, and the options of finding them."""
 
+import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
+from attunet.errors import InputError, one_line
 from attunet.sources.codings import choose_coding
+from attunet.system.atomic_files import sha256
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options of reading a source.
+
+    Args:
+        layout: the name of a layout, or auto.
+        classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them.
+        case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
+        images: parts of the names of files that are channels, in their order; all usual ones by default.
+        masks: parts of the names of the masks to use.
+        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
+    """
+
+    layout: str = "auto"
+    classes: tuple[Classes, int | None] | None = None
+    case_pattern: str | None = None
+    images: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    choices: Choices = field(default_factory=dict)
+
+
+DEFAULTS = SourceOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +97,24 @@ class Source:
     notes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
 
+    @property
+    def labelled(self) -> list[CaseFiles]:
+        """The cases that have a mask."""
+        return [case for case in self.cases if case.labels]
+
+    def with_decision(self, rule: str, text: str) -> "Source":
+        return replace(self, decisions=(*self.decisions, Decision(rule, text)))
+
     def coding(self, values: Iterable[int], where: Path | str) -> Classes:
         """Return the coding of a mask with these values; raises InputError with the file and an unknown value."""
-        known = {canonical for value in values if (canonical := self.canonical(value)) != self.ignored}
-        return choose_coding(known, self.codings, where)
+        return choose_coding({self.canonical(value) for value in values} - {self.ignored}, self.codings, where)
 
     def canonical(self, value: int) -> int:
         """Return the label value of a grey, which may belong to a range or to a level; other values are unchanged."""
-        for (low, high), canonical in zip(
-            self.grey_ranges or (), self.codings[0].values if self.codings else (), strict=False
-        ):
-            if low <= value <= high:
-                return canonical
+        if self.grey_ranges:
+            for (low, high), canonical in zip(self.grey_ranges, self.codings[0].values, strict=True):
+                if low <= value <= high:
+                    return canonical
         if self.grey_levels:
             return min(self.grey_levels, key=lambda level: (abs(level - value), -level))
         return value
@@ -92,18 +125,32 @@ def regular_files(root: Path) -> list[Path]:
     inside = root.resolve()
     files = []
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if (
-                not name.startswith(".")
-                and path.is_file()
-                and (not path.is_symlink() or path.resolve().is_relative_to(inside))
-            ):
-                files.append(path)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        files += [
+            path
+            for path in visible
+            if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(inside))
+        ]
     return files
 
 
 def files_in(folder: Path) -> list[Path]:
     """List the regular files directly in a folder, sorted by name, without hidden files and links."""
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.is_symlink() and not p.name.startswith("."))
+
+
+def content_hash(path: Path) -> str:
+    """Compute the SHA-256 of a file, or of the names and hashes of the files directly in a folder."""
+    try:
+        if path.is_dir():
+            lines = "".join(f"{p.name} {sha256(p)}\n" for p in files_in(path))
+            return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
+
+
+def joined_hash(hashes: Sequence[str]) -> str:
+    """Join the hashes of an image's files to one; the hash of a single file is returned as it is."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()

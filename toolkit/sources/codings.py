@@ -13,11 +13,8 @@ from attunet.io.pictures.mask_colours import codes_of, colour_name, is_colour
 LOOKUP_RANGE = 2**16  # label values this close together are counted and mapped through a table
 
 # Codings of the same organs in copies of CHAOS: plain, the official greys, and another common export.
-CHAOS_CODINGS = (
-    CHAOS_MR,
-    Classes(CHAOS_MR.names, (0, 63, 126, 189, 252)),
-    Classes(CHAOS_MR.names, (0, 80, 160, 240, 255)),
-)
+CHAOS_GREYS = Classes(CHAOS_MR.names, (0, 63, 126, 189, 252))
+CHAOS_CODINGS = (CHAOS_MR, CHAOS_GREYS, Classes(CHAOS_MR.names, (0, 80, 160, 240, 255)))
 
 
 def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Path | str) -> Classes:
@@ -26,13 +23,12 @@ def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Pa
     Raises:
         InputError: no coding has one of the values; the message names it and the file.
     """
-    present = set(values)
     if not codings:
-        return classes_of_values(present, where)
+        return classes_of_values(values, where)
     for coding in codings:
-        if present <= set(coding.values):
+        if set(values) <= set(coding.values):
             return coding
-    unknown = min(present, key=lambda v: (sum(v in c.values for c in codings), v))
+    unknown = min(values, key=lambda value: (sum(value in coding.values for coding in codings), value))
     known = "; ".join(", ".join(map(value_text, c.values)) for c in codings)
     raise InputError(
         f"{where}: label values must be among {known}, got {value_text(unknown)}; name it in dataset.json or with "
@@ -48,8 +44,8 @@ def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
             f"{where}: a mask must have a value besides 0; no mask has: are these the masks? --masks NAME chooses "
             "others"
         )
-    named = [value_text(v) if is_colour(v) else f"label {v}" for v in foreground]
-    return Classes(("background", *(["foreground"] if len(foreground) == 1 else named)), (0, *foreground))
+    names = [colour_name(value) if is_colour(value) else f"label {value}" for value in foreground]
+    return Classes(("background", *(names if len(names) > 1 else ["foreground"])), (0, *foreground))
 
 
 def parse_classes(text: str) -> tuple[Classes, int | None]:
@@ -81,17 +77,15 @@ def read_label_map(path: Path) -> Classes:
     """Classes of CVAT's labelmap.txt: lines `name:red,green,blue:parts:actions`; black is the background."""
     names: dict[int, str] = {0: "background"}
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[: 2**16]:
-        match = re.match(r"([^#:][^:]*):(\d{1,3}),(\d{1,3}),(\d{1,3}):", line)
-        if match:
-            names[int(codes_of(np.array([int(match[n]) for n in (2, 3, 4)])))] = (
-                match[1] if any(map(int, match.groups()[1:])) else "background"
-            )
+        if match := re.match(r"([^#:][^:]*):(\d{1,3}),(\d{1,3}),(\d{1,3}):", line):
+            colour = [int(match[n]) for n in (2, 3, 4)]
+            names[int(codes_of(np.array(colour)))] = match[1] if any(colour) else "background"
     return Classes(tuple(names.values()), tuple(names))
 
 
 def _parse_value(text: str) -> int | None:
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        return int(codes_of(np.array([int(text[at : at + 2], 16) for at in (1, 3, 5)])))
+        return int(codes_of(np.array(list(bytes.fromhex(text[1:])))))
     return int(text) if re.fullmatch(r"-?[0-9]+", text) else None
 
 
@@ -122,4 +116,4 @@ def label_values(labels: np.ndarray) -> dict[int, int]:
         counts = np.bincount(labels.ravel().astype(np.int64) - low)
         return {low + int(v): int(counts[v]) for v in np.flatnonzero(counts)}
     values, numbers = np.unique(labels, return_counts=True)
-    return {int(v): int(n) for v, n in zip(values, numbers, strict=True)}
+    return dict(zip(values.tolist(), numbers.tolist(), strict=True))

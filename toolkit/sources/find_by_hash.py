@@ -8,8 +8,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
-from attunet.sources.case_files import regular_files
-from attunet.sources.read_case import content_hash
+from attunet.sources.case_files import content_hash, regular_files
 
 # Files that name others beside them, and those named: the same content may stand for several cases.
 NOT_ALONE = (".mhd", ".nhdr", ".hdr", ".img", *ANNOTATION_SUFFIXES)

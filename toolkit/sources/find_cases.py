@@ -3,18 +3,18 @@
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.classes import Classes
-from attunet.decisions import Choices, Decision, choice
+from attunet.decisions import choice
 from attunet.errors import InputError
 from attunet.io.readers import is_readable
-from attunet.sources.case_files import CaseFiles, Source, regular_files
+from attunet.sources.case_files import DEFAULTS, CaseFiles, Source, SourceOptions, regular_files
 from attunet.sources.layouts.annotated import find_annotated
 from attunet.sources.layouts.anywhere import find_anywhere
 from attunet.sources.layouts.by_role import find_bids, find_case_folders
-from attunet.sources.layouts.chaos import find_chaos
+from attunet.sources.layouts.chaos import find_chaos_ct, find_chaos_mr
 from attunet.sources.layouts.decathlon import find_decathlon
 from attunet.sources.layouts.label_studio import find_label_studio
 from attunet.sources.layouts.series import find_series_with_masks
@@ -25,80 +25,34 @@ from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
 TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
+CASE_NAME = re.compile(r'[^. /\\:*?"<>|][^/\\:*?"<>|]*')
 
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Options of reading a source.
-
-    Args:
-        layout: the name of a layout in `FINDERS`, or auto.
-        classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them.
-        case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
-        images: parts of the names of files that are channels, in their order.
-        masks: parts of the names of the masks to use.
-        choices: the user's readings (`--read RULE=VALUE`), by rule.
-    """
-
-    layout: str = "auto"
-    classes: tuple[Classes, int | None] | None = None
-    case_pattern: str | None = None
-    images: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
-    choices: Choices = field(default_factory=dict)
-
-
-DEFAULTS = SourceOptions()
-
+# From a folder, its files and the options to its cases, or None if the layout does not fit
 Finder = Callable[[Path, list[Path], SourceOptions], Source | None]
 
 # In the order in which auto tries them; with an example of each.
 FINDERS: dict[str, tuple[Finder, str]] = {
-    "chaos-mr": (
-        lambda root, files, _: find_chaos(root, files, "MR"),
-        "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}",
-    ),
-    "chaos-ct": (
-        lambda root, files, _: find_chaos(root, files, "CT"),
-        "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}",
-    ),
-    "decathlon": (
-        lambda root, files, _: find_decathlon(root, files),
-        "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz",
-    ),
-    "annotations": (
-        lambda root, files, _: find_annotated(root, files),
-        "annotations.json (COCO, Label Studio) or .xml (CVAT), images/a.png",
-    ),
+    "chaos-mr": (find_chaos_mr, "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
+    "chaos-ct": (find_chaos_ct, "Train_Sets/CT/1/{DICOM_anon/*.dcm, Ground/*.png}"),
+    "decathlon": (find_decathlon, "dataset.json, imagesTr/a.nii.gz or a_0000.nii.gz, labelsTr/a.nii.gz"),
+    "annotations": (find_annotated, "annotations.json (COCO, Label Studio) or .xml (CVAT), images/a.png"),
     "label-studio": (
-        lambda root, files, options: find_label_studio(root, files, options.masks, options.choices),
+        find_label_studio,
         "images/a.png, masks/task-1-annotation-2-by-3-tag-liver-0.png (Label Studio's PNG export)",
     ),
     "images-labels": (
-        lambda root, files, options: find_folders(root, files, options.masks),
+        find_folders,
         "images/a.nii.gz or .png or .tif or .jpg, labels/ or masks/ or ground_truth/a.nii.gz or a_mask.png",
     ),
-    "src-mask": (lambda root, files, _: find_src_mask(root, files), "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
-    "bids": (
-        lambda root, files, options: find_bids(root, files, options.images, options.masks),
-        "sub-1/ses-1/sub-1_ses-1_dwi.nii.gz, derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz",
-    ),
-    "suffix": (
-        lambda root, files, _: find_suffixes(root, files),
-        "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii",
-    ),
+    "src-mask": (find_src_mask, "01-T2SPIR-src.nii.gz, 01-T2SPIR-mask.nii.gz"),
+    "bids": (find_bids, "sub-1/ses-1/sub-1_ses-1_dwi.nii.gz, derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz"),
+    "suffix": (find_suffixes, "a.png, a_mask.png (and a_mask_1.png), or image_a.nii, mask_a.nii"),
     "case-folders": (
-        lambda root, files, options: find_case_folders(root, files, options.images, options.masks),
+        find_case_folders,
         "case_1/{imaging.nii.gz, segmentation.nii.gz}, case_1/{ct.nii.gz, segmentations/liver.nii.gz}",
     ),
-    "series-masks": (
-        lambda root, files, _: find_series_with_masks(root, files),
-        "PATIENT_0001/study/series/*.dcm, labels/label0001.nii.gz",
-    ),
-    "anywhere": (
-        lambda root, files, _: find_anywhere(root, files),
-        "part1/volume-0.nii, segmentations/segmentation-0.nii",
-    ),
+    "series-masks": (find_series_with_masks, "PATIENT_0001/study/series/*.dcm, labels/label0001.nii.gz"),
+    "anywhere": (find_anywhere, "part1/volume-0.nii, segmentations/segmentation-0.nii"),
 }
 LAYOUTS = ("auto", *FINDERS)
 
@@ -125,31 +79,10 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     links = links_left_out(root) if root.is_dir() else None
     files = _files(root, links)
     try:
-        found = _found(root, files, options)
+        found = _finished(_found(root, files, options), files, options)
     except InputError as error:
         raise (InputError(f"{error}; {links}") if links else error) from None
     return replace(found, notes=(*found.notes, links)) if links else found
-
-
-def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
-    inner = _wrapped(root, files)
-    below = [path for path in files if path.is_relative_to(inner)]
-    first_error: InputError | None = None
-    for name, (find, _) in FINDERS.items():
-        if options.layout not in ("auto", name):
-            continue
-        try:
-            cases = find(root, files, options) or (find(inner, below, options) if inner != root else None)
-        except InputError as error:
-            if name != "images-labels" or options.layout != "auto":
-                raise
-            # The names of folders may mislead; a later layout may fit, and if none does, this is the reason
-            first_error = error
-            continue
-        if cases is not None:
-            return _finished(replace(cases, root=root, choices=options.choices), files, options)
-    tried = FINDERS if options.layout == "auto" else {options.layout: FINDERS[options.layout]}
-    raise first_error or InputError(why_no_layout(root, files, {name: example for name, (_, example) in tried.items()}))
 
 
 def _files(root: Path, links: str | None) -> list[Path]:
@@ -166,6 +99,26 @@ def _files(root: Path, links: str | None) -> list[Path]:
     return files
 
 
+def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
+    """The cases by the first layout that fits the folder or the one folder in it."""
+    inner = _wrapped(root, files)
+    below = [path for path in files if path.is_relative_to(inner)]
+    tried = FINDERS if options.layout == "auto" else {options.layout: FINDERS[options.layout]}
+    first_error: InputError | None = None
+    for name, (find, _) in tried.items():
+        try:
+            source = find(root, files, options) or (find(inner, below, options) if inner != root else None)
+        except InputError as error:
+            if name != "images-labels" or len(tried) == 1:
+                raise
+            # The names of folders may mislead; a later layout may fit, and if none does, this is the reason
+            first_error = error
+            continue
+        if source is not None:
+            return replace(source, root=root, choices=options.choices)
+    raise first_error or InputError(why_no_layout(root, files, {name: example for name, (_, example) in tried.items()}))
+
+
 def _wrapped(root: Path, files: list[Path]) -> Path:
     """Return the deepest folder that has all readable files below it; archives often hold a single folder."""
     readable = [path.parent for path in files if is_readable(path)]
@@ -178,74 +131,55 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     """Apply the steps that all layouts share: classes, names, patients, the test part, files of no case."""
     source = resolve_masks(source, options.masks)
     if options.classes is not None:
-        coding, ignored = options.classes
-        coding = _renumbered(source, coding)
-        source = replace(
-            source, cases=_with_names(source, coding), codings=(coding,), ignored=ignored, grey_ranges=None
-        )
-    source = _checked(source, options.case_pattern)
-    source = with_patients_of_names(source) if options.case_pattern is None else replace(source, patients_given=True)
+        source = _with_classes(source, *options.classes)
+    source = replace(source, cases=tuple(sorted(source.cases, key=lambda case: case.case)))
+    _check_names(source)
+    if options.case_pattern is None:
+        source = with_patients_of_names(source)
+    else:
+        cases = tuple(replace(case, patient=_patient(case, options.case_pattern)) for case in source.cases)
+        source = replace(source, cases=cases, patients_given=True)
     source = _with_test_part(source)
     used = {path for case in source.cases for path in (*case.images, *case.labels)}
     folders = {path for path in used if path.is_dir()}
-    unused = [p for p in files if is_readable(p) and p not in used and folders.isdisjoint(p.parents)]
-    if unused and not source.notes and source.layout not in ("chaos-mr", "chaos-ct"):
-        total = sum(is_readable(path) for path in files)
-        note = (
-            f"{len(unused)} of {total} files belong to no case and are left out, first "
-            f"{unused[0].relative_to(source.root)}"
-        )
-        source = replace(source, notes=(*source.notes, note))
-    return source
+    readable = [path for path in files if is_readable(path)]
+    unused = [path for path in readable if path not in used and folders.isdisjoint(path.parents)]
+    if not unused or source.notes or source.layout in ("chaos-mr", "chaos-ct"):
+        return source
+    count = f"{len(unused)} of {len(readable)} files belong to no case and are left out"
+    return replace(source, notes=(f"{count}, first {unused[0].relative_to(source.root)}",))
 
 
-def _renumbered(source: Source, coding: Classes) -> Classes:
-    """Give the user's classes the values of the layout, if the names of mask files are classes."""
-    values = {value for case in source.cases for value in case.label_values}
-    if not values or set(coding.names) != set(source.codings[0].names):
-        return coding
-    given = dict(zip(source.codings[0].names, source.codings[0].values, strict=True))
-    return Classes(coding.names, tuple(given[name] for name in coding.names))
-
-
-def _with_names(source: Source, coding: Classes) -> tuple[CaseFiles, ...]:
-    """Rename the drawn classes of the cases to the user's names for the same values."""
-    if len(source.codings) != 1:
-        return source.cases
+def _with_classes(source: Source, coding: Classes, ignored: int | None) -> Source:
+    """Set the user's classes, and rename the drawn classes of the cases to the user's names for the same values."""
+    layout = source.codings[0] if len(source.codings) == 1 else None
+    values = dict(zip(layout.names, layout.values, strict=True)) if layout else {}
+    if any(case.label_values for case in source.cases) and set(coding.names) == set(values):
+        # The names of mask files are classes, whose values the layout has set
+        coding = Classes(coding.names, tuple(values[name] for name in coding.names))
     names = dict(zip(coding.values, coding.names, strict=True))
-    renamed = {
-        name: names.get(value, name)
-        for name, value in zip(source.codings[0].names, source.codings[0].values, strict=True)
-    }
-    return tuple(
-        case if case.drawn is None else replace(case, drawn=tuple(renamed.get(name, name) for name in case.drawn))
+    renamed = {name: names[value] for name, value in values.items() if value in names}
+    cases = tuple(
+        replace(case, drawn=tuple(renamed.get(name, name) for name in case.drawn)) if case.drawn else case
         for case in source.cases
     )
+    return replace(source, cases=cases, codings=(coding,), ignored=ignored, grey_ranges=None)
 
 
-def _checked(source: Source, case_pattern: str | None) -> Source:
+def _check_names(source: Source) -> None:
     seen: dict[str, CaseFiles] = {}
-    cases = []
-    for case in sorted(source.cases, key=lambda c: c.case):
+    for case in source.cases:
         name = case.case
-        if (
-            not name.isprintable()
-            or set(name) & set('/\\:*?"<>|')
-            or name.startswith((".", " "))
-            or not 0 < len(name.encode()) <= 200
-        ):
+        if not name.isprintable() or not CASE_NAME.fullmatch(name) or len(name.encode()) > 200:
             raise InputError(
-                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > "
-                f"| and leading dot, got {name!r}"
+                f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | "
+                f"and leading dot, got {name!r}"
             )
-        if name.lower() in seen:
+        if other := seen.get(name.lower()):
             raise InputError(
-                f"{case.images[0]}: the case {name!r} is there twice, also as {seen[name.lower()].images[0]}: rename "
-                "one"
+                f"{case.images[0]}: the case {name!r} is there twice, also as {other.images[0]}: rename one"
             )
         seen[name.lower()] = case
-        cases.append(replace(case, patient=_patient(case, case_pattern)) if case_pattern else case)
-    return replace(source, cases=tuple(cases))
 
 
 def _patient(case: CaseFiles, pattern: str) -> str:
@@ -264,17 +198,13 @@ def _with_test_part(source: Source) -> Source:
     """Make patients with labelled cases in a folder named test the data set's test part, if others lie elsewhere."""
     if choice("published-split", source.choices) == "mix":
         return source
-    labelled = [case for case in source.cases if case.labels]
-    test = {case.patient for case in labelled if _in_test_folder(source.root, case)}
-    others = {case.patient for case in labelled if not _in_test_folder(source.root, case)}
+    test, others = set[str](), set[str]()
+    for case in source.labelled:
+        folders = case.images[0].relative_to(source.root).parts[:-1]
+        (test if any(map(TEST_FOLDER.fullmatch, folders)) else others).add(case.patient)
     if not test - others or not others:
         return source
-    reading = Decision(
-        "published-split",
-        f"{len(test - others)} of {len(test | others)} patients lie in the data set's test folder and are its test set",
+    part = f"{len(test - others)} of {len(test | others)} patients"
+    return replace(source, test_patients=frozenset(test - others)).with_decision(
+        "published-split", f"{part} lie in the data set's test folder and are its test set"
     )
-    return replace(source, test_patients=frozenset(test - others), decisions=(*source.decisions, reading))
-
-
-def _in_test_folder(root: Path, case: CaseFiles) -> bool:
-    return any(TEST_FOLDER.fullmatch(part) for part in case.images[0].relative_to(root).parts[:-1])

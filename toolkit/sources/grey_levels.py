@@ -1,7 +1,7 @@
 """Masks with smoothed edges: detection of the greys that are classes, and of the class of every grey between them."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -21,7 +21,7 @@ REACH = 4  # pixels over which smoothing mixes classes
 def region_sizes(labels: np.ndarray) -> dict[int, int]:
     """For each grey of a mask `(X, Y, Z)`, the number of pixels in whose 3 × 3 neighbourhood greys hardly differ."""
     values, counts = np.unique(labels[_is_flat(labels)], return_counts=True)
-    return {int(v): int(n) for v, n in zip(values, counts, strict=True)}
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _is_flat(labels: np.ndarray) -> np.ndarray:
@@ -30,14 +30,9 @@ def _is_flat(labels: np.ndarray) -> np.ndarray:
     return ndimage.maximum_filter(greys, size=size) - ndimage.minimum_filter(greys, size=size) <= MAX_RIPPLE
 
 
-def _with_regions(total: Mapping[int, int], regions: Mapping[int, int]) -> list[int]:
-    """Return the greys that fill regions, each with all greys near it."""
-    levels: list[int] = []
-    for value, _ in sorted(regions.items(), key=lambda item: -item[1]):
-        region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
-        if region >= MIN_REGION_SHARE * sum(total.values()) and all(abs(value - level) > 2 * NEAR for level in levels):
-            levels.append(value)
-    return levels
+def _far(greys: Iterable[int], levels: Collection[int], distance: int = NEAR) -> list[int]:
+    """The greys that are farther than a distance from every level."""
+    return [grey for grey in greys if all(abs(grey - level) > distance for level in levels)]
 
 
 def find_levels(total: Mapping[int, int], regions: Mapping[int, int], *, lossy: bool = False) -> tuple[int, ...]:
@@ -50,22 +45,24 @@ def find_levels(total: Mapping[int, int], regions: Mapping[int, int], *, lossy: 
     """
     if not total or min(total) < 0 or max(total) > 255:
         return ()
-    levels = _with_regions(total, regions)
     smallest = MIN_REGION_SHARE * sum(total.values())
-    if lossy and sum(n for grey, n in regions.items() if all(abs(grey - v) > MAX_RIPPLE for v in levels)) >= smallest:
+    levels: list[int] = []  # the commonest grey of each large region, with all greys near it
+    for value in sorted(regions, key=lambda grey: -regions[grey]):
+        region = sum(count for grey, count in regions.items() if abs(grey - value) <= NEAR)
+        if region >= smallest and _far([value], levels, 2 * NEAR):
+            levels.append(value)
+    if lossy and sum(regions[grey] for grey in _far(regions, levels, MAX_RIPPLE)) >= smallest:
         return ()  # regions near a level that do not belong to it: their class cannot be recovered
-    between = [value for value in total if all(abs(value - level) > NEAR for level in levels)]
-    if not lossy and len(total) <= MAX_CLASS_GREYS and len(between) < MIN_EDGE_GREYS:
+    if not lossy and len(total) <= MAX_CLASS_GREYS and len(_far(total, levels)) < MIN_EDGE_GREYS:
         stray = sum(count for value, count in total.items() if value not in (0, 255))
-        near = all(value <= NEAR or value >= 255 - NEAR for value in total)
-        return (0, 255) if near and 0 < stray <= MAX_STRAY_SHARE * total.get(255, 0) else ()
+        is_binary = not _far(total, (0, 255)) and 0 < stray <= MAX_STRAY_SHARE * total.get(255, 0)
+        return (0, 255) if is_binary else ()
     return tuple(sorted(levels)) if len(levels) >= 2 and are_levels(total, levels) else ()
 
 
 def are_levels(total: Mapping[int, int], levels: Collection[int]) -> bool:
     """Return True if nearly all pixels have a grey near a level, and the others are as few as those of edges."""
-    far = sum(count for value, count in total.items() if all(abs(value - level) > NEAR for level in levels))
-    return far <= MAX_EDGE_SHARE * sum(total.values())
+    return sum(total[grey] for grey in _far(total, levels)) <= MAX_EDGE_SHARE * sum(total.values())
 
 
 def find_peak(total: Mapping[int, int], levels: Sequence[int]) -> int | None:

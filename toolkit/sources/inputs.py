@@ -11,14 +11,16 @@ from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
-from attunet.sources.case_files import Source, files_in, regular_files
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.case_files import files_in, regular_files
+from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.read_case import read_image
 from attunet.volumes.volume import Volume
 
 # Layouts whose images and masks differ in their names; in others the layout is needed
 NAMES_ARE_ENOUGH = ("src-mask", "suffix")
+
+Volumes = Mapping[str, tuple[Path, ...]]  # name below the input folder -> its file, or one for each channel
 
 
 @dataclass(frozen=True)
@@ -58,36 +60,35 @@ def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -
     if not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
     if path.is_file():
-        return [Input(stem_of(path), _channels(path, num_channels), choices)]
-    if any(is_dicom(file) for file in files_in(path)):
-        return [Input(path.name, (path,), choices)]
-    source = _known_layout(path)
-    if source is not None and source.layout not in NAMES_ARE_ENOUGH:
-        return [Input(case.case, case.images, choices) for case in source.cases]
-    masks = {label for case in source.cases for label in case.labels} if source else set()
-    inputs = _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
-    if not inputs:
+        volumes: Volumes = {stem_of(path): _channels(path, num_channels)}
+    elif any(is_dicom(file) for file in files_in(path)):
+        volumes = {path.name: (path,)}
+    else:
+        volumes = _in_folder(path, num_channels)
+    if not volumes:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
-    return [Input(name, files, choices) for name, files in inputs]
+    return [Input(name, files, choices) for name, files in volumes.items()]
 
 
-def _known_layout(path: Path) -> Source | None:
+def _in_folder(path: Path, num_channels: int) -> Volumes:
     try:
-        return find_cases(path, SourceOptions())
+        source = find_cases(path)
     except InputError:
-        return None
+        masks = set[Path]()
+    else:
+        if source.layout not in NAMES_ARE_ENOUGH:
+            return {case.case: case.images for case in source.cases}
+        masks = {label for case in source.cases for label in case.labels}
+    return _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
 
 
-def _one_case(folder: Path, num_channels: int) -> list[tuple[str, tuple[Path, ...]]]:
+def _one_case(folder: Path, num_channels: int) -> Volumes:
     """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
     files = [path for path in files_in(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
+    if len(files) != num_channels or num_channels == 1 or stem_of(files[0]).endswith("_0000"):
+        return {}
     start = os.path.commonprefix([path.name for path in files])  # noqa: RUF071 (names, not paths)
-    is_one = (
-        1 < num_channels == len(files)
-        and re.search(r"\d", start) is not None
-        and not re.fullmatch(r".+_0000", stem_of(files[0]))
-    )
-    return [(folder.name, tuple(files))] if is_one else []
+    return {folder.name: tuple(files)} if re.search(r"\d", start) else {}
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
@@ -96,40 +97,40 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
     if num_channels == 1 or not re.fullmatch(r".+_0000", stem):
         return (path,)
     names = [f"{stem[:-4]}{channel:04d}{path.name[len(stem) :]}" for channel in range(num_channels)]
-    siblings = tuple(path.with_name(name) for name in names)
-    return siblings if all(p.is_file() for p in siblings) else (path,)
+    siblings = tuple(map(path.with_name, names))
+    return siblings if all(sibling.is_file() for sibling in siblings) else (path,)
 
 
-def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> list[tuple[str, tuple[Path, ...]]]:
-    """Names and files of every volume below a folder that no layout describes."""
-    series: dict[str, list[Path]] = {}
+def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volumes:
+    """Names and files of every volume below a folder that no layout describes, in the order of the names."""
+    series: dict[str, tuple[Path, ...]] = {}
     images: dict[str, Path] = {}
     called_masks: dict[str, Path] = {}
     for path in regular_files(root):
         relative = path.relative_to(root)
-        folder = relative.parent.as_posix()
         # Scanners' exports often have no endings
         if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):
-            series[folder if folder != "." else root.name] = [path.parent]
+            series[relative.parent.as_posix() if len(relative.parts) > 1 else root.name] = (path.parent,)
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))
-            (called_masks if any(names_a_mask(part) for part in parts) else images)["/".join(parts)] = path
+            (called_masks if any(map(names_a_mask, parts)) else images)["/".join(parts)] = path
     images = images or ({} if series else called_masks)  # if all files are named like masks, the names mean nothing
-    return [(name, tuple(files)) for name, files in sorted({**series, **_joined(images, num_channels)}.items())]
+    return dict(sorted({**series, **_joined(images, num_channels)}.items()))
 
 
-def _joined(images: Mapping[str, Path], num_channels: int) -> dict[str, list[Path]]:
+def _joined(images: Mapping[str, Path], num_channels: int) -> Volumes:
     """Group files by volume: nnU-Net's X_0000, X_0001, ... if they are the channels of the model,
     or all end in _0000.
     """
-    numbers: defaultdict[str, list[str]] = defaultdict(list)
-    for stem in images:
-        if match := CHANNEL.fullmatch(stem):
-            numbers[match[1]].append(stem)
+    volume_of = {stem: match[1] if (match := CHANNEL.fullmatch(stem)) else stem for stem in images}
+    stems_of: defaultdict[str, list[str]] = defaultdict(list)
+    for stem, volume in volume_of.items():
+        if stem != volume:
+            stems_of[volume].append(stem)
     all_first = all(stem.endswith("_0000") for stem in images)
-    volumes: defaultdict[str, list[Path]] = defaultdict(list)
+    volumes: defaultdict[str, tuple[Path, ...]] = defaultdict(tuple)
     for stem, path in sorted(images.items()):
-        match = CHANNEL.fullmatch(stem)
-        whole = match and sorted(numbers[match[1]]) == [f"{match[1]}_{channel:04d}" for channel in range(num_channels)]
-        volumes[match[1] if match and (whole or all_first) else stem].append(path)
+        volume = volume_of[stem]
+        whole = sorted(stems_of[volume]) == [f"{volume}_{channel:04d}" for channel in range(num_channels)]
+        volumes[volume if whole or all_first else stem] += (path,)
     return dict(volumes)

@@ -30,10 +30,10 @@ def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: 
     Raises:
         InputError: a case is unknown or has no mask.
     """
-    masks = {case.case for case in source.cases if case.labels}
-    if unknown := sorted(set(labelled) - masks):
+    masks = sorted(case.case for case in source.labelled)
+    if unknown := sorted(set(labelled) - set(masks)):
         raise InputError(
-            f"{where}: {unknown[0]!r} is no case with a mask; cases are called like {', '.join(sorted(masks)[:3])}"
+            f"{where}: {unknown[0]!r} is no case with a mask; cases are called like {', '.join(masks[:3])}"
         )
     cases = tuple(replace(c, drawn=tuple(labelled[c.case])) if c.case in labelled else c for c in source.cases)
     return replace(source, cases=cases)

@@ -11,9 +11,9 @@ from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_o
 from attunet.sources.layouts.matching import names_a_mask
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
+MAX_ARCHIVES = 100  # more are compressed files of one kind
 MAX_LOOKED_INTO = 50  # number of folders with DICOM of which a file is read
 START_BYTES = 4096
-INSTEAD = "export masks as PNG, or the annotations as COCO (JSON) or CVAT (XML)"
 
 
 def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -> str:
@@ -25,31 +25,24 @@ def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -
         known: an example of each layout that was tried, by its name.
     """
     readable = [path for path in files if is_readable(path)]
-    if (packed := [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]) and len(
-        packed
-    ) < 100:
-        return (
-            f"{root}: holds the archive {packed[0].relative_to(root)}, in which nothing is looked for: unpack it, and "
-            "prepare the folder"
-        )
+    packed = [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]
+    if 0 < len(packed) < MAX_ARCHIVES:
+        archive = packed[0].relative_to(root)
+        return f"{root}: holds the archive {archive}, in which nothing is looked for: unpack it, and prepare the folder"
     if not readable:
-        kinds = sorted({path.suffix.lower() or path.name for path in files})[:5]
-        return (
-            f"{root}: {', '.join(kinds)} files are not read (the first is {files[0].relative_to(root)}); the formats "
-            f"are {FORMAT_NAMES}"
-        )
-    if other := next((f"{path}: {kind}" for path in files if (kind := _other_annotations(path))), None):
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in files})[:5])
+        first = files[0].relative_to(root)
+        return f"{root}: {kinds} files are not read (the first is {first}); the formats are {FORMAT_NAMES}"
+    if other := next(filter(None, map(_other_annotations, files)), None) or _dicom_masks(readable):
         return other
-    if kind := _dicom_masks(readable):
-        return kind
     layouts = "; ".join(f"{name}: {example}" for name, example in known.items())
-    if len(known) > 1 and not any(names_a_mask(part) for path in readable for part in _parts(path.relative_to(root))):
-        count = f"{len(readable)} file{'s' if len(readable) > 1 else ''} to read"
-        return (
-            f"{root}: has {count}, and none of them or of their folders is called a mask; put masks of the images' "
-            f"names into masks/ beside images/, or call them NAME_mask. Known are {layouts}"
-        )
-    return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {layouts}"
+    if len(known) == 1 or any(names_a_mask(part) for path in readable for part in _parts(path.relative_to(root))):
+        return f"{root}: fits no known layout (its first file is {readable[0].relative_to(root)}). Known are {layouts}"
+    return (
+        f"{root}: has {len(readable)} file{'s' if len(readable) > 1 else ''} to read, and none of them or of their "
+        "folders is called a mask; put masks of the images' names into masks/ beside images/, or call them NAME_mask. "
+        f"Known are {layouts}"
+    )
 
 
 def _parts(relative: Path) -> tuple[str, ...]:
@@ -58,35 +51,38 @@ def _parts(relative: Path) -> tuple[str, ...]:
 
 
 def _other_annotations(path: Path) -> str | None:
-    """A clause about annotations in a form that is not read; None for any other file."""
-    if path.suffix.lower() not in (".json", ".xml", ".txt"):
+    """The line for annotations in a form that is not read; None for any other file."""
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".xml", ".txt"):
         return None
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES).decode("utf-8", "replace")
     except OSError:
         return None
-    if path.suffix.lower() == ".json" and '"shapes"' in start and ('"imagePath"' in start or '"shape_type"' in start):
-        return f"is labelme's annotation of a picture, which is not read: {INSTEAD}"
-    if path.suffix.lower() == ".json" and ("_via_" in start or '"shape_attributes"' in start):
-        return f"is an annotation of VGG's VIA, which is not read: {INSTEAD}"
-    if path.suffix.lower() == ".xml" and "<annotation" in start and "<bndbox>" in start:
-        return f"has boxes of Pascal VOC and no outlines: {INSTEAD}"
-    if path.suffix.lower() == ".txt" and re.fullmatch(r"(\d+( [01](\.\d+)?){4,}\s*)+", start.partition("\n")[0]):
-        return f"has a picture's labels in YOLO's form, which is not read: {INSTEAD}"
-    return None
+    if suffix == ".json" and '"shapes"' in start and ('"imagePath"' in start or '"shape_type"' in start):
+        kind = "is labelme's annotation of a picture, which is not read"
+    elif suffix == ".json" and ("_via_" in start or '"shape_attributes"' in start):
+        kind = "is an annotation of VGG's VIA, which is not read"
+    elif suffix == ".xml" and "<annotation" in start and "<bndbox>" in start:
+        kind = "has boxes of Pascal VOC and no outlines"
+    elif suffix == ".txt" and re.fullmatch(r"(\d+( [01](\.\d+)?){4,}\s*)+", start.partition("\n")[0]):
+        kind = "has a picture's labels in YOLO's form, which is not read"
+    else:
+        return None
+    return f"{path}: {kind}: export masks as PNG, or the annotations as COCO (JSON) or CVAT (XML)"
 
 
 def _dicom_masks(readable: Sequence[Path]) -> str | None:
     """The line for segmentations or contours in DICOM; of each folder the first file is looked into."""
     firsts = {path.parent: path for path in reversed(readable)}
+    kinds = {"RTSTRUCT": "contours (RTSTRUCT)", "SEG": "a segmentation (SEG)"}
     for path in list(firsts.values())[:MAX_LOOKED_INTO]:
         try:
-            modality = str(read_header(path).get("Modality", "")) if is_dicom(path) else ""
+            kind = kinds.get(str(read_header(path).get("Modality", ""))) if is_dicom(path) else None
         except InputError:
             continue
-        if modality in ("RTSTRUCT", "SEG"):
-            kind = "contours (RTSTRUCT)" if modality == "RTSTRUCT" else "a segmentation (SEG)"
+        if kind:
             return f"{path}: is DICOM with {kind}, which is not read as a mask: save it as NIfTI, e.g. with 3D Slicer"
     return None
 

@@ -1,13 +1,13 @@
 """A source whose cases and patients have numbers instead of names."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
-from attunet.sources.case_files import Source, regular_files
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.case_files import Source, SourceOptions, regular_files
+from attunet.sources.find_cases import find_cases
 from attunet.sources.inputs import Input
 from attunet.system.pseudonyms import Pseudonyms
 
@@ -20,37 +20,31 @@ def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> S
     """
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder of cases")
-    remember_files(regular_files(root), root, names)
+    for path in regular_files(root):
+        names.remember_file(path, root)
     try:
         source = find_cases(root, options)
     except InputError:
         raise InputError(
             f"{root}: its files cannot be taken as cases; `attunet inspect` on it says why, with their names"
         ) from None
-    numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
-    names.remember(numbers)
+    numbers = _numbers(source, names)
     for case in source.cases:
-        remember_files((*case.images, *case.labels), root, names, numbers[case.case])
+        for path in (*case.images, *case.labels):
+            names.remember_file(path, root, numbers[case.case])
     return source
 
 
-def remember_files(files: Iterable[Path], root: Path, names: Pseudonyms, number: str | None = None) -> None:
-    """Hide the names of files in all output.
-
-    Args:
-        files: files below the source.
-        root: the source.
-        names: table to which the names are added.
-        number: number of the case to which the files belong; None for files of no case.
-    """
-    for path in files:
-        names.remember_file(path, root, *([number] if number else []))
+def _numbers(source: Source, names: Pseudonyms) -> dict[str, str]:
+    """The numbers of all cases and patients, which `names` hides from now on."""
+    numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
+    names.remember(numbers)
+    return numbers
 
 
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:
     """Replace the names of cases and patients by numbers, in decisions and notes too; files keep their paths."""
-    numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
-    names.remember(numbers)
+    numbers = _numbers(source, names)
     cases = [replace(case, case=numbers[case.case], patient=numbers[case.patient]) for case in source.cases]
     return replace(
         source,
@@ -58,15 +52,18 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
         test_patients=frozenset(numbers[patient] for patient in source.test_patients),
         reason=names.hide(source.reason),
         decisions=tuple(Decision(one.rule, names.hide(one.text)) for one in source.decisions),
-        notes=tuple(names.hide(note) for note in source.notes),
+        notes=tuple(map(names.hide, source.notes)),
     )
 
 
 def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> list[Input]:
     """Replace the names of volumes by numbers; after the call, `names` hides them and those of files below `root`."""
-    remember_files(regular_files(root) if len(inputs) > 1 else [], root, names)
+    for path in regular_files(root) if len(inputs) > 1 else ():
+        names.remember_file(path, root)
     numbers = names.numbers_of(one.name for one in inputs)
     for one in inputs:
-        names.remember({one.name: numbers[one.name], one.name.rpartition("/")[2]: numbers[one.name]})
-        remember_files(one.files, root, names, numbers[one.name])
+        number = numbers[one.name]
+        names.remember({one.name: number, one.name.rpartition("/")[2]: number})
+        for path in one.files:
+            names.remember_file(path, root, number)
     return [replace(one, name=numbers[one.name]) for one in inputs]

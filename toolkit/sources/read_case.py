@@ -1,16 +1,14 @@
-"""Reading of a case's files: hashes, image and mask."""
+"""Reading of a case's files: image and mask."""
 
-import hashlib
-import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import SliceNames
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, read_annotations
@@ -18,7 +16,7 @@ from attunet.io.pictures.images import IMAGE_SUFFIXES, is_jpeg, require_black_an
 from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
 from attunet.sources.grey_levels import snap
-from attunet.system.atomic_files import sha256
+from attunet.sources.layouts.numbers import pair_by_number
 from attunet.volumes.geometry import orient, orientation_transform
 from attunet.volumes.volume import Volume
 
@@ -61,37 +59,20 @@ class MaskOptions:
 OWN_VALUES = MaskOptions()
 
 
-def content_hash(path: Path) -> str:
-    """Compute the SHA-256 of a file, or of the names and hashes of the files directly in a folder."""
-    try:
-        if path.is_dir():
-            lines = "".join(f"{p.name} {sha256(p)}\n" for p in files_in(path))
-            return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-        return sha256(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
-
-
-def joined_hash(hashes: Sequence[str]) -> str:
-    """Join the hashes of an image's files to one; the hash of a single file is returned as it is."""
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
     """Read a case's image; several files on one grid become its channels, in the given order.
 
     Raises:
         InputError: as `read_volume` does, or the grids of the files differ.
     """
-    volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
-    first = volumes[0]
-    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+    first, *others = volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
+    for path, volume in zip(paths[1:], others, strict=True):
         if volume.shape != first.shape or grid_distance(first, volume.affine) > SAME_GRID:
             raise InputError(
                 f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in "
                 f"{paths[0].name}; choose the files with --images NAME,..."
             )
-    if len(volumes) == 1:
+    if not others:
         return first
     decisions = dict.fromkeys(decision for volume in volumes for decision in volume.decisions)
     return replace(first, data=np.concatenate([v.data for v in volumes]), decisions=tuple(decisions))
@@ -128,47 +109,52 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
             palette.update(mask.palette if len(paths) == 1 else {})
             yield snap(mask.values, options.levels) if options.levels else mask.values
 
+    order = choice("overlapping-classes", options.choices)
     if options.values:
-        values, decision = _join_classes(paths, masks(), image.shape, options)
+        values, decision = _join_classes(paths, masks(), image.shape, options.values, order)
         decisions.update(dict.fromkeys(decision))
     else:
-        values = _join_objects(paths, masks(), options)
+        values = _join_objects(paths, masks(), order)
     return Mask(values, max(distances), palette, tuple(decisions))
 
 
 def _join_classes(
-    paths: Sequence[Path], masks: Iterator[np.ndarray], shape: tuple[int, int, int], options: MaskOptions
+    paths: Sequence[Path],
+    masks: Iterator[np.ndarray],
+    shape: tuple[int, int, int],
+    values: Sequence[int],
+    order: str,
 ) -> tuple[np.ndarray, list[Decision]]:
     """Join one mask per class to a label map."""
-    labels = np.zeros(shape, dtype=np.min_scalar_type(max(options.values)))
-    order, overlapping, smoothed = choice("overlapping-classes", options.choices), 0, False
-    for path, mask, value in zip(paths, masks, options.values, strict=True):
+    labels = np.zeros(shape, dtype=np.min_scalar_type(max(values)))
+    overlapping, smoothed = 0, False
+    for path, mask, value in zip(paths, masks, values, strict=True):
         if is_jpeg(path):
             require_black_and_white(path, mask)
-        inside, is_smoothed = _foreground(mask)
-        smoothed |= is_smoothed
+        has_greys = mask.max() == 255 and bool(((mask > 0) & (mask < 255)).any())
+        smoothed |= has_greys
+        inside = mask >= 128 if has_greys else mask != 0
         _check_observers(path, inside & (labels == value), inside, order)
         both = inside & (labels != 0) & (labels != value)
         overlapping += int(both.sum())
         if overlapping and order == "refuse":
             raise InputError(
-                f"{path}: this class overlaps another in {overlapping:,} voxels; choose which counts with --read "
-                "overlapping-classes=first or last, or masks with --masks NAME,..."
+                f"{path}: this class overlaps another in {overlapping:,} voxels; choose which counts with "
+                "--read overlapping-classes=first or last, or masks with --masks NAME,..."
             )
         labels[inside & ~both if order == "first" else inside] = value
     decisions = []
     if smoothed:
         decisions.append(Decision("mask-greys", "masks of one class have smoothed edges: from 128 on they count"))
     if overlapping:
-        decisions.append(
-            Decision("overlapping-classes", f"where classes overlap, the {order} in the order of names counts")
-        )
+        text = f"where classes overlap, the {order} in the order of names counts"
+        decisions.append(Decision("overlapping-classes", text))
     return labels, decisions
 
 
-def _join_objects(paths: Sequence[Path], masks: Iterator[np.ndarray], options: MaskOptions) -> np.ndarray:
+def _join_objects(paths: Sequence[Path], masks: Iterator[np.ndarray], order: str) -> np.ndarray:
     """Join one mask per object to a label map; where objects overlap, the larger value is used."""
-    labels, order = next(masks), choice("overlapping-classes", options.choices)
+    labels = next(masks)
     for path, mask in zip(paths[1:], masks, strict=True):
         _check_observers(path, (mask != 0) & (labels != 0), mask != 0, order)
         labels = np.maximum(labels, mask)
@@ -185,12 +171,6 @@ def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: st
         )
 
 
-def _foreground(mask: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return the pixels of a class in a mask of its own, and True if its edges are smoothed greys from 0 to 255."""
-    is_smoothed = mask.max() == 255 and bool(((mask > 0) & (mask < 255)).any())
-    return (mask >= 128 if is_smoothed else mask != 0), is_smoothed
-
-
 def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:
     """Read one mask file, or a folder with a mask for each slice of a DICOM series.
 
@@ -205,20 +185,21 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
         return Mask(read_annotations(path, image_path, image.shape))
     mask = read_mask(path, choices=choices)
     labels, palette = mask.data[0], mask.header if isinstance(mask.header, dict) else {}
-    if image.unit == "mm" and labels.shape == image.shape and image.is_oriented != mask.is_oriented:
+    decisions, distance, same_shape = mask.decisions, 0.0, labels.shape == image.shape
+    if image.unit == "mm" and same_shape and image.is_oriented != mask.is_oriented:
         which = "mask" if image.is_oriented else "image"
-        reading = Decision(
-            "mask-geometry", f"the {which} states no orientation: image and mask belong together voxel by voxel"
-        )
-        return Mask(labels, palette=palette, decisions=(*mask.decisions, reading))
-    if image.unit == "mm" and not (labels.shape == image.shape and grid_distance(image, mask.affine) <= SAME_GRID):
-        turned, turned_affine = _along(image.affine, labels, mask.affine)
-        if turned.shape == image.shape and grid_distance(image, turned_affine) <= SAME_GRID:
-            return Mask(turned, decisions=mask.decisions)
-    if labels.shape != image.shape:
+        text = f"the {which} states no orientation: image and mask belong together voxel by voxel"
+        return Mask(labels, palette=palette, decisions=(*decisions, Decision("mask-geometry", text)))
+    if image.unit == "mm":
+        distance = grid_distance(image, mask.affine)
+        if not same_shape or distance > SAME_GRID:
+            turned, affine = _along(image.affine, labels, mask.affine)
+            if turned.shape == image.shape and grid_distance(image, affine) <= SAME_GRID:
+                return Mask(turned, decisions=decisions)
+    if not same_shape:
         shapes = f"{image.shape} ({image_path.name}), got {labels.shape}"
         raise InputError(f"{path}: the mask must have the image's shape {shapes}: resample it to the image's grid")
-    return Mask(labels, grid_distance(image, mask.affine) if image.unit == "mm" else 0.0, palette, mask.decisions)
+    return Mask(labels, distance, palette, decisions)
 
 
 def grid_distance(volume: Volume, affine: np.ndarray) -> float:
@@ -230,10 +211,7 @@ def grid_distance(volume: Volume, affine: np.ndarray) -> float:
 
 def _along(target: np.ndarray, array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The array with its axes permuted and flipped to the nearest directions of another affine, and its affine then."""
-    import nibabel as nib
-
-    codes = "".join(nib.aff2axcodes(target))
-    transform = orientation_transform(affine, codes)
+    transform = orientation_transform(affine, "".join(nib.aff2axcodes(target)))
     return orient(array, transform), affine @ nib.orientations.inv_ornt_aff(np.array(transform), array.shape)
 
 
@@ -241,7 +219,7 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
     """Read one mask image for each slice of a DICOM series, paired by `pair_by_number`."""
     masks = {p.name: p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)}
     names = image.header.names if isinstance(image.header, SliceNames) else ()
-    if not masks and any(is_dicom(path) for path in files_in(folder)):
+    if not masks and any(map(is_dicom, files_in(folder))):
         raise InputError(f"{folder}: holds DICOM, which is not read as a mask: save the segmentation as NIfTI")
     if len(masks) != len(names):
         raise InputError(
@@ -262,34 +240,3 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
             raise InputError(f"{path}: the mask must have the slice's {image.shape[:2]} pixels, got {mask.shape[:2]}")
         labels[:, :, index] = mask.data[0, :, :, 0]
     return labels
-
-
-def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
-    """Pair the names of images and masks in two lists of equal length.
-
-    Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
-    numbers.
-
-    Returns:
-        Image name -> mask name; None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers
-        in the names give different pairs.
-    """
-    image_numbers, mask_numbers = _numbers(images), _numbers(masks)
-    readings: list[dict[str, str]] = []
-    for image_number, mask_number in itertools.product(image_numbers, mask_numbers):
-        by_number = {number: name for name, number in mask_number.items()}
-        if by_number.keys() == set(image_number.values()):
-            readings.append({name: by_number[number] for name, number in image_number.items()})
-    if readings:
-        return readings[0] if all(reading == readings[0] for reading in readings) else None
-    for numbers in (*image_numbers[:1], *mask_numbers[:1]):
-        if sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
-            return None
-    return dict(zip(sorted(images), sorted(masks), strict=True))
-
-
-def _numbers(names: Sequence[str]) -> list[dict[str, int]]:
-    """Return the numbers in which the names differ, the last one first."""
-    rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
-    columns = ([row[column] for row in rows] for column in reversed(range(min(map(len, rows), default=0))))
-    return [dict(zip(names, numbers, strict=True)) for numbers in columns if len(set(numbers)) == len(numbers)]

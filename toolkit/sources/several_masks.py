@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from attunet.classes import Classes
-from attunet.decisions import Decision, choice
+from attunet.decisions import choice
 from attunet.errors import InputError
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.layouts.matching import MASK_WORD
+from attunet.sources.layouts.matching import MASK_WORD, names_one_of
 
 USUAL_SHARE = 0.8  # a numbered name is an object if fewer of the cases with such names have it, else a class
 
@@ -35,57 +35,57 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
     if any(case.label_values for case in source.cases):
         return source  # the layout has set the values
     if chosen:
-        cases = tuple(
-            replace(case, labels=tuple(p for p in case.labels if _is_chosen(p, chosen))) for case in source.cases
-        )
-        if not any(case.labels for case in cases):
-            raise InputError(f"{source.root}: no mask is named {' or '.join(chosen)} (--masks)")
-        source = replace(source, cases=cases)
+        source = _with_chosen(source, chosen)
     several = [case for case in source.cases if len(case.labels) > 1]
     if not several:
         return source
     by_folder = all(len({path.parent for path in case.labels}) == len(case.labels) for case in several)
-    names = _without_object_numbers({case.case: mask_names(case, by_folder) for case in source.cases if case.labels})
+    names = _without_object_numbers({case.case: _mask_names(case, by_folder) for case in source.labelled})
     recurring = Counter(name for case_names in names.values() for name in set(case_names) if name)
     classes = sorted(name for name, count in recurring.items() if count > 1 or len(names) == 1)
     for case in several:
-        given = names[case.case]
-        if not any(given) and not _are_numbered(case.labels):
+        if not any(names[case.case]) and not _are_numbered(case.labels):
+            first, second, *_ = case.labels
             raise InputError(
-                f"{case.labels[1]}: {case.case} has a second mask, "
-                f"{case.labels[0].parent.name}/{case.labels[0].name}; choose one with --masks NAME"
+                f"{second}: {case.case} has a second mask, {first.parent.name}/{first.name}; choose one with --masks "
+                "NAME"
             )
     unnamed = any("" in names[case.case] for case in several)
-    if unnamed or not classes or sum(recurring[name] for name in classes) * 2 < sum(recurring.values()):
+    if unnamed or not classes or sum(recurring[name] for name in classes) * 2 < recurring.total():
         text = f"mask files of a case are objects of one mask: {several[0].case} has {len(several[0].labels)}"
-        return replace(source, decisions=(*source.decisions, Decision("mask-files", text)))
+        return source.with_decision("mask-files", text)
     values = {name: number for number, name in enumerate([*classes, *sorted(set(recurring) - set(classes))], 1)}
-    coding = Classes(("background", *values), (0, *values.values()))
     cases = tuple(
-        replace(case, label_values=tuple(values[name] for name in names[case.case])) if case.labels else case
-        for case in source.cases
+        replace(case, label_values=tuple(values[name] for name in names.get(case.case, ()))) for case in source.cases
     )
-    reading = Decision("mask-files", f"each mask file is a class by its name: {', '.join(values)}")
-    source = replace(source, cases=cases, codings=(coding,), decisions=(*source.decisions, reading))
-    return _with_missing_masks(source, names)
+    source = replace(source, cases=cases, codings=(Classes(("background", *values), (0, *values.values())),))
+    text = f"each mask file is a class by its name: {', '.join(values)}"
+    return _with_missing_masks(source.with_decision("mask-files", text), names)
+
+
+def _with_chosen(source: Source, chosen: Sequence[str]) -> Source:
+    def is_chosen(path: Path) -> bool:
+        return names_one_of(chosen, f"{path.parent.name}/{path.name}")
+
+    cases = tuple(replace(case, labels=tuple(filter(is_chosen, case.labels))) for case in source.cases)
+    if not any(case.labels for case in cases):
+        raise InputError(f"{source.root}: no mask is named {' or '.join(chosen)} (--masks)")
+    return replace(source, cases=cases)
 
 
 def _with_missing_masks(source: Source, names: Mapping[str, list[str]]) -> Source:
     """Mark a class as not drawn in cases without its mask file, unless the user says that it is empty there."""
     classes = source.codings[0].names[1:]
-    missing = {case: [name for name in classes if name not in given] for case, given in names.items()}
-    partial = [case for case, absent in missing.items() if absent]
+    partial = [case for case, given in names.items() if not set(classes) <= set(given)]
     if not partial:
         return source
-    empty = choice("missing-masks", source.choices) == "empty"
-    count = (
-        f"{len(partial)} of {len(names)} cases, {partial[0]} the first, have no file for a class "
-        f"({', '.join(missing[partial[0]])})"
-    )
-    words = "it is empty there" if empty else "it was not drawn there"
-    drawn = {} if empty else {case: tuple(name for name in classes if name in names[case]) for case in partial}
-    cases = tuple(replace(case, drawn=drawn[case.case]) if case.case in drawn else case for case in source.cases)
-    return replace(source, cases=cases, decisions=(*source.decisions, Decision("missing-masks", f"{count}: {words}")))
+    missing = ", ".join(name for name in classes if name not in names[partial[0]])
+    text = f"{len(partial)} of {len(names)} cases, {partial[0]} the first, have no file for a class ({missing})"
+    if choice("missing-masks", source.choices) == "empty":
+        return source.with_decision("missing-masks", f"{text}: it is empty there")
+    drawn = {case: tuple(name for name in classes if name in names[case]) for case in partial}
+    cases = tuple(replace(case, drawn=drawn.get(case.case, case.drawn)) for case in source.cases)
+    return replace(source, cases=cases).with_decision("missing-masks", f"{text}: it was not drawn there")
 
 
 def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -102,11 +102,7 @@ def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[st
 
 
 def _base(name: str) -> str:
-    return re.sub(r"_?\d+$", "", name) if re.search(r"_\d+$", name) else name
-
-
-def _is_chosen(path: Path, chosen: Sequence[str]) -> bool:
-    return any(text.lower() in f"{path.parent.name}/{path.name}".lower() for text in chosen)
+    return re.sub(r"_\d+$", "", name)
 
 
 def _are_numbered(paths: Sequence[Path]) -> bool:
@@ -114,16 +110,11 @@ def _are_numbered(paths: Sequence[Path]) -> bool:
     return len({(path.parent, re.sub(r"[-_ .]?\d{1,3}$", "", stem_of(path))) for path in paths}) == 1
 
 
-def mask_names(case: CaseFiles, by_folder: bool) -> list[str]:
-    """Return the name of each mask of a case without the case's name, numbers and words for masks.
-
-    Args:
-        case: the case.
-        by_folder: True uses the names of the masks' folders instead of the files.
-    """
+def _mask_names(case: CaseFiles, by_folder: bool) -> list[str]:
+    """Names of a case's masks, or of their folders, without the case's name, numbers and words for masks."""
     if by_folder:
         return [_plain(path.parent.name, []) for path in case.labels]
-    known = [stem_of(image) for image in case.images] + [case.patient, case.case]
+    known = [*map(stem_of, case.images), case.patient, case.case]
     return [_plain(stem_of(path), known) for path in case.labels]
 
 
@@ -131,6 +122,5 @@ def _plain(name: str, known: Sequence[str]) -> str:
     for text in known:
         name = re.sub(rf"(^|(?<=[-_ .])){re.escape(text)}(?=$|[-_ .])", "", name)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # leftMask
-    parts = [part for part in re.split(r"[-_ .]+", words) if part]
-    text = "_".join(part for part in parts if not MASK_WORD.fullmatch(part))
+    text = "_".join(part for part in re.split(r"[-_ .]+", words) if part and not MASK_WORD.fullmatch(part))
     return text if re.search(r"[A-Za-z]", text) else ""

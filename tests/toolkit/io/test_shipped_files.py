@@ -14,7 +14,7 @@ from attunet.errors import InputError
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import suffixes_for, write_labels
 from attunet.launch.commands.inspect import describe
-from attunet.sources.find_cases import SourceOptions
+from attunet.sources.case_files import SourceOptions
 from attunet.volumes.predict import predict_volume
 from attunet.volumes.spec import PreprocessSpec
 

@@ -16,7 +16,8 @@ from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
 from attunet.preparation.prepare import prepare
 from attunet.preparation.scan_case import scan_case
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.case_files import SourceOptions
+from attunet.sources.find_cases import find_cases
 from attunet.store import Store
 from attunet.system.workers import MIN_TASKS_FOR_PROCESSES, over_cases
 

@@ -14,7 +14,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
-from attunet.sources.find_cases import DEFAULTS
+from attunet.sources.case_files import DEFAULTS
 from attunet.store import open_store
 
 WARD = "Ward-Hopkins"

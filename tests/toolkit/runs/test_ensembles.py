@@ -15,7 +15,7 @@ from attunet.runs.ensemble import EnsembleNetwork, ensemble_of, load_runs
 from attunet.runs.lineage import Lineage
 from attunet.runs.load_run import TrainedRun, load_checkpoint, load_run
 from attunet.runs.run_model import open_run
-from attunet.sources.find_cases import SourceOptions
+from attunet.sources.case_files import SourceOptions
 from attunet.store import Store
 from attunet.training.loop import train
 

@@ -10,7 +10,8 @@ import pytest
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.case_files import SourceOptions
+from attunet.sources.find_cases import find_cases
 from attunet.sources.inputs import find_inputs
 
 pytest.importorskip("PIL.Image")

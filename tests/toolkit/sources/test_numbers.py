@@ -10,7 +10,7 @@ import pytest
 from attunet.errors import InputError
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import match_masks
-from attunet.sources.read_case import pair_by_number
+from attunet.sources.layouts.numbers import pair_by_number
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
-from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.find_cases import SourceOptions, find_cases
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
+from attunet.sources.find_cases import find_cases
 from attunet.sources.patients import with_patients_of_headers, with_patients_of_names
 
 

@@ -16,7 +16,7 @@ from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
 from attunet.sources.find_cases import find_cases
-from attunet.sources.read_case import pair_by_number
+from attunet.sources.layouts.numbers import pair_by_number
 from attunet.store import Store
 from attunet.volumes.slices import VolumeSlices
 

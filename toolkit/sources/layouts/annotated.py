@@ -1,6 +1,6 @@
 """Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attunet.classes import Classes
@@ -10,16 +10,15 @@ from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, load_annotation
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.regions import Annotations, NotAnnotations
 from attunet.io.readers import stem_of
-from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.layouts.matching import flat
 
 MAX_FILES = 50  # of JSON or XML that are looked into
-OTHER_FILES = ("dataset.json",)
 
 
-def find_annotated(root: Path, files: list[Path]) -> Source | None:
+def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """Cases of the pictures that an annotation file names."""
-    candidates = [p for p in files if p.name.lower().endswith(ANNOTATION_SUFFIXES) and p.name not in OTHER_FILES]
+    candidates = [p for p in files if p.name.lower().endswith(ANNOTATION_SUFFIXES) and p.name != "dataset.json"]
     pictures = [p for p in files if p.name.lower().endswith(IMAGE_SUFFIXES)]
     if not pictures or not 0 < len(candidates) <= MAX_FILES:
         return None
@@ -33,13 +32,10 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
         except NotAnnotations:
             continue  # another program's JSON or XML
         notes += _left_out(path, annotations, pictures)
-        if annotations.repeated:
-            text = (
-                f"of several annotations of a task the first counts; {path.name} has {annotations.repeated} such tasks"
-            )
+        if tasks := annotations.repeated:
+            text = f"of several annotations of a task the first counts; {path.name} has {tasks} such tasks"
             decisions.append(Decision("label-studio-annotations", text))
-        near = [p for p in pictures if p.is_relative_to(path.parent)] or pictures
-        for picture in near:
+        for picture in [p for p in pictures if p.is_relative_to(path.parent)] or pictures:
             if picture not in cases and annotations.name_of(picture) is not None:
                 name = flat(picture.parent.relative_to(root) / stem_of(picture))
                 cases[picture] = CaseFiles(name, name, (picture,), (path,))
@@ -49,33 +45,23 @@ def find_annotated(root: Path, files: list[Path]) -> Source | None:
             )
     if not cases or not values:
         return None
-    coding = Classes(("background", *values), (0, *values.values()))
+    codings = (Classes(("background", *values), (0, *values.values())),)
     reason = f"{candidates[0].name} annotates its pictures"
-    return Source(
-        root, "annotations", reason, (coding,), tuple(cases.values()), notes=tuple(notes), decisions=tuple(decisions)
-    )
+    found = tuple(cases.values())
+    return Source(root, "annotations", reason, codings, found, notes=tuple(notes), decisions=tuple(decisions))
 
 
-def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> list[str]:
+def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> Iterator[str]:
     """Lines about annotations without outlines and about pictures that are not there.
     Raises InputError for boxes alone.
     """
-    notes = []
-    drawn = sum(len(regions) for regions in annotations.pictures.values())
-    if annotations.undrawn and not drawn:
-        raise InputError(
-            f"{path}: has {annotations.undrawn} boxes or points and no outlines: annotate with polygons or brushes"
-        )
-    if annotations.undrawn:
-        notes.append(
-            f"{annotations.undrawn} of {annotations.undrawn + drawn} annotations of {path.name} have no outline and "
-            "are left out"
-        )
+    undrawn, drawn = annotations.undrawn, sum(map(len, annotations.pictures.values()))
+    if undrawn and not drawn:
+        raise InputError(f"{path}: has {undrawn} boxes or points and no outlines: annotate with polygons or brushes")
+    if undrawn:
+        yield f"{undrawn} of {undrawn + drawn} annotations of {path.name} have no outline and are left out"
     if annotations.empty:
-        notes.append(f"pictures of {path.name} that nobody annotated, which are left out: {annotations.empty}")
-    named = {annotations.name_of(picture) for picture in pictures}
-    if absent := sorted(set(annotations.pictures) - named):
-        notes.append(
-            f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}"
-        )
-    return notes
+        yield f"pictures of {path.name} that nobody annotated, which are left out: {annotations.empty}"
+    absent = sorted(set(annotations.pictures) - {annotations.name_of(picture) for picture in pictures})
+    if absent:
+        yield f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}"

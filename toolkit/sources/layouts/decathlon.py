@@ -9,7 +9,7 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.fields import MAX_TEXT, Fields
 from attunet.io.readers import stem_of
-from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
@@ -18,17 +18,14 @@ MAX_DATASET_JSON = 16 * 2**20
 PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}
 
 
-def find_decathlon(root: Path, files: list[Path]) -> Source | None:
+def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """The cases of imagesTr/ and labelsTr/, and of imagesVa/ or imagesVal/,
     with classes and lists from dataset.json.
     """
     if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
-    below = {root / f"{kind}{part}": list[Path]() for part in PARTS for kind in ("images", "labels")}
-    for path in files:
-        for folder in below:
-            if path.is_relative_to(folder):
-                below[folder].append(path)
+    folders = [root / f"{kind}{part}" for part in PARTS for kind in ("images", "labels")]
+    below = {folder: [path for path in files if path.is_relative_to(folder)] for folder in folders}
     cases = {
         part: matched(root / f"images{part}", root / f"labels{part}", below)
         for part in PARTS
@@ -42,23 +39,19 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
         return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), everything)
     data = _read_json(description)
     classes, ignored = _described_classes(description, data)
-    listed, notes = [], []
+    listed: list[CaseFiles] = []
+    notes: list[str] = []
     for part, part_cases in cases.items():
-        kept, left, absent = _listed(part_cases, data.get(PARTS[part]))
-        if absent:
-            shown = ", ".join(absent[:5])
-            notes.append(f"{len(absent)} cases of the {PARTS[part]} list of dataset.json have no files here: {shown}")
-        listed += kept
-        if left:
-            names = ", ".join(left[:5])
-            notes.append(
-                f"{len(left)} of {len(part_cases)} cases are not in the {PARTS[part]} list of dataset.json and are "
-                f"left out: {names}"
-            )
-    reason = "it has imagesTr/, labelsTr/ and dataset.json"
-    channels = _described_channels(data)
+        listed += _listed(part_cases, PARTS[part], data, notes)
     source = Source(
-        root, "decathlon", reason, (classes,), tuple(listed), ignored=ignored, notes=tuple(notes), channels=channels
+        root,
+        "decathlon",
+        "it has imagesTr/, labelsTr/ and dataset.json",
+        (classes,),
+        tuple(listed),
+        ignored=ignored,
+        notes=tuple(notes),
+        channels=_described_channels(data),
     )
     if "labelled" not in data:
         return source
@@ -66,21 +59,25 @@ def find_decathlon(root: Path, files: list[Path]) -> Source | None:
     return with_labelled(source, {case: drawn.text_list(case) for case in drawn.data}, description)
 
 
-def _listed(cases: tuple[CaseFiles, ...], rows: object) -> tuple[list[CaseFiles], list[str], list[str]]:
-    """The cases that a list of dataset.json names, the names of the others, and the names without files;
-    an empty list names all.
-    """
+def _listed(
+    cases: tuple[CaseFiles, ...], part: str, data: Mapping[str, object], notes: list[str]
+) -> tuple[CaseFiles, ...]:
+    """The cases that a list of dataset.json names, with notes about the others; an empty list names all."""
+    rows = data.get(part)
     if not isinstance(rows, list) or not rows:
-        return list(cases), [], []
+        return cases
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
     names = {stem_of(Path(path.replace("\\", "/"))) for path in paths if isinstance(path, str)}
-    kept = [
-        case
-        for case in cases
-        if case.case in names or any(stem_of(path) in names for path in (*case.labels, *case.images))
-    ]
-    there = {name for case in kept for name in (case.case, *(stem_of(path) for path in (*case.labels, *case.images)))}
-    return kept, sorted({case.case for case in cases} - {case.case for case in kept}), sorted(names - there)
+    names_of = {case: {case.case, *map(stem_of, (*case.labels, *case.images))} for case in cases}
+    kept = tuple(case for case in cases if names_of[case] & names)
+    if absent := sorted(names.difference(*(names_of[case] for case in kept))):
+        shown = ", ".join(absent[:5])
+        notes.append(f"{len(absent)} cases of the {part} list of dataset.json have no files here: {shown}")
+    if left := sorted({case.case for case in cases} - {case.case for case in kept}):
+        shown = ", ".join(left[:5])
+        of = f"{len(left)} of {len(cases)} cases"
+        notes.append(f"{of} are not in the {part} list of dataset.json and are left out: {shown}")
+    return kept
 
 
 def _read_json(path: Path) -> Mapping[str, object]:
@@ -95,35 +92,9 @@ def _read_json(path: Path) -> Mapping[str, object]:
 
 def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes, int | None]:
     """Names and values of `labels` in dataset.json, either way round or a list of names, and the value of `ignore`."""
-    labels = data.get("labels")
-    if isinstance(labels, list) and all(isinstance(name, str) for name in labels):
-        labels = {str(value): name for value, name in enumerate(labels)}
-    if not isinstance(labels, dict) or not labels:
+    labels = _by_number(data.get("labels"))
+    if not labels:
         raise InputError(f'{path}: "labels" must give the name and value of every class')
-    values = _values(path, labels)
-    ignored = values.pop("ignore", None)
-    background = next((name for name, value in values.items() if value == 0), None)
-    if background is None:
-        raise InputError(f'{path}: "labels" must have the value 0, which is the background')
-    ordered = sorted(values.items(), key=lambda item: (item[1] != 0, item[1]))
-    return Classes(tuple(n for n, _ in ordered), tuple(v for _, v in ordered)), ignored
-
-
-def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...};
-    none where they are something else.
-    """
-    named = data.get("channel_names", data.get("modality"))
-    if isinstance(named, list):
-        named = {str(number): name for number, name in enumerate(named)}
-    if not isinstance(named, dict):
-        return ()
-    names = [named.get(str(number)) for number in range(len(named))]
-    texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= MAX_TEXT]
-    return tuple(texts) if len(texts) == len(names) else ()
-
-
-def _values(path: Path, labels: Mapping[str, object]) -> dict[str, int]:
     values: dict[str, int] = {}
     for left, right in labels.items():
         name, value = (right, left) if isinstance(right, str) and not _is_whole(right) else (left, right)
@@ -132,12 +103,31 @@ def _values(path: Path, labels: Mapping[str, object]) -> dict[str, int]:
                 f'{path}: "labels" must give one whole number per class (regions are not supported), got {value!r} for '
                 f"{name!r}"
             )
-        if str(name) in values:
-            raise InputError(
-                f'{path}: "labels" must have every name once, {name!r} has {values[str(name)]} and {value}'
-            )
-        values[str(name)] = int(str(value))
-    return values
+        if name in values:
+            raise InputError(f'{path}: "labels" must have every name once, {name!r} has {values[name]} and {value}')
+        values[name] = int(str(value))
+    ignored = values.pop("ignore", None)
+    if 0 not in values.values():
+        raise InputError(f'{path}: "labels" must have the value 0, which is the background')
+    ordered = sorted(values, key=lambda name: (values[name] != 0, values[name]))
+    return Classes(tuple(ordered), tuple(values[name] for name in ordered)), ignored
+
+
+def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...};
+    none where they are something else.
+    """
+    named = _by_number(data.get("channel_names", data.get("modality")))
+    names = [named.get(str(number)) for number in range(len(named))]
+    texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= MAX_TEXT]
+    return tuple(texts) if len(texts) == len(names) else ()
+
+
+def _by_number(entry: object) -> Mapping[str, object]:
+    """An object of dataset.json; a list of names as an object with their numbers; empty for anything else."""
+    if isinstance(entry, list) and all(isinstance(name, str) for name in entry):
+        return {str(number): name for number, name in enumerate(entry)}
+    return entry if isinstance(entry, dict) else {}
 
 
 def _is_whole(value: object) -> bool:

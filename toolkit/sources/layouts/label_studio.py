@@ -15,8 +15,8 @@ from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.pictures.images import picture_size
 from attunet.io.readers import is_single_file, stem_of
-from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.layouts.matching import LABEL_STUDIO_MASK, flat
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
+from attunet.sources.layouts.matching import LABEL_STUDIO_MASK, case_names, names_one_of
 
 RULE = "label-studio-tasks"
 INSTEAD = "export the project as JSON, which names the pictures, and put that file beside them"
@@ -32,28 +32,19 @@ class _Mask:
     label: str
 
 
-def find_label_studio(
-    root: Path, files: list[Path], masks: Sequence[str] = (), choices: Choices | None = None
-) -> Source | None:
+def find_label_studio(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
     """Cases of pictures with the masks of Label Studio's PNG export, in any folders.
 
-    Args:
-        root: the folder.
-        files: its files.
-        masks: parts of names of the masks that count (`--masks by-3` for one annotator's).
-        choices: the user's readings.
-
     Raises:
-        InputError: where there are no pictures, no reading of the tasks' numbers fits, or several do.
+        InputError: there are no pictures, no reading of the tasks' numbers fits, or several do.
     """
-    exported = [mask for path in files if (mask := _mask(path)) is not None]
-    if not exported:
+    every = [mask for path in files if (mask := _mask(path)) is not None]
+    if not every:
         return None
-    if chosen := [mask for mask in exported if any(text.lower() in mask.path.name.lower() for text in masks)]:
-        exported = chosen
-    if arrays := [mask for mask in exported if mask.path.suffix.lower() == ".npy"]:
+    exported = [mask for mask in every if names_one_of(options.masks, mask.path.name)] or every
+    if arrays := [mask.path for mask in exported if mask.path.suffix.lower() == ".npy"]:
         raise InputError(
-            f"{arrays[0].path}: a mask of Label Studio as NumPy's array is not read: export the brush labels as PNG"
+            f"{arrays[0]}: a mask of Label Studio as NumPy's array is not read: export the brush labels as PNG"
         )
     pictures = [path for path in files if is_single_file(path) and _mask(path) is None]
     if not pictures:
@@ -61,23 +52,20 @@ def find_label_studio(
             f"{exported[0].path}: Label Studio's PNG export has masks alone: put the pictures into a folder images/ "
             "beside them"
         )
-    exported, decisions = _first_annotations(exported)
-    picture_of, reading = _pictures(exported, pictures, choices or {})
-    values = {label: value for value, label in enumerate(sorted({mask.label for mask in exported}), 1)}
-    unique = len({stem_of(path) for path in pictures}) == len(pictures)
-    cases = []
-    for picture in pictures:
-        name = stem_of(picture) if unique else flat((picture.parent / stem_of(picture)).relative_to(root))
-        drawn = sorted(
-            (mask for mask in exported if picture_of[mask.task] == picture),
-            key=lambda mask: (values[mask.label], mask.path),
-        )
-        cases.append(
-            CaseFiles(name, name, (picture,), tuple(m.path for m in drawn), tuple(values[m.label] for m in drawn))
-        )
-    coding = Classes(("background", *values), (0, *values.values()))
-    reason = f"{len(exported)} masks have the names of Label Studio's PNG export"
-    return Source(root, "label-studio", reason, (coding,), tuple(cases), decisions=(*decisions, reading))
+    counted, decisions = _first_annotations(exported)
+    picture_of, reading = _pictures(counted, pictures, options.choices)
+    values = {label: value for value, label in enumerate(sorted({mask.label for mask in counted}), 1)}
+    masks_of: dict[Path, list[_Mask]] = {picture: [] for picture in pictures}
+    for mask in sorted(counted, key=lambda mask: (mask.label, mask.path)):
+        masks_of[picture_of[mask.task]].append(mask)
+    names = case_names([(picture.parent / stem_of(picture)).relative_to(root) for picture in pictures])
+    cases = tuple(
+        CaseFiles(name, name, (picture,), tuple(m.path for m in masks), tuple(values[m.label] for m in masks))
+        for name, (picture, masks) in zip(names, masks_of.items(), strict=True)
+    )
+    codings = (Classes(("background", *values), (0, *values.values())),)
+    reason = f"{len(counted)} masks have the names of Label Studio's PNG export"
+    return Source(root, "label-studio", reason, codings, cases, decisions=(*decisions, reading))
 
 
 def _mask(path: Path) -> _Mask | None:
@@ -87,16 +75,14 @@ def _mask(path: Path) -> _Mask | None:
 
 def _first_annotations(masks: Sequence[_Mask]) -> tuple[list[_Mask], list[Decision]]:
     """The masks of the first annotation of each task, and a decision where a task has others."""
-    first = {
-        task: min(mask.annotation for mask in masks if mask.task == task) for task in {mask.task for mask in masks}
-    }
+    first: dict[int, int] = {}
+    for mask in masks:
+        first[mask.task] = min(mask.annotation, first.get(mask.task, mask.annotation))
     kept = [mask for mask in masks if mask.annotation == first[mask.task]]
     if len(kept) == len(masks):
         return kept, []
-    text = (
-        f"of several annotations of a task the first counts; {len(masks) - len(kept)} of {len(masks)} masks are of "
-        "others"
-    )
+    others = f"{len(masks) - len(kept)} of {len(masks)} masks are of others"
+    text = f"of several annotations of a task the first counts; {others}"
     return kept, [Decision("label-studio-annotations", text)]
 
 
@@ -104,28 +90,27 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
     """The picture of each task, and the decision that says so."""
     wanted, tasks = choice(RULE, choices), sorted({mask.task for mask in masks})
     readings = {
-        name: one
-        for name, one in _readings(tasks, pictures).items()
-        if wanted in ("auto", name) and _sizes_agree(masks, one)
+        name: reading
+        for name, reading in _readings(tasks, pictures).items()
+        if wanted in ("auto", name) and _sizes_agree(masks, reading)
     }
-    example = masks[0]
     if not readings:
         raise InputError(
-            f"{example.path}: no reading of its task's number gives each task a picture of its masks' size: "
+            f"{masks[0].path}: no reading of its task's number gives each task a picture of its masks' size: "
             f"{len(tasks)} tasks from {tasks[0]} to {tasks[-1]}, {len(pictures)} pictures; {INSTEAD}"
         )
     (name, reading), *others = readings.items()
     for other_name, other in others:
         if differing := [task for task in tasks if reading[task] != other[task]]:
             task = differing[0]
+            path = next(mask.path for mask in masks if mask.task == task)
             options = dict.fromkeys(f"--read {RULE}={one.split(',')[0]}" for one in (name, other_name))
             raise InputError(
-                f"{next(mask.path for mask in masks if mask.task == task)}: task {task} is {reading[task].name} by "
-                f"{name} and {other[task].name} by {other_name}; choose with {' or '.join(options)}, or {INSTEAD}"
+                f"{path}: task {task} is {reading[task].name} by {name} and {other[task].name} by {other_name}; choose "
+                f"with {' or '.join(options)}, or {INSTEAD}"
             )
-    return reading, Decision(
-        RULE, f"pictures of Label Studio's tasks are matched by {name}: task {tasks[0]} is {reading[tasks[0]].name}"
-    )
+    example = f"task {tasks[0]} is {reading[tasks[0]].name}"
+    return reading, Decision(RULE, f"pictures of Label Studio's tasks are matched by {name}: {example}")
 
 
 def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Reading]:
@@ -134,10 +119,9 @@ def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Readi
     rows = [[int(digits[-18:]) for digits in re.findall(r"\d+", stem_of(path))] for path in pictures]
     for column in range(min(map(len, rows), default=0)):
         numbers = {row[column]: path for row, path in zip(rows, pictures, strict=True)}
-        if len(numbers) == len(pictures) and all(task in numbers for task in tasks):
-            readings["name" if "name" not in readings else f"name, number {column + 1}"] = {
-                task: numbers[task] for task in tasks
-            }
+        if len(numbers) == len(pictures) and numbers.keys() >= set(tasks):
+            name = f"name, number {column + 1}" if "name" in readings else "name"
+            readings[name] = {task: numbers[task] for task in tasks}
     orders = {
         "": sorted(pictures, key=lambda path: _natural(path.name)),
         ", letter by letter": sorted(pictures, key=lambda path: path.name),

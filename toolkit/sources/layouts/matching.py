@@ -3,23 +3,22 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
-from attunet.sources.layouts.numbers import match_by_numbers, row_keys
+from attunet.sources.layouts.numbers import by_image, last_part, match_by_numbers, pair_by_key, row_keys
 
 CHANNEL = re.compile(r"(.+)_\d{4}")  # nnU-Net's case_0000, case_0001
 
 MASK_WORDS = "masks?|msk|d?segm?|segmentations?|labels?|gt|ground[-_ ]?truth|truth|anno|annotations?|manual"
 IMAGE_WORDS = "images?|imgs?|src|volume|photo|orig|original|input|train|training|test"
-# A mask's name is an image's with one of these words before or after it; a number may follow: X_mask_1 is a second
+# A mask's name is an image's with one of these words behind or before it; a number may follow: X_mask_1 is a second
 # mask.
-BEHIND = re.compile(rf"(.+?)[-_ .]({MASK_WORDS})(?:[-_ .]?\d{{1,3}})?", re.IGNORECASE)
-BEFORE = re.compile(rf"({MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
-IMAGE_BEHIND = re.compile(rf"(.+?)[-_ .]({IMAGE_WORDS})", re.IGNORECASE)
-IMAGE_BEFORE = re.compile(rf"({IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
+MASK_NAME = re.compile(rf"(.+?)[-_ .](?:{MASK_WORDS})(?:[-_ .]?\d{{1,3}})?|(?:{MASK_WORDS})[-_ .](.+)", re.IGNORECASE)
+IMAGE_NAME = re.compile(rf"(.+?)[-_ .](?:{IMAGE_WORDS})|(?:{IMAGE_WORDS})[-_ .](.+)", re.IGNORECASE)
 MASK_WORD = re.compile(rf"({MASK_WORDS})\d{{0,3}}", re.IGNORECASE)
 # Of files in a folder for each case
 MASK_ROLE = re.compile(rf"({MASK_WORDS}|lesions?|delineations?)\d{{0,3}}", re.IGNORECASE)
@@ -29,47 +28,43 @@ LABEL_STUDIO_MASK = re.compile(
 )
 
 Name = Callable[[str], str]
-
-
-def _same(stem: str) -> str:
-    return stem
+Key = TypeVar("Key")
 
 
 def without_mask_words(stem: str) -> str:
     """`X` of `X_mask`, `X_mask_1` or `mask_X`; anything else as it is. The folders before the name stay."""
-    return _without(stem, BEHIND, BEFORE)
+    return _without(MASK_NAME, stem)
+
+
+def _without_image_words(stem: str) -> str:
+    return _without(IMAGE_NAME, stem)
+
+
+def _without(words: re.Pattern[str], stem: str) -> str:
+    folder, slash, name = stem.rpartition("/")
+    match = words.fullmatch(name)
+    return f"{folder}{slash}{match[1] or match[2]}" if match else stem
 
 
 def names_a_mask(stem: str) -> bool:
     """True where a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`, or a name of Label Studio's."""
-    name = stem.rpartition("/")[2]
-    if LABEL_STUDIO_MASK.fullmatch(f"{name}.png"):
-        return True
-    return without_mask_words(stem) != stem or MASK_WORD.fullmatch(name) is not None
-
-
-def _without_image_words(stem: str) -> str:
-    return _without(stem, IMAGE_BEHIND, IMAGE_BEFORE)
-
-
-def _without(stem: str, behind: re.Pattern[str], before: re.Pattern[str]) -> str:
-    folder, slash, name = stem.rpartition("/")
-    if match := behind.fullmatch(name):
-        return folder + slash + match[1]
-    if match := before.fullmatch(name):
-        return folder + slash + match[2]
-    return stem
+    name = last_part(stem)
+    return (
+        without_mask_words(name) != name
+        or MASK_WORD.fullmatch(name) is not None
+        or LABEL_STUDIO_MASK.fullmatch(f"{name}.png") is not None
+    )
 
 
 def _last(name: Name) -> Name:
-    return lambda stem: name(stem).rpartition("/")[2]
+    return lambda stem: last_part(name(stem))
 
 
 # The common part of an image's and a mask's name, the strictest rule first: the whole path; a mask's without its word;
 # an image's without its word too; and the same three where the folders differ.
 _RULES: tuple[tuple[Name, Name], ...] = (
-    (_same, _same),
-    (_same, without_mask_words),
+    (str, str),
+    (str, without_mask_words),
     (_without_image_words, without_mask_words),
 )
 RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
@@ -91,37 +86,34 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     Raises:
         InputError: the numbers in the names allow two different pairings.
     """
-    for image_name, mask_name in (*RULES, (_last(_same), _folder), _beginning(images)):
-        named: dict[str, str] = {image_name(stem): stem for stem in images}
-        if len(named) == len(images) and all(mask_name(stem) in named for stem in masks):
-            matched: defaultdict[str, list[str]] = defaultdict(list)
-            for stem in sorted(masks):
-                matched[named[mask_name(stem)]].append(stem)
-            return dict(matched)
+    for image_name, mask_name in (*RULES, (last_part, _folder), (last_part, _beginning(images))):
+        keys = {image: image_name(image) for image in images}, {mask: mask_name(mask) for mask in masks}
+        if (paired := pair_by_key(*keys)) is not None:
+            return by_image(paired)
     return match_by_numbers(images, masks)
 
 
 def _folder(stem: str) -> str:
     """The name of the folder that a mask lies in."""
-    return stem.rpartition("/")[0].rpartition("/")[2]
+    return last_part(stem.rpartition("/")[0])
 
 
-def _beginning(images: Collection[str]) -> tuple[Name, Name]:
-    """The rule for masks named X and an ending, where X is the longest image's name that fits."""
-    names = sorted(map(_last(_same), images), key=len, reverse=True)
+def _beginning(images: Collection[str]) -> Name:
+    """The rule for masks named X and an ending: the longest image's name X that fits."""
+    names = sorted(map(last_part, images), key=len, reverse=True)
 
     def image_of(stem: str) -> str:
-        last = stem.rpartition("/")[2]
+        last = last_part(stem)
         fitting = (name for name in names if last.startswith(name) and last != name and not last[len(name)].isalnum())
         return next(fitting, last)
 
-    return _last(_same), image_of
+    return image_of
 
 
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
     alone = [
-        [m for m in sorted(masks) if mask_name(m) not in {image_name(i) for i in images}]
+        [mask for mask in sorted(masks) if mask_name(mask) not in set(map(image_name, images))]
         for image_name, mask_name in RULES
     ]
     if (rows := row_keys(images, masks)) is not None:
@@ -134,17 +126,22 @@ def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
     """Files of one image or mask below a folder, by their path below it without ending.
     Raises InputError where two have the same.
     """
-    stems: dict[str, Path] = {}
-    for path in files:
-        if is_single_file(path) and path.is_relative_to(folder):
-            stem = (path.parent / stem_of(path)).relative_to(folder).as_posix()
-            stem = unicodedata.normalize("NFC", stem)  # archives of macOS decompose letters with accents
-            if stem in stems:
-                raise InputError(
-                    f"{path}: the same image or mask is there twice, also as {stems[stem].name}: leave one out"
-                )
-            stems[stem] = path
-    return stems
+    inside = (path for path in files if is_single_file(path) and path.is_relative_to(folder))
+    stems = (((path.parent / stem_of(path)).relative_to(folder).as_posix(), path) for path in inside)
+    # Archives of macOS decompose letters with accents
+    return once_each((unicodedata.normalize("NFC", stem), path) for stem, path in stems)
+
+
+def once_each(files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
+    """Files by key. Raises InputError where two have the same."""
+    unique: dict[Key, Path] = {}
+    for key, path in files:
+        if key in unique:
+            raise InputError(
+                f"{path}: the same image or mask is there twice, also as {unique[key].name}: leave one out"
+            )
+        unique[key] = path
+    return unique
 
 
 def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str, list[Path]]:
@@ -152,12 +149,23 @@ def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str,
     are no cases.
     """
     numbered = {stem: match[1] for stem in images if (match := CHANNEL.fullmatch(stem))}
-    known = {*masks, *(without_mask_words(stem) for stem in masks)}
-    channels = not known & set(images) and any(case in known for case in numbered.values())
+    known = {*masks, *map(without_mask_words, masks)}
+    channels = known.isdisjoint(images) and not known.isdisjoint(numbered.values())
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     for stem, path in sorted(images.items()):
         groups[numbered.get(stem, stem) if channels else stem].append(path)
     return dict(groups)
+
+
+def names_one_of(parts: Sequence[str], name: str) -> bool:
+    """True if a name contains one of the user's texts (`--masks`, `--images`), in capitals or not."""
+    return any(part.lower() in name.lower() for part in parts)
+
+
+def case_names(paths: Sequence[Path]) -> list[str]:
+    """The names of cases with these paths below the source: the last parts where these differ, else whole paths."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [flat(path) for path in paths]
 
 
 def flat(path: Path) -> str:

@@ -2,8 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from itertools import combinations
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from itertools import combinations, product
 
 from attunet.errors import InputError
 
@@ -29,10 +29,8 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
     image_rows, mask_rows = _rows(images), _rows(masks)
     if not image_rows or not mask_rows:
         return None
-    whole = _whole(image_rows, mask_rows, _turn(images, masks))
-    if whole is not None:
-        return _by_image(whole)
-    readings = list(_partial(image_rows, mask_rows))
+    whole = _by_all_numbers(image_rows, mask_rows)
+    readings = [whole] if whole is not None else list(_by_some_numbers(image_rows, mask_rows))
     for other in readings[1:]:
         if differing := sorted(mask for mask in other if other[mask] != readings[0][mask]):
             mask = differing[0]
@@ -40,15 +38,56 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
                 f"{mask}: by the numbers in its name it is the mask of {readings[0][mask]} in one reading and of "
                 f"{other[mask]} in another; give each mask its image's name"
             )
-    return _by_image(readings[0]) if readings else None
+    return by_image(readings[0]) if readings else None
 
 
 def row_keys(images: Collection[str], masks: Collection[str]) -> tuple[dict[str, Row], dict[str, Row]] | None:
     """Return all numbers of each image and of each mask; None if they cannot be compared."""
     image_rows, mask_rows = _rows(images), _rows(masks)
-    if not image_rows or not mask_rows or _length(image_rows) != _length(mask_rows):
+    comparable = image_rows and mask_rows and _length(image_rows) == _length(mask_rows)
+    return (image_rows, mask_rows) if comparable else None
+
+
+def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
+    """Pair the names of images and masks in two lists of equal length.
+
+    Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
+    numbers.
+
+    Returns:
+        Image name -> mask name; None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers
+        in the names give different pairs.
+    """
+    image_numbers, mask_numbers = _distinct_numbers(images), _distinct_numbers(masks)
+    pairs = [pair_by_key(mask, image) for image, mask in product(image_numbers, mask_numbers)]
+    readings = [reading for reading in pairs if reading is not None]
+    if readings:
+        return readings[0] if all(reading == readings[0] for reading in readings) else None
+    for numbers in (*image_numbers[:1], *mask_numbers[:1]):
+        if sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
+            return None
+    return dict(zip(sorted(images), sorted(masks), strict=True))
+
+
+def pair_by_key(images: Mapping[str, Hashable], masks: Mapping[str, Hashable]) -> dict[str, str] | None:
+    """The image of each mask, which has the same key; None where a key is of two images or of none."""
+    named = {key: image for image, key in images.items()}
+    if len(named) < len(images) or not all(key in named for key in masks.values()):
         return None
-    return image_rows, mask_rows
+    return {mask: named[key] for mask, key in masks.items()}
+
+
+def by_image(image_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """The masks of each image, in the order of their names, from the image of each mask."""
+    matched: defaultdict[str, list[str]] = defaultdict(list)
+    for mask in sorted(image_of):
+        matched[image_of[mask]].append(mask)
+    return dict(matched)
+
+
+def last_part(stem: str) -> str:
+    """A name without the folders before it."""
+    return stem.rpartition("/")[2]
 
 
 def _rows(stems: Collection[str]) -> dict[str, Row]:
@@ -56,13 +95,11 @@ def _rows(stems: Collection[str]) -> dict[str, Row]:
     empty where the names differ otherwise.
     """
     rows: dict[str, Row] = {}
-    for whole in (False, True):
-        texts = {stem: stem if whole else stem.rpartition("/")[2] for stem in stems}
-        if len({re.sub(r"\d+", "#", text) for text in texts.values()}) != 1:
-            continue
-        rows = {stem: tuple(int(digits) for digits in re.findall(r"\d+", text)) for stem, text in texts.items()}
-        if len(set(rows.values())) == len(rows):
-            return rows
+    for text_of in (last_part, str):
+        if len({re.sub(r"\d+", "#", text_of(stem)) for stem in stems}) == 1:
+            rows = {stem: tuple(map(int, re.findall(r"\d+", text_of(stem)))) for stem in stems}
+            if len(set(rows.values())) == len(rows):
+                break
     return rows
 
 
@@ -70,63 +107,42 @@ def _length(rows: Mapping[str, Row]) -> int:
     return len(next(iter(rows.values())))
 
 
-def _turn(images: Collection[str], masks: Collection[str]) -> list[int] | None:
-    """Return, for each number of an image's name, the position of the number after the same word in the mask's name.
-
-    None if the words do not show it.
-    """
-    image_words, mask_words = (_words(next(iter(stems))) for stems in (images, masks))
-    distinct = "" not in image_words and len(set(image_words)) == len(image_words)
-    return (
-        [mask_words.index(word) for word in image_words]
-        if distinct and sorted(image_words) == sorted(mask_words)
-        else None
-    )
+def _distinct_numbers(names: Sequence[str]) -> list[dict[str, int]]:
+    """Return the numbers in which the names differ, the last one first."""
+    rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
+    columns = ([row[column] for row in rows] for column in reversed(range(min(map(len, rows), default=0))))
+    return [dict(zip(names, numbers, strict=True)) for numbers in columns if len(set(numbers)) == len(numbers)]
 
 
-def _words(stem: str) -> list[str]:
-    """The letters before each number of a name."""
-    return [word.lower() for word in re.findall(r"([A-Za-z]*)[-_ .]?\d+", stem.rpartition("/")[2])]
-
-
-def _whole(images: Mapping[str, Row], masks: Mapping[str, Row], turn: list[int] | None) -> dict[str, str] | None:
-    """The image of each mask by all of the numbers."""
+def _by_all_numbers(images: Mapping[str, Row], masks: Mapping[str, Row]) -> dict[str, str] | None:
+    """The image of each mask by all numbers, compared by the words before them if these are the same, else in order."""
     length = _length(images)
     if length == 0 or length != _length(masks):
         return None
-    places = turn if turn is not None and len(turn) == length else range(length)
-    return _paired(images, {mask: tuple(row[place] for place in places) for mask, row in masks.items()})
+    image_words, mask_words = (
+        [word.lower() for word in re.findall(r"([A-Za-z]*)[-_ .]?\d+", last_part(next(iter(rows))))]
+        for rows in (images, masks)
+    )
+    same_words = len(set(image_words) - {""}) == length and sorted(image_words) == sorted(mask_words)
+    places = [mask_words.index(word) for word in image_words] if same_words else range(length)
+    return pair_by_key(images, {mask: tuple(row[place] for place in places) for mask, row in masks.items()})
 
 
-def _partial(images: Mapping[str, Row], masks: Mapping[str, Row]) -> Iterator[dict[str, str]]:
+def _by_some_numbers(images: Mapping[str, Row], masks: Mapping[str, Row]) -> Iterator[dict[str, str]]:
     """The image of each mask by some of the numbers, in every reading that gives each image a mask."""
     image_places, mask_places = _varying(images), _varying(masks)
     if max(len(image_places), len(mask_places)) > MAX_VARYING:
         return
     for count in range(1, min(len(image_places), len(mask_places)) + 1):
-        for of_image in combinations(image_places, count):
-            image_keys = {image: tuple(row[i] for i in of_image) for image, row in images.items()}
-            for of_mask in combinations(mask_places, count):
-                paired = _paired(image_keys, {mask: tuple(row[i] for i in of_mask) for mask, row in masks.items()})
-                if paired is not None and len(set(paired.values())) == len(images):
-                    yield paired
+        for of_image, of_mask in product(combinations(image_places, count), combinations(mask_places, count)):
+            paired = pair_by_key(
+                {image: tuple(row[place] for place in of_image) for image, row in images.items()},
+                {mask: tuple(row[place] for place in of_mask) for mask, row in masks.items()},
+            )
+            if paired is not None and len(set(paired.values())) == len(images):
+                yield paired
 
 
 def _varying(rows: Mapping[str, Row]) -> list[int]:
     """Places of the numbers that are not the same in all names."""
     return [place for place in range(_length(rows)) if len({row[place] for row in rows.values()}) > 1]
-
-
-def _paired(images: Mapping[str, Row], masks: Mapping[str, Row]) -> dict[str, str] | None:
-    """The image of each mask by equal keys; None where a key is of two images or of none."""
-    named = {key: image for image, key in images.items()}
-    if len(named) < len(images) or not all(key in named for key in masks.values()):
-        return None
-    return {mask: named[key] for mask, key in masks.items()}
-
-
-def _by_image(image_of: Mapping[str, str]) -> dict[str, list[str]]:
-    matched: defaultdict[str, list[str]] = defaultdict(list)
-    for mask in sorted(image_of):
-        matched[image_of[mask]].append(mask)
-    return dict(matched)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMATS, is_readable, is_single_file, stem_of
-from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.layouts.matching import flat, match_masks
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
+from attunet.sources.layouts.matching import match_masks
 
 DICOM_SUFFIXES = FORMATS[-1].suffixes
 
@@ -25,27 +25,20 @@ def series_folders(files: Iterable[Path]) -> list[Path]:
     return sorted(folders)
 
 
-def find_series_with_masks(root: Path, files: list[Path]) -> Source | None:
-    """Cases of a DICOM series in a folder and a mask file whose name is, or has the number of,
-    a folder on the way to it.
-    """
-    folders = series_folders(files)
+def find_series_with_masks(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
+    """Cases of a DICOM series in a folder and a mask file with the name or the number of a folder above the series."""
+    folders = {folder: folder.relative_to(root).parts for folder in series_folders(files)}
     masks = {stem_of(path): path for path in files if is_single_file(path)}
-    if not folders or not masks:
+    if not masks:
         return None
-    for depth in range(max(len(folder.relative_to(root).parts) for folder in folders)):
-        parts = {
-            folder.relative_to(root).parts[depth]: folder
-            for folder in folders
-            if len(folder.relative_to(root).parts) > depth
-        }
-        matched = match_masks(parts, masks) if len(parts) == len(folders) else None
+    for depth in range(max(map(len, folders.values()), default=0)):
+        named = {parts[depth]: folder for folder, parts in folders.items() if len(parts) > depth}
+        matched = match_masks(named, masks) if len(named) == len(folders) else None
         if matched is not None:
             cases = tuple(
-                CaseFiles(flat(Path(name)), name, (folder,), tuple(masks[m] for m in matched.get(name, [])))
-                for name, folder in parts.items()
+                CaseFiles(name, name, (folder,), tuple(masks[mask] for mask in matched.get(name, [])))
+                for name, folder in named.items()
             )
-            return Source(
-                root, "series-masks", f"{len(folders)} DICOM series have mask files of their names", (), cases
-            )
+            reason = f"{len(folders)} DICOM series have mask files of their names"
+            return Source(root, "series-masks", reason, (), cases)
     return None

@@ -2,25 +2,26 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
-from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.codings import CHAOS_CODINGS
 from attunet.sources.layouts.headers import has_frames
-from attunet.sources.layouts.matching import by_stem, flat, match_masks, without_mask_words
+from attunet.sources.layouts.matching import by_stem, flat, match_masks, once_each, without_mask_words
 
 
-def find_src_mask(root: Path, files: list[Path]) -> Source | None:
+def find_src_mask(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`,
     the number is the patient.
     """
-    images = _named(files, "src")
+    images = once_each(_named(files, "-src"))
     if not images:
         return None
-    masks = _named(files, "mask")
+    masks = once_each(_named(files, "-mask"))
     if orphans := sorted(set(masks) - set(images)):
         raise InputError(f"{masks[orphans[0]]}: this mask has no image {orphans[0].name}-src beside it")
     cases = []
@@ -31,22 +32,15 @@ def find_src_mask(root: Path, files: list[Path]) -> Source | None:
     return Source(root, "src-mask", f"{len(images)} files are called X-src", CHAOS_CODINGS, tuple(cases))
 
 
-def _named(files: Iterable[Path], ending: str) -> dict[Path, Path]:
-    """Files called X-ENDING, by the path of X."""
-    named: dict[Path, Path] = {}
+def _named(files: Iterable[Path], ending: str) -> Iterator[tuple[Path, Path]]:
+    """Files whose names have an ending, and their paths without it."""
     for path in files:
         stem = stem_of(path)
-        if is_single_file(path) and stem.lower().endswith(f"-{ending}") and len(stem) > len(ending) + 1:
-            key = path.parent / stem[: -len(ending) - 1]
-            if key in named:
-                raise InputError(
-                    f"{path}: the same image or mask is there twice, also as {named[key].name}: leave one out"
-                )
-            named[key] = path
-    return named
+        if is_single_file(path) and stem.lower().endswith(ending) and len(stem) > len(ending):
+            yield path.parent / stem[: -len(ending)], path
 
 
-def find_suffixes(root: Path, files: list[Path]) -> Source | None:
+def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """Cases of `X.png` with `X_mask.png` (or _seg, _label, _gt) beside it, or `image_X.png` with `mask_X.png`.
 
     A mask's ending may differ. Files of several moments beside frames with masks, as cine MR has them, are left out.
@@ -59,18 +53,15 @@ def find_suffixes(root: Path, files: list[Path]) -> Source | None:
     if not labelled:
         return None
     series = [case for case in cases if not case.labels and has_frames(case.images[0])]
-    notes = (
-        (
-            f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first "
-            f"{series[0].images[0].name}",
-        )
-        if series
-        else ()
+    reason = f"{labelled} images have a file with _mask or the like beside them"
+    source = Source(root, "suffix", reason, (), tuple(case for case in cases if case not in series))
+    if not series:
+        return source
+    note = (
+        f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first "
+        f"{series[0].images[0].name}"
     )
-    kept = tuple(case for case in cases if case not in series)
-    return Source(
-        root, "suffix", f"{labelled} images have a file with _mask or the like beside them", (), kept, notes=notes
-    )
+    return replace(source, notes=(note,))
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
@@ -81,14 +72,16 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
     if matched is None:
         masks = {stem for stem in masks if without_mask_words(stem) in readable}
         matched = match_masks(set(readable) - masks, masks) or {}
-    name = "" if folder == root else f"{flat(folder.relative_to(root))}_"
-    pictures = [stem for stem in readable if stem not in masks]
-    is_patients = (
-        folder != root and re.search(r"\d", folder.name) and all(stem.startswith(folder.name) for stem in pictures)
-    )
-    patient = folder.name if is_patients else None
+    pictures = {stem: path for stem, path in readable.items() if stem not in masks}
+    prefix = "" if folder == root else f"{flat(folder.relative_to(root))}_"
+    named_by_folder = all(stem.startswith(folder.name) for stem in pictures)
+    of_one_patient = folder != root and re.search(r"\d", folder.name) and named_by_folder
     return [
-        CaseFiles(name + stem, patient or name + stem, (path,), tuple(readable[m] for m in matched.get(stem, [])))
-        for stem, path in readable.items()
-        if stem not in masks
+        CaseFiles(
+            prefix + stem,
+            folder.name if of_one_patient else prefix + stem,
+            (path,),
+            tuple(readable[mask] for mask in matched.get(stem, [])),
+        )
+        for stem, path in pictures.items()
     ]
