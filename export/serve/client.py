@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,7 +149,11 @@ class Client:
             except httpx.HTTPError as error:
                 raise RunError(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
             wait = response.headers.get("retry-after", "")
-            if response.status_code == 503 and wait.isdecimal() and time.monotonic() + int(wait) < until:
+            if (
+                response.status_code == 503
+                and re.fullmatch(r"[0-9]{1,6}", wait)
+                and time.monotonic() + int(wait) < until
+            ):
                 logger.info("%s: busy, trying again in %s s", self.url, wait)
                 time.sleep(int(wait))
                 continue

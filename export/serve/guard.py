@@ -78,6 +78,9 @@ class Guard:
         settings, headers = self._service.settings, dict(scope["headers"])
         if self._open > settings.max_requests:
             raise Refusal(UNAVAILABLE, f"{settings.max_requests} requests are open; try again", retry_after=5)
+        if {b"content-length", b"transfer-encoding"} <= set(headers):
+            # A proxy and this server might take different ends of the body, and so another request out of it.
+            raise Refusal(400, "Content-Length: must not be there beside Transfer-Encoding")
         host = HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
         if settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
             # A page of another site whose name was made to lead here would have that site's name.

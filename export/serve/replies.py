@@ -14,7 +14,8 @@ def reply(refusal: Refusal) -> JSONResponse:
         headers["Retry-After"] = str(refusal.retry_after)
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": refusal.text}, refusal.status, headers)
+    text = refusal.text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair, quoted from JSON
+    return JSONResponse({"error": text}, refusal.status, headers)
 
 
 def reply_to(error: Exception) -> JSONResponse:

@@ -8,11 +8,13 @@ import logging
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from attunet.errors import InputError, RunError
 
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 BEAT_S = 5.0
 SILENT_S = 60.0  # NFS may show an old modification time for so long
 POLL_S = 1.0
+MAX_BYTES = 4096  # of a lock that is read
 
 
 class Lock:
@@ -104,19 +107,32 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_S):
-            with suppress(OSError):  # `check` reports a lost lock
+            with suppress(OSError, InputError):  # `check` reports a lost lock
                 if self._read() == self._content:
                     os.utime(self.path)
 
     def _touched(self) -> int | None:
-        with suppress(FileNotFoundError), self.path.open() as file:  # opening makes NFS ask the server
+        with suppress(FileNotFoundError), self._open() as file:  # opening makes NFS ask the server
             return os.fstat(file.fileno()).st_mtime_ns
         return None
 
     def _read(self) -> str | None:
-        with suppress(FileNotFoundError):
-            return self.path.read_text(encoding="utf-8")
+        with suppress(FileNotFoundError), self._open() as file:
+            return file.read(MAX_BYTES).decode("utf-8", "replace")
         return None
+
+    def _open(self) -> BinaryIO:
+        """Open the file for reading; a link, a pipe or a device, from which reading might never end, is refused."""
+        try:
+            file = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a link, a folder
+            raise InputError(f"{self.path}: cannot be read as a lock: {error.strerror}; remove it") from None
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise InputError(f"{self.path}: a lock must be a regular file; remove it")
+        return file
 
 
 def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
@@ -147,7 +163,7 @@ def _is_gone(content: str) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, ValueError, KeyError, TypeError):
+    except (PermissionError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return False
     return bool(holder["pid"] == os.getpid())  # this process has reused its id
 
@@ -156,5 +172,5 @@ def _describe(content: str) -> str:
     try:
         holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):  # the holder was killed between creating and filling it
+    except (ValueError, KeyError, TypeError, RecursionError):  # the holder was killed between creating and filling it
         return "an unknown process"

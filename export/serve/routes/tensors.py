@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from attunet.export.serve.settings import MB
 
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
+COUNT = re.compile(r"[0-9]{1,18}")
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {
     "FP32": np.dtype("<f4"),
@@ -82,7 +84,7 @@ def read_request(
         Refusal: 400 naming the field, the rule and the value; 413 for JSON that is too large.
     """
     size = body.stat().st_size
-    if json_bytes is not None and not (json_bytes.isdecimal() and json_bytes.isascii() and int(json_bytes) <= size):
+    if json_bytes is not None and not (COUNT.fullmatch(json_bytes) and int(json_bytes) <= size):
         raise _wrong(
             f"Inference-Header-Content-Length: must be a number up to the body's {size} bytes, got {json_bytes[:40]!r}"
         )
@@ -162,7 +164,7 @@ def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
             raise _wrong(f"{where}: the name {row['name'][:80]!r} is there twice")
         parameters = _parameters(row, where)
         datatype, shape = row.get("datatype"), row.get("shape")
-        if datatype not in DTYPES:
+        if not isinstance(datatype, str) or datatype not in DTYPES:
             raise _wrong(f"{where}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:40]!r}")
         if (
             not isinstance(shape, list)

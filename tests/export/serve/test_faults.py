@@ -152,6 +152,20 @@ def test_a_body_longer_than_its_length_says_is_not_read_on(strict_server, scan):
     assert strict_server.get("/v2/health/ready").status_code == 200
 
 
+def test_two_lengths_of_one_body_are_refused(strict_server):
+    """A proxy might take one, the server the other, and what lies between would be a second request."""
+    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\n"
+    second = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = raw(
+        strict_server,
+        head + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + second,
+        all_of_it=True,
+    )
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"Content-Length: must not be there" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

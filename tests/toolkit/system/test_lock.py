@@ -1,10 +1,12 @@
 """Two of one command on one folder: the second is refused, and nothing is lost."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.store import open_store
-from attunet.system.lock import writing
+from attunet.system.lock import _place, writing
 
 HOLD = """
 import sys, time
@@ -49,6 +51,35 @@ def test_the_lock_of_a_killed_process_is_taken_over(holder, source: Path, tmp_pa
     holder.wait()
     prepare(source, tmp_path / "out" / "store", DataConfig())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.with_name("nothing")),
+    ],
+    ids=["pipe", "folder", "link to a device", "link to nothing"],
+)
+def test_what_is_no_lock_is_refused_by_name(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / ".out.lock")
+    with pytest.raises(InputError, match=r"/\.out\.lock: .*; remove it"), writing(tmp_path / "out", "export"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 100_000, b'{"pid": 1180591620717411303424}', b'{"pid": -1}', b"0" * 10**6]
+)
+def test_the_lock_of_nobody_is_taken_over(content: bytes, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("attunet.system.lock.SILENT_S", 0.2)
+    (tmp_path / ".out.lock").write_bytes(
+        content.replace(b"{", b'{"host": "a", "place": ' + json.dumps(_place()).encode() + b", ")
+    )
+    with writing(tmp_path / "out", "export"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_were_made_for_the_lock_are_removed_again(tmp_path: Path) -> None:
