@@ -87,8 +87,37 @@ def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact,
 
 def test_bytes_that_were_exchanged_after_the_check_do_not_run(signed):
     model, public = signed
-    with pytest.raises(InputError, match="is not what was signed"):
+    with pytest.raises(InputError, match="does not verify"):
         verify_signature(model, public, data=model.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize("exchanged", ["both", "signature", "model"])
+def test_files_that_are_exchanged_between_two_reads_do_not_run(
+    signed, tmp_path, graph, metadata, monkeypatch, exchanged
+):
+    """An artefact of somebody else's, with his signature, which becomes the genuine pair as soon as it was read."""
+    from dataclasses import replace
+
+    from attunet.export.artefact.artefact_file import write_artefact
+
+    genuine, public = signed
+    other = tmp_path / "other.onnx"
+    other.write_bytes(write_artefact(graph, replace(metadata, name="evil")))
+    sign_artefact(other, write_key(tmp_path, "evil")[0])
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        data = read(path)
+        if path.name == signature_of(other).name:
+            if exchanged != "signature":
+                shutil.copy(genuine, other)
+            if exchanged != "model":
+                shutil.copy(signature_of(genuine), signature_of(other))
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(InputError, match="does not verify"):
+        Segmenter(other, num_threads=1, public_key=public)
 
 
 def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
