@@ -123,6 +123,22 @@ def _(path: Path) -> None:
     path.write_bytes(bytes(nifti()))
 
 
+def add_pair(attack: str, matrix: Callable[[Path], object]) -> None:
+    """An Analyze pair with a third file of SPM's, which is none of the image."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        nib.save(nib.AnalyzeImage(PIXELS, AFFINE), path / "a.hdr")
+        matrix(path / "a.mat")
+
+    CORPUS.append(Hostile(f"pair-with-a-matrix-{attack}", f"a third file that is {attack}", make, False))
+
+
+add_pair("pipe", os.mkfifo)
+add_pair("device", lambda path: path.symlink_to("/dev/zero"))
+add_pair("noise", lambda path: path.write_bytes(bytes(200)))
+
+
 def dataset():  # type: ignore[no-untyped-def]
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
@@ -304,7 +320,7 @@ add_store(
 )
 
 
-def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
+def add_run(name: str, attack: str, state: bytes, weights: bytes, manifest: str = "") -> None:
     def make(path: Path) -> None:
         import hashlib
 
@@ -314,7 +330,7 @@ def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
         for file, data in files.items():
             (folder / file).write_bytes(data)
         hashes = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-        (folder / "manifest.json").write_text(json.dumps({"schema": 1, "sha256": hashes}))
+        (folder / "manifest.json").write_text(manifest or json.dumps({"schema": 1, "sha256": hashes}))
 
     CORPUS.append(Hostile(f"run-{name}", attack, make, True))
 
@@ -322,6 +338,10 @@ def add_run(name: str, attack: str, state: bytes, weights: bytes) -> None:
 add_run("of-a-list", "a state of another type", b"[]", b"")
 add_run("nested", "a state nested 100,000 deep", b"[" * 100_000, b"")
 add_run("with-a-lying-header", "weights that claim a terabyte", b'{"schema": 1}', struct.pack("<Q", 2**40) + b"{}")
+
+
+add_run("with-a-nested-manifest", "a manifest nested 200,000 deep", b"{}", b"", "[" * 200_000)
+add_run("with-an-empty-manifest", "a manifest that vouches for no file", b"{}", b"", '{"sha256": {}}')
 
 
 def add_unending(name: str, attack: str, change: Callable[[Path], object]) -> None:

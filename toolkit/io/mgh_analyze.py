@@ -1,12 +1,14 @@
 """MGH and MGZ (FreeSurfer), and Analyze 7.5 pairs, through nibabel: the header is judged before the voxels are read."""
 
 import gzip
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.freesurfer.mghformat import MGHHeader
 
 from attunet.decisions import Decision
@@ -48,7 +50,8 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
     """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it.
     Arguments, result and errors are as for `read_nifti`.
 
-    Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left.
+    Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left. SPM's matrix
+    `X.mat` beside them is not read.
     """
     voxels = next(
         (p for p in (path.with_suffix(".img"), path.with_suffix(".IMG")) if p.is_file() and not p.is_symlink()), None
@@ -58,10 +61,11 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
             f"{path}: its voxels must lie beside it in {path.with_suffix('.img').name}, which is not there"
         )
     try:
-        start = path.read_bytes()[:ANALYZE_HEADER_BYTES]
+        with path.open("rb") as file:
+            start = file.read(ANALYZE_HEADER_BYTES)
         is_nifti = start[344:348] == b"ni1\0"
         with quiet_nibabel():
-            header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm99AnalyzeImage.header_class(start)
+            header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm2AnalyzeImage.header_class(start)
     except NIBABEL_ERRORS as error:
         raise refusal(path, "Analyze", error) from None
     volume = _read(path, header, voxels, 1, options)
@@ -73,9 +77,12 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
         affine, is_oriented, decisions = checked_affine(path, geometry.affine), geometry.is_oriented, geometry.decisions
     else:
         affine, is_oriented = volume.affine, False
+        has_matrix = os.path.lexists(path.with_suffix(".mat"))
         decisions = (
             Decision(
-                "analyze-orientation", "Analyze states no orientation: its first axis is taken to run to the left"
+                "analyze-orientation",
+                "Analyze states no orientation: its first axis is taken to run to the left"
+                + ("; SPM's matrix in the .mat file beside it is not read" if has_matrix else ""),
             ),
         )
     return replace(volume, affine=affine, is_oriented=is_oriented, decisions=(*decisions, *volume.decisions))
@@ -92,9 +99,7 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
         check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
         with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            image = nib.load(path)
-            data = np.asanyarray(image.dataobj)
-            affine = np.asarray(image.affine, dtype=np.float64)
+            data, affine = _voxels_and_affine(path, header, holder)
     except InputError:
         raise
     except NIBABEL_ERRORS as error:
@@ -106,6 +111,17 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
     return Volume(
         np.moveaxis(data, 3, 0), checked_affine(path, affine), header=suffix, decisions=channel_decision(data.shape[3])
     )
+
+
+def _voxels_and_affine(
+    path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of an Analyze pair from its two files alone: nibabel's own reading would open a third, `X.mat`, too."""
+    if isinstance(header, MGHHeader):
+        image = nib.load(path)
+        return np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
+    voxels = ArrayProxy(holder, header, mmap=False)
+    return np.asanyarray(voxels), np.asarray(header.get_best_affine(), dtype=np.float64)
 
 
 def write_mgh(path: Path, values: np.ndarray, like: Volume) -> None:
