@@ -191,13 +191,21 @@ class Fields:
         return self.data[key]
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for any other text, and for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
 def read_json(path: str | Path) -> Fields:
     """The object in a JSON file. Raises InputError for a file that cannot be read or holds anything else."""
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: must be a regular file; reading a pipe or a device might never end")
     try:
-        return Fields(json.loads(Path(path).read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError, RecursionError) as error:
+        return Fields(parse_json(Path(path).read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None

@@ -14,7 +14,7 @@ from attunet.confidence.estimator import LearnedCase
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.fields import JsonObject
+from attunet.fields import JsonObject, parse_json
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
@@ -157,7 +157,7 @@ def _score(
 def _saved_scores(file: Path, facts: JsonObject) -> dict[str, Scores]:
     """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):

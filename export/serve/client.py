@@ -1,6 +1,5 @@
 """A client of the server, with httpx (the extra `client`)."""
 
-import json
 import logging
 import re
 import time
@@ -15,7 +14,7 @@ import httpx
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.formats import MEDIA_TYPES, ModelDescription
-from attunet.fields import JsonObject
+from attunet.fields import JsonObject, parse_json
 from attunet.io.dicom.file import is_dicom
 from attunet.system.atomic_files import write_file
 
@@ -79,7 +78,7 @@ class Client:
     def models(self) -> list[ModelDescription]:
         """The served models: name, hash, precision, provider, classes."""
         response = self._send(lambda: self._http.get("/v1/models"))
-        return list(response.json()["models"])
+        return list(parse_json(response.content)["models"])
 
     def model(self, name: str | None = None) -> ModelDescription:
         """A served model's description; without a name the only one's.
@@ -165,7 +164,7 @@ class Client:
 
 def _line(response: httpx.Response) -> str:
     try:
-        return " ".join(str(response.json()["error"]).split())
+        return " ".join(str(parse_json(response.content)["error"]).split())
     except (ValueError, KeyError, TypeError):
         return "no reason given"
 
@@ -204,8 +203,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def _answer(response: httpx.Response) -> Answer:
     headers = response.headers
     try:
-        amounts = dict(json.loads(headers["x-attunet-volumes"]))
-        findings = tuple(json.loads(headers["x-attunet-findings"]))
+        amounts = dict(parse_json(headers["x-attunet-volumes"]))
+        findings = tuple(parse_json(headers["x-attunet-findings"]))
         is_summary = headers["content-type"] == "application/json"
         return Answer(
             content=b"" if is_summary else response.content,
@@ -213,7 +212,7 @@ def _answer(response: httpx.Response) -> Answer:
             volumes=amounts,
             findings=findings,
             model_sha256=headers["x-attunet-model-sha256"],
-            confidence=dict(json.loads(headers["x-attunet-confidence"])) if "x-attunet-confidence" in headers else None,
+            confidence=dict(parse_json(headers["x-attunet-confidence"])) if "x-attunet-confidence" in headers else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{response.url.host}: is no server of attunet: {type(error).__name__}: {error}") from None

@@ -124,7 +124,7 @@ def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config
     if path is not None:
         try:
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as TOML: {error}") from None
     config = Config.from_json(data, str(path))
     for setting in settings:

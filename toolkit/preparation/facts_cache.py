@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
+from attunet.fields import parse_json
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.scan_case import case_hashes, scan_case
 from attunet.sources.case_files import CaseFiles, Source
@@ -88,7 +89,7 @@ def _read(path: Path, header: str) -> dict[str, CaseFacts]:
             return known
         for line in file:
             try:
-                facts = CaseFacts.from_json(json.loads(line))
+                facts = CaseFacts.from_json(parse_json(line))
             except (ValueError, KeyError, TypeError):
                 continue
             known[facts.case] = facts

@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.decisions import Choices
-from attunet.fields import JsonObject
+from attunet.fields import JsonObject, parse_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles
@@ -86,7 +86,7 @@ class ShardTask:
 def finished_shard(task: ShardTask) -> ShardEntry | None:
     """Return the manifest entry of a case that an earlier call finished with the same files and settings, else None."""
     try:
-        data = json.loads((task.folder / CASE).read_text(encoding="utf-8"))
+        data = parse_json((task.folder / CASE).read_text(encoding="utf-8"))
         complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
     except (OSError, ValueError):
         return None

@@ -2,7 +2,6 @@
 context slices by position.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from attunet.classes import Classes
 from attunet.errors import InputError, one_line
-from attunet.fields import Fields
+from attunet.fields import Fields, parse_json
 from attunet.models import SegmentationNetwork
 from attunet.runs.lineage import Lineage
 from attunet.runs.read_checkpoint import newest_step_folder
@@ -64,7 +63,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
             raise InputError(f"{source}: has no checkpoint to start from")
         path = newest
     if path.is_dir():
-        verify_folder(path)
+        verify_folder(path, (AVERAGE,))
         path = path / AVERAGE
     try:
         with safe_open(path, "pt") as file:
@@ -77,7 +76,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
     if metadata is None:
         raise InputError(f"{path}: has no metadata of attunet, which name its network and classes")
     try:
-        at = Fields(json.loads(metadata), str(path))
+        at = Fields(parse_json(metadata), str(path))
     except ValueError:
         raise InputError(f"{path}: its metadata of attunet are not JSON") from None
     model = at.inner("model")

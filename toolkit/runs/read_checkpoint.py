@@ -11,13 +11,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from attunet.errors import InputError, one_line
-from attunet.fields import read_json
+from attunet.fields import read_json, shown
+from attunet.models import build_model
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import verify_folder
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("model", "average", "optimizer")
+STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,34 @@ def newest_step_folder(folder: Path) -> Path | None:
 
 
 def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
-    """Read and verify one checkpoint folder. Raises InputError when it is damaged or of another schema."""
-    verify_folder(path)
-    state = RunState.from_json(read_json(path / "state.json"))
-    return Checkpoint(path, state, {part: _read_tensors(path / f"{part}.safetensors") for part in parts})
+    """Read and verify one checkpoint folder. Raises InputError when it is damaged, of another schema,
+    or has averaged weights of another network than its state describes.
+    """
+    files = {part: f"{part}.safetensors" for part in parts}
+    verify_folder(path, [STATE, *files.values()])
+    state = RunState.from_json(read_json(path / STATE))
+    tensors = {part: _read_tensors(path / file) for part, file in files.items()}
+    if "average" in parts:
+        with torch.device("meta"):  # without memory: the state may be a stranger's, and describe a giant
+            network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
+        check_tensors(tensors["average"], network.state_dict(), path / files["average"])
+    return Checkpoint(path, state, tensors)
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], where: Path) -> None:
+    """Raises InputError with the first name, shape or type of tensors in which a file differs from what is wanted."""
+    there, here = ({name: _form(tensor) for name, tensor in group.items()} for group in (tensors, wanted))
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            got, must = there.get(name, "no such tensor"), here.get(name, "no such tensor")
+            raise InputError(
+                f"{where}: must be of the network that the checkpoint's state describes; {shown(name)} is {got}, must "
+                f"be {must}"
+            )
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -74,11 +100,17 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put the state that `optimizer_tensors` returned into a new optimizer of the same network."""
+    """Put the state that `optimizer_tensors` returned into a new optimizer of the same network.
+
+    Raises:
+        InputError: a tensor is of no parameter of the network, or of another shape.
+    """
     parameters = dict(network.named_parameters())
     for name, value in tensors.items():
         key, _, parameter_name = name.partition("/")
-        parameter = parameters[parameter_name]
+        parameter = parameters.get(parameter_name)
+        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
+            raise InputError(f"checkpoint: its optimizer must be of the network, got {shown(name)} {_form(value)}")
         target = (
             value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from attunet.errors import InputError
+from attunet.fields import parse_json
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
@@ -78,7 +79,7 @@ def read_metrics(run: Path) -> list[MetricsRow]:
         return rows
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             continue
     return rows

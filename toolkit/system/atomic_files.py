@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.fields import parse_json, shown
 
 MANIFEST = "manifest.json"
 
@@ -103,13 +104,25 @@ def clear_unfinished(parent: Path) -> None:
             os.rename(replaced, path)
 
 
-def verify_folder(path: Path) -> None:
-    """Raises InputError when a file of a folder written by `write_folder` is missing or was changed."""
+def verify_folder(path: Path, needed: Iterable[str]) -> None:
+    """Verify a folder written by `write_folder`.
+
+    Args:
+        path: the folder.
+        needed: names of the files that are going to be read.
+
+    Raises:
+        InputError: a file is missing, was changed, or is needed and not in the list of hashes.
+    """
     manifest = path / MANIFEST
     try:
         require_regular(manifest)
-        hashes = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+        hashes = parse_json(manifest.read_text(encoding="utf-8"))["sha256"]
+        if unlisted := sorted(set(needed) - set(hashes)):
+            raise InputError(f"{manifest}: must have the SHA-256 of {unlisted[0]}, which it does not name")
         for name, expected in hashes.items():
+            if Path(name).name != name:
+                raise InputError(f"{manifest}: must name files of its own folder, got {shown(name)}")
             if sha256(path / name) != expected:
                 raise InputError(f"{path / name}: its SHA-256 is not the one in {MANIFEST}: the file is damaged")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.fields import parse_json
 
 FIRST = "0" * 64  # stands for the record before the first
 MAX_LINE_BYTES = 2**20
@@ -99,10 +100,10 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _record(line: bytes, where: str) -> tuple[str, str]:
     """A line's `previous` and `hash`. Raises InputError where it is no record, or its hash is not its own."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         digest = values.pop("hash")
         is_own = digest == _hash(values) and isinstance(values["previous"], str)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{where}: is no record of an audit log") from None
     if not is_own:
         raise InputError(f"{where}: was changed: its hash is not the one of its content")

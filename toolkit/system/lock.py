@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from attunet.errors import InputError, RunError
+from attunet.fields import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _place() -> str:
 def _is_gone(content: str) -> bool:
     """Return True if the holder was a process here that no longer exists."""
     try:
-        holder = json.loads(content)
+        holder = parse_json(content)
         if holder["place"] != _place():
             return False
         os.kill(holder["pid"], 0)
@@ -170,7 +171,7 @@ def _is_gone(content: str) -> bool:
 
 def _describe(content: str) -> str:
     try:
-        holder = json.loads(content)
+        holder = parse_json(content)
         return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError, RecursionError):  # the holder was killed between creating and filling it
         return "an unknown process"

@@ -21,7 +21,7 @@ from attunet.loading.loader import Loader
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
 from attunet.runs.lineage import Lineage
-from attunet.runs.read_checkpoint import Checkpoint, load_optimizer, newest_checkpoint, read_checkpoint
+from attunet.runs.read_checkpoint import Checkpoint, check_tensors, load_optimizer, newest_checkpoint, read_checkpoint
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.store import Store
@@ -212,6 +212,8 @@ def _make_network(
 
 
 def _restore(trainer: Trainer, start: Checkpoint) -> int:
+    """Put a checkpoint into a new trainer; returns its step. Raises InputError if it is of another network."""
+    check_tensors(start.tensors["model"], trainer.network.state_dict(), start.path / "model.safetensors")
     trainer.network.load_state_dict(start.tensors["model"])
     trainer.average.network.load_state_dict(start.tensors["average"])
     load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"])

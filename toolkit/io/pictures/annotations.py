@@ -2,7 +2,6 @@
 drawn onto a picture's grid.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -10,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from attunet.errors import InputError
+from attunet.fields import parse_json
 from attunet.io.pictures.coco import Coco, read_coco
 from attunet.io.pictures.cvat import read_cvat
 from attunet.io.pictures.label_studio import Task, read_label_studio
@@ -110,6 +110,6 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
 
 def _json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError):
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError):
         raise NotAnnotations("is no JSON") from None

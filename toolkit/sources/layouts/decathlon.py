@@ -1,13 +1,12 @@
 """imagesTr/ and labelsTr/ with a dataset.json: the Medical Segmentation Decathlon, nnU-Net's raw data, AMOS."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.fields import MAX_TEXT, Fields
+from attunet.fields import MAX_TEXT, Fields, parse_json
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.labelled import with_labelled
@@ -84,8 +83,8 @@ def _read_json(path: Path) -> Mapping[str, object]:
     if path.stat().st_size > MAX_DATASET_JSON:
         raise InputError(f"{path}: must be at most {MAX_DATASET_JSON:,} bytes, got {path.stat().st_size:,}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     return data if isinstance(data, dict) else {}
 

@@ -1,0 +1,128 @@
+"""A stranger's checkpoint whose hashes hold, and which does not fit together: refused in one line."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from attunet.config import load_config  # noqa: E402
+from attunet.errors import InputError  # noqa: E402
+from attunet.runs.initial_weights import read_initial_weights  # noqa: E402
+from attunet.runs.load_run import load_run  # noqa: E402
+from attunet.store import Store  # noqa: E402
+from attunet.training.loop import train  # noqa: E402
+
+Tensors = dict[str, "torch.Tensor"]
+SETTINGS = ["model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(small_store.path, run, load_config(None, SETTINGS), fold=0)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def checkpoint(run: Path) -> Path:
+    (only,) = (run / "checkpoints").glob("step-*")
+    return only
+
+
+def with_model(**changes: object) -> Callable[[Path], None]:
+    """A change of the state's section `[model]`."""
+
+    def change(folder: Path) -> None:
+        state = json.loads((folder / "state.json").read_text())
+        state["config"]["model"].update(changes)
+        (folder / "state.json").write_text(json.dumps(state))
+
+    return change
+
+
+def with_tensors(change: Callable[[Tensors], Tensors], part: str = "average") -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / f"{part}.safetensors"
+        save_file(change(load_file(path)), path)
+
+    return apply
+
+
+def cast(dtype: "torch.dtype") -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def rehash(folder: Path) -> None:
+    names = json.loads((folder / "manifest.json").read_text())["sha256"]
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "sha256": hashes}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_model(base_width=8),
+        with_model(base_width=128, depth=4),  # gigabytes, if it were built
+        with_model(depth=3),
+        with_model(name="unet"),
+        with_tensors(lambda tensors: {}),
+        with_tensors(lambda tensors: {**tensors, "another\n": torch.zeros(3)}),
+        with_tensors(lambda tensors: {name: tensor.reshape(-1).clone() for name, tensor in tensors.items()}),
+        with_tensors(cast(torch.int8)),
+        with_tensors(cast(torch.complex64)),
+        with_tensors(cast(torch.float64)),
+    ],
+    ids=["width", "giant", "depth", "model", "empty", "another", "shape", "int8", "complex", "float64"],
+)
+def test_weights_of_another_network_are_refused(run: Path, change: Callable[[Path], None]) -> None:
+    change(checkpoint(run))
+    rehash(checkpoint(run))
+    with pytest.raises(InputError, match=r"average\.safetensors: must be of the network") as refusal:
+        load_run(run)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+@pytest.mark.parametrize("change", ["another", "shape"])
+def test_a_training_of_another_network_is_not_continued(small_store: Store, run: Path, part: str, change: str) -> None:
+    def changed(tensors: Tensors) -> Tensors:
+        if change == "another":
+            return {**tensors, "exp_avg/another": torch.zeros(3)}
+        return {name: tensor.reshape(-1)[:2].clone() if tensor.ndim else tensor for name, tensor in tensors.items()}
+
+    folder = checkpoint(run)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {"finished": False, "step": 1}))
+    with_tensors(changed, part)(folder)
+    rehash(folder)
+    with pytest.raises(InputError, match="must be of the network"):
+        train(small_store.path, run, load_config(None, SETTINGS), fold=0, resume="require")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "rule"),
+    [
+        ("[" * 200_000, "nested"),
+        ('{"sha256": {}}', "must have the SHA-256 of"),
+        ('{"sha256": {"../../run.lock": "0", "state.json": "0", "average.safetensors": "0"}}', "of its own folder"),
+        ('{"sha256": ["state.json", "average.safetensors"]}', "incomplete"),
+        ('{"sha256": {"state.json": [], "average.safetensors": 1}}', "SHA-256"),
+    ],
+    ids=["nested", "empty", "outside", "list", "types"],
+)
+def test_a_manifest_names_every_file_that_is_read(run: Path, manifest: str, rule: str) -> None:
+    (checkpoint(run) / "manifest.json").write_text(manifest)
+    for read in (load_run, read_initial_weights):
+        with pytest.raises(InputError, match=rule):
+            read(run)
