@@ -10,7 +10,7 @@ import click
 
 from attunet.config import MODELS, DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import PATH, Fold, config_options
+from attunet.launch.options import PATH, Fold, config_options, pseudonymise_option
 from attunet.presets import training_config
 from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 
@@ -41,6 +41,7 @@ from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 @click.option(
     "--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init."
 )
+@pseudonymise_option
 @debug_option
 def train_command(
     store: Path,
@@ -54,6 +55,7 @@ def train_command(
     init: Path | None,
     init_classes: str | None,
     freeze: str | None,
+    pseudonymise: Path | None,
 ) -> None:
     """Train one network on STORE, in the folder RUN.
 
@@ -76,7 +78,15 @@ def train_command(
 
     renamed = parse_renamed(init_classes) if init_classes else None
     train(
-        store, run, config, fold=fold, resume=resume or "never", init=init, init_classes=renamed, began=_process_start()
+        store,
+        run,
+        config,
+        fold=fold,
+        resume=resume or "never",
+        init=init,
+        init_classes=renamed,
+        began=_process_start(),
+        pseudonymise=pseudonymise,
     )
 
 

@@ -1,6 +1,5 @@
 """A prepared data set on disk: its cases, its folds, and the user's own files that it was made of."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from attunet.sources.find_by_hash import find_by_hash
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
+from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -86,10 +86,23 @@ class Store:
         plane = (rows, columns) if self.spec.spacing_mm is None else (self.spec.spacing_mm, self.spec.spacing_mm)
         return native[self.spec.slice_axis], *plane
 
-    def renamed(self, names: Mapping[str, str]) -> "Store":
-        """The same store with other names of cases and patients."""
-        cases = tuple(replace(case, name=names[case.name], patient=names[case.patient]) for case in self.cases)
-        return replace(self, cases=cases, splits=self.splits.renamed(names))
+    def pseudonymised(self, names: Pseudonyms) -> "Store":
+        """The store with numbers in place of the names of cases and patients, in the order of the numbers; after the
+        call, `names` hides these names and those of the source's files.
+
+        Raises:
+            InputError: the cases have numbers already.
+        """
+        if self.is_pseudonymised:
+            raise InputError(f"{self.path}: its cases have numbers already; leave out --pseudonymise")
+        numbers = names.numbers_of(name for case in self.cases for name in (case.name, case.patient))
+        names.remember(numbers)
+        for case in self.cases:
+            for file in case.source_sha256:
+                names.remember_file(self.source_root / file, self.source_root, numbers[case.name])
+        cases = [replace(case, name=numbers[case.name], patient=numbers[case.patient]) for case in self.cases]
+        ordered = tuple(sorted(cases, key=lambda case: case.name))  # the order of names would tell something about them
+        return replace(self, cases=ordered, splits=self.splits.renamed(numbers))
 
     @property
     def num_folds(self) -> int:
@@ -194,11 +207,12 @@ class Store:
         return volume, to_indices(mask.values, case.label_mapping, masks[0])
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
     """Open a prepared data set.
 
     Args:
         path: the folder that `attunet prepare` wrote.
+        names: gives its cases and patients numbers, see `Store.pseudonymised`.
 
     Raises:
         InputError: the folder is no store, was written by another version, or is damaged.
@@ -218,7 +232,7 @@ def open_store(path: str | Path) -> Store:
                 "the store again"
             )
     cases = tuple(case_of(row) for row in rows)
-    return Store(
+    store = Store(
         path=path,
         manifest=at.data,
         preprocessing=preprocessing,
@@ -231,3 +245,4 @@ def open_store(path: str | Path) -> Store:
         grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),
         findings=tuple(map(finding_of, at.rows("findings"))),
     )
+    return store.pseudonymised(names) if names else store

@@ -20,6 +20,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
+from attunet.system.pseudonyms import pseudonyms
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
@@ -50,6 +51,7 @@ def crossvalidate(
     train: bool = True,
     every_postprocessing: bool = False,
     source: str | Path | None = None,
+    pseudonymise: str | Path | None = None,
 ) -> CrossvalidationResults:
     """Trains the unfinished runs, scores every finished one, and writes results.json, results.md and plots/.
 
@@ -67,6 +69,8 @@ def crossvalidate(
         every_postprocessing: scores label maps with the store's post-processing, with the largest components and
             without post-processing.
         source: where the store's source files are now, if they moved.
+        pseudonymise: a CSV file outside of `out` with the names of cases and patients; runs and results have their
+            numbers.
 
     Returns:
         The content of results.json.
@@ -81,19 +85,37 @@ def crossvalidate(
         >>> crossvalidate("store", "out", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
     """
     store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
-    store = open_store(store_path)
-    _check_folder(out, store_path, train)
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
-    if minutes is not None:
-        grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
-    plan = grid.plan(store, out)
-    _check_runs(plan, store, grid.parent)
-    failures = _train(plan, store_path, jobs) if train else []
+    with pseudonyms(pseudonymise, [out]) as names:
+        store = open_store(store_path, names)
+        _check_folder(out, store_path, train)
+        if minutes is not None:
+            grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
+        plan = grid.plan(store, out)
+        _check_runs(plan, store, grid.parent)
+        numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
+        failures = _train(plan, (str(store_path), *numbered), jobs) if train else []
+        failed = _describe(failures, len(plan))
+        results = _write_scores(store, out, grid, plan, every_postprocessing, source, failed)
+        if failed:
+            raise TrainingsFailed(f"{out}: {failed}", results)
+    return results
+
+
+def _write_scores(
+    store: Store,
+    out: Path,
+    grid: Grid,
+    plan: Sequence[PlannedRun],
+    every_postprocessing: bool,
+    source: Path | None,
+    failed: str,
+) -> CrossvalidationResults:
+    """Scores the finished runs and writes everything. Raises as `crossvalidate` does where none is finished."""
     device = "cuda" if visible_gpus() else "cpu"
     postprocessings = _postprocessings(store, every_postprocessing)
     score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
     scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
-    failed = _describe(failures, len(plan))
     if not any(scored.values()):
         raise (
             RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
@@ -104,8 +126,6 @@ def crossvalidate(
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
     results = results_of(store, plan, scored, methods, commands)
     write_results(out, results, methods, store, device=device, source=source)
-    if failed:
-        raise TrainingsFailed(f"{out}: {failed}", results)
     return results
 
 
@@ -141,8 +161,12 @@ def _postprocessings(store: Store, every: bool) -> list[Postprocessing]:
     return [own, *(other for other in (LARGEST, UNTOUCHED) if every and other != own)]
 
 
-def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[Outcome]:
-    """Trains the unfinished runs and returns the failed ones. Raises Stopped after a signal."""
+def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> list[Outcome]:
+    """Trains the unfinished runs and returns the failed ones. Raises Stopped after a signal.
+
+    Args:
+        store: the arguments of `attunet train` that name the store and its table of names.
+    """
     waiting = [run for run in plan if not progress_of(run.path)[1]]
     logger.info(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
     if not waiting:
@@ -151,7 +175,7 @@ def _train(plan: Sequence[PlannedRun], store: Path, count: int | None) -> list[O
     jobs = [
         Job(
             run.name,
-            (str(store), str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"),
+            (*store, str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"),
             run.path.with_suffix(".log"),
         )
         for run in waiting

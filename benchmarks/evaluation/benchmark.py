@@ -16,6 +16,7 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.plain_text import printable
+from attunet.system.pseudonyms import pseudonyms
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def benchmark(
     batch_sizes: Sequence[int] = (),
     source: str | Path | None = None,
     latency_seconds: float = 2.0,
+    pseudonymise: str | Path | None = None,
 ) -> BenchmarkResults:
     """Exports a run in every precision, as slices and whole, and evaluates each file with each provider.
 
@@ -104,6 +106,8 @@ def benchmark(
         batch_sizes: besides 1 and 8.
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
+        pseudonymise: a CSV file outside of `out` with the names of cases and patients; all that is written has their
+            numbers.
 
     Raises:
         InputError: for a model that does not fit the store, or if nothing loads.
@@ -117,16 +121,23 @@ def benchmark(
     files, fold = [model], None
     if model.is_dir():
         loaded += _load([model], ("cpu", "cuda"), not_loaded)
-        files, fold = _export(model, Path(store), out / "artefacts", precisions, source, not_loaded)
+        files, fold = _export(model, store, out / "artefacts", precisions, source, pseudonymise, not_loaded)
     loaded += _load(files, providers, not_loaded)
     if not loaded:
         raise InputError(
             f"{model}: nothing loads; {'; '.join(f'{name}: {reason}' for name, reason in not_loaded.items())}"
         )
-    sizes = sorted({*BATCH_SIZES, *batch_sizes})
-    evaluated = evaluate_loaded(
-        loaded, open_store(store), out, fold=fold, source=source, seconds=latency_seconds, batch_sizes=sizes, options=()
-    )
+    with pseudonyms(pseudonymise, [out]) as names:
+        evaluated = evaluate_loaded(
+            loaded,
+            open_store(store, names),
+            out,
+            fold=fold,
+            source=source,
+            seconds=latency_seconds,
+            batch_sizes=sorted({*BATCH_SIZES, *batch_sizes}),
+            is_hidden=names is not None,
+        )
     results = BenchmarkResults(evaluated, not_loaded)
     data = {"schema": SCHEMA, "not_loaded": not_loaded, "header": results.rows()[0], "rows": results.rows()[1:]}
     write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
@@ -135,9 +146,17 @@ def benchmark(
 
 
 def _export(
-    run: Path, store: Path, folder: Path, precisions: Sequence[str], source: Path | None, not_loaded: dict[str, str]
+    run: Path,
+    store: str | Path,
+    folder: Path,
+    precisions: Sequence[str],
+    source: Path | None,
+    pseudonymise: str | Path | None,
+    not_loaded: dict[str, str],
 ) -> tuple[list[Path], int | None]:
-    """Artefacts of a run, and the fold that it held out."""
+    """Artefacts of a run, and the fold that it held out. With numbers for names all are written anew, since those of an
+    earlier call may have names.
+    """
     from attunet.export.build.export_run import export_run
     from attunet.runs.ensemble import load_runs
 
@@ -147,8 +166,16 @@ def _export(
         for whole in (False, True):
             path = folder / f"{precision}{'-whole' if whole else ''}.onnx"
             try:
-                if not path.exists():
-                    export_run(run, path, precision=precision, store=store, source=source, whole=whole)
+                if pseudonymise or not path.exists():
+                    export_run(
+                        run,
+                        path,
+                        precision=precision,
+                        store=store,
+                        source=source,
+                        whole=whole,
+                        pseudonymise=pseudonymise,
+                    )
                 files.append(path)
             except RunError as error:
                 not_loaded[path.stem] = str(error)

@@ -126,7 +126,7 @@ def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> ModelDet
     about, _ = load_artefact(model.path)
     precision = [] if about.precision == "fp32" else ["--precision", about.precision]
     return {
-        "card": card(model.path),
+        "card": card(model.path, is_hidden=is_hidden),
         "settings": about.config,
         "license": about.license,
         "curves": [],

@@ -7,7 +7,6 @@ measured: the network alone at a fixed batch size, and a volume from file to fil
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.pseudonyms import Pseudonyms
+from attunet.system.pseudonyms import pseudonyms
 from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
@@ -84,11 +83,10 @@ def evaluate(
     """
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
     options = [word for provider in providers for word in ("--provider", provider)]
-    opened, names = open_store(store), Pseudonyms(pseudonymise, [out]) if pseudonymise else None
-    with names.hidden() if names else nullcontext():
+    with pseudonyms(pseudonymise, [out]) as names:
         return evaluate_loaded(
             loaded,
-            _numbered(opened, names) if names else opened,
+            open_store(store, names),
             Path(out),
             fold=fold,
             source=Path(source) if source else None,
@@ -96,18 +94,6 @@ def evaluate(
             options=options,
             is_hidden=names is not None,
         )
-
-
-def _numbered(store: Store, names: Pseudonyms) -> Store:
-    """The store with numbers instead of the names of cases and files, which are hidden from here on."""
-    if store.is_pseudonymised:
-        raise InputError(f"{store.path}: its cases have numbers already; leave out --pseudonymise")
-    numbers = names.numbers_of(name for case in store.cases for name in (case.name, case.patient))
-    names.remember(numbers)
-    for case in store.cases:
-        for file in case.source_sha256:
-            names.remember_file(store.source_root / file, store.source_root, numbers[case.name])
-    return store.renamed(numbers)
 
 
 def evaluate_loaded(

@@ -9,8 +9,10 @@ from attunet.system.plain_text import printable
 MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
 
 
-def card(path: Path | str) -> str:
-    """Lines of text about the artefact at `path`. Raises InputError with the reason for any other file."""
+def card(path: Path | str, *, is_hidden: bool = False) -> str:
+    """Lines of text about the artefact at `path`, with `is_hidden` without the names of cases. Raises InputError with
+    the reason for any other file.
+    """
     about, data = load_artefact(Path(path))
     rows = [
         ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
@@ -20,7 +22,7 @@ def card(path: Path | str) -> str:
         ("runs on", f"ONNX Runtime {MIN_ONNX_RUNTIME} or later, and other runtimes for ONNX opset 20 and IR 10"),
         ("preprocessing", _preprocessing(about)),
         ("post-processing", about.postprocessing.words_in(about.spec.unit)),
-        ("trained on", _training(about)),
+        ("trained on", _training(about, is_hidden)),
         *_parent(about),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
@@ -73,10 +75,10 @@ def _preprocessing(about: Artefact) -> str:
     return f"{orientation}, slices along axis {spec.slice_axis}, {rules[spec.normalization]}, {spacing}{context}"
 
 
-def _training(about: Artefact) -> str:
+def _training(about: Artefact, is_hidden: bool) -> str:
     cases = sorted(about.training_cases)
-    shown = ", ".join(cases[:12]) + (", ..." if len(cases) > 12 else "")
-    return f"{len(cases)} cases ({shown}), fold {about.fold}, {about.step} steps" if cases else "not stated"
+    shown = "" if is_hidden else f" ({', '.join(cases[:12])}{', ...' if len(cases) > 12 else ''})"
+    return f"{len(cases)} cases{shown}, fold {about.fold}, {about.step} steps" if cases else "not stated"
 
 
 def _parent(about: Artefact) -> list[tuple[str, str]]:

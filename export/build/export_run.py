@@ -3,7 +3,7 @@
 import logging
 import platform
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_file
 from attunet.system.environment import versions
+from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Postprocessing, Preprocessing
@@ -57,6 +58,7 @@ def export_run(
     provider: str | None = None,
     parity_cases: int | Literal["all"] | None = None,
     confidence: str | Path | None = None,
+    pseudonymise: str | Path | None = None,
 ) -> Artefact:
     """Write the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
@@ -77,6 +79,7 @@ def export_run(
         parity_cases: number of cases to judge, or "all"; by default as many as take two minutes.
         confidence: a cross-validation of the same network, from whose held-out cases the artefact's estimator of Dice
             and the temperature of its probabilities are learned.
+        pseudonymise: a CSV file outside of `out` with the names of the cases; the artefact has their numbers.
 
     Returns:
         The metadata of the artefact.
@@ -93,26 +96,30 @@ def export_run(
     if triton is not None:
         check_triton_call(out, triton)
     _check_call(out if triton is None else Path("model.onnx"), precision, size, outputs if whole else None, confidence)
-    run = load_runs(run_path)
-    opened = _store_of(run, run_path, store)
-    finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
-    about = _metadata(
-        run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole
-    )
-    if confidence is not None:
-        about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, finish, source=source))
-    unfinished = "" if run.finished else ", the training is not finished"
-    logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
-    model = _graph(run, opened, about).SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
+    with (
+        pseudonyms(pseudonymise, [out]) as names,
+        tempfile.TemporaryDirectory(prefix="attunet-export-") as folder,
+    ):
+        run = load_runs(run_path)
+        opened, numbers = _store_of(run, run_path, store, names)
+        finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
+        about = _metadata(
+            run, opened, precision, ("labels",) if whole else _output_names(run, outputs), size, finish, license, whole
+        )
+        if confidence is not None:
+            about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, finish, source=source))
+        unfinished = "" if run.finished else ", the training is not finished"
+        logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
+        model = _graph(run, opened, about).SerializeToString()
         draft = Path(folder) / "model.onnx"
         draft.write_bytes(write_artefact(model, about))
         parity = judge(run, opened, draft, source=source, provider=provider, parity_cases=parity_cases)
         parity.refuse_if_different(precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
+        about = _in_numbers(about, numbers)
         draft.write_bytes(write_artefact(model, about))
         written = _place(draft, about, out, triton)
-    logger.info(f"{written}, mean Dice {parity.to_json()['artefact']} on {parity.seen} cases")
+        logger.info(f"{written}, mean Dice {parity.to_json()['artefact']} on {parity.seen} cases")
     return about
 
 
@@ -129,13 +136,37 @@ def _place(draft: Path, about: Artefact, out: Path, triton: str | None) -> str:
     return f"{out}: {len(data) / 1e6:.1f} MB"
 
 
-def _store_of(run: TrainedRun, run_path: Path, store: str | Path | None) -> Store:
+def _store_of(
+    run: TrainedRun, run_path: Path, store: str | Path | None, names: Pseudonyms | None
+) -> tuple[Store, dict[str, str]]:
+    """The store with cases as the run calls them, and the numbers that stand for these names in the artefact.
+
+    With `names` a run may have numbers already, or still the names of the store.
+    """
     opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(
             f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ"
         )
-    return opened
+    if names is None:
+        return opened, {}
+    numbered = opened.pseudonymised(names)
+    if not run.training_cases.items() <= {case.name: case.image_sha256 for case in opened.cases}.items():
+        return numbered, {}
+    return opened, names.numbers_of(case.name for case in opened.cases)
+
+
+def _in_numbers(about: Artefact, numbers: Mapping[str, str]) -> Artefact:
+    """The metadata of a checked artefact with `numbers` in place of the names of cases; unchanged without any."""
+    if not numbers:
+        return about
+    assert about.dice_at_export is not None
+    scores = {numbers[case]: scores for case, scores in about.dice_at_export["per_case"].items()}
+    return replace(
+        about,
+        training_cases=dict(sorted((numbers[case], digest) for case, digest in about.training_cases.items())),
+        dice_at_export={**about.dice_at_export, "per_case": dict(sorted(scores.items()))},
+    )
 
 
 def _check_call(

@@ -8,7 +8,7 @@ import click
 
 from attunet.config import MODELS
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDERS, FoldList, parse_parity_cases
+from attunet.launch.options import PATH, PROVIDERS, FoldList, parse_parity_cases, pseudonymise_option
 from attunet.system.lock import writing
 
 
@@ -52,6 +52,7 @@ from attunet.system.lock import writing
     help="Judge in every way: as the store says, with every class's largest connected part alone, with all parts.",
 )
 @click.option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+@pseudonymise_option
 @debug_option
 def crossvalidate(
     store: Path,
@@ -68,6 +69,7 @@ def crossvalidate(
     no_train: bool,
     largest_component: bool,
     source: Path | None,
+    pseudonymise: Path | None,
 ) -> None:
     """Train every recipe and network on every fold with every seed, judge each on what it left out:
     results.json, results.md, plots.
@@ -97,6 +99,7 @@ def crossvalidate(
                 train=not no_train,
                 every_postprocessing=largest_component,
                 source=source,
+                pseudonymise=pseudonymise,
             )
         except TrainingsFailed as error:
             failure, results = error, error.results
@@ -157,6 +160,7 @@ def crossvalidate(
 @click.option(
     "--web", type=PATH, metavar="FOLDER", help="Write the page that runs OUT in a browser too; see attunet web."
 )
+@pseudonymise_option
 @debug_option
 def export(
     run: Path,
@@ -174,6 +178,7 @@ def export(
     parity_cases: str | None,
     confidence: Path | None,
     web: Path | None,
+    pseudonymise: Path | None,
 ) -> None:
     """Write RUN as the one file OUT, a self-describing .onnx; refused unless it agrees with the checkpoint.
 
@@ -201,6 +206,7 @@ def export(
             provider=provider,
             parity_cases=parse_parity_cases(parity_cases),
             confidence=confidence,
+            pseudonymise=pseudonymise,
         )
     if web is not None:
         write_page(out, web)

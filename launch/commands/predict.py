@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from attunet.sources.pseudonymise import numbered_inputs
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.system.lock import writing
-from attunet.system.pseudonyms import Pseudonyms
+from attunet.system.pseudonyms import pseudonyms
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS
@@ -103,8 +102,9 @@ def predict(
     finished = _auditor(predictor, model, audit) if audit else None
     also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)
-    names = _pseudonyms(pseudonymise, output, dicom_seg) if pseudonymise else None
-    with names.hidden() if names else nullcontext():
+    if pseudonymise:
+        _refuse_dicom_seg(output, dicom_seg)
+    with pseudonyms(pseudonymise, [output]) as names:
         inputs = find_inputs(source, predictor.spec.num_channels, choices)
         is_one = source.is_file() or inputs[0].files == (source,)
         check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
@@ -125,12 +125,11 @@ def _attention_writer(predictor: Model, model: Path) -> Also:
     return partial(_write_attention, predictor)
 
 
-def _pseudonyms(table: Path, output: Path, dicom_seg: bool) -> Pseudonyms:
+def _refuse_dicom_seg(output: Path, dicom_seg: bool) -> None:
     if dicom_seg or output.suffix.lower() == ".dcm":
         raise InputError(
             f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise"
         )
-    return Pseudonyms(table, [output])
 
 
 def _predict_folder(

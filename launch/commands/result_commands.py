@@ -125,6 +125,7 @@ def report(folder: Path, out: Path | None, cases: str) -> None:
     show_default=True,
     help="For each row.",
 )
+@pseudonymise_option
 @debug_option
 def benchmark(
     model: Path,
@@ -135,6 +136,7 @@ def benchmark(
     batches: tuple[int, ...],
     source: Path | None,
     latency_seconds: float,
+    pseudonymise: Path | None,
 ) -> None:
     """Export MODEL, a run, in every precision, as slices and as a whole graph,
     and compare all of it on STORE with every provider.
@@ -152,5 +154,6 @@ def benchmark(
         batch_sizes=batches,
         source=source,
         latency_seconds=latency_seconds,
+        pseudonymise=pseudonymise,
     )
     click.echo(results.table())

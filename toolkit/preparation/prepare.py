@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import sha256
 from attunet.system.lock import writing
-from attunet.system.pseudonyms import Pseudonyms
+from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 
@@ -85,8 +85,11 @@ def prepare(
     if folds < 2:
         raise InputError(f"folds: must be at least 2, got {folds}")
     building = store.with_name(store.name + ".partial")
-    names = _pseudonyms(pseudonymise, source, (store, building)) if pseudonymise else None
-    with names.hidden() if names else nullcontext(), _writing(store, building):
+    if pseudonymise and is_archive(source):
+        raise InputError(
+            f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
+        )
+    with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
         cases, own, labelled = _read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
@@ -106,14 +109,6 @@ def prepare(
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
-
-
-def _pseudonyms(key: Path, source: Path, outputs: tuple[Path, Path]) -> Pseudonyms:
-    if is_archive(source):
-        raise InputError(
-            f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
-        )
-    return Pseudonyms(key, outputs)
 
 
 def _read_cases(

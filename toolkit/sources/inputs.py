@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from attunet.volumes.volume import Volume
 NAMES_ARE_ENOUGH = ("src-mask", "suffix")
 
 Volumes = Mapping[str, tuple[Path, ...]]  # name below the input folder -> its file, or one for each channel
+Cases = dict[Path, str]
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Input:
         name: path below the input folder, without ending (`site/scan`).
         files: one file, or one for each channel.
         choices: the user's interpretations (`--read RULE=VALUE`), by rule.
+        case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
     """
 
     name: str
     files: tuple[Path, ...]
     choices: Choices = field(default_factory=dict)
+    case: str = ""
 
     def read(self, num_channels: int) -> Volume:
         """Read the volume for a model with `num_channels` channels; raises InputError as `read_volume` does."""
@@ -59,27 +63,34 @@ def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -
         raise InputError(f"{path}: no such file or folder")
     if not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
+    cases: Cases = {}
     if path.is_file():
         volumes: Volumes = {stem_of(path): _channels(path, num_channels)}
     elif any(is_dicom(file) for file in files_in(path)):
         volumes = {path.name: (path,)}
     else:
-        volumes = _in_folder(path, num_channels)
+        volumes, cases = _in_folder(path, num_channels)
     if not volumes:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
-    return [Input(name, files, choices) for name, files in volumes.items()]
+    return [Input(name, files, choices, cases.get(files[0], _case_of(name))) for name, files in volumes.items()]
 
 
-def _in_folder(path: Path, num_channels: int) -> Volumes:
+def _case_of(name: str) -> str:
+    """`X` of `X-src` and of nnU-Net's `X_0000`, which name one volume; the folders before the name stay."""
+    return unicodedata.normalize("NFC", re.sub(r"(?i)(?<=[^/])(-src|_0000)$", "", name))
+
+
+def _in_folder(path: Path, num_channels: int) -> tuple[Volumes, Cases]:
+    """The volumes, and the names of the cases that their first files belong to, where the layout tells them."""
     try:
         source = find_cases(path)
     except InputError:
-        masks = set[Path]()
-    else:
-        if source.layout not in NAMES_ARE_ENOUGH:
-            return {case.case: case.images for case in source.cases}
-        masks = {label for case in source.cases for label in case.labels}
-    return _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
+        return _one_case(path, num_channels) or _any_folder(path, num_channels, set()), {}
+    cases = {case.images[0]: case.case for case in source.cases}
+    if source.layout not in NAMES_ARE_ENOUGH:
+        return {case.case: case.images for case in source.cases}, cases
+    masks = {label for case in source.cases for label in case.labels}
+    return _one_case(path, num_channels) or _any_folder(path, num_channels, masks), cases
 
 
 def _one_case(folder: Path, num_channels: int) -> Volumes:

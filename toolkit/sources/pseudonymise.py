@@ -1,5 +1,6 @@
 """A source whose cases and patients have numbers instead of names."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,13 +58,16 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
 
 
 def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> list[Input]:
-    """Replace the names of volumes by numbers; after the call, `names` hides them and those of files below `root`."""
+    """Replace the names of volumes by the numbers of their cases; after the call, `names` hides them and those of files
+    below `root`. Volumes whose files tell the same case have numbers of their own names.
+    """
     for path in regular_files(root) if len(inputs) > 1 else ():
         names.remember_file(path, root)
-    numbers = names.numbers_of(one.name for one in inputs)
-    for one in inputs:
-        number = numbers[one.name]
-        names.remember({one.name: number, one.name.rpartition("/")[2]: number})
+    counts = Counter(name for one in inputs for name in {one.name, one.case})
+    cases = [one.case if one.case and counts[one.case] == 1 else one.name for one in inputs]
+    numbers = names.numbers_of(cases)
+    for one, case in zip(inputs, cases, strict=True):
+        names.remember(dict.fromkeys([case, one.name, one.name.rpartition("/")[2]], numbers[case]))
         for path in one.files:
-            names.remember_file(path, root, number)
-    return [replace(one, name=numbers[one.name]) for one in inputs]
+            names.remember_file(path, root, numbers[case])
+    return [replace(one, name=numbers[case]) for one, case in zip(inputs, cases, strict=True)]

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_file
 from attunet.system.lock import writing
+from attunet.system.plain_text import printable
 
 COLUMNS = ["name", "number"]
 DIGITS = 4
@@ -73,10 +75,11 @@ class Pseudonyms:
 
     def remember(self, words: Mapping[str, str]) -> None:
         """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
-        for word, number in words.items():
-            if self._words.get(word, HIDDEN) not in (HIDDEN, number):
-                self._common.add(word)
-            self._words[word] = HIDDEN if word in self._common else number
+        for name, number in words.items():
+            for word in _spellings(name):
+                if name in self._common or self._words.get(word, HIDDEN) not in (HIDDEN, number):
+                    self._common.add(word)
+                self._words[word] = HIDDEN if word in self._common else number
 
     def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
         """A file or folder below a source: its path and every part of it.
@@ -122,7 +125,8 @@ class Pseudonyms:
         try:
             yield
         except (InputError, RunError) as error:
-            raise type(error)(self.hide(str(error))) from None
+            error.args = (self.hide(str(error)),)
+            raise error from None
         except OSError as error:
             raise RunError(self.hide(f"{error.filename or 'system'}: {error.strerror or error}")) from None
         finally:
@@ -180,6 +184,35 @@ class Pseudonyms:
                 csv.writer(file).writerows([COLUMNS, *self._numbers.items()])
 
         write_file(self.path, write)
+
+
+@contextmanager
+def pseudonyms(table: str | Path | None, outputs: Iterable[str | Path]) -> Iterator[Pseudonyms | None]:
+    """Context with a table of names, in which log and errors have numbers; None and names where no table is given.
+
+    Args:
+        table: as `path` of `Pseudonyms`.
+        outputs: as `Pseudonyms` takes them.
+
+    Raises:
+        InputError: as `Pseudonyms` raises it.
+    """
+    if table is None:
+        yield None
+        return
+    names = Pseudonyms(table, outputs)
+    with names.hidden():
+        yield names
+
+
+def _spellings(word: str) -> set[str]:
+    """A name as lines may have it: with blanks in place of other white space, without control characters, escaped,
+    with letters and accents composed and decomposed.
+    """
+    forms = {unicodedata.normalize(form, word) for form in ("NFC", "NFD")} | {word}
+    forms |= {" ".join(form.split()) for form in forms} | {printable(form) for form in forms}
+    forms |= {" ".join(form.split()) for form in forms} | {repr(form)[1:-1] for form in forms}
+    return forms - {""}
 
 
 def _is_inside(text: str, at: int) -> bool:

@@ -15,6 +15,7 @@ from attunet.metrics.results import MetricTable
 from attunet.runs.checkpoint import Checkpoints
 from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import open_store
+from attunet.system.pseudonyms import pseudonyms
 from attunet.training.processes.heartbeat import Heartbeat
 from attunet.training.processes.rank_log import RankLog
 from attunet.training.processes.signals import Stopped, StopSignals
@@ -38,6 +39,7 @@ def train(
     init: str | Path | None = None,
     init_classes: Mapping[str, str] | None = None,
     began: float | None = None,
+    pseudonymise: str | Path | None = None,
 ) -> None:
     """Train one network on the cases outside of `fold`, and validate it on the cases of `fold`.
 
@@ -50,6 +52,7 @@ def train(
         init: a run, a checkpoint or a .safetensors file that gives the initial weights; its classes may differ.
         init_classes: class of the store -> name of the same class in `init`, for classes whose names differ.
         began: start of `run.minutes`, as a value of `time.monotonic()`; the time of the call by default.
+        pseudonymise: a CSV file outside of the run with the names of cases and patients; the run has their numbers.
 
     Raises:
         InputError: a wrong call.
@@ -59,19 +62,20 @@ def train(
     Example:
         >>> train("store", "runs/unet", load_config(None, ["model.name=unet", "optim.epochs=20"]), fold=0)
     """
-    request = Request(
-        store=open_store(Path(store_path)),
-        folder=RunFolder(Path(run_path)),
-        config=config,
-        fold=fold,
-        resume=resume,
-        init=None if init is None else Path(init),
-        init_classes=init_classes or {},
-        began=time.monotonic() if began is None else began,
-    )
-    accelerator = make_accelerator(config.run)
-    main, folder = accelerator.is_main_process, request.folder
+    began = time.monotonic() if began is None else began
     with ExitStack() as stack:
+        request = Request(
+            store=open_store(store_path, stack.enter_context(pseudonyms(pseudonymise, [run_path]))),
+            folder=RunFolder(Path(run_path)),
+            config=config,
+            fold=fold,
+            resume=resume,
+            init=None if init is None else Path(init),
+            init_classes=init_classes or {},
+            began=began,
+        )
+        accelerator = make_accelerator(config.run)
+        main, folder = accelerator.is_main_process, request.folder
         heartbeat = stack.enter_context(Heartbeat(config.run.timeout_minutes))
         if main:
             stack.enter_context(folder)

@@ -5,9 +5,12 @@ through every command that follows.
 import csv
 import gzip
 import json
+import shutil
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,9 +81,8 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(attunet, scans: Path, t
         assert not [part for part in PARTS if part in printed], (command[0], printed)
     assert names_in(out) == []
     numbers = table(key)
-    # A label map has the name of its file, a case that of its pair
-    assert set(numbers) == {*NAMES, *(f"{name}-src" for name in NAMES)}
-    assert {path.name for path in (out / "labels").iterdir()} == {f"{numbers[f'{name}-src']}.nii.gz" for name in NAMES}
+    assert set(numbers) == set(NAMES)
+    assert {path.name for path in (out / "labels").iterdir()} == {f"{number}.nii.gz" for number in numbers.values()}
 
 
 @pytest.mark.slow
@@ -88,11 +90,11 @@ def test_an_evaluation_of_named_cases_gives_numbers(attunet, scans: Path, tmp_pa
     out, key = tmp_path / "out", tmp_path / "key.csv"
     assert attunet("prepare", scans, tmp_path / "store", "--folds", "2").code == 0
     assert attunet("train", tmp_path / "store", tmp_path / "run", "--fold", "0", *SMALL).code == 0
-    evaluation = ["evaluate", tmp_path / "store", tmp_path / "run", "--latency-seconds", "0.05"]
-    done = attunet(*evaluation, "--out", out, "--pseudonymise", key)
-    assert done.code == 0, done.err
-    assert not [part for part in PARTS if part in done.out + done.err]
-    assert attunet("report", out).code == 0
+    assert attunet("export", tmp_path / "run", tmp_path / "named.onnx").code == 0
+    models = [tmp_path / "run", tmp_path / "named.onnx"]
+    evaluation = ["evaluate", tmp_path / "store", *models, "--latency-seconds", "0.05"]
+    silent(attunet, *evaluation, "--out", out, "--pseudonymise", key)
+    silent(attunet, "report", out)
     assert names_in(out) == []
     assert attunet(*evaluation, "--out", tmp_path / "named").code == 0
     ours, theirs = (
@@ -100,6 +102,62 @@ def test_an_evaluation_of_named_cases_gives_numbers(attunet, scans: Path, tmp_pa
         for folder in (out, tmp_path / "named")
     )
     assert {table(key)[name]: dice for name, dice in theirs.items()} == ours
+    assert list(ours) == sorted(ours)  # the order of the names would tell something
+
+
+@pytest.mark.slow
+def test_commands_on_a_named_store_write_numbers(attunet, scans: Path, tmp_path: Path) -> None:
+    """A cross-validation with what is made of its runs: artefact with confidence, report."""
+    out, key, store = tmp_path / "out", tmp_path / "key.csv", tmp_path / "store"
+    assert attunet("prepare", scans, store, "--folds", "2").code == 0
+    assert names_in(store)
+    runs = out / "crossvalidation"
+    numbered = ["--pseudonymise", key]
+    silent(attunet, "crossvalidate", store, runs, "--model", "unet", *SMALL, *numbered)
+    silent(attunet, "crossvalidate", store, runs, "--model", "unet", *SMALL, *numbered)  # finished runs are taken
+    ensemble = runs / "default" / "unet"
+    silent(attunet, "export", ensemble, out / "model.onnx", *numbered, "--confidence", runs)
+    silent(attunet, "report", runs)
+    silent(attunet, "inspect", ensemble / "seed-0" / "fold-1")
+    silent(attunet, "inspect", out / "model.onnx")
+    assert names_in(out) == []
+    numbers = {number for name, number in table(key).items() if name in NAMES}
+    folds = json.loads((runs / "results.json").read_text())["store"]["folds"]
+    assert {case for cases in folds.values() for case in cases} == numbers
+    done = attunet("crossvalidate", store, runs, "--model", "unet", *SMALL)
+    assert done.code == 2  # its runs are of numbers
+    assert "other cases" in done.err
+
+
+@pytest.mark.slow
+def test_what_is_made_of_a_run_of_names_has_numbers(attunet, scans: Path, tmp_path: Path) -> None:
+    key, store, run, out = tmp_path / "key.csv", tmp_path / "store", tmp_path / "run", tmp_path / "out"
+    assert attunet("prepare", scans, store, "--folds", "2").code == 0
+    assert attunet("train", store, run, "--fold", "0", *SMALL).code == 0
+    assert names_in(run)
+    some = ["--provider", "cpu", "--precision", "fp32", "--latency-seconds", "0.05"]
+    assert attunet("benchmark", run, store, "--out", out, *some).code == 0
+    assert names_in(out / "artefacts")
+    silent(attunet, "benchmark", run, store, "--out", out, *some, "--pseudonymise", key)
+    assert names_in(out) == []
+
+
+def test_a_table_inside_of_what_is_written_is_refused(attunet, tmp_path: Path) -> None:
+    for command in (
+        ["crossvalidate", tmp_path / "store", tmp_path / "out", "--model", "unet"],
+        ["train", tmp_path / "store", tmp_path / "out", "--fold", "0"],
+    ):
+        done = attunet(*command, "--pseudonymise", tmp_path / "out" / "key.csv")
+        assert done.code == 2
+        assert "must lie outside" in done.err
+        assert not (tmp_path / "out").exists()
+
+
+def silent(attunet: Callable[..., Any], *command: object) -> None:
+    """Call a command, which must end well and print no name."""
+    done = attunet(*command)
+    assert done.code == 0, (command[0], done.err)
+    assert not [part for part in PARTS if part in done.out + done.err], (command[0], done.out + done.err)
 
 
 def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(
@@ -113,7 +171,7 @@ def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     numbers = table(key)
     for path in (tmp_path / "named").iterdir():
-        number = numbers[path.name.removesuffix(".nii.gz")]
+        number = numbers[path.name.removesuffix("-src.nii.gz")]
         both = (nib.load(one).get_fdata() for one in (path, tmp_path / "out" / f"{number}.nii.gz"))
         np.testing.assert_array_equal(*both)
     (tmp_path / "out" / "0002.nii.gz").unlink()
@@ -121,6 +179,55 @@ def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(
     assert "1 segmented" in done.out
     assert "3 finished before" in done.out
     assert table(key) == numbers
+
+
+@pytest.mark.parametrize(
+    "call", ["folder", "images alone", "one file", "in folders", "of nnU-Net", "decomposed letters"]
+)
+def test_a_patient_has_one_number_in_a_store_and_in_predictions(
+    call: str, attunet, artefact: Path, tmp_path: Path, write_case: Callable[..., object]
+) -> None:
+    """Whichever command comes first, the table names the case, and both use its number."""
+    scans, key, name = tmp_path / "scans", tmp_path / "key.csv", "Zo\u00eb" if "letters" in call else "SMITHERS"
+    others = ("MILLERTON", "BAXTERTON")
+    for number, one in enumerate((name, *others)):
+        write_case(scans / f"{number}" if call == "in folders" else scans, one, seed=number)
+    given = next(scans.rglob(f"{name}-src.nii.gz"))
+    if call in ("images alone", "decomposed letters"):
+        (tmp_path / "images").mkdir()
+        stem = unicodedata.normalize("NFD", name) if "letters" in call else f"{name}-src"
+        shutil.copy(given, tmp_path / "images" / f"{stem}.nii.gz")
+    if call == "of nnU-Net":
+        for part, ending, role in (("imagesTr", "_0000", "src"), ("labelsTr", "", "mask")):
+            (tmp_path / "nnunet" / part).mkdir(parents=True)
+            for one in (name, *others):
+                source = scans / f"{one}-{role}.nii.gz"
+                shutil.copy(source, tmp_path / "nnunet" / part / f"{one}{ending}.nii.gz")
+        scans = tmp_path / "nnunet"
+        given = scans / "imagesTr" / f"{name}_0000.nii.gz"
+    what = {"folder": scans, "in folders": scans, "one file": given, "of nnU-Net": given}.get(call, tmp_path / "images")
+    out = tmp_path / "out" if what.is_dir() else tmp_path / "out" / "one.nii.gz"
+    assert attunet("predict", artefact, what, out, "--pseudonymise", key).code == 0
+    before = table(key)
+    assert name in before
+    assert attunet("prepare", scans, tmp_path / "store", "--folds", "2", "--pseudonymise", key).code == 0
+    numbers = table(key)
+    assert set(numbers) == {name, *others}
+    assert numbers.items() >= before.items()
+    if what.is_dir():
+        assert {path.name for path in out.iterdir()} == {f"{number}.nii.gz" for number in before.values()}
+
+
+def test_two_files_of_one_name_keep_their_own_numbers(
+    attunet, artefact: Path, tmp_path: Path, write_case: Callable[..., object]
+) -> None:
+    image, mask = write_case(tmp_path / "scans", "SMITHERS", seed=1)
+    mask.unlink()
+    shutil.copy(image, tmp_path / "scans" / "SMITHERS.nii.gz")
+    done = attunet("predict", artefact, tmp_path / "scans", tmp_path / "out", "--pseudonymise", tmp_path / "key.csv")
+    assert done.code == 0, done.err
+    assert set(table(tmp_path / "key.csv")) == {"SMITHERS-src", "SMITHERS"}
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_a_failed_case_is_called_by_its_number(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import os
 import stat
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from attunet.errors import InputError, RunError
+from attunet.system.plain_text import printable
 from attunet.system.pseudonyms import Pseudonyms
 
 ADD = """
@@ -89,6 +91,27 @@ def test_text_and_log_have_numbers(tmp_path: Path, log_lines: list[str]) -> None
         logging.getLogger("attunet.x").warning("%s is late", "Smith")
     logging.getLogger("attunet.x").warning("Smith")
     assert log_lines == ["warning: 0001 is late", "warning: Smith"]
+
+
+@pytest.mark.parametrize(
+    "name", ["Zwicky  Fritz", "Zwicky\tFritz", "Zwicky\nFritz", "Zwicky\x1bFritz", "Zwi\u0301cky", "Zw\xedcky"]
+)
+def test_a_name_is_hidden_however_a_line_writes_it(tmp_path: Path, name: str) -> None:
+    """Lines are put on one line, without control characters, quoted, with accents as one letter or two."""
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember({name: "0001"})
+    names.remember_file(tmp_path / "src" / f"{name}-src.nii", tmp_path / "src", "0001")
+    for text in (name, f"{tmp_path}/src/{name}-src.nii", f"{name}-src.nii"):
+        for form in ("NFC", "NFD"):
+            line = unicodedata.normalize(form, text)
+            for written in (
+                line,
+                " ".join(line.split()),
+                printable(line),
+                " ".join(printable(line).split()),
+                repr(line),
+            ):
+                assert names.hide(f"error: {written}: is late").replace("'", "") == "error: 0001: is late"
 
 
 def fail(names: Pseudonyms, error: Exception) -> None:
