@@ -127,11 +127,10 @@ def add_pair(attack: str, matrix: Callable[[Path], object]) -> None:
     """An Analyze pair with a third file of SPM's, which is none of the image."""
 
     def make(path: Path) -> None:
-        path.mkdir()
-        nib.save(nib.AnalyzeImage(PIXELS, AFFINE), path / "a.hdr")
-        matrix(path / "a.mat")
+        nib.save(nib.AnalyzeImage(PIXELS, AFFINE), path)
+        matrix(path.with_suffix(".mat"))
 
-    CORPUS.append(Hostile(f"pair-with-a-matrix-{attack}", f"a third file that is {attack}", make, False))
+    CORPUS.append(Hostile(f"pair-with-a-matrix-{attack}.hdr", f"a third file that is a {attack}", make, False))
 
 
 add_pair("pipe", os.mkfifo)
@@ -197,6 +196,38 @@ def nested(one) -> None:  # type: ignore[no-untyped-def]
         outer.ReferencedImageSequence = Sequence([inner])
         inner = outer
     one.ReferencedImageSequence = Sequence([inner])
+
+
+def compressed(syntax: str, content: bytes, side: int = 32768) -> Callable[..., None]:
+    """A slice of gigabytes in a few hundred compressed bytes."""
+
+    def change(one) -> None:  # type: ignore[no-untyped-def]
+        from pydicom.encaps import encapsulate
+
+        one.Rows = one.Columns = side
+        one.file_meta.TransferSyntaxUID = syntax
+        one.PixelData = encapsulate([content])
+        one["PixelData"].VR = "OB"
+
+    return change
+
+
+def jpeg_2000(side: int) -> bytes:
+    size = struct.pack(">HHIIIIIIIIH", 41, 0, side, side, 0, 0, side, side, 0, 0, 1) + bytes([15, 1, 1])
+    coding = bytes.fromhex("ff52000c00000001000503030000ff5c0013") + bytes(17)
+    tile = bytes.fromhex("ff90000a0000") + bytes(4) + b"\0\1\xff\x93" + b"\x80" * 64 + b"\xff\xd9"
+    return b"\xff\x4f\xff\x51" + size + coding + tile
+
+
+def jpeg_ls(side: int) -> bytes:
+    frame = b"\xff\xf7" + struct.pack(">HBHHB", 11, 16, side, side, 1) + b"\1\x11\0"
+    return b"\xff\xd8" + frame + b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\1\0\0\0\0" + bytes(100) + b"\xff\xd9"
+
+
+RLE_FRAME = struct.pack("<16I", 2, 64, 66, *[0] * 13) + b"\x81\x00" * 2
+add_dicom("bomb-of-rle", "2 GB of pixels in 68 bytes", compressed("1.2.840.10008.1.2.5", RLE_FRAME))
+add_dicom("bomb-of-jpeg-2000", "2 GB of pixels in 200 bytes", compressed("1.2.840.10008.1.2.4.90", jpeg_2000(32768)))
+add_dicom("bomb-of-jpeg-ls", "2 GB of pixels in 200 bytes", compressed("1.2.840.10008.1.2.4.80", jpeg_ls(32768)))
 
 
 @hostile("series-broken-bytes", "random bytes behind a DICOM preamble")

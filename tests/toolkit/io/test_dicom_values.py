@@ -1,5 +1,6 @@
 """Values of DICOM pixels: bits, signs, compression, many frames, and the objects that hold no slices."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
+from attunet.io.dicom.decode import DECODER, DecodingError, Request
 from attunet.io.dicom.file import codestream_size
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
+from pydicom.encaps import encapsulate  # noqa: E402
 
 DATA = np.random.default_rng(0).integers(-330, 350, (12, 10, 6)).astype(np.int16)
 AXIAL = np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]])
@@ -277,3 +280,46 @@ def test_slices_of_a_tilted_gantry_say_so_and_their_volume_is_the_parallelepiped
     assert volume.voxel_volume == pytest.approx(2 * 2 * 5)
     assert volume.spacing[2] == pytest.approx(np.hypot(2, 5))
     assert not read_volume(write_series(tmp_path / "straight", data, affine)[0].parent).decisions
+
+
+def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_is_decoded() -> None:
+    """The decoder's process may have what the pixels of the header need, and the stream says 16384 × 16384."""
+    import struct
+
+    size = struct.pack(">HHIIIIIIIIH", 41, 0, 16384, 16384, 0, 0, 16384, 16384, 0, 0, 1) + bytes([15, 1, 1])
+    coding = bytes.fromhex("ff52000c00000001000503030000ff5c0013") + bytes(17)
+    tile = bytes.fromhex("ff90000a0000") + bytes(4) + b"\0\1\xff\x93" + b"\x80" * 64 + b"\xff\xd9"
+    request = Request(
+        syntax=SYNTAXES["JPEG 2000"][0],
+        rows=40,
+        columns=48,
+        number_of_frames=1,
+        bits_allocated=16,
+        bits_stored=16,
+        pixel_representation=0,
+        photometric_interpretation="MONOCHROME2",
+    )
+    with pytest.raises(DecodingError):
+        DECODER.decode(request, encapsulate([b"\xff\x4f\xff\x51" + size + coding + tile]))
+    assert DECODER._process is not None
+    status = Path(f"/proc/{DECODER._process.pid}/status")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    assert peak is None or int(peak[1]) < 2**20  # a gigabyte; it may have died of its limit
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("JPEG2000.dcm", download=False))
+    request |= {"rows": dataset.Rows, "columns": dataset.Columns, "syntax": dataset.file_meta.TransferSyntaxUID}
+    assert DECODER.decode(request, dataset.PixelData).size == dataset.Rows * dataset.Columns
+
+
+@pytest.mark.parametrize(("name", "side"), [("RLE", 2048), ("JPEG-LS", 16384), ("JPEG 2000", 16384)])
+def test_more_pixels_than_compressed_bytes_can_hold_are_refused(
+    tmp_path: Path, write_series, name: str, side: int
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = SYNTAXES[name][0]
+    dataset.Rows = dataset.Columns = side
+    dataset.PixelData = encapsulate([bytes(400)])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="compressed bytes are there"):
+        read_volume(path)

@@ -8,14 +8,19 @@ after the other, until the input ends: a JSON line, then as many bytes as it say
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, TypedDict
 
 import numpy as np
 
-TIMEOUT_S = 120.0  # of one file
+TIMEOUT_S = 30.0  # of one file, and a second more for every `BYTES_PER_S` of its pixels
+BYTES_PER_S = 2e6
+MEMORY, MEMORY_RATIO = 2**29, 16  # bytes that decoding may take, and for each byte of pixels; codecs compute in int32
 FRAME = (
     "rows",
     "columns",
@@ -71,13 +76,13 @@ class Decoder:
             pixel_data: content of PixelData.
 
         Raises:
-            DecodingError: the library refuses them, dies of them, or takes longer than `TIMEOUT_S`.
+            DecodingError: the library refuses them, dies of them, or takes longer or more memory than such pixels need.
         """
         with self._lock:
             process = self._running()
             assert process.stdin is not None
             assert process.stdout is not None
-            late = threading.Timer(TIMEOUT_S, process.kill)
+            late = threading.Timer(TIMEOUT_S + _num_bytes(request) / BYTES_PER_S, process.kill)
             late.start()
             try:
                 _write(process.stdin, {**request, "size": len(pixel_data)}, pixel_data)
@@ -120,13 +125,31 @@ def _read(stream: IO[bytes]) -> tuple[Reply, bytes]:
     return head, content
 
 
+def _num_bytes(request: Request) -> int:
+    return request["number_of_frames"] * request["rows"] * request["columns"] * request["bits_allocated"] // 8
+
+
 def _decoded(request: Request, pixel_data: bytes) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     decoder = get_decoder(request["syntax"])
+    _limit_memory(MEMORY + MEMORY_RATIO * _num_bytes(request))
     options = {name: value for name, value in request.items() if name in FRAME}
     pixels, _ = decoder.as_array(pixel_data, raw=True, samples_per_pixel=1, pixel_keyword="PixelData", **options)
     return np.ascontiguousarray(pixels)
+
+
+def _limit_memory(more: int) -> None:
+    """Let this process have so many bytes more than it has; only Linux counts what it has."""
+    with suppress(OSError):
+        import resource  # which Windows lacks
+
+        used = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+        if used is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            wanted = 1024 * int(used[1]) + more
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ COMPRESSED = (
 )
 MAX_FILE_BYTES = 2**30
 MAX_SIDE = 2**15
+MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
+MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of other forms, beyond pixels that harm nobody: black slices pack well
 LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
 GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -193,6 +195,12 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
     from pydicom.pixels import get_decoder
 
     frames, rows, columns = shape
+    size, content = frames * rows * columns * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
+    if size > (MAX_RLE_RATIO * content if syntax == RLE else SMALL_BYTES + MAX_RATIO * content):
+        raise InputError(
+            f"{path}: its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there: is it cut "
+            f"short? {AGAIN}"
+        )
     if syntax != RLE:  # RLE's decoder takes the size from the header
         for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
             if codestream_size(frame) != (rows, columns) or number >= frames:
