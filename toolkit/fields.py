@@ -216,6 +216,11 @@ def is_text_list(value: object) -> bool:
     return isinstance(value, list) and _are_texts(value)
 
 
+def is_file_name(value: object) -> bool:
+    """True for a name that leads to no other folder."""
+    return isinstance(value, str) and value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
+
+
 def is_whole(value: object) -> bool:
     """True for an integer of at least 0 that is exact in JSON."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WHOLE

@@ -7,7 +7,7 @@ import numpy as np
 
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import Finding, InputError
-from attunet.fields import MAX_PATH, Fields, Rule, read_json, shown
+from attunet.fields import MAX_PATH, Fields, Rule, is_file_name, read_json, shown
 from attunet.sources.case_files import joined_hash
 
 SCHEMA = 2
@@ -68,9 +68,7 @@ def case_of(at: Fields) -> Case:
     """A case from its row of the manifest. Raises InputError naming the field that is wrong."""
     images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
     rule = Rule(float, -1e9, 1e9, length=4)
-    name = at.require(
-        "case", lambda v: isinstance(v, str) and v not in ("", ".", "..") and Path(v).name == v, "a plain file name"
-    )
+    name = at.require("case", is_file_name, "a plain file name")
     return Case(
         name=name,
         folder=name,

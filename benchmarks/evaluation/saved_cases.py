@@ -7,6 +7,8 @@ room; of pictures X along a row and Y from the bottom up.
 
 import logging
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.system.atomic_files import write_file
+from attunet.errors import InputError
+from attunet.system.atomic_files import require_regular, write_file
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
@@ -31,6 +34,7 @@ PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
 PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
 ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed
 MAX_SIDE = 2048  # voxels, what WebGL 2 promises for a side of a volume; of larger ones every second, third, ... is kept
+MAX_UNPACKED_MB = 2000  # of one file
 MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 
@@ -123,12 +127,14 @@ def save_attention(path: Path, model: Model, volume: Volume) -> None:
 
 
 def load_case(folder: Path) -> SavedCase | None:
-    """None where nothing was kept of the case."""
-    if not (folder / IMAGE).is_file():
+    """None where nothing was kept of the case. Raises InputError for a damaged file."""
+    path = folder / IMAGE
+    kept = load_arrays(path)
+    if not kept:
         return None
-    with np.load(folder / IMAGE, allow_pickle=False) as kept:
+    try:
         x, y, z = (float(v) for v in kept["spacing"])
-        return SavedCase(
+        case = SavedCase(
             image=kept["image"],
             truth=kept["truth"],
             low=float(kept["range"][0]),
@@ -138,14 +144,33 @@ def load_case(folder: Path) -> SavedCase | None:
             slice_axis=int(kept["slice_axis"].item()),
             oriented=bool(kept["oriented"].item()),
         )
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None
+    if case.truth.ndim != 3 or case.image.shape[1:] != case.truth.shape or case.slice_axis not in range(3):
+        raise InputError(f"{path}: is damaged: image {case.image.shape}, truth {case.truth.shape}; evaluate again")
+    return case
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a prediction or of attention maps by name; empty where there is no such file."""
-    if not path.is_file():
+    """The arrays of a prediction or of attention maps by name; empty where there is no such file.
+
+    Raises:
+        InputError: for a damaged file, and for one that would take more than `MAX_UNPACKED_MB` of memory.
+    """
+    if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as kept:
-        return {name: kept[name] for name in kept.files}
+    try:
+        require_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_UNPACKED_MB * 1e6:
+            raise InputError(f"{path}: has {size / 1e6:,.0f} MB, at most {MAX_UNPACKED_MB:,} are read; evaluate again")
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None
 
 
 def viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:

@@ -59,6 +59,11 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
     for index, model in enumerate(contents.models):
         labels = load_arrays(model.predictions[name]).get("prediction") if name in model.predictions else None
         if labels is not None:
+            if labels.shape != saved.truth.shape:
+                raise InputError(
+                    f"{model.predictions[name]}: must have the truth's shape {saved.truth.shape}, got {labels.shape}; "
+                    "evaluate again"
+                )
             volumes[f"v{number}-labels-{index}"] = pack(_bytes(labels))
             layers.append(_layer(model.label, index, labels, saved, model.scores["dice"]["per_case"].get(name, {})))
             wrong += _wrong(labels, saved.truth)

@@ -1,7 +1,10 @@
 """`attunet report`: an evaluation or a cross-validation as one HTML file that needs no network and no server."""
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -13,13 +16,14 @@ from attunet.benchmarks.report.contents import Contents
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.errors import InputError
-from attunet.fields import read_json
+from attunet.fields import is_file_name, read_json, shown
 from attunet.metrics.results import CrossvalidationResults, EvaluationResults
 from attunet.system.atomic_files import write_text
 from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
+RESULTS = "results.json"
 DEFAULT_CASES = "worst:3"
 STYLES = ("report.css", "cases.css")
 SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "browser.js", "start.js")
@@ -46,7 +50,8 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
     if out.is_dir():
         raise InputError(f"{out}: must be a file to write the report to, not a folder")
     chosen = choose_cases(contents, cases)
-    page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])
+    with damaged(folder / RESULTS):
+        page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
@@ -69,19 +74,42 @@ def read_contents(folder: Path) -> Contents:
     """Raises InputError for a folder that is neither an evaluation nor a cross-validation,
     and for one of another version.
     """
-    file = folder / "results.json"
+    file = folder / RESULTS
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
     results = read_json(file).data
     schema = of_crossvalidation.SCHEMA if "methods" in results else of_evaluation.SCHEMA
     if results.get("schema") != schema:
         raise InputError(f"{file}: the version must be {schema}, got {results.get('schema')!r}; evaluate again")
-    try:
+    with damaged(file):
         if "methods" in results:
+            _require_file_names(
+                file,
+                [name for fold in results["store"]["folds"].values() for name in fold],
+                [row[key] for row in results["methods"] for key in ("recipe", "model")],
+            )
             return of_crossvalidation.contents_of(folder, cast(CrossvalidationResults, results))
+        scored = [name for row in results["models"] for name in row["dice"]["per_case"]]
+        _require_file_names(file, results["store"]["cases"], scored)
         return of_evaluation.contents_of(folder, cast(EvaluationResults, results))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(f"{file}: is damaged: {type(error).__name__} {error}") from None
+
+
+def _require_file_names(file: Path, *names: Iterable[object]) -> None:
+    """Raises InputError for a name of a case, a recipe or a network that leads to another folder."""
+    for name in chain(*names):
+        if not is_file_name(name):
+            raise InputError(f"{file}: is damaged: {shown(name)} must be a plain file name; evaluate again")
+
+
+@contextmanager
+def damaged(file: Path) -> Iterator[None]:
+    """Raises InputError where a value of the results has another type or is missing."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise InputError(f"{file}: is damaged: {type(error).__name__} {error}; evaluate again") from error
 
 
 def _render(contents: Contents, cases: list[CaseData]) -> str:

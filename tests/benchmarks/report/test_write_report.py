@@ -2,14 +2,17 @@
 
 import base64
 import gzip
+import io
 import json
 import logging
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from attunet.benchmarks.report import bundles
@@ -162,11 +165,46 @@ def test_a_case_opens_where_most_is_wrong(evaluation: Path) -> None:
         (lambda results: results.update(schema=99), "version must be 1, got 99"),
         (lambda results: results.pop("store"), "is damaged: KeyError 'store'"),
         (lambda results: results.update(models=3), "is damaged: TypeError"),
+        (lambda results: results["store"].update(cases=["../../01-T2"]), "'../../01-T2' must be a plain file name"),
+        (lambda results: results["models"][0]["dice"].update(per_class=3), "is damaged: "),
+        (lambda results: results["models"][0]["dice"].update(mean=float("inf")), "is damaged: "),
     ],
 )
 def test_results_that_cannot_be_read_are_refused(edited: Callable[[Edit], Path], change: Edit, words: str) -> None:
+    folder = edited(change)
+    (folder / "report.html").unlink(missing_ok=True)
     with pytest.raises(InputError, match=words):
-        read_contents(edited(change))
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def lying_header(path: Path) -> None:
+    """An array that says to have 2^40 numbers."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**20, 2**20)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("prediction.npy", header.getvalue())
+        archive.writestr("image.npy", header.getvalue())
+
+
+@pytest.mark.parametrize("file", ["image.npz", "prediction-0.npz"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: np.savez(path, prediction=np.zeros((2, 2, 2), np.uint8), image=np.zeros((1, 2, 2, 2), np.uint8)),
+        lambda path: np.savez(path, prediction=np.array([print], dtype=object), image=np.array([print], dtype=object)),
+        lying_header,
+    ],
+    ids=["cut short", "another shape", "objects", "lying header"],
+)
+def test_damaged_arrays_are_refused_by_name(
+    evaluation: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]
+) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "damaged")
+    damage(folder / "cases/01-T2" / file)
+    with pytest.raises(InputError, match=rf"01-T2/{file}: "):
+        write_report(folder, cases="01-T2")
 
 
 def test_another_folder_is_refused(tmp_path: Path, evaluation: Path) -> None:
@@ -185,3 +223,11 @@ def test_without_the_extra_one_line_says_how_to_get_it(
     assert "niivue-of-the-future not installed (pip install 'attunet[report]', then: attunet report" in caplog.text
     with pytest.raises(InputError, match=r"pip install 'attunet\[report\]'"):
         write_report(evaluation, tmp_path / "report.html")
+
+
+def test_a_device_in_place_of_an_image_is_no_image(evaluation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "device")
+    image = folder / "cases/01-T2/image.npz"
+    image.unlink()
+    image.symlink_to("/dev/zero")
+    assert "01-T2" not in choose_cases(read_contents(folder), "all")
