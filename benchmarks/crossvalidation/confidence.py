@@ -2,9 +2,8 @@
 
 `python -m attunet.benchmarks.crossvalidation.confidence DIR` writes generated abdomens with noise drawn widely,
 cross-validates a small network on them, learns the estimator from the held-out cases for a single network and for an
-ensemble, and compares its estimates with the
-true Dice of new scans, through the exported artefacts: scans like the learned ones, and changed ones. Writes
-DIR/results.json and prints a table; the same call continues a folder.
+ensemble, and compares its estimates with the true Dice of new scans, through the exported artefacts: scans like the
+learned ones, and changed ones. Writes DIR/results.json and prints a table; the same call continues a folder.
 """
 
 import argparse
@@ -124,13 +123,8 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
         assert about.confidence is not None
         changes = list(CHANGES) if run.name == "fold-0" else ["as learned"]
         segmenter = Segmenter(artefact)
-        arms.append(
-            Arm(
-                name,
-                about.confidence,
-                [row for change in changes for row in compare(segmenter, folder / "new", change)],
-            )
-        )
+        rows = [row for change in changes for row in compare(segmenter, folder / "new", change)]
+        arms.append(Arm(name, about.confidence, rows))
     return arms
 
 
@@ -172,12 +166,9 @@ def lines(arm: Arm) -> list[str]:
 
 
 def _line(rows: Sequence[NewOrgan], threshold: float) -> str:
-    pairs = [
-        (one.true, one.estimate.dice, one.estimate.low, one.estimate.high)
-        for one in rows
-        if one.estimate.dice is not None
-    ]
-    true, estimated, low, high = np.array(pairs, dtype=np.float64).T
+    known = [(one.true, one.estimate) for one in rows if one.estimate.dice is not None]
+    figures = [(true, estimate.dice, estimate.low, estimate.high) for true, estimate in known]
+    true, estimated, low, high = np.array(figures, dtype=np.float64).T
     is_poor, is_marked = true < threshold, estimated < threshold
     cases = {one.case: one.review for one in rows}
     return (

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run
-from attunet.benchmarks.crossvalidation.jobs import Job, Jobs, Outcome, visible_gpus
+from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
-from attunet.benchmarks.crossvalidation.parent import Parent, start_from
-from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun
+from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun, start_from
 from attunet.benchmarks.crossvalidation.results import results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
-from attunet.benchmarks.evaluation.details import preparing_command
-from attunet.benchmarks.evaluation.evaluate import make_folder
+from attunet.benchmarks.evaluation.commands import preparing_command
+from attunet.benchmarks.evaluation.plots import make_folder
 from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.runs.load_run import load_run
@@ -92,49 +91,18 @@ def crossvalidate(
         if minutes is not None:
             grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
         plan = grid.plan(store, out)
-        _check_runs(plan, store, grid.parent)
+        for run in plan:
+            if progress_of(run.path)[0]:
+                there = load_run(run.path)
+                check_belongs(there, store, run.fold, run.config)
+                grid.parent.check_same(there)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
-        failures = _train(plan, (str(store_path), *numbered), jobs) if train else []
-        failed = _describe(failures, len(plan))
-        results = _write_scores(store, out, grid, plan, every_postprocessing, source, failed)
+        failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
+        commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
+        results = _score(plan, store, out, _postprocessings(store, every_postprocessing), commands, source, failed)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
-
-
-def _write_scores(
-    store: Store,
-    out: Path,
-    grid: Grid,
-    plan: Sequence[PlannedRun],
-    every_postprocessing: bool,
-    source: Path | None,
-    failed: str,
-) -> CrossvalidationResults:
-    """Scores the finished runs and writes everything. Raises as `crossvalidate` does where none is finished."""
-    device = "cuda" if visible_gpus() else "cpu"
-    postprocessings = _postprocessings(store, every_postprocessing)
-    score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
-    scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
-    if not any(scored.values()):
-        raise (
-            RunError(f"{out}: {failed}") if failed else InputError(f"{out}: none of {len(plan)} trainings is finished")
-        )
-    make_folder(out)
-    keep_cases(out, store, scored, device=device, source=source)
-    methods = methods_of(scored, postprocessings)
-    commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
-    results = results_of(store, plan, scored, methods, commands)
-    write_results(out, results, methods, store, device=device, source=source)
-    return results
-
-
-def _describe(failures: Sequence[Outcome], trainings: int) -> str:
-    """A clause about the failed trainings, empty without any."""
-    if not failures:
-        return ""
-    first = failures[0]
-    return f"{len(failures)} of {trainings} trainings failed; {first.job.name}: {first.last_line}"
 
 
 def _check_folder(out: Path, store: Path, train: bool) -> None:
@@ -146,23 +114,14 @@ def _check_folder(out: Path, store: Path, train: bool) -> None:
         raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 
 
-def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> None:
-    """Raises InputError for a run from an earlier call that does not belong in its folder."""
-    for run in plan:
-        if progress_of(run.path)[0]:
-            there = load_run(run.path)
-            check_belongs(there, store, run.fold, run.config)
-            parent.check_same(there)
-
-
 def _postprocessings(store: Store, every: bool) -> list[Postprocessing]:
     """The store's own first, then the others if they are wanted."""
     own = store.preprocessing.postprocessing
     return [own, *(other for other in (LARGEST, UNTOUCHED) if every and other != own)]
 
 
-def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> list[Outcome]:
-    """Trains the unfinished runs and returns the failed ones. Raises Stopped after a signal.
+def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:
+    """Trains the unfinished runs and returns a clause about the failed ones. Raises Stopped after a signal.
 
     Args:
         store: the arguments of `attunet train` that name the store and its table of names.
@@ -170,27 +129,51 @@ def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) 
     waiting = [run for run in plan if not progress_of(run.path)[1]]
     logger.info(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
     if not waiting:
-        return []
-    gpus = visible_gpus()
-    jobs = [
-        Job(
-            run.name,
-            (*store, str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto"),
-            run.path.with_suffix(".log"),
-        )
-        for run in waiting
-    ]
-    failures, ended = [], 0
+        return ""
+    gpus, failures = visible_gpus(), []
+    jobs = []
+    for run in waiting:
+        arguments = (*store, str(run.path), "--fold", str(run.fold), *run.arguments, "--resume=auto")
+        jobs.append(Job(run.name, arguments, run.path.with_suffix(".log")))
     with StopSignals() as stop:
-        for outcome in Jobs(count or max(1, len(gpus)), gpus).run(
-            jobs, started=lambda job: logger.info(f"training {job.name}"), stop=lambda: stop.received
-        ):
-            ended += 1
-            if outcome.code and not stop.received:
-                failures.append(outcome)
-            failed = "failed: " if outcome.code and not stop.received else ""
-            logger.info(f"[{ended}/{len(jobs)}] {outcome.job.name}: {failed}{outcome.last_line}")
+        outcomes = run_jobs(
+            jobs,
+            count or max(1, len(gpus)),
+            gpus,
+            started=lambda job: logger.info(f"training {job.name}"),
+            stop=lambda: stop.received,
+        )
+        for ended, outcome in enumerate(outcomes, start=1):
+            failed = outcome.code and not stop.received
+            if failed:
+                failures.append(f"{outcome.job.name}: {outcome.last_line}")
+            logger.info(f"[{ended}/{len(jobs)}] {outcome.job.name}: {'failed: ' if failed else ''}{outcome.last_line}")
         if stop.received:
             logger.info("stopped; the same call continues")
             raise Stopped(stop.received)
-    return failures
+    return f"{len(failures)} of {len(plan)} trainings failed; {failures[0]}" if failures else ""
+
+
+def _score(
+    plan: Sequence[PlannedRun],
+    store: Store,
+    out: Path,
+    postprocessings: Sequence[Postprocessing],
+    commands: list[str],
+    source: Path | None,
+    failed: str,
+) -> CrossvalidationResults:
+    """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
+    device = "cuda" if visible_gpus() else "cpu"
+    score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
+    scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
+    if not any(scored.values()):
+        if failed:
+            raise RunError(f"{out}: {failed}")
+        raise InputError(f"{out}: none of {len(plan)} trainings is finished")
+    make_folder(out)
+    keep_cases(out, store, scored, device=device, source=source)
+    methods = methods_of(scored, postprocessings)
+    results = results_of(store, plan, scored, methods, commands)
+    write_results(out, results, methods, store, device=device, source=source)
+    return results

@@ -33,17 +33,15 @@ SCHEMA = 2
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
 
-Scores = dict[str, dict[str, dict[str, float]]]  # case: metric: class: value, NaN where not defined
+CaseScores = dict[str, dict[str, float]]  # case: class: value, NaN where not defined
+Scores = dict[str, CaseScores]  # case: metric: class: value
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scores of a finished run on its held-out cases. scores: by the text of the post-processing,
-    `Postprocessing.words`.
-    """
+    """Scores of a finished run on its held-out cases, by `Postprocessing.words`."""
 
     run: Path
-    steps: int
     scores: dict[str, Scores]
 
 
@@ -85,12 +83,10 @@ def score_run(
     origin = Origin.of(run, store.preprocessing.postprocessing)
     if missing or not is_learned(path, origin):
         new, learned = _score(run_model(run, device), run, store, missing, source)
-        scores = scores | new
+        scores |= new
         write_learned_cases(path, origin, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
-    return HeldOut(
-        path, run.step, {postprocessing.words: scores[postprocessing.words] for postprocessing in postprocessings}
-    )
+    return HeldOut(path, scores)
 
 
 def progress_of(path: Path) -> tuple[int, bool]:
@@ -105,27 +101,19 @@ def progress_of(path: Path) -> tuple[int, bool]:
 def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
     """Raises InputError with the first difference between a run and its place in a cross-validation."""
     training, held_out = store.split(fold)
-    cases = {case.name: case for case in store.cases}
-    if (
-        run.fold != fold
-        or run.training_cases != {case: cases[case].image_sha256 for case in training}
-        or run.held_out != held_out
-    ):
+    images = {name: store.case(name).image_sha256 for name in training}
+    if (run.fold, run.training_cases, run.held_out) != (fold, images, held_out):
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
-    if run.state.training_labels != {case: cases[case].label_sha256 for case in training}:
+    if run.state.training_labels != {name: store.case(name).label_sha256 for name in training}:
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():
-            planned = name == "epochs" and run.config.run.minutes  # set by a time, in place of the recipe's
-            if (
-                there[name] != value
-                and not planned
-                and value != "auto"
-                and not (section == "run" and name in FREE_TO_CHANGE)
-            ):
+            is_free = section == "run" and name in FREE_TO_CHANGE
+            ended_by_time = name == "epochs" and run.config.run.minutes  # in place of the recipe's epochs
+            if value not in (there[name], "auto") and not is_free and not ended_by_time:
                 raise InputError(
                     f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}"
                 )

@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 from attunet.system.workers import END_WITH_STDIN, usable_cores
+
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -31,94 +32,79 @@ class Outcome:
     last_line: str
 
 
-class Jobs:
-    """Runs at most `count` jobs at a time, each with a share of the CPU cores and one GPU."""
+def run_jobs(
+    jobs: Sequence[Job],
+    count: int,
+    gpus: Sequence[str],
+    *,
+    started: Callable[[Job], object],
+    stop: Callable[[], object],
+) -> Iterator[Outcome]:
+    """Runs at most `count` jobs at a time and yields their outcomes in the order in which they end.
 
-    def __init__(self, count: int, devices: Sequence[str]) -> None:
-        """Up to `count` jobs at once. devices: GPUs as in CUDA_VISIBLE_DEVICES,
-        shared if `count` exceeds their number.
-        """
-        self.count, self._devices = count, devices
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._lock, self._stopped = threading.Lock(), False
+    Once `stop` returns a true value, no further job starts and the running ones are terminated. All jobs are also
+    terminated if the generator is closed or raises.
 
-    def run(
-        self, jobs: Sequence[Job], *, started: Callable[[Job], object], stop: Callable[[], object]
-    ) -> Iterator[Outcome]:
-        """Runs jobs and yields their outcomes in the order in which they end.
+    Args:
+        gpus: as in CUDA_VISIBLE_DEVICES; each job gets one, shared if `count` exceeds their number.
+        started: called with each job when it starts.
 
-        Once `stop` returns a true value, no further job starts and the running ones are terminated. All jobs are also
-        terminated if the generator is closed or raises.
-
-        Args:
-            started: called with each job when it starts.
-        """
-        slots: SimpleQueue[int] = SimpleQueue()
-        for slot in range(self.count):
-            slots.put(slot)
-
-        def work(job: Job) -> Outcome | None:
-            slot = slots.get()
-            try:
-                return self._run_one(job, slot, started)
-            finally:
-                slots.put(slot)
-
-        with ThreadPoolExecutor(self.count) as pool:
-            pending: set[Future[Outcome | None]] = {pool.submit(work, job) for job in jobs}
-            try:
-                while pending:
-                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    if stop() and not self._stopped:
-                        self._stop()
-                    yield from (outcome for future in done if (outcome := future.result()) is not None)
-            finally:
-                if pending:
-                    self._stop()
-
-    def _stop(self) -> None:
-        """Terminates every training; each writes a checkpoint first."""
-        with self._lock:
-            self._stopped = True
-            for process in self._running.values():
-                process.terminate()
-
-    def _run_one(self, job: Job, slot: int, started: Callable[[Job], object]) -> Outcome | None:
-        if self._stopped:
-            return None
-        try:
-            return self._train(job, slot, started)
-        except OSError as error:  # a full disk, a file in place of a folder: the other trainings go on
-            return Outcome(job, 1, f"{error.filename or job.log}: {error.strerror}")
-
-    def _train(self, job: Job, slot: int, started: Callable[[Job], object]) -> Outcome | None:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            with self._lock:
-                if self._stopped:
-                    return None
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "attunet.launch.train", *job.arguments],
-                    stdin=subprocess.PIPE,  # its end tells the training that this process was killed
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment(slot),
-                    start_new_session=True,  # Ctrl-C at the terminal reaches the parent only, which terminates the jobs
-                )
-                self._running[job.name] = process
-            started(job)
+    Example:
+        >>> [outcome.code for outcome in run_jobs(jobs, 2, [], started=print, stop=lambda: False)]  # doctest: +SKIP
+    """
+    waiting, stopped = deque(jobs), False
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}  # by slot
+    try:
+        while waiting or running:
+            if not stopped and stop():
+                stopped = True
+                waiting.clear()
+                _terminate(running.values())
+            for slot in [slot for slot in range(count) if slot not in running][: len(waiting)]:
+                job = waiting.popleft()
+                try:
+                    running[slot] = job, _start(job, _environment(slot, count, gpus))
+                    started(job)
+                except OSError as error:  # a full disk, a file in place of a folder: the other trainings go on
+                    yield Outcome(job, 1, f"{error.filename or job.log}: {error.strerror}")
+            ended = [slot for slot, (_, process) in running.items() if process.poll() is not None]
+            for slot in ended:
+                job, process = running.pop(slot)
+                with process:
+                    yield Outcome(job, process.wait(), _last_line(job.log))
+            if running and not ended:
+                time.sleep(POLL_S)
+    finally:
+        _terminate(running.values())
+        for _, process in running.values():
             with process:
-                code = process.wait()
-            with self._lock:
-                del self._running[job.name]
-        return Outcome(job, code, _last_line(job.log))
+                process.wait()
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        own = dict(os.environ) | {END_WITH_STDIN: "1"}
-        own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self.count)))
-        if self._devices:
-            own["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
-        return own
+
+def _start(job: Job, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "attunet.launch.train", *job.arguments],
+            stdin=subprocess.PIPE,  # its end tells the training that this process was killed
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C at the terminal reaches the parent only, which terminates the jobs
+        )
+
+
+def _terminate(running: Iterable[tuple[Job, "subprocess.Popen[bytes]"]]) -> None:
+    for _, process in running:
+        process.terminate()
+
+
+def _environment(slot: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
+    own = os.environ | {END_WITH_STDIN: "1"}
+    own.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    if gpus:
+        own["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return own
 
 
 def visible_gpus() -> list[str]:

@@ -70,7 +70,7 @@ def write_sources(
     full = folder / "all"
     if not full.exists():
         write_phantom(full, cases=num_training + num_test, seed=seed)
-    names = sorted(path.name.removesuffix("-src.nii.gz") for path in full.glob("*-src.nii.gz"))
+    names = _names(full)
     drawn = {name: drawn_organs(number) for number, name in enumerate(names[:num_training])}
     hidden, complete = folder / "hidden", folder / "complete"
     for target in (hidden, complete):
@@ -78,8 +78,7 @@ def write_sources(
         target.mkdir(parents=True)
     for name in names:
         organs = drawn.get(name, list(ORGANS))
-        sources = (complete, hidden) if len(organs) == len(ORGANS) else (hidden,)
-        for target in sources:
+        for target in (complete, hidden) if len(organs) == len(ORGANS) else (hidden,):
             shutil.copy(full / f"{name}-src.nii.gz", target)
             _hide(full / f"{name}-mask.nii.gz", target / f"{name}-mask.nii.gz", organs)
     partial = {name: organs for name, organs in drawn.items() if len(organs) < len(ORGANS)}
@@ -90,33 +89,42 @@ def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
     image = nib.Nifti1Image.from_filename(mask)
     labels = np.asarray(image.dataobj)
     values = [value for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True) if name in organs]
-    nib.save(
-        nib.Nifti1Image(np.where(np.isin(labels, values), labels, 0).astype(labels.dtype), image.affine, image.header),
-        target,
-    )
+    kept = np.where(np.isin(labels, values), labels, 0).astype(labels.dtype)
+    nib.save(nib.Nifti1Image(kept, image.affine, image.header), target)
 
 
-def compare(folder: Path, config: Config, steps: int, num_training: int, num_test: int, seeds: int) -> Results:
-    """Train and score all arms; returns the content of results.json."""
+def compare(
+    folder: Path, settings: Sequence[str], steps: int, num_training: int, num_test: int, num_seeds: int
+) -> Results:
+    """Trains and scores all arms; returns the content of results.json.
+
+    Args:
+        settings: `section.field=value` of all trainings.
+
+    Example:
+        >>> compare(Path("out"), ["optim.batch_size=8"], 1500, 16, 6, 1)["results"][0]["arm"]  # doctest: +SKIP
+        'all labels'
+    """
     sources, partial = write_sources(folder / "sources", num_training, num_test, seed=0)
     write_text(folder / "labelled.json", json.dumps(partial))
-    names = sorted(path.name.removesuffix("-src.nii.gz") for path in sources["all labels"].glob("*-src.nii.gz"))
+    config, test = load_config(None, settings), _names(sources["all labels"])[num_training:]
+    batch = config.optim.batch_size
+    assert batch != "auto"
     rows: list[ArmRow] = []
     for arm, source in sources.items():
-        store = _prepare(folder, arm, source, config, names[num_training:])
-        for seed in range(seeds):
-            run = folder / "runs" / arm.replace(" ", "-") / f"seed-{seed}"
-            samples = sum(store.case(case).num_slices for case in store.split("all")[0])
-            batch = config.optim.batch_size
-            assert batch != "auto"
-            settings = [
+        store = _prepare(folder, arm, source, config, test)
+        training = store.split("all")[0]
+        samples = sum(store.case(case).num_slices for case in training)
+        for seed in range(num_seeds):
+            run = folder / "runs" / _slug(arm) / f"seed-{seed}"
+            own = [
                 f"optim.epochs={(steps - 0.5) * batch / samples}",
                 f"run.seed={seed}",
                 "run.validate_every_epochs=1e6",
             ]
-            train(store.path, run, load_with(config, settings), fold="all", resume="auto")
+            train(store.path, run, load_config(None, [*settings, *own]), fold="all", resume="auto")
             dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
-            rows.append({"arm": arm, "seed": seed, "training_scans": len(store.split("all")[0]), "dice": dice})
+            rows.append({"arm": arm, "seed": seed, "training_scans": len(training), "dice": dice})
     return {
         "schema": 1,
         "environment": environment(),
@@ -127,25 +135,21 @@ def compare(folder: Path, config: Config, steps: int, num_training: int, num_tes
     }
 
 
-def load_with(config: Config, settings: Sequence[str]) -> Config:
-    """The configuration with further settings `section.field=value`."""
-    values = config.to_json()
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        section, _, key = name.partition(".")
-        values[section][key] = json.loads(text)
-    return Config.from_json(values)
-
-
 def _prepare(folder: Path, arm: str, source: Path, config: Config, test: Sequence[str]) -> Store:
-    (folder / "splits").mkdir(exist_ok=True)
-    splits = folder / "splits" / f"{arm.replace(' ', '-')}.json"
-    training = sorted({path.name.removesuffix("-src.nii.gz") for path in source.glob("*-src.nii.gz")} - set(test))
+    splits = folder / "splits" / f"{_slug(arm)}.json"
+    splits.parent.mkdir(exist_ok=True)
+    training = [name for name in _names(source) if name not in test]
     write_text(splits, json.dumps(Splits((_patients(training),), _patients(test)).to_json()))
     labelled = folder / "labelled.json" if arm == "marginal loss" else None
-    return prepare(
-        source, folder / "stores" / arm.replace(" ", "-"), config.data, splits_file=splits, labelled_file=labelled
-    )
+    return prepare(source, folder / "stores" / _slug(arm), config.data, splits_file=splits, labelled_file=labelled)
+
+
+def _names(source: Path) -> list[str]:
+    return sorted(path.name.removesuffix("-src.nii.gz") for path in source.glob("*-src.nii.gz"))
+
+
+def _slug(arm: str) -> str:
+    return arm.replace(" ", "-")
 
 
 def _patients(cases: Sequence[str]) -> tuple[str, ...]:
@@ -178,12 +182,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     arguments = parser.parse_args()
-    config = load_config(None, ["optim.batch_size=8", *arguments.settings])
+    folder, settings = arguments.folder, ["optim.batch_size=8", *arguments.settings]
     with forward_log(print):
-        results = compare(
-            arguments.folder, config, arguments.steps, arguments.training, arguments.test, arguments.seeds
-        )
-    write_text(arguments.folder / "results.json", json.dumps(results, indent=1) + "\n")
+        results = compare(folder, settings, arguments.steps, arguments.training, arguments.test, arguments.seeds)
+    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     print(table(results))
 
 

@@ -1,4 +1,4 @@
-"""The trainings of a cross-validation: recipes × networks × seeds × folds."""
+"""The trainings of a cross-validation: recipes × networks × seeds × folds, and the weights that all start from."""
 
 import dataclasses
 import itertools
@@ -6,14 +6,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attunet.benchmarks.crossvalidation.parent import FRESH, Parent
-from attunet.benchmarks.evaluation.details import command
+from attunet.benchmarks.evaluation.commands import command, repeated
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.presets import preset_names, training_config
+from attunet.runs.initial_weights import parse_renamed, read_initial_weights
+from attunet.runs.load_run import TrainedRun
 from attunet.store import Store
 
 SCORING_SHARE = 0.08  # of the time, for scores and pictures
+
+Key = tuple[str, str, int, int]  # recipe, model, seed, fold
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Weights to start from; empty for fresh ones.
+
+    Args:
+        name: of the run or file.
+        arguments: of `attunet train`.
+        words: the same as they stand in results, without folders.
+    """
+
+    name: str = ""
+    sha256: str = ""
+    arguments: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    def check_same(self, run: TrainedRun) -> None:
+        """Raises InputError if a run started from other weights."""
+        lineage = run.state.lineage
+        if (lineage.sha256 if lineage else "") != self.sha256:
+            there = f"the weights of {lineage.parent}" if lineage else "fresh weights"
+            wanted = f"those of {self.name}" if self.name else "fresh weights"
+            raise InputError(f"{run.path}: started from {there}, this comparison wants {wanted} (--init)")
+
+
+def start_from(init: str | Path | None, init_classes: str) -> Parent:
+    """Reads the weights to start from.
+
+    Raises:
+        InputError: the weights cannot be read, or the classes are not `NEW=OLD,...`.
+    """
+    if init is None:
+        if init_classes:
+            raise InputError("--init-classes: needs --init")
+        return Parent()
+    weights = read_initial_weights(init)
+    renamed = ("--init-classes", init_classes) if init_classes else ()
+    if init_classes:
+        parse_renamed(init_classes)
+    arguments = ("--init", str(Path(init).resolve()), *renamed)
+    return Parent(weights.name, weights.sha256, arguments, ("--init", weights.name, *renamed))
 
 
 @dataclass(frozen=True)
@@ -29,7 +74,7 @@ class PlannedRun:
     arguments: tuple[str, ...]
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
+    def key(self) -> Key:
         return self.recipe, self.model, self.seed, self.fold
 
     @property
@@ -46,7 +91,7 @@ class Grid:
     settings: Sequence[str]
     num_seeds: int
     folds: Sequence[int] | None
-    parent: Parent = FRESH
+    parent: Parent
 
     def plan(self, store: Store, out: Path) -> list[PlannedRun]:
         """All runs: seed by seed, fold by fold, with recipes and networks innermost,
@@ -61,33 +106,26 @@ class Grid:
                 raise InputError(f"{store.path}: fold {fold} has no labelled training case")
         if any(setting.replace(" ", "").startswith("run.seed=") for setting in self.settings):
             raise InputError("--set: must not set run.seed, which --seeds counts from 0")
-        recipes, models = _recipes(self.config_names).items(), dict.fromkeys(self.models)
-        grid = itertools.product(range(self.num_seeds), folds, recipes, models)
-        return [
-            self._run(store, out, seed, fold, recipe, config_name, model)
-            for seed, fold, (recipe, config_name), model in grid
-        ]
-
-    def _run(
-        self, store: Store, out: Path, seed: int, fold: int, recipe: str, config_name: str | None, model: str
-    ) -> PlannedRun:
-        settings = (*self.settings, f"run.seed={seed}")
-        words = [
-            "--model",
-            model,
-            *(["--config", config_name] if config_name else []),
-            *(x for s in settings for x in ("--set", s)),
-        ]
-        config = dataclasses.replace(training_config(config_name, settings, model), data=store.data_config)
-        path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
-        return PlannedRun(recipe, model, seed, fold, path, config, (*words, *self.parent.arguments))
+        runs = []
+        for seed, fold, (recipe, config_name), model in itertools.product(
+            range(self.num_seeds), folds, _recipes(self.config_names).items(), dict.fromkeys(self.models)
+        ):
+            settings = (*self.settings, f"run.seed={seed}")
+            named = ["--config", config_name] if config_name else []
+            arguments = ("--model", model, *named, *repeated("--set", settings), *self.parent.arguments)
+            config = dataclasses.replace(training_config(config_name, settings, model), data=store.data_config)
+            path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
+            runs.append(PlannedRun(recipe, model, seed, fold, path, config, arguments))
+        return runs
 
     def command(self, store: Store, out: Path, every_postprocessing: bool) -> str:
         """The call that makes the same table elsewhere; of files their names alone."""
-        words = [word for model in dict.fromkeys(self.models) for word in ("--model", model)]
-        words += [word for name in dict.fromkeys(self.config_names) for word in ("--config", Path(name).name)]
-        words += [word for setting in self.settings for word in ("--set", setting)]
-        words += self.parent.words
+        words = [
+            *repeated("--model", dict.fromkeys(self.models)),
+            *repeated("--config", (Path(name).name for name in dict.fromkeys(self.config_names))),
+            *repeated("--set", self.settings),
+            *self.parent.words,
+        ]
         words += ["--seeds", str(self.num_seeds)] if self.num_seeds > 1 else []
         words += ["--folds", ",".join(map(str, self.folds))] if self.folds is not None else []
         words += ["--largest-component"] if every_postprocessing else []
@@ -95,9 +133,8 @@ class Grid:
 
     def in_minutes(self, minutes: float, num_runs: int, jobs: int) -> "Grid":
         """The same trainings, each ended by the clock. minutes: for all of them and their scores."""
-        return dataclasses.replace(
-            self, settings=(*self.settings, f"run.minutes={minutes_per_run(minutes, num_runs, jobs)}")
-        )
+        limit = f"run.minutes={minutes_per_run(minutes, num_runs, jobs)}"
+        return dataclasses.replace(self, settings=(*self.settings, limit))
 
 
 def minutes_per_run(minutes: float, num_runs: int, jobs: int) -> float:

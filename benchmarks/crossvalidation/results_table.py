@@ -1,22 +1,10 @@
 """results.json of a cross-validation as a Markdown page: scores, differences, and sentences on their significance."""
 
-from collections.abc import Sequence
-
-from attunet.benchmarks.evaluation.results_table import aligned, number, table
-from attunet.metrics.results import CrossvalidationResults, Difference, MethodRow
+from attunet.benchmarks.evaluation.results_table import METRICS, Table, aligned, interval, number, table
+from attunet.metrics.results import CrossvalidationResults, Difference
 from attunet.system.plain_text import table_cell
 
-COLUMNS = (
-    ("dice", "Dice", 3),
-    ("hd95_mm", "HD95 mm", 1),
-    ("assd_mm", "ASSD mm", 2),
-    ("mssd_mm", "MSSD mm", 1),
-    ("ravd_percent", "RAVD %", 1),
-    ("surface_dice", "surface Dice", 3),
-    ("precision", "precision", 3),
-    ("recall", "recall", 3),
-    ("chaos_score", "CHAOS score", 1),
-)
+OTHERS = ("hd95_mm", "assd_mm", "chaos_score")  # metrics beside Dice in the table of differences
 
 
 def summary_table(results: CrossvalidationResults) -> str:
@@ -40,7 +28,7 @@ def markdown(results: CrossvalidationResults) -> str:
         *_differences(results),
         "## Every metric",
         "Means over the cases; of each case over the foreground classes and the seeds.",
-        table(["", *(title for _, title, _ in COLUMNS)], [_every_metric(row) for row in results["methods"]]),
+        table(*_every_metric(results)),
         "## Per class",
         table(*_per_class(results)),
         "## Per case",
@@ -59,14 +47,11 @@ def _introduction(results: CrossvalidationResults) -> str:
     cases = sum(len(cases) for cases in store["folds"].values())
     return (
         f"Store {table_cell(store['name'])}: {cases} labelled cases of {store['num_patients']} patients in "
-        f"{len(store['folds'])} folds, "
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is scored by networks that were trained without "
-        "it and without any "
-        "other case of its patient, in 3D on its native grid, with the weights at the end of the training. A case's "
-        "score is the mean over "
-        "the foreground classes and over the seeds; mean, median and worst are over the cases, the 95 % interval is a "
-        "bootstrap over "
-        "patients (from five on)."
+        f"{len(store['folds'])} folds, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}. Every case is scored by "
+        "networks that were trained without it and without any other case of its patient, in 3D on its native grid, "
+        "with the weights at the end of the training. A case's score is the mean over the foreground classes and over "
+        "the seeds; mean, median and worst are over the cases, the 95 % interval is a bootstrap over patients (from "
+        "five on)."
     )
 
 
@@ -78,8 +63,7 @@ def _missing(results: CrossvalidationResults) -> list[str]:
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return [
         f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {shown}. Rows may be "
-        "of different cases; "
-        "the paired differences use the cases and seeds that both sides have."
+        "of different cases; the paired differences use the cases and seeds that both sides have."
     ]
 
 
@@ -89,11 +73,9 @@ def _dice_rows(results: CrossvalidationResults) -> list[list[str]]:
     for row in results["methods"]:
         dice = row["scores"]["dice"]
         worst = "–" if dice["worst"] is None else f"{dice['worst']['value']:.3f} ({dice['worst']['case']})"
-        organs = [number(dice["per_class"].get(name)) for name in classes]
-        counts = [str(row["num_cases"]), str(row["num_runs"])]
-        rows.append(
-            [row["name"], number(dice["mean"]), interval(dice["ci95"]), number(dice["median"]), worst, *organs, *counts]
-        )
+        figures = [number(dice["mean"]), interval(dice["ci95"]), number(dice["median"]), worst]
+        figures += [number(dice["per_class"].get(name)) for name in classes]
+        rows.append([row["name"], *figures, str(row["num_cases"]), str(row["num_runs"])])
     return rows
 
 
@@ -114,8 +96,8 @@ def _significance(results: CrossvalidationResults) -> list[str]:
         return ["There is nothing to compare: only one row has finished runs."]
     notes = [
         "Differences are per patient, averaged over the seeds. The interval speaks of patients like these, not of "
-        "other scanners or sites; "
-        "and of these trainings: seeds are averaged, their chance is only partly in the interval."
+        "other scanners or sites; and of these trainings: seeds are averaged, their chance is only partly in the "
+        "interval."
     ]
     tested = [c["dice"] for c in comparisons if c["dice"]["p_value"] is not None]
     if tested:
@@ -128,9 +110,8 @@ def _significance(results: CrossvalidationResults) -> list[str]:
         bound = 0.05 / len(tested)
         notes.append(
             f"{len(tested)} comparisons are tested and their p values are not corrected for that: where nothing "
-            "differs at all, one in "
-            f"twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the whole table keeps its 5 %"
-            + (f", which {patients} patients cannot reach." if floor >= bound else ".")
+            f"differs at all, one in twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the "
+            "whole table keeps its 5 %" + (f", which {patients} patients cannot reach." if floor >= bound else ".")
         )
     return ["\n".join(f"- {c['words']}" for c in comparisons), *notes]
 
@@ -142,43 +123,44 @@ def _differences(results: CrossvalidationResults) -> list[str]:
         dice = c["dice"]
         organs = [_signed(c["per_class"].get(name), 3) for name in classes]
         p = "–" if dice["p_value"] is None else f"{dice['p_value']:.3g}"
-        others = [
-            _signed(c["others"][metric], digits)
-            for metric, _, digits in COLUMNS
-            if metric in ("hd95_mm", "assd_mm", "chaos_score")
-        ]
+        others = [_signed(c["others"][metric], METRICS[metric][1]) for metric in OTHERS]
         rows.append([f"{c['second']} − {c['first']}", _signed(dice, 4), p, str(dice["num_patients"]), *organs, *others])
     if not rows:
         return ["None."]
-    head = ["", "Dice (95 %)", "p", "patients", *classes, "HD95 mm", "ASSD mm", "CHAOS score"]
+    head = ["", "Dice (95 %)", "p", "patients", *classes, *(METRICS[metric][0] for metric in OTHERS)]
     return [table(head, rows), "![Differences per patient](plots/differences.png)"]
 
 
 def _signed(difference: Difference | None, digits: int) -> str:
     if difference is None or difference["mean"] is None:
         return "–"
-    span = (
-        ""
-        if difference["ci95"] is None
-        else f" ({difference['ci95'][0]:+.{digits}f} to {difference['ci95'][1]:+.{digits}f})"
-    )
-    return f"{difference['mean']:+.{digits}f}{span}"
+    text = f"{difference['mean']:+.{digits}f}"
+    if difference["ci95"] is not None:
+        low, high = difference["ci95"]
+        text += f" ({low:+.{digits}f} to {high:+.{digits}f})"
+    return text
 
 
-def _every_metric(row: MethodRow) -> list[str]:
-    return [row["name"], *(number(row["scores"][metric]["mean"], digits) for metric, _, digits in COLUMNS)]
+def _every_metric(results: CrossvalidationResults) -> Table:
+    rows = [
+        [row["name"], *(number(row["scores"][metric]["mean"], digits) for metric, (_, digits) in METRICS.items())]
+        for row in results["methods"]
+    ]
+    return ["", *(title for title, _ in METRICS.values())], rows
 
 
-def _per_class(results: CrossvalidationResults) -> tuple[list[str], list[list[str]]]:
+def _per_class(results: CrossvalidationResults) -> Table:
     rows = []
     for row in results["methods"]:
-        for name in row["scores"]["dice"]["per_class"]:
-            figures = [number(row["scores"][metric]["per_class"][name], digits) for metric, _, digits in COLUMNS]
-            rows.append([row["name"], name, *figures, number(row["scores"]["dice"]["per_class_worst"][name])])
-    return ["", "class", *(title for _, title, _ in COLUMNS), "worst Dice"], rows
+        for name, worst in row["scores"]["dice"]["per_class_worst"].items():
+            figures = [
+                number(row["scores"][metric]["per_class"][name], digits) for metric, (_, digits) in METRICS.items()
+            ]
+            rows.append([row["name"], name, *figures, number(worst)])
+    return ["", "class", *(title for title, _ in METRICS.values()), "worst Dice"], rows
 
 
-def _per_case(results: CrossvalidationResults) -> tuple[list[str], list[list[str]]]:
+def _per_case(results: CrossvalidationResults) -> Table:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = []
     for fold, cases in results["store"]["folds"].items():
@@ -186,9 +168,7 @@ def _per_case(results: CrossvalidationResults) -> tuple[list[str], list[list[str
             for row in results["methods"]:
                 scores = row["scores"]["dice"]["per_case"].get(case)
                 if scores is not None:
-                    rows.append(
-                        [case, fold, row["name"], number(scores["mean"]), *(number(scores[name]) for name in classes)]
-                    )
+                    rows.append([case, fold, row["name"], *(number(scores[name]) for name in ("mean", *classes))])
     return ["case", "fold", "", "mean", *classes], rows
 
 
@@ -196,12 +176,10 @@ def _worst_organs(results: CrossvalidationResults) -> list[str]:
     parts = []
     for row in results["methods"]:
         if row["configured"] and (worst := row["worst_organ"]):
-            parts.append(
-                f"{row['name']}: {worst['class']} of {worst['case']}, Dice {number(worst['dice'])} (seed "
-                f"{worst['seed']})."
-            )
+            organ = f"{worst['class']} of {worst['case']}"
+            parts.append(f"{row['name']}: {organ}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
             if worst["picture"]:
-                parts.append(f"![{worst['class']} of {worst['case']}]({worst['picture']})")
+                parts.append(f"![{organ}]({worst['picture']})")
     return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []
 
 
@@ -217,14 +195,8 @@ def _time(results: CrossvalidationResults) -> list[str]:
         body.append([row["name"], *reached, number(time["minutes"][-1], 1), number(time["dice"][-1])])
     return [
         "Minutes of training (validations included) until the mean validation Dice over all runs reaches a value, on "
-        "the training grid, "
-        "between validations on the straight line. A schedule that ends earlier would get there earlier: this is the "
-        "time within "
-        "these trainings, on the machine that they ran on.",
+        "the training grid, between validations on the straight line. A schedule that ends earlier would get there "
+        "earlier: this is the time within these trainings, on the machine that they ran on.",
         table(["", *targets, "minutes in all", "Dice at the end"], body),
         "![Time to accuracy](plots/time_to_accuracy.png)",
     ]
-
-
-def interval(values: Sequence[float] | None) -> str:
-    return "–" if values is None else f"{values[0]:.3f} to {values[1]:.3f}"

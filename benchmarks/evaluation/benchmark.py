@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attunet.benchmarks.evaluation.evaluate import BATCH_SIZES, evaluate_loaded
-from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
+from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
+from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, table
 from attunet.errors import InputError, RunError
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
@@ -37,29 +37,12 @@ class BenchmarkResults:
 
     def rows(self) -> list[list[str]]:
         """Cells of the table, the header first."""
-        batches = list(self.results["models"][0]["latency_ms"]["batch"])
+        first, *_ = models = self.results["models"]
+        batches = list(first["latency_ms"]["batch"])
         header = ["model", "MB", "Dice", "difference"]
         header += [f"ms at {batch}, {p}" for batch in batches for p in ("p50", "p99")]
         header += [*(f"slices/s at {batch}" for batch in batches), "volume ms", "memory MB"]
-        return [header, *(self._row(row, batches) for row in self.results["models"])]
-
-    def _row(self, row: EvaluatedRow, batches: Sequence[str]) -> list[str]:
-        first, dice = self.results["models"][0]["dice"]["mean"], row["dice"]["mean"]
-        difference = None if dice is None or first is None else dice - first
-        latency, rate = row["latency_ms"]["batch"], row["throughput_slices_per_s"]["batch"]
-        cells = [
-            model_label(row),
-            number(row["file_mb"], 1),
-            number(dice, 4),
-            "–" if difference is None else f"{difference:+.4f}",
-        ]
-        cells += [
-            number(milliseconds, 1)
-            for batch in batches
-            for milliseconds in (latency[batch]["p50"], latency[batch]["p99"])
-        ]
-        cells += [number(rate[batch], 1) for batch in batches]
-        return [*cells, number(row["volume_ms"]["total"], 0), number(row["peak_memory_mb"], 0)]
+        return [header, *(_cells(row, first["dice"]["mean"]) for row in models)]
 
     def reasons(self) -> list[str]:
         return [printable(f"{name}: {reason}") for name, reason in self.not_loaded.items()]
@@ -71,18 +54,30 @@ class BenchmarkResults:
     def markdown(self) -> str:
         """A Markdown page."""
         header, *rows = self.rows()
-        store = self.results["store"]
         parts = [
             "# Benchmark",
-            f"{len(store['cases'])} cases. Dice in 3D on the native grid, and its difference to the first row; times "
-            "of the network alone "
-            "with input and output on its device (a whole graph resamples too), the models in turns; a volume from "
-            "file to file.",
+            f"{len(self.results['store']['cases'])} cases. Dice in 3D on the native grid, and its difference to the "
+            "first row; times of the network alone with input and output on its device (a whole graph resamples too), "
+            "the models in turns; a volume from file to file.",
             table(header, rows),
         ]
         if self.not_loaded:
             parts += ["## Not loaded", "\n".join(f"- {reason}" for reason in self.reasons())]
         return "\n\n".join(parts) + "\n"
+
+
+def _cells(row: EvaluatedRow, first_dice: float | None) -> list[str]:
+    dice, latency = row["dice"]["mean"], row["latency_ms"]["batch"].values()
+    return [
+        model_label(row),
+        number(row["file_mb"], 1),
+        number(dice, 4),
+        "–" if dice is None or first_dice is None else f"{dice - first_dice:+.4f}",
+        *(number(milliseconds, 1) for one in latency for milliseconds in (one["p50"], one["p99"])),
+        *(number(rate, 1) for rate in row["throughput_slices_per_s"]["batch"].values()),
+        number(row["volume_ms"]["total"], 0),
+        number(row["peak_memory_mb"], 0),
+    ]
 
 
 def benchmark(
@@ -124,9 +119,8 @@ def benchmark(
         files, fold = _export(model, store, out / "artefacts", precisions, source, pseudonymise, not_loaded)
     loaded += _load(files, providers, not_loaded)
     if not loaded:
-        raise InputError(
-            f"{model}: nothing loads; {'; '.join(f'{name}: {reason}' for name, reason in not_loaded.items())}"
-        )
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in not_loaded.items())
+        raise InputError(f"{model}: nothing loads; {reasons}")
     with pseudonyms(pseudonymise, [out]) as names:
         evaluated = evaluate_loaded(
             loaded,
@@ -139,7 +133,8 @@ def benchmark(
             is_hidden=names is not None,
         )
     results = BenchmarkResults(evaluated, not_loaded)
-    data = {"schema": SCHEMA, "not_loaded": not_loaded, "header": results.rows()[0], "rows": results.rows()[1:]}
+    header, *rows = results.rows()
+    data = {"schema": SCHEMA, "not_loaded": not_loaded, "header": header, "rows": rows}
     write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
     write_text(out / "benchmark.md", results.markdown())
     return results

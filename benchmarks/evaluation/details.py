@@ -2,13 +2,11 @@
 file names without paths.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
+from attunet.benchmarks.evaluation.commands import command, preparing_command, training_command
 from attunet.benchmarks.evaluation.models import EvaluatedModel
-from attunet.classes import ClassRow
-from attunet.config import Config, DataConfig
 from attunet.manifest import Case
 from attunet.metrics.results import MetricsRow
 from attunet.store import Store
@@ -49,20 +47,6 @@ class ModelDetails(TypedDict, total=False):
     command: str
 
 
-class PrepareRequest(TypedDict):
-    """The caller's choices in a store's manifest. `splits`: folds and seed, or the user's own."""
-
-    layout: str
-    classes: tuple[list[ClassRow], int | None] | None
-    case_pattern: str | None
-    images: list[str]
-    masks: list[str]
-    choices: dict[str, str]
-    data: dict[str, object]
-    splits: list[int] | dict[str, object]
-    labelled: dict[str, list[str]] | None
-
-
 class EvaluationDetails(TypedDict):
     """details.json. `commands`: of the preparation and the evaluation."""
 
@@ -78,43 +62,40 @@ def evaluation_details(
     models: Sequence[EvaluatedModel],
     arguments: Sequence[str],
     *,
-    is_hidden: bool = False,
+    is_hidden: bool,
 ) -> EvaluationDetails:
     """The origin of all models.
 
     Args:
-        store: of the evaluation.
-        cases: evaluated ones.
-        models: evaluated ones.
         arguments: of `attunet evaluate`, after the models.
         is_hidden: leaves out the names of the cases that runs were trained on.
 
     Example:
-        >>> evaluation_details(store, store.cases, models, ["--fold", "0"])["commands"]  # doctest: +SKIP
+        >>> details = evaluation_details(store, store.cases, models, ["--fold", "0"], is_hidden=False)  # doctest: +SKIP
+        >>> details["commands"]["evaluate"]  # doctest: +SKIP
+        'attunet evaluate store run --fold 0'
     """
-    names = [c.path.name for c in models]
+    names = dict.fromkeys(model.path.name for model in models)
     return {
         "schema": SCHEMA,
         "commands": {
             "prepare": preparing_command(store),
-            "evaluate": command("evaluate", store.name, *dict.fromkeys(names), *arguments),
+            "evaluate": command("evaluate", store.name, *names, *arguments),
         },
-        "cases": {case.name: case_details(case) for case in cases},
-        "models": {c.label: model_details(c, is_hidden=is_hidden) for c in models},
+        "cases": {
+            case.name: {
+                "shape": list(case.native_shape),
+                "spacing": list(case.spacing),
+                "image_sha256": case.image_sha256,
+                "label_sha256": case.label_sha256,
+            }
+            for case in cases
+        },
+        "models": {model.label: _model_details(model, is_hidden) for model in models},
     }
 
 
-def case_details(case: Case) -> CaseDetails:
-    """Size and hashes of a case."""
-    return {
-        "shape": list(case.native_shape),
-        "spacing": list(case.spacing),
-        "image_sha256": case.image_sha256,
-        "label_sha256": case.label_sha256,
-    }
-
-
-def model_details(model: EvaluatedModel, *, is_hidden: bool = False) -> ModelDetails:
+def _model_details(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     """The origin of a model; empty if it is neither a run nor an artefact."""
     if model.backend == "pytorch":
         return _of_run(model, is_hidden)
@@ -140,7 +121,7 @@ def _of_run(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
 
     run = load_runs(model.path)
     return {
-        "card": run_card(run, is_hidden=is_hidden),
+        "card": _run_card(run, is_hidden),
         "settings": run.config.to_json(),
         "license": None,
         "curves": curves_of(read_metrics(model.path)),
@@ -148,94 +129,37 @@ def _of_run(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     }
 
 
-def run_card(run: "TrainedRun", *, is_hidden: bool = False) -> str:
-    """A run for a person to read; with `is_hidden` without the names of cases."""
+def _run_card(run: "TrainedRun", is_hidden: bool) -> str:
+    cases = run.training_cases
     network = ", ".join(f"{key} {value}" for key, value in run.config.to_json()["model"].items())
-    cases, spec = run.training_cases, run.preprocessing.spec
-    rows = [
-        ("run", f"{run.name}, {run.num_parameters:,} parameters, {run.step:,} steps"),
-        ("network", network),
-        ("trained on", f"{len(cases)} cases (fold {run.fold})" + ("" if is_hidden else f": {', '.join(cases)}")),
-        ("afterwards", run.postprocessing.words_in(spec.unit)),
-    ]
-    width = max(len(title) for title, _ in rows)
-    return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows), "", "Not a medical device."])
+    return as_card(
+        {
+            "run": f"{run.name}, {run.num_parameters:,} parameters, {run.step:,} steps",
+            "network": network,
+            "trained on": f"{len(cases)} cases (fold {run.fold})" + ("" if is_hidden else f": {', '.join(cases)}"),
+            "afterwards": run.postprocessing.words_in(run.spec.unit),
+        }
+    )
+
+
+def as_card(rows: Mapping[str, str]) -> str:
+    """Aligned titles and texts of a model, for a person to read."""
+    width = max(len(title) for title in rows)
+    return "\n".join([*(f"{title:<{width}}  {text}" for title, text in rows.items()), "", "Not a medical device."])
 
 
 def curves_of(rows: Sequence[MetricsRow]) -> list[CurvePoint]:
     """The points of a report's curves, from the rows of a `metrics.jsonl`."""
-    kept = []
+    points = []
     for row in rows:
-        if row["event"] not in ("train", "validation"):
-            continue
-        point: CurvePoint = {
-            "event": row["event"],
-            "epoch": row["epoch"],
-            "seconds": row["seconds"],
-            "loss": row["loss"],
-        }
-        if row["event"] == "validation":
-            point["dice"] = row["dice"]["mean"]
-        kept.append(point)
-    return kept
-
-
-def preparing_command(store: Store) -> str:
-    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report
-    must not tell.
-    """
-    request = cast(PrepareRequest, store.manifest["request"])
-    words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
-    if request["classes"]:
-        rows, ignored = request["classes"]
-        values = [f"{row['name']}={row['value']}" for row in rows[1:]] + (
-            [] if ignored is None else [f"ignore={ignored}"]
-        )
-        words += ["--classes", ",".join(values)]
-    if request["case_pattern"]:
-        words += ["--case-pattern", request["case_pattern"]]
-    for option, suffixes in (("images", request["images"]), ("masks", request["masks"])):
-        words += [f"--{option}", ",".join(suffixes)] if suffixes else []
-    for rule, value in request["choices"].items():
-        words += ["--series", value] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
-    default = vars(DataConfig())
-    changed = {field: value for field, value in request["data"].items() if _written(value) != _written(default[field])}
-    words += [word for field, value in changed.items() for word in ("--set", f"data.{field}={_written(value)}")]
-    if isinstance(request["splits"], list):
-        words += [
-            word
-            for option, value in zip(("folds", "seed"), request["splits"], strict=True)
-            for word in (f"--{option}", str(value))
-        ]
-    else:
-        words += ["--splits", "FILE.json"]
-    words += ["--labelled", "FILE.json"] if request["labelled"] else []
-    return command("prepare", "SOURCE", store.name, *words)
-
-
-def training_command(store: str, run: str, fold: int | str, config: Config) -> str:
-    """`attunet train` with every setting that is not the default; `[data]` comes from the store."""
-    settings = settings_of(config)
-    return command("train", store, run, "--model", config.model.name, "--fold", str(fold), *settings)
-
-
-def settings_of(config: Config) -> list[str]:
-    """`--set SECTION.FIELD=VALUE` of everything but `[data]` that differs from the defaults."""
-    default = Config().to_json()
-    chosen = []
-    for section, fields in config.to_json().items():
-        for field, value in fields.items():
-            if section != "data" and (section, field) != ("model", "name") and value != default[section][field]:
-                chosen += ["--set", f"{section}.{field}={_written(value)}"]
-    return chosen
-
-
-def command(name: str, *words: str) -> str:
-    """A command line of `attunet`, quoted for a shell."""
-    return shlex.join(["attunet", name, *words])
-
-
-def _written(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if not isinstance(value, list | tuple) else f"[{', '.join(map(str, value))}]"
+        if row["event"] in ("train", "validation"):
+            point: CurvePoint = {
+                "event": row["event"],
+                "epoch": row["epoch"],
+                "seconds": row["seconds"],
+                "loss": row["loss"],
+            }
+            if row["event"] == "validation":
+                point["dice"] = row["dice"]["mean"]
+            points.append(point)
+    return points

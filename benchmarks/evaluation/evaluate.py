@@ -11,27 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import evaluation_details
-from attunet.benchmarks.evaluation.from_file import predict_from_file
 from attunet.benchmarks.evaluation.memory import peak_memory_mb
-from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.plots import draw_evaluation
-from attunet.benchmarks.evaluation.predictions import Predictions
+from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models, time_networks
+from attunet.benchmarks.evaluation.plots import Predictions, draw_evaluation, make_folder
 from attunet.benchmarks.evaluation.results_table import markdown
 from attunet.benchmarks.evaluation.saved_cases import (
+    ATTENTION_CASES,
     limit_images,
     new_cases,
     save_attention,
     save_case,
     save_prediction,
+    worst_first,
 )
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row, volume_times
-from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
-from attunet.errors import InputError, RunError
+from attunet.benchmarks.evaluation.timing import Timings, predict_from_file
+from attunet.errors import InputError
 from attunet.evaluate_case import read_labelled_case
 from attunet.manifest import Case
-from attunet.metrics.aggregate import mean, nan_to_null
+from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.overlap import confusion
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
 from attunet.store import Store, open_store
@@ -43,8 +44,6 @@ from attunet.volumes.model import Model
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-BATCH_SIZES = (1, 8)
-ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 
 
 def evaluate(
@@ -82,7 +81,6 @@ def evaluate(
         >>> evaluate("store", ["run", "model.onnx"], "results", fold=0)["models"][0]["dice"]["mean"]  # doctest: +SKIP
     """
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
-    options = [word for provider in providers for word in ("--provider", provider)]
     with pseudonyms(pseudonymise, [out]) as names:
         return evaluate_loaded(
             loaded,
@@ -91,7 +89,7 @@ def evaluate(
             fold=fold,
             source=Path(source) if source else None,
             seconds=latency_seconds,
-            options=options,
+            options=repeated("--provider", providers),
             is_hidden=names is not None,
         )
 
@@ -122,7 +120,7 @@ def evaluate_loaded(
     """
     cases = _cases(opened, fold)
     for one in loaded:
-        check_fit(one.model, one.path, opened)
+        _check_fit(one.model, one.path, opened)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: must be a folder, or nothing yet")
     with new_cases(out) as kept:
@@ -130,24 +128,18 @@ def evaluate_loaded(
         _keep_worst(loaded, by_model, opened, source, kept)
     make_folder(out)
     timings = time_networks(loaded, seconds, batch_sizes)
-    rows = [
-        _row(one, score_row(scored, opened.classes), volume_times(scored), times)
-        for one, scored, times in zip(loaded, by_model, timings, strict=True)
-    ]
-    labels = [one.label for one in loaded]
+    names, classes = [case.name for case in cases], opened.classes
     results: EvaluationResults = {
         "schema": SCHEMA,
         "environment": environment(),
-        "store": {
-            "name": opened.name,
-            "fold": fold,
-            "cases": [c.name for c in cases],
-            "classes": opened.classes.to_json(),
-        },
-        "models": rows,
+        "store": {"name": opened.name, "fold": fold, "cases": names, "classes": classes.to_json()},
+        "models": [
+            _row(one, score_row(scored, classes), volume_times(scored), times)
+            for one, scored, times in zip(loaded, by_model, timings, strict=True)
+        ],
         "comparisons": [
-            compare(by_model[0], other, (labels[0], label))
-            for other, label in zip(by_model[1:], labels[1:], strict=True)
+            compare(by_model[0], other, (loaded[0].label, one.label))
+            for other, one in zip(by_model[1:], loaded[1:], strict=True)
         ],
     }
     results = nan_to_null(results)
@@ -170,7 +162,7 @@ def _cases(store: Store, fold: int | None) -> list[Case]:
     return labelled
 
 
-def check_fit(model: Model, path: Path, store: Store) -> None:
+def _check_fit(model: Model, path: Path, store: Store) -> None:
     """Raises InputError if a model has other classes than a store, or another number of input channels."""
     if model.classes.names != store.classes.names:
         raise InputError(
@@ -180,17 +172,6 @@ def check_fit(model: Model, path: Path, store: Store) -> None:
         raise InputError(
             f"{path}: takes {model.spec.num_channels} channels, the store's cases have {store.spec.num_channels}"
         )
-
-
-def make_folder(out: Path) -> None:
-    """Creates a folder with the subfolder plots/, and deletes the plots of an earlier evaluation."""
-    try:
-        (out / "plots").mkdir(parents=True, exist_ok=True)
-        if (out / "results.json").exists():
-            for picture in (out / "plots").glob("*.png"):
-                picture.unlink()
-    except OSError as error:
-        raise InputError(f"{out}: cannot be created as a folder: {error.strerror}") from None
 
 
 def _evaluate_cases(
@@ -204,29 +185,21 @@ def _evaluate_cases(
     results: list[list[CaseResult]] = [[] for _ in models]
     seen = [{c.patient for c in store.cases if c.image_sha256 in one.training_hashes} for one in models]
     predictions = Predictions()
-    for number, case in enumerate(cases):
+    for number, case in enumerate(cases, start=1):
         labelled = read_labelled_case(store, case.name, source)
         save_case(kept / case.name, labelled.volume, labelled.truth, store.spec)
         first: np.ndarray | None = None
-        for index, (one, patients, rows) in enumerate(zip(models, seen, results, strict=True)):
-            if number == 0:
+        for index, one in enumerate(models):
+            if number == 1:
                 predict_from_file(one.model, store, case, source)  # warm-up, not timed
             indices, milliseconds = predict_from_file(one.model, store, case, source)
             predictions.add(one.label, case.name, indices)
             save_prediction(kept / case.name / f"prediction-{index}.npz", indices, labelled.volume, store.spec)
             first = indices if first is None else first
+            is_seen, metrics = case.patient in seen[index], labelled.metrics(indices)
             agreement = confusion(indices, first, len(store.classes))
-            rows.append(
-                CaseResult(
-                    case.name,
-                    case.patient,
-                    case.patient in patients,
-                    labelled.metrics(indices),
-                    agreement,
-                    milliseconds,
-                )
-            )
-            logger.info(_progress(one.label, rows[-1], number + 1, len(cases)))
+            results[index].append(CaseResult(case.name, case.patient, is_seen, metrics, agreement, milliseconds))
+            logger.info(f"[{number}/{len(cases)}] {results[index][-1].words(one.label)}")
     return results, predictions
 
 
@@ -238,49 +211,13 @@ def _keep_worst(
     kept: Path,
 ) -> None:
     """Saves the attention maps of the worst cases, which a report shows first, and limits the size of the images."""
-    means = {
-        results[0].case: np.mean([np.nan_to_num(r.metrics.dice).mean() for r in results])
-        for results in zip(*by_model, strict=True)
-    }
-    worst_first = sorted(means, key=lambda case: float(means[case]))
-    limit_images(kept, worst_first)
-    for name in worst_first[:ATTENTION_CASES]:
+    worst = worst_first({rows[0].case: [row.metrics.dice for row in rows] for rows in zip(*by_model, strict=True)})
+    limit_images(kept, worst)
+    for name in worst[:ATTENTION_CASES]:
         volume, _ = store.read_source(name, source)
         for index, one in enumerate(models):
             if one.model.num_gates:
                 save_attention(kept / name / f"attention-{index}.npz", one.model, volume)
-
-
-def _progress(label: str, result: CaseResult, number: int, total: int) -> str:
-    seen = ", seen in training" if result.seen else ""
-    dice = mean(result.metrics.dice)
-    score = "no class" if np.isnan(dice) else f"Dice {dice:.3f}"
-    return f"[{number}/{total}] {result.case}: {label}: {score}, {sum(result.milliseconds.values()):.0f} ms{seen}"
-
-
-def time_networks(
-    models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int] = BATCH_SIZES
-) -> list[list[Timings]]:
-    """Times the networks alone at each batch size, the models in turn; one list of timings per model.
-
-    Args:
-        seconds: for each model and batch size.
-    """
-    timings: list[list[Timings]] = [[] for _ in models]
-    for batch_size in batch_sizes:
-        logger.info(f"timing {len(models)} models at batch {batch_size}, {seconds:g} s each")
-        calls = [one.timed_call(one.random_slices(batch_size)) for one in models]
-        for rows, runs in zip(timings, time_interleaved(calls, seconds=seconds), strict=True):
-            rows.append(Timings(batch_size, runs))
-    return timings
-
-
-def _memory(one: EvaluatedModel) -> float | None:
-    try:
-        return peak_memory_mb(one.path, provider=one.provider, batch_size=BATCH_SIZES[-1])
-    except RunError as error:  # the evaluation has its other figures all the same
-        logger.info(f"no figure for memory: {error}")
-        return None
 
 
 def _row(
@@ -302,5 +239,5 @@ def _row(
             "batch": {str(t.batch_size): t.latency_ms() for t in timings},
         },
         "throughput_slices_per_s": {"batch": {str(t.batch_size): t.slices_per_s for t in timings}},
-        "peak_memory_mb": _memory(one),
+        "peak_memory_mb": peak_memory_mb(one.path, provider=one.provider),
     }

@@ -1,5 +1,7 @@
 """The models of one evaluation: runs with PyTorch, artefacts with each of several providers."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,12 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import label_of
+from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import JsonObject
 from attunet.volumes.model import Model, NetworkModel
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = (1, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +79,28 @@ def load_models(
         raise InputError("evaluate: at least one model (a run or an .onnx) is needed")
     if device not in ("cpu", "cuda"):
         raise InputError(f"--device: must be cpu or cuda, got {device!r}")
-    models = []
-    for path in dict.fromkeys(paths):
-        for provider in (device,) if path.is_dir() else dict.fromkeys(providers):
-            models.append(_evaluated(path, provider, num_threads))
-    return _with_unique_names(models)
+    return _with_unique_names(
+        [
+            _evaluated(path, provider, num_threads)
+            for path in dict.fromkeys(paths)
+            for provider in ([device] if path.is_dir() else dict.fromkeys(providers))
+        ]
+    )
+
+
+def time_networks(models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int]) -> list[list[Timings]]:
+    """Times the networks alone at each batch size, the models in turn; one list of timings per model.
+
+    Args:
+        seconds: for each model and batch size.
+    """
+    timings: list[list[Timings]] = [[] for _ in models]
+    for batch_size in batch_sizes:
+        logger.info(f"timing {len(models)} models at batch {batch_size}, {seconds:g} s each")
+        calls = [one.timed_call(one.random_slices(batch_size)) for one in models]
+        for rows, runs in zip(timings, time_interleaved(calls, seconds=seconds), strict=True):
+            rows.append(Timings(batch_size, runs))
+    return timings
 
 
 def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedModel:
@@ -123,9 +147,10 @@ def _timed_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object
 
 def _with_unique_names(models: list[EvaluatedModel]) -> list[EvaluatedModel]:
     """Numbers the later ones of models with equal labels, such as the folds of a cross-validation."""
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     unique = []
     for one in models:
-        number = counts[one.label] = counts.get(one.label, 0) + 1
+        counts[one.label] += 1
+        number = counts[one.label]
         unique.append(one if number == 1 else replace(one, name=f"{one.name} #{number}"))
     return unique

@@ -2,14 +2,16 @@
 
 import importlib.util
 import logging
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
-from attunet.benchmarks.evaluation.predictions import Predictions
 from attunet.benchmarks.evaluation.results_table import model_label
+from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -22,6 +24,31 @@ logger = logging.getLogger(__name__)
 
 MAX_CASES = 4
 SAME_OUTLINE = 0.995  # mean Dice above which the outlines of two label maps look alike
+
+
+@dataclass
+class Predictions:
+    """Class indices uint8 `(X, Y, Z)` by model and case, compressed: label maps shrink to about a hundredth."""
+
+    _kept: dict[tuple[str, str], tuple[tuple[int, ...], bytes]] = field(default_factory=dict)
+
+    def add(self, model: str, case: str, indices: np.ndarray) -> None:
+        self._kept[model, case] = indices.shape, zlib.compress(indices.tobytes(), level=1)
+
+    def get(self, model: str, case: str) -> np.ndarray:
+        shape, data = self._kept[model, case]
+        return np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(shape)
+
+
+def make_folder(out: Path) -> None:
+    """Creates a folder with the subfolder plots/, and deletes the plots of an earlier evaluation."""
+    try:
+        (out / "plots").mkdir(parents=True, exist_ok=True)
+        if (out / "results.json").exists():
+            for picture in (out / "plots").glob("*.png"):
+                picture.unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be created as a folder: {error.strerror}") from None
 
 
 def draw_evaluation(
@@ -47,8 +74,7 @@ def draw_evaluation(
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("no plots: matplotlib is not installed (it is in the extra 'train')")
         return
-    rows = {model_label(row): row for row in results["models"]}
-    _draw_figures(folder, rows, store)
+    _draw_figures(folder, {model_label(row): row for row in results["models"]}, store)
     _draw_curves(folder, models)
     for number, case in enumerate(_cases_to_show(results)):
         labelled = read_labelled_case(store, case, source)
@@ -67,10 +93,9 @@ def _draw_figures(folder: Path, rows: dict[str, EvaluatedRow], store: Store) -> 
     draw_latency_against_batch(folder / "latency_against_batch.png", rows)
     draw_volume_time(folder / "volume_time.png", rows)
     for label, row in rows.items():
-        if np.sum(row["confusion"]):
-            draw_confusion(
-                folder / f"confusion_{file_name(label)}.png", np.array(row["confusion"]), store.classes, title=label
-            )
+        counts = np.array(row["confusion"])
+        if counts.any():
+            draw_confusion(folder / f"confusion_{file_name(label)}.png", counts, store.classes, title=label)
 
 
 def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:

@@ -3,10 +3,25 @@
 import math
 from collections.abc import Sequence
 
+from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.metrics.aggregate import mean
-from attunet.metrics.results import EvaluatedRow, EvaluationResults, Metric
+from attunet.metrics.results import EvaluatedRow, EvaluationResults, PerClass
 from attunet.system.environment import Environment
 from attunet.system.plain_text import printable, table_cell
+
+METRICS = {  # name in results.json: title, decimals
+    "dice": ("Dice", 3),
+    "hd95_mm": ("HD95 mm", 1),
+    "assd_mm": ("ASSD mm", 2),
+    "mssd_mm": ("MSSD mm", 1),
+    "ravd_percent": ("RAVD %", 1),
+    "surface_dice": ("surface Dice", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "chaos_score": ("CHAOS score", 1),
+}
+
+Table = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def summary_table(results: EvaluationResults) -> str:
@@ -23,11 +38,9 @@ def markdown(results: EvaluationResults) -> str:
     parts = [
         "# Evaluation",
         f"Store {table_cell(store['name'])}, {selection}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D "
-        "on the native grid, "
-        "mean over the foreground classes, then over the cases that the model has not seen in training; 95 % interval "
-        "by bootstrap over "
-        "patients (from five on). "
-        "Agreement: Dice between the model's label maps and those of the first model, all cases together.",
+        "on the native grid, mean over the foreground classes, then over the cases that the model has not seen in "
+        "training; 95 % interval by bootstrap over patients (from five on). Agreement: Dice between the model's label "
+        "maps and those of the first model, all cases together.",
         table(header, rows),
         *_notes(results),
         "## Per class",
@@ -38,8 +51,7 @@ def markdown(results: EvaluationResults) -> str:
         *_comparisons(results),
         "## The network alone",
         "Milliseconds of one pass over a batch of slices of the training window's size, the models in turn; input and "
-        "output are on the "
-        "backend's device.",
+        "output are on the backend's device.",
         table(*_latency(results)),
         "## A volume from file to file",
         "Milliseconds, mean over the cases; the files are in the system's cache.",
@@ -66,18 +78,23 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _summary(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval, or a dash for None."""
+    return "–" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _summary(results: EvaluationResults) -> Table:
     speed = ["ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
     header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agreement", *speed]
-    agreements = ["–", *(f"{number(c['agreement']['dice'], 4)}" for c in results["comparisons"])]
+    agreements = ["–", *(number(c["agreement"]["dice"], 4) for c in results["comparisons"])]
     rows = []
     for row, agreement in zip(results["models"], agreements, strict=True):
-        batch, interval = row["latency_ms"]["batch"]["1"], row["dice"]["ci95"]
+        batch = row["latency_ms"]["batch"]["1"]
         rows.append(
             [
                 model_label(row),
                 number(row["dice"]["mean"]),
-                "–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+                interval(row["dice"]["ci95"]),
                 number(row["hd95_mm"]["mean"], 1),
                 number(row["assd_mm"]["mean"], 2),
                 agreement,
@@ -105,54 +122,26 @@ def _notes(results: EvaluationResults) -> list[str]:
     return notes
 
 
-def _per_class(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
-    header = [
-        "model",
-        "class",
-        "Dice",
-        "HD95 mm",
-        "ASSD mm",
-        "MSSD mm",
-        "RAVD %",
-        "surface Dice",
-        "precision",
-        "recall",
-        "CHAOS score",
-    ]
-    digits: dict[Metric, int] = {
-        "dice": 3,
-        "hd95_mm": 1,
-        "assd_mm": 2,
-        "mssd_mm": 1,
-        "ravd_percent": 1,
-        "surface_dice": 3,
-    }
+def _per_class(results: EvaluationResults) -> Table:
     rows = []
     for row in results["models"]:
+        values: dict[str, PerClass] = {metric: row[metric]["per_class"] for metric in SCORES}
+        values |= {"precision": row["precision_per_class"], "recall": row["recall_per_class"]}
         for name in row["dice"]["per_class"]:
-            figures = [number(row[metric]["per_class"][name], decimals) for metric, decimals in digits.items()]
-            counts = [number(row["precision_per_class"][name]), number(row["recall_per_class"][name])]
-            rows.append([model_label(row), name, *figures, *counts, number(row["chaos_score"]["per_class"][name], 1)])
-    return header, rows
+            figures = [number(values[metric][name], digits) for metric, (_, digits) in METRICS.items()]
+            rows.append([model_label(row), name, *figures])
+    return ["model", "class", *(title for title, _ in METRICS.values())], rows
 
 
-def _per_case(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
+def _per_case(results: EvaluationResults) -> Table:
     classes = [c["name"] for c in results["store"]["classes"][1:]]
     rows = []
     for case in results["store"]["cases"]:
         for row in results["models"]:
             dice = row["dice"]["per_case"][case]
             average = mean(v for v in dice.values() if v is not None)
-            seen = "seen" if case in row["seen_cases"] else ""
-            rows.append(
-                [
-                    case,
-                    model_label(row),
-                    number(None if math.isnan(average) else average),
-                    *(number(dice[c]) for c in classes),
-                    seen,
-                ]
-            )
+            figures = [number(None if math.isnan(average) else average), *(number(dice[name]) for name in classes)]
+            rows.append([case, model_label(row), *figures, "seen" if case in row["seen_cases"] else ""])
     return ["case", "model", "mean Dice", *classes, "training"], rows
 
 
@@ -168,7 +157,7 @@ def _comparisons(results: EvaluationResults) -> list[str]:
     return ["\n".join(lines)] if lines else ["There is only one model."]
 
 
-def _latency(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
+def _latency(results: EvaluationResults) -> Table:
     rows = []
     for row in results["models"]:
         for batch, latency in row["latency_ms"]["batch"].items():
@@ -179,7 +168,7 @@ def _latency(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
     return ["model", "slice", "batch", "p50", "p95", "p99", "runs", "slices/s"], rows
 
 
-def _volume(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
+def _volume(results: EvaluationResults) -> Table:
     steps = list(results["models"][0]["volume_ms"])
     rows = [[model_label(row), *(number(row["volume_ms"][step], 0) for step in steps)] for row in results["models"]]
     return ["model", *steps], rows
@@ -187,9 +176,8 @@ def _volume(results: EvaluationResults) -> tuple[list[str], list[list[str]]]:
 
 def _environment(about: Environment) -> list[str]:
     cpu, gpus = about["cpu"], about["gpus"]
-    devices = [
-        f"{cpu['name']}, {cpu['usable_cores']} cores" + (f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else "")
-    ]
+    clock = f" at {cpu['clock_mhz']} MHz" if cpu["clock_mhz"] else ""
+    devices = [f"{cpu['name']}, {cpu['usable_cores']} cores{clock}"]
     devices += [f"{gpu['name']}, driver {gpu['driver']}" for gpu in gpus]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return [f"{'; '.join(devices)}. Python {about['python']}, {versions}. Commit {about['commit'] or 'unknown'}."]
@@ -203,12 +191,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Cells in columns, the first one left-aligned, the others right-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, rest = (
-            row[0].ljust(widths[0]),
-            [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)],
-        )
-        lines.append("  ".join([first, *rest]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in rows
+    )
     return printable("\n".join(lines))

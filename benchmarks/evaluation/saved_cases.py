@@ -9,12 +9,13 @@ import logging
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from attunet.errors import InputError
 from attunet.system.atomic_files import require_regular, write_file
@@ -32,6 +33,7 @@ IMAGE = "image.npz"
 HELD_OUT = "held_out"  # folder of a cross-validation's run with the label maps of the cases that it left out, CASE.npz
 PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
 PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
+ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed
 MAX_SIDE = 2048  # voxels, what WebGL 2 promises for a side of a volume; of larger ones every second, third, ... is kept
 MAX_UNPACKED_MB = 2000  # of one file
@@ -76,6 +78,15 @@ def new_cases(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def worst_first(dice: Mapping[str, Sequence[npt.ArrayLike]]) -> list[str]:
+    """Cases by their mean Dice. dice: of every model, per class; 0 where it is not defined."""
+    means = {
+        case: float(np.mean([np.nan_to_num(np.asarray(scores)).mean() for scores in models]))
+        for case, models in dice.items()
+    }
+    return sorted(means, key=lambda case: means[case])
+
+
 def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_IMAGES_MB) -> None:
     """Deletes the images of the best cases if all of them together are larger than `max_mb`."""
     images = [folder / case / IMAGE for case in worst_first]
@@ -86,16 +97,15 @@ def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_I
             image.unlink()
             dropped += 1
     if dropped:
-        kept = len(images) - dropped
         logger.info(
-            f"images of the {kept} worst of {len(images)} cases are kept for the report: all would be over {max_mb:g} "
-            "MB"
+            f"images of the {len(images) - dropped} worst of {len(images)} cases are kept for the report: "
+            f"all would be over {max_mb:g} MB"
         )
 
 
 def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec) -> None:
     """Writes `image.npz` of one case. truth: class indices `(X, Y, Z)` on the volume's grid."""
-    transform = viewing_transform(volume, spec)
+    transform = _viewing_transform(volume, spec)
     channels = volume.data if len(volume.data) == 3 and volume.unit == "pixel" else volume.data[:1]
     low, high = _range(channels, volume, spec)
     scaled = np.clip((channels.astype(np.float32) - low) * (255 / max(high - low, 1e-12)), 0, 255)
@@ -113,17 +123,15 @@ def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessS
 
 def save_prediction(path: Path, prediction: np.ndarray, volume: Volume, spec: PreprocessSpec) -> None:
     """Saves a prediction: class indices `(X, Y, Z)` on the volume's grid."""
-    _write(path, {"prediction": _thinned(orient(prediction.astype(np.uint8), viewing_transform(volume, spec)))})
+    _write(path, {"prediction": _thinned(orient(prediction.astype(np.uint8), _viewing_transform(volume, spec)))})
 
 
 def save_attention(path: Path, model: Model, volume: Volume) -> None:
     """Writes the attention map of every gate of a model in 8 bits, on a grid that may be coarser than the scan's."""
-    transform = viewing_transform(volume, model.spec)
+    transform = _viewing_transform(volume, model.spec)
     gates = attention_volumes(model.attention, VolumeSlices(volume, model.spec))
-    _write(
-        path,
-        {f"gate_{n}": _coarse(orient(gate, transform), model.spec.slice_axis) for n, gate in enumerate(gates, start=1)},
-    )
+    axis = model.spec.slice_axis
+    _write(path, {f"gate_{n}": _coarse(orient(gate, transform), axis) for n, gate in enumerate(gates, start=1)})
 
 
 def load_case(folder: Path) -> SavedCase | None:
@@ -173,7 +181,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None
 
 
-def viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:
+def _viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:
     """The transform from the volume's own axes to those of the kept cases."""
     return PICTURE if spec.orientation is None else orientation_transform(volume.affine, "RAS")
 

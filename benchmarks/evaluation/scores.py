@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import numpy as np
 
@@ -17,15 +18,7 @@ from attunet.metrics.overlap import (
 from attunet.metrics.results import Metric, ModelComparison, ModelScores, Score
 from attunet.metrics.significance import bootstrap_interval, compare_paired
 
-SCORES: tuple[Metric, ...] = (
-    "dice",
-    "hd95_mm",
-    "assd_mm",
-    "mssd_mm",
-    "ravd_percent",
-    "surface_dice",
-    "chaos_score",
-)
+SCORES: tuple[Metric, ...] = get_args(Metric)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,31 +38,32 @@ class CaseResult:
     agreement: np.ndarray
     milliseconds: Mapping[str, float]
 
+    def words(self, model: str) -> str:
+        """A line of progress."""
+        dice = mean(self.metrics.dice)
+        score = "no class" if np.isnan(dice) else f"Dice {dice:.3f}"
+        seen = ", seen in training" if self.seen else ""
+        return f"{self.case}: {model}: {score}, {sum(self.milliseconds.values()):.0f} ms{seen}"
+
 
 def score_row(results: Sequence[CaseResult], classes: Classes) -> ModelScores:
     """Scores of one model for results.json."""
     unseen = [r for r in results if not r.seen]
     counts = sum((r.metrics.counts for r in unseen), np.zeros((len(classes),) * 2, dtype=np.int64))
-    return {
-        "dice": _summary(results, "dice", classes),
-        "hd95_mm": _summary(results, "hd95_mm", classes),
-        "assd_mm": _summary(results, "assd_mm", classes),
-        "mssd_mm": _summary(results, "mssd_mm", classes),
-        "ravd_percent": _summary(results, "ravd_percent", classes),
-        "surface_dice": _summary(results, "surface_dice", classes),
-        "chaos_score": _summary(results, "chaos_score", classes),
+    scores: dict[str, object] = {metric: _summary(results, metric, classes) for metric in SCORES}
+    scores |= {
         "pixel_accuracy": pixel_accuracy(counts),
         "precision_per_class": dict(zip(classes.names, precision_from_confusion(counts).tolist(), strict=True)),
         "recall_per_class": dict(zip(classes.names, recall_from_confusion(counts).tolist(), strict=True)),
         "confusion": counts.tolist(),
         "seen_cases": [r.case for r in results if r.seen],
     }
+    return cast(ModelScores, scores)
 
 
 def volume_times(results: Sequence[CaseResult]) -> dict[str, float]:
     """Milliseconds of each part of a volume and their total, mean over the cases."""
-    parts = results[0].milliseconds if results else {}
-    means = {part: float(np.mean([r.milliseconds[part] for r in results])) for part in parts}
+    means = {part: float(np.mean([r.milliseconds[part] for r in results])) for part in results[0].milliseconds}
     return {**means, "total": sum(means.values())}
 
 
@@ -91,9 +85,15 @@ def compare(first: Sequence[CaseResult], second: Sequence[CaseResult], labels: t
 
 
 def _summary(results: Sequence[CaseResult], metric: Metric, classes: Classes) -> Score:
-    """`summarize` of one metric, with `ci95`, the bootstrap interval of the mean over patients."""
+    """`summarize` of one metric, with `ci95`."""
     values = {r.case: getattr(r.metrics, metric) for r in results}
     seen = [r.case for r in results if r.seen]
     means = case_means({case: v for case, v in values.items() if case not in seen})
-    interval = bootstrap_interval(np.array(list(per_patient(means, {r.case: r.patient for r in results}).values())))
-    return {**summarize(values, classes.foreground, exclude=seen), "ci95": None if interval is None else list(interval)}
+    interval = patient_interval(means, {r.case: r.patient for r in results})
+    return {**summarize(values, classes.foreground, exclude=seen), "ci95": interval}
+
+
+def patient_interval(values: Mapping[str, float], patients: Mapping[str, str]) -> list[float] | None:
+    """Bootstrap interval of the mean of case -> score, over the patients; None for too few."""
+    interval = bootstrap_interval(np.array(list(per_patient(values, patients).values())))
+    return None if interval is None else list(interval)

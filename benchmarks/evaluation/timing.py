@@ -1,17 +1,31 @@
-"""Timing of several calls in turns, so that a drift of the machine affects all of them equally."""
+"""Timing: several calls in turns, so that a drift of the machine affects all of them equally, and the steps of a
+prediction from file to file.
+"""
 
 import gc
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from attunet.io.writers import write_labels
+from attunet.manifest import Case
 from attunet.metrics.results import Latency
+from attunet.sources.read_case import read_image
+from attunet.store import Store
+from attunet.volumes.model import Model
+from attunet.volumes.oriented_volume import OrientedVolume
+from attunet.volumes.postprocess import postprocess
+from attunet.volumes.predict import predict_prepared
+from attunet.volumes.spec import UNTOUCHED
 
 WARM_UP_RUNS = 20
 TURNS = 10
+MIN_RUNS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,36 +45,36 @@ class Timings:
 
 
 def time_interleaved(
-    calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, min_runs: int = 3, max_runs: int | None = None
+    calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, max_runs: float = math.inf
 ) -> list[np.ndarray]:
     """Times calls in `TURNS` turns. Each turn begins with an untimed run,
     which fills the caches and lets other threads come to rest.
 
     Args:
-        seconds: a call ends after about so many, untimed runs included, and at least `min_runs` timed runs.
+        seconds: a call ends after about so many, untimed runs included, and at least `MIN_RUNS` timed runs.
         max_runs: a call ends after so many timed runs at the latest.
 
     Returns:
         For each call the seconds of its timed runs.
     """
-    assert math.isfinite(seconds) or max_runs is not None, "seconds or max_runs must limit the runs"
+    assert math.isfinite(min(seconds, max_runs)), "seconds or max_runs must limit the runs"
     timed: list[list[float]] = [[] for _ in calls]
     spent = [0.0] * len(calls)
+    most = math.ceil(max_runs / TURNS) if math.isfinite(max_runs) else math.inf  # runs of one turn
     for call in calls:
         _warm_up(call, seconds / 5)
-    while waiting := [i for i in range(len(calls)) if _goes_on(len(timed[i]), spent[i], seconds, min_runs, max_runs)]:
-        for i in waiting:
-            limit = None if max_runs is None else min(max_runs - len(timed[i]), math.ceil(max_runs / TURNS))
+
+    def goes_on(number: int) -> bool:
+        runs = len(timed[number])
+        return runs < max_runs and (runs < MIN_RUNS or spent[number] < seconds)
+
+    while waiting := [number for number in range(len(calls)) if goes_on(number)]:
+        for number in waiting:
             began = time.perf_counter()
-            timed[i].extend(_turn(calls[i], seconds / TURNS, limit))
-            spent[i] += time.perf_counter() - began
+            limit = min(max_runs - len(timed[number]), most)
+            timed[number] += _turn(calls[number], seconds / TURNS, limit)
+            spent[number] += time.perf_counter() - began
     return [np.array(runs) for runs in timed]
-
-
-def _goes_on(runs: int, spent: float, seconds: float, min_runs: int, max_runs: int | None) -> bool:
-    if max_runs is not None and runs >= max_runs:
-        return False
-    return runs < min_runs or spent < seconds
 
 
 def _warm_up(call: Callable[[], object], seconds: float) -> None:
@@ -71,14 +85,14 @@ def _warm_up(call: Callable[[], object], seconds: float) -> None:
             return
 
 
-def _turn(call: Callable[[], object], seconds: float, max_runs: int | None) -> list[float]:
+def _turn(call: Callable[[], object], seconds: float, max_runs: float) -> list[float]:
     runs: list[float] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
         began = time.perf_counter()
         call()
-        while not runs or (time.perf_counter() - began < seconds and (max_runs is None or len(runs) < max_runs)):
+        while not runs or (time.perf_counter() - began < seconds and len(runs) < max_runs):
             start = time.perf_counter()
             call()
             runs.append(time.perf_counter() - start)
@@ -86,3 +100,45 @@ def _turn(call: Callable[[], object], seconds: float, max_runs: int | None) -> l
         if collecting:
             gc.enable()
     return runs
+
+
+def predict_from_file(
+    model: Model, store: Store, case: Case, source: Path | None
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Reads a case's image files, segments the volume and writes the label map to a temporary file.
+
+    Args:
+        source: where the store's source files are now, if they moved.
+
+    Returns:
+        Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`,
+        `network`, `finish` (resampling to the native grid and post-processing) and `write`.
+    """
+    files, _ = store.files_of(case.name, source)
+    network_s = 0.0
+
+    def network(slices: np.ndarray) -> np.ndarray:
+        nonlocal network_s
+        start = time.perf_counter()
+        logits = model.logits(slices)
+        network_s += time.perf_counter() - start
+        return logits
+
+    with tempfile.TemporaryDirectory() as folder:
+        marks = [time.perf_counter()]
+        volume = read_image(files, choices=store.choices)
+        marks.append(time.perf_counter())
+        prepared = model.prepare(volume)
+        marks.append(time.perf_counter())
+        if isinstance(prepared, OrientedVolume):  # the graph resamples too, so its time is that of the network
+            raw = model.predict_prepared(prepared, postprocessing=UNTOUCHED)
+            network_s = time.perf_counter() - marks[-1]
+            indices = postprocess(raw, len(model.classes), volume.spacing, model.postprocessing)
+        else:
+            indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
+        marks.append(time.perf_counter())
+        write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
+        marks.append(time.perf_counter())
+    read, prepare, predict, write = (float(v) for v in np.diff(marks))
+    seconds = {"read": read, "prepare": prepare, "network": network_s, "finish": predict - network_s, "write": write}
+    return indices, {step: 1000 * value for step, value in seconds.items()}

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
-from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 from attunet.benchmarks.crossvalidation.plan import minutes_per_run
+from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.write_report import read_contents
@@ -28,16 +29,8 @@ from attunet.runs.run_model import open_run
 from attunet.store import Store
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
-QUICK = (
-    "--set",
-    "model.base_width=4",
-    "--set",
-    "model.depth=2",
-    "--set",
-    "optim.epochs=2",
-    "--set",
-    "run.mixed_precision=no",
-)
+SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=2", "run.mixed_precision=no")
+QUICK = tuple(repeated("--set", SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +42,8 @@ def by_hand(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("comparison") / "folds"
     for model in ("unet", "attention_unet"):
         run = out / "default" / model / "seed-0" / "fold-0"
-        assert (
-            run_command(
-                cli, "attunet", ["train", str(small_store.path), str(run), "--model", model, "--fold", "0", *QUICK]
-            )
-            == 0
-        )
+        arguments = ["train", str(small_store.path), str(run), "--model", model, "--fold", "0", *QUICK]
+        assert run_command(cli, "attunet", arguments) == 0
     return out
 
 
@@ -275,7 +264,7 @@ def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -
 def test_a_job_that_cannot_begin_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     jobs = [Job("first", ("--help",), tmp_path / "file/first.log"), Job("second", ("--help",), tmp_path / "second.log")]
-    first, second = Jobs(1, []).run(jobs, started=lambda job: None, stop=lambda: False)
+    first, second = run_jobs(jobs, 1, [], started=lambda job: None, stop=lambda: False)
     assert first.code == 1
     assert "file" in first.last_line
     assert second.code == 0
@@ -283,23 +272,21 @@ def test_a_job_that_cannot_begin_is_a_failure_and_the_others_go_on(tmp_path: Pat
 
 def test_no_training_outlives_a_caller_that_gives_up(small_store: Store, tmp_path: Path) -> None:
     slow = (str(small_store.path), str(tmp_path / "run"), "--fold", "0", *QUICK, "--set", "optim.epochs=10000")
-    outcomes = (jobs := Jobs(2, [])).run(
-        [Job("slow", slow, tmp_path / "slow.log"), Job("quick", ("--help",), tmp_path / "quick.log")],
-        started=lambda job: None,
-        stop=lambda: False,
-    )
+    jobs = [Job("slow", slow, tmp_path / "slow.log"), Job("quick", ("--help",), tmp_path / "quick.log")]
+    outcomes = run_jobs(jobs, 2, [], started=lambda job: None, stop=lambda: False)
     assert next(outcomes).job.name == "quick"
     outcomes.close()
-    assert not jobs._running
+    ours = psutil.Process().children(recursive=True)
+    assert not [process for process in ours if "attunet.launch.train" in process.cmdline()]
 
 
 KILLED = """
 import sys
 from pathlib import Path
-from attunet.benchmarks.crossvalidation.jobs import Job, Jobs
+from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 
 job = Job("slow", tuple(sys.argv[2:]), Path(sys.argv[1]))
-list(Jobs(1, []).run([job], started=lambda job: print("started", flush=True), stop=lambda: False))
+list(run_jobs([job], 1, [], started=lambda job: print("started", flush=True), stop=lambda: False))
 """
 
 
@@ -341,17 +328,8 @@ def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder:
 @pytest.mark.soak
 def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Store, tmp_path: Path) -> None:
     slow = (*QUICK, "--set", "optim.epochs=60", "--set", "optim.batch_size=4", "--set", "run.log_every=1")
-    command = [
-        sys.executable,
-        "-m",
-        "attunet.launch.cli",
-        "crossvalidate",
-        str(small_store.path),
-        str(tmp_path),
-        "--jobs",
-        "2",
-    ]
-    command += ["--model", "unet", "--model", "attention_unet", "--folds", "0", *slow]
+    command = [sys.executable, "-m", "attunet.launch.cli", "crossvalidate", str(small_store.path), str(tmp_path)]
+    command += ["--jobs", "2", "--model", "unet", "--model", "attention_unet", "--folds", "0", *slow]
     logs = [tmp_path / f"default/{model}/seed-0/fold-0/metrics.jsonl" for model in ("unet", "attention_unet")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
@@ -382,18 +360,8 @@ def test_every_training_starts_from_the_model_of_init(
     attunet, small_store: Store, folder: Path, tmp_path: Path
 ) -> None:
     weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"
-    call = (
-        "crossvalidate",
-        small_store.path,
-        tmp_path / "tuned",
-        "--model",
-        "unet",
-        "--folds",
-        "1",
-        *QUICK,
-        "--init",
-        weights,
-    )
+    call = ("crossvalidate", small_store.path, tmp_path / "tuned", "--model", "unet", "--folds", "1", *QUICK)
+    call += ("--init", weights)
     done = attunet(*call)
     assert done.code == 0, done.err
     lineage = load_run(tmp_path / "tuned/default/unet/seed-0/fold-1").state.lineage

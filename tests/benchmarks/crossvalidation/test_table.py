@@ -23,25 +23,23 @@ def held(**dice: float) -> HeldOut:
         }
         for case, value in dice.items()
     }
-    return HeldOut(Path("run"), 1, {UNTOUCHED.words: scores})
+    return HeldOut(Path("run"), {UNTOUCHED.words: scores})
+
+
+def method_of(model: str, runs: dict[tuple[int, int], HeldOut]) -> Method:
+    return Method(model, "default", model, UNTOUCHED, True, runs)
 
 
 def method(model: str, values: np.ndarray) -> Method:
     """values: (seeds, 8)."""
-    return Method(
-        "default",
-        model,
-        runs={(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)},
-    )
+    runs = {(s, f): held(**{f"case{f}": v}) for s, row in enumerate(values) for f, v in enumerate(row)}
+    return method_of(model, runs)
 
 
 def test_seeds_are_averaged_before_cases() -> None:
-    one = Method(
-        "default",
-        "unet",
-        runs={(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7), (0, 1): held(case2=0.1)},
-    )
-    dice = method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["dice"]
+    first = {(0, 0): held(case0=0.6, case1=0.7), (1, 0): held(case0=0.8, case1=0.7)}
+    row = method_row(method_of("unet", {**first, (0, 1): held(case2=0.1)}), PATIENTS, time_row([]))
+    dice = row["scores"]["dice"]
     assert dice["mean"] == pytest.approx(np.mean([0.75, 0.75, 0.15]))
     assert dice["median"] == pytest.approx(0.75)
     assert dice["worst"] == {"case": "case2", "value": pytest.approx(0.15)}
@@ -50,15 +48,16 @@ def test_seeds_are_averaged_before_cases() -> None:
     assert dice["per_seed"] == {"0": pytest.approx(np.mean([0.65, 0.75, 0.15])), "1": pytest.approx(0.8)}
     assert dice["ci95"] is None
     # The largest distance
-    assert method_row(one, "unet", PATIENTS, None, time_row([]))["scores"]["hd95_mm"]["worst"]["case"] == "case2"
+    assert row["scores"]["hd95_mm"]["worst"]["case"] == "case2"
+    assert row["worst_organ"] == {"seed": 0, "fold": 1, "case": "case2", "class": "liver", "dice": 0.1}
 
 
 def test_a_comparison_pairs_what_both_have() -> None:
     """The missing run of the second method was the first's best: a difference of unpaired means would be wrong."""
     values = np.random.default_rng(0).uniform(0.3, 0.8, (2, 8))
-    first, second = method("unet", values), method("attention_unet", values + 0.02)
+    first, second = method("a", values), method("b", values + 0.02)
     del second.runs[1, int(values[1].argmax())]
-    found = compare_methods(first, second, ("a", "b"), PATIENTS)
+    found = compare_methods(first, second, PATIENTS)
     assert found["dice"]["mean"] == pytest.approx(0.02)
     assert list(found["dice"]["per_patient"].values()) == pytest.approx([0.02] * 8)
     assert found["per_class"]["liver"]["mean"] == pytest.approx(0.02)
@@ -67,18 +66,16 @@ def test_a_comparison_pairs_what_both_have() -> None:
 
 
 def test_rows_without_a_common_case_are_drawn(tmp_path: Path) -> None:
-    first = Method("default", "a", runs={(0, 0): held(case0=0.6)})
-    found = compare_methods(first, Method("default", "b", runs={(0, 1): held(case1=0.6)}), ("a", "b"), PATIENTS)
+    first, second = method_of("a", {(0, 0): held(case0=0.6)}), method_of("b", {(0, 1): held(case1=0.6)})
+    found = compare_methods(first, second, PATIENTS)
     assert found["words"] == "b and a share no patient to be compared on."
     assert draw_differences(tmp_path / "differences.png", [found]).stat().st_size
 
 
 def test_what_the_test_can_reach_is_said_of_comparisons_that_were_tested() -> None:
     values = np.random.default_rng(0).uniform(0.3, 0.8, (1, 8))
-    alike = compare_methods(method("a", values), method("b", values + 0.1), ("a", "b"), PATIENTS)
-    few = compare_methods(
-        method("a", values), Method("default", "c", runs={(0, 0): held(case0=0.6)}), ("a", "c"), PATIENTS
-    )
+    alike = compare_methods(method("a", values), method("b", values + 0.1), PATIENTS)
+    few = compare_methods(method("a", values), method_of("c", {(0, 0): held(case0=0.6)}), PATIENTS)
     notes = "\n".join(_significance({"comparisons": [alike, few]}))
     assert "With 8 patients the sign-flip test cannot give less than p = 0.00781." in notes
     assert "Bonferroni" not in notes  # one test alone
@@ -88,12 +85,8 @@ def test_what_the_test_can_reach_is_said_of_comparisons_that_were_tested() -> No
 def test_no_difference_is_called_one() -> None:
     rng = np.random.default_rng(1)
     base = rng.uniform(0.7, 0.9, 8)
-    found = compare_methods(
-        method("a", base + rng.normal(0, 0.02, (2, 8))),
-        method("b", base + rng.normal(0, 0.02, (2, 8))),
-        ("a", "b"),
-        PATIENTS,
-    )
+    first, second = (method(name, base + rng.normal(0, 0.02, (2, 8))) for name in "ab")
+    found = compare_methods(first, second, PATIENTS)
     assert "do not show a difference" in found["words"]
 
 
@@ -119,14 +112,14 @@ def test_the_configured_way_is_compared_and_the_other_one_shown_beside_it(
         postprocessing.words: held(case0=value).scores[UNTOUCHED.words]
         for postprocessing, value in ((simple, 0.5), (other, 0.7))
     }
-    runs = {("x", model, 0, 0): HeldOut(Path("run"), 1, scores) for model in ("unet", "attention_unet")}
+    runs = {("x", model, 0, 0): HeldOut(Path("run"), scores) for model in ("unet", "attention_unet")}
     methods = methods_of(runs, postprocessings)
-    assert [method.label(False) for method in methods[:2]] == ["unet", "attention_unet"]
-    assert methods[2].label(False) == f"unet, {postprocessings[1].words}"
+    names = [method.name for method in methods[:3]]
+    assert names == ["unet", "attention_unet", f"unet, {postprocessings[1].words}"]
     pairs = [(a.model, a.postprocessing, b.model, b.postprocessing) for a, b in pairs_to_compare(methods)]
     assert pairs[0] == ("unet", postprocessings[0], "attention_unet", postprocessings[0])
     assert pairs[1:] == [(model, simple, model, other) for model in ("unet", "attention_unet")]
-    words = compare_methods(methods[0], methods[2], ("a", "b"), PATIENTS)
+    words = compare_methods(methods[0], methods[2], PATIENTS)
     assert words["dice"]["mean"] == pytest.approx(0.2 if postprocessings[0] == simple else -0.2)
 
 

@@ -13,8 +13,8 @@ def test_calls_take_turns_and_all_get_enough_runs(monkeypatch: pytest.MonkeyPatc
     # A clock that only reading moves on: on a busy machine a call may take longer than all the turns.
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=itertools.count(0.0, 1e-4).__next__))
     order: list[str] = []
-    timed = time_interleaved([lambda: order.append("a"), lambda: order.append("b")], seconds=0.02, min_runs=5)
-    assert all(len(runs) >= 5 for runs in timed)
+    timed = time_interleaved([lambda: order.append("a"), lambda: order.append("b")], seconds=0.02)
+    assert all(len(runs) >= timing.MIN_RUNS for runs in timed)
     switches = sum(one != other for one, other in itertools.pairwise(order))
     assert switches > 4  # a machine that slows down half way slows both
     assert order.count("a") > len(timed[0])  # warm-up and the first run of each turn do not count

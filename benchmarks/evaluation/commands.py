@@ -1,0 +1,79 @@
+"""Command lines of `attunet` that make a store or a run again, for reports; file names without paths."""
+
+import shlex
+from collections.abc import Iterable
+from typing import TypedDict, cast
+
+from attunet.classes import ClassRow
+from attunet.config import Config, DataConfig
+from attunet.store import Store
+
+
+class PrepareRequest(TypedDict):
+    """The caller's choices in a store's manifest. `splits`: folds and seed, or the user's own."""
+
+    layout: str
+    classes: tuple[list[ClassRow], int | None] | None
+    case_pattern: str | None
+    images: list[str]
+    masks: list[str]
+    choices: dict[str, str]
+    data: dict[str, object]
+    splits: list[int] | dict[str, object]
+    labelled: dict[str, list[str]] | None
+
+
+def command(name: str, *words: str) -> str:
+    """A command line of `attunet`, quoted for a shell."""
+    return shlex.join(["attunet", name, *words])
+
+
+def repeated(option: str, values: Iterable[str]) -> list[str]:
+    """The words of an option that is given once for each value."""
+    return [word for value in values for word in (option, value)]
+
+
+def preparing_command(store: Store) -> str:
+    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report
+    must not tell.
+    """
+    request = cast(PrepareRequest, store.manifest["request"])
+    words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
+    if request["classes"]:
+        rows, ignored = request["classes"]
+        values = [f"{row['name']}={row['value']}" for row in rows[1:]]
+        words += ["--classes", ",".join([*values, *([] if ignored is None else [f"ignore={ignored}"])])]
+    words += ["--case-pattern", request["case_pattern"]] if request["case_pattern"] else []
+    words += ["--images", ",".join(request["images"])] if request["images"] else []
+    words += ["--masks", ",".join(request["masks"])] if request["masks"] else []
+    for rule, value in request["choices"].items():
+        words += ["--series", value] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
+    default = {field: _written(value) for field, value in vars(DataConfig()).items()}
+    data = {field: _written(value) for field, value in request["data"].items()}
+    words += repeated("--set", (f"data.{field}={text}" for field, text in data.items() if text != default[field]))
+    if isinstance(request["splits"], list):
+        folds, seed = request["splits"]
+        words += ["--folds", str(folds), "--seed", str(seed)]
+    else:
+        words += ["--splits", "FILE.json"]
+    words += ["--labelled", "FILE.json"] if request["labelled"] else []
+    return command("prepare", "SOURCE", store.name, *words)
+
+
+def training_command(store: str, run: str, fold: int | str, config: Config) -> str:
+    """`attunet train` with every setting that is not the default; `[data]` comes from the store."""
+    default = Config().to_json()
+    settings = [
+        f"{section}.{field}={_written(value)}"
+        for section, fields in config.to_json().items()
+        for field, value in fields.items()
+        if section != "data" and (section, field) != ("model", "name") and value != default[section][field]
+    ]
+    words = ["--model", config.model.name, "--fold", str(fold), *repeated("--set", settings)]
+    return command("train", store, run, *words)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if not isinstance(value, list | tuple) else f"[{', '.join(map(str, value))}]"
