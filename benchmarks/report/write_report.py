@@ -83,15 +83,14 @@ def read_contents(folder: Path) -> Contents:
         raise InputError(f"{file}: the version must be {schema}, got {results.get('schema')!r}; evaluate again")
     with damaged(file):
         if "methods" in results:
-            _require_file_names(
-                file,
-                [name for fold in results["store"]["folds"].values() for name in fold],
-                [row[key] for row in results["methods"] for key in ("recipe", "model")],
-            )
-            return of_crossvalidation.contents_of(folder, cast(CrossvalidationResults, results))
-        scored = [name for row in results["models"] for name in row["dice"]["per_case"]]
-        _require_file_names(file, results["store"]["cases"], scored)
-        return of_evaluation.contents_of(folder, cast(EvaluationResults, results))
+            many = cast(CrossvalidationResults, results)
+            cases = [case for fold in many["store"]["folds"].values() for case in fold]
+            _require_file_names(file, cases, [row[key] for row in many["methods"] for key in ("recipe", "model")])
+            return of_crossvalidation.contents_of(folder, many)
+        one = cast(EvaluationResults, results)
+        scored = [case for row in one["models"] for case in row["dice"]["per_case"]]
+        _require_file_names(file, one["store"]["cases"], scored)
+        return of_evaluation.contents_of(folder, one)
 
 
 def _require_file_names(file: Path, *names: Iterable[object]) -> None:

@@ -76,7 +76,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         settings, headers = self._service.settings, dict(scope["headers"])
-        if self._open > settings.max_requests:
+        if self._open > settings.max_requests and scope["method"] not in ("GET", "HEAD"):  # health is told at any time
             raise Refusal(UNAVAILABLE, f"{settings.max_requests} requests are open; try again", retry_after=5)
         if {b"content-length", b"transfer-encoding"} <= set(headers):
             # A proxy and this server might take different ends of the body, and so another request out of it.

@@ -34,6 +34,7 @@ MARKS = (  # what a file begins with, and the ending that the readers know it by
     (b"Comment", ".mha"),
 )
 MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
+MAX_FILES = 4096  # of a zip archive: every file of a series is opened
 MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
 END_OF_DIRECTORY, ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 
@@ -84,7 +85,7 @@ def _inflated(file: Path, count: int) -> bytes:
 
 def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:
     _check_directory(archive)
-    _check_unpacked_size(archive, settings.max_unpacked_mb)
+    _check_content(archive, settings.max_unpacked_mb)
     extract(archive, folder, lambda name: not name.startswith(("__MACOSX/", ".")) and "/." not in name)
     archive.unlink()
     folder.mkdir(exist_ok=True)  # nothing was in it
@@ -109,11 +110,14 @@ def _check_directory(archive: Path) -> None:
         raise Refusal(TOO_LARGE, f"scan.zip: its directory must have at most {MAX_DIRECTORY_BYTES:,} bytes")
 
 
-def _check_unpacked_size(archive: Path, max_mb: int) -> None:
+def _check_content(archive: Path, max_mb: int) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
-            size = sum(member.file_size for member in opened.infolist())
+            members = opened.infolist()
+            size = sum(member.file_size for member in members)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # `extract` says what is wrong
+    if len(members) > MAX_FILES:
+        raise Refusal(TOO_LARGE, f"scan.zip: must have at most {MAX_FILES:,} files, got {len(members):,}")
     if size > max_mb * MB:
         raise Refusal(TOO_LARGE, f"scan.zip: must unpack to at most {max_mb} MB, its directory says {size / MB:,.0f}")

@@ -1,5 +1,6 @@
 """Writes the body of a request, or the files of a multipart form, to disk; the size is checked while data arrive."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 64  # of a form
+PATIENCE_S, MIN_BYTES_PER_S = 60.0, 1000  # for a body, so that clients that send nothing do not keep others out
 
 
 @dataclass
@@ -73,8 +75,16 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
 
 
 async def _bounded(request: Request, upload: Upload, max_mb: int, space: SpaceLeft) -> AsyncIterator[bytes]:
-    """The body's chunks; Refusal as soon as they are more than they may be, or none."""
-    async for chunk in request.stream():
+    """The body's chunks; Refusal as soon as they are more than they may be, come too slowly, or are none."""
+    chunks, began = aiter(request.stream()), asyncio.get_running_loop().time()
+    while True:
+        try:
+            async with asyncio.timeout_at(began + PATIENCE_S + upload.size / MIN_BYTES_PER_S):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Refusal(408, f"body: must come at {MIN_BYTES_PER_S:,} bytes/s or more") from None
+        if chunk is None:
+            break
         if upload.size + len(chunk) > max_mb * MB:
             raise _too_large(max_mb)
         space.take(len(chunk))

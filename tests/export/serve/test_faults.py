@@ -66,6 +66,7 @@ REFUSED = {
     "zip that leads out": (archive(("../a.dcm", b"hello")), 422, "must lie inside"),
     "zip with a link": (archive(("a.dcm", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777), 422, "is a link"),
     "zip bomb": (archive(("a.nii", bytes(2**28))), 413, "must unpack to at most"),
+    "zip of many files": (archive(*((f"{number}.dcm", b"") for number in range(5000))), 413, "at most 4,096 files"),
     "zip directory bomb": (zip_with_directory_of(2**30), 413, "its directory must have"),
     "zip without directory": (b"PK\x03\x04" + bytes(200), 422, "no directory"),
     "zip of two scans": (archive(("a.nii", nifti((4, 4, 4))), ("b.nii", nifti((4, 4, 4)))), 422, "one volume, got 2"),

@@ -1,5 +1,6 @@
 """The process: who may ask, how much at once and how long, signals, kills, logs."""
 
+import asyncio
 import json
 import re
 import signal
@@ -9,14 +10,18 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import nibabel as nib
 import numpy as np
 import pytest
 import uvicorn
+from starlette.requests import Request
 
 import attunet.export.serve.server
+from attunet.export.serve.refusal import Refusal
+from attunet.export.serve.scans import upload
 from attunet.export.serve.server import BoundedProtocol
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
@@ -182,6 +187,33 @@ def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
         for connection in slow:
             connection.close()
     wait_for(lambda: server.uploads() == [])
+
+
+def test_health_is_told_while_bodies_take_all_places(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\nab"
+    with ExitStack() as stack:
+        for _ in range(260):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=20)).sendall(head)
+        wait_for(lambda: server.post(content=b"scan").status_code == 503)
+        assert server.get("/v2/health/live").status_code == 200
+        assert "attunet_open_requests" in server.get("/metrics").text
+    wait_for(lambda: server.uploads() == [])
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(upload, "PATIENCE_S", 0.2)
+    sent = iter([{"type": "http.request", "body": b"ab", "more_body": True}])
+
+    async def receive():
+        return next(sent, None) or await asyncio.sleep(60)
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    space = upload.SpaceLeft(100)
+    with pytest.raises(Refusal, match="1,000 bytes/s") as refused:
+        asyncio.run(upload.receive(request, tmp_path, max_mb=1, space=space))
+    assert refused.value.status == 408
+    assert space.left == 100
 
 
 def test_heads_that_do_not_come_are_not_waited_for(monkeypatch):
