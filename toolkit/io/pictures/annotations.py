@@ -60,7 +60,10 @@ def _draw(path: Path, labels: np.ndarray, region: Region, value: int) -> None:
         from PIL import Image, ImageDraw
 
         canvas = Image.new("1", (labels.shape[1], labels.shape[0]))
+        sides = np.array(canvas.size)
         for corners in region.polygons:
+            if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
+                raise InputError(f"{path}: a polygon must lie on its picture of {labels.shape}, or near it")
             if len(corners) >= 3:
                 ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in corners], fill=1, outline=1)
         labels[np.asarray(canvas)] = value

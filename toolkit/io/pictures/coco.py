@@ -5,7 +5,10 @@ from typing import TypedDict
 
 import numpy as np
 
+from attunet.errors import InputError
 from attunet.io.pictures.regions import Annotations, Region, add_size, numbered, pixels_of_runs
+
+MAX_SHIFT = 30  # bits of a run's length before its last group: MAX_VOXELS needs 31
 
 
 class Category(TypedDict):
@@ -85,6 +88,8 @@ def _unpacked(text: str) -> list[int]:
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > MAX_SHIFT:
+            raise InputError("its run lengths are damaged: they are no groups of COCO's characters")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
