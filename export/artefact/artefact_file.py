@@ -13,12 +13,21 @@ from typing import NoReturn
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA, Artefact
-from attunet.export.artefact.onnx_file import find_metadata, read_bytes, with_metadata
+from attunet.export.artefact.onnx_file import find_metadata, operators_of, read_bytes, with_metadata
 from attunet.fields import Fields, JsonObject, shown
 
 KEY = "attunet"
 NO_HASH = "0" * 64  # in place of the hash while the hash is computed
 MAX_METADATA_BYTES = 64 * 2**20
+# Operators whose number of steps or size of output is a value in the graph: a file of a kilobyte computes for ever
+OF_WHOLE = ("Loop", "Range")  # graphs of whole volumes go through the slices in a loop
+UNBOUNDED = frozenset(
+    (
+        *OF_WHOLE,
+        *("Scan", "SequenceMap", "If", "ConstantOfShape", "Expand", "Tile", "OneHot", "EyeLike"),
+        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"),
+    )
+)
 
 
 def read_artefact(path: Path) -> Artefact:
@@ -43,7 +52,9 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
     values = _parse(data[start:end], where)
     _check_schema(values, where)
     _check_hash(data, start, end, values, where)
-    return Artefact.from_json(values, where), data
+    artefact = Artefact.from_json(values, where)
+    _check_operators(data, where, whole=artefact.whole)
+    return artefact, data
 
 
 def write_artefact(model: bytes, artefact: Artefact) -> bytes:
@@ -85,6 +96,17 @@ def _check_schema(values: JsonObject, where: str) -> None:
         raise InputError(
             f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed"
         )
+
+
+def _check_operators(data: bytes, where: str, *, whole: bool) -> None:
+    """Raises InputError for operators that are not ONNX's own, or that bring their own amount of work."""
+    for domain, name in sorted(operators_of(data)):
+        if domain not in ("", "ai.onnx"):
+            raise InputError(f"{where}: must have operators of ONNX alone, got {shown(name)} of {shown(domain)}")
+        if name in UNBOUNDED and not (whole and name in OF_WHOLE):
+            raise InputError(
+                f"{where}: the operator {name} is not taken: what it computes does not follow from the size of a scan"
+            )
 
 
 def _check_hash(data: bytes, start: int, end: int, values: JsonObject, where: str) -> None:

@@ -32,6 +32,7 @@ CHILDREN: dict[str, dict[int, str]] = {
 }
 IR_VERSION, GRAPH, METADATA = 1, 7, 14  # ModelProto
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # TensorProto
+OP_TYPE, DOMAIN = 4, 7  # NodeProto
 
 
 class Field(NamedTuple):
@@ -90,6 +91,27 @@ def find_metadata(data: bytes, key: str, where: str) -> list[tuple[int, int]]:
         if {1, 2} <= set(parts) and data[slice(*parts[1])] == key.encode():
             spans.append(parts[2])
     return spans
+
+
+def operators_of(data: bytes) -> set[tuple[str, str]]:
+    """Domain and name of the operators of a serialised ONNX model that `find_metadata` has checked, those of subgraphs
+    and functions too.
+    """
+    operators: set[tuple[str, str]] = set()
+    waiting = [("model", 0, len(data))]
+    while waiting:
+        message, start, end = waiting.pop()
+        fields = list(_fields(data, start, end))
+        if message == "node":
+            texts = {f.number: data[f.start : f.end].decode("utf-8", "replace") for f in fields if f.wire == BYTES}
+            operators.add((texts.get(DOMAIN, ""), texts.get(OP_TYPE, "")))
+        children = CHILDREN[message]
+        waiting += [
+            (child, f.start, f.end)
+            for f in fields
+            if (child := children.get(f.number)) is not None and child not in ("tensor", "sparse")
+        ]
+    return operators
 
 
 def with_metadata(model: bytes, key: str, value: bytes) -> bytes:

@@ -194,6 +194,45 @@ def test_external_data_behind_tags_of_more_than_32_bits_are_refused(tmp_path, gr
     assert "is not an ONNX model" in _refused(tmp_path, write_artefact(changed, metadata))
 
 
+@pytest.mark.parametrize("where", ["graph", "subgraph", "function"])
+@pytest.mark.parametrize(
+    ("operator", "domain", "reason"),
+    [
+        ("Loop", "", "does not follow from the size of a scan"),
+        ("ConstantOfShape", "ai.onnx", "does not follow from the size of a scan"),
+        ("Tile", "", "does not follow from the size of a scan"),
+        ("Inverse", "com.microsoft", "of ONNX alone"),
+        ("Anything", "elsewhere\n", "of ONNX alone"),
+    ],
+)
+def test_operators_without_a_bound_and_of_others_are_refused(
+    tmp_path, graph, metadata, where, operator, domain, reason
+):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    node = onnx.NodeProto(op_type=operator, domain=domain, input=["slices"], output=["another"])
+    if where == "graph":
+        model.graph.node.append(node)
+    elif where == "subgraph":
+        model.graph.node[0].attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g.node.append(node)
+    else:
+        model.functions.add(name="f", domain="").node.append(node)
+    message = _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
+    assert reason in message
+    assert operator in message
+
+
+def test_a_graph_of_whole_volumes_may_loop(tmp_path, graph, metadata):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    whole = dataclasses.replace(metadata, whole=True, outputs=("labels",))
+    model.graph.node.add(op_type="Loop", input=["a"], output=["b"])
+    (tmp_path / "model.onnx").write_bytes(write_artefact(model.SerializeToString(), whole))
+    assert read_artefact(tmp_path / "model.onnx").whole
+    model.graph.node.add(op_type="ConstantOfShape", input=["a"], output=["c"])
+    assert "ConstantOfShape" in _refused(tmp_path, write_artefact(model.SerializeToString(), whole))
+
+
 def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadata):
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(graph)
