@@ -99,6 +99,8 @@ def predict(
         >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
     """
     predictor = load_local_model(model, provider=provider, device=device, public_key=public_key, tf32=tf32)
+    if audit is not None and audit.path.resolve() in (model.resolve(), source.resolve(), output.resolve()):
+        raise InputError(f"{audit.path}: the audit log must be another file than the model, the input and the output")
     finished = _auditor(predictor, model, audit) if audit else None
     also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)

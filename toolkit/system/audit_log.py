@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from attunet.errors import InputError
 from attunet.fields import parse_json
@@ -35,8 +36,8 @@ class AuditLog:
     """A log file. Several processes and threads may append to one; a record is on the disk when `append` returns.
 
     Raises:
-        InputError: For a file that is no such log. A last line that a crash cut short is taken away at the next record,
-            which says so.
+        InputError: For a file that is no such log. A last line that a crash cut short behind a record is taken away at
+            the next record, which says so.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,7 +45,8 @@ class AuditLog:
         if self.path.exists():
             if not self.path.is_file():
                 raise InputError(f"{self.path}: must be a regular file, an audit log")
-            self._last(self.path.read_bytes())
+            with self.path.open("rb") as file:
+                self._end(file)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -52,22 +54,30 @@ class AuditLog:
         """Adds a record, JSON values by name; `previous`, `hash` and `repaired` are the log's own."""
         with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - MAX_LINE_BYTES))
-            tail = file.read()
-            torn = len(tail) - (tail.rfind(b"\n") + 1)
-            previous = self._last(tail[: len(tail) - torn])
+            end, torn, previous = self._end(file)
             values = {**record, **({"repaired": True} if torn else {}), "previous": previous}
-            line = json.dumps({**values, "hash": _hash(values)}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-            file.truncate(end - torn)
-            file.seek(end - torn)
+            line = _line({**values, "hash": _hash(values)})
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(f"{self.path}: a record has at most {MAX_LINE_BYTES:,} bytes, got {len(line):,}")
+            file.truncate(end)
+            file.seek(end)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
-    def _last(self, content: bytes) -> str:
-        lines = content[: content.rfind(b"\n") + 1].splitlines()
-        return _record(lines[-1], f"{self.path}: the last line")[1] if lines else FIRST
+    def _end(self, file: IO[bytes]) -> tuple[int, int, str]:
+        """The end of the last record, the bytes behind it, and the record's hash."""
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 2 * MAX_LINE_BYTES))
+        tail = file.read()
+        whole = tail[: tail.rfind(b"\n") + 1]
+        torn = tail[len(whole) :]
+        if not tail:
+            return 0, 0, FIRST
+        if not whole or not b'{"'.startswith(torn[:2]):
+            raise InputError(f"{self.path}: is no audit log, or holds nothing but a record that was cut short")
+        last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+        return end - len(torn), len(torn), _record(last, f"{self.path}: the last line")[1]
 
 
 def verify_audit(path: str | Path) -> AuditState:
@@ -87,6 +97,8 @@ def verify_audit(path: str | Path) -> AuditState:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: must be a regular file, an audit log")
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
@@ -98,11 +110,14 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _record(line: bytes, where: str) -> tuple[str, str]:
-    """A line's `previous` and `hash`. Raises InputError where it is no record, or its hash is not its own."""
+    """A line's `previous` and `hash`. Raises InputError where it is no record, or not written as its hash says:
+    a key that is there twice, or a blank, means another thing to another reader.
+    """
     try:
         values = parse_json(line)
         digest = values.pop("hash")
         is_own = digest == _hash(values) and isinstance(values["previous"], str)
+        is_own = is_own and line == _line({**values, "hash": digest})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{where}: is no record of an audit log") from None
     if not is_own:
@@ -111,4 +126,8 @@ def _record(line: bytes, where: str) -> tuple[str, str]:
 
 
 def _hash(values: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_line(values)[:-1]).hexdigest()
+
+
+def _line(values: Mapping[str, object]) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode() + b"\n"

@@ -48,6 +48,17 @@ def test_a_run_is_not_audited(attunet, run, small_store, tmp_path):
     assert (done.code, "needs an artefact" in done.err) == (2, True)
 
 
+@pytest.mark.parametrize("which", ["model", "scan", "labels"])
+def test_a_log_is_none_of_the_files_of_the_call(attunet, artefact, small_store, tmp_path, which):
+    files = {"model": tmp_path / "model.onnx", "scan": tmp_path / "scan.nii.gz", "labels": tmp_path / "labels.nii.gz"}
+    files["model"].write_bytes(artefact.read_bytes())
+    files["scan"].write_bytes(sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes())
+    before = {name: path.read_bytes() for name, path in files.items() if path.exists()}
+    done = attunet("predict", *files.values(), "--audit", files[which])
+    assert (done.code, "another file than" in done.err) == (2, True)
+    assert {name: path.read_bytes() for name, path in files.items() if path.exists()} == before
+
+
 def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     pytest.importorskip("fastapi")
     testclient = pytest.importorskip("fastapi.testclient")

@@ -4,6 +4,7 @@ writers that crash or run at once do not break it.
 
 import json
 import multiprocessing
+import os
 
 import pytest
 
@@ -40,6 +41,9 @@ def test_every_change_is_noticed_with_its_line(tmp_path):
         "doubled": (lines[:2] + lines[1:], "line 3: does not follow"),
         "foreign": ([*lines[:2], "{}\n", *lines[2:]], "line 3: is no record"),
         "no JSON": ([*lines, "hello\n"], "line 6: is no record"),
+        "a key twice": ([*lines[:2], lines[2].replace("{", '{"number":9,', 1), *lines[3:]], "line 3: was changed"),
+        "blanks": ([*lines[:2], lines[2].replace(",", ", "), *lines[3:]], "line 3: was changed"),
+        "line ends": ([*lines[:2], lines[2].replace("\n", "\r\n"), *lines[3:]], "line 3: was changed"),
         "cut short": ([*lines[:4], lines[4][:-5]], "the last line is cut short"),
     }
     for content, message in changes.values():
@@ -58,12 +62,37 @@ def test_a_line_that_a_crash_cut_short_is_taken_away_and_said(tmp_path):
     assert json.loads(path.read_text().splitlines()[-1])["repaired"] is True
 
 
-def test_a_file_that_is_no_log_is_not_written_to(tmp_path):
+@pytest.mark.parametrize("content", ["hello\n", "0123456789abcdef", '{"a": 1}', "x" * 3_000_000, "RECORDS0123", "\n"])
+def test_a_file_that_is_no_log_is_not_written_to(tmp_path, content):
     path = tmp_path / "notes.txt"
-    path.write_text("hello\n")
-    with pytest.raises(InputError, match="is no record of an audit log"):
+    if content.startswith("RECORDS"):
+        write(path, 2)
+        content = path.read_text() + content.removeprefix("RECORDS")
+    log = AuditLog(tmp_path / "later.txt")
+    for existing in (path, log.path):
+        existing.write_text(content)
+    with pytest.raises(InputError, match="audit log"):
         AuditLog(path)
-    assert path.read_text() == "hello\n"
+    with pytest.raises(InputError, match="audit log"):
+        log.append({"number": 1})
+    assert path.read_text() == log.path.read_text() == content
+
+
+def test_a_record_that_nobody_could_follow_is_not_written(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    write(path, 1)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="a record has at most"):
+        AuditLog(path).append({"text": "x" * 2**21})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_no_log(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for call in (AuditLog, verify_audit):
+        with pytest.raises(InputError, match="regular file"):
+            call(tmp_path / "pipe")
 
 
 def test_processes_that_write_at_once_keep_one_chain(tmp_path):
