@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 from attunet.benchmarks.report.contents import Contents, ModelRow, twins_of
-
-MIN_PATIENTS = 5
+from attunet.metrics.significance import MIN_PATIENTS
 
 
 @dataclass(frozen=True)
@@ -18,30 +17,23 @@ class Answer:
 
 def answer(contents: Contents) -> Answer:
     """Sentences from the best model's scores and the paired comparisons."""
-    scored = {m.label: (value, m) for m in contents.models if (value := m.scores["dice"]["mean"]) is not None}
+    scored = [(value, m) for m in contents.models if (value := m.scores["dice"]["mean"]) is not None]
     if not scored:
         return Answer("No model has a case that it was not trained on: there is no score.", ())
-    _, best = max(scored.values(), key=lambda pair: pair[0])
+    _, best = max(scored, key=lambda pair: pair[0])
     dice = best.scores["dice"]
-    cases = f"{best.num_scored} case{'s' if best.num_scored > 1 else ''}"
+    measured = f"Measured on {best.num_scored} case{'s' if best.num_scored > 1 else ''} that it was not trained on"
     headline = f"{best.label} reaches a mean Dice of {dice['mean']:.3f}"
     if dice["ci95"]:
         headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"
-    lines = [
-        _reach(dice["ci95"] is not None, cases),
-        *_comparisons(contents),
-        *_weakest(best, contents),
-        *_speed(contents, best),
-    ]
-    return Answer(f"{headline}.", tuple(lines))
-
-
-def _reach(has_interval: bool, cases: str) -> str:
-    if has_interval:
-        reach = "the interval is a bootstrap over patients and speaks of patients like these"
-        return f"Measured on {cases} that it was not trained on; {reach}."
-    reach = f"With fewer than {MIN_PATIENTS} patients there is no interval: the figure says little about other patients"
-    return f"Measured on {cases} that it was not trained on. {reach}."
+        reach = f"{measured}; the interval is a bootstrap over patients and speaks of patients like these."
+    else:
+        reach = (
+            f"{measured}. With fewer than {MIN_PATIENTS} patients there is no interval: the figure says little about "
+            "other patients."
+        )
+    lines = (reach, *_comparisons(contents), *_weakest(best, contents), *_speed(contents, best))
+    return Answer(f"{headline}.", lines)
 
 
 def _comparisons(contents: Contents) -> list[str]:
@@ -59,9 +51,10 @@ def _weakest(best: ModelRow, contents: Contents) -> list[str]:
     if not per_class or not defined:
         return []
     weakest, worst = min(per_class, key=lambda n: per_class[n]), min(defined, key=lambda c: defined[c])
-    organ = f"Its weakest class is {weakest} ({per_class[weakest]:.3f})" if len(per_class) > 1 else ""
-    case = f"its worst case {worst} ({defined[worst]:.3f})"
-    return [f"{organ}, {case}." if organ else f"I{case[1:]}."]
+    case = f"worst case {worst} ({defined[worst]:.3f})"
+    if len(per_class) == 1:
+        return [f"Its {case}."]
+    return [f"Its weakest class is {weakest} ({per_class[weakest]:.3f}), its {case}."]
 
 
 def _speed(contents: Contents, best: ModelRow) -> list[str]:
@@ -69,6 +62,6 @@ def _speed(contents: Contents, best: ModelRow) -> list[str]:
     if best.label not in timed:
         return []
     fastest = min(timed, key=lambda label: timed[label])
-    other = f"; the fastest model is {fastest} with {timed[fastest]:.1f} ms"
-    rest = ", the fastest here" if fastest == best.label else other
+    is_fastest = fastest == best.label
+    rest = ", the fastest here" if is_fastest else f"; the fastest model is {fastest} with {timed[fastest]:.1f} ms"
     return [f"It takes {timed[best.label]:.1f} ms a slice on this machine{rest}."]

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from attunet.errors import InputError
 
 HOW_TO_INSTALL = "pip install 'attunet[report]'"
-NEEDED = {"jinja2": "jinja2", "plotly": "plotly", "ipyniivue": "ipyniivue"}  # package: distribution
+NEEDED = ["jinja2", "plotly", "ipyniivue"]
 # ipyniivue's widget carries NiiVue whole, as the escaped source of a module that exports it, for pages that it saves.
 NIIVUE = re.compile(r'"([^"\\]*export%7B[^"\\]*Niivue[^"\\]*%7D%3B)"')
 
@@ -31,21 +31,17 @@ class Bundle:
 
 def missing_packages() -> list[str]:
     """Packages of the extra `report` that are not installed."""
-    absent = []
-    for package, distribution in NEEDED.items():
-        try:
-            metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            absent.append(package)
-    return absent
+    return [package for package in NEEDED if not any(metadata.distributions(name=package))]
 
 
 def load_bundles() -> list[Bundle]:
     """plotly, then NiiVue. Raises InputError where a package is missing or does not carry its bundle."""
     if absent := missing_packages():
         raise InputError(f"a report needs {', '.join(absent)}: {HOW_TO_INSTALL}")
+    from plotly.offline import get_plotlyjs
+
     return [
-        Bundle("plotly.js", metadata.version("plotly"), pack(_plotly().encode()), _license("plotly")),
+        Bundle("plotly.js", metadata.version("plotly"), pack(get_plotlyjs().encode()), _license("plotly")),
         Bundle("NiiVue", metadata.version("ipyniivue"), pack(_niivue().encode()), _license("ipyniivue")),
     ]
 
@@ -58,12 +54,6 @@ def pack(data: bytes) -> str:
 def script_json(value: object) -> str:
     """JSON that may stand in a script element, whatever the names in it."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
 
 
 def _niivue() -> str:
@@ -82,9 +72,7 @@ def _niivue() -> str:
 
 
 def _license(distribution: str) -> str:
-    """The licence's text."""
-    files = metadata.files(distribution) or []
-    for file in files:
+    for file in metadata.files(distribution) or []:
         if re.search(r"licen[cs]e", file.name, re.IGNORECASE) and ".dist-info" in str(file):
             return str(file.read_text(encoding="utf-8"))
     return "see the package"

@@ -11,14 +11,15 @@ from attunet.benchmarks.report.bundles import pack
 from attunet.benchmarks.report.contents import Contents
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError
-from attunet.metrics.results import PerClass
 
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """A case for the page. about: JSON values.
+    """A case for the page.
 
-    volumes: identity of a script element -> bytes, gzip and base64, X fastest.
+    Args:
+        about: JSON values.
+        volumes: identity of a script element -> bytes, gzip and base64, X fastest.
     """
 
     about: Mapping[str, object]
@@ -54,7 +55,7 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
     """One case. number: of the case in the page, which identities begin with."""
     saved = load_case(contents.case_folder(name))
     assert saved is not None, name
-    volumes = {f"v{number}-image": pack(_image_bytes(saved)), f"v{number}-truth": pack(_bytes(saved.truth))}
+    volumes = {f"v{number}-image": pack(_bytes(saved.image)), f"v{number}-truth": pack(_bytes(saved.truth))}
     layers, attention, wrong = [], [], np.zeros(saved.truth.shape, dtype=np.int32)
     for index, model in enumerate(contents.models):
         labels = load_arrays(model.predictions[name]).get("prediction") if name in model.predictions else None
@@ -65,23 +66,18 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
                     "evaluate again"
                 )
             volumes[f"v{number}-labels-{index}"] = pack(_bytes(labels))
-            layers.append(_layer(model.label, index, labels, saved, model.scores["dice"]["per_case"].get(name, {})))
-            wrong += _wrong(labels, saved.truth)
+            is_wrong = (labels != saved.truth) & (saved.truth != IGNORE_LABEL)
+            per_slice = _per_slice(is_wrong, saved.slice_axis)
+            dice = dict(model.scores["dice"]["per_case"].get(name, {}))
+            layers.append({"name": model.label, "index": index, "wrong": per_slice, "dice": dice})
+            wrong += is_wrong
         gates = load_arrays(model.attention[name]) if name in model.attention else {}
         for gate, values in gates.items():
             key = f"v{number}-{gate}-{index}"
             volumes[key] = pack(_bytes(values))
-            low, high = (float(v) for v in np.percentile(values, (2, 98)))
-            place = _place(gate, len(gates))
-            attention.append(
-                {
-                    "id": key,
-                    "name": f"{model.label}: {place}",
-                    "shape": list(values.shape),
-                    "low": low,
-                    "high": max(high, low + 1),
-                }
-            )
+            low, high = _spread(values, 2, 98)
+            title = f"{model.label}: {_place(gate, len(gates))}"
+            attention.append({"id": key, "name": title, "shape": list(values.shape), "low": low, "high": high})
     about = {
         "name": name,
         "prefix": f"v{number}",
@@ -92,26 +88,12 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
         "sliceAxis": saved.slice_axis,
         "oriented": saved.oriented,
         "range": [saved.low, saved.high],
-        "window": _window(saved),
+        "window": (0.0, 255.0) if saved.unit == "pixel" else _spread(saved.image, 1, 99.5),
         "layers": layers,
         "attention": attention,
         "worst": _worst_place(wrong, saved),
     }
     return CaseData(about, volumes)
-
-
-def _layer(label: str, index: int, labels: np.ndarray, saved: SavedCase, dice: PerClass) -> dict[str, object]:
-    """A model's label map: with the number of wrong voxels in every slice."""
-    return {
-        "name": label,
-        "index": index,
-        "wrong": _per_slice(_wrong(labels, saved.truth), saved.slice_axis),
-        "dice": dict(dice),
-    }
-
-
-def _wrong(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return (labels != truth) & (truth != IGNORE_LABEL)
 
 
 def _per_slice(mask: np.ndarray, slice_axis: int) -> list[int]:
@@ -134,24 +116,14 @@ def _worst_place(wrong: np.ndarray, saved: SavedCase) -> list[int]:
     return [*place[: saved.slice_axis], number, *place[saved.slice_axis :]]
 
 
-def _window(saved: SavedCase) -> list[float]:
-    """8-bit values that are shown black and white."""
-    if saved.unit == "pixel":
-        return [0.0, 255.0]
-    low, high = (float(v) for v in np.percentile(saved.image, (1, 99.5)))
-    return [low, max(high, low + 1)]
-
-
-def _image_bytes(saved: SavedCase) -> bytes:
-    """Grey voxel by voxel; of colour, red, green and blue of each."""
-    return (
-        _bytes(saved.image[0])
-        if len(saved.image) == 1
-        else np.ascontiguousarray(saved.image.transpose(3, 2, 1, 0)).tobytes()
-    )
+def _spread(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """Percentiles of 8-bit values, at least 1 apart."""
+    bottom, top = (float(v) for v in np.percentile(values, (low, high)))
+    return bottom, max(top, bottom + 1)
 
 
 def _bytes(array: np.ndarray) -> bytes:
+    """Colours of a voxel beside each other, then X fastest."""
     return array.astype(np.uint8).tobytes(order="F")
 
 

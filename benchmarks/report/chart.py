@@ -2,6 +2,8 @@
 `@text` and `@grid` are the page's.
 """
 
+from collections.abc import Sequence
+
 Figure = dict[str, object]  # JSON values, as plotly takes them
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "x", "pentagon")
 
@@ -14,3 +16,18 @@ def plain(text: str) -> str:
 def chart(title: str, about: str, data: list[Figure], layout: Figure) -> Figure:
     """A chart as the page draws it. title and about: for its caption; data and layout: plotly's."""
     return {"title": title, "about": about, "data": data, "layout": layout}
+
+
+def trace(mode: str, x: Sequence[float], y: Sequence[float | None], **more: object) -> Figure:
+    """Points or lines, with further fields of plotly's scatter trace."""
+    return {"type": "scatter", "mode": mode, "x": x, "y": y, **more}
+
+
+def axis(title: str, **more: object) -> Figure:
+    """An axis with its title."""
+    return {"title": {"text": title}, **more}
+
+
+def symbol_of(number: int) -> str:
+    """The mark of a model."""
+    return SYMBOLS[number % len(SYMBOLS)]

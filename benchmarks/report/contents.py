@@ -20,8 +20,9 @@ NEGLIGIBLE = 0.005  # what rounding in another format changes is far less
 class ModelRow:
     """One model (of a cross-validation: one network trained by one recipe).
 
-    scores: metric -> `mean`, `ci95`, `per_class` {class: value}, `per_case` {case: {class: value}}; null: not defined.
-    speed: what an evaluation measured, None for a cross-validation. predictions: case -> file with its label map.
+    Args:
+        speed: measured by an evaluation, None for a cross-validation.
+        predictions: case -> file with its label map; attention: case -> file with the maps of the gates.
     """
 
     label: str
@@ -48,11 +49,12 @@ class ModelRow:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The contents of a report. kind: "evaluation" or "cross-validation".
+    """The contents of a report.
 
-    cases: names, the worst mean Dice over all models first.
-
-    commands: that made it.
+    Args:
+        kind: "evaluation" or "cross-validation".
+        cases: names, the worst mean Dice over all models first.
+        commands: that made it.
     """
 
     kind: str
@@ -83,9 +85,8 @@ def twins_of(contents: Contents) -> dict[str, str]:
     twins: dict[str, str] = {}
     for number, model in enumerate(contents.models):
         for earlier in contents.models[:number]:
-            if earlier.label not in twins and _same_labels(model, earlier):
+            if not {model.label, earlier.label} & twins.keys() and _same_labels(model, earlier):
                 twins[model.label] = earlier.label
-                break
     return twins
 
 

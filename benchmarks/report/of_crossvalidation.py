@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.details import CaseDetails, curves_of
+from attunet.benchmarks.evaluation.details import CaseDetails, as_card, curves_of
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
@@ -40,8 +40,7 @@ def contents_of(folder: Path, results: CrossvalidationResults) -> Contents:
         num_patients=store["num_patients"],
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without "
-        "its patient"
-        f"{_missing(results)}",
+        f"its patient{_missing(results)}",
     )
 
 
@@ -56,33 +55,25 @@ def _missing(results: CrossvalidationResults) -> str:
     )
 
 
-def runs_of(folder: Path, recipe: str, model: str) -> list[Path]:
-    """The runs of one network and recipe, the lowest seed first."""
-    return sorted(path for path in (folder / recipe / model).glob("seed-*/fold-*") if path.is_dir())
-
-
 def _row(
     folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults
 ) -> ModelRow:
-    runs = runs_of(folder, method["recipe"], method["model"])
-    predictions = _first_file(runs, cases, "{case}.npz")
+    own = folder / method["recipe"] / method["model"]
+    runs = sorted(path for path in own.glob("seed-*/fold-*") if path.is_dir())  # the lowest seed first
+    predictions = _first_file(runs, cases, ".npz")
     scores: dict[Metric, Score] = {}
     for metric in SCORES:
-        values = method["scores"][metric]
-        per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in values["per_case"].items()}
-        scores[metric] = {
-            "mean": values["mean"],
-            "ci95": values["ci95"],
-            "per_class": values["per_class"],
-            "per_case": per_case,
-        }
-    curves = {run.parent.name + " " + run.name: curves_of(read_metrics(run)) for run in runs}
+        given = method["scores"][metric]
+        per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in given["per_case"].items()}
+        mean, ci95, per_class = given["mean"], given["ci95"], given["per_class"]
+        scores[metric] = {"mean": mean, "ci95": ci95, "per_class": per_class, "per_case": per_case}
+    curves = {_name(run): curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
         label=method["name"],
         scores=scores,
         confusion=_confusion(folder, predictions, classes),
         predictions=predictions,
-        attention=_first_file(runs, cases, "{case}.attention.npz"),
+        attention=_first_file(runs, cases, ".attention.npz"),
         curves={f"{method['name']} {name}": rows for name, rows in curves.items() if rows},
         time_to_accuracy=method["time_to_accuracy"],
         details={"card": _card(method, runs), "settings": results["recipes"][method["recipe"]]},
@@ -91,21 +82,28 @@ def _row(
 
 def _card(method: MethodRow, runs: list[Path]) -> str:
     """The trainings of one network and recipe, for a person to read."""
-    rows = [
-        ("network", method["model"]),
-        ("recipe", method["recipe"]),
-        ("trainings", f"{method['num_runs']}: {', '.join(f'{run.parent.name} {run.name}' for run in runs)}"),
-        ("judged on", f"{method['num_cases']} cases that they left out"),
-        ("afterwards", method["postprocessing"]),
-    ]
-    return "\n".join([*(f"{title:<10}  {text}" for title, text in rows), "", "Not a medical device."])
+    return as_card(
+        {
+            "network": method["model"],
+            "recipe": method["recipe"],
+            "trainings": f"{method['num_runs']}: {', '.join(map(_name, runs))}",
+            "judged on": f"{method['num_cases']} cases that they left out",
+            "afterwards": method["postprocessing"],
+        }
+    )
 
 
-def _first_file(runs: list[Path], cases: list[str], name: str) -> dict[str, Path]:
+def _name(run: Path) -> str:
+    return f"{run.parent.name} {run.name}"
+
+
+def _first_file(runs: list[Path], cases: list[str], ending: str) -> dict[str, Path]:
     """Case -> the file of the first run that has one."""
-    paths = {case: [run / HELD_OUT / name.format(case=case) for run in runs] for case in cases}
     return {
-        case: next(p for p in files if p.is_file()) for case, files in paths.items() if any(p.is_file() for p in files)
+        case: path
+        for case in cases
+        for run in reversed(runs)  # the first one's replaces the others'
+        if (path := run / HELD_OUT / f"{case}{ending}").is_file()
     }
 
 

@@ -28,10 +28,11 @@ def contents_of(folder: Path, results: EvaluationResults) -> Contents:
         for index, row in enumerate(results["models"])
     ]
     store, cases = results["store"], results["store"]["cases"]
-    models_commands = [m.details["command"] for m in models if m.details and m.details.get("command")]
-    first, last = (
-        [details["commands"][name]] if name in details["commands"] else [] for name in ("prepare", "evaluate")
-    )
+    commands = [
+        details["commands"].get("prepare"),
+        *(model.details.get("command") for model in models if model.details),
+        details["commands"].get("evaluate"),
+    ]
     which = (
         "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
     )
@@ -45,7 +46,7 @@ def contents_of(folder: Path, results: EvaluationResults) -> Contents:
         comparisons=tuple(results["comparisons"]),
         environment=results["environment"],
         case_details=details["cases"],
-        commands=tuple(dict.fromkeys([*first, *models_commands, *last])),
+        commands=tuple(dict.fromkeys(line for line in commands if line)),
         about=f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}",
     )
 

@@ -23,10 +23,7 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    text: as it is shown; value: to sort by, None last; how: the figure was got; case: that the cell leads to.
-    """
+    """One cell. value: to sort by, None last; how: the figure was got; case: that the cell leads to."""
 
     text: str
     value: float | str | None = None
@@ -118,32 +115,33 @@ def _speed_columns() -> list[tuple[Column, Callable[[Speed], Cell]]]:
 
 def organs_table(contents: Contents) -> Table:
     """One row per model and class."""
-    columns = [Column("Class", numeric=False), Column("Model", numeric=False)]
-    columns += [Column(title, f"{how}; mean over the cases.") for title, _, how in METRICS.values()]
+    titles = (Column(title, f"{how}; mean over the cases.") for title, _, how in METRICS.values())
+    columns = (Column("Class", numeric=False), Column("Model", numeric=False), *titles)
     rows = []
     for name in contents.classes.foreground:
         for model in contents.models:
-            values = [
-                (model.scores[metric]["per_class"].get(name), digits, how)
+            cells = [
+                figure(
+                    model.scores[metric]["per_class"].get(name),
+                    digits,
+                    f"{name}: {how}; mean over {model.num_scored} cases.",
+                )
                 for metric, (_, digits, how) in METRICS.items()
             ]
-            cells = [figure(v, d, f"{name}: {how}; mean over {model.num_scored} cases.") for v, d, how in values]
             rows.append((Cell(name, name), Cell(model.label, model.label), *cells))
-    return Table("organs", "Scores per class", tuple(columns), tuple(rows))
+    return Table("organs", "Scores per class", columns, tuple(rows))
 
 
 def cases_table(contents: Contents, shown: Sequence[str]) -> Table:
     """One row per case and model, the worst first. shown: cases that the page can show slice by slice."""
-    columns = [
+    columns = (
         Column("Case", "A link opens the case at its worst slice.", False),
         Column("Model", numeric=False),
         Column("Dice", "Mean"),
-    ]
-    columns += [Column(name, f"Dice of {name}") for name in contents.classes.foreground]
-    columns += [
+        *(Column(name, f"Dice of {name}") for name in contents.classes.foreground),
         Column("HD95 mm", "Mean over the classes"),
         Column("Training", "Whether the model has seen the case", False),
-    ]
+    )
     rows = []
     for case in contents.cases:
         for model in contents.models:
@@ -155,24 +153,20 @@ def cases_table(contents: Contents, shown: Sequence[str]) -> Table:
                 for n in contents.classes.foreground
             ]
             dice = figure(model.case_mean(case), 3, f"Mean over the classes of case {case}, in 3D.")
-            distance = figure(
-                model.case_mean(case, "hd95_mm"), 1, f"{METRICS['hd95_mm'][2]}; mean over the classes of case {case}."
-            )
+            how = f"{METRICS['hd95_mm'][2]}; mean over the classes of case {case}."
+            distance = figure(model.case_mean(case, "hd95_mm"), 1, how)
             seen = Cell("seen", "seen", "Not in the model's means.") if case in model.seen else Cell("", "")
             link = case if case in shown else None
             rows.append((Cell(case, case, case=link), Cell(model.label, model.label), dice, *classes, distance, seen))
-    return Table("cases-table", "Scores per case", tuple(columns), tuple(rows))
+    return Table("cases-table", "Scores per case", columns, tuple(rows))
 
 
 def data_table(contents: Contents) -> Table:
     """Hashes of the cases, as the store has them."""
-    columns = (
-        Column("Case", numeric=False),
-        Column("SHA-256 of the image", numeric=False),
-        Column("SHA-256 of the labels", numeric=False),
-    )
+    titles = ("Case", "SHA-256 of the image", "SHA-256 of the labels")
+    columns = tuple(Column(title, numeric=False) for title in titles)
     rows = []
     for case, details in sorted(contents.case_details.items()):
-        hashes = [str(details.get(name) or DASH) for name in ("image_sha256", "label_sha256")]
-        rows.append((Cell(case, case), *(Cell(h, h) for h in hashes)))
+        texts = [case, *(str(details.get(name) or DASH) for name in ("image_sha256", "label_sha256"))]
+        rows.append(tuple(Cell(text, text) for text in texts))
     return Table("data", "Hashes of the data", columns, tuple(rows))

@@ -83,19 +83,19 @@ def read_contents(folder: Path) -> Contents:
         raise InputError(f"{file}: the version must be {schema}, got {results.get('schema')!r}; evaluate again")
     with damaged(file):
         if "methods" in results:
-            many = cast(CrossvalidationResults, results)
-            cases = [case for fold in many["store"]["folds"].values() for case in fold]
-            _require_file_names(file, cases, [row[key] for row in many["methods"] for key in ("recipe", "model")])
-            return of_crossvalidation.contents_of(folder, many)
-        one = cast(EvaluationResults, results)
-        scored = [case for row in one["models"] for case in row["dice"]["per_case"]]
-        _require_file_names(file, one["store"]["cases"], scored)
-        return of_evaluation.contents_of(folder, one)
+            compared = cast(CrossvalidationResults, results)
+            _require_file_names(file, chain(*compared["store"]["folds"].values()))
+            _require_file_names(file, (name for row in compared["methods"] for name in (row["recipe"], row["model"])))
+            return of_crossvalidation.contents_of(folder, compared)
+        evaluated = cast(EvaluationResults, results)
+        _require_file_names(file, evaluated["store"]["cases"])
+        _require_file_names(file, (name for row in evaluated["models"] for name in row["dice"]["per_case"]))
+        return of_evaluation.contents_of(folder, evaluated)
 
 
-def _require_file_names(file: Path, *names: Iterable[object]) -> None:
+def _require_file_names(file: Path, names: Iterable[str]) -> None:
     """Raises InputError for a name of a case, a recipe or a network that leads to another folder."""
-    for name in chain(*names):
+    for name in names:
         if not is_file_name(name):
             raise InputError(f"{file}: is damaged: {shown(name)} must be a plain file name; evaluate again")
 
@@ -123,13 +123,11 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
     )
     charts = figures(contents)
     names = [str(case.about["name"]) for case in cases]
+    class_colors = list(zip(contents.classes.foreground, contents.classes.colors[1:], strict=True))
     data = {
         "charts": {name: {"data": chart["data"], "layout": chart["layout"]} for name, chart in charts.items()},
         "cases": [case.about for case in cases],
-        "classes": [
-            {"name": n, "color": c}
-            for n, c in zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)
-        ],
+        "classes": [{"name": name, "color": color} for name, color in class_colors],
     }
     values: dict[str, object] = {
         "contents": contents,
@@ -142,7 +140,7 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
         },
         "charts": charts,
         "confusions": [name for name in charts if name.startswith("confusion-")],
-        "class_colors": list(zip(contents.classes.foreground, contents.classes.colors[1:], strict=True)),
+        "class_colors": class_colors,
         "licenses": sorted({text for m in contents.models if m.details and (text := m.details.get("license"))}),
         "cases": cases,
         "case_names": names,

@@ -217,7 +217,7 @@ def test_another_folder_is_refused(tmp_path: Path, evaluation: Path) -> None:
 def test_without_the_extra_one_line_says_how_to_get_it(
     evaluation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(bundles.NEEDED, "niivue-of-the-future", "niivue-of-the-future")
+    monkeypatch.setattr(bundles, "NEEDED", [*bundles.NEEDED, "niivue-of-the-future"])
     with caplog.at_level(logging.INFO, logger="attunet"):
         assert write_report_if_installed(evaluation) is None
     assert "niivue-of-the-future not installed (pip install 'attunet[report]', then: attunet report" in caplog.text
