@@ -18,7 +18,7 @@ from attunet.benchmarks.report.tables import cases_table, data_table, models_tab
 from attunet.errors import InputError
 from attunet.fields import is_file_name, read_json, shown
 from attunet.metrics.results import CrossvalidationResults, EvaluationResults
-from attunet.system.atomic_files import write_text
+from attunet.system.atomic_files import write_error, write_text
 from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+        raise write_error(out, error) from None
     shown = f"{len(chosen)} of {len(contents.cases)} cases to look at" if chosen else "no images were kept"
     logger.info(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB, {shown})")
     return out

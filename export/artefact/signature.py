@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from attunet.errors import InputError, one_line
+from attunet.system.atomic_files import write_error, write_file
 
 ENDING = ".sig"
 MAX_SIGNATURE = 2**24  # bytes; those with a chain of certificates have some thousands
@@ -51,7 +52,9 @@ def sign_artefact(
             config.use_elliptic_key_signer(private_key=key)
         else:
             config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=chain)
-        config.sign(path, out)
+        write_file(out, lambda temporary: config.sign(path, temporary))
+    except OSError as error:
+        raise write_error(out, error) from None
     except Exception as error:  # of several libraries, without a base of their own
         raise InputError(f"{key}: {path} cannot be signed with it: {one_line(error)}") from None
     return out

@@ -25,6 +25,7 @@ from attunet.config.sections import (
     Section,
 )
 from attunet.errors import InputError
+from attunet.system.atomic_files import require_regular
 
 __all__ = [
     "MODELS",
@@ -39,6 +40,8 @@ __all__ = [
     "RunConfig",
     "load_config",
 ]
+
+MAX_BYTES = 65_536  # of a TOML file; a long dotted key takes memory with the square of its length
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config
     data: dict[str, object] = {}
     if path is not None:
         try:
+            require_regular(Path(path))
+            if (size := Path(path).stat().st_size) > MAX_BYTES:
+                raise ValueError(f"must have at most {MAX_BYTES:,} bytes, got {size:,}")
             data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as TOML: {error}") from None
@@ -139,7 +145,7 @@ def _with_setting(config: Config, setting: str) -> Config:
         raise InputError(f"--set: must be section.field=value, got {setting!r}")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()  # a bare word is a string
     data = config.to_json()
     data.setdefault(section, {})[key] = value

@@ -16,7 +16,7 @@ from attunet.io.pictures.mask_colours import colour_of, is_colour
 from attunet.io.readers import FORMATS, format_of
 from attunet.io.reading import quiet_nibabel
 from attunet.io.simpleitk import write_itk
-from attunet.system.atomic_files import write_file
+from attunet.system.atomic_files import write_error, write_file
 from attunet.volumes.volume import Volume
 
 MAX_PICTURE_VALUE = 65535
@@ -98,7 +98,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     except InputError as error:
         raise InputError(str(error).replace(f".{path.name}", path.name)) from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise write_error(path, error) from None
 
 
 def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:

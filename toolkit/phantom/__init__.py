@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 from attunet.errors import InputError
 from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
 from attunet.phantom.canvas import Body, Canvas, smooth
+from attunet.system.atomic_files import name_in_errors
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +60,24 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> N
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for index in range(cases):
-        case = generate_case(seed, index, reduce=reduce)
-        for array, name in ((case.image, "src"), (case.labels, "mask")):
-            image = nib.Nifti1Image(array, case.affine)
-            image.header.set_xyzt_units("mm")
-            image.set_sform(case.affine, code=1)
-            image.set_qform(case.affine, code=1)
-            nib.save(image, partial / f"{index + 1:02d}-T2SPIR-{name}.nii.gz")
-        logger.info(f"{index + 1:02d}-T2SPIR: {' x '.join(map(str, case.image.shape))} voxels")
-    os.replace(partial, out)
+    try:
+        for index in range(cases):
+            name, case = f"{index + 1:02d}-T2SPIR", generate_case(seed, index, reduce=reduce)
+            _save(partial / f"{name}-src.nii.gz", case.image, case.affine)
+            _save(partial / f"{name}-mask.nii.gz", case.labels, case.affine)
+            logger.info(f"{name}: {' x '.join(map(str, case.image.shape))} voxels")
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone
+
+
+def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    with name_in_errors(path):
+        nib.save(image, path)
 
 
 def generate_case(seed: int, index: int, *, reduce: int = 1) -> PhantomCase:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attunet.config import DataConfig
 from attunet.decisions import Decision
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError
 from attunet.manifest import SCHEMA, read_manifest
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.resolve_data import Resolved
@@ -25,7 +25,7 @@ from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds, read_splits
 from attunet.store import Store, open_store
-from attunet.system.atomic_files import sha256
+from attunet.system.atomic_files import sha256, write_error
 from attunet.system.lock import writing
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.system.workers import over_cases
@@ -76,7 +76,7 @@ def prepare(
     Raises:
         InputError: a file cannot be read, an image has no mask, a check has found an error, or the store exists with
             other files or settings.
-        RunError: the store cannot be written.
+        RunError: the disk is full or fails.
 
     Example:
         prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
@@ -135,6 +135,8 @@ def _read_cases(
 @contextmanager
 def _writing(store: Path, building: Path) -> Iterator[None]:
     """Hold the lock of a new store; after an InputError, remove the files of an archive that were unpacked into it."""
+    if building.is_symlink():
+        raise InputError(f"{building}: must be a folder, not a link; remove it")
     fresh = not building.exists()
     with ExitStack() as stack:
         try:
@@ -146,7 +148,7 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
                 shutil.rmtree(building, ignore_errors=True)
             raise
         except OSError as error:
-            raise RunError(f"{building}: cannot be written: {error.strerror or error}") from None
+            raise write_error(building, error) from None
 
 
 def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:

@@ -5,11 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from attunet.errors import InputError
 from attunet.fields import parse_json
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
-from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_text
+from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_error, write_text
 from attunet.system.lock import Lock
 
 LOCK = "run.lock"
@@ -35,7 +34,7 @@ class RunFolder:
             for folder in (self.checkpoints, self.snapshots):
                 clear_unfinished(folder)
         except OSError as error:
-            raise InputError(f"{self.path}: the run folder cannot be written: {error.strerror}") from None
+            raise write_error(self.path, error) from None
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.fields import parse_json, shown
 
 MANIFEST = "manifest.json"
+MAX_NAME_BYTES = 200  # of a file's name that its temporary name repeats; file systems allow 255
 
 
 @contextmanager
@@ -30,10 +31,18 @@ def name_in_errors(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
+def write_error(path: Path, error: OSError) -> InputError | RunError:
+    """The error for a file or folder that could not be written: RunError where the disk is full or fails,
+    InputError where the path is wrong.
+    """
+    kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else InputError
+    return kind(f"{error.filename or path}: cannot be written: {error.strerror or error}")
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
     _remove_leftovers(path)
-    temporary = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}.partial.{_end_of(path.name)}")
     try:
         with name_in_errors(path):
             write(temporary)
@@ -46,10 +55,15 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes the temporary files of `path` whose process was killed."""
-    for left in path.parent.glob(f".*.partial.{glob.escape(path.name)}"):
+    for left in path.parent.glob(f".*.partial.{glob.escape(_end_of(path.name))}"):
         process = left.name.split(".")[1]
         if process.isdecimal() and not _is_running(int(process)):
             left.unlink(missing_ok=True)
+
+
+def _end_of(name: str) -> str:
+    """The end of a file name, with room for a prefix."""
+    return name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
 
 
 def _is_running(process: int) -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
-from attunet.system.atomic_files import write_file
+from attunet.system.atomic_files import write_error, write_file
 from attunet.system.lock import writing
 from attunet.system.plain_text import printable
 
@@ -59,7 +59,8 @@ class Pseudonyms:
         so that a number tells nothing about its name.
 
         Raises:
-            RunError: the file cannot be written.
+            InputError: the file cannot be written where it is.
+            RunError: the disk is full or fails.
         """
         names = list(dict.fromkeys(names))
         try:
@@ -70,7 +71,7 @@ class Pseudonyms:
                 elif self.path.exists():
                     self.path.chmod(0o600)
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+            raise write_error(self.path, error) from None
         return {name: self._numbers[name] for name in names}
 
     def remember(self, words: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ altered or another key's is refused.
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_a_signed_artefact_is_loaded(signed):
     renamed = Path(shutil.copy(model, model.with_name("renamed.onnx")))
     shutil.copy(signature_of(model), signature_of(renamed))
     assert load_model(renamed, num_threads=1, public_key=public).name == "small"  # the name is not what was signed
+
+
+def test_a_signature_is_written_whole_or_not_at_all(signed, tmp_path):
+    model, public = signed
+    before = signature_of(model).read_bytes()
+    full = f"ulimit -f 0; exec {sys.executable} -m attunet.launch.cli sign {model} --key {tmp_path / 'own.pem'}"
+    done = subprocess.run(["bash", "-c", full], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"error: {signature_of(model)}: cannot be written: File too large\n")
+    assert signature_of(model).read_bytes() == before
+    victim = tmp_path / "victim"
+    victim.write_text("of somebody else")
+    signature_of(model).unlink()
+    signature_of(model).symlink_to(victim)
+    sign_artefact(model, tmp_path / "own.pem")
+    assert victim.read_text() == "of somebody else"
+    assert verify_signature(model, public)
 
 
 def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact, tmp_path, metadata, graph):

@@ -13,7 +13,7 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.config import DataConfig
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.preparation.scan_case import scan_case
 from attunet.sources.case_files import SourceOptions
@@ -333,8 +333,16 @@ def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, wr
 
 def test_a_file_in_the_way_is_one_line(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot be written: (Not a directory|File exists)"):
+    with pytest.raises(InputError, match=r"cannot be written: (Not a directory|File exists)"):
         prepare(source, tmp_path / "file/store", DataConfig())
+
+
+def test_a_link_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"store\.partial: must be a folder, not a link"):
+        prepare(source, tmp_path / "store", DataConfig())
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 KILLED = """

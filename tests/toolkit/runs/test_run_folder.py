@@ -101,7 +101,7 @@ def test_a_disk_too_full_for_the_lock_keeps_none(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(lock.os, "fdopen", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device"), RunFolder(tmp_path):
+    with pytest.raises(RunError, match="cannot be written: No space left on device"), RunFolder(tmp_path):
         pass
     assert not (tmp_path / "run.lock").exists()
 

@@ -1,12 +1,14 @@
 """Files that are whole or not there, also after a process was killed while it wrote one."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from attunet.system.atomic_files import write_text
+from attunet.errors import InputError, RunError
+from attunet.system.atomic_files import write_error, write_text
 
 KILLED = """
 import os, signal, sys
@@ -33,3 +35,18 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     write_text(path, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])
     assert path.read_text() == "whole"
+
+
+def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 248 + ".nii.gz", "ö" * 124 + ".nii.gz"):
+        write_text(tmp_path / name, "whole")
+        assert (tmp_path / name).read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_no_wrong_path(tmp_path: Path) -> None:
+    full, wrong = OSError(errno.ENOSPC, "No space left on device"), OSError(errno.ENOTDIR, "Not a directory", "a/b")
+    assert isinstance(write_error(tmp_path, full), RunError)
+    assert str(write_error(tmp_path, full)) == f"{tmp_path}: cannot be written: No space left on device"
+    assert isinstance(write_error(tmp_path, wrong), InputError)
+    assert str(write_error(tmp_path, wrong)) == "a/b: cannot be written: Not a directory"

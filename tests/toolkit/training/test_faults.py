@@ -160,7 +160,9 @@ def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -
     job = start([*TRAIN, str(small_store.path), str(small_disk / "run"), "--fold", "0", *options()])
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
-    assert output == f"error: {small_disk}/run: the run folder cannot be written: Read-only file system\n"
+    assert output.startswith(f"error: {small_disk}/run")
+    assert output.endswith(": cannot be written: Read-only file system\n")
+    assert output.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -197,4 +199,4 @@ def test_a_folder_that_cannot_be_written(small_store: Store, tmp_path: Path) -> 
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
     assert output.count("\n") == 1
-    assert "the run folder cannot be written: Not a directory" in output
+    assert "cannot be written: Not a directory" in output

@@ -1,0 +1,41 @@
+"""Configuration files of strangers: one line for each, without waiting and without taking memory."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.config import load_config
+from attunet.errors import InputError
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        text("a=" + "[" * 60_000),
+        text("[data]\nspacing_mm=" + "9" * 5000),
+        text("a." * 50_000 + "a=1"),
+        text("data = 3"),
+        text("[data]\nsize = 1e999"),
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["nested", "digits", "dots", "no section", "infinite", "pipe", "folder", "device"],
+)
+def test_a_broken_file_is_refused_by_name(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "config.toml")
+    with pytest.raises(InputError, match=r"config\.toml: ") as refused:
+        load_config(tmp_path / "config.toml")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 10_000, "nan", "{a=1}"])
+def test_a_broken_setting_is_refused(value: str) -> None:
+    with pytest.raises(InputError):
+        load_config(None, [f"data.spacing_mm={value}"])
