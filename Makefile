@@ -32,26 +32,31 @@ web-test: $(PAGE)
 wheel: $(INSTALLED) web
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# Everything but torch is installed with hashes. torch has hashes too unless pip takes wheels from a folder of this machine, where the build
-# of torch is the machine's own: then it is installed as it is, with what it brings.
-TORCH ?= $(if $(PIP_FIND_LINKS)$(shell $(PYTHON) -m pip config get global.find-links 2> /dev/null),--constraint constraints.txt torch,--no-deps --require-hashes --requirement lock-torch.txt)
+# Everything is installed with hashes. torch has those of its builds for GPUs and for CPUs; where pip has a folder of wheels on this machine,
+# that is looked at first, since pip would prefer the registry's build.
+# For a build of your own, which has no hash here: make setup TORCH='--constraint constraints.txt torch'
+HASHED := --no-deps --require-hashes --requirement
+TORCH ?= $(HASHED) lock-torch.txt
+BRINGS_CUDA := from importlib.metadata import requires; raise SystemExit(not any(one.startswith(("nvidia", "cuda")) for one in requires("torch")))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-$(INSTALLED): setup.py pyproject.toml lock.txt lock-torch.txt
+$(INSTALLED): setup.py pyproject.toml lock.txt lock-torch.txt lock-cuda.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit("attunet runs on Python 3.11 and 3.12, and $(PYTHON) is %d.%d: try make PYTHON=python3.12 $(MAKECMDGOALS)" % v \
 	  if v not in ((3, 11), (3, 12)) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --quiet --no-deps --require-hashes --requirement lock.txt
-	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet $(HASHED) lock.txt
+	$(PIP) install --quiet --no-index $(TORCH) 2> /dev/null || $(PIP) install --quiet $(TORCH)
+	if $(BIN)/python -c '$(BRINGS_CUDA)'; then $(PIP) install --quiet $(HASHED) lock-cuda.txt; fi
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	@touch $@
 
-# constraints.txt, lock.txt and lock-torch.txt of setup.py's requirements; UPGRADE=--upgrade takes the newest versions.
+# constraints.txt and the three lock files of setup.py's requirements; UPGRADE=--upgrade takes the newest versions. WHEELS="--wheels FOLDER"
+# adds the hashes of the builds of torch in a folder.
 lock: $(INSTALLED)
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }
-	$(BIN)/python -m attunet.launch.lock build/uv/bin/uv $(UPGRADE)
+	$(BIN)/python -m attunet.launch.lock build/uv/bin/uv $(UPGRADE) $(WHEELS)
 
 # Both networks trained, exported, evaluated and drawn. DEMO_ARGS="--data DIR" for your own cases.
 demo: $(INSTALLED)

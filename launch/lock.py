@@ -1,8 +1,9 @@
 """The lock files, made anew by `make lock`: `python -m attunet.launch.lock UV`, where UV is the program uv.
 
 constraints.txt has the exact versions, for `pip install --constraint` with any extras. lock.txt has them again with the
-SHA-256 of every file that Linux with Python 3.11 or 3.12 may take, for `pip install --require-hashes --no-deps`;
-lock-torch.txt has torch and the CUDA libraries that it brings, since a machine may have a build of torch of its own.
+SHA-256 of every file that Linux with Python 3.11 or 3.12 may take, for `pip install --require-hashes --no-deps`.
+lock-torch.txt has torch, with the hashes of builds for CPUs too, whose version ends in `+cpu`: of wheels in a folder
+that is named here, and of those that it has already. lock-cuda.txt has the libraries that the build for GPUs brings.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -20,18 +21,20 @@ from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
 from attunet.errors import InputError
-from attunet.system.atomic_files import write_text
+from attunet.system.atomic_files import sha256, write_text
 
 EXTRAS = ("train", "docs", "dev")
 PYTHONS = ("3.11.0", "3.11.99", "3.12.0", "3.12.99")
 MACHINES = ("x86_64", "aarch64")
-OF_TORCH = re.compile(r"torch$|nvidia-|cuda-")
+OF_CUDA = re.compile(r"nvidia-|cuda-")
+TORCH_LOCK = "lock-torch.txt"
 HEADS = {
     "constraints.txt": (
         "Exact versions of everything that 'make setup' installs; what torch itself pins is left to torch."
     ),
     "lock.txt": "The versions of constraints.txt with hashes, but for torch: pip install --require-hashes --no-deps.",
-    "lock-torch.txt": "torch and what it brings for CUDA, with hashes: pip install --require-hashes --no-deps.",
+    TORCH_LOCK: "torch with the hashes of its builds for GPUs and CPUs: pip install --require-hashes --no-deps.",
+    "lock-cuda.txt": "What the build of torch for GPUs brings, with hashes: pip install --require-hashes --no-deps.",
 }
 
 
@@ -126,13 +129,30 @@ def _applying(marker: str) -> list[bool]:
     return [not marker or Marker(marker).evaluate(place) for place in places]
 
 
+def with_other_builds(torch: Locked, wheels: Iterable[Path], known: str) -> Locked:
+    """torch with the hashes of builds that the registry does not have.
+
+    Args:
+        torch: as the registry has it.
+        wheels: files; those of torch in this version count, with or without the name of a build (`2.13.0+cpu`).
+        known: text of an earlier lock, whose hashes stay as long as the version does.
+    """
+    hashes = set(re.findall("sha256:([0-9a-f]{64})", known)) if f"{torch.pin} \\\n" in known else set()
+    for wheel in wheels:
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        if (name, version.public) == (torch.name, torch.version):
+            hashes.add(sha256(wheel))
+    return replace(torch, hashes=tuple(sorted({*torch.hashes, *hashes})))
+
+
 def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
-    """Names and texts of the three files."""
+    """Names and texts of the four files."""
     packages = list(packages)
-    of_torch = [one for one in packages if OF_TORCH.match(one.name)]
-    others = [one for one in packages if one not in of_torch]
-    pins = [one.pin for one in packages if one in others or one.name == "torch"]
-    bodies = (pins, map(str, others), map(str, sorted(of_torch, key=lambda one: one.name != "torch")))
+    torch = [one for one in packages if one.name == "torch"]
+    cuda = [one for one in packages if OF_CUDA.match(one.name)]
+    others = [one for one in packages if one not in (*torch, *cuda)]
+    pins = [one.pin for one in packages if one not in cuda]
+    bodies = (pins, map(str, others), map(str, torch), map(str, cuda))
     return {
         name: "\n".join([f"# {head} Made by 'make lock'.", *body]) + "\n"
         for (name, head), body in zip(HEADS.items(), bodies, strict=True)
@@ -170,8 +190,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("uv", type=Path)
     parser.add_argument("--upgrade", action="store_true", help="the newest versions, not those of constraints.txt")
+    parser.add_argument("--wheels", type=Path, action="append", default=[], help="a folder with builds of torch")
     arguments = parser.parse_args()
-    for name, text in lock_files(read_packages(resolve(arguments.uv, arguments.upgrade))).items():
+    wheels = [wheel for folder in arguments.wheels for wheel in folder.glob("torch-*.whl")]
+    known = Path(TORCH_LOCK).read_text(encoding="utf-8")
+    packages = [
+        with_other_builds(one, wheels, known) if one.name == "torch" else one
+        for one in read_packages(resolve(arguments.uv, arguments.upgrade))
+    ]
+    for name, text in lock_files(packages).items():
         write_text(Path(name), text)
 
 

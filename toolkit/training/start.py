@@ -213,6 +213,11 @@ def _make_network(
 
 def _restore(trainer: Trainer, start: Checkpoint) -> int:
     """Put a checkpoint into a new trainer; returns its step. Raises InputError if it is of another network."""
+    if start.state.step and not start.tensors["optimizer"]:
+        raise InputError(
+            f"{start.path}: its optimizer has no state after {start.state.step} steps; the weights alone do "
+            "not continue a training, --init starts one from them"
+        )
     check_tensors(start.tensors["model"], trainer.network.state_dict(), start.path / "model.safetensors")
     trainer.network.load_state_dict(start.tensors["model"])
     trainer.average.network.load_state_dict(start.tensors["average"])
