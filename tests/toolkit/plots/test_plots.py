@@ -14,6 +14,7 @@ from attunet.plots.attention import draw_attention
 from attunet.plots.confusion import draw_confusion
 from attunet.plots.contact_sheet import draw_contact_sheet, tile
 from attunet.plots.curves import draw_curves
+from attunet.plots.figure import new_figure, save
 from attunet.plots.organ_slices import MAX_SLICES, draw_organ_slices, slices_to_show
 from attunet.plots.outlines import draw_outlines
 from attunet.plots.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
@@ -155,3 +156,16 @@ def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
         "middle": (10.0, 0.90),
     }
     assert pareto_front(points) == ["fast", "middle", "slow best"]
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "$x^2$", "a$b$c"])
+def test_a_name_is_drawn_as_text(tmp_path: Path, name: str) -> None:
+    """Names come from files: a dollar sign begins no formula, which would fail where it is none."""
+
+    def picture(text: str) -> np.ndarray:
+        figure = new_figure(3, 1)
+        figure.text(0.1, 0.5, text)
+        return np.asarray(imread(save(figure, tmp_path / "picture.png")))
+
+    assert picture(name).shape == picture("").shape
+    assert not np.array_equal(picture(name), picture(name.replace("$", "")))  # the signs are seen
