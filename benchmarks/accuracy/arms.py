@@ -5,11 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-NETWORKS = ("unet", "attention_unet")
+UNET = ("unet",)
+NETWORKS = (*UNET, "attention_unet")
 SNAPSHOTS = 4
 PRETRAIN = "generated"
-FEW_SCANS_STEPS = 1500  # the fewest that `auto` gives a training on a CPU
 BATCH = 8
+# One validation at the end, checkpoints at the end, and few stops to read the losses.
+COMMON = ("run.validate_every_epochs=1e6", "run.checkpoint_every_minutes=1e6", "run.log_every=100")
+# Contrasts drawn widely, since generated grey values are not those of a scanner.
+WIDE_AUGMENTATION = (
+    "augment.brightness_probability=0.8",
+    "augment.brightness=0.6",
+    "augment.contrast_probability=0.8",
+    "augment.contrast=[0.4, 2.0]",
+    "augment.gamma_probability=0.8",
+    "augment.gamma=[0.5, 2.2]",
+    "augment.bias_field_probability=0.6",
+    "augment.bias_field=0.5",
+    "augment.noise_probability=0.4",
+    "augment.noise=[0.0, 0.3]",
+    "augment.low_resolution_probability=0.3",
+)
 
 
 @dataclass(frozen=True)
@@ -51,43 +67,64 @@ ARMS = (
     Arm(
         "200 epochs",
         "the loss of chaos-cpu still falls in its last third; twice the steps at the same peak rate",
-        ("optim.epochs=200",),
-        "plain",
+        settings=("optim.epochs=200",),
+        against="plain",
     ),
     Arm(
         "deep supervision",
         "coarse levels get a gradient of their own, which fixes the left-right position of organs early (nnU-Net)",
-        ("model.deep_supervision=true",),
-        "plain",
+        settings=("model.deep_supervision=true",),
+        against="plain",
     ),
     Arm(
         "residual",
         "residual encoders train better at equal parameters (ResEnc of nnU-Net)",
-        ("model.blocks=residual",),
-        "plain",
+        settings=("model.blocks=residual",),
+        against="plain",
     ),
-    Arm("1 scan", "the least that anybody has", networks=("unet",), scans=1),
+    Arm("1 scan", "the least that anybody has", networks=UNET, scans=1),
     Arm(
         "1 scan, generated",
         "anatomy from generated abdomens is most of what one scan lacks",
-        (),
-        "1 scan",
-        ("unet",),
-        1,
-        True,
+        against="1 scan",
+        networks=UNET,
+        scans=1,
+        init=True,
     ),
-    Arm("2 scans", "two scans", networks=("unet",), scans=2),
-    Arm("2 scans, generated", "as for one scan", (), "2 scans", ("unet",), 2, True),
+    Arm("2 scans", "two scans", networks=UNET, scans=2),
+    Arm("2 scans, generated", "as for one scan", against="2 scans", networks=UNET, scans=2, init=True),
     Arm(
         "all scans, generated",
         "five scans need little more anatomy: a small gain at most",
-        (),
-        "plain",
-        ("unet",),
-        None,
-        True,
+        against="plain",
+        networks=UNET,
+        init=True,
     ),
 )
+
+
+@dataclass(frozen=True)
+class Size:
+    """Amounts of work.
+
+    Args:
+        settings: for all trainings, after those of `COMMON`.
+        epochs: in place of every arm's own.
+        steps: of a training on few scans; 1500 are the fewest that `auto` gives a training on a CPU.
+        pretraining_steps: on the generated cases.
+        generated: number of generated cases.
+        reduce: divides their pixels in plane.
+    """
+
+    settings: tuple[str, ...] = ()
+    epochs: float | None = None
+    steps: int = 1500
+    pretraining_steps: int = 4000
+    generated: int = 128
+    reduce: int = 1
+
+
+FULL = Size()
 
 
 @dataclass(frozen=True)
@@ -134,9 +171,7 @@ def plan(
     out: Path,
     *,
     num_seeds: int,
-    settings: Sequence[str],
-    steps: int = FEW_SCANS_STEPS,
-    pretraining_steps: int,
+    size: Size,
 ) -> list[Task]:
     """List all tasks in the order of their worth: the plain arm, then one seed of every other arm, then the next seed.
 
@@ -146,49 +181,32 @@ def plan(
         generated: store of the generated cases; need not be there yet.
         out: folder of the runs.
         num_seeds: trainings of each network on each fold.
-        settings: for all trainings.
-        steps: of a training on few scans.
-        pretraining_steps: on the generated cases.
+        size: amounts of work.
+
+    Example:
+        >>> plan(ARMS, folds, generated, Path("out"), num_seeds=2, size=Size())[0].arm  # doctest: +SKIP
+        'plain'
     """
+    settings, parent = (*COMMON, *size.settings), out / "runs" / PRETRAIN
     tasks: list[Task] = []
-    parent = out / "runs" / PRETRAIN
     rounds = [(arm, seed) for arm in arms if not arm.against and arm.has_ensembles for seed in range(num_seeds)]
     rounds += [(arm, seed) for seed in range(num_seeds) for arm in arms if arm.against or not arm.has_ensembles]
     for arm, seed in rounds:
         if arm.init and not any(task.kind == "pretrain" for task in tasks):
-            wide = (
-                *settings,
-                f"optim.epochs={epochs_of(pretraining_steps, generated.slices)}",
-                "run.seed=0",
-                *WIDE_AUGMENTATION,
-            )
+            epochs = f"optim.epochs={epochs_of(size.pretraining_steps, generated.slices)}"
+            wide = (*settings, epochs, "run.seed=0", *WIDE_AUGMENTATION)
             tasks.append(Task("pretrain", PRETRAIN, "unet", 0, 0, generated.path, parent, wide, (generated.path,)))
+        needs, init = ((parent,), parent) if arm.init else ((), None)
+        own = [*settings, *arm.settings]
+        own += [] if size.epochs is None else [f"optim.epochs={size.epochs}"]
+        own += [f"run.seed={seed}", f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}"]
         for fold, view in enumerate(folds[arm.scans]):
             folder = out / "runs" / arm.folder / f"fold-{fold}"
-            own: tuple[str, ...] = (
-                *settings,
-                *arm.settings,
-                f"run.seed={seed}",
-                f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}",
-            )
-            if arm.scans is not None:
-                own = (*own, f"optim.epochs={epochs_of(steps, view.slices)}")
-            needs, init = ((parent,), parent) if arm.init else ((), None)
+            few = [] if arm.scans is None else [f"optim.epochs={epochs_of(size.steps, view.slices)}"]
+            chosen = (*own, *few)
             for network in arm.networks:
-                tasks.append(
-                    Task(
-                        "train",
-                        arm.name,
-                        network,
-                        seed,
-                        fold,
-                        view.path,
-                        folder / f"{network}-{seed}",
-                        own,
-                        needs,
-                        init,
-                    )
-                )
+                run = folder / f"{network}-{seed}"
+                tasks.append(Task("train", arm.name, network, seed, fold, view.path, run, chosen, needs, init))
             if seed == num_seeds - 1 and arm.has_ensembles:
                 members = tuple(folder / f"{network}-{s}" for network in arm.networks for s in range(num_seeds))
                 tasks.append(Task("ensemble", arm.name, "all", -1, fold, view.path, folder, (), members))
@@ -198,19 +216,3 @@ def plan(
 def epochs_of(steps: int, slices: int) -> float:
     """Epochs that make `steps` steps of `BATCH` slices."""
     return round((steps - 0.5) * BATCH / slices, 4)
-
-
-# Contrasts drawn widely, since generated grey values are not those of a scanner.
-WIDE_AUGMENTATION = (
-    "augment.brightness_probability=0.8",
-    "augment.brightness=0.6",
-    "augment.contrast_probability=0.8",
-    "augment.contrast=[0.4, 2.0]",
-    "augment.gamma_probability=0.8",
-    "augment.gamma=[0.5, 2.2]",
-    "augment.bias_field_probability=0.6",
-    "augment.bias_field=0.5",
-    "augment.noise_probability=0.4",
-    "augment.noise=[0.0, 0.3]",
-    "augment.low_resolution_probability=0.3",
-)

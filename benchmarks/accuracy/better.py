@@ -3,10 +3,10 @@ in a few minutes of one GPU.
 
 `python -m attunet.benchmarks.accuracy.better STORE OUT --source CASES --minutes 4 --processes 8 --device cuda` trains
 both networks with two seeds on every fold (one patient left out) for each arm of `attunet.benchmarks.accuracy.arms`,
-several trainings at once, and judges,
-on the native grid of the source files after finishing, as `attunet crossvalidate` does: each network alone, the
-ensemble of both networks and seeds (four members), and the ensemble of four snapshots along each training. The store is
-one that `attunet prepare --config chaos-cpu` made; its own folds do not count.
+several trainings at once, and judges, on the native grid of the source files after finishing, as
+`attunet crossvalidate` does: each network alone, the ensemble of both networks and seeds (four members), and the
+ensemble of four snapshots along each training. The store is one that `attunet prepare --config chaos-cpu` made; its own
+folds do not count.
 
 The arms and their reasons were fixed before anything was measured:
 
@@ -25,20 +25,17 @@ interval leaves out zero. The same for the ensembles of an arm against its singl
 or organ are told, and decide nothing.
 
 OUT/results.json is written after every training, so that a run that is killed or out of time keeps its results; the
-same call does what
-is left, and trains again only what an ensemble still needs. The order is that of worth: the plain arm, one seed of
-every other arm, the next seed; `--arms` chooses some.
-`--rehearse` does everything in miniature on generated cases, on any machine.
+same call does what is left, and trains again only what an ensemble still needs. The order is that of worth: the plain
+arm, one seed of every other arm, the next seed; `--arms` chooses some. `--rehearse` does everything in miniature on
+generated cases, on any machine.
 """
 
 import argparse
-from contextlib import ExitStack
 from pathlib import Path
 
-from attunet.benchmarks.accuracy.arms import ARMS
+from attunet.benchmarks.accuracy.arms import ARMS, FULL, Size
 from attunet.benchmarks.accuracy.results import table
-from attunet.benchmarks.accuracy.schedule import shared_gpu
-from attunet.benchmarks.accuracy.trainings import Size, better
+from attunet.benchmarks.accuracy.trainings import better
 from attunet.config import load_config
 from attunet.errors import InputError
 from attunet.phantom import write_phantom
@@ -46,7 +43,8 @@ from attunet.preparation.prepare import prepare
 from attunet.store import Store, open_store
 from attunet.system.log_lines import forward_log
 
-MINIATURE = Size(("model.base_width=4", "model.depth=3"), 0.4, 3, 3, 3, 4)
+SMALL = ("model.base_width=4", "model.depth=3")
+MINIATURE = Size(SMALL, epochs=0.4, steps=3, pretraining_steps=3, generated=3, reduce=4)
 
 
 def rehearsal_store(folder: Path) -> Store:
@@ -66,23 +64,16 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--arms", help=f"names, separated by semicolons, of: {'; '.join(arm.name for arm in ARMS)}")
-    parser.add_argument(
-        "--mps",
-        action="store_true",
-        help="let kernels of several processes run at the same time, where the machine can",
-    )
     parser.add_argument("--rehearse", action="store_true", help="everything in miniature")
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.arms.split(";")] if arguments.arms else [arm.name for arm in ARMS]
     if unknown := sorted(set(names) - {arm.name for arm in ARMS}):
         parser.error(f"--arms: there is no arm {unknown[0]!r}")
-    with forward_log(lambda line: print(line, flush=True)), ExitStack() as stack:
+    with forward_log(lambda line: print(line, flush=True)):
         try:
             store = rehearsal_store(arguments.out / "rehearsal") if arguments.rehearse else open_store(arguments.store)
         except InputError as error:
             parser.error(str(error))
-        if arguments.mps:
-            stack.enter_context(shared_gpu(arguments.out))
         results = better(
             store,
             arguments.out,
@@ -92,7 +83,7 @@ def main() -> None:
             processes=arguments.processes,
             device=arguments.device,
             seeds=arguments.seeds,
-            size=MINIATURE if arguments.rehearse else None,
+            size=MINIATURE if arguments.rehearse else FULL,
         )
     print(table(results))
 

@@ -18,6 +18,8 @@ KEY: tuple[Key, ...] = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
 MAX_LINES = 60
 
+Group = tuple[str, str, str]  # arm, kind, and network or "all"
+
 
 class Row(TypedDict):
     """One judged case of one training or ensemble; `mean`: of `dice` over the classes."""
@@ -54,6 +56,8 @@ class Means(TypedDict):
 
 
 class Comparison(TestedDifference):
+    """`planned`: False for a difference that decides nothing, which the table leaves out."""
+
     first: str
     second: str
     planned: bool
@@ -94,37 +98,25 @@ def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Summary:
     Returns:
         The summary of results.json.
     """
-    means: list[Means] = []
+    means = []
+    pairs: list[tuple[Group, Group]] = []
     for arm in arms:
         for kind in KINDS:
             networks = [*arm.networks, "all"] if kind == "single" and arm.has_ensembles else ["all"]
-            means += [
-                row
-                for network in networks
-                if (row := _means(_select(rows, arm.name, kind, network), arm.name, kind, network))
-            ]
-    comparisons = []
-    for arm in arms:
-        singles = _select(rows, arm.name, "single", "all")
+            groups = [(arm.name, kind, network) for network in networks]
+            means += [_means(group, own) for group in groups if (own := _select(rows, group))]
         if arm.against:
-            for kind in KINDS:
-                first, second = _select(rows, arm.against, kind, "all"), _select(rows, arm.name, kind, "all")
-                comparisons.append(_compare(first, second, f"{arm.against} {kind}", f"{arm.name} {kind}"))
+            pairs += [((arm.against, kind, "all"), (arm.name, kind, "all")) for kind in KINDS]
             if arm.has_ensembles:
-                for network in arm.networks:
-                    first, second = (_select(rows, name, "single", network) for name in (arm.against, arm.name))
-                    comparisons.append(
-                        _compare(first, second, f"{arm.against} {network}", f"{arm.name} {network}", planned=False)
-                    )
-        for kind in ("snapshots", "ensemble"):
-            comparisons.append(
-                _compare(singles, _select(rows, arm.name, kind, "all"), f"{arm.name} single", f"{arm.name} {kind}")
-            )
-    result: Summary = {"arms": means, "comparisons": [one for one in comparisons if one is not None]}
+                pairs += [((arm.against, "single", one), (arm.name, "single", one)) for one in arm.networks]
+        pairs += [((arm.name, "single", "all"), (arm.name, kind, "all")) for kind in KINDS if kind != "single"]
+    compared = (_compare(rows, first, second) for first, second in pairs)
+    result: Summary = {"arms": means, "comparisons": [one for one in compared if one is not None]}
     return nan_to_null(result)
 
 
-def _select(rows: Iterable[Row], arm: str, kind: str, network: str) -> list[Row]:
+def _select(rows: Iterable[Row], group: Group) -> list[Row]:
+    arm, kind, network = group
     return [row for row in rows if row["arm"] == arm and row["kind"] == kind and network in ("all", row["network"])]
 
 
@@ -137,12 +129,10 @@ def _by_case(rows: Iterable[Row], organ: str | None = None) -> dict[str, float]:
     return {case: mean(numbers) for case, numbers in sorted(values.items())}
 
 
-def _means(rows: Sequence[Row], arm: str, kind: str, network: str) -> Means | None:
-    if not rows:
-        return None
+def _means(group: Group, rows: Sequence[Row]) -> Means:
+    arm, kind, network = group
     cases = _by_case(rows)
     worst = min(cases, key=lambda case: cases[case])
-    organs = {organ: mean(_by_case(rows, organ).values()) for organ in rows[0]["dice"]}
     return {
         "arm": arm,
         "kind": kind,
@@ -152,34 +142,32 @@ def _means(rows: Sequence[Row], arm: str, kind: str, network: str) -> Means | No
         "mean": mean(cases.values()),
         "worst": {"case": worst, "mean": cases[worst]},
         "worst_of_all": min((row["mean"] for row in rows if row["mean"] is not None), default=None),
-        "per_organ": {**organs},
+        "per_organ": {organ: mean(_by_case(rows, organ).values()) for organ in rows[0]["dice"]},
         "per_case": {**cases},
     }
 
 
-def _compare(
-    first: Sequence[Row], second: Sequence[Row], first_name: str, second_name: str, *, planned: bool = True
-) -> Comparison | None:
-    """`second` minus `first`, on the trainings that both have, or where the kinds differ on the cases that both have.
+def _compare(rows: Sequence[Row], first: Group, second: Group) -> Comparison | None:
+    """`second` minus `first` on the trainings that both have; on the cases that both have where the kinds differ."""
+    fields: tuple[Key, ...] = ("network", "seed", "fold", "case") if first[1] == second[1] else ("case",)
 
-    planned: False for a difference that decides nothing, which the table leaves out.
-    """
-    names: tuple[Key, ...] = (
-        ("network", "seed", "fold", "case") if {r["kind"] for r in first} == {r["kind"] for r in second} else ("case",)
-    )
-    keys = {tuple(row[name] for name in names) for row in first} & {
-        tuple(row[name] for name in names) for row in second
-    }
+    def key(row: Row) -> tuple[object, ...]:
+        return tuple(row[name] for name in fields)
+
+    a, b = _select(rows, first), _select(rows, second)
+    keys = {key(row) for row in a} & {key(row) for row in b}
     if not keys:
         return None
-    shared = [[row for row in rows if tuple(row[name] for name in names) in keys] for rows in (first, second)]
-    patients = {row["case"]: row["patient"] for row in first}
-    tested = compare_paired(_by_case(shared[0]), _by_case(shared[1]), patients, names=(first_name, second_name))
+    scores = [_by_case(row for row in own if key(row) in keys) for own in (a, b)]
+    names = tuple(f"{arm} {kind if network == 'all' else network}" for arm, kind, network in (first, second))
+    tested = compare_paired(
+        scores[0], scores[1], {row["case"]: row["patient"] for row in a}, names=(names[0], names[1])
+    )
     low, high = tested.ci95 or (np.nan, np.nan)
     return {
-        "first": first_name,
-        "second": second_name,
-        "planned": planned,
+        "first": names[0],
+        "second": names[1],
+        "planned": first[2] == "all",
         "leaves_out_zero": bool(low > 0 or high < 0),
         **tested.to_json(),
     }
@@ -189,39 +177,25 @@ def table(results: Results) -> str:
     """The summary as aligned text of at most `MAX_LINES` lines."""
     rows = results["summary"]["arms"]
     organs = list(rows[0]["per_organ"]) if rows else []
-    header = ["arm", "kind", "network", "trainings", "cases", "Dice", "worst case", *organs]
-    lines = aligned(
-        [header, *([*_cells(row), *(_dice(row["per_organ"][organ]) for organ in organs)] for row in rows)]
-    ).splitlines()
+    means = [["arm", "kind", "network", "trainings", "cases", "Dice", "worst case", *organs]]
+    for row in rows:
+        worst = f"{_dice(row['worst']['mean'])} ({row['worst']['case'].split('-')[0]})"
+        about = [row["arm"], row["kind"], row["network"], str(row["trainings"]), str(row["cases"])]
+        means.append([*about, _dice(row["mean"]), worst, *(_dice(row["per_organ"][organ]) for organ in organs)])
     differences = [["second against first", "patients", "difference", "95 % interval", "p", ""]]
-    for one in [one for one in results["summary"]["comparisons"] if one["planned"]]:
-        interval = f"{one['ci95'][0]:+.4f} to {one['ci95'][1]:+.4f}" if one["ci95"] else "-"
-        kept = "leaves out zero" if one["leaves_out_zero"] else ""
-        p_value = "-" if one["p_value"] is None else f"{one['p_value']:.3f}"
-        cells = [
-            f"{one['second']} against {one['first']}",
-            str(one["num_patients"]),
-            "-" if one["mean"] is None else f"{one['mean']:+.4f}",
-            interval,
-            p_value,
-            kept,
-        ]
-        differences.append(cells)
-    return "\n".join([*lines, "", *aligned(differences).splitlines()][:MAX_LINES])
-
-
-def _cells(row: Means) -> list[str]:
-    worst = row["worst"]
-    where = f"{_dice(worst['mean'])} ({worst['case'].split('-')[0]})"
-    return [
-        row["arm"],
-        row["kind"],
-        row["network"],
-        str(row["trainings"]),
-        str(row["cases"]),
-        _dice(row["mean"]),
-        where,
-    ]
+    for one in results["summary"]["comparisons"]:
+        if one["planned"]:
+            differences.append(
+                [
+                    f"{one['second']} against {one['first']}",
+                    str(one["num_patients"]),
+                    "-" if one["mean"] is None else f"{one['mean']:+.4f}",
+                    f"{one['ci95'][0]:+.4f} to {one['ci95'][1]:+.4f}" if one["ci95"] else "-",
+                    "-" if one["p_value"] is None else f"{one['p_value']:.3f}",
+                    "leaves out zero" if one["leaves_out_zero"] else "",
+                ]
+            )
+    return "\n".join([*aligned(means).splitlines(), "", *aligned(differences).splitlines()][:MAX_LINES])
 
 
 def _dice(value: float | None) -> str:

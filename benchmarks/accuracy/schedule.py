@@ -3,12 +3,9 @@
 import logging
 import multiprocessing
 import os
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from attunet.system.workers import usable_cores
 logger = logging.getLogger(__name__)
 
 Context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-MPS_PROBE_S = 30
 END_S = 5  # for processes that are asked to end
 
 
@@ -41,10 +37,8 @@ class Pool:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // self._number)))
         for index in range(self._number):
             ours, theirs = Context.Pipe()
-            log = self._setup.log / f"process-{index}.log"
-            process = Context.Process(
-                target=work, args=(theirs, Setup(self._setup.recipe, self._setup.source, self._setup.device, log))
-            )
+            own = replace(self._setup, log=self._setup.log / f"process-{index}.log")
+            process = Context.Process(target=work, args=(theirs, own))
             process.start()
             theirs.close()
             self._processes[ours] = process
@@ -119,49 +113,3 @@ def run_tasks(
 def _ready(task: Task, done: set[Path]) -> bool:
     """True if everything that the task needs is done; a store may also be made by another process."""
     return all(need in done or (need / "splits.json").exists() for need in task.needs)
-
-
-@contextmanager
-def shared_gpu(folder: Path) -> Iterator[None]:
-    """Let kernels of several processes run at the same time, through CUDA's multi-process service,
-    where the machine has one.
-
-    Without it they take turns. The service is tried with one small program first and ends with the context.
-    """
-    control = shutil.which("nvidia-cuda-mps-control") or shutil.which(
-        "nvidia-cuda-mps-control", path="/usr/local/nvidia/bin"
-    )
-    if control is None:
-        logger.info("no multi-process service: nvidia-cuda-mps-control is not installed")
-        yield
-        return
-    names = {"CUDA_MPS_PIPE_DIRECTORY": str(folder / "mps"), "CUDA_MPS_LOG_DIRECTORY": str(folder / "mps-log")}
-    for path in names.values():
-        Path(path).mkdir(parents=True, exist_ok=True)
-    before = dict(os.environ)
-    os.environ.update(names)
-    try:
-        subprocess.run([control, "-d"], timeout=MPS_PROBE_S, check=True, stdin=subprocess.DEVNULL)
-        probe = "import torch; print(torch.ones(8, device='cuda').sum().item())"
-        subprocess.run([sys.executable, "-c", probe], timeout=MPS_PROBE_S, check=True, capture_output=True)
-        logger.info("the multi-process service works: trainings run at the same time")
-    except (subprocess.SubprocessError, OSError) as error:
-        logger.warning(f"the multi-process service does not work here ({error}); trainings take turns")
-        _end_service(control)
-        for name in names:
-            os.environ.pop(name)
-            if name in before:
-                os.environ[name] = before[name]
-        yield
-        return
-    try:
-        yield
-    finally:
-        _end_service(control)
-
-
-def _end_service(control: str) -> None:
-    try:
-        subprocess.run([control], input=b"quit\n", timeout=MPS_PROBE_S, check=False, capture_output=True)
-    except (subprocess.SubprocessError, OSError) as error:
-        logger.warning(f"the multi-process service did not end: {error}")

@@ -1,12 +1,10 @@
 """The stores of the folds, and the store of generated abdomens."""
 
 import json
-import logging
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 
 from attunet.benchmarks.accuracy.arms import FoldStore
 from attunet.config import DataConfig
@@ -17,8 +15,6 @@ from attunet.preparation.prepare import prepare
 from attunet.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
-
-logger = logging.getLogger(__name__)
 
 
 def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
@@ -46,9 +42,8 @@ def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
             if not (path / name).exists():
                 (path / name).symlink_to((store.path / name).resolve())
         write_text(path / SPLITS, json.dumps(Splits((tuple(held_out), tuple(training))).to_json()))
-        folds.append(
-            FoldStore(path, sum(case.num_slices for case in store.cases if case.labelled and case.patient in training))
-        )
+        slices = sum(case.num_slices for case in store.cases if case.labelled and case.patient in training)
+        folds.append(FoldStore(path, slices))
     return folds
 
 
@@ -65,12 +60,11 @@ def make_generated_store(store: Path, config: DataConfig, *, cases: int, process
     source = store.with_name(store.name + "-source")
     source.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(processes) as pool:
-        for done in pool.map(_write_case, range(cases), [source] * cases, [reduce] * cases):
-            logger.info(f"generated {done}")
+        list(pool.map(_write_case, range(cases), [source] * cases, [reduce] * cases))
     prepare(source, store, config)
 
 
-def _write_case(number: int, source: Path, reduce: int) -> str:
+def _write_case(number: int, source: Path, reduce: int) -> None:
     case = generate_case(0, number, reduce=reduce)
     for array, kind in ((case.image, "src"), (case.labels, "mask")):
         image = nib.Nifti1Image(array, case.affine)
@@ -78,5 +72,3 @@ def _write_case(number: int, source: Path, reduce: int) -> str:
         image.set_sform(case.affine, code=1)
         image.set_qform(case.affine, code=1)
         nib.save(image, source / f"{number:03d}-T2SPIR-{kind}.nii")
-    assert np.unique(case.labels).size > 1
-    return f"{number:03d}"

@@ -5,17 +5,15 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Task, plan
+from attunet.benchmarks.accuracy.arms import ARMS, FULL, Arm, FoldStore, Size, Task, plan
 from attunet.benchmarks.accuracy.results import Results, Row, merged, summary, table
 from attunet.benchmarks.accuracy.schedule import Context, Pool, run_tasks
 from attunet.benchmarks.accuracy.stores import fold_stores, make_generated_store
 from attunet.benchmarks.accuracy.work import Result, Setup
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.fields import JsonObject
-from attunet.presets import read_config
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -24,29 +22,6 @@ logger = logging.getLogger(__name__)
 
 RESULTS, TABLE = "results.json", "results.txt"
 SLICES_OF_A_GENERATED_CASE = 30  # about
-# One validation at the end, checkpoints at the end, and few stops to read the losses.
-COMMON = ("run.validate_every_epochs=1e6", "run.checkpoint_every_minutes=1e6", "run.log_every=100")
-
-
-@dataclass(frozen=True)
-class Size:
-    """Amounts of work.
-
-    Args:
-        settings: for all trainings, after those of `COMMON`.
-        epochs: in place of every arm's own.
-        steps: of a training on few scans.
-        pretraining_steps: on the generated cases.
-        generated: number of generated cases.
-        reduce: divides their pixels in plane.
-    """
-
-    settings: tuple[str, ...] = ()
-    epochs: float | None = None
-    steps: int = 1500
-    pretraining_steps: int = 4000
-    generated: int = 128
-    reduce: int = 1
 
 
 def better(
@@ -59,7 +34,7 @@ def better(
     processes: int = 8,
     device: str = "cuda",
     seeds: int = 2,
-    size: Size | None = None,
+    size: Size = FULL,
 ) -> Results:
     """Train and judge the arms, as far as the time goes.
 
@@ -80,57 +55,40 @@ def better(
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
     """
-    deadline, size = time.monotonic() + 60 * minutes, size or Size()
+    deadline, file = time.monotonic() + 60 * minutes, out / RESULTS
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = _earlier_rows(out)
-    generated = out / "generated"
-    tasks = _tasks(store, out, arms, generated, seeds, device, size)
+    rows: list[Row] = list(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.exists() else []
+    generated = FoldStore(out / "generated", SLICES_OF_A_GENERATED_CASE * size.generated)
+    folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
+    tasks = plan(arms, folds, generated, out, num_seeds=seeds, size=size)
     left = unfinished(tasks, rows)
     logger.info(f"{len(tasks)} tasks, {len(tasks) - len(left)} of them done")
-    results = _results(store, rows, [], arms, len(left))
     timings: list[JsonObject] = []
 
+    def write() -> Results:
+        results = _results(store, rows, timings, arms, len(left) - len(timings))
+        write_text(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        return results
+
     def report(result: Result) -> None:
-        nonlocal rows, results
-        rows = merged(rows, result.rows)
-        task = result.task
+        nonlocal rows
+        rows, task = merged(rows, result.rows), result.task
         name = f"{task.kind} {task.arm}, {task.network} {task.seed}, fold {task.fold}"
         timings.append(
             {"task": name, "seconds": result.seconds, "slices_per_s": result.slices_per_s, "error": result.error}
         )
         dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in result.rows)
         logger.info(f"[{len(timings)}/{len(left)}] {result.seconds:5.1f} s  {name}: {result.error or dice}")
-        results = _results(store, rows, timings, arms, len(left) - len(timings))
-        write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write()
 
     with ExitStack() as stack:
-        making = _start_generation(stack, generated, left, store, processes, size)
-        recipe = read_config("chaos-cpu", (f"run.device={device}",))
-        setup = Setup(recipe, source or store.source_root, device, out)
-        pool = stack.enter_context(Pool(processes, setup))
+        making = _start_generation(stack, generated.path, left, store, processes, size)
+        pool = stack.enter_context(Pool(processes, Setup(source or store.source_root, device, out)))
         done = {task.run for task in tasks if task.kind != "ensemble" and progress_of(task.run)[1]}
         run_tasks(left, pool, deadline, done=done, report=report, making=making)
-    write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    results = write()
     write_text(out / TABLE, table(results) + "\n")
     return results
-
-
-def _tasks(
-    store: Store, out: Path, arms: Sequence[Arm], generated: Path, seeds: int, device: str, size: Size
-) -> list[Task]:
-    folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
-    epochs = () if size.epochs is None else (f"optim.epochs={size.epochs}",)
-    chosen = [Arm(**{**vars(arm), "settings": (*arm.settings, *epochs)}) for arm in arms]
-    return plan(
-        chosen,
-        folds,
-        FoldStore(generated, SLICES_OF_A_GENERATED_CASE * size.generated),
-        out,
-        num_seeds=seeds,
-        settings=(*COMMON, *size.settings),
-        steps=size.steps,
-        pretraining_steps=size.pretraining_steps,
-    )
 
 
 def unfinished(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
@@ -161,11 +119,6 @@ def _start_generation(
     stack.callback(process.join)
     stack.callback(process.terminate)
     return process.is_alive
-
-
-def _earlier_rows(out: Path) -> list[Row]:
-    file = out / RESULTS
-    return list(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.exists() else []
 
 
 def _results(store: Store, rows: list[Row], timings: list[JsonObject], arms: Sequence[Arm], left: int) -> Results:

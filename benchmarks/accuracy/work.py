@@ -1,6 +1,5 @@
 """One process that trains and judges: tasks come through a pipe, results go back."""
 
-import dataclasses
 import gc
 import logging
 import time
@@ -10,13 +9,14 @@ from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import Task
 from attunet.benchmarks.accuracy.results import Row
-from attunet.config import Config, load_config
 from attunet.errors import InputError, RunError
-from attunet.metrics.results import PerClass
+from attunet.presets import read_config
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
 from attunet.system.log_lines import forward_log
 
 logger = logging.getLogger(__name__)
+
+RECIPE = "chaos-cpu"
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Setup:
-    """Equal for all tasks. recipe: configuration of the trainings; source: of the store's cases; device:
-    `cpu` or `cuda`.
-    """
+    """Equal for all tasks. source: of the store's cases; device: `cpu` or `cuda`."""
 
-    recipe: Config
     source: Path
     device: str
     log: Path
@@ -65,7 +62,7 @@ def _train(task: Task, setup: Setup) -> list[Row]:
 
     from attunet.training.loop import train
 
-    config = with_settings(setup.recipe, ("model.name=" + task.network, *task.settings))
+    config = read_config(RECIPE, (f"run.device={setup.device}", f"model.name={task.network}", *task.settings))
     fold = "all" if task.kind == "pretrain" else 0
     train(task.store, task.run, config, fold=fold, resume="auto", init=task.init)  # type: ignore[arg-type]
     gc.collect()  # the graph's memory
@@ -94,33 +91,23 @@ def _judge(task: Task, setup: Setup, kind: str, path: Path) -> list[Row]:
         assert name not in model.training_cases, f"{name} was trained on"
         case = read_labelled_case(store, name, setup.source)
         dice = dice_from_confusion(evaluate_case(model, case).confusion)[1:]
-        per_class: PerClass = dict(zip(store.classes.foreground, map(float, dice), strict=True))
-        row: Row = {
-            "arm": task.arm,
-            "kind": kind,
-            "network": task.network,
-            "seed": task.seed,
-            "fold": task.fold,
-            "case": name,
-            "patient": store.case(name).patient,
-            "mean": mean(dice),
-            "dice": per_class,
-        }
-        rows.append(nan_to_null(row))
-    return rows
+        rows.append(
+            {
+                "arm": task.arm,
+                "kind": kind,
+                "network": task.network,
+                "seed": task.seed,
+                "fold": task.fold,
+                "case": name,
+                "patient": store.case(name).patient,
+                "mean": mean(dice),
+                "dice": {**dict(zip(store.classes.foreground, map(float, dice), strict=True))},
+            }
+        )
+    return nan_to_null(rows)
 
 
 def _speed(run: Path) -> float | None:
     """Slices per second of a training, from its log."""
-    rows = [row for row in read_metrics(run) if row["event"] == "speed"]
-    return rows[-1]["slices_per_s"] if rows else None
-
-
-def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
-    """The configuration with further settings `section.field=value`."""
-    changed = load_config(None, settings).to_json()
-    values = config.to_json()
-    for setting in settings:
-        section, _, name = setting.partition("=")[0].partition(".")
-        values[section][name] = changed[section][name]
-    return dataclasses.replace(Config.from_json(values), data=config.data)
+    speeds = [row["slices_per_s"] for row in read_metrics(run) if row["event"] == "speed"]
+    return speeds[-1] if speeds else None

@@ -9,34 +9,24 @@ import pytest
 
 pytest.importorskip("torch")
 
-from attunet.benchmarks.accuracy.arms import ARMS, FoldStore, Task, epochs_of, plan
+from attunet.benchmarks.accuracy.arms import ARMS, FoldStore, Size, Task, epochs_of, plan
 from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.schedule import Pool, run_tasks
 from attunet.benchmarks.accuracy.stores import fold_stores
-from attunet.benchmarks.accuracy.trainings import Size, better, unfinished
-from attunet.benchmarks.accuracy.work import Setup, with_settings
-from attunet.config import Config
+from attunet.benchmarks.accuracy.trainings import better, unfinished
+from attunet.benchmarks.accuracy.work import Setup
 from attunet.store import Store, open_store
 
 
 def planned(out: Path) -> list[Task]:
     folds = {scans: [FoldStore(out / f"fold-{fold}", 30 * (scans or 5)) for fold in range(6)] for scans in (None, 1, 2)}
-    return plan(ARMS, folds, FoldStore(out / "generated", 300), out, num_seeds=2, settings=(), pretraining_steps=100)
+    return plan(ARMS, folds, FoldStore(out / "generated", 300), out, num_seeds=2, size=Size(pretraining_steps=100))
 
 
 def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: float = 0.0) -> list[dict]:
-    about = {"arm": arm, "kind": kind, "network": network, "seed": 0}
-    return [
-        about
-        | {
-            "fold": i,
-            "case": f"{i}-a",
-            "patient": str(i),
-            "mean": dice + i / 100 + gain * (1 + i % 2),
-            "dice": {"liver": dice},
-        }
-        for i in range(6)
-    ]
+    about = {"arm": arm, "kind": kind, "network": network, "seed": 0, "dice": {"liver": dice}}
+    means = [dice + i / 100 + gain * (1 + i % 2) for i in range(6)]
+    return [about | {"fold": i, "case": f"{i}-a", "patient": str(i), "mean": mean} for i, mean in enumerate(means)]
 
 
 def test_each_arm_trains_each_network_and_seed_on_each_fold_and_plain_comes_first(tmp_path: Path) -> None:
@@ -76,15 +66,10 @@ def test_rows_of_the_same_training_are_replaced() -> None:
 
 
 def test_the_summary_pairs_trainings_and_says_where_the_interval_leaves_out_zero() -> None:
-    rows = [
-        *[row for network in ("unet", "attention_unet") for row in rows_of("plain", "single", 0.8, network=network)],
-        *[
-            row
-            for network in ("unet", "attention_unet")
-            for row in rows_of("residual", "single", 0.8, network=network, gain=0.01)
-        ],
-        *rows_of("plain", "ensemble", 0.85, network="all"),
-    ]
+    rows = rows_of("plain", "ensemble", 0.85, network="all")
+    for network in ("unet", "attention_unet"):
+        rows += rows_of("plain", "single", 0.8, network=network)
+        rows += rows_of("residual", "single", 0.8, network=network, gain=0.01)
     result = summary(rows, ARMS)
     plain = next(row for row in result["arms"] if row["arm"] == "plain" and row["network"] == "all")
     assert plain["mean"] == pytest.approx(0.825)
@@ -108,12 +93,6 @@ def test_a_fold_trains_on_as_many_scans_as_asked(small_store: Store, tmp_path: P
         held_out = [open_store(fold.path).split(0)[1] for fold in folds]
         assert len(folds) == len(patients)
         assert {len(cases) for cases in held_out} == {len(patients) - 1 if scans == 1 else 1}
-
-
-def test_settings_stand_over_a_recipe() -> None:
-    recipe = with_settings(Config(), ("optim.epochs=7",))
-    changed = with_settings(recipe, ("augment.contrast=[0.4, 2.0]", "model.blocks=residual"))
-    assert (changed.optim.epochs, changed.augment.contrast, changed.model.blocks) == (7, (0.4, 2.0), "residual")
 
 
 @pytest.mark.slow
@@ -141,7 +120,7 @@ def test_a_failure_costs_only_what_needs_it(tmp_path: Path) -> None:
         Task("train", "a", "unet", 0, 2, missing, tmp_path / "three"),
     ]
     results = []
-    with Pool(1, Setup(Config(), tmp_path, "cpu", tmp_path)) as pool:
+    with Pool(1, Setup(tmp_path, "cpu", tmp_path)) as pool:
         run_tasks(tasks, pool, time.monotonic() + 60, done=set(), report=results.append)
     assert [result.task.fold for result in results] == [0, 2]
     assert all("InputError" in result.error for result in results)
