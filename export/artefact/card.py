@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
-from attunet.system.plain_text import printable
+from attunet.system.plain_text import printable_line
 
 MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
 
@@ -35,10 +35,10 @@ def card(path: Path | str, *, is_hidden: bool = False) -> str:
         ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
     ]
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {printable(text)}" for name, text in rows]
+    lines = [f"{name:<{width}}  {printable_line(text)}" for name, text in rows]
     table = zip(about.classes.names, about.classes.values, about.classes.colors, strict=True)
     classes = [f"  {index}  value {value:<4} {color}  {name}" for index, (name, value, color) in enumerate(table)]
-    return "\n".join([*lines, "classes", *(printable(line) for line in classes), "", "Not a medical device."])
+    return "\n".join([*lines, "classes", *map(printable_line, classes), "", "Not a medical device."])
 
 
 def _network(about: Artefact) -> str:

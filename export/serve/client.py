@@ -4,23 +4,28 @@ import logging
 import re
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from attunet.errors import InputError, RunError
-from attunet.export.serve.formats import MEDIA_TYPES, ModelDescription
-from attunet.fields import JsonObject, parse_json
+from attunet.errors import InputError, RunError, one_line
+from attunet.export.serve.formats import MARKS, MEDIA_TYPES, SUMMARY, ModelDescription
+from attunet.export.serve.settings import MB
+from attunet.fields import Fields, JsonObject, Rule, parse_json
 from attunet.io.dicom.file import is_dicom
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 2**20
+MAX_ANSWER_MB = 1024  # label maps are compressed, or as large as the scan
+MAX_LINE = 2000  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,9 @@ class Client:
 
     def models(self) -> list[ModelDescription]:
         """The served models: name, hash, precision, provider, classes."""
-        response = self._send(lambda: self._http.get("/v1/models"))
-        return list(parse_json(response.content)["models"])
+        with self._no_server():
+            answer = Fields(parse_json(self._send("GET", "/v1/models").content), self.url)
+            return [_description(row) for row in answer.rows("models")]
 
     def model(self, name: str | None = None) -> ModelDescription:
         """A served model's description; without a name the only one's.
@@ -108,63 +114,94 @@ class Client:
             InputError: For a scan that the server refuses (its line), a wrong token, or an unknown model.
             RunError: Where the server cannot be reached, fails, or stays busy.
         """
-        response = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
-        answer = _answer(response)
+        answer = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
         if out is not None:
-            content = answer.content
-            write_file(Path(out), lambda temporary: temporary.write_bytes(content))
+            write_file(Path(out), lambda temporary: temporary.write_bytes(answer.content))
         return answer
 
     def summarize(self, scan: str | Path | Sequence[Path], *, model: str | None = None) -> Answer:
         """Volumes and findings of a scan, without its label map."""
-        return _answer(self._post(scan, model, "summary", "application/json"))
+        return self._post(scan, model, "summary", SUMMARY)
 
-    def _post(self, scan: str | Path | Sequence[Path], model: str | None, answer: str, accept: str) -> httpx.Response:
-        name = model or self.model()["name"]
+    def _post(self, scan: str | Path | Sequence[Path], model: str | None, answer: str, accept: str) -> Answer:
+        address = f"/v1/models/{quote(model or self.model()['name'], safe='')}/segment?answer={answer}"
         with _sendable([Path(scan)] if isinstance(scan, str | Path) else list(scan)) as files:
-
-            def post() -> httpx.Response:
-                headers, url = {"Accept": accept}, f"/v1/models/{name}/segment"
-                if len(files) == 1:
-                    headers["Content-Length"] = str(files[0].stat().st_size)
-                    return self._http.post(url, params={"answer": answer}, content=_chunks(files[0]), headers=headers)
-                with ExitStack() as stack:
-                    parts = [
-                        ("scan", (f"channel-{n}", stack.enter_context(file.open("rb")))) for n, file in enumerate(files)
-                    ]
-                    return self._http.post(url, params={"answer": answer}, files=parts, headers=headers)
-
             try:
-                return self._send(post)
+                response = self._send("POST", address, files, accept)
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
+        with self._no_server():
+            return _answer(response, self.url, accept)
 
-    def _send(self, request: Callable[[], httpx.Response]) -> httpx.Response:
+    def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> "_Response":
         """The response of status 200; while the server is busy, tries again when it says."""
         until = time.monotonic() + self._retry_s
         while True:
             try:
-                response = request()
-            except httpx.HTTPError as error:
+                response = self._exchange(method, address, files, accept)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise RunError(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
-            wait = response.headers.get("retry-after", "")
-            if (
-                response.status_code == 503
-                and re.fullmatch(r"[0-9]{1,6}", wait)
-                and time.monotonic() + int(wait) < until
-            ):
-                logger.info("%s: busy, trying again in %s s", self.url, wait)
-                time.sleep(int(wait))
-                continue
-            if response.status_code == 200:
+            if response.status == 200:
                 return response
-            kind = RunError if response.status_code >= 500 else InputError
-            raise kind(f"{_line(response)} (status {response.status_code} of {self.url})")
+            wait = response.headers.get("retry-after", "")
+            pause = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
+            if response.status != 503 or pause is None or time.monotonic() + pause >= until:
+                kind = RunError if response.status >= 500 else InputError
+                raise kind(f"{_line(response.content)} (status {response.status} of {self.url})")
+            logger.info("%s: busy, trying again in %s s", self.url, pause)
+            time.sleep(pause)
+
+    def _exchange(self, method: str, address: str, files: Sequence[Path], accept: str) -> "_Response":
+        """One request: a file as the body, several as a form."""
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}  # what is inflated has no bound
+        with ExitStack() as stack:
+            body: dict[str, Any] = {}
+            if len(files) == 1:
+                headers["Content-Length"] = str(files[0].stat().st_size)
+                body["content"] = _chunks(files[0])
+            elif files:
+                opened = [stack.enter_context(file.open("rb")) for file in files]
+                body["files"] = [("scan", (f"channel-{n}", file)) for n, file in enumerate(opened)]
+            response = stack.enter_context(self._http.stream(method, address, headers=headers, **body))
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > MAX_ANSWER_MB * MB:
+                    raise RunError(f"{self.url}: its answer is larger than {MAX_ANSWER_MB} MB")
+            return _Response(response.status_code, response.headers, bytes(content))
+
+    @contextmanager
+    def _no_server(self) -> Iterator[None]:
+        """Raises RunError for an answer that is not as the server writes it."""
+        try:
+            yield
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
 
 
-def _line(response: httpx.Response) -> str:
+@dataclass(frozen=True)
+class _Response:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def _description(row: Fields) -> ModelDescription:
+    return {
+        "name": row.text("name"),
+        "network": row.text("network"),
+        "sha256": row.text("sha256"),
+        "precision": row.text("precision"),
+        "provider": row.text("provider"),
+        "channels": row.whole("channels", 1),
+        "classes": [{"name": one.text("name"), "value": one.whole("value")} for one in row.rows("classes")],
+    }
+
+
+def _line(content: bytes) -> str:
+    """The server's reason for a refusal."""
     try:
-        return " ".join(str(parse_json(response.content)["error"]).split())
+        return " ".join(str(parse_json(content)["error"])[:MAX_LINE].split())
     except (ValueError, KeyError, TypeError):
         return "no reason given"
 
@@ -200,19 +237,28 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _answer(response: httpx.Response) -> Answer:
-    headers = response.headers
-    try:
-        amounts = dict(parse_json(headers["x-attunet-volumes"]))
-        findings = tuple(parse_json(headers["x-attunet-findings"]))
-        is_summary = headers["content-type"] == "application/json"
-        return Answer(
-            content=b"" if is_summary else response.content,
-            unit=amounts.pop("unit"),
-            volumes=amounts,
-            findings=findings,
-            model_sha256=headers["x-attunet-model-sha256"],
-            confidence=dict(parse_json(headers["x-attunet-confidence"])) if "x-attunet-confidence" in headers else None,
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise RunError(f"{response.url.host}: is no server of attunet: {type(error).__name__}: {error}") from None
+def _answer(response: _Response, url: str, accept: str) -> Answer:
+    """Raises InputError for a field that is missing or of another type."""
+    kind, content = response.headers["content-type"], b""
+    if accept != SUMMARY:
+        if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
+            raise ValueError(f"its label map is no {accept}")
+        content = response.content
+    amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
+    findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
+    confidence = parse_json(response.headers.get("x-attunet-confidence", "null"))
+    if confidence is not None:
+        Fields(confidence, url).flag("review")
+    return Answer(
+        content=content,
+        unit=amounts.choice("unit", ("ml", "voxels")),
+        volumes={name: float(amounts.get(name, Rule(float, 0))) for name in amounts.data if name != "unit"},
+        findings=tuple(map(_finding, findings.rows("findings"))),
+        model_sha256=response.headers["x-attunet-model-sha256"],
+        confidence=confidence,
+    )
+
+
+def _finding(row: Fields) -> dict[str, str | float]:
+    figure = float(row.get("figure", Rule(float)))
+    return {"rule": row.text("rule"), "level": row.text("level"), "text": row.text("text", MAX_LINE), "figure": figure}

@@ -14,6 +14,18 @@ MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
 }
+MARKS: dict[
+    str, bytes | tuple[bytes, ...]
+] = {  # what the files begin with; DICOM has its mark behind 128 bytes of any content
+    "application/gzip": b"\x1f\x8b",
+    "application/x-mgz": b"\x1f\x8b",
+    "application/x-nifti": (b"\x5c\x01\x00\x00", b"\x1c\x02\x00\x00"),
+    "application/x-nrrd": b"NRRD",
+    "application/x-mha": b"ObjectType",
+    "image/png": b"\x89PNG",
+    "image/tiff": (b"II*\x00", b"MM\x00*"),
+    "application/dicom": b"",
+}
 ANY = ("*/*", "application/*", "application/octet-stream")  # the scan's own format
 ENDINGS = {
     **dict.fromkeys(ANY, ""),

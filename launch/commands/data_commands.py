@@ -8,7 +8,7 @@ import click
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import PATH, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
-from attunet.system.plain_text import printable
+from attunet.system.plain_text import printable_line
 
 if TYPE_CHECKING:
     from attunet.sources.case_files import SourceOptions
@@ -132,7 +132,7 @@ def inspect(
     from attunet.launch.commands.lineage import describe_lineage
 
     for line in describe_lineage(path) if lineage else describe(path, options, picture):
-        click.echo(printable(line))
+        click.echo(printable_line(line))
     if augmented is not None:
         from attunet.plots.augmented import draw_augmented
         from attunet.store import open_store

@@ -127,7 +127,7 @@ def _artefact(path: Path) -> Iterator[str]:
     from attunet.export.artefact.card import card
 
     yield f"{path}:"
-    yield card(path)
+    yield from card(path).splitlines()
 
 
 def _archive(path: Path, options: SourceOptions, picture: Path | None) -> Iterator[str]:

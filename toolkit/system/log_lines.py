@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from attunet.system.plain_text import printable
+from attunet.system.plain_text import printable_line
 
 LOGGER = logging.getLogger("attunet")
 
@@ -18,8 +18,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        # A name must not make a line of its own
-        self._write(prefix + printable(record.getMessage()).replace("\n", "?"))
+        self._write(prefix + printable_line(record.getMessage()))
 
 
 @contextmanager

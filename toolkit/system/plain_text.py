@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
+def printable_line(text: str) -> str:
+    """The text as one line: a name must not make a line of its own, nor control the terminal."""
+    return printable(text).replace("\n", "?").replace("\t", " ")
+
+
 def table_cell(text: str) -> str:
     """The text as one cell of a Markdown table: no column, HTML or link begins in it,
     and no spreadsheet takes it for a formula.

@@ -291,3 +291,13 @@ def test_missing_file_and_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.onnx", tmp_path):
         with pytest.raises(InputError, match="no such file"):
             load_artefact(path)
+
+
+def test_a_strangers_names_make_no_lines_of_the_card(graph, metadata, tmp_path):
+    forged = "x\nerror: forged\t\x1b[31m"
+    changed = dataclasses.replace(metadata, name=forged, license=forged, tools={forged: forged})
+    (tmp_path / "forged.onnx").write_bytes(write_artefact(graph, changed))
+    (tmp_path / "plain.onnx").write_bytes(write_artefact(graph, metadata))
+    lines = card(tmp_path / "forged.onnx").splitlines()
+    assert len(lines) == len(card(tmp_path / "plain.onnx").splitlines())
+    assert not any(line.startswith("error") for line in lines)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from attunet.system.plain_text import printable, table_cell
+from attunet.system.plain_text import printable, printable_line, table_cell
 
 ESCAPE = "liver\x1b]0;owned\x07\x1b[31m"
 
@@ -18,6 +18,7 @@ def test_no_control_character_reaches_a_terminal(log_lines: list[str]) -> None:
 def test_a_name_makes_no_line_of_its_own(log_lines: list[str]) -> None:
     logging.getLogger("attunet.somewhere").info("1/2 scan\nerror: forged.nii.gz")
     assert log_lines == ["1/2 scan?error: forged.nii.gz"]
+    assert printable_line("liver\n# forged\t") == "liver?# forged "
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The client believes nothing: a server that is broken or hostile costs one line, and writes no label map."""
+
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.export.serve import Client
+
+MODEL = {"name": "m", "network": "unet", "sha256": "0" * 64, "precision": "fp32", "provider": "cpu", "channels": 1}
+MODELS = {"models": [{**MODEL, "classes": [{"name": "liver", "value": 1}]}]}
+GOOD = {
+    "Content-Type": "application/gzip",
+    "X-Attunet-Volumes": '{"unit": "ml", "liver": 1.5}',
+    "X-Attunet-Findings": '[{"rule": "spacing", "level": "warning", "text": "coarse", "figure": 3}]',
+    "X-Attunet-Model-SHA256": "0" * 64,
+}
+LABELS = gzip.compress(b"a label map")
+DEEP = "[" * 30_000
+
+
+class Hostile(ThreadingHTTPServer):
+    """Answers GET with `models` and POST with `answer`: status, headers, body."""
+
+    daemon_threads = True
+    models: tuple[int, dict[str, str], bytes] = (200, {}, json.dumps(MODELS).encode())
+    answer: tuple[int, dict[str, str], bytes] = (200, GOOD, LABELS)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hostile
+
+    def log_message(self, *arguments: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self._send(*self.server.models)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._send(*self.server.answer)
+
+    def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def hostile() -> Iterator[Hostile]:
+    server = Hostile(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"a scan")
+    return path
+
+
+def client(server: Hostile) -> Client:
+    return Client(f"http://127.0.0.1:{server.server_port}", retry_s=0)
+
+
+def test_a_good_answer_is_written(hostile: Hostile, scan: Path, tmp_path: Path) -> None:
+    answer = client(hostile).segment(scan, tmp_path / "out.nii.gz")
+    assert answer.volumes == {"liver": 1.5}
+    assert [(finding["rule"], finding["figure"]) for finding in answer.findings] == [("spacing", 3.0)]
+    assert (tmp_path / "out.nii.gz").read_bytes() == LABELS
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        (200, {}, b"hello"),
+        (200, {}, b"[]"),
+        (200, {}, b"{}"),
+        (200, {}, DEEP.encode()),
+        (200, {}, b'{"models": ["a"]}'),
+        (200, {}, json.dumps({"models": [{**MODEL, "channels": "x", "classes": []}]}).encode()),
+        (200, {}, json.dumps({"models": [{"name": "m"}]}).encode()),
+        (503, {"Retry-After": "9" * 4500}, b"{}"),
+        (302, {"Location": "http://127.0.0.1:1/"}, b""),
+        (400, {}, json.dumps({"error": "\x1b[31m evil\nerror: two " + "x" * 100_000}).encode()),
+    ],
+    ids=["text", "list", "empty", "nested", "model", "channels", "fields", "retry", "redirect", "refusal"],
+)
+def test_models_that_are_none_are_refused(
+    hostile: Hostile, scan: Path, tmp_path: Path, models: tuple[int, dict[str, str], bytes]
+) -> None:
+    hostile.models = models
+    with pytest.raises((RunError, InputError), match=f"127.0.0.1:{hostile.server_port}") as refused:
+        client(hostile).segment(scan, tmp_path / "out.nii.gz")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 2500
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path: Path) -> None:
+    hostile.models = (200, {}, json.dumps({"models": [{**MODEL, "name": "../../x?y=\n", "classes": []}]}).encode())
+    assert client(hostile).segment(scan).volumes == {"liver": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, b"anything"),
+        ({"Content-Type": "text/html"}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "ml", "liver": "x"}'}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "\\u001b[31m"}'}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "ml", "liver": NaN}'}, LABELS),
+        ({"X-Attunet-Findings": "[{}]"}, LABELS),
+        ({"X-Attunet-Findings": '["a"]'}, LABELS),
+        ({"X-Attunet-Findings": DEEP}, LABELS),
+        ({"X-Attunet-Confidence": '[["review", [1]]]'}, LABELS),
+        ({"X-Attunet-Confidence": '{"review": 3}'}, LABELS),
+    ],
+)
+def test_an_answer_that_is_none_is_not_written(
+    hostile: Hostile, scan: Path, tmp_path: Path, headers: dict[str, str], body: bytes
+) -> None:
+    hostile.answer = (200, GOOD | headers, body)
+    with pytest.raises(RunError, match="is no server of attunet"):
+        client(hostile).segment(scan, tmp_path / "out.nii.gz")
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_an_answer_is_neither_inflated_nor_read_without_end(
+    hostile: Hostile, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = gzip.compress(LABELS)
+    hostile.answer = (200, GOOD | {"Content-Encoding": "gzip"}, body)
+    client(hostile).segment(scan, tmp_path / "out.nii.gz")
+    assert (tmp_path / "out.nii.gz").read_bytes() == body
+    monkeypatch.setattr("attunet.export.serve.client.MAX_ANSWER_MB", 1)
+    hostile.answer = (200, GOOD, bytes(2_000_000))
+    with pytest.raises(RunError, match="larger than 1 MB"):
+        client(hostile).segment(scan, tmp_path / "other.nii.gz")
+    assert not (tmp_path / "other.nii.gz").exists()
