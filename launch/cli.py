@@ -6,8 +6,9 @@ import sys
 
 import click
 
+from attunet.launch.commands.artefact_commands import card, sign, verify, web
 from attunet.launch.commands.data_commands import demo, inspect, phantom, prepare
-from attunet.launch.commands.model_commands import card, crossvalidate, export, sign, verify, web
+from attunet.launch.commands.model_commands import crossvalidate, export
 from attunet.launch.commands.predict_command import predict
 from attunet.launch.commands.result_commands import benchmark, evaluate, report
 from attunet.launch.commands.serve import serve_command
@@ -20,7 +21,7 @@ def main() -> int:
     return run_command(cli, "attunet")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True})
 @click.version_option(__version__)
 @debug_option
 def cli() -> None:
@@ -30,11 +31,12 @@ def cli() -> None:
     """
 
 
-DATA = (demo, phantom, prepare, inspect)
-MODELS = (train_command, crossvalidate, export, web, card, sign, verify)
-RESULTS = (evaluate, report, benchmark)
-USE = (predict, serve_command)
-for command in (*DATA, *MODELS, *RESULTS, *USE):
+for command in (
+    *(demo, phantom, prepare, inspect),
+    *(train_command, crossvalidate, export, web, card, sign, verify),
+    *(evaluate, report, benchmark),
+    *(predict, serve_command),
+):
     cli.add_command(command)
 
 

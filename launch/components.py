@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from attunet.errors import InputError
 from attunet.system.atomic_files import write_text
@@ -46,14 +47,12 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class Component:
-    """An installed distribution. required_by: names of the distributions that bring it,
-    empty for a direct requirement.
-    """
+    """An installed distribution."""
 
     name: str
     version: str
     license: str
-    required_by: tuple[str, ...]
+    required_by: tuple[str, ...]  # names of the distributions that bring it; empty for a direct requirement
 
 
 def components(extras: tuple[str, ...]) -> list[Component]:
@@ -71,7 +70,7 @@ def components(extras: tuple[str, ...]) -> list[Component]:
             continue
         visited.add((name, wanted))
         for requirement in _requirements(name, wanted):
-            child = _canonical(requirement.name)
+            child = canonicalize_name(requirement.name)
             required_by.setdefault(child, set()).add(name)
             waiting.append((child, tuple(sorted(requirement.extras))))
     return [_component(name, required_by[name]) for name in sorted(required_by)]
@@ -91,17 +90,12 @@ def _requirements(name: str, extras: tuple[str, ...]) -> Iterator[Requirement]:
 
 def _component(name: str, required_by: set[str]) -> Component:
     about = metadata.metadata(name)
-    classifiers = [
-        c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License :: OSI Approved")
-    ]
+    approved = [text for text in about.get_all("Classifier") or [] if text.startswith("License :: OSI Approved")]
+    classifier = approved[0].rpartition(" :: ")[2] if approved else ""
     expression, text = ((about.get_all(key) or [""])[0] for key in ("License-Expression", "License"))
-    license_name = expression or next(iter(classifiers), "") or text.strip().partition("\n")[0][:60] or "not stated"
+    license_name = expression or classifier or text.strip().partition("\n")[0][:60] or "not stated"
     others = () if "attunet" in required_by else tuple(sorted(required_by))
     return Component(name, metadata.version(name), license_name, others)
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def page() -> str:
@@ -109,23 +103,13 @@ def page() -> str:
     parts = [
         "# Software components",
         "Made by `python -m attunet.launch.components --page` from an installation of `constraints.txt`. Direct "
-        "requirements have a "
-        "purpose; the others are brought by them. `make sbom` writes the same as CycloneDX files.",
+        "requirements have a purpose; the others are brought by them. `make sbom` writes the same as CycloneDX files.",
     ]
     for install, extras in INSTALLS.items():
         title = "pip install attunet" + (f"[{','.join(extras)}]" if extras else "")
+        head = ["| component | version | licence | used for | if it fails |", "|---|---|---|---|---|"]
         rows = [_row(component) for component in components(extras)]
-        parts.append(
-            "\n".join(
-                [
-                    f"## {install}: `{title}`",
-                    "",
-                    "| component | version | licence | used for | if it fails |",
-                    "|---|---|---|---|---|",
-                    *rows,
-                ]
-            )
-        )
+        parts.append("\n".join([f"## {install}: `{title}`", "", *head, *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,18 +157,13 @@ def write_sbom(folder: Path) -> list[Path]:
 
 def differences(constraints: Path) -> list[str]:
     """One line for each component whose version is not the one in the constraints file."""
-    pinned = dict(
-        re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", constraints.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    )
-    pinned = {_canonical(name): version for name, version in pinned.items()}
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE)
+    pinned: dict[str, str] = {canonicalize_name(name): version for name, version in pins}
     lines = []
     for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
-        version = component.version.partition("+")[0]
-        if pinned.get(component.name) != version:
-            lines.append(
-                f"{component.name} {version} is installed, {pinned.get(component.name, 'no version')} is in "
-                f"{constraints.name}"
-            )
+        version, expected = component.version.partition("+")[0], pinned.get(component.name, "no version")
+        if version != expected:
+            lines.append(f"{component.name} {version} is installed, {expected} is in {constraints.name}")
     return lines
 
 

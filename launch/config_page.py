@@ -44,18 +44,8 @@ def page() -> str:
             f"| `{section.name}.{f.name}` | {_value(f.default)} | {f.metadata['rule'].words} | {f.metadata['text']} |"
             for f in dataclasses.fields(getattr(Config(), section.name))
         ]
-        parts.append(
-            "\n".join(
-                [
-                    f"## [{section.name}]",
-                    "",
-                    SECTIONS[section.name],
-                    "",
-                    *_head("field", "default", "accepts", ""),
-                    *rows,
-                ]
-            )
-        )
+        head = [f"## [{section.name}]", "", SECTIONS[section.name], "", *_head("field", "default", "accepts", "")]
+        parts.append("\n".join([*head, *rows]))
     parts.append("\n\n".join(["## Presets", *(_preset(name) for name in preset_names())]))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -64,12 +54,11 @@ def _preset(name: str) -> str:
     """The comment of a preset, and the fields that it sets."""
     text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
     comment = " ".join(line.lstrip("# ") for line in text.split("\n\n")[0].splitlines())
-    changed = {
-        f"{section}.{field}": value
+    rows = [
+        f"| `{section}.{field}` | {_value(value)} |"
         for section, fields in tomllib.loads(text).items()
         for field, value in fields.items()
-    }
-    rows = [f"| `{field}` | {_value(value)} |" for field, value in changed.items()]
+    ]
     return "\n".join([f"### {name}", "", comment, "", *_head("field", "value"), *rows])
 
 

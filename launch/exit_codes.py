@@ -1,6 +1,4 @@
-"""Exit codes of commands: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped.
-An error is one line.
-"""
+"""Exit codes of commands: 0 done, 1 the work failed, 2 the input or the call is wrong, 128 + signal when stopped."""
 
 import os
 import signal
@@ -30,9 +28,7 @@ def debug_option(command: Callable[..., object]) -> Callable[..., object]:
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a click command and return its exit code; errors that users can act on are printed as one line unless
-    `--debug` is given.
-    """
+    """Run a click command and return its exit code; without `--debug`, errors that users can act on are one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with forward_log(click.echo):  # echo flushes: a log that the output goes to shows the progress at once
@@ -46,9 +42,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
         code, line = described
         if line:
             rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
-            print(
-                f"error: {'' if rank == '0' else f'rank {rank}: '}{printable(' '.join(line.split()))}", file=sys.stderr
-            )
+            who = "" if rank == "0" else f"rank {rank}: "
+            print(f"error: {who}{printable(' '.join(line.split()))}", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 
@@ -58,11 +53,8 @@ def leave(code: int) -> NoReturn:
     gloo's threads release the tensors of the last collective at some later time. If the interpreter is being finalised
     by then, Python ends the thread inside a C++ destructor, and the process dies of SIGABRT although its work is done.
     """
-    if (
-        (torch := sys.modules.get("torch")) is not None
-        and torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-    ):
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -77,9 +69,8 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case RunError():
             return FAILED, str(error)
         case click.ClickException():
-            hint = (
-                f" (see {error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-            )
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            hint = f" (see {context.command_path} --help)" if context else ""
             return WRONG, error.format_message().rstrip(".") + hint
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED, "interrupted"

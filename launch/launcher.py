@@ -8,9 +8,7 @@ from attunet.system.workers import usable_cores
 
 
 def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's number and how many share the work, from `accelerate launch`, a SLURM array or SLURM tasks;
-    (0, 1) alone.
-    """
+    """This process's number and how many share the work, by `accelerate launch` or SLURM; (0, 1) alone."""
     for number, count, first in (
         ("RANK", "WORLD_SIZE", None),
         ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
@@ -19,10 +17,8 @@ def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
         if number not in environment or count not in environment:
             continue
         try:
-            index, total = (
-                int(environment[number]) - int(environment.get(first, 0) if first else 0),
-                int(environment[count]),
-            )
+            index, total = int(environment[number]), int(environment[count])
+            index -= int(environment.get(first, 0)) if first else 0
         except ValueError:
             raise InputError(
                 f"{number}, {count}: must be integers, got {environment[number]!r} and {environment[count]!r}"
@@ -36,9 +32,7 @@ def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
 
 
 def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
-    """The GPU of this process: `accelerate launch` numbers the processes of a machine,
-    and all of them see all of its GPUs.
-    """
+    """The GPU of this process; all processes of a machine see all of its GPUs."""
     rank = environment.get("LOCAL_RANK", "0")
     if not rank.isdecimal():
         raise InputError(f"LOCAL_RANK: must be an integer of at least 0, got {rank!r}")
@@ -46,9 +40,7 @@ def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def local_threads(environment: Mapping[str, str] = os.environ) -> int | None:
-    """CPU threads of this process where `accelerate launch` started several on one machine: its share. None:
-    the library's own choice.
-    """
+    """CPU threads of one of several processes of a machine; None for a process alone: the library's own choice."""
     count = environment.get("LOCAL_WORLD_SIZE", "1")
     if not count.isdecimal() or int(count) < 1:
         raise InputError(f"LOCAL_WORLD_SIZE: must be an integer of at least 1, got {count!r}")

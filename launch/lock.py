@@ -7,6 +7,7 @@ that is named here, and of those that it has already. lock-cuda.txt has the libr
 """
 
 import argparse
+import itertools
 import re
 import subprocess
 import tempfile
@@ -24,8 +25,7 @@ from attunet.errors import InputError
 from attunet.system.atomic_files import sha256, write_text
 
 EXTRAS = ("train", "docs", "dev")
-PYTHONS = ("3.11.0", "3.11.99", "3.12.0", "3.12.99")
-MACHINES = ("x86_64", "aarch64")
+PLACES = list(itertools.product(("3.11.0", "3.11.99", "3.12.0", "3.12.99"), ("x86_64", "aarch64")))
 OF_CUDA = re.compile(r"nvidia-|cuda-")
 TORCH_LOCK = "lock-torch.txt"
 HEADS = {
@@ -53,14 +53,12 @@ class _Package(TypedDict):
 
 @dataclass(frozen=True)
 class Locked:
-    """A version of a package. marker: where it applies, empty for everywhere; hashes:
-    of the files that Linux may take.
-    """
+    """A version of a package."""
 
     name: str
     version: str
-    marker: str
-    hashes: tuple[str, ...]
+    marker: str  # where it applies; empty for everywhere
+    hashes: tuple[str, ...]  # of the files that Linux may take
 
     @property
     def pin(self) -> str:
@@ -81,12 +79,9 @@ def _locked(package: _Package) -> Locked:
     """Raises InputError where a Python has neither a wheel nor the source."""
     marker = package.get("marker", "")
     wheels: list[set[str]] = []
-    for python, applies in zip(_places(), _applying(marker), strict=True):
-        fitting = {
-            file["hashes"]["sha256"]
-            for file in package.get("wheels", [])
-            if _fits(file["url"].rpartition("/")[2], python)
-        }
+    for python, applies in zip(PLACES, _applying(marker), strict=True):
+        files = [file for file in package.get("wheels", []) if _fits(file["url"].rpartition("/")[2], python)]
+        fitting = {file["hashes"]["sha256"] for file in files}
         if applies and not fitting and "sdist" not in package:
             raise InputError(
                 f"{package['name']} {package['version']}: has no file for {python}; bound its version in setup.py"
@@ -110,23 +105,15 @@ def _fits_tag(tag: Tag, minor: int, machine: str) -> bool:
     return tag.abi == f"cp3{minor}" if tag.abi.startswith("cp3") else int(number[1] or 0) <= minor
 
 
-def _places() -> list[tuple[str, str]]:
-    return [(python, machine) for python in PYTHONS for machine in MACHINES]
-
-
 def _applying(marker: str) -> list[bool]:
     """True where a package is installed, for each Python and machine."""
     linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
-    places = [
-        {
-            **linux,
-            "python_full_version": python,
-            "python_version": python.rpartition(".")[0],
-            "platform_machine": machine,
-        }
-        for python, machine in _places()
-    ]
-    return [not marker or Marker(marker).evaluate(place) for place in places]
+    applying = []
+    for python, machine in PLACES:
+        version = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
+        place = {**linux, **version, "platform_machine": machine}
+        applying.append(not marker or Marker(marker).evaluate(place))
+    return applying
 
 
 def with_other_builds(torch: Locked, wheels: Iterable[Path], known: str) -> Locked:
@@ -171,18 +158,9 @@ def resolve(uv: Path, upgrade: bool) -> str:
         out = Path(folder, "pylock.toml")
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         known = [] if upgrade else ["--constraints", "constraints.txt"]
-        command = [
-            str(uv),
-            "pip",
-            "compile",
-            "--quiet",
-            "--universal",
-            "--python-version",
-            "3.11",
-            "--format",
-            "pylock.toml",
-        ]
-        subprocess.run([*command, *extras, *known, "--output-file", str(out), "setup.py"], check=True)
+        how = ["--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]
+        command = [str(uv), "pip", "compile", *how, *extras, *known, "--output-file", str(out), "setup.py"]
+        subprocess.run(command, check=True)
         return out.read_text(encoding="utf-8")
 
 

@@ -1,6 +1,4 @@
-"""The tables of docs/sources.md, from the code: `python -m attunet.launch.sources_page docs/sources.md` writes them
-into the page.
-"""
+"""The tables of docs/sources.md: `python -m attunet.launch.sources_page docs/sources.md` writes them into the page."""
 
 import re
 import sys
@@ -24,11 +22,11 @@ def formats_table() -> str:
     """One row for each format: the endings that are read, and those that are written."""
     rows = []
     for format in FORMATS:
-        written = [suffix for suffix in WRITERS if suffix in format.suffixes] or (
-            [".dcm (DICOM SEG)"] if not format.single else []
-        )
-        read = ", ".join(f"`{suffix}`" for suffix in format.suffixes)
-        rows.append(f"| {format.name} | {read} | {', '.join(f'`{suffix}`' for suffix in written)} |")
+        written = [suffix for suffix in WRITERS if suffix in format.suffixes]
+        if not written and not format.single:
+            written = [".dcm (DICOM SEG)"]
+        read, write = (", ".join(f"`{suffix}`" for suffix in suffixes) for suffixes in (format.suffixes, written))
+        rows.append(f"| {format.name} | {read} | {write} |")
     return "\n".join(["| format | read | label maps |", "|---|---|---|", *rows]) + "\n"
 
 

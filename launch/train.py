@@ -4,13 +4,13 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import Literal
 
 import click
+from click import option
 
-from attunet.config import MODELS, DataConfig
+from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import PATH, Fold, config_options, pseudonymise_option
+from attunet.launch.options import MODEL, PATH, Fold, Value, config_options, pseudonymise_option
 from attunet.presets import training_config
 from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 
@@ -18,27 +18,23 @@ from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 @click.command("train", short_help="Train one network.")
 @click.argument("store", type=PATH)
 @click.argument("run", type=PATH)
-@click.option("--model", type=click.Choice(list(MODELS)), help="The network; over model.name of the config.")
-@click.option(
-    "--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case."
-)
+@option("--model", type=MODEL, help="The network; over model.name of the config.")
+@option("--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case.")
 @config_options
-@click.option(
+@option(
     "--resume",
     type=click.Choice(["require", "auto"]),
     is_flag=False,
     flag_value="require",
-    default=None,
+    callback=lambda context, parameter, resume: resume or "never",
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs."
-)
-@click.option(
+@option("--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs.")
+@option(
     "--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name."
 )
-@click.option("--init-classes", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
-@click.option(
+@option("--init-classes", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
+@option(
     "--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init."
 )
 @pseudonymise_option
@@ -47,26 +43,22 @@ def train_command(
     store: Path,
     run: Path,
     model: str | None,
-    fold: int | Literal["all"],
     config_name: str | None,
     settings: tuple[str, ...],
-    resume: Literal["require", "auto"] | None,
     minutes: float | None,
-    init: Path | None,
     init_classes: str | None,
     freeze: str | None,
-    pseudonymise: Path | None,
+    **options: Value,
 ) -> None:
     """Train one network on STORE, in the folder RUN.
 
     The [data] section comes from the store. The same command on many processes:
     accelerate launch --config_file launch/configs/multi_gpu.yaml -m attunet.launch.train STORE RUN ...
     """
-    settings = (
-        *settings,
-        *([f"run.minutes={minutes}"] if minutes else []),
-        *([f"optim.freeze={freeze}"] if freeze else []),
-    )
+    if minutes:
+        settings = (*settings, f"run.minutes={minutes}")
+    if freeze:
+        settings = (*settings, f"optim.freeze={freeze}")
     config = training_config(config_name, settings, model)
     if os.environ.get("RANK", "0") == "0" and config_name is not None:
         from attunet.store import open_store
@@ -77,17 +69,7 @@ def train_command(
     from attunet.training.loop import train
 
     renamed = parse_renamed(init_classes) if init_classes else None
-    train(
-        store,
-        run,
-        config,
-        fold=fold,
-        resume=resume or "never",
-        init=init,
-        init_classes=renamed,
-        began=_process_start(),
-        pseudonymise=pseudonymise,
-    )
+    train(store, run, config, init_classes=renamed, began=_process_start(), **options)
 
 
 def _process_start() -> float:

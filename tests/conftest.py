@@ -229,3 +229,15 @@ def attunet(capfd: pytest.CaptureFixture[str]) -> Attunet:
         return Done(code, out, err)
 
     return call
+
+
+@pytest.fixture
+def succeed(attunet: Attunet) -> Attunet:
+    """As `attunet`, for a command that must succeed."""
+
+    def call(*arguments: object) -> Done:
+        done = attunet(*arguments)
+        assert done.code == 0, done.err
+        return done
+
+    return call

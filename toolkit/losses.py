@@ -91,8 +91,7 @@ def add_over_processes(sums: torch.Tensor) -> torch.Tensor:
 
 
 def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
-    """Compute the loss of training and validation: logarithmic batch Dice over the foreground classes present,
-    plus cross entropy.
+    """Compute the loss of training and validation: logarithmic Dice of the foreground classes plus cross entropy.
 
     The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018,
     "3D Segmentation with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice
@@ -112,16 +111,13 @@ def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
 
 
 def labels_of_level(labels: torch.Tensor, level: int) -> torch.Tensor:
-    """Sample labels `(N, H, W)` to `(N, H / 2**level, W / 2**level)` by the nearest pixel;
-    level 0 is `labels` itself.
-    """
+    """Sample labels `(N, H, W)` to `(N, H / 2**level, W / 2**level)` by the nearest pixel."""
     step = 2**level
     return labels[:, step // 2 :: step, step // 2 :: step]
 
 
 def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
-    """Compute the loss of deep supervision: `total` weighs level i by 1 / 2**i, divided by the sum of the weights,
-    as nnU-Net does.
+    """Compute the loss of deep supervision: the mean over levels i with the weights 1 / 2**i, as nnU-Net does.
 
     Args:
         sums: `(L, 2 + 3 K)`, of `segmentation_sums` at each level, added over batches and processes.
@@ -131,8 +127,6 @@ def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
         The loss, with the two parts of level 0 alone; for one level it is that of `loss_of`.
     """
     losses = [loss_of(level, optim) for level in sums.unbind()]
-    weights = [0.5**level for level in range(len(losses))]
-    total = torch.stack([weight * loss.total for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(
-        weights
-    )
+    weighted = torch.stack([0.5**level * loss.total for level, loss in enumerate(losses)]).sum()
+    total = weighted / sum(0.5**level for level in range(len(losses)))
     return Loss(total, losses[0].dice, losses[0].cross_entropy)

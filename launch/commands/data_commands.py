@@ -1,29 +1,26 @@
 """Commands about data: demo, phantom, prepare, inspect. Each imports what it needs when it runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from click import option
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, config_options, pseudonymise_option, source_options
+from attunet.launch.options import PATH, Value, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
 from attunet.system.plain_text import printable_line
 
-if TYPE_CHECKING:
-    from attunet.sources.case_files import SourceOptions
-
 
 @click.command(short_help="Everything in one go, on generated cases or yours.")
-@click.option("--data", type=PATH, metavar="DIR", help="A folder of your own cases; generated ones by default.")
-@click.option(
+@option("--data", type=PATH, metavar="DIR", help="A folder of your own cases; generated ones by default.")
+@option(
     "--out",
     type=PATH,
     required=True,
     metavar="DIR",
     help="Where everything goes; what is there already is kept and used.",
 )
-@click.option("--cases", type=click.IntRange(2), default=12, show_default=True, help="How many cases to generate.")
+@option("--cases", type=click.IntRange(2), default=12, help="How many cases to generate.")
 @config_options
 @debug_option
 def demo(data: Path | None, out: Path, cases: int, config_name: str | None, settings: tuple[str, ...]) -> None:
@@ -34,15 +31,14 @@ def demo(data: Path | None, out: Path, cases: int, config_name: str | None, sett
     """
     from attunet.launch.commands.demo import run_demo
 
-    run_demo(
-        out, data=data, num_cases=cases, config=read_config(config_name or ("chaos-cpu" if data else "demo"), settings)
-    )
+    config = read_config(config_name or ("chaos-cpu" if data else "demo"), settings)
+    run_demo(out, data=data, num_cases=cases, config=config)
 
 
 @click.command(short_help="Write generated abdominal cases.")
 @click.argument("out", type=PATH)
-@click.option("--cases", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@option("--cases", type=click.IntRange(1), default=8)
+@option("--seed", type=click.IntRange(0), default=0)
 @debug_option
 def phantom(out: Path, cases: int, seed: int) -> None:
     """Write generated abdominal cases to the new folder OUT, as NIfTI pairs named like those of CHAOS."""
@@ -56,71 +52,52 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 @click.argument("store", type=PATH)
 @source_options
 @config_options
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="For cross-validation, by patient.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the folds.")
-@click.option("--splits", type=PATH, metavar="FILE", help="Your own splits.json instead.")
-@click.option(
-    "--labelled", type=PATH, metavar="FILE", help="JSON {case: [class, ...]}: classes drawn in partly labelled cases."
+@option("--folds", type=click.IntRange(2), default=5, help="For cross-validation, by patient.")
+@option("--seed", type=click.IntRange(0), default=0, help="Of the folds.")
+@option("--splits", "splits_file", type=PATH, metavar="FILE", help="Your own splits.json instead.")
+@option(
+    "--labelled",
+    "labelled_file",
+    type=PATH,
+    metavar="FILE",
+    help="JSON {case: [class, ...]}: classes drawn in partly labelled cases.",
 )
-@click.option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
+@option("--allow-unlabelled", is_flag=True, help="Take images without a mask too.")
 @pseudonymise_option
-@click.option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
+@option("--strict", is_flag=True, help="A warning about the data ends the work, as an error does.")
 @debug_option
 def prepare(
-    source: Path,
-    store: Path,
-    options: "SourceOptions",
-    config_name: str | None,
-    settings: tuple[str, ...],
-    folds: int,
-    seed: int,
-    splits: Path | None,
-    labelled: Path | None,
-    allow_unlabelled: bool,
-    pseudonymise: Path | None,
-    strict: bool,
+    source: Path, store: Path, config_name: str | None, settings: tuple[str, ...], **preparation: Value
 ) -> None:
     """Make the folder STORE, ready for training, of the cases in SOURCE (a folder, or a zip or tar archive)."""
     from attunet.preparation.prepare import prepare as run
 
-    run(
-        source,
-        store,
-        read_config(config_name, settings).data,
-        options=options,
-        folds=folds,
-        seed=seed,
-        splits_file=splits,
-        allow_unlabelled=allow_unlabelled,
-        labelled_file=labelled,
-        strict=strict,
-        pseudonymise=pseudonymise,
-    )
+    run(source, store, read_config(config_name, settings).data, **preparation)
 
 
 @click.command(short_help="What is in a path, and what looks wrong.")
 @click.argument("path", type=PATH)
 @source_options
-@click.option(
+@option(
     "--picture",
     type=PATH,
     metavar="FILE.png",
     help="Of a source or a store: draw all cases with their labels on one page.",
 )
-@click.option(
+@option(
     "--augmented",
     type=PATH,
     metavar="FILE.png",
     help="Of a store: draw slices as a training with this config would see them.",
 )
-@click.option(
+@option(
     "--lineage", is_flag=True, help="Of a run or an artefact: hashes of checkpoint, store and scans that it comes from."
 )
 @config_options
 @debug_option
 def inspect(
     path: Path,
-    options: "SourceOptions",
+    options: Value,
     picture: Path | None,
     augmented: Path | None,
     lineage: bool,

@@ -3,14 +3,15 @@
 A rerun continues.
 """
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
 
 from attunet.config import MODELS, Config
 from attunet.errors import InputError
+from attunet.launch.commands.inspect import draw_store
 from attunet.metrics.results import EvaluationResults
+from attunet.presets import with_model
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 
@@ -52,13 +53,14 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     for name in MODELS:
         logger.info(f"== training {name}")
         run = out / "runs" / name
-        train(store, run, _with_model(config, name), fold=FOLD, resume="auto")
+        train(store, run, with_model(config, name), fold=FOLD, resume="auto")
         artefacts.append(out / "models" / f"{name}.onnx")
         export_run(run, artefacts[-1])
     logger.info("== evaluating")
     runs = [out / "runs" / name for name in MODELS]
     results = evaluate(store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS)
-    _draw_data(store, out / "evaluation" / "plots" / "cases.png")
+    opened = open_store(store)
+    draw_store(opened, out / "evaluation" / "plots" / "cases.png", f"{len(opened.cases)} cases")
     _log_table(results)
     for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
         logger.info(f"picture: {picture}")
@@ -96,15 +98,3 @@ def _check_request(out: Path, data: Path | None, num_cases: int, config: Config)
         raise InputError(f"{out}: must be a new or an empty folder, or that of an earlier demo")
     out.mkdir(parents=True, exist_ok=True)
     write_text(note, json.dumps(request, indent=1))
-
-
-def _with_model(config: Config, name: str) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
-
-
-def _draw_data(store: Path, picture: Path) -> None:
-    opened = open_store(store)
-    cases = ((case.name, *opened.read_source(case.name)) for case in opened.cases)
-    from attunet.plots.contact_sheet import draw_cases
-
-    draw_cases(picture, cases, opened.classes, slice_axis=opened.spec.slice_axis, title=f"{len(opened.cases)} cases")

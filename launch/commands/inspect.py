@@ -12,7 +12,7 @@ from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.manifest import MANIFEST
-from attunet.metrics.results import MetricTable
+from attunet.metrics.aggregate import describe_dice
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.survey import Survey, survey
 from attunet.runs.run_folder import holds_runs, is_snapshots
@@ -75,13 +75,16 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
         yield finding.line()
     yield from _damage(store)
     if picture is not None:
-        cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
-        from attunet.plots.contact_sheet import draw_cases
-
-        draw_cases(
-            picture, cases, store.classes, slice_axis=spec.slice_axis, title=f"{store.name}: {len(store.cases)} cases"
-        )
+        draw_store(store, picture, f"{store.name}: {len(store.cases)} cases")
         yield f"picture: {picture}"
+
+
+def draw_store(store: Store, picture: Path, title: str) -> None:
+    """Draw all cases of a store, as they are in its source, on one page."""
+    from attunet.plots.contact_sheet import draw_cases
+
+    cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
+    draw_cases(picture, cases, store.classes, slice_axis=store.spec.slice_axis, title=title)
 
 
 def _damage(store: Store) -> Iterator[str]:
@@ -102,10 +105,8 @@ def _run(path: Path) -> Iterator[str]:
     state = "finished" if run.finished else "not finished; continue it with --resume"
     members = "snapshots" if is_snapshots(path) else "runs"
     what = "a run" if run.num_members == 1 else f"an ensemble of {run.num_members} {members}"
-    yield (
-        f"{path}: {what} of {' and '.join(run.networks)}, {run.num_parameters:,} parameters, at step {run.step} "
-        f"({state})"
-    )
+    network = f"{' and '.join(run.networks)}, {run.num_parameters:,} parameters"
+    yield f"{path}: {what} of {network}, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
     yield f"  classes   {_describe_classes(run.classes)}"
     yield f"  slices    {_describe_spec(run.spec)}"
@@ -114,11 +115,9 @@ def _run(path: Path) -> Iterator[str]:
     if run.num_members > 1:
         return
     rows = read_metrics(path)
-    validations = [row for row in rows if row["event"] in ("validation", "native")]
-    for row in validations[-2:]:
-        dice = row["dice"]
+    for row in [row for row in rows if row["event"] in ("validation", "native")][-2:]:
         where = "on the native grid" if row["event"] == "native" else "on the store's grid"
-        yield f"  Dice      {_describe_dice(dice)} at step {row['step']}, {where}"
+        yield f"  Dice      {describe_dice(row['dice'])} at step {row['step']}, {where}"
     if not rows:
         yield "warning: metrics.jsonl has no line"
 
@@ -162,11 +161,9 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
         return
     yield from (f"  {_describe_facts(facts)}" for facts in seen.facts)
     yield from (f"error: {error}" for error in errors)
-    yield from (
-        f"warning: {f.case}: has no mask; it can be predicted, not trained on"
-        for f in seen.facts
-        if f.label_values is None
-    )
+    for facts in seen.facts:
+        if facts.label_values is None:
+            yield f"warning: {facts.case}: has no mask; it can be predicted, not trained on"
     yield f"  classes   {_describe_classes(seen.resolved.classes)}"
     yield f"  slices    {_describe_spec(seen.resolved.spec)}, as prepare would choose"
     yield from (finding.line() for finding in seen.findings)
@@ -203,10 +200,8 @@ def _volume(path: Path, choices: Choices) -> Iterator[str]:
     volume = read_volume(path, channels=None, choices=choices)
     shape = " × ".join(map(str, volume.shape))
     yield f"{path}: a volume, {shape} voxels of {_mm(volume.spacing)} {volume.unit}, {len(volume.data)} channel(s)"
-    yield (
-        f"  values    {volume.data.dtype}, {volume.data.min():g} to {volume.data.max():g}, mean "
-        f"{volume.data.mean():.4g}"
-    )
+    data = volume.data
+    yield f"  values    {data.dtype}, {data.min():g} to {data.max():g}, mean {data.mean():.4g}"
     yield from (finding.line() for finding in as_findings({None: volume.decisions}))
 
 
@@ -219,14 +214,8 @@ def _describe_spec(spec: PreprocessSpec) -> str:
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
         f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of "
-        f"{spec.orientation or 'the file'}, "
-        f"{spec.num_channels} channel(s){context}, normalization {spec.normalization}"
+        f"{spec.orientation or 'the file'}, {spec.num_channels} channel(s){context}, normalization {spec.normalization}"
     )
-
-
-def _describe_dice(dice: MetricTable) -> str:
-    organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
-    return f"{dice['mean'] or 0:.4f} ({organs})"
 
 
 def _mm(spacing: tuple[float, ...]) -> str:

@@ -3,9 +3,19 @@
 from pathlib import Path
 
 import click
+from click import option
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDERS, audit_options, pseudonymise_option, read_option, signature_option
+from attunet.launch.options import (
+    DEVICE,
+    PATH,
+    PROVIDER,
+    Value,
+    audit_options,
+    pseudonymise_option,
+    read_options,
+    signature_option,
+)
 
 ONLY_HERE = (
     "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and --series"
@@ -14,43 +24,37 @@ ONLY_HERE = (
 
 @click.command(short_help="Segment volumes.")
 @click.argument("paths", type=PATH, nargs=-1, required=True, metavar="[MODEL] INPUT OUTPUT")
-@click.option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
-@click.option(
+@option("--attention", is_flag=True, help="Write the maps of the attention gates too.")
+@option(
     "--confidence/--no-confidence",
     default=None,
     help="Write estimates of Dice, confidence.json and .csv.  [default: where MODEL was exported with --confidence]",
 )
-@click.option("--uncertainty", is_flag=True, help="Write the map of uncertainty too: the entropy, from 0 to 1.")
-@click.option(
+@option("--uncertainty", is_flag=True, help="Write the map of uncertainty too: the entropy, from 0 to 1.")
+@option(
     "--review-below",
     type=click.FloatRange(0, 1),
     metavar="DICE",
     help="Mark estimates below it, not below the learned threshold.",
 )
-@click.option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
-@click.option("--provider", type=click.Choice(PROVIDERS), default="cpu", show_default=True, help="For an artefact.")
-@click.option(
-    "--tf32", is_flag=True, help="The provider cuda may round float32 to TF32: two to three times as fast in fp32."
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="For a run.")
-@click.option(
+@option("--dicom-seg", is_flag=True, help="In a folder, label maps of DICOM series become DICOM SEG, NAME.dcm.")
+@option("--provider", type=PROVIDER, default="cpu", help="For an artefact.")
+@option("--tf32", is_flag=True, help="The provider cuda may round float32 to TF32: two to three times as fast in fp32.")
+@option("--device", type=DEVICE, default="cpu", help="For a run.")
+@option(
     "--server",
     metavar="URL",
     help="Let attunet serve at URL compute; MODEL is a name there, needed where it serves several.",
 )
-@click.option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
-@click.option(
-    "--max-megapixels",
-    type=click.IntRange(min=1),
-    default=512,
-    show_default=True,
-    help="Refuse larger volumes, on the network's grid.",
+@option("--token-file", type=PATH, metavar="FILE", help="The server's token.")
+@option(
+    "--max-megapixels", type=click.IntRange(min=1), default=512, help="Refuse larger volumes, on the network's grid."
 )
 @pseudonymise_option
 @audit_options
 @signature_option
-@read_option
-@click.option(
+@read_options
+@option(
     "--codes",
     type=PATH,
     metavar="FILE",
@@ -59,24 +63,17 @@ ONLY_HERE = (
 @debug_option
 def predict(
     paths: tuple[Path, ...],
-    attention: bool,
     confidence: bool | None,
     uncertainty: bool,
     review_below: float | None,
-    dicom_seg: bool,
-    provider: str,
-    tf32: bool,
-    device: str,
     server: str | None,
     token_file: Path | None,
-    max_megapixels: int,
-    pseudonymise: Path | None,
     audit: Path | None,
     user: str | None,
-    public_key: Path | None,
     readings: tuple[str, ...],
     series: str | None,
     codes: Path | None,
+    **options: Value,
 ) -> None:
     """Segment INPUT, a volume or a folder of volumes, with MODEL, a run, an .onnx,
     or a folder of runs (their mean probabilities).
@@ -87,19 +84,10 @@ def predict(
     if len(paths) not in ((2, 3) if server else (3,)):
         raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
     if server:
-        only_here = (
-            attention,
-            uncertainty,
-            review_below is not None,
-            audit,
-            pseudonymise,
-            public_key,
-            readings,
-            series,
-        )
-        if any(only_here):
+        of_prediction = any(options[name] for name in ("attention", "pseudonymise", "public_key"))
+        if of_prediction or uncertainty or review_below is not None or audit or readings or series:
             raise click.UsageError(f"{ONLY_HERE} are not for a server's client")
-        _ask_server(server, token_file, paths, dicom_seg)
+        _ask_server(server, token_file, paths, options["dicom_seg"])
         return
     from attunet.decisions import parse_choices
     from attunet.export.runtime.observed_case import ConfidenceOptions
@@ -109,19 +97,12 @@ def predict(
 
     run(
         *paths,
-        attention=attention,
-        dicom_seg=dicom_seg,
-        provider=provider,
-        tf32=tf32,
-        device=device,
         choices=parse_choices(readings, series),
         codes=read_codes(codes) if codes else None,
-        max_megapixels=max_megapixels,
         audit=AuditOptions(audit, user) if audit else None,
-        public_key=public_key,
-        pseudonymise=pseudonymise,
         confidence=ConfidenceOptions(confidence is not False, uncertainty, review_below),
         confidence_required=bool(confidence) or review_below is not None,
+        **options,
     )
 
 

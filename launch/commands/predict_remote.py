@@ -1,15 +1,13 @@
 """`attunet predict --server`: volumes sent to a server, label maps written here."""
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.client import Client
-from attunet.io.writers import suffixes_for
-from attunet.launch.commands.predict import check_output
+from attunet.launch.commands.label_maps import check_output, label_map
 from attunet.sources.inputs import Input, find_inputs
 
 logger = logging.getLogger(__name__)
@@ -25,16 +23,14 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     """
     described = client.model(model)
     inputs = find_inputs(source, described["channels"])
-    is_one = source.is_file() or inputs[0].files == (source,)
-    check_output(source, output, suffixes_for(inputs[0].files) if is_one else None)
-    if is_one:
+    if check_output(source, inputs, output):
         _segment(client, described["name"], inputs[0], output)
         return
-    jobs = [(one, output / f"{one.name}{_suffix(one.files, dicom_seg)}") for one in inputs]
+    jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs]
     waiting = [job for job in jobs if not job[1].exists()]
     with ThreadPoolExecutor(AT_ONCE, "send") as threads:
         failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
-    logger.info("%d segmented, %d finished before, %d failed", len(waiting) - failed, len(jobs) - len(waiting), failed)
+    logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
         raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
 
@@ -44,7 +40,7 @@ def _fails(client: Client, model: str, job: tuple[Input, Path]) -> bool:
         job[1].parent.mkdir(parents=True, exist_ok=True)
         _segment(client, model, *job)
     except (InputError, RunError, OSError) as error:
-        logger.error("%s", error)
+        logger.error(error)
         return True
     return False
 
@@ -52,14 +48,8 @@ def _fails(client: Client, model: str, job: tuple[Input, Path]) -> bool:
 def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
     answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
     for finding in answer.findings:
-        logger.warning("%s: %s [%s]", scan.files[0], finding["text"], finding["rule"])
+        logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
     if answer.confidence is not None and answer.confidence.get("review"):
-        logger.warning("%s: to be looked at: its estimated Dice is low, or the scan is unlike the training's", output)
-    logger.info(
-        "%s: %s", output, ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
-    )
-
-
-def _suffix(files: Sequence[Path], dicom_seg: bool) -> str:
-    known = suffixes_for(files)
-    return ".dcm" if dicom_seg and ".dcm" in known else known[0]
+        logger.warning(f"{output}: to be looked at: its estimated Dice is low, or the scan is unlike the training's")
+    volumes = ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
+    logger.info(f"{output}: {volumes}")

@@ -1,6 +1,4 @@
-"""The files that start trainings on many processes: configs for Accelerate, the SLURM script,
-the preset of the demo.
-"""
+"""The files that start trainings on many processes: configs for Accelerate, the SLURM script, the container."""
 
 import ast
 import itertools
@@ -13,14 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_trainings import CONFIGS, TWO_PROCESSES, set_options, start, train_command
 
 import attunet.launch
 from attunet.store import Store
 
 LAUNCH = Path(attunet.launch.__file__).parent
-CONFIGS = sorted(LAUNCH.glob("configs/*.yaml"))
-SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
-QUICK = [word for setting in SETTINGS for word in ("--set", setting)]
+QUICK = ("--config", "demo", *set_options("optim.epochs=1 optim.batch_size=auto"))
 
 
 def script(path: Path, text: str) -> None:
@@ -28,7 +25,7 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_every_config(path: Path) -> None:
     config_args = pytest.importorskip("accelerate.commands.config.config_args")
     config = config_args.load_config_from_file(str(path))  # raises for a key that it does not know
@@ -37,76 +34,28 @@ def test_accelerate_reads_every_config(path: Path) -> None:
 
 
 def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        LAUNCH / "configs/cpu.yaml",
-        "--main_process_port",
-        "0",
-    ]
-    training = [
-        "-m",
-        "attunet.launch.train",
-        small_store.path,
-        tmp_path / "run",
-        "--fold",
-        "0",
-        "--config",
-        "demo",
-        *QUICK,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *training], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("on the native grid") == 1, "rank 0 alone speaks"
+    job = start(train_command(small_store, tmp_path / "run", *QUICK, launcher=TWO_PROCESSES))
+    output = job.communicate(timeout=300)[0]
+    assert job.returncode == 0, output
+    assert output.count("on the native grid") == 1, "rank 0 alone speaks"
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
 
 
 @pytest.mark.slow
 def test_two_launchers_meet_over_the_network(small_store: Store, tmp_path: Path) -> None:
-    """The config for several machines, its two launchers on this one:
-    what two hosts would do, over the loopback interface.
-    """
+    """The config for several machines, with both launchers on this one, over the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = ["--config_file", LAUNCH / "configs/multi_node.yaml", "--num_machines", "2", "--num_processes", "2"]
-    meeting = ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
-    training = [
-        "-m",
-        "attunet.launch.train",
-        small_store.path,
-        tmp_path / "run",
-        "--fold",
-        "0",
-        "--config",
-        "demo",
-        *QUICK,
-    ]
-    launchers = []
+    shared = ("--config_file", CONFIGS / "multi_node.yaml", "--num_machines", 2, "--num_processes", 2)
+    meeting = ("--main_process_ip", "127.0.0.1", "--main_process_port", port)
+    jobs = []
     for rank in range(2):
-        command = [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            *shared,
-            *meeting,
-            "--machine_rank",
-            rank,
-            *training,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        launchers.append(
-            subprocess.Popen([str(word) for word in command], env=environment, cwd=tmp_path, text=True, **pipes)
-        )
-    outputs = [launcher.communicate(timeout=300) for launcher in launchers]
-    assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
-    assert [out.count("on the native grid") for out, _ in outputs] == [1, 0], "the first machine's rank 0 alone speaks"
+        launcher = (*shared, *meeting, "--machine_rank", rank)
+        jobs.append(start(train_command(small_store, tmp_path / "run", *QUICK, launcher=launcher)))
+    outputs = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    assert [out.count("on the native grid") for out in outputs] == [1, 0], "the first machine's rank 0 alone speaks"
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
 
 
@@ -153,9 +102,7 @@ def test_the_slurm_script_says_how_it_is_called() -> None:
 
 
 def test_the_container_recipe_copies_what_the_build_needs() -> None:
-    """No container is built here: what can go wrong unseen is a file that was renamed,
-    or one that the build reads and nobody copies.
-    """
+    """No container is built here; a file may have been renamed, or be read by the build and not be copied."""
     root = Path(__file__).parents[2]
     lines = (LAUNCH / "container/Dockerfile").read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}

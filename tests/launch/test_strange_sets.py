@@ -1,6 +1,4 @@
-"""Data sets that nobody tuned for, from their files to predictions by the command alone:
-no option says anything about the data.
-"""
+"""Data sets that nobody tuned for, from files to predictions, without an option that says something about them."""
 
 import json
 import zipfile
@@ -9,25 +7,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from small_trainings import set_options
 
 from attunet.store import open_store
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("torch")
 
-SETTINGS = (
-    "model.base_width=8",
-    "model.depth=2",
-    "optim.lr=5e-3",
-    "optim.batch_size=4",
-    "optim.ema_decay=0.8",
-    "augment.enabled=false",
+TINY = set_options(
+    "model.base_width=8 optim.lr=5e-3 optim.ema_decay=0.8 augment.enabled=false run.validate_every_epochs=1000"
 )
-TINY = [
-    word
-    for setting in (*SETTINGS, "run.mixed_precision=no", "run.validate_every_epochs=1000")
-    for word in ("--set", setting)
-]
 
 
 def ball(shape: tuple[int, ...], at: tuple[float, ...], radius: float) -> np.ndarray:
@@ -52,10 +41,9 @@ def crops(root: Path, *, number: int, form: str) -> None:
         (root / "labelsTr").mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(labels, np.diag([-1.0, -1.0, 1.0, 1])), root / f"labelsTr/crop_{index:03d}.nii.gz")
     names = {"background": 0, "Anterior": 3, "Posterior": 200}
-    said = {"labels": {str(v): n for n, v in names.items()}, "modality": {"0": "T1", "1": "T2"}}
-    said = (
-        said if form == "msd" else {"labels": names, "channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
-    )
+    said = {"labels": names, "channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    if form == "msd":
+        said = {"labels": {str(v): n for n, v in names.items()}, "modality": {"0": "T1", "1": "T2"}}
     (root / "dataset.json").write_text(json.dumps({"name": "Crops", "numTraining": number, "training": [], **said}))
 
 
@@ -86,88 +74,68 @@ def joined(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def trained(attunet, folder: Path, source: Path, epochs: int) -> tuple[Path, list[str]]:
+def trained(succeed, folder: Path, source: Path, epochs: int) -> tuple[Path, list[str]]:
     """prepare, train, export and evaluate; the artefact and what prepare said."""
-    prepared = attunet("prepare", source, folder / "store", "--folds", 2)
-    assert prepared.code == 0, prepared.err
-    for arguments in (
-        ("train", folder / "store", folder / "run", "--fold", 0, "--set", f"optim.epochs={epochs}", *TINY),
-        ("export", folder / "run", folder / "model.onnx"),
-        (
-            "evaluate",
-            folder / "store",
-            folder / "model.onnx",
-            "--fold",
-            0,
-            "--out",
-            folder / "results",
-            "--latency-seconds",
-            0.05,
-        ),
-    ):
-        done = attunet(*arguments)
-        assert done.code == 0, done.err
-    (model,) = json.loads((folder / "results/results.json").read_text())["models"]
-    assert model["dice"]["mean"] > 0.5
-    return folder / "model.onnx", prepared.out.splitlines()
+    results = folder / "results"
+    prepared = succeed("prepare", source, folder / "store", "--folds", 2)
+    store, model = folder / "store", folder / "model.onnx"
+    succeed("train", store, folder / "run", "--fold=0", f"--set=optim.epochs={epochs}", *TINY)
+    succeed("export", folder / "run", model)
+    succeed("evaluate", store, model, "--fold=0", "--latency-seconds=0.05", "--out", results)
+    (row,) = json.loads((results / "results.json").read_text())["models"]
+    assert row["dice"]["mean"] > 0.5
+    return model, prepared.out.splitlines()
 
 
 @pytest.mark.slow
-def test_crops_of_two_modalities_with_values_of_their_own(attunet, tmp_path: Path) -> None:
+def test_crops_of_two_modalities_with_values_of_their_own(succeed, tmp_path: Path) -> None:
     root = tmp_path / "Task77_Crops"
     crops(root, number=4, form="msd")
     source = tmp_path / "Task77_Crops.zip"  # as it is downloaded: an archive of one folder
     with zipfile.ZipFile(source, "w") as archive:
         for path in sorted(root.rglob("*")):
             archive.write(path, path.relative_to(tmp_path))
-    model, said = trained(attunet, tmp_path, source, 20)
+    model, said = trained(succeed, tmp_path, source, 20)
     assert any("spacing 1 mm, window 64 × 64 pixels" in line and "Anterior, Posterior" in line for line in said)
-    done = attunet("predict", model, root / "imagesTs", tmp_path / "predicted")
-    assert done.code == 0, done.err
+    succeed("predict", model, root / "imagesTs", tmp_path / "predicted")
     (path,) = (tmp_path / "predicted").iterdir()
     assert path.name == "crop_000.nii.gz"
     assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 3, 200}
-    done = attunet("predict", model, root / "imagesTs/crop_000_0000.nii.gz", tmp_path / "one.nii.gz")
-    assert done.code == 0, done.err
+    succeed("predict", model, root / "imagesTs/crop_000_0000.nii.gz", tmp_path / "one.nii.gz")
     np.testing.assert_array_equal(
         np.asarray(nib.load(path).dataobj), np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj)
     )
 
 
 @pytest.mark.slow
-def test_modalities_along_a_fourth_axis(attunet, tmp_path: Path) -> None:
+def test_modalities_along_a_fourth_axis(succeed, tmp_path: Path) -> None:
     crops(tmp_path / "crops", number=4, form="msd")
     joined(tmp_path / "crops")
-    model, _ = trained(attunet, tmp_path, tmp_path / "crops", 20)
+    model, _ = trained(succeed, tmp_path, tmp_path / "crops", 20)
     assert open_store(tmp_path / "store").spec.num_channels == 2
-    done = attunet("predict", model, tmp_path / "crops/imagesTs", tmp_path / "predicted")
-    assert done.code == 0, done.err
+    succeed("predict", model, tmp_path / "crops/imagesTs", tmp_path / "predicted")
     (path,) = (tmp_path / "predicted").iterdir()
     given = nib.load(tmp_path / "crops/imagesTs/crop_000.nii.gz")
     assert (path.name, nib.load(path).shape) == ("crop_000.nii.gz", given.shape[:3])
 
 
-def test_both_ways_of_describing_classes_give_one_store(attunet, tmp_path: Path) -> None:
+def test_both_ways_of_describing_classes_give_one_store(succeed, tmp_path: Path) -> None:
     for form in ("msd", "nnunet"):
         crops(tmp_path / form, number=2, form=form)
-        assert attunet("prepare", tmp_path / form, tmp_path / f"{form}-store", "--folds", 2).code == 0
+        succeed("prepare", tmp_path / form, tmp_path / f"{form}-store", "--folds", 2)
     a, b = (open_store(tmp_path / f"{form}-store") for form in ("msd", "nnunet"))
-    assert (a.classes, a.spec, [c.image_sha256 for c in a.cases]) == (
-        b.classes,
-        b.spec,
-        [c.image_sha256 for c in b.cases],
-    )
+    assert (a.classes, a.spec) == (b.classes, b.spec)
+    assert [case.image_sha256 for case in a.cases] == [case.image_sha256 for case in b.cases]
     assert (a.classes.names, a.classes.values) == (("background", "Anterior", "Posterior"), (0, 3, 200))
 
 
 @pytest.mark.slow
-def test_photographs_with_smoothed_masks(attunet, tmp_path: Path) -> None:
+def test_photographs_with_smoothed_masks(succeed, tmp_path: Path) -> None:
     photographs(tmp_path / "photos", 4)
-    model, said = trained(attunet, tmp_path, tmp_path / "photos", 200)
+    model, said = trained(succeed, tmp_path, tmp_path / "photos", 200)
     assert any("spacing as it is, window 64 × 64 pixels" in line for line in said)
     assert any("[mask-greys]" in line for line in said)
-    done = attunet("predict", model, tmp_path / "photos/images", tmp_path / "predicted")
-    assert done.code == 0, done.err
+    succeed("predict", model, tmp_path / "photos/images", tmp_path / "predicted")
     paths = sorted((tmp_path / "predicted").iterdir())
     assert [path.name for path in paths] == [f"Bild {index} ä.png" for index in range(4)]
     for path in paths:

@@ -37,17 +37,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place / "copy")
-    pip = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-    )
-    run(*pip, "--wheel-dir", place, place / "copy", cwd=place)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps")
+    run(*pip, "--no-build-isolation", "--wheel-dir", place, place / "copy", cwd=place)
     return next(place.glob("attunet-*.whl"))
 
 
@@ -59,19 +50,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = place / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).strip())
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--ignore-installed",
-        wheel,
-        cwd=place,
-    )
+    install = ["install", "--quiet", "--no-deps", "--ignore-installed"]
+    run(sys.executable, "-m", "pip", "--python", python, *install, wheel, cwd=place)
     return place
 
 
@@ -103,9 +83,6 @@ def test_the_command_and_its_files_work_outside_the_clone(environment: Path, tmp
     run(attunet, "phantom", "source", "--cases", 2, cwd=tmp_path)
     told = run(attunet, "prepare", "source", "store", "--config", "chaos-cpu", cwd=tmp_path)
     assert "192 × 192" in told
-    code = (
-        "import attunet.launch as l, pathlib; print(*(p.name for p in (pathlib.Path(l.__file__).parent / "
-        "'configs').iterdir()))"
-    )
+    code = "import attunet.launch as l, pathlib; print(*(pathlib.Path(l.__file__).parent / 'configs').iterdir())"
     assert "multi_gpu.yaml" in run(python, "-c", code, cwd=tmp_path)
     assert "--fold" in run(python, "-m", "attunet.launch.train", "--help", cwd=tmp_path)

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from attunet.config.sections import (
+from attunet.config.data_section import DataConfig
+from attunet.config.section import Section
+from attunet.config.training_sections import (
     MODELS,
     AugmentConfig,
-    DataConfig,
     ModelConfig,
     OptimConfig,
     ResolvedModelConfig,
     ResolvedOptimConfig,
     RunConfig,
-    Section,
 )
 from attunet.errors import InputError
 from attunet.system.atomic_files import require_regular
@@ -55,40 +55,36 @@ class Config:
     run: RunConfig = RunConfig()
 
     def to_json(self) -> dict[str, dict[str, object]]:
+        """The fields by section and name, as JSON values."""
+        sections: dict[str, dict[str, object]] = dataclasses.asdict(self)
         return {
-            s: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-            for s, values in dataclasses.asdict(self).items()
+            section: {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+            for section, fields in sections.items()
         }
 
     def to_toml(self) -> str:
+        """The text of a TOML file with every field, which `load_config` reads."""
         # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
         sections = (
-            "\n".join([f"[{s}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())])
-            for s, values in self.to_json().items()
+            "\n".join([f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())])
+            for section, fields in self.to_json().items()
         )
         return "\n\n".join(sections) + "\n"
 
     def resolve(self, *, base_width: int, epochs: float, batch_size: int) -> "ResolvedConfig":
         """The configuration of a training: each argument is the value of its field where that is "auto"."""
-        model, optim = self.model, self.optim
-        width = base_width if model.base_width == "auto" else model.base_width
-        steps = {
-            "epochs": epochs if optim.epochs == "auto" else optim.epochs,
-            "batch_size": batch_size if optim.batch_size == "auto" else optim.batch_size,
-        }
+        width, steps = {"base_width": base_width}, {"epochs": epochs, "batch_size": batch_size}
         return ResolvedConfig(
             data=self.data,
             augment=self.augment,
             run=self.run,
-            model=ResolvedModelConfig(**{**vars(model), "base_width": width}),
-            optim=ResolvedOptimConfig(**{**vars(optim), **steps}),
+            model=ResolvedModelConfig(**_without_auto(self.model, width)),
+            optim=ResolvedOptimConfig(**_without_auto(self.optim, steps)),
         )
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], where: str = "config") -> Self:
-        """Raises InputError naming the field, the rule and the value;
-        sections and fields that are missing have their defaults.
-        """
+        """Sections and fields that are missing have their defaults. Raises InputError naming field, rule and value."""
         sections = {f.name: f.type for f in dataclasses.fields(cls)}
         made: dict[str, Any] = {}
         for name, values in data.items():
@@ -103,6 +99,11 @@ class Config:
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
         return cls(**made)
+
+
+def _without_auto(section: Section, values: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of a section, with these values where they are "auto"."""
+    return {name: values.get(name, value) if value == "auto" else value for name, value in vars(section).items()}
 
 
 @dataclass(frozen=True)
@@ -134,19 +135,15 @@ def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config
             raise InputError(f"{path}: cannot be read as TOML: {error}") from None
     config = Config.from_json(data, str(path))
     for setting in settings:
-        config = _with_setting(config, setting)
+        name, equals, text = setting.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot):
+            raise InputError(f"--set: must be section.field=value, got {setting!r}")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except (ValueError, RecursionError):
+            value = text.strip()  # a bare word is a string
+        values = config.to_json()
+        values.setdefault(section, {})[key] = value
+        config = Config.from_json(values, "--set")
     return config
-
-
-def _with_setting(config: Config, setting: str) -> Config:
-    name, equals, text = setting.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot):
-        raise InputError(f"--set: must be section.field=value, got {setting!r}")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except (ValueError, RecursionError):
-        value = text.strip()  # a bare word is a string
-    data = config.to_json()
-    data.setdefault(section, {})[key] = value
-    return Config.from_json(data, "--set")

@@ -67,7 +67,5 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Return the peak so far in 10^6 bytes: of tensors on a GPU, of the process's resident memory on the CPU (None if
-    unknown).
-    """
+    """Return the peak in 10^6 bytes: of tensors on a GPU, of the process's resident memory on the CPU, if known."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else peak_resident_mb()

@@ -7,6 +7,7 @@ left-right flip: left and right kidney are different classes. kornia has most of
 that depend on the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,9 @@ import torch.nn.functional as F
 
 from attunet.config import AugmentConfig
 from attunet.loading.transforms import (
-    BY_NAME,
-    INTENSITY_ORDER,
+    INTENSITY,
     MIN_UNIFORMS,
+    SPATIAL,
     TRANSFORMS,
     Context,
     Sample,
@@ -27,19 +28,20 @@ from attunet.loading.transforms import (
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of a batch: float32 `(N, ...)` by transform, and a key int64 `(N,)` for random numbers on the
-    device.
-    """
+    """Parameters of a batch: float32 `(N, ...)` by transform, and a key int64 `(N,)` for random noise on the device."""
 
     values: dict[str, torch.Tensor]
     keys: torch.Tensor
 
-    def to(self, device: torch.device) -> "Parameters":
-        """Copy to the device without waiting for it."""
-        return Parameters(
-            {n: v.to(device, non_blocking=True) for n, v in self.values.items()},
-            self.keys.to(device, non_blocking=True),
-        )
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Parameters":
+        """The parameters with every tensor changed."""
+        return Parameters({name: change(value) for name, value in self.values.items()}, change(self.keys))
+
+    def split(self, parts: int) -> list["Parameters"]:
+        """Views of the parameters of `parts` parts of the batch, whose sizes differ by at most one."""
+        keys = self.keys.tensor_split(parts)
+        values = {name: value.tensor_split(parts) for name, value in self.values.items()}
+        return [Parameters({name: value[i] for name, value in values.items()}, keys[i]) for i in range(parts)]
 
 
 def draw_parameters(
@@ -60,12 +62,11 @@ def draw_parameters(
         >>> epochs, samples = np.zeros(4, int), np.arange(4)
         >>> parameters = draw_parameters(AugmentConfig(), seed=0, epochs=epochs, samples=samples, size=(256, 256))
     """
-    generators = [
-        np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, s + 1, e]))
-        for e, s in zip(epochs, samples, strict=True)
-    ]
-    uniform = np.stack([g.random(max(MIN_UNIFORMS, sum(t.uniforms for t in TRANSFORMS))) for g in generators])
-    normal = np.stack([g.standard_normal(sum(t.normals for t in TRANSFORMS)) for g in generators])
+    counters = ([0, 0, sample + 1, epoch] for epoch, sample in zip(epochs, samples, strict=True))
+    generators = [np.random.Generator(np.random.Philox(key=seed, counter=counter)) for counter in counters]
+    num_uniforms = max(MIN_UNIFORMS, sum(transform.uniforms for transform in TRANSFORMS))
+    uniform = np.stack([g.random(num_uniforms) for g in generators])
+    normal = np.stack([g.standard_normal(sum(transform.normals for transform in TRANSFORMS)) for g in generators])
     keys = np.stack([g.integers(0, 2**31) for g in generators])
     values, column, normal_column = {}, 0, 0
     for transform in TRANSFORMS:
@@ -111,10 +112,8 @@ class Augmenter:
         """
         if not self.config.enabled:
             return images, labels
-        parameters = draw_parameters(self.config, seed=seed, epochs=epochs, samples=samples, size=self.size).to(
-            self.device
-        )
-        return self.apply(images, labels, parameters)
+        parameters = draw_parameters(self.config, seed=seed, epochs=epochs, samples=samples, size=self.size)
+        return self.apply(images, labels, parameters.map(lambda value: value.to(self.device, non_blocking=True)))
 
     def apply(
         self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters
@@ -124,20 +123,17 @@ class Augmenter:
         grid = self._sampling_grid(parameters, context)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
         moved = F.grid_sample(labels[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-        for name in INTENSITY_ORDER:
-            images = BY_NAME[name].apply(images, parameters.values[name], context)
+        for transform in INTENSITY:
+            images = transform.apply(images, parameters.values[transform.name], context)
         return images, moved[:, 0].to(torch.uint8)
 
     def _sampling_grid(self, parameters: Parameters, context: Context) -> torch.Tensor:
-        """Position `(N, H, W, 2)` at which each output pixel is read,
-        in grid_sample's coordinates (align_corners=False).
-        """
+        """Positions `(N, H, W, 2)` at which output pixels are read, in grid_sample's coordinates."""
         height, width = self.size
         x = torch.arange(width, device=self.device) - (width - 1) / 2
         y = (torch.arange(height, device=self.device) - (height - 1) / 2)[:, None]
         # (1, 2, H, W) in pixels from the centre
         positions = torch.stack([x.expand(height, width), y.expand(height, width)])[None]
-        for transform in TRANSFORMS:
-            if transform.spatial:
-                positions = transform.apply(positions, parameters.values[transform.name], context)
+        for transform in SPATIAL:
+            positions = transform.apply(positions, parameters.values[transform.name], context)
         return positions.permute(0, 2, 3, 1)

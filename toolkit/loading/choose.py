@@ -44,10 +44,8 @@ def make_loader(
     """
     world, device = accelerator.num_processes, accelerator.device
     if tier is None:
-        budget = memory_budget(device, resident_gb, world)
-        if world > 1:
-            budget = min(gather_object([budget]))  # all processes must choose alike
-        tier = choose_tier(store, cases, budget)
+        budgets = gather_object([memory_budget(device, resident_gb, world)])
+        tier = choose_tier(store, cases, min(budgets))  # alike in all processes
     sampling = Sampling(seed, batch_size, accelerator.process_index, world)
     if tier == "streamed":
         return StreamedLoader(store, cases, device, sampling)

@@ -92,15 +92,13 @@ class Loader(ABC):
         return np.asarray(np.clip(samples[:, None] + np.arange(-reach, reach + 1), first[:, None], last[:, None]))
 
     def drawn(self, samples: torch.Tensor) -> torch.Tensor | None:
-        """`(N, K)` bool: the classes that were drawn in the case of each sample `(N,)`;
-        None if all were drawn everywhere.
-        """
+        """Classes that were drawn in the case of each sample, `(N, K)` bool; None if all were drawn everywhere."""
         return None if self._drawn is None else self._drawn[samples.to(self.device, non_blocking=True)]
 
-    def describe_sample(self, sample: int) -> str:
-        """Case and slice of a sample, for messages."""
-        numbers, slices = self.locate(np.array([sample]))
-        return f"{self.cases[int(numbers[0])]}[{int(slices[0])}]"
+    def describe_samples(self, samples: np.ndarray) -> str:
+        """Case and slice of each sample once, for messages."""
+        numbers, slices = self.locate(np.unique(samples))
+        return ", ".join(f"{self.cases[number]}[{index}]" for number, index in zip(numbers, slices, strict=True))
 
     def class_frequencies(self, num_classes: int) -> torch.Tensor:
         """Share of each class among the labelled pixels of the cases that it was drawn in, `(num_classes,)` float32.

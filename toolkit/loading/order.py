@@ -2,9 +2,9 @@
 
 Each epoch is a permutation of all samples; the epochs one after the other form an endless stream of positions, and each
 step takes the next `batch_size` of them. So every sample is drawn once per epoch, no batch is short, and neither the
-number of processes nor a
-restart changes the order: step n begins at position `n * batch_size`. Process r of W takes the positions p with
-`p % W == r`. PyTorch's `DistributedSampler` pads the last batch and cannot start in the middle of an epoch.
+number of processes nor a restart changes the order: step n begins at position `n * batch_size`. Process r of W takes
+the positions p with `p % W == r`. PyTorch's `DistributedSampler` pads the last batch and cannot start in the middle of
+an epoch.
 """
 
 from dataclasses import dataclass
@@ -68,17 +68,10 @@ class WindowOrder:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a training that decide its samples, for process `rank` of `world`.
-
-    Args:
-        seed: seed of the order.
-        batch_size: slices per step over all processes.
-        rank: number of this process.
-        world: number of processes.
-    """
+    """The settings of a training that decide its samples, for process `rank` of `world`."""
 
     seed: int = 0
-    batch_size: int = 8
+    batch_size: int = 8  # slices per step over all processes
     rank: int = 0
     world: int = 1
 

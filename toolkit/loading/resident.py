@@ -11,9 +11,7 @@ from attunet.store import Store
 
 
 class ResidentLoader(Loader):
-    """All slices on the device, as they are in the store: float16 images and uint8 labels.
-    A batch is one index operation there.
-    """
+    """All slices on the device, float16 images and uint8 labels as in the store; a batch is one index operation."""
 
     tier = "resident"
 

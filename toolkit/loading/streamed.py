@@ -7,10 +7,10 @@ with the store.
 """
 
 import mmap
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Queue
 
 import numpy as np
 import torch
@@ -27,15 +27,13 @@ BUFFERS = 2
 
 @dataclass
 class Buffer:
-    """The slices `samples` of one window, in the order of training. released:
-    event after the last copy out of the buffer.
-    """
+    """The slices of one window, in the order of training."""
 
     images: torch.Tensor
     labels: torch.Tensor
     samples: np.ndarray
     taken: int = 0
-    released: torch.cuda.Event | None = None
+    released: torch.cuda.Event | None = None  # after the last copy out of the buffer
 
 
 class StreamedLoader(Loader):
@@ -175,44 +173,32 @@ class StreamedLoader(Loader):
 
 
 class _Reader:
-    """The thread that fills buffers. `next` raises its errors in the training thread."""
+    """Fills buffers with one window after the other, in a thread of its own."""
 
     def __init__(
         self, windows: Iterator[np.ndarray], buffers: list[Buffer], read: Callable[[Buffer, np.ndarray], None]
     ) -> None:
         self._windows, self._read = windows, read
-        self._free: Queue[Buffer | None] = Queue()
-        self._ready: Queue[Buffer | Exception] = Queue()
-        for buffer in buffers:
-            self._free.put(buffer)
-        self._thread = threading.Thread(target=self._work, name="slices", daemon=True)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="slices")
+        self._pending = deque(self._pool.submit(self._fill, buffer) for buffer in buffers)
 
     def next(self) -> Buffer:
-        """Wait for the next window and return it. Raises RunError when reading has failed."""
-        ready = self._ready.get()
-        if isinstance(ready, Exception):
-            self._ready.put(ready)  # every later call raises it too
-            raise RunError(f"the slices can no longer be read: {ready}") from ready
-        return ready
+        """Wait for the next window and return it. Raises RunError when reading has failed, also in every later call."""
+        try:
+            buffer = self._pending[0].result()
+        except Exception as error:  # any error of the reading thread
+            raise RunError(f"the slices can no longer be read: {error}") from error
+        self._pending.popleft()
+        return buffer
 
     def give_back(self, buffer: Buffer) -> None:
-        self._free.put(buffer)
+        self._pending.append(self._pool.submit(self._fill, buffer))
 
     def stop(self) -> None:
-        self._free.queue.clear()
-        self._free.put(None)
-        self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
 
-    def _work(self) -> None:
-        try:
-            for samples in self._windows:
-                buffer = self._free.get()
-                if buffer is None:
-                    return
-                if buffer.released is not None:
-                    buffer.released.synchronize()  # this thread waits, the training thread does not
-                self._read(buffer, samples)
-                self._ready.put(buffer)
-        except Exception as error:  # any error must reach the training thread
-            self._ready.put(error)
+    def _fill(self, buffer: Buffer) -> Buffer:
+        if buffer.released is not None:
+            buffer.released.synchronize()  # this thread waits, the training thread does not
+        self._read(buffer, next(self._windows))
+        return buffer

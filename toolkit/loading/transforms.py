@@ -17,7 +17,6 @@ RESOLUTIONS = 8  # steps in which the factor of the low-resolution transform is 
 # Uniform random numbers drawn per sample, more than the table uses: a new transform with uniforms alone leaves the
 # draws of the others as they are. A transform with normals, or one beyond this number, changes them.
 MIN_UNIFORMS = 20
-_FIRST = ("low_resolution", "gamma", "bias_field", "contrast", "brightness", "noise")
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,10 @@ TRANSFORMS = (
     ),
     Transform("noise", lambda config, sample: sample.between(0, *config.noise), _apply_noise),
 )
-BY_NAME = {transform.name: transform for transform in TRANSFORMS}
-_FIRST = ("low_resolution", "gamma", "bias_field", "contrast", "brightness", "noise")
+SPATIAL = [transform for transform in TRANSFORMS if transform.spatial]
+_ORDER = ["low_resolution", "gamma", "bias_field", "contrast", "brightness", "noise"]
 # In the order in which they are applied: transforms that are not named come last.
-INTENSITY_ORDER = (*_FIRST, *(t.name for t in TRANSFORMS if not t.spatial and t.name not in _FIRST))
+INTENSITY = sorted(
+    (transform for transform in TRANSFORMS if not transform.spatial),
+    key=lambda transform: _ORDER.index(transform.name) if transform.name in _ORDER else len(_ORDER),
+)

@@ -115,3 +115,9 @@ def _nan_to_null(value: object) -> object:
 
 def _by_class(values: npt.ArrayLike, classes: Sequence[str]) -> PerClass:
     return dict(zip(classes, np.asarray(values, dtype=np.float64).tolist(), strict=True))
+
+
+def describe_dice(dice: MetricTable) -> str:
+    """The mean and the defined values of the classes, for a line of the log."""
+    classes = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
+    return f"{dice['mean'] or 0:.4f} ({classes})"

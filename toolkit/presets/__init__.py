@@ -14,13 +14,10 @@ def preset_names() -> list[str]:
 
 
 def read_config(name: str | None, settings: tuple[str, ...] = ()) -> Config:
-    """The configuration of a preset or a TOML file (None: the defaults),
-    with `section.field=value` settings over it.
-    """
+    """The configuration of a preset or a TOML file (None: the defaults), with settings as of `load_config` over it."""
     path = None
     if name is not None:
-        preset = PRESETS / f"{name}.toml"
-        path = preset if name in preset_names() else Path(name)
+        path = PRESETS / f"{name}.toml" if name in preset_names() else Path(name)
         if not path.exists():
             raise InputError(
                 f"--config: must be a TOML file or one of the presets {', '.join(preset_names())}, got {name!r}"
@@ -36,6 +33,9 @@ def training_config(config_name: str | None, settings: tuple[str, ...], model: s
                 f"--set: [data] is resolved when the store is made (attunet prepare --set ...), got {setting!r}"
             )
     config = read_config(config_name, settings)
-    if model is not None:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
-    return config
+    return config if model is None else with_model(config, model)
+
+
+def with_model(config: Config, name: str) -> Config:
+    """The configuration with another network."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))

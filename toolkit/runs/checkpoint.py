@@ -38,9 +38,7 @@ SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
 
 @dataclass(frozen=True)
 class TrainerState:
-    """State of a trainer after a step. parts: tensors by part (`PARTS`) and name; scaler:
-    the gradient scaler's in float16 training.
-    """
+    """State of a trainer after a step: tensors by part (`PARTS`) and name, and the gradient scaler's in float16."""
 
     finished: bool
     parts: Mapping[str, Mapping[str, torch.Tensor]]
@@ -55,8 +53,7 @@ class SaveCost(TypedDict, total=False):
 
 
 class Checkpoints:
-    """Writes the checkpoints of one training in its own thread. Training waits only for the copy to the host and the
-    previous write.
+    """Writes the checkpoints of one training in a thread; training waits for the previous write and the copy alone.
 
     Args:
         folder: of the run.
@@ -79,20 +76,16 @@ class Checkpoints:
         self._pool.shutdown()  # waits for the current write
         if isinstance(error, NotFinite):
             last = newest_step_folder(self.folder)
-            raise RunError(
-                f"{error}. {f'The last good checkpoint: {last}' if last else 'There is no checkpoint yet'}"
-            ) from None
+            hint = f"The last good checkpoint: {last}" if last else "There is no checkpoint yet"
+            raise RunError(f"{error}. {hint}") from None
 
     def due(self, step: int) -> bool:
-        """Return True if a checkpoint should be written after `step`, by time or by count.
-        Raises RunError when the last one failed.
-        """
+        """Return True if a checkpoint should be written after `step`. Raises RunError when the last one failed."""
         if self._pending is not None and self._pending.done():
             self.finish()
-        by_step = self._run.checkpoint_every_steps
-        return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes or (
-            by_step > 0 and step % by_step == 0
-        )
+        if self._run.checkpoint_every_steps and step % self._run.checkpoint_every_steps == 0:
+            return True
+        return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes
 
     def save(self, read_state: Callable[[], TrainerState], step: int) -> SaveCost:
         """Save the state after `step`; returns once it is copied to the host.
@@ -111,9 +104,8 @@ class Checkpoints:
             return {}
         began = time.monotonic()
         state = read_state()
-        self._submit(
-            self.folder / _step_name(step), state.parts, step=step, finished=state.finished, scaler=state.scaler
-        )
+        about = dataclasses.replace(self._state, step=step, finished=state.finished, scaler=state.scaler)
+        self._submit(self.folder / _step_name(step), state.parts, about)
         self._saved_at = time.monotonic()
         num_bytes = sum(tensor.nbytes for tensors in state.parts.values() for tensor in tensors.values())
         return {"stall_s": self._saved_at - began, "megabytes": num_bytes / 1e6}
@@ -123,13 +115,14 @@ class Checkpoints:
         best = self._state.best
         if self._main and dice is not None and (best is None or dice > best):
             self._state = dataclasses.replace(self._state, best=dice)
-            self._submit(self.folder / BEST, {"average": average.state_dict()}, step=step, finished=False, scaler=None)
+            about = dataclasses.replace(self._state, step=step)
+            self._submit(self.folder / BEST, {"average": average.state_dict()}, about)
 
     def save_if_snapshot(self, average: nn.Module, step: int, total_steps: int) -> None:
         """Keep the averaged weights after `step` if they are one of `run.snapshots`."""
         if self._main and step in snapshot_steps(self._run.snapshots, total_steps):
-            path = self._snapshots / _step_name(step)
-            self._submit(path, {"average": average.state_dict()}, step=step, finished=step == total_steps, scaler=None)
+            about = dataclasses.replace(self._state, step=step, finished=step == total_steps)
+            self._submit(self._snapshots / _step_name(step), {"average": average.state_dict()}, about)
 
     def finish(self) -> None:
         """Wait until everything saved is on the disk."""
@@ -143,25 +136,16 @@ class Checkpoints:
                 f"{self.folder}: the checkpoint could not be written ({error}); earlier ones are untouched"
             ) from None
 
-    def _submit(
-        self,
-        path: Path,
-        parts: Mapping[str, Mapping[str, torch.Tensor]],
-        *,
-        step: int,
-        finished: bool,
-        scaler: dict[str, float] | None,
-    ) -> None:
+    def _submit(self, path: Path, parts: Mapping[str, Mapping[str, torch.Tensor]], state: RunState) -> None:
         self.finish()
-        copies = {part: _host_copy(tensors) for part, tensors in parts.items()}
-        state = dataclasses.replace(self._state, step=step, finished=finished, scaler=scaler)
+        copies = {part: host_copy(tensors) for part, tensors in parts.items()}
         self._pending = self._pool.submit(self._write, path, copies, state)
 
     def _write(self, path: Path, parts: Mapping[str, dict[str, torch.Tensor]], state: RunState) -> None:
+        text = json.dumps(state.to_json(), indent=1, allow_nan=False)
         files: dict[str, Callable[[Path], object]] = {
             f"{part}.safetensors": _tensor_writer(tensors, _description(state, part)) for part, tensors in parts.items()
         }
-        text = json.dumps(state.to_json(), indent=1, allow_nan=False)
         files["state.json"] = lambda path: path.write_text(text, encoding="utf-8")
         self._check_held()
         write_folder(path, files)
@@ -180,8 +164,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, network: nn.Module) -> d
     return {f"{key}/{named[id(p)]}": value for p, state in optimizer.state.items() for key, value in state.items()}
 
 
-def _host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # A copy even where the tensor is on the host already: the next step writes into it while the thread saves.
+def host_copy(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors to the host, even those that are there: the next step writes into them while the thread saves."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 

@@ -21,8 +21,7 @@ DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
 class EnsembleNetwork(SegmentationNetwork):
-    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`:
-    logits whose softmax is that mean.
+    """Slices `(N, C, H, W)` to the logarithm of the members' mean probabilities `(N, K, H, W)`, as logits.
 
     Members may be different networks. The attention maps are the mean over those that have gates, if all of these have
     as many.
@@ -105,7 +104,6 @@ def ensemble_of(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
 
 
 def _check_finished(members: Sequence[TrainedRun]) -> None:
-    """Raises InputError if a member is not finished."""
     for member in members:
         if not member.finished:
             raise InputError(
@@ -131,27 +129,26 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
                     f"{path}: members must be of one data set; {member.path} was trained on another image of case "
                     f"{case}"
                 )
-    names = tuple(dict.fromkeys(member.config.model.name for member in members))
+    sections = tuple(dict.fromkeys(member.config.model for member in members))
+    names = dict.fromkeys(section.name for section in sections)
     parents = {member.state.lineage and member.state.lineage.sha256 for member in members}
-    left_out = [
-        case for case in first.held_out if all(case in member.held_out for member in members) and case not in seen
-    ]
+    held_out = set.intersection(*(set(member.held_out) for member in members)) - set(seen)
+    state = dataclasses.replace(
+        first.state,
+        fold=first.fold if len(folds) == 1 else "all",
+        training_cases=seen,
+        held_out=[case for case in first.held_out if case in held_out],
+        step=min(member.step for member in members),
+        finished=True,
+        lineage=first.state.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
+    )
     return dataclasses.replace(
         first,
         path=path,
         name=f"{'+'.join(names)}-ensemble-of-{len(members)}",
         network=EnsembleNetwork([member.network for member in members]).eval(),
-        checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
-        state=dataclasses.replace(
-            first.state,
-            fold=first.fold if len(folds) == 1 else "all",
-            training_cases=seen,
-            held_out=left_out,
-            step=min(member.step for member in members),
-            finished=True,
-            lineage=first.state.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
-        ),
+        state=state,
         num_members=len(members),
-        networks=names,
-        sections=tuple(dict.fromkeys(member.config.model for member in members)),
+        checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
+        sections=sections,
     )

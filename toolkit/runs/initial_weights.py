@@ -1,8 +1,6 @@
-"""Weights of another model as the start of a training: classes and channels are matched by name,
-context slices by position.
-"""
+"""Weights of another model as the start of a training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +98,7 @@ def load_initial_weights(
     renamed: Mapping[str, str],
     channels: Sequence[str] = (),
 ) -> Lineage:
-    """Start a network from the weights of another model.
+    """Start a network from the weights of another model; classes and channels are matched by name.
 
     Args:
         network: to be trained, with fresh weights.
@@ -125,6 +123,29 @@ def load_initial_weights(
     head = [name for name in own if name.startswith("head.")]
     first = next(name for name in own if name not in head)
     others = set(own) - {*head, first}
+    _check_same_network(own, others, weights)
+    matched = _match(classes.names, weights.classes, renamed)
+    same_classes = list(matched.values()) == list(range(len(weights.classes))) and len(matched) == len(classes.names)
+    for name in head:
+        for index, parent_index in matched.items():
+            own[name][index] = weights.tensors[name][parent_index]
+    by_name = _match_channels(channels, weights, spec.num_channels)
+    own[first], carried = _first_convolution(own[first].shape, weights, first, spec, by_name)
+    network.load_state_dict({**own, **{name: weights.tensors[name] for name in others}})
+    same_channels = {channels[i]: weights.channels[j] for i, j in (by_name or {}).items()}
+    return Lineage(
+        parent=weights.name,
+        sha256=weights.sha256,
+        classes={classes.names[i]: weights.classes[j] for i, j in matched.items() if i > 0},
+        new_classes=[name for i, name in enumerate(classes.names) if i not in matched],
+        channels="carried" if carried else "matched" if same_channels else "averaged",
+        fresh=[*([] if same_classes else head), *([] if carried else [first])],
+        channel_names=same_channels,
+    )
+
+
+def _check_same_network(own: Mapping[str, torch.Tensor], others: Collection[str], weights: InitialWeights) -> None:
+    """Raise InputError if a tensor is missing, or one of `others` has another shape."""
     if set(own) != set(weights.tensors):
         settings = " ".join(f"--set model.{field}={value}" for field, value in weights.settings.items())
         raise InputError(
@@ -137,25 +158,6 @@ def load_initial_weights(
                 f"--init: {weights.name} is of another width: {name} has the shapes {shapes}; set model.base_width "
                 "alike"
             )
-    matched = _match(classes.names, weights.classes, renamed)
-    fresh = []
-    for name in head:
-        if list(matched.values()) == list(range(len(weights.classes))) and len(matched) == len(classes.names):
-            own[name] = weights.tensors[name]
-            continue
-        fresh.append(name)
-        for index, parent_index in matched.items():
-            own[name][index] = weights.tensors[name][parent_index]
-    by_name = _match_channels(channels, weights, spec.num_channels)
-    own[first], carried = _first_convolution(own[first].shape, weights, first, spec, by_name)
-    if not carried:
-        fresh.append(first)
-    network.load_state_dict({**own, **{name: weights.tensors[name] for name in others}})
-    pairs = {classes.names[i]: weights.classes[j] for i, j in matched.items() if i > 0}
-    new = [name for i, name in enumerate(classes.names) if i not in matched]
-    same_channels = {channels[i]: weights.channels[j] for i, j in (by_name or {}).items()}
-    kind = "carried" if carried else "matched" if same_channels else "averaged"
-    return Lineage(weights.name, weights.sha256, pairs, new, kind, fresh, same_channels)
 
 
 def parse_renamed(text: str) -> dict[str, str]:
@@ -181,9 +183,7 @@ def _match(names: Sequence[str], parents: Sequence[str], renamed: Mapping[str, s
 
 
 def _match_channels(channels: Sequence[str], weights: InitialWeights, num_channels: int) -> dict[int, int] | None:
-    """Index of each channel -> index of the parent's channel of that name, whatever its case;
-    None where either has no names.
-    """
+    """Index of each channel -> index of the parent's channel of that name in any case; None where names are missing."""
     if len(channels) != num_channels or len(weights.channels) != weights.num_channels:
         return None
     parents = [name.strip().lower() for name in weights.channels]

@@ -1,6 +1,4 @@
-"""The cases that an estimator of Dice learns from, in the folder of a run:
-features and Dice of what the run left out.
-"""
+"""The cases that an estimator of Dice learns from, in the folder of a run: those that the run left out."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -45,21 +43,13 @@ class Origin:
     @classmethod
     def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["Origin"]:
         """One for each different network of an ensemble; of a single run one."""
-        networks = [asdict(network) for network in run.sections or (run.config.model,)]
         return [
-            cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, network)
-            for network in networks
+            cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, asdict(section))
+            for section in run.sections
         ]
 
     def to_json(self) -> JsonObject:
-        return {
-            "schema": SCHEMA,
-            "checkpoint": self.checkpoint,
-            "classes": list(self.classes),
-            "preprocessing": self.preprocessing,
-            "postprocessing": self.postprocessing,
-            "model": self.model,
-        }
+        return {"schema": SCHEMA, **asdict(self), "classes": list(self.classes)}
 
     @classmethod
     def from_json(cls, at: Fields) -> "Origin":
@@ -88,9 +78,7 @@ def write_learned_cases(run: Path, origin: Origin, cases: Mapping[str, LearnedCa
 
 
 def read_learned_cases(run: Path) -> tuple[Origin, dict[str, LearnedCase]]:
-    """The cases of a run, by name. Raises InputError for a file that is missing or that `write_learned_cases` did not
-    write.
-    """
+    """The cases of a run, by name. Raises InputError for a file that is missing or not of `write_learned_cases`."""
     at = read_json(run / FILE)
     cases = at.inner("cases")
     return Origin.from_json(at), {name: LearnedCase.from_json(cases.inner(name)) for name in cases.data}

@@ -48,9 +48,8 @@ class Lineage:
 
     def describe(self) -> str:
         """One line for the log."""
-        carried = ", ".join(
-            name if name == parent else f"{name} (from {parent})" for name, parent in self.classes.items()
-        )
+        pairs = self.classes.items()
+        carried = ", ".join(name if name == parent else f"{name} (from {parent})" for name, parent in pairs)
         new = f"; new: {', '.join(self.new_classes)}" if self.new_classes else ""
         channels = f"input channels {self.channels}"
         if self.channels == "matched":

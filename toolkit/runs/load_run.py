@@ -27,8 +27,7 @@ class TrainedRun:
         state: the checkpoint's `state.json`.
         num_members: networks in an ensemble.
         checkpoint_sha256: of the manifest of each member's checkpoint.
-        networks: `model.name` of the network, or the different ones of an ensemble.
-        sections: the different sections `[model]` of an ensemble's members; empty for a single run.
+        sections: the section `[model]` of the network, or the different ones of an ensemble.
     """
 
     path: Path
@@ -38,12 +37,16 @@ class TrainedRun:
     state: RunState
     num_members: int = 1
     checkpoint_sha256: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
     sections: tuple[ResolvedModelConfig, ...] = ()
 
     @property
     def config(self) -> ResolvedConfig:
         return self.state.config
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """`model.name` of the network, or the different ones of an ensemble."""
+        return tuple(dict.fromkeys(section.name for section in self.sections))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -131,5 +134,5 @@ def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:
         network.eval().requires_grad_(False),
         state,
         checkpoint_sha256=(sha256(checkpoint.path / MANIFEST),),
-        networks=(state.config.model.name,),
+        sections=(state.config.model,),
     )

@@ -111,23 +111,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors
         parameter = parameters.get(parameter_name)
         if parameter is None or value.shape not in (parameter.shape, torch.Size()):
             raise InputError(f"checkpoint: its optimizer must be of the network, got {shown(name)} {_form(value)}")
-        target = (
-            value if key == "step" else value.to(parameter.device).contiguous(memory_format=_memory_format(parameter))
-        )
-        optimizer.state[parameter][key] = target.to(parameter.device)
-
-
-def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    return (
-        torch.channels_last
-        if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-        else torch.contiguous_format
-    )
+        # Moments have the memory layout of their parameter, a count of steps does not
+        copy = value.to(parameter.device) if key == "step" else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter][key] = copy
 
 
 def step_folders(folder: Path) -> list[Path]:
     """The checkpoints or snapshots in a folder, the newest first."""
-    return sorted(
-        (p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced"))),
-        reverse=True,
-    )
+    found = (p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced")))
+    return sorted(found, reverse=True)

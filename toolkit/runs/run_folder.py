@@ -73,12 +73,9 @@ def holds_runs(path: Path) -> bool:
 
 def read_metrics(run: Path) -> list[MetricsRow]:
     """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
+    path = run / "metrics.jsonl"
     rows: list[MetricsRow] = []
-    if not (run / "metrics.jsonl").is_file():
-        return rows
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
             rows.append(parse_json(line))
-        except ValueError:
-            continue
     return rows

@@ -83,7 +83,7 @@ class RunState:
         cls, store: Store, training: list[str], held_out: list[str], fold: int | Literal["all"], config: ResolvedConfig
     ) -> "RunState":
         """The state of a run before its first step."""
-        cases = {case.name: case for case in store.cases}
+        cases = {case: store.case(case) for case in training}
         return cls(
             config=config,
             preprocessing=store.preprocessing,
@@ -92,11 +92,11 @@ class RunState:
             store=store.path.resolve(),
             store_sha256=store.sha256,
             fold=fold,
-            training_cases={case: cases[case].image_sha256 for case in training},
-            training_labels={case: cases[case].label_sha256 or "" for case in training},
+            training_cases={name: case.image_sha256 for name, case in cases.items()},
+            training_labels={name: case.label_sha256 or "" for name, case in cases.items()},
             held_out=held_out,
             channels=list(store.channels),
-            drawn={case: ",".join(names) for case in training if (names := cases[case].drawn) is not None},
+            drawn={name: ",".join(case.drawn) for name, case in cases.items() if case.drawn is not None},
         )
 
     def to_json(self) -> dict[str, object]:
@@ -117,7 +117,6 @@ class RunState:
             raise InputError(
                 f"{at.where}: is a checkpoint of schema {at.data.get('schema')!r}, this attunet reads schema {SCHEMA}"
             )
-        scaler = at.require("scaler", lambda v: v is None or isinstance(v, dict), "an object or null")
         return cls(
             config=ResolvedConfig.from_json(at.inner("config").data, at.where),
             preprocessing=Preprocessing.from_json(at.inner("preprocessing")),
@@ -133,7 +132,7 @@ class RunState:
             data_tier=at.choice("data_tier", ("resident", "streamed")),
             step=at.whole("step"),
             finished=at.flag("finished"),
-            scaler=scaler,
+            scaler=at.require("scaler", lambda v: v is None or isinstance(v, dict), "an object or null"),
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
             channels=at.text_list("channels") if "channels" in at else [],
             lineage=None if at.data.get("lineage") is None else Lineage.from_json(at.inner("lineage")),

@@ -20,9 +20,7 @@ MAX_NAME_BYTES = 200  # of a file's name that its temporary name repeats; file s
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Gives an `OSError` the name of the file that was being written:
-    the system names it when a file is opened, not when it is written.
-    """
+    """Gives an `OSError` of writing the name of the file, which the system gives to errors of opening alone."""
     try:
         yield
     except OSError as error:
@@ -81,8 +79,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
-    """Writes a folder with its files and a manifest of their SHA-256;
-    `path` appears at the very end, replacing an older one.
+    """Writes a folder with its files and a manifest of their SHA-256; `path` appears last, replacing an older one.
 
     Each file is synced, then the manifest, then the folder; the rename is made durable by syncing the parent.
     """
@@ -90,7 +87,15 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _fill(partial, files)
+        for name, write in files.items():
+            with name_in_errors(partial / name):
+                write(partial / name)
+                _sync(partial / name)
+        manifest, hashes = partial / MANIFEST, {name: sha256(partial / name) for name in files}
+        with name_in_errors(manifest):
+            manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
+        _sync(manifest)
+        _sync(partial)
         if path.exists():
             replaced = path.with_name(path.name + ".replaced")
             shutil.rmtree(replaced, ignore_errors=True)
@@ -105,9 +110,7 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
 
 
 def clear_unfinished(parent: Path) -> None:
-    """Undoes what a crash inside `write_folder` left under `parent`:
-    a folder that was moved away for its successor is put back.
-    """
+    """Undoes a crash inside `write_folder` under `parent`; puts a replaced folder back that has no successor."""
     for partial in parent.glob("*.partial"):
         shutil.rmtree(partial)
     for replaced in parent.glob("*.replaced"):
@@ -145,23 +148,8 @@ def verify_folder(path: Path, needed: Iterable[str]) -> None:
         raise InputError(f"{path}: incomplete: {type(error).__name__}: {error}") from None
 
 
-def _fill(folder: Path, files: Mapping[str, Callable[[Path], object]]) -> None:
-    for name, write in files.items():
-        with name_in_errors(folder / name):
-            write(folder / name)
-            _sync(folder / name)
-    manifest = folder / MANIFEST
-    hashes = {name: sha256(folder / name) for name in files}
-    with name_in_errors(manifest):
-        manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(folder)
-
-
 def require_regular(path: Path) -> None:
-    """Raises OSError for a pipe or a device, from which reading might never end;
-    links to regular files are followed.
-    """
+    """Raises OSError for a pipe or a device, from which reading might never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
 

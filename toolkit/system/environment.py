@@ -2,9 +2,11 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
@@ -48,6 +50,7 @@ class Environment(TypedDict):
 
 def environment() -> Environment:
     """The machine and the software as JSON values; torch's threads only if the process has imported torch already."""
+    torch = sys.modules.get("torch")
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -55,7 +58,10 @@ def environment() -> Environment:
         "versions": versions(PACKAGES),
         "cpu": _cpu(),
         "gpus": _gpus(),
-        "threads": _threads(),
+        "threads": {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "torch": torch.get_num_threads() if torch is not None else None,
+        },
     }
 
 
@@ -72,60 +78,38 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of those packages that are installed."""
     installed = {}
     for package in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             installed[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return installed
 
 
 def _commit() -> str | None:
-    """The commit of the clone that the package runs from, `+` appended where files differ from it;
-    None outside a clone.
-    """
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        return _output("git", "-C", str(here), *arguments)
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None or git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+    """The commit of this package's clone, with `+` if files differ from it; None outside a clone."""
+    git, file = ("git", "-C", str(Path(__file__).resolve().parent)), Path(__file__).name
+    commit = _output(*git, "rev-parse", "HEAD")
+    if commit is None or _output(*git, "ls-files", "--error-unmatch", file) is None:
         return None  # installed into some other repository's tree
-    return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return commit + ("+" if _output(*git, "status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _cpu() -> Cpu:
-    text = _text("/proc/cpuinfo")
-    rows = [line.split(":", 1) for line in text.splitlines() if ":" in line]
-    values = [(key.strip(), value.strip()) for key, value in rows]
-    models = [value for key, value in values if key == "model name"]
-    clocks = [float(value) for key, value in values if key == "cpu MHz"]
-    kib = next(
-        (int(line.split()[1]) for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:")), None
-    )
+    about = _text("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*:\s*(.*\S)", about, re.MULTILINE)
+    clocks = [float(clock) for clock in re.findall(r"^cpu MHz\s*:\s*(\S+)", about, re.MULTILINE)]
+    kib = re.search(r"^MemTotal:\s*(\d+)", _text("/proc/meminfo"), re.MULTILINE)
     return {
         "name": models[0] if models else platform.processor() or platform.machine(),
         "usable_cores": usable_cores(),
         "clock_mhz": round(sum(clocks) / len(clocks)) if clocks else None,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
-        "memory_mb": kib // 1024 if kib else None,
+        "memory_mb": int(kib[1]) // 1024 if kib else None,
     }
 
 
 def _gpus() -> list[dict[str, str | float]]:
-    table = _output("nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits")
-    return [
-        dict(zip(GPU_FIELDS.values(), map(_number, line.split(", ")), strict=False))
-        for line in (table or "").splitlines()
-    ]
-
-
-def _threads() -> dict[str, str | int | None]:
-    torch = sys.modules.get("torch")
-    return {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "torch": torch.get_num_threads() if torch is not None else None,
-    }
+    table = _output("nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits") or ""
+    rows = (map(_number, line.split(", ")) for line in table.splitlines())
+    return [dict(zip(GPU_FIELDS.values(), row, strict=False)) for row in rows]
 
 
 def _number(text: str) -> str | float:

@@ -1,6 +1,4 @@
-"""The log as plain lines: `logging.getLogger("attunet")` carries progress and warnings,
-and programs choose where the lines go.
-"""
+"""The log of progress and warnings as plain lines; programs choose where the lines go."""
 
 import logging
 from collections.abc import Callable, Iterator

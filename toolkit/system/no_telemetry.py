@@ -1,5 +1,4 @@
-"""Switches off what libraries report to their makers. Most decide once, when they are loaded,
-so `attunet` itself does it.
+"""Switches off what libraries report to their makers; most decide when they are loaded, so `attunet` itself does it.
 
 ONNX Runtime (from 1.29 on Linux too) would keep a device id and a queue of events in the home folder and send model
 names, hashes and timings; openvino would look up and tell a host at its import. A user who sets one of the variables
@@ -19,9 +18,7 @@ VARIABLES = {
 
 
 def switch_off_telemetry() -> None:
-    """Sets the variables that the libraries read. openvino reads none,
-    so its reporting package is made impossible to import.
-    """
+    """Sets the variables that libraries read; openvino reads none, so its reporting cannot be imported."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     if "openvino_telemetry" not in sys.modules:

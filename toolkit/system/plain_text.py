@@ -4,10 +4,7 @@ import re
 
 
 def printable(text: str) -> str:
-    """The text with `?` instead of every control character but line breaks and tabs.
-
-    A file must not control the terminal.
-    """
+    """The text with `?` instead of control characters but line breaks and tabs: no file controls the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
@@ -17,11 +14,7 @@ def printable_line(text: str) -> str:
 
 
 def table_cell(text: str) -> str:
-    """The text as one cell of a Markdown table: no column, HTML or link begins in it,
-    and no spreadsheet takes it for a formula.
-
-    Numbers keep their sign.
-    """
+    """The text as one cell of a Markdown table: no column, HTML, link or formula begins; numbers keep their sign."""
     plain = " ".join(printable(text).split())
     plain = re.sub(r"([\\|`\[\]])", r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     is_formula = plain[:1] in ("=", "+", "-", "@") and not re.match(r"[+-]?[\d.]", plain)

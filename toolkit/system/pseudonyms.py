@@ -55,8 +55,7 @@ class Pseudonyms:
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
-        """The number of each name. New names get numbers in a random order,
-        so that a number tells nothing about its name.
+        """The number of each name; new names get numbers in a random order, which tell nothing about them.
 
         Raises:
             InputError: the file cannot be written where it is.
@@ -159,19 +158,16 @@ class Pseudonyms:
     def _read(self) -> dict[str, str]:
         if not self.path.exists():
             return {}
+        table = f"{self.path}: must be a table of names and numbers with the columns name,number"
         try:
             with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
             numbers = dict(rows)
         except (OSError, ValueError, csv.Error):
-            raise InputError(
-                f"{self.path}: must be a table of names and numbers with the columns name,number"
-            ) from None
+            raise InputError(table) from None
         is_table = header == COLUMNS and all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers.values())
         if not is_table or len(set(map(int, numbers.values()))) < len(rows):
-            raise InputError(
-                f"{self.path}: must be a table of names and numbers with the columns name,number, each once"
-            )
+            raise InputError(f"{table}, each once")
         return numbers
 
     def _add(self, names: list[str]) -> None:

@@ -1,5 +1,4 @@
-"""A function mapped over many cases: in order, and in processes if there are many,
-each of which holds one case at a time.
+"""A function mapped over many cases in their order, in processes if there are many.
 
 concurrent.futures alone would submit all tasks at once and leave workers of a killed parent behind.
 """

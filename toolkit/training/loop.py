@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from accelerate import Accelerator
+
 from attunet.config import Config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
-from attunet.metrics.results import MetricTable
+from attunet.metrics.aggregate import describe_dice
 from attunet.runs.checkpoint import Checkpoints
 from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import open_store
@@ -20,11 +22,8 @@ from attunet.training.processes.heartbeat import Heartbeat
 from attunet.training.processes.rank_log import RankLog
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.training.progress.journal import Journal
-from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training, validation_interval
-from attunet.training.trainer import Trainer
-from attunet.training.validation import Validator
-
-logger = logging.getLogger(__name__)
+from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training
+from attunet.training.time_plan import validation_interval
 
 CURVES = "plots/training.png"
 
@@ -74,48 +73,42 @@ def train(
             init_classes=init_classes or {},
             began=began,
         )
-        accelerator = make_accelerator(config.run)
-        main, folder = accelerator.is_main_process, request.folder
-        heartbeat = stack.enter_context(Heartbeat(config.run.timeout_minutes))
-        if main:
-            stack.enter_context(folder)
-        accelerator.wait_for_everyone()
-        training = open_training(request, accelerator, stack)
-        if training is None:
-            if main and not _is_drawn(folder):  # killed after its last checkpoint, before the curves were drawn
-                _draw_curves(folder.path)
-            return
-        trainer, first_step = training.trainer, training.first_step
-        rank_log = stack.enter_context(RankLog(folder.path, accelerator.process_index))
-        if main:
-            describe_run(folder, trainer, first_step)
-        per_epoch = trainer.loader.num_samples / trainer.batch_size
-        journal = stack.enter_context(Journal(folder, trainer.config, main=main, steps_per_epoch=per_epoch))
-        checkpoints = stack.enter_context(Checkpoints(folder, training.state, main=main))
-        rank_log.write(
-            f"rank {accelerator.process_index} of {accelerator.num_processes} on {accelerator.device}, from step "
-            f"{first_step}"
-        )
-        journal.say(headline(training))
-        stop = stack.enter_context(StopSignals())
-        if training.is_planned:  # a resumed training must keep the number of steps, whenever it was stopped
-            checkpoints.save(trainer.state, 0)
-        _run_steps(training, journal, checkpoints, lambda: heartbeat.largest(stop.received))
-        if main:
-            journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
+        _train(request, make_accelerator(config.run), stack)
+
+
+def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None:
+    main, folder = accelerator.is_main_process, request.folder
+    heartbeat = stack.enter_context(Heartbeat(request.config.run.timeout_minutes))
+    if main:
+        stack.enter_context(folder)
+    accelerator.wait_for_everyone()
+    training = open_training(request, accelerator, stack)
+    if training is None:
+        if main and not _is_drawn(folder):  # killed after its last checkpoint, before the curves were drawn
+            _draw_curves(folder.path)
+        return
+    trainer, first_step = training.trainer, training.first_step
+    rank, world = accelerator.process_index, accelerator.num_processes
+    rank_log = stack.enter_context(RankLog(folder.path, rank))
+    if main:
+        describe_run(folder, trainer, first_step)
+    per_epoch = trainer.loader.num_samples / trainer.batch_size
+    journal = stack.enter_context(Journal(folder, trainer.config, main=main, steps_per_epoch=per_epoch))
+    checkpoints = stack.enter_context(Checkpoints(folder, training.state, main=main))
+    rank_log.write(f"rank {rank} of {world} on {accelerator.device}, from step {first_step}")
+    journal.say(headline(training))
+    stop = stack.enter_context(StopSignals())
+    if training.is_planned:  # a resumed training must keep the number of steps, whenever it was stopped
+        checkpoints.save(trainer.state, 0)
+    _run_steps(training, journal, checkpoints, lambda: heartbeat.largest(stop.received))
+    if main:
+        journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
 
 
 def _run_steps(
     training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]
 ) -> None:
-    """Train from the first step to the last.
-
-    Args:
-        training: ready for its next step.
-        journal: gets the figures.
-        checkpoints: writes the state.
-        signal_received: returns a stop signal that any process received, the same in all processes; 0 without one.
-    """
+    """Train from the first step to the last; `signal_received` gives any process's stop signal, alike in all, or 0."""
     trainer, validator, first_step = training.trainer, training.validator, training.first_step
     config, total, telemetry = trainer.config, trainer.total_steps, trainer.telemetry
     validate_every = validation_interval(trainer)
@@ -128,12 +121,12 @@ def _run_steps(
         if done % config.run.log_every == 0 or done == total:
             losses = trainer.read_losses()  # waits for the device
             speed = telemetry.read((done - logged_step) * trainer.batch_size)
-            logged_step = done
             journal.log("train", done, **dataclasses.asdict(losses), **dataclasses.asdict(speed))
+            logged_step = done
         if validator.cases and (done % validate_every == 0 or done == total):
             result = validator.validate(trainer.average.network)
             journal.log("validation", done, loss=result.loss, dice=result.dice)
-            journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {_format_dice(result.dice)}")
+            journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {describe_dice(result.dice)}")
             checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
             logged_step = done
@@ -148,20 +141,21 @@ def _run_steps(
     journal.log("speed", total, **dataclasses.asdict(telemetry.overall()))
     journal.say(f"speed: {telemetry.overall().describe()}")
     if validator.cases:
-        _validate_native(trainer, validator, journal)
+        _validate_native(training, journal)
     checkpoints.save(trainer.state, total)
     checkpoints.finish()
 
 
-def _validate_native(trainer: Trainer, validator: Validator, journal: Journal) -> None:
+def _validate_native(training: Training, journal: Journal) -> None:
     """Validate a last time, from the source files on the native grid."""
+    trainer, validator = training.trainer, training.validator
     try:
         dice = validator.validate_native(trainer.average.network)
     except InputError as error:
-        journal.warn(f"no last validation on the native grid: {error}")
+        journal.say(f"no last validation on the native grid: {error}", logging.WARNING)
         return
     journal.log("native", trainer.total_steps, dice=dice)
-    journal.say(f"on the native grid of the {len(validator.cases)} cases left out: Dice {_format_dice(dice)}")
+    journal.say(f"on the native grid of the {len(validator.cases)} cases left out: Dice {describe_dice(dice)}")
 
 
 def _is_drawn(folder: RunFolder) -> bool:
@@ -174,8 +168,3 @@ def _draw_curves(run_path: Path) -> Path:
 
     draw_curves(run_path / CURVES, {run_path.name: read_metrics(run_path)}, title=run_path.name)
     return run_path / CURVES
-
-
-def _format_dice(dice: MetricTable) -> str:
-    organs = ", ".join(f"{name} {value:.3f}" for name, value in dice["per_class"].items() if value is not None)
-    return f"{dice['mean'] or 0:.4f} ({organs})"

@@ -1,4 +1,4 @@
-"""Learning rate schedule, optimizer, class weights and the moving average of the weights."""
+"""The network on its device, the moving average of its weights, optimizer, learning rate and class weights."""
 
 import copy
 import math
@@ -7,9 +7,12 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from attunet.config import OptimConfig, ResolvedOptimConfig
+from attunet.config import OptimConfig, ResolvedConfig, ResolvedOptimConfig, RunConfig
 from attunet.errors import InputError
 from attunet.loading.loader import Loader
+from attunet.models import SegmentationNetwork
+from attunet.models.batch_norm_relu import synchronize_batch_norms
+from attunet.models.network import LogitsOfLevels
 
 
 def peak_rate(optim: ResolvedOptimConfig) -> float:
@@ -53,11 +56,10 @@ class AveragedNetwork:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        averages, current = self.network.state_dict(), network.state_dict(keep_vars=True)
-        self._floating = [(averages[name], current[name]) for name in averages if averages[name].is_floating_point()]
-        self._counters = [
-            (averages[name], current[name]) for name in averages if not averages[name].is_floating_point()
-        ]
+        current = network.state_dict(keep_vars=True)
+        pairs = [(average, current[name]) for name, average in self.network.state_dict().items()]
+        self._floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -67,6 +69,33 @@ class AveragedNetwork:
         torch._foreach_lerp_(averages, current, 1 - decay)
         for average, value in self._counters:
             average.copy_(value)
+
+
+def memory_format(run: RunConfig) -> torch.memory_format:
+    """Return the memory layout of images and activations."""
+    return torch.channels_last if run.channels_last else torch.contiguous_format
+
+
+def place_network(
+    network: SegmentationNetwork, config: ResolvedConfig, device: torch.device
+) -> tuple[nn.Module, AveragedNetwork]:
+    """Move a network to the device and prepare it for training, in place.
+
+    Returns:
+        The module to train, whose forward pass gives the logits, or those of all supervised levels; and the average,
+        which has neither the heads of coarse levels nor synchronised batch norm.
+    """
+    layout = memory_format(config.run)
+    if config.run.activation_checkpointing:
+        network.enable_activation_checkpointing()
+    network.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    average, model = AveragedNetwork(network, config.optim.ema_decay), network
+    if config.model.deep_supervision:
+        network.supervise_coarse_levels()
+        model = LogitsOfLevels(network).to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    if config.run.sync_batch_norm:
+        synchronize_batch_norms(network)
+    return model, average
 
 
 def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[str] = ()) -> torch.optim.Optimizer:
@@ -84,16 +113,16 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
         The optimizer; each group's `lr_factor` is the factor of its learning rate.
     """
     groups = []
-    for is_carried in (False, True):
-        named = network.named_parameters()
+    for is_carried, factor in ((False, 1.0), (True, optim.init_lr_factor)):
         parameters = [
-            p for name, p in named if p.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried
+            parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried
         ]
-        factor = optim.init_lr_factor if is_carried else 1.0
-        groups += [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay, "lr_factor": factor},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr_factor": factor},
-        ]
+        for has_decay in (True, False):
+            group = [parameter for parameter in parameters if (parameter.ndim > 1) == has_decay]
+            decay = optim.weight_decay if has_decay else 0.0
+            groups.append({"params": group, "weight_decay": decay, "lr_factor": factor})
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
 
 
@@ -129,9 +158,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Prepare the optimizer for a CUDA graph: the learning rate becomes a tensor on the device,
-    which later steps change.
-    """
+    """Prepare the optimizer for a CUDA graph: the learning rate becomes a tensor on the device."""
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
         group["capturable"] = device.type == "cuda"

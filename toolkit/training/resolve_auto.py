@@ -2,9 +2,9 @@
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from attunet.config import Config, ResolvedConfig
+from attunet.device.accelerator import of_first_process
 from attunet.store import Store
 
 CPU_WIDTH, GPU_WIDTHS = 16, (64, 32)
@@ -35,35 +35,30 @@ def resolve_auto(
         accelerator: device and processes.
         begun: the configuration of the run to resume, whose values are kept on any device; None for a new run.
     """
+    device, num_processes = accelerator.device, accelerator.num_processes
     if begun is not None:
-        model, optim = begun.model, begun.optim
-        resolved = config.resolve(base_width=model.base_width, batch_size=optim.batch_size, epochs=optim.epochs)
+        width, batch, epochs = begun.model.base_width, begun.optim.batch_size, begun.optim.epochs
+        resolved = config.resolve(base_width=width, batch_size=batch, epochs=epochs)
     else:
-        memory = (
-            torch.cuda.get_device_properties(accelerator.device).total_memory
-            if accelerator.device.type == "cuda"
-            else None
-        )
-        resolved = _resolve(config, store, cases, memory, accelerator.num_processes)
-    return broadcast_object_list([resolved])[0] if accelerator.num_processes > 1 else resolved
+        memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        resolved = _resolve(config, store, cases, memory, num_processes)
+    return of_first_process(resolved)
 
 
 def _resolve(config: Config, store: Store, cases: list[str], memory: int | None, num_processes: int) -> ResolvedConfig:
     """Compute the values for "auto"; `memory` is that of the GPU in bytes, None on a CPU."""
     slices = sum(store.case(case).num_slices for case in cases)
     pixels = store.spec.size[0] * store.spec.size[1]
-    on_cpu = memory is None
-    max_batch = CPU_BATCH if on_cpu else GPU_BATCH * num_processes
-    max_pixels = CPU_BATCH_PIXELS if on_cpu else GPU_BATCH_PIXELS * num_processes
-    fitting, given = (
-        max(num_processes, MIN_BATCH, min(max_batch, max_pixels // pixels, slices)),
-        config.optim.batch_size,
-    )
-    batch = fitting if isinstance(given, str) else given
+    if memory is None:
+        max_batch, max_pixels, (min_steps, max_steps) = CPU_BATCH, CPU_BATCH_PIXELS, CPU_STEPS
+    else:
+        max_batch, max_pixels = GPU_BATCH * num_processes, GPU_BATCH_PIXELS * num_processes
+        min_steps, max_steps = GPU_STEPS
+    fitting = max(num_processes, MIN_BATCH, min(max_batch, max_pixels // pixels, slices))
+    batch = fitting if isinstance(config.optim.batch_size, str) else config.optim.batch_size
     width = CPU_WIDTH
     if memory is not None:
         share = -(-batch // num_processes) * pixels * ACTIVATIONS_PER_PIXEL * BYTES
         width = next((w for w in GPU_WIDTHS if share * w <= memory / 2), GPU_WIDTHS[-1])
-    min_steps, max_steps = CPU_STEPS if on_cpu else GPU_STEPS
     steps = min(max(EPOCHS * slices / batch, min_steps), max_steps)
     return config.resolve(base_width=width, batch_size=batch, epochs=round(steps * batch / slices, 2))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 from attunet.config import Config, ResolvedConfig
+from attunet.device.accelerator import of_first_process
 from attunet.errors import InputError
 from attunet.loading.choose import make_loader
-from attunet.loading.loader import Loader
-from attunet.models import SegmentationNetwork, build_model
+from attunet.models import build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
 from attunet.runs.lineage import Lineage
 from attunet.runs.read_checkpoint import Checkpoint, check_tensors, load_optimizer, newest_checkpoint, read_checkpoint
@@ -29,7 +28,7 @@ from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.optimization import peak_rate
 from attunet.training.resolve_auto import resolve_auto
-from attunet.training.time_plan import AIM, VALIDATIONS_PER_RUN, measure, plan_steps, with_steps
+from attunet.training.time_plan import log_duration, plan_steps_in_minutes
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -86,7 +85,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     Raises:
         InputError: the request does not fit the store, the run or the machine.
     """
-    store, main = request.store, accelerator.is_main_process
+    store = request.store
     cases, held_out = store.split(request.fold)
     if not cases:
         raise InputError(f"{store.path}: fold {request.fold} leaves no labelled case to train on")
@@ -97,26 +96,57 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     if start is not None:
         start.state.check_same_training(state, start.path)
         if start.state.finished:
-            if main:
+            if accelerator.is_main_process:
                 logger.info(f"{request.folder.path}: this training is finished ({start.state.step} steps)")
             return None
-    loader = _make_loader(store, cases, config, accelerator, start)
+    trainer, lineage = _make_trainer(request, cases, config, accelerator, stack, start, weights)
+    validator = Validator(store, held_out, accelerator, config.optim, trainer.gradient.class_weights)
+    is_planned = start is None and config.run.minutes > 0
+    if is_planned:
+        plan_steps_in_minutes(trainer, validator, request.folder.path, request.began)
+    elif start is None and request.config.optim.epochs == "auto":
+        log_duration(trainer, validator, request.folder.path)
+    if start is not None:
+        _restore(trainer, start)
+    best, first_step = (start.state.best, start.state.step) if start is not None else (None, 0)
+    state = dataclasses.replace(state, config=trainer.config, data_tier=trainer.loader.tier, best=best, lineage=lineage)
+    return Training(trainer, validator, state, cases, first_step, is_planned)
+
+
+def _make_trainer(
+    request: Request,
+    cases: list[str],
+    config: ResolvedConfig,
+    accelerator: Accelerator,
+    stack: ExitStack,
+    start: Checkpoint | None,
+    weights: InitialWeights | None,
+) -> tuple[Trainer, Lineage | None]:
+    """Make the trainer with its initial weights; those of the checkpoint `start` are loaded later."""
+    store = request.store
+    loader = make_loader(
+        store,
+        cases,
+        accelerator,
+        seed=config.run.seed,
+        batch_size=config.optim.batch_size,
+        resident_gb=config.run.resident_gb,
+        tier=start.state.data_tier if start is not None else None,
+    )
     stack.callback(loader.close)
-    network, lineage = _make_network(store, config, start, weights, request.init_classes)
-    if lineage is not None and main and start is None:
-        logger.info(lineage.describe())
+    set_seed(config.run.seed)
+    network = build_model(config.model, store.spec.in_channels, len(store.classes))
+    lineage = start.state.lineage if start is not None else None
+    if weights is not None:
+        lineage = load_initial_weights(
+            network, weights, store.spec, store.classes, request.init_classes, store.channels
+        )
+        if accelerator.is_main_process:
+            logger.info(lineage.describe())
     carried = [] if lineage is None else [name for name, _ in network.named_parameters() if name not in lineage.fresh]
     trainer = Trainer(network, loader, len(store.classes), config, accelerator, carried)
     stack.callback(trainer.close)
-    validator = Validator(store, held_out, accelerator, config.optim, trainer.class_weights)
-    timed = bool(request.config.run.minutes)
-    if start is None and (timed or request.config.optim.epochs == "auto"):
-        _plan(trainer, validator, request.folder.path, request.began)
-    best = start.state.best if start is not None else None
-    state = dataclasses.replace(state, config=trainer.config, data_tier=loader.tier, best=best, lineage=lineage)
-    return Training(
-        trainer, validator, state, cases, _restore(trainer, start) if start is not None else 0, start is None and timed
-    )
+    return trainer, lineage
 
 
 def _resolve(
@@ -135,42 +165,12 @@ def _resolve(
     return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
 
 
-def _plan(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
-    """Set the number of steps by `run.minutes`; if it is not set, measure a few steps and log the expected duration."""
-    config, main, samples = trainer.config, trainer.accelerator.is_main_process, trainer.loader.num_samples
-    if not config.run.minutes:
-        minutes = (
-            measure(trainer, validator, run_path, 0.0).of_run(trainer.total_steps, validation_interval(trainer)) / 60
-        )
-        if main:
-            amount = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
-            logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {amount}")
-        return
-    seconds = AIM * 60 * config.run.minutes
-    costs = measure(trainer, validator, run_path, seconds)
-    every = None if config.run.validate_every_epochs == "auto" else validation_interval(trainer)
-    checkpoints = (
-        int(config.run.minutes / config.run.checkpoint_every_minutes) if config.run.checkpoint_every_minutes else 0
-    )
-    left = seconds - (time.monotonic() - began)
-    steps = plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints)
-    if trainer.accelerator.num_processes > 1:
-        steps = broadcast_object_list([steps])[0]
-    trainer.set_config(with_steps(config, steps, samples))
-    if main:
-        logger.info(
-            f"{config.run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of "
-            f"{costs.step:.3g} s, "
-            f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
-        )
-
-
 def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:
     start = newest_checkpoint(folder.checkpoints) if accelerator.is_main_process else None
-    if accelerator.num_processes > 1:  # rank 0 decides: another machine may see an older state of shared storage
-        path = broadcast_object_list([start.path if start is not None else None])[0]
-        if path is not None and start is None:
-            start = read_checkpoint(path)
+    # Rank 0 decides: another machine may see an older state of shared storage
+    path = of_first_process(start.path if start is not None else None)
+    if path is not None and start is None:
+        start = read_checkpoint(path)
     if start is None and resume == "require":
         raise InputError(
             f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)"
@@ -182,37 +182,8 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
     return start
 
 
-def _make_loader(
-    store: Store, training: list[str], config: ResolvedConfig, accelerator: Accelerator, start: Checkpoint | None
-) -> Loader:
-    return make_loader(
-        store,
-        training,
-        accelerator,
-        seed=config.run.seed,
-        batch_size=config.optim.batch_size,
-        resident_gb=config.run.resident_gb,
-        tier=start.state.data_tier if start is not None else None,
-    )
-
-
-def _make_network(
-    store: Store,
-    config: ResolvedConfig,
-    start: Checkpoint | None,
-    weights: InitialWeights | None,
-    renamed: Mapping[str, str],
-) -> tuple[SegmentationNetwork, Lineage | None]:
-    """Build the network with its initial weights; the weights of a checkpoint are loaded later."""
-    set_seed(config.run.seed)
-    network = build_model(config.model, store.spec.in_channels, len(store.classes))
-    if weights is None:
-        return network, start.state.lineage if start is not None else None
-    return network, load_initial_weights(network, weights, store.spec, store.classes, renamed, store.channels)
-
-
-def _restore(trainer: Trainer, start: Checkpoint) -> int:
-    """Put a checkpoint into a new trainer; returns its step. Raises InputError if it is of another network."""
+def _restore(trainer: Trainer, start: Checkpoint) -> None:
+    """Put a checkpoint into a new trainer. Raises InputError if it is of another network."""
     if start.state.step and not start.tensors["optimizer"]:
         raise InputError(
             f"{start.path}: its optimizer has no state after {start.state.step} steps; the weights alone do "
@@ -224,7 +195,6 @@ def _restore(trainer: Trainer, start: Checkpoint) -> int:
     load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"])
     if trainer.accelerator.scaler is not None and start.state.scaler:
         trainer.accelerator.scaler.load_state_dict(start.state.scaler)
-    return start.state.step
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
@@ -253,17 +223,8 @@ def headline(training: Training) -> str:
     begin = f"resuming at step {first_step}" if first_step else "training"
     return (
         f"{begin}: {model.name} {model.base_width} wide ({parameters:,} parameters) at {height}×{width} on "
-        f"{len(training.cases)} cases "
-        f"({trainer.loader.num_samples} slices), {len(training.validator.cases)} left out; "
-        f"{trainer.total_steps} steps of {trainer.batch_size} slices, "
-        f"rate {peak_rate(trainer.config.optim):.3g}, {accelerator.device.type} {accelerator.mixed_precision}, "
-        f"{accelerator.num_processes} process(es), {trainer.loader.describe()}"
+        f"{len(training.cases)} cases ({trainer.loader.num_samples} slices), {len(training.validator.cases)} left out; "
+        f"{trainer.total_steps} steps of {trainer.batch_size} slices, rate {peak_rate(trainer.config.optim):.3g}, "
+        f"{accelerator.device.type} {accelerator.mixed_precision}, {accelerator.num_processes} process(es), "
+        f"{trainer.loader.describe()}"
     )
-
-
-def validation_interval(trainer: Trainer) -> int:
-    """Return the number of steps between validations."""
-    epochs = trainer.config.run.validate_every_epochs
-    if isinstance(epochs, str):
-        return max(1, -(-trainer.total_steps // VALIDATIONS_PER_RUN))
-    return max(1, round(epochs * trainer.loader.num_samples / trainer.batch_size))

@@ -6,6 +6,7 @@ thread draws the next step's inputs into pinned memory while the device computes
 would capture the network alone.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -13,12 +14,15 @@ from typing import Protocol
 import torch
 
 from attunet.config import ResolvedConfig
+from attunet.device.memory import is_out_of_memory
 from attunet.loading.augment import Augmenter, Parameters, draw_parameters
 from attunet.loading.loader import Loader
 from attunet.loading.resident import ResidentLoader
+from attunet.training.batch_gradient import Part
 
-# Images (N, C, H, W) float32, labels (N, H, W) uint8 and drawn classes (N, K) bool, None if all were drawn.
-Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+logger = logging.getLogger(__name__)
+
+Inputs = tuple[torch.Tensor, Parameters | None]  # sample numbers (N,) int64 and augmentation parameters of a step
 WARM_UP_STEPS = 3  # uncaptured: libraries choose algorithms and kernels are compiled
 
 
@@ -62,16 +66,11 @@ def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> st
 
 
 class StepInputs:
-    """Sample numbers (N,) int64 and augmentation parameters of a step,
-    in device buffers that every step fills again.
-    """
+    """The inputs of a step in device buffers that every step fills again."""
 
     def __init__(self, samples: torch.Tensor, parameters: Parameters | None, device: torch.device) -> None:
         self.samples = samples.to(device, copy=True)
-        self.parameters = None
-        if parameters is not None:
-            values = {name: value.to(device, copy=True) for name, value in parameters.values.items()}
-            self.parameters = Parameters(values, parameters.keys.to(device, copy=True))
+        self.parameters = parameters and parameters.map(lambda value: value.to(device, copy=True))
 
     def fill(self, samples: torch.Tensor, parameters: Parameters | None) -> None:
         """Copy the inputs of another step into the buffers, without waiting for the device."""
@@ -81,17 +80,12 @@ class StepInputs:
             for name, buffer in self.parameters.values.items():
                 buffer.copy_(parameters.values[name], non_blocking=True)
 
-    def split(self, parts: int) -> list[tuple[torch.Tensor, Parameters | None]]:
+    def split(self, parts: int) -> list[Inputs]:
         """Return views of the buffers for `parts` parts of the batch, whose sizes differ by at most one."""
         samples = self.samples.tensor_split(parts)
         if self.parameters is None:
             return [(part, None) for part in samples]
-        keys = self.parameters.keys.tensor_split(parts)
-        values = {name: value.tensor_split(parts) for name, value in self.parameters.values.items()}
-        return [
-            (part, Parameters({name: value[i] for name, value in values.items()}, keys[i]))
-            for i, part in enumerate(samples)
-        ]
+        return list(zip(samples, self.parameters.split(parts), strict=True))
 
 
 class StepGraph:
@@ -119,18 +113,13 @@ class StepGraph:
         train: Callable[[list[Part]], None],
         backend: GraphBackend,
     ) -> None:
-        self._loader, self._augmenter, self._config, self._train, self._backend = (
-            loader,
-            augmenter,
-            config,
-            train,
-            backend,
-        )
+        self._loader, self._augmenter, self._config = loader, augmenter, config
+        self._train, self._backend = train, backend
         self._inputs: StepInputs | None = None
         self._replay: Callable[[], object] | None = None
         self._steps_run = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="step inputs")
-        self._drawn: tuple[int, Future[tuple[torch.Tensor, Parameters | None]]] | None = None
+        self._drawn: tuple[int, Future[Inputs]] | None = None
 
     @property
     def is_captured(self) -> bool:
@@ -147,19 +136,29 @@ class StepGraph:
         else:
             self._inputs.fill(samples, parameters)
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Run the step whose inputs are in the buffers.
 
+        Returns:
+            True; False, with a warning in the log, if the step cannot be captured and was not run.
+
         Raises:
-            RuntimeError: the step cannot be captured.
+            RuntimeError: the step failed, or cannot be captured and `run.cuda_graph` is "on".
         """
-        if self._replay is None and self._steps_run >= WARM_UP_STEPS:
-            self._replay = self._backend.capture(self._body)
         self._steps_run += 1
-        if self._replay is None:
+        if self._replay is None and self._steps_run <= WARM_UP_STEPS:
             self._body()
-        else:
-            self._replay()
+            return True
+        try:
+            self._replay = self._replay or self._backend.capture(self._body)
+        except RuntimeError as error:
+            if self._config.run.cuda_graph == "on" or is_out_of_memory(error) or "captur" not in str(error):
+                raise
+            logger.warning(f"no CUDA graph: the step cannot be captured: {str(error).partition(chr(10))[0]}")
+            self.close()
+            return False
+        self._replay()
+        return True
 
     def reset(self) -> None:
         """Drop the captured graph, so that the step may use other tensors, such as new moments of the optimizer."""
@@ -179,17 +178,14 @@ class StepGraph:
             parts.append((images, labels, self._loader.drawn(samples)))
         self._train(parts)
 
-    def _draw(self, number: int) -> tuple[torch.Tensor, Parameters | None]:
+    def _draw(self, number: int) -> Inputs:
         epochs, samples = self._loader.draw.share(number)
-        index, parameters = torch.from_numpy(samples), None
+        drawn, parameters = torch.from_numpy(samples), None
         if self._config.augment.enabled:
             parameters = draw_parameters(
                 self._config.augment, seed=self._config.run.seed, epochs=epochs, samples=samples, size=self._loader.size
             )
         if self._loader.device.type != "cuda":
-            return index, parameters
-        if parameters is not None:  # pinned, so that copies do not wait
-            parameters = Parameters(
-                {name: value.pin_memory() for name, value in parameters.values.items()}, parameters.keys.pin_memory()
-            )
-        return index.pin_memory(), parameters
+            return drawn, parameters
+        # Pinned, so that copies do not wait
+        return drawn.pin_memory(), parameters and parameters.map(torch.Tensor.pin_memory)

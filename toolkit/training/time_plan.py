@@ -1,22 +1,25 @@
 """The number of steps that a training can take in a given time, measured on the training itself before it starts."""
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import save
 
 from attunet.config import ResolvedConfig
+from attunet.device.accelerator import of_first_process
 from attunet.device.memory import synchronize
 from attunet.errors import InputError
+from attunet.runs.checkpoint import host_copy
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
+
+logger = logging.getLogger(__name__)
 
 MIN_STEPS, MAX_STEPS = 4, 200  # bounds of the number of measured steps
 REHEARSAL_SHARE = 0.06  # fraction of the time that the measured steps may take
@@ -36,13 +39,52 @@ class Costs:
 
     def of_run(self, steps: int, steps_per_validation: int) -> float:
         """Return the seconds of a whole run, without intermediate checkpoints."""
-        return (
-            steps * self.step
-            + -(-steps // steps_per_validation) * self.validation
-            + self.native
-            + self.checkpoint
-            + self.plot
+        validations = math.ceil(steps / steps_per_validation)
+        return steps * self.step + validations * self.validation + self.native + self.checkpoint + self.plot
+
+
+def plan_steps_in_minutes(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
+    """Set the number of steps of a training by `run.minutes`, and log it.
+
+    Args:
+        trainer: before its first step.
+        validator: the validation of the training.
+        run_path: folder of the run.
+        began: start of the minutes, as a value of `time.monotonic()`.
+
+    Raises:
+        InputError: not even one step fits.
+    """
+    run = trainer.config.run
+    seconds = AIM * 60 * run.minutes
+    costs = measure(trainer, validator, run_path, seconds)
+    every = None if run.validate_every_epochs == "auto" else validation_interval(trainer)
+    checkpoints = int(run.minutes / run.checkpoint_every_minutes) if run.checkpoint_every_minutes else 0
+    left = seconds - (time.monotonic() - began)
+    steps = of_first_process(plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints))
+    trainer.set_config(with_steps(trainer.config, steps, trainer.loader.num_samples))
+    if trainer.accelerator.is_main_process:
+        logger.info(
+            f"{run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
+            f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
         )
+
+
+def log_duration(trainer: Trainer, validator: Validator, run_path: Path) -> None:
+    """Measure a few steps and log the expected duration of the training; arguments as in `plan_steps_in_minutes`."""
+    costs = measure(trainer, validator, run_path, 0.0)
+    seconds = costs.of_run(trainer.total_steps, validation_interval(trainer))
+    if trainer.accelerator.is_main_process:
+        amount = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        logger.info(f"{trainer.total_steps} steps, chosen by the data, will take about {amount}")
+
+
+def validation_interval(trainer: Trainer) -> int:
+    """Return the number of steps between validations."""
+    epochs = trainer.config.run.validate_every_epochs
+    if isinstance(epochs, str):
+        return max(1, math.ceil(trainer.total_steps / VALIDATIONS_PER_RUN))
+    return max(1, round(epochs * trainer.loader.num_samples / trainer.batch_size))
 
 
 def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None, checkpoints: int) -> int:
@@ -92,40 +134,34 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
             slices = [validator.store.case(case).num_slices for case in validator.cases]
             share = sum(slices) / slices[0] / min(trainer.accelerator.num_processes, len(slices))
             validation = share * _timed(lambda: one.validate(trainer.average.network))
-            try:
+            with suppress(InputError):  # the source files are gone: the run skips this validation
                 native = share * _timed(lambda: one.validate_native(trainer.average.network))
-            except InputError:  # the source files are gone: the run skips this validation
-                native = 0.0
-        checkpoint = (
-            _timed(lambda: _write_like_a_checkpoint(trainer, folder)) if trainer.accelerator.is_main_process else 0.0
-        )
-        plot = _time_plot(folder) if trainer.accelerator.is_main_process else 0.0
-    return _of_first_process(Costs(step, validation, native, checkpoint, plot), trainer.accelerator)
+        checkpoint = plot = 0.0
+        if trainer.accelerator.is_main_process:
+            checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder))
+            plot = _time_plot(folder)
+    return of_first_process(Costs(step, validation, native, checkpoint, plot))
 
 
 @contextmanager
 def undone(trainer: Trainer) -> Iterator[None]:
     """Undo all steps taken inside the context: weights, statistics, average, moments and sums are restored."""
-    scaler = trainer.accelerator.scaler
-    kept = [
-        {name: value.clone() for name, value in n.state_dict().items()}
-        for n in (trainer.network, trainer.average.network)
-    ]
+    networks, scaler = (trainer.network, trainer.average.network), trainer.accelerator.scaler
+    kept = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
     kept_scaler = dict(scaler.state_dict()) if scaler is not None else {}
     try:
         yield
     finally:
-        for network, state in zip((trainer.network, trainer.average.network), kept, strict=True):
+        for network, state in zip(networks, kept, strict=True):
             network.load_state_dict(state)
         if scaler is not None:
             scaler.load_state_dict(kept_scaler)
-        trainer.forget_moments()
-        trainer.reset_sums()
+        trainer.forget_steps()
 
 
 def _time_steps(trainer: Trainer, seconds: float) -> float:
     """Measure the seconds per step; all processes take the same number of steps."""
-    device, accelerator = trainer.accelerator.device, trainer.accelerator
+    device = trainer.accelerator.device
     warm_steps = trainer.warm_up_steps  # not measured: caches, algorithm choices, compilation, the CUDA graph
     for number in range(warm_steps):
         trainer.step(number % trainer.total_steps)
@@ -136,8 +172,7 @@ def _time_steps(trainer: Trainer, seconds: float) -> float:
         count += 1
         if count % MIN_STEPS == 0:
             synchronize(device)
-            more = count < MAX_STEPS and time.perf_counter() - began < seconds
-            more = bool(broadcast_object_list([more])[0]) if accelerator.num_processes > 1 else more
+            more = of_first_process(count < MAX_STEPS and time.perf_counter() - began < seconds)
     return (time.perf_counter() - began) / count
 
 
@@ -145,17 +180,15 @@ def _write_like_a_checkpoint(trainer: Trainer, folder: Path) -> None:
     path = folder / "checkpoints" / "measured.partial"
     with path.open("wb") as file:
         for tensors in trainer.state().parts.values():
-            file.write(
-                save({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()})
-            )
+            file.write(save(host_copy(tensors)))
     path.unlink()
 
 
 def _time_plot(folder: Path) -> float:
     from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
 
-    def draw() -> object:
-        return draw_curves(folder / "plots" / "training.png", {folder.name: []}, title=folder.name)
+    def draw() -> None:
+        draw_curves(folder / "plots" / "training.png", {folder.name: []}, title=folder.name)
 
     draw()
     return _timed(draw)
@@ -165,7 +198,3 @@ def _timed(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-def _of_first_process(costs: Costs, accelerator: Accelerator) -> Costs:
-    return broadcast_object_list([costs])[0] if accelerator.num_processes > 1 else costs

@@ -109,21 +109,19 @@ class Validator:
 
     def _over_cases(self, count: Callable[[str], CaseCounts]) -> list[CaseCounts]:
         """Count this process's share of the cases and gather the counts of all; all processes return, or all raise."""
-        gathered: list[CaseCounts | str] = []
+        here: list[CaseCounts | str] = []
         with torch.inference_mode():
             for case in self.cases[self.accelerator.process_index :: self.accelerator.num_processes]:
                 try:
-                    gathered.append(count(case))
+                    here.append(count(case))
                 except InputError as error:  # every process must reach the gathering below
-                    gathered.append(str(error))
-        if self.accelerator.num_processes > 1:
-            gathered = gather_object(gathered)
-        if failures := [text for text in gathered if isinstance(text, str)]:
-            raise InputError(failures[0])
-        counts = {c.case: c for c in gathered if isinstance(c, CaseCounts)}
-        assert sorted(c.case for c in gathered if isinstance(c, CaseCounts)) == sorted(self.cases), (
-            "each case must be counted once"
-        )
+                    here.append(str(error))
+        counts = {}
+        for one in gather_object(here):
+            if isinstance(one, str):
+                raise InputError(one)
+            assert one.case not in counts, "each case must be counted once"
+            counts[one.case] = one
         return [counts[case] for case in self.cases]
 
     def _dice_table(self, counts: Sequence[CaseCounts]) -> MetricTable:

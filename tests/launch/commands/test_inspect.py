@@ -17,12 +17,11 @@ PLANTED = {
 }
 
 
-def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(attunet, source: Path, tmp_path: Path) -> None:
+def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(succeed, source: Path, tmp_path: Path) -> None:
     (source / "02-T2SPIR-src.nii.gz").write_bytes(b"no scan")
     image = nib.load(source / "03-T2SPIR-mask.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), source / "03-T2SPIR-mask.nii.gz")
-    done = attunet("inspect", source, "--picture", tmp_path / "sheet.png")
-    assert done.code == 0, done.err
+    done = succeed("inspect", source, "--picture", tmp_path / "sheet.png")
     assert "error: " in done.out
     assert "02-T2SPIR-src.nii.gz: cannot be read as NIfTI" in done.out
     assert "warning: 03-T2SPIR: the mask is empty [empty-mask]" in done.out.splitlines()
@@ -64,7 +63,7 @@ def test_what_headers_say_of_a_patient_is_in_no_line_and_no_picture(attunet, tmp
     assert not any(value in said for value in (*PLANTED.values(), "Mustermann", "Erika"))
 
 
-def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, tmp_path: Path) -> None:
+def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, succeed, tmp_path: Path) -> None:
     images = pytest.importorskip("PIL.Image")
     for number in range(2):
         picture, mask = np.zeros((40, 50), np.uint8), np.zeros((40, 50, 4), np.uint8)
@@ -77,8 +76,7 @@ def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, t
         "decided: alpha is the mask, since what is painted has one colour (2 of 2 cases; otherwise: --read "
         "alpha-mask=drop) [alpha-mask]"
     )
-    done = attunet("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
-    assert done.code == 0, done.err
+    done = succeed("prepare", tmp_path / "s", tmp_path / "store", "--folds", 2)
     for printed in (done, attunet("inspect", tmp_path / "s"), attunet("inspect", tmp_path / "store")):
         assert line in printed.out.splitlines()
     done = attunet("prepare", tmp_path / "s", tmp_path / "other", "--read", "alpha-mask=drop")
@@ -92,21 +90,16 @@ def test_decisions_are_printed_kept_in_the_store_and_chosen_otherwise(attunet, t
     assert not (tmp_path / "other").exists()
 
 
-def test_images_and_masks_are_chosen_by_options(attunet, tmp_path: Path) -> None:
+def test_images_and_masks_are_chosen_by_options(succeed, tmp_path: Path) -> None:
     data = np.random.default_rng(0).integers(0, 99, (20, 20, 4)).astype(np.int16)
     for number in range(2):
         for name, array in (("t1", data), ("t2", data + 9), ("seg_a", data > 80), ("seg_b", data > 90)):
             path = tmp_path / f"s/case{number}/{name}.nii.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(
-                nib.Nifti1Image(
-                    (array + number).astype(np.int16) if "t" in name else array.astype(np.uint8), np.eye(4)
-                ),
-                path,
-            )
+            values = (array + number).astype(np.int16) if "t" in name else array.astype(np.uint8)
+            nib.save(nib.Nifti1Image(values, np.eye(4)), path)
     options = ("--images", "t2", "--masks", "seg_b", "--folds", 2)
-    done = attunet("prepare", tmp_path / "s", tmp_path / "store", *options)
-    assert done.code == 0, done.err
+    succeed("prepare", tmp_path / "s", tmp_path / "store", *options)
     store = open_store(tmp_path / "store")
     assert (store.spec.num_channels, store.classes.foreground) == (1, ("foreground",))
     np.testing.assert_array_equal(store.read_source("case0")[0].data[0], data + 9)

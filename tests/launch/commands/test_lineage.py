@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from small_trainings import set_options
+
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.runs.load_run import load_run
 from attunet.store import Store
@@ -10,10 +12,9 @@ from attunet.system.atomic_files import sha256
 
 
 def test_an_artefact_names_its_checkpoint_store_and_scans(
-    attunet, run: Path, artefact: Path, small_store: Store
+    attunet, succeed, run: Path, artefact: Path, small_store: Store
 ) -> None:
-    done = attunet("inspect", artefact, "--lineage")
-    assert done.code == 0
+    done = succeed("inspect", artefact, "--lineage")
     lines = [line.split()[:2] for line in done.out.splitlines()]
     assert lines[0] == ["artefact", sha256(artefact)]
     (checkpoint,) = (run / "checkpoints").glob("step-*")
@@ -30,34 +31,32 @@ def test_a_store_has_no_lineage(attunet, small_store: Store) -> None:
 
 
 def test_an_artefact_names_the_parent_of_its_weights_by_hash(
-    attunet, run: Path, small_store: Store, tmp_path: Path
+    attunet, succeed, run: Path, small_store: Store, tmp_path: Path
 ) -> None:
     model = load_run(run).config.model
-    wanted = (f"model.depth={model.depth}", "optim.epochs=1", "run.device=cpu", "run.mixed_precision=no")
-    settings = [text for setting in wanted for text in ("--set", setting)]
-    done = attunet(
-        "train", small_store.path, tmp_path / "child", "--fold", 0, "--model", model.name, "--init", run, *settings
+    options = (
+        "--fold=0",
+        f"--model={model.name}",
+        "--init",
+        run,
+        *set_options(f"model.depth={model.depth} optim.epochs=1"),
     )
-    assert done.code == 0, done.err
-    done = attunet("export", tmp_path / "child", tmp_path / "child.onnx", "--parity-cases", 1, "--all-components")
-    assert done.code == 0, done.err
+    succeed("train", small_store.path, tmp_path / "child", *options)
+    succeed("export", tmp_path / "child", tmp_path / "child.onnx", "--parity-cases", 1, "--all-components")
     (weights,) = (run / "checkpoints").glob("step-*/average.safetensors")
     parent = {"name": run.name, "sha256": sha256(weights)}
     assert read_artefact(tmp_path / "child.onnx").parent == parent
     line = f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
     assert line in attunet("inspect", tmp_path / "child.onnx", "--lineage").out.splitlines()
     assert line in attunet("inspect", tmp_path / "child", "--lineage").out.splitlines()
-    assert (
-        f"started from     {run.name} ({parent['sha256'][:12]})"
-        in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
-    )
+    started = f"started from     {run.name} ({parent['sha256'][:12]})"
+    assert started in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
 
 
-def test_an_ensemble_names_the_checkpoint_of_every_member(attunet, run: Path, tmp_path: Path) -> None:
+def test_an_ensemble_names_the_checkpoint_of_every_member(succeed, run: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         shutil.copytree(run, tmp_path / "both" / name)
-    done = attunet("inspect", tmp_path / "both", "--lineage")
-    assert done.code == 0, done.err
+    done = succeed("inspect", tmp_path / "both", "--lineage")
     (checkpoint,) = (run / "checkpoints").glob("step-*")
     line = f"checkpoint  {sha256(checkpoint / 'manifest.json')}"
     assert [text.startswith(line) for text in done.out.splitlines()[:3]] == [True, True, False]

@@ -31,10 +31,9 @@ def scan(small_store: Store, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["run", "artefact"])
-def test_the_label_map_lies_on_the_inputs_grid(attunet, request, scan: Path, tmp_path: Path, kind: str) -> None:
+def test_the_label_map_lies_on_the_inputs_grid(succeed, request, scan: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "labels.nii.gz"
-    done = attunet("predict", request.getfixturevalue(kind), scan, out)
-    assert done.code == 0, done.err
+    done = succeed("predict", request.getfixturevalue(kind), scan, out)
     assert "liver" in done.out
     given, made = nib.load(scan), nib.load(out)
     assert made.shape == given.shape
@@ -44,18 +43,18 @@ def test_the_label_map_lies_on_the_inputs_grid(attunet, request, scan: Path, tmp
     assert set(np.unique(made.dataobj)) <= {0, 1, 2, 3, 4}
 
 
-def test_run_and_artefact_segment_alike(attunet, run: Path, artefact: Path, scan: Path, tmp_path: Path) -> None:
-    assert attunet("predict", run, scan, tmp_path / "a.nii.gz").code == 0
-    assert attunet("predict", artefact, scan, tmp_path / "b.nii.gz").code == 0
+def test_run_and_artefact_segment_alike(succeed, run: Path, artefact: Path, scan: Path, tmp_path: Path) -> None:
+    succeed("predict", run, scan, tmp_path / "a.nii.gz")
+    succeed("predict", artefact, scan, tmp_path / "b.nii.gz")
     a, b = (np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj) for name in "ab")
     assert (a == b).mean() > 0.999
 
 
 @pytest.mark.parametrize("kind", ["run", "artefact"])
 def test_attention_writes_a_map_per_gate_on_the_same_grid(
-    attunet, request, scan: Path, tmp_path: Path, kind: str
+    succeed, request, scan: Path, tmp_path: Path, kind: str
 ) -> None:
-    assert attunet("predict", request.getfixturevalue(kind), scan, tmp_path / "labels.nii", "--attention").code == 0
+    succeed("predict", request.getfixturevalue(kind), scan, tmp_path / "labels.nii", "--attention")
     given = nib.load(scan)
     maps = sorted(tmp_path.glob("labels-attention-*.nii.gz"))
     assert len(maps) == 2  # one per down-sampling of the network
@@ -128,7 +127,7 @@ def test_a_volume_unlike_the_training_is_a_line_of_its_own(
 
 
 def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
-    attunet, run: Path, small_store: Store, tmp_path: Path, write_series
+    attunet, succeed, run: Path, small_store: Store, tmp_path: Path, write_series
 ) -> None:
     seg = pytest.importorskip("highdicom").seg
     volume, _ = small_store.read_source("01-T2SPIR")
@@ -136,9 +135,8 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
     write_series(tmp_path / "dicom/one", volume.data[0], volume.affine, **uids)
     write_series(tmp_path / "dicom/two", volume.data[0], volume.affine, **uids)
     for output in ("out.dcm", "out.nii.gz"):
-        done = attunet("predict", run, tmp_path / "dicom/one", tmp_path / output)
-        assert done.code == 0, done.err
-    assert attunet("predict", run, tmp_path / "dicom", tmp_path / "many", "--dicom-seg").code == 0
+        succeed("predict", run, tmp_path / "dicom/one", tmp_path / output)
+    succeed("predict", run, tmp_path / "dicom", tmp_path / "many", "--dicom-seg")
     expected = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
     assert expected.any()
     for path in (tmp_path / "out.dcm", tmp_path / "many/one.dcm", tmp_path / "many/two.dcm"):
@@ -149,18 +147,17 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
     assert (done.code, "must end in .nii.gz or .nii" in done.err) == (2, True)
 
 
-def test_a_label_map_comes_back_in_the_inputs_format(attunet, run: Path, small_store: Store, tmp_path: Path) -> None:
+def test_a_label_map_comes_back_in_the_inputs_format(succeed, run: Path, small_store: Store, tmp_path: Path) -> None:
     pytest.importorskip("SimpleITK")
     volume, _ = small_store.read_source("01-T2SPIR")
     scan = small_store.source_root / "01-T2SPIR-src.nii.gz"
-    assert attunet("predict", run, scan, tmp_path / "expected.nii.gz").code == 0
+    succeed("predict", run, scan, tmp_path / "expected.nii.gz")
     expected = np.asarray(nib.load(tmp_path / "expected.nii.gz").dataobj)
     assert expected.any()
     (tmp_path / "scans").mkdir()
     for suffix in (".mha", ".nrrd", ".mgz"):
         write_map(tmp_path / f"scans/scan{suffix}", volume.data[0], volume)
-        done = attunet("predict", run, tmp_path / f"scans/scan{suffix}", tmp_path / f"out{suffix}")
-        assert done.code == 0, done.err
+        succeed("predict", run, tmp_path / f"scans/scan{suffix}", tmp_path / f"out{suffix}")
         mask = read_mask(tmp_path / f"out{suffix}")
         np.testing.assert_array_equal(mask.data[0], expected)
         np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-4)

@@ -1,6 +1,4 @@
-"""Errors without memory say what to change, the peak is the process's own,
-activation checkpointing needs less for the same.
-"""
+"""Errors without memory, the peak of a process, and activation checkpointing, which needs less for the same."""
 
 import copy
 import subprocess
@@ -9,17 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from small_trainings import make_trainer
 from torch import nn
 
-from attunet.config import ModelConfig, load_config
-from attunet.device.accelerator import make_accelerator
+from attunet.config import ModelConfig
 from attunet.device.memory import is_out_of_memory, peak_memory_mb
 from attunet.errors import RunError
-from attunet.loading.order import Sampling
-from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
 from attunet.store import Store
-from attunet.training.trainer import Trainer
 
 
 def test_the_hosts_words_are_known() -> None:
@@ -36,24 +31,12 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 
 
 def test_a_step_without_memory_ends_with_what_to_change(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config(
-        None,
-        [
-            "run.device=cpu",
-            "run.mixed_precision=no",
-            "optim.epochs=1",
-            "optim.batch_size=8",
-            "optim.accumulate_steps=2",
-        ],
-    )
-    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
-    loader = ResidentLoader(small_store, [case.name for case in small_store.cases], torch.device("cpu"), Sampling(0, 8))
-    trainer = Trainer(network, loader, 5, config, make_accelerator(config.run))
+    trainer = make_trainer(small_store, "optim.batch_size=8 optim.accumulate_steps=2 model.name=unet")
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         return torch.empty(2**60)  # the host's own error
 
-    monkeypatch.setattr(network, "forward", forward)
+    monkeypatch.setattr(trainer.network, "forward", forward)
     advice = (
         "4 slices at once; set a smaller optim.batch_size, more optim.accumulate_steps or "
         "run.activation_checkpointing=true"

@@ -1,119 +1,31 @@
 """Nothing short of losing the disk costs more than the steps since the last checkpoint."""
 
 import json
-import os
 import random
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from small_trainings import start, train_command
 
-from attunet.config import load_config
-from attunet.errors import InputError
 from attunet.runs.load_run import load_run
-from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
-from attunet.training.loop import train
 
-PROGRAM = Path(__file__).with_name("kill_and_resume.py")
-CONFIG = """
-[model]
-base_width = 4
-depth = 2
-[optim]
-epochs = 2
-batch_size = 4
-[run]
-log_every = 2
-checkpoint_every_steps = 1
-validate_every_epochs = 1
-"""
 TENSORS = ("model", "average", "optimizer")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "config.toml"
-    path.write_text(CONFIG)
-    return path
-
-
-def run_program(
-    store: Store, folder: Path, config: Path, moments: Sequence[int | str], processes: str = "1"
-) -> list[dict]:
-    command = [sys.executable, str(PROGRAM), str(store.path), str(folder), str(config), processes, *map(str, moments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+SOAK = (pytest.mark.soak, pytest.mark.timeout(7200))
 
 
 def tensors(run: Path) -> dict[str, bytes]:
-    last = sorted((run / "checkpoints").glob("step-*"))[-1]
+    last = max((run / "checkpoints").glob("step-*"))
     return {name: (last / f"{name}.safetensors").read_bytes() for name in TENSORS}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(small_store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reference")
-    assert run_program(small_store, folder, config, [0]) == [{"moment": "0", "codes": [0]}]
-    return folder / "0"
-
-
-@pytest.fixture(scope="module")
-def uninterrupted_pair(small_store: Store, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reference-pair")
-    assert run_program(small_store, folder, config, [0], "2") == [{"moment": "0", "codes": [0]}]
-    return folder / "0"
-
-
-def check_moments(
-    store: Store, config: Path, uninterrupted: Path, folder: Path, moments: Sequence[int | str], processes: str = "1"
-) -> int:
-    """Kills at each moment; returns how many of the trainings were really killed."""
-    killed = 0
-    for row in run_program(store, folder, config, moments, processes):
-        assert row["codes"][-1] == 0, row
-        killed += row["codes"][0] == -signal.SIGKILL
-        assert tensors(folder / str(row["moment"])) == tensors(uninterrupted), row
-    return killed
-
-
-@pytest.mark.slow
-def test_killed_while_writing_and_resumed_gives_the_same_weights(
-    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    # The first four writes are of config.toml and environment.json; then come checkpoints of eight, one after each
-    # step. Three steps are an epoch, so training goes on in the middle of one and at its edge.
-    boundaries = [3, 6, 9, 14, 20, 28, 31, 40]
-    assert check_moments(small_store, config, uninterrupted, tmp_path, boundaries) == len(boundaries)
-
-
-@pytest.mark.slow
-def test_two_processes_killed_while_writing(
-    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
-) -> None:
-    boundaries = [14, 29]
-    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, boundaries, "2") == len(boundaries)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_killed_at_every_write(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    assert check_moments(small_store, config, uninterrupted, tmp_path, list(range(1, 80))) > 50
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_two_processes_killed_at_every_write(
-    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
-) -> None:
-    assert check_moments(small_store, config, uninterrupted_pair, tmp_path, list(range(1, 80)), "2") > 50
+# The first four writes are of config.toml and environment.json; then come checkpoints of eight, one after each step.
+# Three steps are an epoch, so training goes on in the middle of one and at its edge.
+SOME_WRITES = {"one": [3, 6, 9, 14, 20, 28, 31, 40], "two": [14, 29]}
 
 
 def random_moments(run: Path, count: int, seed: int) -> list[str]:
@@ -122,41 +34,36 @@ def random_moments(run: Path, count: int, seed: int) -> list[str]:
     return [f"{random.Random(seed + number).uniform(0.1, longest):.4f}" for number in range(count)]
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 4, seed=0))
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_killed_at_many_random_moments(small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    assert check_moments(small_store, config, uninterrupted, tmp_path, random_moments(uninterrupted, 40, seed=100)) > 20
-
-
-@pytest.mark.slow
-def test_one_of_two_processes_killed_at_random_moments(
-    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("moments", "min_killed"),
+    [
+        pytest.param("some writes", 1.0, marks=pytest.mark.slow),
+        pytest.param("random", 0.0, marks=pytest.mark.slow),
+        pytest.param("every write", 0.64, marks=SOAK),
+        pytest.param("often random", 0.5, marks=SOAK),
+    ],
+)
+@pytest.mark.parametrize("processes", ["one", "two"])
+def test_killed_and_resumed_gives_the_same_weights(
+    kill_and_resume, request, tmp_path: Path, processes: str, moments: str, min_killed: float
 ) -> None:
-    check_moments(small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 2, seed=7), "2")
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(7200)
-def test_one_of_two_processes_killed_at_many_random_moments(
-    small_store: Store, config: Path, uninterrupted_pair: Path, tmp_path: Path
-) -> None:
-    assert (
-        check_moments(
-            small_store, config, uninterrupted_pair, tmp_path, random_moments(uninterrupted_pair, 40, seed=200), "2"
-        )
-        > 20
-    )
+    """At writes of the first process, or at random moments of any; min_killed: share that has to be killed in time."""
+    whole = request.getfixturevalue("uninterrupted" if processes == "one" else "uninterrupted_pair")
+    chosen = {
+        "some writes": SOME_WRITES[processes],
+        "every write": list(range(1, 80)),
+        "random": random_moments(whole, 4 if processes == "one" else 2, seed=7),
+        "often random": random_moments(whole, 40, seed=100),
+    }[moments]
+    rows = kill_and_resume(tmp_path, chosen, "1" if processes == "one" else "2")
+    for row in rows:
+        assert row["codes"][-1] == 0, row
+        assert tensors(tmp_path / row["moment"]) == tensors(whole), row
+    assert sum(row["codes"][0] == -signal.SIGKILL for row in rows) >= min_killed * len(chosen)
 
 
 def samples_of_steps(path: Path) -> dict[tuple[int, int], list[int]]:
-    """(processes, step): what they took together, ascending; an attempt that was killed in the middle of the step is
-    left out.
-    """
+    """(processes, step) -> samples, ascending, but for attempts that were killed in the middle of the step."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     found: dict[tuple[int, int], list[int]] = {}
     for attempt, step in {(row["attempt"], row["step"]) for row in rows}:
@@ -171,9 +78,9 @@ def samples_of_steps(path: Path) -> dict[tuple[int, int], list[int]]:
 
 @pytest.mark.slow
 def test_from_two_processes_to_one_and_back_the_order_stays(
-    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
+    kill_and_resume, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    (row,) = run_program(small_store, tmp_path, config, [17], "2,1,2")
+    (row,) = kill_and_resume(tmp_path, [17], "2,1,2")
     assert row["codes"] == [-signal.SIGKILL, -signal.SIGKILL, 0]
     alone = samples_of_steps(uninterrupted.with_suffix(".samples"))
     mixed = samples_of_steps(tmp_path / "17.samples")
@@ -183,19 +90,7 @@ def test_from_two_processes_to_one_and_back_the_order_stays(
 
 
 def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "attunet.launch.train",
-        str(store.path),
-        str(run),
-        "--fold",
-        "0",
-        "--config",
-        str(config),
-        *options,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return start(train_command(store, run, "--config", str(config), *options))
 
 
 def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
@@ -241,69 +136,3 @@ def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(
         assert line, "a dead process's lock kept the run closed"
     third.kill()
     third.wait()
-
-
-@pytest.mark.parametrize(
-    "file", ["model.safetensors", "average.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
-)
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "deleted"])
-def test_a_damaged_checkpoint_is_passed_over_aloud(
-    log_lines: list[str], uninterrupted: Path, tmp_path: Path, file: str, damage: str
-) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(uninterrupted / "checkpoints", folder)
-    newest, before = sorted(folder.glob("step-*"), reverse=True)[:2]
-    path = newest / file
-    content = path.read_bytes()
-    if damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped":
-        middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
-    else:
-        path.unlink()
-    found = newest_checkpoint(folder)
-    assert found is not None
-    assert found.path == before
-    assert len(log_lines) == 1
-    assert newest.name in log_lines[0]
-    shutil.rmtree(before)
-    with pytest.raises(InputError, match="no checkpoint can be read"):
-        newest_checkpoint(folder)
-
-
-def test_a_damaged_checkpoint_counts_for_nothing(
-    log_lines: list[str], small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    """Two good ones are kept beside it, or an older one would be thrown away for its sake."""
-    run = tmp_path / "run"
-    shutil.copytree(uninterrupted, run)
-    names = sorted(path.name for path in (run / "checkpoints").glob("step-*"))
-    damaged = run / "checkpoints" / "step-0000000099"
-    (run / "checkpoints" / names[-1]).rename(damaged)
-    (damaged / "state.json").unlink()
-    train(small_store.path, run, load_config(config), fold=0, resume="require")
-    assert "step-0000000099" in log_lines[0]
-    assert tensors(run) == tensors(uninterrupted)
-    assert sorted(path.name for path in (run / "checkpoints").glob("step-*")) == names
-
-
-@pytest.mark.parametrize("has_old_picture", [True, False])
-def test_killed_before_the_picture_a_finished_run_gets_it(
-    small_store: Store, config: Path, uninterrupted: Path, tmp_path: Path, has_old_picture: bool
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(uninterrupted, run)
-    picture = run / "plots" / "training.png"
-    content = picture.read_bytes()
-    picture.unlink()
-    if has_old_picture:  # as the plan of a timed training leaves it
-        picture.write_bytes(b"empty")
-        os.utime(picture, (0, 0))
-    train(small_store.path, run, load_config(config), fold=0, resume="auto")
-    assert picture.read_bytes()[:4] == content[:4] == b"\x89PNG"
-
-
-def test_two_newest_and_the_best_are_kept(uninterrupted: Path) -> None:
-    names = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
-    assert names == ["best", "step-0000000005", "step-0000000006"]

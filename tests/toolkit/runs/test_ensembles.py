@@ -1,13 +1,14 @@
 """Ensembles of different networks, and of the snapshots along one training."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_trainings import small_config
 
-from attunet.config import load_config
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
 from attunet.runs.checkpoint import snapshot_steps
@@ -19,14 +20,7 @@ from attunet.sources.case_files import SourceOptions
 from attunet.store import Store
 from attunet.training.loop import train
 
-SETTINGS = [
-    "model.base_width=4",
-    "optim.epochs=8",
-    "optim.batch_size=8",
-    "run.device=cpu",
-    "run.validate_every_epochs=1e6",
-    "optim.lr=1e-2",
-]
+SETTINGS = "optim.epochs=8 optim.batch_size=8 run.validate_every_epochs=1e6 optim.lr=1e-2 model.depth=4"
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +28,8 @@ def members(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A U-Net with snapshots and an attention U-Net, side by side."""
     folder = tmp_path_factory.mktemp("members")
     for name in ("unet", "attention_unet"):
-        train(
-            small_store.path,
-            folder / name,
-            load_config(None, [*SETTINGS, f"model.name={name}", "run.snapshots=3"]),
-            fold=0,
-        )
+        config = small_config(SETTINGS, f"model.name={name} run.snapshots=3")
+        train(small_store.path, folder / name, config, fold=0)
     return folder
 
 
@@ -82,8 +72,6 @@ def test_a_snapshot_is_the_run_after_that_many_steps(members: Path) -> None:
 
 
 def test_snapshots_of_a_run_that_is_not_finished_are_refused(members: Path, small_store: Store, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(members / "unet", tmp_path / "run")
     shutil.rmtree(max((tmp_path / "run/snapshots").glob("step-*")))
     with pytest.raises(InputError, match="is not finished"):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import small_config
 
 from attunet.classes import Classes
-from attunet.config import Config, ModelConfig, load_config
+from attunet.config import ModelConfig
 from attunet.errors import InputError
 from attunet.fields import Fields
 from attunet.models import SegmentationNetwork, build_model
@@ -121,39 +122,29 @@ def test_a_channel_that_the_parent_did_not_have_starts_at_zero_beside_one_that_i
 
 
 def test_one_channel_is_carried_whatever_its_name_and_places_count_without_names() -> None:
-    _, weights = parent()
-    assert (
-        load_initial_weights(network(1, 4, 2), named(weights, "T2"), SPEC, classes(*NAMES[1:]), {}, ("MRI",)).channels
-        == "carried"
-    )
-    _, two = parent(num_channels=2)
-    spec = dataclasses.replace(SPEC, num_channels=2)
-    assert (
-        load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}).channels
-        == "carried"
-    )
-    assert (
-        load_initial_weights(network(2, 4, 2), named(two, "a", "b"), spec, classes(*NAMES[1:]), {}, ("b", "a")).channels
-        == "matched"
-    )
+    def channels(weights: InitialWeights, *names: str) -> str:
+        spec, number = dataclasses.replace(SPEC, num_channels=weights.num_channels), weights.num_channels
+        return load_initial_weights(network(number, 4, 2), weights, spec, classes(*NAMES[1:]), {}, names).channels
+
+    (_, one), (_, two) = parent(), parent(num_channels=2)
+    assert channels(named(one, "T2"), "MRI") == "carried"
+    assert channels(named(two, "a", "b")) == "carried"
+    assert channels(named(two, "a", "b"), "b", "a") == "matched"
 
 
 def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
     _, weights = parent()
-    with pytest.raises(InputError, match=r"of another width: .*set model\.base_width alike"):
-        load_initial_weights(
-            build_model(dataclasses.replace(MODEL, base_width=8), 1, 4), weights, SPEC, classes(*NAMES[1:]), {}
-        )
-    with pytest.raises(
-        InputError, match=rf"train the same with --set model\.name=attention_unet --set model\.depth={MODEL.depth}$"
+    wide, other = (dataclasses.replace(MODEL, **change) for change in ({"base_width": 8}, {"name": "unet"}))
+    hint = rf"train the same with --set model\.name=attention_unet --set model\.depth={MODEL.depth}$"
+    for model, names, renamed, message in (
+        (wide, NAMES[1:], {}, r"of another width: .*set model\.base_width alike"),
+        (other, NAMES[1:], {}, hint),
+        (MODEL, ["liver"], {"liver": "hepar"}, "the model has no class 'hepar'; it has liver, spleen, stomach"),
+        (MODEL, ["liver"], {"hepar": "liver"}, "the store has no class 'hepar'"),
     ):
-        load_initial_weights(
-            build_model(dataclasses.replace(MODEL, name="unet"), 1, 4), weights, SPEC, classes(*NAMES[1:]), {}
-        )
-    with pytest.raises(InputError, match="the model has no class 'hepar'; it has liver, spleen, stomach"):
-        load_initial_weights(network(1, 2, 0), weights, SPEC, classes("liver"), {"liver": "hepar"})
-    with pytest.raises(InputError, match="the store has no class 'hepar'"):
-        load_initial_weights(network(1, 2, 0), weights, SPEC, classes("liver"), {"hepar": "liver"})
+        new = build_model(model, 1, 1 + len(names))
+        with pytest.raises(InputError, match=message):
+            load_initial_weights(new, weights, SPEC, classes(*names), renamed)
     with pytest.raises(InputError, match="must be NEW=PARENT"):
         parse_renamed("liver")
     (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
@@ -161,16 +152,12 @@ def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
         read_initial_weights(tmp_path / "weights.safetensors")
 
 
-def config(*settings: str) -> Config:
-    small = ["model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu", "optim.epochs=1"]
-    return load_config(None, [*small, *settings])
-
-
 def test_what_is_frozen_stays_and_what_is_carried_learns_slowly(small_store: Store, tmp_path: Path) -> None:
-    train(small_store.path, tmp_path / "parent", config("model.base_width=4"), fold=0)
+    train(small_store.path, tmp_path / "parent", small_config("optim.epochs=1"), fold=0)
     old = load_run(tmp_path / "parent")
     weights = old.checkpoint / "average.safetensors"
-    still = config("optim.freeze=encoder", "optim.init_lr_factor=0", "optim.ema_decay=0")
+    frozen = "optim.epochs=1 optim.freeze=encoder optim.init_lr_factor=0 optim.ema_decay=0 model.base_width=auto"
+    still = small_config(frozen)
     renamed = {"liver": "spleen", "spleen": "liver"}
     train(small_store.path, tmp_path / "child", still, fold=0, init=weights, init_classes=renamed)
     child = load_run(tmp_path / "child")

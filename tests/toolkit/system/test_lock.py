@@ -91,19 +91,9 @@ def test_folders_that_were_made_for_the_lock_are_removed_again(tmp_path: Path) -
 @pytest.mark.slow
 def test_of_two_prepares_with_other_settings_one_is_whole(source: Path, tmp_path: Path) -> None:
     def start(spacing: float) -> "subprocess.Popen[str]":
-        command = [
-            sys.executable,
-            "-m",
-            "attunet.launch.cli",
-            "prepare",
-            source,
-            tmp_path / "store",
-            "--set",
-            f"data.spacing_mm={spacing}",
-        ]
-        return subprocess.Popen(
-            [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "attunet.launch.cli", "prepare", str(source), str(tmp_path / "store")]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*command, f"--set=data.spacing_mm={spacing}"], **pipes)
 
     first = start(2.0)
     time.sleep(0.3)

@@ -1,6 +1,4 @@
-"""An error of writing names the file, whatever the system says: here a limit on the size of files,
-which has no name in its error.
-"""
+"""An error of writing names the file, even where the system does not, as for a limit on the size of files."""
 
 import resource
 import subprocess
@@ -9,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
+from small_trainings import set_options
 
 
 def limited(size: int) -> Callable[[], None]:
@@ -34,8 +31,8 @@ def test_prepare_names_the_file_that_could_not_be_written(source: Path, tmp_path
 
 @pytest.mark.slow
 def test_train_names_the_file_that_could_not_be_written(small_store, tmp_path: Path) -> None:
-    settings = [word for setting in QUICK for word in ("--set", setting)]
-    done = attunet("train", small_store.path, tmp_path / "run", "--fold", 0, *settings, size=3000)
+    options = set_options("optim.epochs=1")
+    done = attunet("train", small_store.path, tmp_path / "run", "--fold", 0, *options, size=3000)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert str(tmp_path / "run") in done.stderr.splitlines()[-1]

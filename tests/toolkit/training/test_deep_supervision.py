@@ -1,38 +1,21 @@
 """Training with heads on the coarser levels: the loss, its parts and its graph, and a result without the heads."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import make_trainer, small_config
 
 from attunet.config import ModelConfig, OptimConfig, load_config
-from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
-from attunet.loading.order import Sampling
-from attunet.loading.resident import ResidentLoader
 from attunet.losses import labels_of_level, loss_of, loss_of_levels, segmentation_sums
 from attunet.models import build_model
 from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.training.loop import train
-from attunet.training.trainer import Trainer
 
-SETTINGS = [
-    "run.mixed_precision=no",
-    "run.device=cpu",
-    "optim.lr=5e-3",
-    "model.deep_supervision=true",
-    "optim.batch_size=7",
-]
-
-
-def make_trainer(store: Store, *settings: str) -> Trainer:
-    config = load_config(None, [*SETTINGS, "optim.epochs=3", *settings])
-    accelerator = make_accelerator(config.run)
-    loader = ResidentLoader(store, [case.name for case in store.cases], accelerator.device, Sampling(0, 7))
-    torch.manual_seed(0)
-    network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=4), 1, 5)
-    return Trainer(network, loader, 5, config, accelerator)
+SETTINGS = "model.deep_supervision=true model.depth=4 optim.batch_size=7 optim.lr=5e-3"
 
 
 def test_the_loss_weighs_each_level_half_as_much_as_the_finer_one() -> None:
@@ -64,7 +47,7 @@ def test_heads_stand_on_the_coarser_levels_but_the_coarsest(name: str) -> None:
 
 
 def test_every_head_is_trained(small_store: Store) -> None:
-    trainer = make_trainer(small_store)
+    trainer = make_trainer(small_store, SETTINGS)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
     trainer.step(0)
     unchanged = [name for name, p in trainer.network.named_parameters() if torch.equal(p, before[name])]
@@ -75,7 +58,7 @@ def test_every_head_is_trained(small_store: Store) -> None:
 def test_parts_of_a_batch_and_recomputed_activations_give_its_loss(small_store: Store) -> None:
     losses = []
     for setting in ("optim.accumulate_steps=1", "optim.accumulate_steps=3", "run.activation_checkpointing=true"):
-        trainer = make_trainer(small_store, setting)
+        trainer = make_trainer(small_store, SETTINGS, setting)
         for module in trainer.network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
@@ -86,23 +69,14 @@ def test_parts_of_a_batch_and_recomputed_activations_give_its_loss(small_store: 
 
 
 def test_a_run_has_the_network_without_the_heads_and_can_be_resumed(small_store: Store, tmp_path: Path) -> None:
-    settings = [
-        "model.base_width=4",
-        "model.deep_supervision=true",
-        "optim.epochs=4",
-        "optim.batch_size=6",
-        "run.device=cpu",
-    ]
-    config = load_config(None, [*settings, "run.checkpoint_every_steps=1", "run.validate_every_epochs=1e6"])
+    more = "optim.epochs=4 optim.batch_size=6 run.checkpoint_every_steps=1 run.validate_every_epochs=1e6"
+    config = small_config("model.deep_supervision=true", more)
     train(small_store.path, tmp_path / "run", config, fold=0)
     run = load_run(tmp_path / "run")
-    plain = build_model(ModelConfig(base_width=4), 1, 5)
+    plain = build_model(config.model, 1, 5)
     assert run.network.state_dict().keys() == plain.state_dict().keys()
     before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    newest = max((tmp_path / "run/checkpoints").glob("step-*"))
-    for file in newest.iterdir():
-        file.unlink()
-    newest.rmdir()
+    shutil.rmtree(max((tmp_path / "run/checkpoints").glob("step-*")))
     train(small_store.path, tmp_path / "run", config, fold=0, resume="require")
     torch.testing.assert_close(load_run(tmp_path / "run").network.state_dict(), before, rtol=0, atol=0)
 

@@ -7,49 +7,23 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from small_trainings import TWO_PROCESSES, set_options, start, train_command
 
 from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 
-LAUNCH_CONFIG = Path(__file__).parents[3] / "launch" / "configs" / "cpu.yaml"
-TINY = [
-    "model.base_width=4",
-    "model.depth=2",
-    "optim.batch_size=4",
-    "run.mixed_precision=no",
-    "run.device=cpu",
-    "run.log_every=1",
-]
-TRAIN = ["-m", "attunet.launch.train"]
 
-
-def options(*settings: str) -> list[str]:
-    return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
-
-
-def launcher(*extra: str) -> list[str]:
-    two = ["--config_file", str(LAUNCH_CONFIG), "--num_processes", "2", "--main_process_port", "0"]
-    return ["-m", "accelerate.commands.launch", *two, *extra]
-
-
-def start(arguments: list[str], **how: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONUNBUFFERED", None)  # users have it not: what is told has to be passed on without
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **how,
-    )  # type: ignore[call-overload,no-any-return]
+def start_training(
+    store: Store, run: Path, *settings: str, launcher: Sequence[object] = (), **how: object
+) -> "subprocess.Popen[str]":
+    options = set_options("run.log_every=1 run.checkpoint_every_steps=2", *settings)
+    return start(train_command(store, run, "--resume=auto", *options, launcher=launcher), **how)
 
 
 def process_of_rank(run: Path, rank: int) -> int:
@@ -58,7 +32,7 @@ def process_of_rank(run: Path, rank: int) -> int:
     return int(next(line for line in reversed(lines) if f"rank {rank} of 2" in line).split("process ")[1].split(":")[0])
 
 
-def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_checkpoint(run: Path, process: "subprocess.Popen[str]") -> None:
     end = time.monotonic() + 120
     while not any(p.name.startswith("step-") and "partial" not in p.name for p in (run / "checkpoints").glob("*")):
         assert process.poll() is None, process.communicate()[0]
@@ -68,8 +42,8 @@ def wait_for_checkpoint(run: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_a_dead_rank_ends_the_others_and_is_named(small_store: Store, tmp_path: Path) -> None:
-    run, often = tmp_path / "run", options("optim.epochs=1000", "run.checkpoint_every_steps=2")
-    job = start([*launcher(), *TRAIN, str(small_store.path), str(run), "--fold", "0", *often])
+    run = tmp_path / "run"
+    job = start_training(small_store, run, "optim.epochs=1000", launcher=TWO_PROCESSES)
     wait_for_checkpoint(run, job)
     os.kill(process_of_rank(run, 1), signal.SIGKILL)
     output = job.communicate(timeout=120)[0]
@@ -81,9 +55,8 @@ def test_a_dead_rank_ends_the_others_and_is_named(small_store: Store, tmp_path: 
 
 @pytest.mark.slow
 def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store, tmp_path: Path) -> None:
-    run, often = tmp_path / "run", options("optim.epochs=6", "run.checkpoint_every_steps=2")
-    training = [*TRAIN, str(small_store.path), str(run), "--fold", "0", "--resume=auto", *often]
-    job = start([*launcher("--max_restarts", "2"), *training])
+    run = tmp_path / "run"
+    job = start_training(small_store, run, "optim.epochs=6", launcher=(*TWO_PROCESSES, "--max_restarts", 2))
     wait_for_checkpoint(run, job)
     os.kill(process_of_rank(run, 1), signal.SIGKILL)
     output = job.communicate(timeout=180)[0]
@@ -99,11 +72,8 @@ def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_named(small_store: Store, tmp_path: Path) -> None:
     """Nobody tells the others that it is stopped: they wait for as long as is configured, and say whom for."""
-    run, settings = (
-        tmp_path / "run",
-        options("optim.epochs=1000", "run.checkpoint_every_steps=2", "run.timeout_minutes=0.15"),
-    )
-    job = start([*launcher(), *TRAIN, str(small_store.path), str(run), "--fold", "0", *settings])
+    run, settings = tmp_path / "run", "optim.epochs=1000 run.timeout_minutes=0.15"
+    job = start_training(small_store, run, settings, launcher=TWO_PROCESSES)
     wait_for_checkpoint(run, job)
     hung = process_of_rank(run, 1)
     os.kill(hung, signal.SIGSTOP)
@@ -133,9 +103,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     run = small_disk / "run"
-    endless = options("optim.epochs=1000", "run.checkpoint_every_steps=2")
-    command = [*TRAIN, str(small_store.path), str(run), "--fold", "0", "--resume=auto", *endless]
-    job = start(command)
+    job = start_training(small_store, run, "optim.epochs=1000")
     wait_for_checkpoint(run, job)
     with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while True:
@@ -148,7 +116,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     last = newest_checkpoint(run / "checkpoints")
     assert last is not None
     (small_disk / "filler").unlink()
-    job = start(command)
+    job = start_training(small_store, run, "optim.epochs=1000")
     while f"resuming at step {last.state.step}" not in (line := job.stdout.readline()):  # type: ignore[union-attr]
         assert line, "ended without resuming"
     job.kill()
@@ -157,7 +125,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
 
 def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    job = start([*TRAIN, str(small_store.path), str(small_disk / "run"), "--fold", "0", *options()])
+    job = start_training(small_store, small_disk / "run")
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
     assert output.startswith(f"error: {small_disk}/run")
@@ -167,27 +135,25 @@ def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path: Path) -> None:
-    run, often = tmp_path / "run", ["--resume=auto", *options("optim.epochs=4", "run.checkpoint_every_steps=2")]
-    command = [*TRAIN, str(small_store.path), str(run), "--fold", "0", *often]
-    first = start(command)
+    run = tmp_path / "run"
+    first = start_training(small_store, run, "optim.epochs=4")
     output = first.communicate(timeout=120)[0]
     assert first.returncode == 0, output
-    checkpoints = run / "checkpoints"
-    newest, before = sorted(checkpoints.glob("step-*"), reverse=True)
+    newest, before = sorted((run / "checkpoints").glob("step-*"), reverse=True)
     shutil.rmtree(newest)
     files = {path: path.read_bytes() for path in before.iterdir()}
 
     def fill() -> None:  # the kernel refuses to make a file longer than this, as a full disk does
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    second = start(command, preexec_fn=fill)
+    second = start_training(small_store, run, "optim.epochs=4", preexec_fn=fill)
     output = second.communicate(timeout=120)[0]
     assert second.returncode == 1, output
     assert "error: " in output
     assert "the checkpoint could not be written" in output
     assert "Traceback" not in output
     assert {path: path.read_bytes() for path in before.iterdir()} == files
-    third = start(command)
+    third = start_training(small_store, run, "optim.epochs=4")
     output = third.communicate(timeout=120)[0]
     assert third.returncode == 0, output
     assert f"resuming at step {int(before.name[5:])}" in output
@@ -195,7 +161,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path
 
 def test_a_folder_that_cannot_be_written(small_store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    job = start([*TRAIN, str(small_store.path), str(tmp_path / "file" / "run"), "--fold", "0", *options()])
+    job = start_training(small_store, tmp_path / "file" / "run")
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
     assert output.count("\n") == 1

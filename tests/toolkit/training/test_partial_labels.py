@@ -1,8 +1,5 @@
-"""Cases of which some classes alone were drawn: from the file of the user through the store to training,
-validation and metrics.
-"""
+"""Cases of which some classes alone were drawn: store, batches, training, validation and metrics."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_trainings import make_trainer, small_config
 
-from attunet.config import DataConfig, OptimConfig, RunConfig, load_config
+from attunet.config import DataConfig, OptimConfig, RunConfig
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.evaluate_case import read_labelled_case
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.losses import labels_of_level, loss_of_levels
-from attunet.models import build_model
 from attunet.preparation.prepare import prepare
 from attunet.runs.load_run import load_run
 from attunet.sources.find_cases import find_cases
 from attunet.store import Store, open_store
 from attunet.training.loop import train
-from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 CASES = [f"{number:02d}-T2SPIR" for number in range(1, 5)]
@@ -109,14 +105,12 @@ class Spleen(torch.nn.Module):
 
 
 def test_validation_leaves_out_what_was_not_drawn(partial: Store) -> None:
-    store = dataclasses.replace(partial)
-    result = Validator(store, CASES[:3], make_accelerator(RunConfig(device="cpu")), OptimConfig()).validate(Spleen())
+    store, accelerator = partial, make_accelerator(RunConfig(device="cpu"))
+    result = Validator(store, CASES[:3], accelerator, OptimConfig()).validate(Spleen())
     per_case = [result.dice["per_case"][case][store.classes.foreground[3]] for case in CASES[:3]]
     assert per_case[:2] == [None, None]
     assert per_case[2] < 0.5
-    alone = Validator(
-        store, [CASES[1]], make_accelerator(RunConfig(device="cpu")), OptimConfig(dice_weight=0.0)
-    ).validate(Spleen())
+    alone = Validator(store, [CASES[1]], accelerator, OptimConfig(dice_weight=0.0)).validate(Spleen())
     background = float((np.array(store.label(CASES[1])) == 0).mean())
     # Wrong where the liver is, and nowhere else
     assert alone.loss == pytest.approx((1 - background) * np.log(4 + np.exp(9)), rel=1e-2)
@@ -124,34 +118,20 @@ def test_validation_leaves_out_what_was_not_drawn(partial: Store) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_training_learns_from_partial_labels(partial: Store, tmp_path: Path, parts: int) -> None:
-    settings = [
-        "model.base_width=4",
-        "model.depth=2",
-        "optim.batch_size=4",
-        "run.mixed_precision=no",
-        "run.device=cpu",
-        "optim.epochs=0.5",
-    ]
-    train(partial.path, tmp_path / "run", load_config(None, [*settings, f"optim.accumulate_steps={parts}"]), fold="all")
+    config = small_config("optim.epochs=0.5", f"optim.accumulate_steps={parts}")
+    train(partial.path, tmp_path / "run", config, fold="all")
     state = load_run(tmp_path / "run").state
     assert set(state.drawn) == set(CASES[:2])
 
 
 def test_every_level_of_deep_supervision_has_the_marginal_loss(partial: Store) -> None:
-    settings = [
-        "model.name=unet",
-        "model.base_width=4",
-        "model.deep_supervision=true",
-        "optim.batch_size=8",
-        "optim.dice_weight=0",
-    ]
-    config = load_config(None, [*settings, "optim.epochs=3", "run.mixed_precision=no", "run.device=cpu"])
-    accelerator = make_accelerator(config.run)
-    loader = ResidentLoader(partial, CASES[:1], accelerator.device, Sampling(0, 8))
-    trainer = Trainer(build_model(config.model, 1, 5), loader, 5, config, accelerator)
-    batch = loader.take(0)
+    settings = "model.name=unet model.depth=4 model.deep_supervision=true optim.batch_size=8 optim.dice_weight=0"
+    trainer = make_trainer(partial, settings, cases=CASES[:1])
+    batch = trainer.loader.take(0)
     with torch.no_grad():
-        loss = loss_of_levels(trainer._forward(batch.images, batch.labels, batch.drawn), config.optim).total.item()
+        loss = loss_of_levels(
+            trainer.gradient.sums(batch.images, batch.labels, batch.drawn), trainer.config.optim
+        ).total.item()
         levels = trainer.network.logits_of_levels(batch.images)
     expected = []
     for level, logits in enumerate(levels):

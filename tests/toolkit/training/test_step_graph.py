@@ -1,20 +1,17 @@
-"""The step as a graph, through a backend that records operators and replays them:
-what Python computed at the capture stays frozen.
-"""
+"""The step as a graph, by a backend that replays recorded operators: what Python computed then stays frozen."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from small_trainings import make_trainer, small_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attunet.config import ModelConfig, ResolvedConfig, load_config
-from attunet.device.accelerator import make_accelerator
+from attunet.config import ResolvedConfig
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
-from attunet.models import build_model
 from attunet.store import Store
 from attunet.training.optimization import make_capturable
 from attunet.training.step_graph import WARM_UP_STEPS, graph_obstacle
@@ -75,18 +72,12 @@ class RecordingBackend:
 
 
 def config(*settings: str) -> ResolvedConfig:
-    made = load_config(None, ["run.mixed_precision=no", "optim.lr=0.01", "optim.warmup_fraction=0.5", *settings])
-    return made.resolve(base_width=4, epochs=3.0, batch_size=4)
+    return small_config("optim.epochs=3", *settings)
 
 
-def make_trainer(store: Store, settings: list[str], *, graph: bool) -> Trainer:
-    made = config(*settings)
-    accelerator = make_accelerator(made.run)
-    loader = ResidentLoader(store, [case.name for case in store.cases], torch.device("cpu"), Sampling(0, 4))
-    torch.manual_seed(0)
-    network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
-    trainer = Trainer(network, loader, 5, made, accelerator)
-    make_capturable(trainer.optimizer, loader.device)  # both round the learning rate to float32
+def trainer_of(store: Store, *settings: str, graph: bool) -> Trainer:
+    trainer = make_trainer(store, "optim.lr=0.01 optim.warmup_fraction=0.5", *settings)
+    make_capturable(trainer.optimizer, trainer.loader.device)  # both round the learning rate to float32
     if graph:
         trainer._graph = trainer._make_graph(RecordingBackend(lambda: tensors_of(trainer)))
     return trainer
@@ -95,29 +86,26 @@ def make_trainer(store: Store, settings: list[str], *, graph: bool) -> Trainer:
 def tensors_of(trainer: Trainer) -> list[torch.Tensor]:
     """Everything that a step changes."""
     moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
-    return [*trainer.network.state_dict().values(), *moments, trainer._sums, trainer._first_bad_step]
+    return [*trainer.network.state_dict().values(), *moments, trainer.losses.sums, trainer.losses.first_bad_step]
 
 
 STEPS = WARM_UP_STEPS + 4
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "setting",
     [
-        *[
-            [],
-            ["augment.enabled=false"],
-            ["optim.accumulate_steps=3"],
-            ["run.activation_checkpointing=true"],
-            ["optim.grad_clip_norm=0"],
-        ],
-        ["model.deep_supervision=true"],
+        "optim.weight_decay=0.01",
+        "augment.enabled=false",
+        "optim.accumulate_steps=3",
+        "run.activation_checkpointing=true",
+        "optim.grad_clip_norm=0",
+        "model.deep_supervision=true",
     ],
-    ids=lambda settings: settings[0] if settings else "plain",
 )
-def test_a_replayed_step_computes_what_an_uncaptured_one_does(small_store: Store, settings: list[str]) -> None:
+def test_a_replayed_step_computes_what_an_uncaptured_one_does(small_store: Store, setting: str) -> None:
     """Other slices, augmentation, learning rate and step number reach it in each step, through its buffers alone."""
-    captured, plain = make_trainer(small_store, settings, graph=True), make_trainer(small_store, settings, graph=False)
+    captured, plain = (trainer_of(small_store, setting, graph=graph) for graph in (True, False))
     for step in range(STEPS):
         captured.step(step)
         plain.step(step)
@@ -130,7 +118,7 @@ def test_a_replayed_step_computes_what_an_uncaptured_one_does(small_store: Store
 
 
 def test_a_replayed_step_notices_what_is_not_finite(small_store: Store) -> None:
-    trainer = make_trainer(small_store, [], graph=True)
+    trainer = trainer_of(small_store, graph=True)
     for step in range(STEPS):
         trainer.step(step)
     trainer.read_losses()
@@ -147,7 +135,7 @@ def test_a_replayed_step_notices_what_is_not_finite(small_store: Store) -> None:
 
 def test_steps_that_are_undone_leave_no_graph_of_their_tensors(small_store: Store) -> None:
     """Undoing steps gives the optimizer new moments, which a captured step would not know."""
-    measured, plain = make_trainer(small_store, [], graph=True), make_trainer(small_store, [], graph=False)
+    measured, plain = (trainer_of(small_store, graph=graph) for graph in (True, False))
     with undone(measured):
         for step in range(measured.warm_up_steps + 1):
             measured.step(step)
@@ -162,7 +150,7 @@ def test_steps_that_are_undone_leave_no_graph_of_their_tensors(small_store: Stor
 
 def test_a_training_may_go_on_with_a_graph_where_it_had_none(small_store: Store) -> None:
     """A checkpoint holds the same tensors with a graph and without."""
-    captured, plain = make_trainer(small_store, [], graph=True), make_trainer(small_store, [], graph=False)
+    captured, plain = (trainer_of(small_store, graph=graph) for graph in (True, False))
     for step in range(STEPS):
         captured.step(step)
         plain.step(step)
@@ -175,7 +163,7 @@ def test_a_training_may_go_on_with_a_graph_where_it_had_none(small_store: Store)
 
 
 def test_a_step_that_reads_the_device_cannot_be_captured(small_store: Store) -> None:
-    trainer = make_trainer(small_store, [], graph=True)
+    trainer = trainer_of(small_store, graph=True)
     train = trainer._train_on
 
     def reading(parts: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -211,15 +199,8 @@ def test_on_a_gpu_the_graph_computes_what_single_launches_do(small_store: Store,
     """Within what two uncaptured trainings differ by, whose kernels may add in another order."""
     losses = {}
     for name, graph in (("captured", "on"), ("first", "off"), ("second", "off")):
-        made = config("run.device=cuda", "run.mixed_precision=bf16", f"run.cuda_graph={graph}", *settings)
-        accelerator = make_accelerator(made.run)
-        loader = ResidentLoader(
-            small_store, [case.name for case in small_store.cases], accelerator.device, Sampling(0, 4)
-        )
-        torch.manual_seed(0)
-        trainer = Trainer(
-            build_model(ModelConfig(name="attention_unet", base_width=16, depth=2), 1, 5), loader, 5, made, accelerator
-        )
+        on_gpu = f"run.device=cuda run.mixed_precision=bf16 run.cuda_graph={graph} model.base_width=16"
+        trainer = make_trainer(small_store, on_gpu, *settings)
         losses[name] = []
         for step in range(STEPS):
             trainer.step(step)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from small_trainings import small_config
 
-from attunet.config import Config, load_config
+from attunet.config import load_config
 from attunet.errors import InputError
 from attunet.runs.load_run import load_run
 from attunet.store import Store
@@ -12,11 +13,14 @@ from attunet.training.loop import train
 from attunet.training.time_plan import VALIDATIONS_PER_RUN, Costs, plan_steps
 
 COSTS = Costs(step=0.5, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
-SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
 
 
-def config(*settings: str) -> Config:
-    return load_config(None, [*SMALL, *settings])
+class Started(Exception):
+    """Raised in place of the first step."""
+
+
+def stop(*arguments: object) -> None:
+    raise Started
 
 
 @pytest.mark.parametrize("seconds", [60.0, 600.0, 36000.0])
@@ -43,16 +47,16 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
     small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured for real; the number of steps is given, because machines differ."""
-    monkeypatch.setattr("attunet.training.start.plan_steps", lambda *arguments, **options: 7)
+    monkeypatch.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: 7)
     timed, plain = tmp_path / "timed", tmp_path / "plain"
-    asked = config("run.minutes=0.1", "optim.epochs=1", "run.validate_every_epochs=20", "run.checkpoint_every_steps=3")
+    asked = small_config("run.minutes=0.1 optim.epochs=1 run.validate_every_epochs=20 run.checkpoint_every_steps=3")
     train(small_store.path, timed, asked, fold=0)
     run = load_run(timed)
     assert any("0.1 minutes: 7 steps" in line for line in log_lines)
     assert run.finished
     assert run.step == 7
     epochs = load_config(timed / "config.toml").optim.epochs
-    train(small_store.path, plain, config(f"optim.epochs={epochs}", "run.validate_every_epochs=20"), fold=0)
+    train(small_store.path, plain, small_config(f"optim.epochs={epochs} run.validate_every_epochs=20"), fold=0)
     for part in ("model", "average", "optimizer"):
         name = f"checkpoints/step-{run.step:010d}/{part}.safetensors"
         assert (timed / name).read_bytes() == (plain / name).read_bytes(), part
@@ -61,19 +65,13 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
 def test_a_timed_training_that_is_resumed_keeps_its_steps(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(Exception):
-        pass
-
-    def killed(*arguments: object) -> None:
-        raise Killed
-
-    monkeypatch.setattr("attunet.training.loop._run_steps", killed)
-    monkeypatch.setattr("attunet.training.start.measure", lambda *arguments: Costs(1e-3))
-    monkeypatch.setattr("attunet.training.start.plan_steps", lambda *arguments, **options: 5)
-    with pytest.raises(Killed):
-        train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
+    monkeypatch.setattr("attunet.training.loop._run_steps", stop)
+    monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: Costs(1e-3))
+    monkeypatch.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: 5)
+    with pytest.raises(Started):
+        train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="auto")
     monkeypatch.undo()
-    train(small_store.path, tmp_path, config("run.minutes=1"), fold=0, resume="auto")
+    train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="auto")
     assert load_run(tmp_path).step == 5
     assert load_run(tmp_path).finished
 
@@ -81,17 +79,11 @@ def test_a_timed_training_that_is_resumed_keeps_its_steps(
 def test_a_training_without_a_time_says_before_it_starts_what_it_will_take(
     small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Started(Exception):
-        pass
-
-    def started(*arguments: object) -> None:
-        raise Started
-
-    monkeypatch.setattr("attunet.training.loop._run_steps", started)
+    monkeypatch.setattr("attunet.training.loop._run_steps", stop)
     costs = Costs(step=0.125, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
-    monkeypatch.setattr("attunet.training.start.measure", lambda *arguments: costs)
+    monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: costs)
     with pytest.raises(Started):
-        train(small_store.path, tmp_path, config("optim.epochs=auto"), fold=0)
+        train(small_store.path, tmp_path, small_config("optim.epochs=auto"), fold=0)
     line = next(line for line in log_lines if "chosen by the data" in line)
     steps = int(line.split()[0])
     minutes = (0.125 * steps + VALIDATIONS_PER_RUN * 3.0 + 13.0) / 60

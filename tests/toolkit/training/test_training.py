@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_trainings import make_trainer, small_config
 
-from attunet.config import Config, DataConfig, ModelConfig, load_config
-from attunet.device.accelerator import make_accelerator
+from attunet.config import DataConfig, load_config
 from attunet.errors import InputError, RunError
-from attunet.loading.order import Sampling
-from attunet.loading.resident import ResidentLoader
-from attunet.models import build_model
 from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.preparation.prepare import prepare
 from attunet.presets import PRESETS, preset_names
@@ -26,26 +23,17 @@ from attunet.training.loop import train
 from attunet.training.optimization import learning_rate, peak_rate
 from attunet.training.trainer import Trainer
 
-SMALL = ["model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu"]
-
-
-def config(*settings: str) -> Config:
-    return load_config(None, [*SMALL, *settings])
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["unet", "attention_unet"])
 def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
-    settings = ["augment.enabled=false", "optim.batch_size=6", "optim.lr=1e-2"]
-    made = config(*settings, f"model.name={model}", "optim.epochs=250", "optim.ema_decay=0.9")
-    torch.manual_seed(0)
-    network = build_model(ModelConfig(name=model, base_width=8, depth=2), 1, 5)
-    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"), Sampling(0, 6))
-    assert loader.num_samples == 6
-    trainer = Trainer(network, loader, 5, made, make_accelerator(made.run))
+    settings = "augment.enabled=false optim.batch_size=6 optim.lr=1e-2 optim.epochs=250 optim.ema_decay=0.9"
+    first = [small_store.cases[0].name]
+    trainer = make_trainer(small_store, settings, f"model.name={model} model.base_width=8", cases=first)
+    assert trainer.loader.num_samples == 6
     for step in range(trainer.total_steps):
         trainer.step(step)
-    images, labels = loader.batch(np.arange(6))
+    images, labels = trainer.loader.batch(np.arange(6))
     with torch.inference_mode():
         found = trainer.average.network(images).argmax(1)
     for organ in range(1, 5):
@@ -55,7 +43,7 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
 
 def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    made = config("optim.epochs=2", "run.log_every=2")
+    made = small_config("optim.epochs=2 run.log_every=2")
     train(small_store.path, run, made, fold=1)
     loaded = load_run(run)
     training, held_out = small_store.split(1)
@@ -72,28 +60,28 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
 def test_a_finished_run_is_refused_continued_or_left(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(InputError, match="there is none"):
-        train(small_store.path, run, config(), fold=0, resume="require")
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
+        train(small_store.path, run, small_config(), fold=0, resume="require")
+    train(small_store.path, run, small_config("optim.epochs=0.5"), fold=0)
     with pytest.raises(InputError, match="continue it with --resume"):
-        train(small_store.path, run, config("optim.epochs=0.5"), fold=0)
+        train(small_store.path, run, small_config("optim.epochs=0.5"), fold=0)
     log_lines.clear()
-    train(small_store.path, run, config("optim.epochs=0.5"), fold=0, resume="require")
+    train(small_store.path, run, small_config("optim.epochs=0.5"), fold=0, resume="require")
     assert "finished" in log_lines[0]
     with pytest.raises(InputError, match=r"optim\.lr was 0\.0015 when this run began and is now 0\.001"):
-        train(small_store.path, run, config("optim.epochs=0.5", "optim.lr=1e-3"), fold=0, resume="auto")
+        train(small_store.path, run, small_config("optim.epochs=0.5 optim.lr=1e-3"), fold=0, resume="auto")
     with pytest.raises(InputError, match="another fold"):
-        train(small_store.path, run, config("optim.epochs=0.5"), fold=1, resume="auto")
+        train(small_store.path, run, small_config("optim.epochs=0.5"), fold=1, resume="auto")
 
 
 def test_fine_tuning_starts_from_the_given_weights(small_store: Store, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    train(small_store.path, first, config("optim.epochs=1"), fold=0)
-    still = config("optim.epochs=0.2", "optim.lr=0", "optim.weight_decay=0")
+    train(small_store.path, first, small_config("optim.epochs=1"), fold=0)
+    still = small_config("optim.epochs=0.2 optim.lr=0 optim.weight_decay=0")
     train(small_store.path, second, still, fold=0, init=first)
     for name, value in load_run(first).network.named_parameters():
         torch.testing.assert_close(load_run(second).network.get_parameter(name), value, atol=0, rtol=0)
     with pytest.raises(InputError, match="another network"):
-        train(small_store.path, tmp_path / "third", config("model.name=unet"), fold=0, init=first)
+        train(small_store.path, tmp_path / "third", small_config("model.name=unet"), fold=0, init=first)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
@@ -104,11 +92,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
 
     def poisoned(self: Trainer, number: int) -> None:
         if number == 3:
-            self.class_weights = torch.full((5,), torch.inf)
+            self.gradient.class_weights = torch.full((5,), torch.inf)
         step(self, number)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    made = config("optim.epochs=4", "run.checkpoint_every_steps=1", "run.log_every=100")
+    made = small_config("optim.epochs=4 run.checkpoint_every_steps=1 run.log_every=100")
     told = (
         r"step 3: loss or gradient is not finite; its slices: 0\d-T2SPIR\[\d\].* last good checkpoint: "
         rf"{run}/checkpoints/step-0000000003$"
@@ -125,7 +113,7 @@ def test_a_clock_that_goes_back_stops_no_checkpoint(
 ) -> None:
     days = itertools.count(20_000, -1)
     monkeypatch.setattr("time.time", lambda: 86400.0 * next(days))
-    made = config("optim.epochs=1", "run.checkpoint_every_minutes=1e-9", "run.log_every=1")
+    made = small_config("optim.epochs=1 run.checkpoint_every_minutes=1e-9 run.log_every=1")
     train(small_store.path, tmp_path / "run", made, fold=0)
     rows = read_metrics(tmp_path / "run")
     assert [row["step"] for row in rows if row["event"] == "checkpoint"] == [1, 2]
@@ -135,15 +123,15 @@ def test_a_clock_that_goes_back_stops_no_checkpoint(
 
 def test_a_streamed_training_goes_on_where_it_was(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
     whole, again = tmp_path / "whole", tmp_path / "again"
-    same = ["optim.epochs=3", "run.checkpoint_every_steps=5", "run.log_every=3"]
-    train(small_store.path, whole, config(*same, "run.resident_gb=0"), fold=0)
+    same = "optim.epochs=3 run.checkpoint_every_steps=5 run.log_every=3"
+    train(small_store.path, whole, small_config(same, "run.resident_gb=0"), fold=0)
     assert "streamed" in log_lines[0]
     assert json.loads((whole / "environment.json").read_text())["data_tier"] == "streamed"
     shutil.copytree(whole, again)
     last = sorted((again / "checkpoints").glob("step-*"))[-1].name
     shutil.rmtree(again / "checkpoints" / last)
     # With room for everything it stays with the tier, and so with the order, that it began with.
-    train(small_store.path, again, config(*same, "run.resident_gb=1"), fold=0, resume="require")
+    train(small_store.path, again, small_config(same, "run.resident_gb=1"), fold=0, resume="require")
     assert "streamed" in next(line for line in log_lines if line.startswith("resuming"))
     for part in ("model", "average", "optimizer"):
         name = f"checkpoints/{last}/{part}.safetensors"
@@ -155,7 +143,7 @@ def test_an_oblong_window_is_trained_with(log_lines: list[str], tmp_path: Path, 
         write_case(tmp_path / "source", f"{number:02d}-T2SPIR", seed=number)
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=(48, 80)), folds=3)
     log_lines.clear()
-    train(store.path, tmp_path / "run", config("optim.epochs=1"), fold=0)
+    train(store.path, tmp_path / "run", small_config("optim.epochs=1"), fold=0)
     assert "at 48×80 on 2 cases" in log_lines[0]
     assert load_run(tmp_path / "run").config.data.size == (48, 80)
     assert {row["event"] for row in read_metrics(tmp_path / "run")} >= {"validation", "native"}
@@ -164,15 +152,15 @@ def test_an_oblong_window_is_trained_with(log_lines: list[str], tmp_path: Path, 
 def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         run = tmp_path / precision
-        train(small_store.path, run, config("optim.epochs=0.4", f"run.mixed_precision={precision}"), fold=0)
+        train(small_store.path, run, small_config("optim.epochs=0.4", f"run.mixed_precision={precision}"), fold=0)
         assert json.loads((run / "environment.json").read_text())["mixed_precision"] == precision
 
 
 def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fold: must be 0 to 2 or all"):
-        train(small_store.path, tmp_path / "run", config(), fold=7)
+        train(small_store.path, tmp_path / "run", small_config(), fold=7)
     with pytest.raises(InputError, match="fp16 needs a GPU"):
-        train(small_store.path, tmp_path / "run", config("run.mixed_precision=fp16"), fold=0)
+        train(small_store.path, tmp_path / "run", small_config("run.mixed_precision=fp16"), fold=0)
     with pytest.raises(InputError):
         open_store(tmp_path)
     assert not (tmp_path / "run").exists()
@@ -180,8 +168,8 @@ def test_wrong_calls_are_one_line(small_store: Store, tmp_path: Path) -> None:
 
 def test_schedules_rise_and_fall_as_they_say() -> None:
     def rates(schedule: str) -> list[float]:
-        optim = config(
-            f"optim.schedule={schedule}", "optim.warmup_fraction=0.1", "optim.lr=1", "optim.lr_reference_batch=4"
+        optim = small_config(
+            f"optim.schedule={schedule} optim.warmup_fraction=0.1 optim.lr=1 optim.lr_reference_batch=4"
         ).optim
         return [learning_rate(step, 100, optim) for step in range(100)]
 
@@ -199,25 +187,19 @@ def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_p
     """Four times the batch, twice the rate; every preset keeps the rate that it names."""
     rates = {}
     for batch, reference in ((32, 8), (8, 8), (2, 8), (32, 0)):
-        optim = config(f"optim.batch_size={batch}", f"optim.lr_reference_batch={reference}", "optim.lr=0.01").optim
+        optim = small_config(f"optim.batch_size={batch}", f"optim.lr_reference_batch={reference} optim.lr=0.01").optim
         rates[batch, reference] = max(learning_rate(step, 100, optim) for step in range(100))
     assert rates == {(32, 8): 0.02, (8, 8): 0.01, (2, 8): 0.005, (32, 0): 0.01}
     for name in preset_names():
         optim = load_config(PRESETS / f"{name}.toml").optim
         assert peak_rate(optim) == optim.lr, name
-    train(small_store.path, tmp_path / "run", config("optim.epochs=0.4", "optim.batch_size=2"), fold=0)
+    train(small_store.path, tmp_path / "run", small_config("optim.epochs=0.4 optim.batch_size=2"), fold=0)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["peak_learning_rate"] == 0.00075
 
 
 def test_synchronised_batch_norm_shares_the_averages_tensors(small_store: Store) -> None:
-    """Neither the average nor a recomputed pass may lose the statistics,
-    and the average is evaluated by one process.
-    """
-    made = config("run.sync_batch_norm=true", "optim.epochs=1")
-    accelerator = make_accelerator(config().run)
-    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5)
-    loader = ResidentLoader(small_store, [small_store.cases[0].name], torch.device("cpu"), Sampling(0, 4))
-    trainer = Trainer(network, loader, 5, made, accelerator)
+    """Neither the average nor a recomputed pass may lose the statistics; one process evaluates the average."""
+    trainer = make_trainer(small_store, "run.sync_batch_norm=true model.name=unet")
     norms = [m for m in trainer.network.modules() if isinstance(m, BatchNormReLU)]
     assert len(norms) == 10
     assert all(m.synchronized for m in norms)

@@ -53,17 +53,11 @@ class Journal:
         if self._bar is not None:
             self._bar.update()
 
-    def say(self, text: str) -> None:
-        """Log a line of progress."""
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """Log a line of progress, or a warning."""
         if self._main:
             with tqdm.external_write_mode(file=sys.stdout):
-                logger.info(text)
-
-    def warn(self, text: str) -> None:
-        """Log a warning."""
-        if self._main:
-            with tqdm.external_write_mode(file=sys.stdout):
-                logger.warning(text)
+                logger.log(level, text)
 
     def log(self, event: str, step: int, *, dice: MetricTable | None = None, **figures: float | None) -> None:
         """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar.
@@ -76,19 +70,16 @@ class Journal:
         """
         if not self._main:
             return
-        epoch = round(step / self._steps_per_epoch, 4)
+        epoch, seconds = round(step / self._steps_per_epoch, 4), round(time.monotonic() - self._began, 3)
         table = {} if dice is None else {"dice": dice}
-        self._folder.log(
-            event, step=step, epoch=epoch, seconds=round(time.monotonic() - self._began, 3), **figures, **table
-        )
+        self._folder.log(event, step=step, epoch=epoch, seconds=seconds, **figures, **table)
         if self._tracker is not None:
             self._tracker.log(step, _numbers(event, figures, dice) | {"epoch": epoch})
         if self._bar is not None and event == "train":
-            text = (
+            self._bar.set_postfix_str(
                 f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of "
-                "matmul"
+                f"matmul, {figures['data_share'] or 0:.1%} waiting"
             )
-            self._bar.set_postfix_str(f"{text}, {figures['data_share'] or 0:.1%} waiting")
 
     def log_picture(self, step: int, path: Path) -> None:
         """Send a PNG file to the tracker."""
@@ -98,11 +89,8 @@ class Journal:
 
 def _numbers(event: str, figures: Mapping[str, float | None], dice: MetricTable | None) -> dict[str, float]:
     """Return the numbers of a line by name: `train/loss`, `validation/dice`, `validation/dice/liver`."""
-    scores: dict[str, float | None] = {
-        f"{event}/{name}": value for name, value in figures.items() if isinstance(value, float)
-    }
+    scores = {name: value for name, value in figures.items() if isinstance(value, float)}
     if dice is not None:
-        scores |= {f"{event}/dice": dice["mean"]} | {
-            f"{event}/dice/{name}": value for name, value in dice["per_class"].items()
-        }
-    return {name: value for name, value in scores.items() if value is not None}
+        classes = {f"dice/{name}": value for name, value in dice["per_class"].items()}
+        scores |= {name: value for name, value in {"dice": dice["mean"], **classes}.items() if value is not None}
+    return {f"{event}/{name}": value for name, value in scores.items()}

@@ -18,6 +18,8 @@ MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 MATMUL_SECONDS = 0.1
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+Stamp = torch.cuda.Event | float
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -40,16 +42,15 @@ class Speed:
     peak_memory_mb: float | None
 
     def describe(self) -> str:
-        shares = ", ".join(
-            f"{100 * share:.1f} % {activity}"
-            for share, activity in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation"))
-            if share is not None
-        )
-        memory = f", peak memory {self.peak_memory_mb:.0f} MB" if self.peak_memory_mb is not None else ""
-        return (
-            f"{self.slices_per_s:.1f} slices/s, {shares}, {self.flops_per_s / 1e12:.3g} TFLOP/s "
-            f"({100 * self.matmul_share:.1f} % of the matmul rate){memory}"
-        )
+        """One line for the log."""
+        parts = [f"{self.slices_per_s:.1f} slices/s"]
+        for share, activity in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation")):
+            parts += [f"{100 * share:.1f} % {activity}"] if share is not None else []
+        rate = 100 * self.matmul_share
+        parts.append(f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({rate:.1f} % of the matmul rate)")
+        if self.peak_memory_mb is not None:
+            parts.append(f"peak memory {self.peak_memory_mb:.0f} MB")
+        return ", ".join(parts)
 
 
 class StepClock:
@@ -61,23 +62,20 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._marks: deque[tuple[str, torch.cuda.Event | float]] = deque(maxlen=MARKS_KEPT)
+        self._marks: deque[tuple[str, Stamp]] = deque(maxlen=MARKS_KEPT)
 
     def mark(self, phase: str) -> None:
         """Attribute the time since the last mark to `phase`; names outside `PHASES` are not counted."""
-        stamp: torch.cuda.Event | float
+        stamp: Stamp = time.perf_counter()
         if self._on_gpu:
             stamp = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             stamp.record()
-        else:
-            stamp = time.perf_counter()
         self._marks.append((phase, stamp))
 
     def read(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call; the device must have finished its work."""
         seconds = dict.fromkeys(PHASES, 0.0)
-        marks = list(self._marks)
-        for (_, before), (phase, after) in pairwise(marks):
+        for (_, before), (phase, after) in pairwise(self._marks):
             if phase in seconds:
                 seconds[phase] += _seconds_between(before, after)
         self._marks.clear()
@@ -148,9 +146,7 @@ def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) 
 
 
 def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
-    """Measure the FLOP/s of square matrix products on this device in the training's precision,
-    for a fraction of a second.
-    """
+    """Measure the FLOP/s of square matrix products on this device in the training's precision."""
     side = MATMUL_SIDE["cuda" if device.type == "cuda" else "cpu"]
     dtype = DTYPES.get(mixed_precision, torch.float32)
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -167,9 +163,7 @@ def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
     return 2.0 * side**3 * count / clock.read()["compute"]
 
 
-def _seconds_between(before: torch.cuda.Event | float, after: torch.cuda.Event | float) -> float:
+def _seconds_between(before: Stamp, after: Stamp) -> float:
     if isinstance(before, float) or isinstance(after, float):
-        assert isinstance(before, float)
-        assert isinstance(after, float)
-        return after - before
+        return float(after) - float(before)  # type: ignore[arg-type]  # one clock gives all stamps
     return float(before.elapsed_time(after)) / 1000

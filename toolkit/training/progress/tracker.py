@@ -1,7 +1,6 @@
-"""Experiment trackers (Weights & Biases, TensorBoard, MLflow) through Accelerate;
-`metrics.jsonl` has all numbers without one.
-"""
+"""Experiment trackers (Weights & Biases, TensorBoard, MLflow) through Accelerate."""
 
+import importlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -76,16 +75,11 @@ def _start_wandb(config: Config, folder: Path, known: str | None) -> tuple[Gener
     tracker = WandBTracker(config.run.project, name=name, group=group, dir=str(folder), id=run_id, resume="allow")
     try:
         tracker.start()
-    except wandb.errors.UsageError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"run.tracker: W&B cannot start ({reason}): run `wandb login`, or set WANDB_MODE=offline"
-        ) from None
     except wandb.errors.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"run.tracker: W&B cannot start ({reason}); WANDB_MODE=offline keeps the figures in {folder}/wandb"
-        ) from None
+        hint = f"; WANDB_MODE=offline keeps the figures in {folder}/wandb"
+        if isinstance(error, wandb.errors.UsageError):
+            hint = ": run `wandb login`, or set WANDB_MODE=offline"
+        raise InputError(f"run.tracker: W&B cannot start ({_first_line(error)}){hint}") from None
     return tracker, run_id
 
 
@@ -105,9 +99,8 @@ def _start_mlflow(config: Config, folder: Path, known: str | None) -> tuple[Gene
         tracker.start()
     except mlflow.exceptions.MlflowException as error:
         place = os.environ.get("MLFLOW_TRACKING_URI", "its default store")
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"run.tracker: MLflow cannot start with {place} ({reason}); check MLFLOW_TRACKING_URI"
+            f"run.tracker: MLflow cannot start with {place} ({_first_line(error)}); check MLFLOW_TRACKING_URI"
         ) from None
     return tracker, str(tracker.active_run.info.run_id)
 
@@ -119,9 +112,11 @@ STARTS: dict[str, Callable[[Config, Path, str | None], tuple[GeneralTracker, str
 }
 
 
-def _package(name: str) -> ModuleType:
-    import importlib
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
+
+def _package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -12,32 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
+from small_trainings import make_trainer
 from torch import nn
 
-from attunet.config import ModelConfig, load_config
-from attunet.device.accelerator import make_accelerator
+from attunet.config import ModelConfig
 from attunet.launch.exit_codes import leave
 from attunet.loading.loader import Batch
-from attunet.loading.order import Sampling
-from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
 from attunet.store import open_store
-from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 STEPS = 20
-SETTINGS = ["optim.batch_size=5", "optim.epochs=5", "run.mixed_precision=no", "run.device=cpu", "optim.lr=5e-3"]
 
 
 def main(store_path: Path, settings: list[str]) -> None:
-    store, config = open_store(store_path), load_config(None, [*SETTINGS, *settings])
-    accelerator = make_accelerator(config.run)
-    cases = [case.name for case in store.cases]
-    torch.manual_seed(0)
-    network = build_model(ModelConfig(name="attention_unet", base_width=4, depth=2), 1, 5)
-    sampling = Sampling(0, 5, accelerator.process_index, accelerator.num_processes)
-    trainer = Trainer(network, ResidentLoader(store, cases, accelerator.device, sampling), 5, config, accelerator)
-    for module in network.modules():
+    store = open_store(store_path)
+    trainer = make_trainer(store, "optim.batch_size=5 optim.epochs=5 optim.lr=5e-3", *settings)
+    config, accelerator = trainer.config, trainer.accelerator
+    for module in trainer.network.modules():
         if isinstance(module, nn.BatchNorm2d) and not config.run.sync_batch_norm:
             module.eval()
     seen, taken = [], trainer.loader.take
@@ -52,27 +45,19 @@ def main(store_path: Path, settings: list[str]) -> None:
     for step in range(STEPS):
         trainer.step(step)
         losses.append(trainer.read_losses().loss)
-    everyone: list[list[int]] = [seen]
-    if accelerator.num_processes > 1:
-        everyone = [[] for _ in range(accelerator.num_processes)]
-        torch.distributed.all_gather_object(everyone, seen)
+    seen = gather_object(seen)
     expected = np.concatenate([trainer.loader.draw.step(step)[1] for step in range(STEPS)])
     torch.manual_seed(1)
     fixed = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
+    cases = [case.name for case in store.cases]
     result = Validator(store, cases, accelerator, config.optim).validate(fixed)
     if accelerator.is_main_process:
-        same = sorted(sample for part in everyone for sample in part) == sorted(expected.tolist())
-        print(
-            json.dumps(
-                {
-                    "processes": accelerator.num_processes,
-                    "losses": losses,
-                    "each_once": same,
-                    "validation": asdict(result),
-                }
-            ),
-            flush=True,
-        )
+        facts = {
+            "processes": accelerator.num_processes,
+            "losses": losses,
+            "each_once": sorted(seen) == sorted(expected),
+        }
+        print(json.dumps({**facts, "validation": asdict(result)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """One, two and three processes: the same loss, the same samples, the same metrics."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_trainings import TWO_PROCESSES, start
 
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
@@ -15,23 +14,14 @@ from attunet.store import Store
 
 WriteCase = Callable[..., tuple[Path, Path]]
 PROGRAM = Path(__file__).with_name("measure_processes.py")
-CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "cpu.yaml"
-
-
-def launch(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable]
-    if processes > 1:
-        options = ["--config_file", str(CONFIG), "--num_processes", str(processes), "--main_process_port", "0"]
-        command += ["-m", "accelerate.commands.launch", *options]
-    command += arguments
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
 
 
 def measure(processes: int, store: Store, *settings: str) -> dict:
-    done = launch(processes, str(PROGRAM), str(store.path), *settings)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{"))))
+    two = ("-m", "accelerate.commands.launch", *TWO_PROCESSES, "--num_processes", processes)
+    job = start([sys.executable, *(two if processes > 1 else ()), PROGRAM, store.path, *settings])
+    output = job.communicate(timeout=300)[0]
+    assert job.returncode == 0, output[-3000:]
+    return dict(json.loads(next(line for line in output.splitlines() if line.startswith("{"))))
 
 
 @pytest.fixture(scope="module")

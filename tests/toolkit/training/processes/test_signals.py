@@ -10,21 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from small_trainings import TWO_PROCESSES, set_options, start, train_command
 
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 
-LAUNCH_CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "cpu.yaml"
-SETTINGS = [
-    "model.base_width=4",
-    "model.depth=2",
-    "optim.batch_size=4",
-    "run.mixed_precision=no",
-    "run.device=cpu",
-    "run.log_every=1",
-]
-TRAINING = [word for setting in (*SETTINGS, "optim.epochs=2000") for word in ("--set", setting)]
 CATCH = """
 import os, signal, sys, time
 from attunet.training.processes.signals import StopSignals
@@ -35,24 +26,6 @@ with StopSignals() as stop:
     print("received", flush=True)
     time.sleep(60)
 """
-
-
-def launch(store: Store, run: Path) -> subprocess.Popen[str]:
-    two = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCH_CONFIG), "--main_process_port", "0"]
-    command = [
-        sys.executable,
-        *two,
-        "-m",
-        "attunet.launch.train",
-        str(store.path),
-        str(run),
-        "--fold",
-        "0",
-        "--resume=auto",
-        *TRAINING,
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def wait_for_a_step(run: Path, job: subprocess.Popen[str]) -> list[int]:
@@ -71,7 +44,8 @@ def test_a_launcher_that_is_stopped_stops_every_rank_with_a_checkpoint(
 ) -> None:
     """The launcher passes on what it gets. A rank that has got it already must not take that for a second signal."""
     run, number = tmp_path / "run", signal.SIGTERM if everyone else signal.SIGINT
-    job = launch(small_store, run)
+    options = ("--resume=auto", *set_options("run.log_every=1 optim.epochs=2000"))
+    job = start(train_command(small_store, run, *options, launcher=TWO_PROCESSES))
     ranks = wait_for_a_step(run, job)
     for process in [*(ranks if everyone else []), job.pid]:
         os.kill(process, number)

@@ -1,29 +1,18 @@
-"""Two machines, each a network namespace with a cable between them:
-a training over both, and one whose cable is pulled.
-"""
+"""Two machines, network namespaces with a cable between them: a training over both, and one whose cable is pulled."""
 
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_trainings import CONFIGS, set_options, start, train_command
 
 from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.store import Store
 
-LAUNCH_CONFIG = Path(__file__).parents[4] / "launch" / "configs" / "multi_node.yaml"
-SETTINGS = [
-    "model.base_width=4",
-    "model.depth=2",
-    "optim.batch_size=4",
-    "run.mixed_precision=no",
-    "run.device=cpu",
-    "run.log_every=1",
-]
 CABLE = "cable"
 
 pytestmark = pytest.mark.soak
@@ -52,26 +41,13 @@ def machines() -> Iterator[list[str]]:
 
 
 def launch(machines: list[str], store: Store, run: Path, *settings: str) -> list[subprocess.Popen[str]]:
-    shared = [
-        "--config_file",
-        str(LAUNCH_CONFIG),
-        "--num_machines",
-        "2",
-        "--num_processes",
-        "2",
-        "--main_process_ip",
-        "10.99.0.1",
-    ]
-    options = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
-    training = ["-m", "attunet.launch.train", str(store.path), str(run), "--fold", "0", *options]
+    meeting = ("--num_machines", 2, "--num_processes", 2, "--main_process_ip", "10.99.0.1")
+    options, jobs = set_options("run.log_every=1", *settings), []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": CABLE}
-    jobs = []
     for rank, name in enumerate(machines):
-        command = [sys.executable, "-m", "accelerate.commands.launch", *shared, "--machine_rank", str(rank), *training]
-        inside = ["ip", "netns", "exec", name, *command]
-        jobs.append(
-            subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        )
+        launcher = ("--config_file", CONFIGS / "multi_node.yaml", *meeting, "--machine_rank", rank)
+        command = train_command(store, run, *options, launcher=launcher)
+        jobs.append(start(["ip", "netns", "exec", name, *command], env=environment))
     return jobs
 
 
@@ -87,9 +63,7 @@ def test_a_training_over_two_machines(machines: list[str], small_store: Store, t
 
 def test_a_machine_that_cannot_be_reached_is_named(machines: list[str], small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    jobs = launch(
-        machines, small_store, run, "optim.epochs=1000", "run.checkpoint_every_steps=2", "run.timeout_minutes=0.2"
-    )
+    jobs = launch(machines, small_store, run, "optim.epochs=1000 run.checkpoint_every_steps=2 run.timeout_minutes=0.2")
     while newest_checkpoint(run / "checkpoints", parts=()) is None:
         assert jobs[0].poll() is None, jobs[0].communicate()[0]
         time.sleep(0.1)

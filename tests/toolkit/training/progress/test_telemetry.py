@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_trainings import small_config
 from torch import nn
 
-from attunet.config import ModelConfig, load_config
+from attunet.config import ModelConfig
 from attunet.device.memory import peak_memory_mb
 from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
@@ -17,14 +18,6 @@ from attunet.training.loop import train
 from attunet.training.progress.telemetry import StepClock, measure_matmul_rate, training_flops
 
 CPU = torch.device("cpu")
-SETTINGS = [
-    "model.base_width=4",
-    "model.depth=2",
-    "optim.batch_size=4",
-    "optim.epochs=2",
-    "run.log_every=2",
-    "run.device=cpu",
-]
 
 
 def test_operations_of_a_training_step_are_counted() -> None:
@@ -63,7 +56,7 @@ def test_the_matmul_rate_and_the_peak_are_of_this_machine() -> None:
 
 
 def test_a_run_tells_its_speed(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
-    train(small_store.path, tmp_path / "run", load_config(None, SETTINGS), fold=0)
+    train(small_store.path, tmp_path / "run", small_config("optim.epochs=2 run.log_every=2"), fold=0)
     rows = read_metrics(tmp_path / "run")
     lines = [row for row in rows if row["event"] in ("train", "speed")]
     assert [row["event"] for row in lines].count("speed") == 1

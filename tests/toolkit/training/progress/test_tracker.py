@@ -1,6 +1,4 @@
-"""Trackers get configuration, losses, Dice of every class and pictures,
-and a resumed training continues the same run.
-"""
+"""Trackers get configuration, losses, Dice and pictures, and a resumed training continues the same run."""
 
 import os
 import subprocess
@@ -53,13 +51,8 @@ def test_tensorboard(folder: Path) -> None:
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     tags: Any = events.Tags()
-    assert {
-        "train/loss",
-        "validation/loss",
-        "validation/dice",
-        "validation/dice/liver",
-        "validation/dice/spleen",
-    } <= set(tags["scalars"])
+    names = {f"validation/{name}" for name in ("loss", "dice", "dice/liver", "dice/spleen")}
+    assert {"train/loss", *names} <= set(tags["scalars"])
     assert [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")] == [(10, 0.1), (20, 0.05)]
     assert tags["images"] == ["training"]
     assert len(list(folder.glob("tensorboard/*/hparams.yml"))) == 1  # the configuration, written once

@@ -1,0 +1,32 @@
+"""The files of label maps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.io.writers import suffixes_for
+from attunet.sources.inputs import Input
+
+
+def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
+    """Return True if the output is the label map of a single input, False for a folder of them.
+
+    Raises:
+        InputError: the output does not fit the input.
+    """
+    if source.is_file() or inputs[0].files == (source,):
+        endings = suffixes_for(inputs[0].files)
+        if not output.name.lower().endswith(endings):
+            raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")
+        if output.exists() and output.samefile(source):
+            raise InputError(f"{output}: would overwrite the input")
+        return True
+    if output.is_file() or output.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{output}: must be a folder outside the input's")
+    return False
+
+
+def label_map(scan: Input, folder: Path, dicom_seg: bool) -> Path:
+    """The file of an input's label map in a folder."""
+    known = suffixes_for(scan.files)
+    return folder / f"{scan.name}{'.dcm' if dicom_seg and '.dcm' in known else known[0]}"

@@ -1,0 +1,60 @@
+"""Small trainings on the CPU, which take a moment: configuration, trainer, and the command in its own processes.
+
+Each argument `settings` is a text of one `section.field=value`, or of several with blanks between them.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from attunet.config import Config, load_config
+from attunet.device.accelerator import make_accelerator
+from attunet.loading.order import Sampling
+from attunet.loading.resident import ResidentLoader
+from attunet.models import build_model
+from attunet.store import Store
+from attunet.training.trainer import Trainer
+
+SETTINGS = ("model.base_width=4", "model.depth=2", "optim.batch_size=4", "run.mixed_precision=no", "run.device=cpu")
+CONFIGS = Path(__file__).parents[2] / "launch/configs"
+TWO_PROCESSES = ("--config_file", CONFIGS / "cpu.yaml", "--num_processes", 2, "--main_process_port", 0)
+
+
+def small_config(*settings: str) -> Config:
+    return load_config(None, [*SETTINGS, *" ".join(settings).split()])
+
+
+def make_trainer(store: Store, *settings: str, cases: Sequence[str] | None = None) -> Trainer:
+    """A trainer of the same network each time, with the slices of some cases, or all."""
+    config = small_config("optim.epochs=3", *settings)
+    accelerator = make_accelerator(config.run)
+    names = [case.name for case in store.cases] if cases is None else cases
+    sampling = Sampling(0, config.optim.batch_size, accelerator.process_index, accelerator.num_processes)
+    loader = ResidentLoader(store, names, accelerator.device, sampling)
+    torch.manual_seed(0)
+    return Trainer(build_model(config.model, 1, 5), loader, 5, config, accelerator)
+
+
+def set_options(*settings: str) -> list[str]:
+    """The settings of a small training and others, as options of a command."""
+    return [f"--set={setting}" for setting in (*SETTINGS, *" ".join(settings).split())]
+
+
+def train_command(store: Store, run: Path, *options: str, launcher: Sequence[object] = ()) -> list[str]:
+    """The command that trains; launcher: options of `accelerate launch`, for several processes."""
+    launch = ["-m", "accelerate.commands.launch", *map(str, launcher)] if launcher else []
+    return [sys.executable, *launch, "-m", "attunet.launch.train", str(store.path), str(run), "--fold=0", *options]
+
+
+def start(command: Sequence[object], **options: object) -> subprocess.Popen[str]:
+    """Start a program; what it prints, errors too, is in `stdout`."""
+    # Users do not set PYTHONUNBUFFERED: what is printed has to be passed on without it
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}  # for programs of tests
+    options = {"env": environment, **options}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([str(word) for word in command], **pipes, **options)  # type: ignore[call-overload,no-any-return]
