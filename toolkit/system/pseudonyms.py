@@ -206,6 +206,8 @@ def _spellings(word: str) -> set[str]:
     """A name as lines may have it: with blanks in place of other white space, without control characters, escaped,
     with letters and accents composed and decomposed.
     """
+    if word.isascii() and word.isprintable() and not re.search(r"^ |  | $|['\\]", word):
+        return {word} - {""}  # as most are, of the hundred thousand that a source may have
     forms = {unicodedata.normalize(form, word) for form in ("NFC", "NFD")} | {word}
     forms |= {" ".join(form.split()) for form in forms} | {printable(form) for form in forms}
     forms |= {" ".join(form.split()) for form in forms} | {repr(form)[1:-1] for form in forms}

@@ -1,4 +1,4 @@
-"""`--pseudonymise` of prepare, predict and evaluate: names are in the table alone."""
+"""`--pseudonymise` of every command that has it: names are in the table alone."""
 
 import csv
 import gzip
@@ -70,13 +70,14 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(succeed, scans: Path, t
 
 
 @pytest.mark.slow
-def test_an_evaluation_of_named_cases_gives_numbers(succeed, scans: Path, tmp_path: Path) -> None:
-    out, key = tmp_path / "out", tmp_path / "key.csv"
-    succeed("prepare", scans, tmp_path / "store", "--folds", "2")
-    succeed("train", tmp_path / "store", tmp_path / "run", "--fold", "0", *SMALL)
-    succeed("export", tmp_path / "run", tmp_path / "named.onnx")
-    models = [tmp_path / "run", tmp_path / "named.onnx"]
-    evaluation = ["evaluate", tmp_path / "store", *models, "--latency-seconds", "0.05"]
+def test_what_is_made_of_a_run_of_names_has_numbers(succeed, scans: Path, tmp_path: Path) -> None:
+    """Evaluations and benchmarks of a run, and of an artefact, that name the cases of their training."""
+    out, key, store, run = tmp_path / "out", tmp_path / "key.csv", tmp_path / "store", tmp_path / "run"
+    succeed("prepare", scans, store, "--folds", "2")
+    succeed("train", store, run, "--fold", "0", *SMALL)
+    succeed("export", run, tmp_path / "named.onnx")
+    assert names_in(run)
+    evaluation = ["evaluate", store, run, tmp_path / "named.onnx", "--latency-seconds", "0.05"]
     silent(succeed, *evaluation, "--out", out, "--pseudonymise", key)
     silent(succeed, "report", out)
     assert names_in(out) == []
@@ -85,6 +86,15 @@ def test_an_evaluation_of_named_cases_gives_numbers(succeed, scans: Path, tmp_pa
     ours, theirs = (json.loads(file.read_text())["models"][0]["dice"]["per_case"] for file in files)
     assert {table(key)[name]: dice for name, dice in theirs.items()} == ours
     assert list(ours) == sorted(ours)  # the order of the names would tell something
+
+    artefacts = out / "benchmark" / "artefacts"  # of an earlier call, with names
+    artefacts.mkdir(parents=True)
+    shutil.copy(tmp_path / "named.onnx", artefacts / "fp32.onnx")
+    assert names_in(artefacts)
+    some = ["--provider", "cpu", "--precision", "fp32", "--latency-seconds", "0.05"]
+    silent(succeed, "benchmark", run, store, "--out", out / "benchmark", *some, "--pseudonymise", key)
+    assert names_in(out) == []
+    assert {path.name for path in artefacts.iterdir()} == {"fp32.onnx", "fp32-whole.onnx"}
 
 
 @pytest.mark.slow
@@ -109,19 +119,6 @@ def test_commands_on_a_named_store_write_numbers(attunet, succeed, scans: Path, 
     done = attunet("crossvalidate", store, runs, "--model", "unet", *SMALL)
     assert done.code == 2  # its runs are of numbers
     assert "other cases" in done.err
-
-
-@pytest.mark.slow
-def test_what_is_made_of_a_run_of_names_has_numbers(succeed, scans: Path, tmp_path: Path) -> None:
-    key, store, run, out = tmp_path / "key.csv", tmp_path / "store", tmp_path / "run", tmp_path / "out"
-    succeed("prepare", scans, store, "--folds", "2")
-    succeed("train", store, run, "--fold", "0", *SMALL)
-    assert names_in(run)
-    some = ["--provider", "cpu", "--precision", "fp32", "--latency-seconds", "0.05"]
-    succeed("benchmark", run, store, "--out", out, *some)
-    assert names_in(out / "artefacts")
-    silent(succeed, "benchmark", run, store, "--out", out, *some, "--pseudonymise", key)
-    assert names_in(out) == []
 
 
 def test_a_table_inside_of_what_is_written_is_refused(attunet, tmp_path: Path) -> None:
