@@ -99,18 +99,21 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: cannot be read as safetensors: {one_line(error)}") from None
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put the state that `optimizer_tensors` returned into a new optimizer of the same network.
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor], where: Path
+) -> None:
+    """Put the state that `optimizer_tensors` returned after a step into a new AdamW of the same network.
 
     Raises:
-        InputError: a tensor is of no parameter of the network, or of another shape.
+        InputError: the tensors are not exactly those that AdamW keeps for the parameters that it trains.
     """
-    parameters = dict(network.named_parameters())
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    trained = {names[parameter]: parameter for group in optimizer.param_groups for parameter in group["params"]}
+    wanted = {f"{key}/{name}": parameter for name, parameter in trained.items() for key in ("exp_avg", "exp_avg_sq")}
+    check_tensors(tensors, {**wanted, **{f"step/{name}": torch.zeros(()) for name in trained}}, where)
     for name, value in tensors.items():
         key, _, parameter_name = name.partition("/")
-        parameter = parameters.get(parameter_name)
-        if parameter is None or value.shape not in (parameter.shape, torch.Size()):
-            raise InputError(f"checkpoint: its optimizer must be of the network, got {shown(name)} {_form(value)}")
+        parameter = trained[parameter_name]
         # Moments have the memory layout of their parameter, a count of steps does not
         copy = value.to(parameter.device) if key == "step" else torch.empty_like(parameter).copy_(value)
         optimizer.state[parameter][key] = copy

@@ -132,7 +132,7 @@ class RunState:
             data_tier=at.choice("data_tier", ("resident", "streamed")),
             step=at.whole("step"),
             finished=at.flag("finished"),
-            scaler=at.require("scaler", lambda v: v is None or isinstance(v, dict), "an object or null"),
+            scaler=at.require("scaler", lambda v: v is None or _are_numbers(v), "an object of numbers or null"),
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
             channels=at.text_list("channels") if "channels" in at else [],
             lineage=None if at.data.get("lineage") is None else Lineage.from_json(at.inner("lineage")),
@@ -157,3 +157,7 @@ class RunState:
         for name, words in CONTENT.items():
             if getattr(self, name) != getattr(now, name):
                 raise InputError(f"{path}: this run began with {words}; continue with the same store and fold")
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(is_number, value.values()))

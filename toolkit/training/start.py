@@ -20,7 +20,14 @@ from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
 from attunet.runs.lineage import Lineage
-from attunet.runs.read_checkpoint import Checkpoint, check_tensors, load_optimizer, newest_checkpoint, read_checkpoint
+from attunet.runs.read_checkpoint import (
+    STATE,
+    Checkpoint,
+    check_tensors,
+    load_optimizer,
+    newest_checkpoint,
+    read_checkpoint,
+)
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.store import Store
@@ -183,18 +190,24 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
 
 
 def _restore(trainer: Trainer, start: Checkpoint) -> None:
-    """Put a checkpoint into a new trainer. Raises InputError if it is of another network."""
-    if start.state.step and not start.tensors["optimizer"]:
+    """Put a checkpoint into a new trainer. Raises InputError if it does not fit the training."""
+    path, step, scaler = start.path, start.state.step, trainer.accelerator.scaler
+    if step > trainer.total_steps:
         raise InputError(
-            f"{start.path}: its optimizer has no state after {start.state.step} steps; the weights alone do "
-            "not continue a training, --init starts one from them"
+            f"{path / STATE}: step: must be at most the training's {trainer.total_steps} steps, got {step}"
         )
-    check_tensors(start.tensors["model"], trainer.network.state_dict(), start.path / "model.safetensors")
+    check_tensors(start.tensors["model"], trainer.network.state_dict(), path / "model.safetensors")
     trainer.network.load_state_dict(start.tensors["model"])
     trainer.average.network.load_state_dict(start.tensors["average"])
-    load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"])
-    if trainer.accelerator.scaler is not None and start.state.scaler:
-        trainer.accelerator.scaler.load_state_dict(start.state.scaler)
+    if step == 0:  # the start of a planned training: neither the optimizer nor the scaler has worked
+        check_tensors(start.tensors["optimizer"], {}, path / "optimizer.safetensors")
+        return
+    load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"], path / "optimizer.safetensors")
+    if scaler is not None:
+        saved, names = start.state.scaler or {}, sorted(scaler.state_dict())
+        if sorted(saved) != names:
+            raise InputError(f"{path / STATE}: scaler: must have {', '.join(names)}, got {', '.join(saved) or 'none'}")
+        scaler.load_state_dict(saved)
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
