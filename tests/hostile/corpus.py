@@ -5,9 +5,10 @@ import io
 import json
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -307,6 +308,23 @@ def tiff_loop() -> bytes:
     return tiff(following=8)
 
 
+add_bytes("pages.tif", "20,000 pages that share one strip of pixels", lambda: b"".join(tiff_pages(20_000)))
+add_bytes("chunks.png", "a million chunks of nothing", lambda: chunky_png(1_000_000))
+add_bytes("markers.jpg", "two million comments of nothing", lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000)
+
+
+def tiff_pages(number: int) -> Iterator[bytes]:
+    page = tiff()[8:-68]
+    yield tiff()[:8]
+    for at in range(1, number + 1):
+        yield page + struct.pack("<I", 8 + at * (len(page) + 4) if at < number else 0)
+
+
+def chunky_png(number: int) -> bytes:
+    whole = png(64, 64, zlib.compress(bytes(64 * 65)))
+    return whole[:33] + (struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * number + whole[33:]
+
+
 def zip_of(
     entries: dict[str, bytes], *, attributes: dict[str, int] | None = None, compression: int = zipfile.ZIP_DEFLATED
 ) -> bytes:
@@ -320,12 +338,18 @@ def zip_of(
     return out.getvalue()
 
 
+def tar_of_nothing(number: int) -> bytes:
+    return gzip.compress(b"".join(tarfile.TarInfo(f"{n}.nii").tobuf() for n in range(number)) + bytes(1024), 1)
+
+
 add_bytes("slip.zip", "a path that leaves the folder", lambda: zip_of({"../../escaped.nii": bytes(nifti())}))
 add_bytes("absolute.zip", "an absolute path", lambda: zip_of({"/tmp/attunet-escaped.nii": bytes(nifti())}))
 add_bytes("link.zip", "a symbolic link", lambda: zip_of({"a.nii": b"/etc/passwd"}, attributes={"a.nii": 0o120777}))
 add_bytes("device.zip", "a device file", lambda: zip_of({"a.nii": b""}, attributes={"a.nii": 0o020666}))
 add_bytes("bomb.zip", "300 MB of zeros in a file", lambda: zip_of({"a.nii": bytes(300_000_000)}))
 add_bytes("cut.zip", "no directory at the end", lambda: zip_of({"a.nii": bytes(nifti())})[:-30])
+add_bytes("many.zip", "50,000 files with nothing in them", lambda: zip_of({f"{n}.nii": b"" for n in range(50_000)}))
+add_bytes("many.tar.gz", "60,000 files with nothing in them", lambda: tar_of_nothing(60_000))
 add_bytes("empty.zip", "nothing in it", lambda: zip_of({}))
 add_bytes("names.zip", "control characters in a name", lambda: zip_of({"a\x1b[31m.nii": bytes(nifti())}))
 

@@ -19,6 +19,8 @@ from attunet.system.atomic_files import name_in_errors
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 1_000_000
+FREE_MEMBERS = 10_000  # that any archive may have
+BYTES_PER_MEMBER = 512  # packed, of each further one: unpacking and sorting files takes time even where they are empty
 MAX_MEMBER_BYTES = 2**33
 MAX_TOTAL_BYTES = 2**39
 MAX_RATIO = 100  # unpacked over packed, of the whole archive; single masks may shrink further
@@ -135,9 +137,10 @@ def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     folded: set[str] = set()
     total, packed = 0, os.path.getsize(archive)
+    limit = min(MAX_MEMBERS, FREE_MEMBERS + packed // BYTES_PER_MEMBER)
     for number, entry in enumerate(entries, 1):
-        if number > MAX_MEMBERS:
-            raise InputError(f"{archive}: at most {MAX_MEMBERS:,} members are supported")
+        if number > limit:
+            raise InputError(f"{archive}: at most {limit:,} members are supported in {packed:,} bytes")
         if entry.is_folder:
             continue
         _check_member(archive, entry)

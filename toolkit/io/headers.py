@@ -3,7 +3,6 @@ The reading itself checks the rest.
 """
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import series_files
 from attunet.io.nifti import read_nifti_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
+from attunet.io.pictures.opening import opened
 from attunet.io.reading import FILE_ERRORS, MAX_VOXELS
 from attunet.io.simpleitk import ITK_SUFFIXES
 from attunet.volumes.volume import Volume
@@ -56,15 +56,10 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
 
 
 def _picture_voxels(path: Path) -> int:
-    from PIL import Image
-
     if path.name.lower().endswith(".gz"):
         return 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about large images and odd metadata
-        with Image.open(path) as image:
-            pages = int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
-            return int(image.size[0] * image.size[1] * len(image.getbands()) * pages)
+    with opened(path) as (image, num_pages):
+        return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages)
 
 
 def _itk_voxels(path: Path) -> tuple[int, np.dtype]:

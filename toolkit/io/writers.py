@@ -93,10 +93,14 @@ def write_map(path: Path | str, values: np.ndarray, like: Volume) -> None:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
+    def write_named(temporary: Path) -> None:
+        try:
+            write(temporary)
+        except InputError as error:
+            raise InputError(str(error).replace(str(temporary), str(path))) from None
+
     try:
-        write_file(path, write)
-    except InputError as error:
-        raise InputError(str(error).replace(f".{path.name}", path.name)) from None
+        write_file(path, write_named)
     except OSError as error:
         raise write_error(path, error) from None
 

@@ -1,4 +1,5 @@
 import stat
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +125,15 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
     content = bytearray(raw)
     content[60] ^= 255
     attempt(bytes(content), "cannot be read as an archive|does not have the size|is there twice|File exists")
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_an_archive_of_more_files_than_it_has_bytes_for_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    if ending == ".zip":
+        zipped(path, **{f"{number}.nii": b"" for number in range(14_000)})
+    else:
+        with tarfile.open(path, "w:gz") as opened:
+            for number in range(14_000):
+                opened.addfile(tarfile.TarInfo(f"{number}.nii"))
+    refused(path, tmp_path / "out", r"at most 1[0-2],[0-9]{3} members are supported in [0-9,]+ bytes")

@@ -1,3 +1,4 @@
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -168,7 +169,7 @@ def test_label_maps_of_pictures_are_pictures(tmp_path: Path, values: tuple[int, 
         ("b.png", stack, "holds one slice"),
         ("c.png", Volume(stack.data, np.eye(4)), "must end in .nii"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path / name))}: .*{words}"):
             write_labels(tmp_path / name, indices, classes, volume)
 
 

@@ -1,11 +1,7 @@
 """Pictures and stacks of pages through Pillow (the extra `images`); they have no physical spacing."""
 
-import gzip
-import warnings
-from io import BytesIO
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +9,7 @@ from scipy import ndimage
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
+from attunet.io.pictures.opening import IMAGE_FORMATS, opened, pillow
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refusal
 from attunet.volumes.volume import Volume
@@ -20,7 +17,6 @@ from attunet.volumes.volume import Volume
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 IMAGE_SUFFIXES = (
     *(".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".ppm", ".pgm"),
     *(".ppm.gz", ".pgm.gz"),
@@ -55,16 +51,13 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
         InputError: for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of
             different size.
     """
-    pillow = _pillow(path)
+    bomb = pillow(path).DecompressionBombError
     try:
-        with warnings.catch_warnings(), quiet_stderr():
-            warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded here
-            with _contents(path) as file, pillow.open(file, formats=IMAGE_FORMATS) as image:
-                _check_size(path, image)
-                read = [_page(path, image, index, options) for index in range(_num_pages(image))]
+        with quiet_stderr(), opened(path) as (image, num_pages):
+            read = [_page(path, image, index, num_pages, options) for index in range(num_pages)]
     except InputError:
         raise
-    except (*FILE_ERRORS, pillow.DecompressionBombError) as error:
+    except (*FILE_ERRORS, bomb) as error:
         raise refusal(path, PICTURE, _in_words(error)) from None
     pages = [page for page, _, _ in read]
     if len({page.shape for page in pages}) != 1:
@@ -87,43 +80,17 @@ def _in_words(error: Exception) -> str:
     return f"it is damaged or cut short ({one_line(error)}): {AGAIN}"
 
 
-def _pillow(path: Path) -> ModuleType:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise InputError(
-            f"{path}: pictures need Pillow, which is not installed: pip install 'attunet[images]'"
-        ) from None
-    return Image
-
-
-def _contents(path: Path) -> BinaryIO:
-    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory,
-    and garbles it where its orientation swaps the sides.
-    """
-    if not path.name.lower().endswith(".gz"):
-        return path.open("rb")
-    limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
-    with gzip.open(path) as file:
-        contents = file.read(limit + 1)
-    if len(contents) > limit:
-        raise InputError(f"{path}: must unpack to at most {limit:,} bytes")
-    return BytesIO(contents)
-
-
-def _num_pages(image: "Image") -> int:
-    """The pages of a TIFF; a file of another format has one (an animated one is refused)."""
-    return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
-
-
-def _check_size(path: Path, image: "Image") -> None:
+def _check_size(path: Path, image: "Image", num_pages: int) -> None:
     width, height = image.size
-    values, present = width * height * len(image.getbands()) * _num_pages(image), path.stat().st_size
+    values, present = width * height * len(image.getbands()) * num_pages, path.stat().st_size
+    compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
     if values > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
     ratio = (
         MAX_LOSSY_RATIO
         if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz")
+        else 1
+        if compression == "raw"
         else MAX_DEFLATE_RATIO
     )
     if values // 8 > present * ratio:
@@ -132,19 +99,17 @@ def _check_size(path: Path, image: "Image") -> None:
         )
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
-    if image.format == "TIFF" and image.info.get("compression", "raw") not in TIFF_COMPRESSIONS:
-        raise InputError(
-            f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {image.info['compression']}"
-        )
+    if compression and compression not in TIFF_COMPRESSIONS:
+        raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {compression}")
 
 
 def _page(
-    path: Path, image: "Image", index: int, options: ReadOptions
+    path: Path, image: "Image", index: int, num_pages: int, options: ReadOptions
 ) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
     """One page as `(rows, columns, C)`, the palette of a mask as `{code: index}`, and the decisions."""
     if index:
         image.seek(index)
-        _check_size(path, image)
+    _check_size(path, image, num_pages)
     upright, decisions = _upright(image, options)
     palette: dict[int, int] = {}
     if options.labels:
@@ -188,14 +153,12 @@ def _samples(path: Path, image: "Image") -> np.ndarray:
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height from a picture's header; (0, 0) for one that cannot be read, which the reader will refuse."""
-    pillow = _pillow(path)
+    bomb = pillow(path).DecompressionBombError
     try:
-        with warnings.catch_warnings(), _contents(path) as file, pillow.open(file, formats=IMAGE_FORMATS) as image:
-            warnings.simplefilter("ignore")
-            width, height = image.size
-    except (*FILE_ERRORS, InputError, pillow.DecompressionBombError):
+        with opened(path) as (image, _):
+            return int(image.size[0]), int(image.size[1])
+    except (*FILE_ERRORS, InputError, bomb):
         return 0, 0
-    return int(width), int(height)
 
 
 def is_jpeg(path: Path) -> bool:

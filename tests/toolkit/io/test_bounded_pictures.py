@@ -1,0 +1,97 @@
+"""Pictures with more parts than they need are refused before Pillow has worked through them, whatever their format."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+Image = pytest.importorskip("PIL.Image")
+
+from attunet.errors import InputError  # noqa: E402
+from attunet.io.headers import count_voxels  # noqa: E402
+from attunet.io.readers import read_volume  # noqa: E402
+
+BASE = ((256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8))
+TAGS = (*BASE, (277, 3, 1, 1), (278, 4, 1, 16), (279, 4, 1, 256))
+
+
+def tiff(pages: int, tags: tuple[tuple[int, int, int, int], ...] = TAGS, data: int = 256) -> bytes:
+    """Pages that share one strip of pixels, which starts at the file's beginning."""
+    size = 2 + 12 * len(tags) + 4
+    body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    following = (8 + size * (page + 1) if page + 1 < pages else 0 for page in range(pages))
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(body + struct.pack("<I", at) for at in following) + bytes(data)
+
+
+def saved(form: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (64, 64)).save(out, form)
+    return out.getvalue()
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def after(data: bytes, begin: bytes, filling: bytes) -> bytes:
+    at = data.index(begin)
+    return data[:at] + filling + data[at:]
+
+
+GIF_IMAGE = b",\0\0\0\0@\0@\0"
+PARTS: dict[str, Callable[[], bytes]] = {
+    "pages.tif": lambda: tiff(20_000),
+    "tags.tif": lambda: tiff(8, (*TAGS, *[(700, 1, 1, 1)] * 60_000)),
+    "shared.tif": lambda: tiff(500, (*TAGS, *((60_000 + n, 1, 2_000_000, 8) for n in range(20))), 2_000_000),
+    "chunks.png": lambda: after(saved("PNG"), b"\0\0\0\x0dIHDR", chunk(b"abCd") * 300_000),
+    "empty.png": lambda: saved("PNG")[:33] + chunk(b"IDAT") * 300_000 + saved("PNG")[33:],
+    "behind.png": lambda: saved("PNG")[:-12] + chunk(b"tEXt", b"a\0b") * 300_000 + saved("PNG")[-12:],
+    "comments.jpg": lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 600_000 + saved("JPEG")[2:],
+    "filling.jpg": lambda: b"\xff\xd8" + b"\xff" * 600_000 + saved("JPEG")[2:],
+    "extensions.gif": lambda: after(saved("GIF"), GIF_IMAGE, b"!\xfe\1a\0" * 400_000),
+    "blocks.gif": lambda: after(saved("GIF"), GIF_IMAGE, b"!\xfe" + b"\1a" * 600_000 + b"\0"),
+    "boxes.jp2": lambda: after(saved("JPEG2000"), saved("JPEG2000")[32:40], b"\0\0\0\x08abcd" * 400_000),
+    "comment.pgm": lambda: b"P5\n#" + b"x" * 600_000 + b"\n4 4 255\n" + bytes(16),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_picture_of_more_parts_than_it_needs_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(PARTS[name]())
+    with pytest.raises(InputError, match="has more chunks, tags or pages than a picture of its size needs") as refusal:
+        read_volume(tmp_path / name)
+    assert "\n" not in str(refusal.value)
+    count_voxels(tmp_path / name)  # of the header alone: an answer, or 0 for one that the reader refuses
+
+
+def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(2_000))
+    assert read_volume(tmp_path / "a.tif").data.shape == (1, 16, 16, 2_000)
+    wide = ((256, 4, 1, 4_096), (257, 4, 1, 4_096), *TAGS[2:-1], (279, 4, 1, 2**24))
+    (tmp_path / "b.tif").write_bytes(tiff(50, wide, 2**24))
+    with pytest.raises(InputError, match="is cut short: the header says 838,860,800 values"):
+        read_volume(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "tiff_lzw"}], ids=str)
+def test_pages_are_counted_as_pillow_counts_them(tmp_path: Path, options: dict[str, object]) -> None:
+    pages = [Image.fromarray(np.full((5, 7), number, np.uint8)) for number in range(9)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], **options)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 9
+    assert count_voxels(tmp_path / "a.tif")[0] == 9 * 5 * 7
+    assert read_volume(tmp_path / "a.tif").data[0, 0, 0].tolist() == list(range(9))
+
+
+def test_pages_of_a_file_in_the_other_order_of_bytes_are_counted(tmp_path: Path) -> None:
+    entries = b"".join(
+        struct.pack(">HHI", tag, kind, count) + struct.pack(">I" if kind == 4 else ">HH", *([value, 0][: 5 - kind]))
+        for tag, kind, count, value in TAGS
+    )
+    pages = (struct.pack(">H", len(TAGS)) + entries + struct.pack(">I", at) for at in (8 + 6 + len(entries), 0))
+    (tmp_path / "a.tif").write_bytes(b"MM\0*" + struct.pack(">I", 8) + b"".join(pages) + bytes(256))
+    assert read_volume(tmp_path / "a.tif").data.shape == (1, 16, 16, 2)

@@ -1,0 +1,98 @@
+"""Opening of pictures with Pillow (the extra `images`), and the sizes in their headers, in bounded work."""
+
+import gzip
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, BytesIO, FileIO, RawIOBase
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+from attunet.errors import InputError
+from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+MIN_READS = 2**18  # that any file may take
+BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more
+BLOCK = 2**16  # bytes that Pillow reads at once, however little it needs
+MIN_BYTES = 2**24  # in longer reads, that any file may take
+MAX_TIMES_READ = 16  # the size of a file, in longer reads
+
+
+class _BoundedReads(BufferedReader):
+    """A picture's file with a bound of reads that grows with its size: Pillow works in Python for every chunk, marker,
+    box, tag and page, and a file can have a million of them that hold nothing, or share what they hold.
+    """
+
+    def __init__(self, raw: RawIOBase, path: Path, size: int) -> None:
+        super().__init__(raw)
+        self._path = path
+        self._reads, self._bytes = MIN_READS + size // BYTES_PER_READ, MIN_BYTES + MAX_TIMES_READ * size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._reads -= 1
+        self._bytes -= max(0, len(data) - BLOCK)
+        if self._reads < 0 or self._bytes < 0:
+            raise InputError(
+                f"{self._path}: has more chunks, tags or pages than a picture of its size needs; save it again, and a "
+                "stack of thousands of small pages as .nii.gz"
+            )
+        return data
+
+
+def pillow(path: Path) -> ModuleType:
+    """Pillow's module `Image`. Raises InputError, which names the file, where it is not installed."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise InputError(
+            f"{path}: pictures need Pillow, which is not installed: pip install 'attunet[images]'"
+        ) from None
+    return Image
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple["Image", int]]:
+    """A picture and the number of its pages, which is 1 but for a TIFF. Raises InputError and Pillow's own errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded by the caller
+        with _contents(path) as file, pillow(path).open(file, formats=IMAGE_FORMATS) as image:
+            yield image, _count_pages(file) if image.format == "TIFF" else 1
+
+
+def _contents(path: Path) -> _BoundedReads:
+    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory,
+    and garbles it where its orientation swaps the sides.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return _BoundedReads(FileIO(path), path, path.stat().st_size)
+    limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
+    with gzip.open(path) as file:
+        contents = file.read(limit + 1)
+    if len(contents) > limit:
+        raise InputError(f"{path}: must unpack to at most {limit:,} bytes")
+    return _BoundedReads(cast(RawIOBase, BytesIO(contents)), path, len(contents))
+
+
+def _count_pages(file: _BoundedReads) -> int:
+    """The pages of a TIFF, by the chain of its directories; Pillow's `n_frames` reads every tag of every page."""
+    file.seek(0)
+    head = file.read(16)
+    order, is_big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
+    entry_bytes, count, offset = (20, f"{order}Q", f"{order}Q") if is_big else (12, f"{order}H", f"{order}I")
+    (at,) = struct.unpack_from(offset, head, 8 if is_big else 4)
+    pages: set[int] = set()
+    while at and at not in pages:
+        pages.add(at)
+        file.seek(at)
+        (entries,) = struct.unpack(count, file.read(struct.calcsize(count)))
+        file.seek(at + struct.calcsize(count) + entries * entry_bytes)
+        following = file.read(struct.calcsize(offset))
+        at = struct.unpack(offset, following)[0] if len(following) == struct.calcsize(offset) else 0
+    return len(pages)
