@@ -14,6 +14,7 @@ from attunet.io.dicom.file import is_dicom
 from attunet.manifest import MANIFEST
 from attunet.metrics.aggregate import describe_dice
 from attunet.preparation.case_facts import CaseFacts
+from attunet.preparation.facts_cache import scan_readable_cases
 from attunet.preparation.survey import Survey, survey
 from attunet.runs.run_folder import holds_runs, is_snapshots
 from attunet.sources.case_files import SourceOptions, files_in
@@ -154,7 +155,7 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
     yield from (f"  {note}" for note in source.notes)
     errors: list[InputError] = []
     try:
-        seen = survey(source, DataConfig(), on_error=errors.append)
+        seen = survey(source, scan_readable_cases(source, errors.append), DataConfig())
     except InputError as error:
         yield from (f"error: {unreadable}" for unreadable in errors)
         yield f"error: {error}"

@@ -1,6 +1,6 @@
 """Facts of a case, from which the preprocessing is resolved and on which the checks work."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
 from attunet.sources.case_files import joined_hash
@@ -32,6 +32,7 @@ class CaseFacts:
         content_sha256: hash of the voxels, independent of the file format.
         steepest_jump: largest difference between neighbouring slices along the coarsest axis, divided by the median
             difference.
+        decisions: rule and text of every interpretation that may differ from the user's.
         label_values: value -> number of voxels; None without a mask.
         label_regions: value -> number of pixels inside its regions, for masks of pictures with many greys.
         label_centres: value -> centre along the oriented axes, in `unit` from the image centre.
@@ -41,7 +42,6 @@ class CaseFacts:
         largest_parts: value -> fraction of its voxels in its largest connected part, without the value 0.
         eroded_parts: value -> fraction of that part left after each of `EROSIONS_MM`, for values that are one part.
         grid_distance: distance between the grids of image and mask, in voxels.
-        decisions: rule and text of every interpretation that may differ from the user's.
     """
 
     case: str
@@ -57,16 +57,21 @@ class CaseFacts:
     intensity: tuple[ChannelIntensity, ...]
     content_sha256: str
     steepest_jump: float
-    label_values: dict[int, int] | None
-    label_regions: dict[int, int]
-    label_centres: dict[int, tuple[float, float, float]]
-    palette: dict[int, int]
-    half_extent: tuple[float, float, float] | None
-    largest_parts: dict[int, float]
-    eroded_parts: dict[int, tuple[float, ...]]
-    grid_distance: float
     decisions: tuple[tuple[str, str], ...]
     patient_hash: str | None
+    label_values: dict[int, int] | None = None
+    label_regions: dict[int, int] = field(default_factory=dict)
+    label_centres: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    palette: dict[int, int] = field(default_factory=dict)
+    half_extent: tuple[float, float, float] | None = None
+    largest_parts: dict[int, float] = field(default_factory=dict)
+    eroded_parts: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    grid_distance: float = 0.0
+
+    @property
+    def values(self) -> dict[int, int]:
+        """Number of voxels of every label value; empty without a mask."""
+        return self.label_values or {}
 
     @property
     def num_channels(self) -> int:
@@ -89,23 +94,16 @@ class CaseFacts:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "CaseFacts":
+    def from_json(cls, data: dict[str, object]) -> "CaseFacts":
         """Read the JSON of `to_json`, in which tuples have become lists and label values have become text."""
-        values, centres = data["label_values"], data["label_centres"]
-        restored: dict[str, Any] = {
-            **{name: _tuples(value) for name, value in data.items()},
-            "intensity": tuple(
-                {name: _tuples(value) for name, value in channel.items()} for channel in data["intensity"]
-            ),
-            "label_values": None if values is None else {int(value): count for value, count in values.items()},
-            "label_centres": {int(value): _tuples(centre) for value, centre in centres.items()},
-            "label_regions": {int(value): count for value, count in data["label_regions"].items()},
-            "palette": {int(code): index for code, index in data["palette"].items()},
-            "largest_parts": {int(value): share for value, share in data["largest_parts"].items()},
-            "eroded_parts": {int(value): _tuples(shares) for value, shares in data["eroded_parts"].items()},
-        }
-        return cls(**restored)
+        fields: dict[str, Any] = {name: _restored(value) for name, value in data.items()}
+        return cls(**fields)
 
 
-def _tuples(value: object) -> object:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _restored(value: object) -> object:
+    """Tuples instead of lists, and integers instead of texts of digits as keys."""
+    if isinstance(value, list):
+        return tuple(map(_restored, value))
+    if isinstance(value, dict):
+        return {int(key) if key.lstrip("-").isdigit() else key: _restored(item) for key, item in value.items()}
+    return value

@@ -25,11 +25,13 @@ MANY_CASES = 4  # from this number of cases on, a class in a single case is repo
 COMMON_CLASS = 0.8  # a class that this fraction of the cases has is expected in every case
 DEVIATIONS = 5.0  # robust standard deviations that an outlier must also exceed
 
+Mappings = Mapping[str, Mapping[int, int]]  # for each labelled case, label value -> class index
+
 
 def check_cases(
     facts: Sequence[CaseFacts],
     patients: Mapping[str, str],
-    mappings: Mapping[str, Mapping[int, int]],
+    mappings: Mappings,
     classes: Classes,
     splits: Splits | None = None,
 ) -> list[Finding]:
@@ -38,12 +40,9 @@ def check_cases(
     Args:
         facts: facts of every case.
         patients: the patient of each case.
-        mappings: for each labelled case, label value -> class index.
+        mappings: the class indices of the label values.
         classes: classes of the data set.
         splits: the user's own folds; None if folds are drawn.
-
-    Returns:
-        The findings, in the order of the rules.
 
     Example:
         check_cases(facts, {"a": "p1"}, {"a": {0: 0, 1: 1}}, Classes(("background", "liver"), (0, 1)))
@@ -63,7 +62,7 @@ def check_cases(
 
 def _voxels_per_class(fact: CaseFacts, mapping: Mapping[int, int], num_classes: int) -> list[int]:
     counts = [0] * num_classes
-    for value, count in (fact.label_values or {}).items():
+    for value, count in fact.values.items():
         if mapping[value] < num_classes:
             counts[mapping[value]] += count
     return counts
@@ -79,36 +78,30 @@ def _grids(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 
 
 def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
-    share = {i: sum(v[i] > 0 for v in voxels.values()) / len(voxels) for i in range(1, len(classes)) if voxels}
-    for index, present in share.items():
-        if present == 0:
-            yield Finding(None, "missing-class", 0, "warning", f"no case has {classes.names[index]}")
-        elif present * len(voxels) == 1 and len(voxels) >= MANY_CASES:
-            alone, count = next((case, counts[index]) for case, counts in voxels.items() if counts[index])
+    if not voxels:
+        return
+    common = []
+    for index, name in enumerate(classes.foreground, 1):
+        having = [case for case, counts in voxels.items() if counts[index]]
+        if not having:
+            yield Finding(None, "missing-class", 0, "warning", f"no case has {name}")
+        elif len(having) == 1 and len(voxels) >= MANY_CASES:
+            count = voxels[having[0]][index]
             yield Finding(
-                alone,
-                "rare-class",
-                count,
-                "warning",
-                f"no other case has {classes.names[index]} ({count:,} voxels here)",
+                having[0], "rare-class", count, "warning", f"no other case has {name} ({count:,} voxels here)"
             )
+        if len(having) / len(voxels) >= COMMON_CLASS:
+            common.append(index)
     for case, counts in voxels.items():
+        missing = [classes.names[index] for index in common if not counts[index]]
         if not any(counts[1:]):
             yield Finding(case, "empty-mask", 0, "warning", "the mask is empty")
-            continue
-        if missing := [classes.names[i] for i, present in share.items() if not counts[i] and present >= COMMON_CLASS]:
-            yield Finding(
-                case,
-                "missing-class",
-                len(missing),
-                "warning",
-                f"the mask has no {', '.join(missing)}, which most cases have",
-            )
+        elif missing:
+            text = f"the mask has no {', '.join(missing)}, which most cases have"
+            yield Finding(case, "missing-class", len(missing), "warning", text)
 
 
-def _sides(
-    facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]], classes: Classes
-) -> Iterator[Finding]:
+def _sides(facts: Sequence[CaseFacts], mappings: Mappings, classes: Classes) -> Iterator[Finding]:
     """Find paired organs, named left and right, whose sides look swapped. The first oriented axis runs to the left."""
     lefts = {organ: index for index, name in enumerate(classes.names) if (organ := _without_side(name, "left"))}
     pairs = [
@@ -122,10 +115,8 @@ def _sides(
         centres = {mappings[fact.case][value]: centre[0] for value, centre in fact.label_centres.items()}
         for right, left, organ in pairs:
             if right in centres and left in centres and (apart := centres[left] - centres[right]) < 0:
-                text = (
-                    f"right and left {organ} look swapped: the right one lies {-apart:.0f} mm to the left of the left "
-                    "one"
-                )
+                place = f"the right one lies {-apart:.0f} mm to the left of the left one"
+                text = f"right and left {organ} look swapped: {place}"
                 yield Finding(fact.case, "swapped-sides", apart, "warning", text)
 
 
@@ -137,38 +128,29 @@ def _without_side(name: str, side: str) -> str | None:
 
 def _volumes(facts: Sequence[CaseFacts], voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
     size = {f.case: abs(float(np.linalg.det(np.array(f.affine)[:3, :3]))) for f in facts}
-    unit = "ml" if facts and facts[0].unit == "mm" else "pixels"
-    per_unit = 1000 if unit == "ml" else 1
-    for index in range(1, len(classes)):
+    unit, per_unit = ("ml", 1000) if facts and facts[0].unit == "mm" else ("pixels", 1)
+    for index, name in enumerate(classes.foreground, 1):
         figures = {case: counts[index] * size[case] / per_unit for case, counts in voxels.items() if counts[index]}
-        for case, value, middle in far_from_the_rest(figures, FAR_VOLUME):
-            text = f"{classes.names[index]} has {value:.4g} {unit}, the median is {middle:.4g}"
-            yield Finding(case, "volume-outlier", value / middle, "warning", text)
+        yield from _outliers("volume-outlier", figures, FAR_VOLUME, f"{name} has", f" {unit}")
 
 
 def _spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for axis in range(3):
+        unit = f" {facts[0].unit}" if facts else ""
         spacing = {f.case: f.oriented_spacing[axis] for f in facts}
-        for case, value, middle in far_from_the_rest(spacing, FAR_SPACING):
-            text = f"spacing along axis {axis} is {value:.4g} {facts[0].unit}, the median is {middle:.4g}"
-            yield Finding(case, "spacing-outlier", value / middle, "warning", text)
         extent = {f.case: f.oriented_spacing[axis] * f.oriented_shape[axis] for f in facts}
-        for case, value, middle in far_from_the_rest(extent, FAR_EXTENT):
-            text = f"extent along axis {axis} is {value:.4g} {facts[0].unit}, the median is {middle:.4g}"
-            yield Finding(case, "size-outlier", value / middle, "warning", text)
+        yield from _outliers("spacing-outlier", spacing, FAR_SPACING, f"spacing along axis {axis} is", unit)
+        yield from _outliers("size-outlier", extent, FAR_EXTENT, f"extent along axis {axis} is", unit)
 
 
 def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     for fact in facts:
         if any(channel["min"] == channel["max"] for channel in fact.intensity):
-            yield Finding(
-                fact.case, "constant-image", fact.intensity[0]["min"], "warning", "every voxel has the same value"
-            )
+            darkest = fact.intensity[0]["min"]
+            yield Finding(fact.case, "constant-image", darkest, "warning", "every voxel has the same value")
     for channel in range(min((f.num_channels for f in facts), default=0)):
         spread = {f.case: f.intensity[channel]["std"] for f in facts if f.intensity[channel]["std"] > 0}
-        for case, value, middle in far_from_the_rest(spread, FAR_INTENSITY):
-            text = f"intensities of channel {channel} deviate by {value:.4g}, the median is {middle:.4g}"
-            yield Finding(case, "intensity-outlier", value / middle, "warning", text)
+        yield from _outliers("intensity-outlier", spread, FAR_INTENSITY, f"intensities of channel {channel} deviate by")
         yield from _shifts(facts, channel)
 
 
@@ -182,10 +164,8 @@ def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
     usual = statistics.median(f.intensity[channel]["std"] for f in facts)
     for case, mean in means.items():
         if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
-            text = (
-                f"intensities of channel {channel} are {mean:.4g} on average, the median is {middle:.4g} (they "
-                f"deviate by {usual:.4g})"
-            )
+            means_of = f"{mean:.4g} on average, the median is {middle:.4g} (they deviate by {usual:.4g})"
+            text = f"intensities of channel {channel} are {means_of}"
             yield Finding(case, "intensity-outlier", (mean - middle) / usual, "warning", text)
 
 
@@ -199,20 +179,16 @@ def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 def _duplicates(
     facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Find cases with the same voxels, which must be in one fold.
-
-    `places` is each patient's fold in the user's own splits; folds that are drawn keep equal scans together.
-    """
+    """Find cases with the same voxels, which must be in one fold: `places` is each patient's, if not drawn here."""
     for first, *others in same_scans(facts):
         for other in others:
+            leaks = places.get(patients[first]) != places.get(patients[other])
             text = f"has the same voxels as {first}"
-            if places.get(patients[first]) != places.get(patients[other]):
+            if leaks:
                 text = f"{text}, which is in another fold: one would leak into the other"
-                yield Finding(other, "duplicate", 2, "error", text)
             elif patients[first] != patients[other]:
-                yield Finding(other, "duplicate", 2, "warning", f"{text} of another patient; both are in one fold")
-            else:
-                yield Finding(other, "duplicate", 2, "warning", text)
+                text = f"{text} of another patient; both are in one fold"
+            yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
 
 
 def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
@@ -224,13 +200,18 @@ def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
     return [cases for cases in same.values() if len(cases) > 1]
 
 
+def _outliers(rule: str, figures: Mapping[str, float], factor: float, words: str, unit: str = "") -> Iterator[Finding]:
+    for case, value, middle in far_from_the_rest(figures, factor):
+        yield Finding(case, rule, value / middle, "warning", f"{words} {value:.4g}{unit}, the median is {middle:.4g}")
+
+
 def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
     """Find outliers among positive figures.
 
     Args:
         figures: case -> figure.
-        factor: minimum ratio of an outlier to the median, or its inverse; the distance of an outlier must also be more
-            than `DEVIATIONS` robust standard deviations.
+        factor: minimum ratio of an outlier to the median, or its inverse; it must also be more than `DEVIATIONS` robust
+            standard deviations away.
 
     Returns:
         (case, figure, median) of each outlier; empty for fewer than `MIN_CASES_FOR_OUTLIERS` cases.

@@ -20,37 +20,26 @@ FACTS = "facts.jsonl"
 Task = tuple[CaseFiles, CaseFacts | None]
 
 
-def scan_cases(
-    source: Source, building: Path | None, on_error: Callable[[InputError], object] | None = None
-) -> Iterator[CaseFacts]:
+def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
     """Yield the facts of every case, in the order of the source's cases.
 
     Args:
         source: the cases.
-        building: folder in which the facts are stored one by one; None stores them nowhere. Facts stored by an earlier
-            call are used if the files still have the same SHA-256.
-        on_error: called for each case that cannot be read; the case is then left out.
+        building: folder in which the facts are stored one by one. Facts stored by an earlier call are used if the files
+            still have the same SHA-256.
 
     Raises:
-        InputError: a case cannot be read, and there is no `on_error`.
+        InputError: a case cannot be read.
     """
-    if building is None:
-        for result in over_cases(partial(_scan_or_error, choices=source.choices), source.cases):
-            if isinstance(result, InputError):
-                if on_error is None:
-                    raise result
-                on_error(result)
-            else:
-                yield result
-        return
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS
-    known = _read(path, _header(source))
+    header = json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices)})
+    known = _read(path, header)
     tasks: list[Task] = [(files, known.get(files.case)) for files in source.cases]
     with path.open("a" if known else "w", encoding="utf-8") as file:
         keep = partial(print, file=file, flush=True)
         with name_in_errors(path):
-            keep("" if known else _header(source))  # terminate a line cut short by a kill
+            keep("" if known else header)  # terminate a line cut short by a kill
         for (_, before), now in zip(tasks, over_cases(partial(_scan, choices=source.choices), tasks), strict=True):
             if now is not None:
                 with name_in_errors(path):
@@ -58,6 +47,15 @@ def scan_cases(
             facts = now or before
             assert facts is not None
             yield facts
+
+
+def scan_readable_cases(source: Source, on_error: Callable[[InputError], object]) -> Iterator[CaseFacts]:
+    """Yield the facts of the cases that can be read, stored nowhere; `on_error` gets the errors of the others."""
+    for result in over_cases(partial(_scan_or_error, choices=source.choices), source.cases):
+        if isinstance(result, CaseFacts):
+            yield result
+        else:
+            on_error(result)
 
 
 def _scan_or_error(files: CaseFiles, *, choices: Choices) -> CaseFacts | InputError:
@@ -70,13 +68,8 @@ def _scan_or_error(files: CaseFiles, *, choices: Choices) -> CaseFacts | InputEr
 def _scan(task: Task, *, choices: Choices) -> CaseFacts | None:
     """Scan a case; None if its stored facts are still valid."""
     files, known = task
-    if known is not None and case_hashes(files) == (known.image_sha256, known.label_sha256):
-        return None
-    return scan_case(files, choices=choices)
-
-
-def _header(source: Source) -> str:
-    return json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices)})
+    is_valid = known is not None and case_hashes(files) == (known.image_sha256, known.label_sha256)
+    return None if is_valid else scan_case(files, choices=choices)
 
 
 def _read(path: Path, header: str) -> dict[str, CaseFacts]:
@@ -90,7 +83,7 @@ def _read(path: Path, header: str) -> dict[str, CaseFacts]:
         for line in file:
             try:
                 facts = CaseFacts.from_json(parse_json(line))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, TypeError, AttributeError):
                 continue
             known[facts.case] = facts
     return known

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,20 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from attunet.config import DataConfig
-from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.manifest import SCHEMA, read_manifest
 from attunet.preparation.checks import same_scans, training_ranges
+from attunet.preparation.facts_cache import scan_cases
+from attunet.preparation.read_cases import Cases, read_cases
 from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
-from attunet.sources.find_cases import find_cases
-from attunet.sources.labelled import read_labelled, with_labelled
-from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.unpack import is_archive, unpack
-from attunet.splits import Splits, deal_folds, read_splits
+from attunet.splits import Splits, deal_folds
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import sha256, write_error
 from attunet.system.lock import writing
@@ -34,7 +31,6 @@ from attunet.version import __version__
 logger = logging.getLogger(__name__)
 
 UNPACKED = "source"  # the folder in a store that holds the files of an archive
-UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|validationdata|testdata")
 
 
 def prepare(
@@ -67,69 +63,43 @@ def prepare(
         allow_unlabelled: True prepares images without a mask too.
         labelled_file: JSON with the classes that were drawn in each case, see `read_labelled`; all classes by default.
         strict: True treats warnings about the data as errors.
-        pseudonymise: a CSV file outside of the store, which gets the names of cases and patients; store and log contain
-            numbers instead.
-
-    Returns:
-        The opened store.
+        pseudonymise: a CSV file outside of the store for the names of cases; store and log contain numbers instead.
 
     Raises:
-        InputError: a file cannot be read, an image has no mask, a check has found an error, or the store exists with
-            other files or settings.
+        InputError: the source or a setting is wrong, or the store exists with other files or settings.
         RunError: the disk is full or fails.
 
     Example:
         prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
     """
     source, store = Path(source), Path(store)
-    if folds < 2:
-        raise InputError(f"folds: must be at least 2, got {folds}")
+    _check(source, folds, pseudonymise)
     building = store.with_name(store.name + ".partial")
-    if pseudonymise and is_archive(source):
-        raise InputError(
-            f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
-        )
     with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
-        cases, own, labelled = _read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled)
-        for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
-            logger.info(f"{source}: {line}")
-        request = _request(options, config, own.to_json() if own else [folds, seed], archive) | {"labelled": labelled}
+        cases = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
+        _log_source(source, cases.source)
+        request = _request(cases, options, config, [folds, seed], archive)
         if store.exists():
-            return _unchanged(store, cases, request)
-        seen = survey(cases, config, splits=own, building=building)
-        refuse_errors(seen.findings, strict)
-        splits = own or _deal(seen, folds, seed)
+            return _unchanged(store, cases.source, request)
+        seen = _survey(cases, config, building, names, strict=strict)
+        splits = cases.splits or _deal(seen, folds, seed)
         _log_resolved(seen.resolved, config, splits, folds)
-        head = _head(seen, store.name, UNPACKED if archive else str(root.resolve()), request, names is not None)
-        findings = build_store(store, building, _hidden(seen, names), splits, head, strict=strict)
-    for finding in findings:
-        finding.log(logger)
-    del seen, cases, head  # free the facts of a hundred thousand cases before the store is read
+        place = "." if names else UNPACKED if archive else str(root.resolve())
+        build_store(store, building, seen, splits, _head(seen, store.name, place, request), strict=strict)
+    del seen, cases  # free the facts of a hundred thousand cases before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
     return opened
 
 
-def _read_cases(
-    root: Path,
-    options: SourceOptions,
-    names: Pseudonyms | None,
-    splits_file: Path | None,
-    labelled_file: Path | None,
-    allow_unlabelled: bool,
-) -> tuple[Source, Splits | None, Mapping[str, list[str]]]:
-    """Read the cases below `root`, the user's own splits, and the classes drawn in each case; `names` hides names."""
-    cases = _labelled(find_named_cases(root, options, names) if names else find_cases(root, options), allow_unlabelled)
-    labelled = read_labelled(labelled_file) if labelled_file else {}
-    if labelled_file:
-        cases = with_labelled(cases, labelled, labelled_file)
-    cases, own = _with_splits(cases, splits_file)
-    if names is None:
-        return cases, own, labelled
-    numbers = names.numbers_of([*labelled, *(own.places() if own else ())])
-    hidden = {numbers[case]: drawn for case, drawn in labelled.items()}
-    return pseudonymised(cases, names), own.renamed(numbers) if own else None, hidden
+def _check(source: Path, folds: int, pseudonymise: Path | None) -> None:
+    if folds < 2:
+        raise InputError(f"folds: must be at least 2, got {folds}")
+    if pseudonymise and is_archive(source):
+        raise InputError(
+            f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
+        )
 
 
 @contextmanager
@@ -151,40 +121,6 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
             raise write_error(building, error) from None
 
 
-def _hidden(seen: Survey, names: Pseudonyms | None) -> Survey:
-    """Replace names by numbers in the findings of a survey, if names are hidden."""
-    return (
-        seen
-        if names is None
-        else replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
-    )
-
-
-def _request(options: SourceOptions, config: DataConfig, splits: object, archive: str | None) -> dict[str, object]:
-    """Return the choices of the caller, for the manifest."""
-    classes = options.classes and [options.classes[0].to_json(), options.classes[1]]
-    chosen = {**vars(options), "classes": classes, "choices": dict(options.choices)}
-    return {**chosen, "data": vars(config), "splits": splits, "archive_sha256": archive}
-
-
-def _with_splits(source: Source, splits_file: Path | None) -> tuple[Source, Splits | None]:
-    """Read the user's own splits; if they list cases instead of patients, every case becomes a patient of its own."""
-    if splits_file is None:
-        return source, None
-    listed = set(read_splits(splits_file).places())
-    if listed == {case.case for case in source.cases if case.labels}:
-        source = replace(source, cases=tuple(replace(case, patient=case.case) for case in source.cases))
-    own = read_splits(splits_file, {case.patient for case in source.cases if case.labels})
-    return replace(source, patients_given=True), own
-
-
-def _deal(seen: Survey, folds: int, seed: int) -> Splits:
-    """Draw folds of the patients; the test part of the data set itself, if any, becomes the test set."""
-    patients, test = {case.patient for case in seen.source.cases if case.labels}, seen.source.test_patients
-    splits = deal_folds([p for p in patients if p not in test], folds, seed, _sharing(seen))
-    return replace(splits, test=tuple(sorted(test)))
-
-
 def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[Path, str | None]:
     """Return the folder with the source's files, and the SHA-256 of an archive, which is unpacked into the store."""
     if not is_archive(source):
@@ -194,37 +130,19 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
-def _labelled(source: Source, allow_unlabelled: bool) -> Source:
-    """Leave out a test or validation part without masks; raises InputError for other images without a mask."""
-    if allow_unlabelled:
-        return source
-    labelled = {folder for case in source.cases if case.labels for folder in case.images[0].parents}
-    part = [
-        c
-        for c in source.cases
-        if not c.labels and any(UNLABELLED_PART.search(f.name) for f in c.images[0].parents if f not in labelled)
-    ]
-    if part and len(part) < len(source.cases):
-        reading = Decision(
-            "unlabelled-part",
-            (
-                f"{len(part)} of {len(source.cases)} images lie in a part without masks and are left out, first "
-                f"{part[0].images[0].name}"
-            ),
-        )
-        cases = tuple(case for case in source.cases if case not in part)
-        source = replace(source, cases=cases, decisions=(*source.decisions, reading))
-    if without := [c for c in source.cases if not c.labels]:
-        count = f"{len(without)} of {len(source.cases)} images have none"
-        raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
-    return source
-
-
-def _sharing(seen: Survey) -> list[set[str]]:
-    """Group patients that share a scan."""
-    patients = {case.case: case.patient for case in seen.source.cases if case.labels}
-    shared = ({patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts))
-    return [group for group in shared if len(group) > 1]
+def _request(
+    cases: Cases, options: SourceOptions, config: DataConfig, folds_and_seed: list[int], archive: str | None
+) -> dict[str, object]:
+    """Return the choices of the caller, for the manifest."""
+    return {
+        **vars(options),
+        "classes": options.classes and [options.classes[0].to_json(), options.classes[1]],
+        "choices": dict(options.choices),
+        "data": vars(config),
+        "splits": cases.splits.to_json() if cases.splits else folds_and_seed,
+        "archive_sha256": archive,
+        "labelled": cases.labelled,
+    }
 
 
 def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:
@@ -244,37 +162,58 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
-def _head(
-    seen: Survey, name: str, source: str, request: Mapping[str, object], pseudonymised: bool
-) -> dict[str, object]:
-    """Return the manifest without its cases."""
+def _survey(cases: Cases, config: DataConfig, building: Path, names: Pseudonyms | None, *, strict: bool) -> Survey:
+    """Survey the cases, without names in the findings if `names` hides them; raises InputError for what is wrong."""
+    seen = survey(cases.source, scan_cases(cases.source, building), config, cases.splits)
+    if names:
+        seen = replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
+    refuse_errors(seen.findings, strict)
+    return seen
+
+
+def _deal(seen: Survey, folds: int, seed: int) -> Splits:
+    """Draw folds of the patients, those that share a scan together; the data set's own test part is the test set."""
+    patients, test = {case.case: case.patient for case in seen.source.labelled}, seen.source.test_patients
+    sharing = [{patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts)]
+    return replace(deal_folds(set(patients.values()) - test, folds, seed, sharing), test=tuple(sorted(test)))
+
+
+def _head(seen: Survey, name: str, place: str, request: Mapping[str, object]) -> dict[str, object]:
+    """Return the manifest without its cases. place: of the source, a dot if the names are hidden."""
+    source, resolved = seen.source, seen.resolved
     return {
         "schema": SCHEMA,
         "attunet": __version__,
         "name": name,
-        "layout": seen.source.layout,
-        "reason": seen.source.reason,
-        "source": "." if pseudonymised else source,
-        "pseudonymised": pseudonymised,
-        "choices": dict(seen.source.choices),
-        "grey_levels": list(seen.source.grey_levels),
-        "classes": seen.resolved.classes.to_json(),
-        "channels": list(seen.source.channels) if len(seen.source.channels) == seen.resolved.spec.num_channels else [],
-        "preprocessing": seen.resolved.preprocessing.to_json(),
+        "layout": source.layout,
+        "reason": source.reason,
+        "source": place,
+        "pseudonymised": place == ".",
+        "choices": dict(source.choices),
+        "grey_levels": list(source.grey_levels),
+        "classes": resolved.classes.to_json(),
+        "channels": list(source.channels) if len(source.channels) == resolved.spec.num_channels else [],
+        "preprocessing": resolved.preprocessing.to_json(),
         "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),
     }
 
 
+def _log_source(path: Path, source: Source) -> None:
+    for line in (f"layout {source.layout} ({source.reason}), {len(source.cases)} cases", *source.notes):
+        logger.info(f"{path}: {line}")
+
+
 def _log_resolved(resolved: Resolved, requested: DataConfig, splits: Splits, folds: int) -> None:
-    spec, erosion_mm = resolved.spec, requested.component_erosion_mm
+    spec, postprocessing = resolved.spec, resolved.preprocessing.postprocessing
     spacing = "as it is" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     logger.info(
         f"spacing {spacing}, window {spec.size[0]} × {spec.size[1]} pixels, slice axis {spec.slice_axis} of "
         f"{spec.orientation or 'the file'}, normalization {spec.normalization}, classes "
-        f"{', '.join(resolved.classes.names)}, label maps: {resolved.preprocessing.postprocessing.words_in(spec.unit)}"
+        f"{', '.join(resolved.classes.names)}, label maps: {postprocessing.words_in(spec.unit)}"
     )
-    if erosion_mm not in ("auto", resolved.preprocessing.postprocessing.erosion_mm):
+    erosion_mm = requested.component_erosion_mm
+    if erosion_mm not in ("auto", postprocessing.erosion_mm):
         logger.info(
             f"data.component_erosion_mm is 0, not {erosion_mm:g}: the masks do not show that every class is one part"
         )

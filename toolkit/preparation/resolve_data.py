@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attunet.classes import IGNORE_LABEL, Classes
+from attunet.classes import IGNORE_LABEL
 from attunet.config import DataConfig
 from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, CaseFacts
-from attunet.preparation.resolve_classes import resolve_classes
+from attunet.preparation.resolve_classes import ResolvedClasses, resolve_classes
 from attunet.sources.case_files import Source
 from attunet.volumes.geometry import resampled_length, round_up
 from attunet.volumes.postprocess import ONE_PART
@@ -35,22 +35,10 @@ LARGEST_HALF = 65504.0  # the largest float16
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """The preprocessing of a data set.
+class Resolved(ResolvedClasses):
+    """The classes of a data set, and its preprocessing with every `auto` replaced."""
 
-    Args:
-        source: the cases, with the grey levels of their masks.
-        preprocessing: with every `auto` replaced.
-        classes: in index order, background first.
-        mappings: for each labelled case, label value -> class index.
-        decisions: interpretations of the masks that may differ from the user's.
-    """
-
-    source: Source
     preprocessing: Preprocessing
-    classes: Classes
-    mappings: dict[str, dict[int, int]]
-    decisions: tuple[Decision, ...]
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -68,17 +56,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     Raises:
         InputError: the cases do not fit together.
     """
-    first = facts[0]
-    most = max(facts, key=lambda fact: fact.num_channels)
-    for other in facts:
-        # Becomes colour: `as_colour`
-        grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)
-        if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
-            raise InputError(
-                f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in "
-                f"{other.unit} beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images "
-                "NAME,... chooses them"
-            )
+    num_channels = _num_channels(facts)
     resolved = resolve_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
     plane = [axis for axis in range(3) if axis != slice_axis]
@@ -86,7 +64,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     normalization, mixed = _resolve_normalization(facts, config)
     _check_bounds(facts, plane, spacing, normalization)
     spec = PreprocessSpec(
-        orientation=ORIENTATION if first.unit == "mm" else None,
+        orientation=ORIENTATION if facts[0].unit == "mm" else None,
         slice_axis=slice_axis,
         spacing_mm=spacing,
         size=(size, size) if isinstance(size, int) else size,
@@ -94,16 +72,31 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
         clip_percentiles=config.clip_percentiles,
         window=config.window,
         context_slices=config.context_slices,
-        num_channels=most.num_channels,
+        num_channels=num_channels,
     )
-    largest_component = (
-        _are_one_part(facts, resolved.mappings) if config.largest_component == "auto" else config.largest_component
-    )
+    largest_component = config.largest_component
+    if largest_component == "auto":
+        largest_component = _are_one_part(facts, resolved.mappings)
     erosion_mm = config.component_erosion_mm if largest_component else 0.0
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, resolved.mappings)
     preprocessing = Preprocessing(spec, Postprocessing(largest_component, erosion_mm))
-    return Resolved(resolved.source, preprocessing, resolved.classes, resolved.mappings, (*resolved.decisions, *mixed))
+    decisions = (*resolved.decisions, *mixed)
+    return Resolved(resolved.source, resolved.classes, resolved.mappings, decisions, preprocessing)
+
+
+def _num_channels(facts: Sequence[CaseFacts]) -> int:
+    """The number of channels of every case; grey pictures among colour pictures become colour (`as_colour`)."""
+    most = max(facts, key=lambda fact: fact.num_channels)
+    for other in facts:
+        grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)
+        if other.unit != most.unit or not (grey or other.num_channels == most.num_channels):
+            raise InputError(
+                f"{other.case}: every case must have the same channels and unit, got {other.num_channels} in "
+                f"{other.unit} beside {most.num_channels} in {most.unit} ({most.case}); is a file missing? --images "
+                "NAME,... chooses them"
+            )
+    return most.num_channels
 
 
 def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tuple[Normalization, list[Decision]]:
@@ -128,13 +121,13 @@ def _is_ct(darkest: float) -> bool:
 
 def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:
     """Return True if every class is one connected part in every mask, as organs are, unlike lesions or cells."""
-    shares = [
-        [share for value, share in fact.largest_parts.items() if mappings[fact.case][value] not in (0, IGNORE_LABEL)]
-        for fact in facts
-        if fact.case in mappings
-    ]
-    masks = [mask for mask in shares if mask]
-    return len(masks) >= MIN_MASKS and all(min(mask) >= ONE_PART for mask in masks)
+    smallest = []
+    for fact in facts:
+        index_of = mappings.get(fact.case, {})
+        shares = [share for value, share in fact.largest_parts.items() if index_of[value] not in (0, IGNORE_LABEL)]
+        if shares:
+            smallest.append(min(shares))
+    return len(smallest) >= MIN_MASKS and min(smallest) >= ONE_PART
 
 
 def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> float:

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +16,9 @@ from attunet.sources.case_files import CaseFiles, content_hash
 from attunet.sources.codings import label_values
 from attunet.sources.grey_levels import region_sizes
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
-from attunet.volumes.geometry import orient, orientation_transform, oriented_spacing
+from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
+from attunet.volumes.volume import Volume
 
 MANY_VALUES = 20  # a mask with more values may be an image
 SCATTERED = 0.3  # minimum fraction of neighbours with equal values in a mask; noise has less
@@ -33,70 +36,74 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
     Raises:
         InputError: a file cannot be read or does not fit the others; the message names it.
     """
-    image_hashes, label_hashes = case_hashes(files)
+    hashes = case_hashes(files)
     volume = read_image(files.images, choices=choices)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
-    spacing = oriented_spacing(volume.spacing, transform)
-    values, centres, extent = None, {}, None
-    parts: dict[int, float] = {}
-    eroded: dict[int, tuple[float, ...]] = {}
-    regions: dict[int, int] = {}
-    mask = None
-    if files.labels:
-        mask = read_labels(files.labels, volume, files.images[0], MaskOptions(files.label_values, choices=choices))
-        values = label_values(mask.values)
-        if len(values) > MAX_LABEL_VALUES:
-            raise InputError(
-                f"{files.labels[0]}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?"
-            )
-        # Greys of pictures are handled later, over all masks
-        in_doubt = volume.unit == "mm" and len(values) > MANY_VALUES
-        if in_doubt and choice("intensities-as-labels", choices) == "refuse" and _is_scattered(mask.values):
-            raise InputError(
-                f"{files.labels[0]}: has {len(values)} values that change from voxel to voxel, as intensities do: are "
-                "images and masks swapped? --read intensities-as-labels=take takes them as classes"
-            )
-        if volume.unit == "pixel":
-            regions = region_sizes(mask.values) if len(values) > 2 else values
-        along_axes = orient(mask.values, transform)
-        extent = _half_extent(along_axes != 0, spacing)
-        centres = _centres(along_axes, values, spacing)
-        parts, eroded = _parts(mask.values, values, volume.spacing)
-    decisions = dict.fromkeys((*volume.decisions, *(mask.decisions if mask else ())))
+    facts = _image_facts(files.case, hashes, volume, transform)
+    if not files.labels:
+        return facts
+    mask = read_labels(files.labels, volume, files.images[0], MaskOptions(files.label_values, choices=choices))
+    values = label_values(mask.values)
+    _refuse_images(files.labels[0], mask.values, values, volume.unit, choices)
+    regions = region_sizes(mask.values) if volume.unit == "pixel" and len(values) > 2 else values
+    along_axes = orient(mask.values, transform)
+    largest_parts, eroded_parts = _parts(mask.values, values, volume.spacing)
+    return replace(
+        facts,
+        label_values=values,
+        label_regions=regions if volume.unit == "pixel" else {},
+        label_centres=_centres(along_axes, values, facts.oriented_spacing),
+        palette=mask.palette,
+        half_extent=_half_extent(along_axes != 0, facts.oriented_spacing),
+        largest_parts=largest_parts,
+        eroded_parts=eroded_parts,
+        grid_distance=mask.grid_distance,
+        decisions=tuple(dict.fromkeys((*facts.decisions, *((one.rule, one.text) for one in mask.decisions)))),
+    )
+
+
+def _image_facts(
+    case: str, hashes: tuple[tuple[str, ...], tuple[str, ...]], volume: Volume, transform: Transform
+) -> CaseFacts:
     oriented = np.ascontiguousarray(orient(volume.data, transform))
+    spacing = oriented_spacing(volume.spacing, transform)
     return CaseFacts(
-        case=files.case,
-        image_sha256=image_hashes,
-        label_sha256=label_hashes,
+        case=case,
+        image_sha256=hashes[0],
+        label_sha256=hashes[1],
         unit=volume.unit,
         native_shape=volume.shape,
-        affine=tuple(tuple(row) for row in volume.affine.tolist()),
+        affine=tuple(map(tuple, volume.affine.tolist())),
         spacing=volume.spacing,
         oriented_shape=(oriented.shape[1], oriented.shape[2], oriented.shape[3]),
         oriented_spacing=spacing,
         dtype=volume.data.dtype.name,
-        intensity=tuple(_intensity(channel) for channel in oriented),
+        intensity=tuple(map(_intensity, oriented)),
         content_sha256=_voxel_hash(oriented),
         steepest_jump=_steepest_jump(oriented[0], spacing),
-        label_values=values,
-        label_regions=regions,
-        label_centres=centres,
-        palette=mask.palette if mask else {},
-        half_extent=extent,
-        largest_parts=parts,
-        eroded_parts=eroded,
-        grid_distance=mask.grid_distance if mask else 0.0,
-        decisions=tuple((decision.rule, decision.text) for decision in decisions),
+        decisions=tuple(dict.fromkeys((one.rule, one.text) for one in volume.decisions)),
         patient_hash=volume.patient_hash,
     )
 
 
+def _refuse_images(path: Path, labels: np.ndarray, values: Mapping[int, int], unit: str, choices: Choices) -> None:
+    """Refuse a mask with the values of an image. Greys of pictures are handled later, over all masks."""
+    if len(values) > MAX_LABEL_VALUES:
+        raise InputError(f"{path}: a mask has at most {MAX_LABEL_VALUES} values, got {len(values)}; is it an image?")
+    in_doubt = unit == "mm" and len(values) > MANY_VALUES and choice("intensities-as-labels", choices) == "refuse"
+    if in_doubt and _is_scattered(labels):
+        raise InputError(
+            f"{path}: has {len(values)} values that change from voxel to voxel, as intensities do: are images and "
+            "masks swapped? --read intensities-as-labels=take takes them as classes"
+        )
+
+
 def _is_scattered(labels: np.ndarray) -> bool:
     """Return True if hardly any voxel, but those of the commonest value, equals its neighbour along the first axis."""
-    plain = labels.ravel()[: 2**20] if labels.size > 2**20 else labels.ravel()
-    values, counts = np.unique(plain, return_counts=True)
+    values, counts = np.unique(labels.ravel()[: 2**20], return_counts=True)
+    commonest = values[counts.argmax()]
     first, second = labels[:-1], labels[1:]
-    inside = (first != values[counts.argmax()]) | (second != values[counts.argmax()])
+    inside = (first != commonest) | (second != commonest)
     return bool(inside.any() and (first == second)[inside].mean() < SCATTERED)
 
 
@@ -131,9 +138,7 @@ def _centres(
         sums[columns] += np.bincount(index, weights=column, minlength=len(known))
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
-    return {
-        value: (float(x), float(y), float(z)) for value, (x, y, z) in zip(values, centres.T, strict=True) if value != 0
-    }
+    return {value: (x, y, z) for value, (x, y, z) in zip(values, centres.T.tolist(), strict=True) if value != 0}
 
 
 def _parts(
@@ -143,40 +148,34 @@ def _parts(
     foreground = np.array([value for value in values if value != 0])
     numbers = np.zeros(labels.shape, dtype=np.uint16)
     for plane, into in zip(labels, numbers, strict=True):
-        place = np.searchsorted(foreground, plane)
-        into[...] = np.where(plane != 0, place + 1, 0)
-    largest = largest_shares(numbers, len(foreground) + 1)
-    single = np.array(
-        [n if largest.get(n, 0) >= ONE_PART else 0 for n in range(len(foreground) + 1)], dtype=numbers.dtype
-    )
+        into[...] = np.where(plane != 0, np.searchsorted(foreground, plane) + 1, 0)
+    count = len(foreground) + 1
+    largest = largest_shares(numbers, count)
+    single = np.array([n if largest.get(n, 0) >= ONE_PART else 0 for n in range(count)], dtype=numbers.dtype)
     for plane in numbers:
         plane[...] = single[plane]
-    eroded = eroded_shares(numbers, len(foreground) + 1, spacing, EROSIONS_MM)
-    return {int(foreground[n - 1]): s for n, s in largest.items()}, {
-        int(foreground[n - 1]): s for n, s in eroded.items()
-    }
+    eroded = eroded_shares(numbers, count, spacing, EROSIONS_MM)
+    value_of = [0, *foreground.tolist()]
+    return {value_of[n]: s for n, s in largest.items()}, {value_of[n]: s for n, s in eroded.items()}
 
 
 def _intensity(channel: np.ndarray) -> ChannelIntensity:
-    percentiles = np.percentile(channel, PERCENTILES)
     return {
         "min": float(channel.min()),
         "max": float(channel.max()),
         "mean": float(channel.mean(dtype=np.float64)),
         "std": float(channel.std(dtype=np.float64)),
-        "percentiles": tuple(percentiles.tolist()),
+        "percentiles": tuple(np.percentile(channel, PERCENTILES).tolist()),
     }
 
 
 def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> float:
     """Divide the largest difference between neighbouring slices by the median; 1 for under five slices and pictures."""
     axis = spacing.index(max(spacing)) if max(spacing) > min(spacing) else 2
-    slices = np.moveaxis(channel, axis, 0)
-    if len(slices) < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
+    if channel.shape[axis] < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
         return 1.0
-    differences = [
-        float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in itertools.pairwise(slices)
-    ]
+    pairs = itertools.pairwise(np.moveaxis(channel, axis, 0))
+    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in pairs]
     median = float(np.median(differences))
     return max(differences) / median if median > 0 else 1.0
 

@@ -1,16 +1,14 @@
 """All cases of a source: their facts, the resolved preprocessing, the findings."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from attunet.config import DataConfig
 from attunet.decisions import Decision, as_findings
 from attunet.errors import Finding, InputError
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.checks import check_cases
-from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
 from attunet.sources.labelled import check_drawn
@@ -30,44 +28,31 @@ class Survey:
     findings: tuple[Finding, ...]
 
 
-def survey(
-    source: Source,
-    config: DataConfig,
-    *,
-    splits: Splits | None = None,
-    building: Path | None = None,
-    on_error: Callable[[InputError], object] | None = None,
-) -> Survey:
-    """Read every case once, resolve the preprocessing and check the data.
+def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, splits: Splits | None = None) -> Survey:
+    """Scan the cases, resolve the preprocessing and check the data.
 
     Args:
         source: the cases.
+        scanned: the facts of the cases, in their order; cases without facts are left out.
         config: the `[data]` section; values of `auto` are resolved from the cases.
         splits: the user's own folds, which may separate cases that belong together; None if folds are drawn.
-        building: folder in which the facts of scanned cases are stored; None stores them nowhere.
-        on_error: called for each case that cannot be read; the case is then left out.
 
     Returns:
         The facts, the resolved preprocessing, and the findings: decisions first, then results of the checks.
 
     Raises:
-        InputError: a case cannot be read (without `on_error`), or the cases do not fit together.
-
-    Example:
-        survey(find_cases("data"), DataConfig()).findings
+        InputError: no case can be read, or the cases do not fit together.
     """
     facts: list[CaseFacts] = []
-    for fact in scan_cases(source, building, on_error):
+    for fact in scanned:
         facts.append(fact)
         progress("scanned", len(facts), len(source.cases))
     if not facts:
         raise InputError(f"{source.root}: no case can be read")
-    scanned = {fact.case for fact in facts}
-    source = replace(source, cases=tuple(case for case in source.cases if case.case in scanned))
+    readable = {fact.case for fact in facts}
+    source = replace(source, cases=tuple(case for case in source.cases if case.case in readable))
     if not source.patients_given:
-        source = with_patients_of_headers(
-            source, {fact.case: fact.patient_hash for fact in facts if fact.patient_hash is not None}
-        )
+        source = with_patients_of_headers(source, {f.case: f.patient_hash for f in facts if f.patient_hash is not None})
     resolved = resolve(source, facts, config)
     check_drawn(resolved.source, resolved.classes.names, resolved.mappings)
     findings = [

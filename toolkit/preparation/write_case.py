@@ -94,33 +94,27 @@ def finished_shard(task: ShardTask) -> ShardEntry | None:
     return entry if complete and data["key"] == task.key() else None
 
 
-def _intensity(known: ChannelIntensity, used: ChannelStatistics) -> JsonObject:
-    named = {f"{p:g}": value for p, value in zip(PERCENTILES, known["percentiles"], strict=True)}
-    return {**known, "percentiles": named, "used": asdict(used)}
-
-
 def write_shard(task: ShardTask) -> ShardEntry:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
-    volume = read_image(task.files.images, choices=task.choices)
+    files = task.files
+    volume = read_image(files.images, choices=task.choices)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
     shutil.rmtree(task.folder, ignore_errors=True)  # remains of a killed call, with temporary files
     task.folder.mkdir()
-    with name_in_errors(task.folder / IMAGE):
-        np.save(task.folder / IMAGE, prepared[:].astype(np.float16), allow_pickle=False)
+    _save(task.folder / IMAGE, prepared[:].astype(np.float16))
     counts, pixels, cut = None, 0, 0
-    if task.files.labels and task.mapping is not None:
-        options = MaskOptions(task.files.label_values, task.levels, task.choices)
-        mask = read_labels(task.files.labels, volume, task.files.images[0], options)
-        indices = to_indices(mask.values, task.mapping, task.files.labels[0])
+    if files.labels and task.mapping is not None:
+        options = MaskOptions(files.label_values, task.levels, task.choices)
+        mask = read_labels(files.labels, volume, files.images[0], options)
+        indices = to_indices(mask.values, task.mapping, files.labels[0])
         counts = np.bincount(indices.ravel(), minlength=task.num_classes)[: task.num_classes].tolist()
         labels = resample_labels(indices, prepared.grid, task.num_classes)
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
         pixels = int(np.count_nonzero(labels))
         cut = pixels - int(np.count_nonzero(window))
-        with name_in_errors(task.folder / LABEL):
-            np.save(task.folder / LABEL, window, allow_pickle=False)
+        _save(task.folder / LABEL, window)
     entry: ShardEntry = {
-        "case": task.files.case,
+        "case": files.case,
         "spec_sha256": task.spec.sha256,
         "num_slices": len(prepared),
         "native_shape": task.facts.native_shape,
@@ -131,19 +125,25 @@ def write_shard(task: ShardTask) -> ShardEntry:
         "label_sha256": task.facts.joined_label_sha256,
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.mapping_json,
-        "intensity": [
-            _intensity(known, used)
-            for known, used in zip(task.facts.channels(task.spec.num_channels), prepared.statistics, strict=True)
-        ],
+        "intensity": list(map(_intensity, task.facts.channels(task.spec.num_channels), prepared.statistics)),
         "voxels_per_class": counts,
         "labelled_pixels": pixels,
         "labelled_pixels_cut": cut,
     }
     sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
+    text = json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False)
     partial = task.folder / f"{CASE}.partial"
     with name_in_errors(task.folder / CASE):
-        partial.write_text(
-            json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False), encoding="utf-8"
-        )
+        partial.write_text(text, encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return entry
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with name_in_errors(path):
+        np.save(path, array, allow_pickle=False)
+
+
+def _intensity(known: ChannelIntensity, used: ChannelStatistics) -> JsonObject:
+    named = {f"{p:g}": value for p, value in zip(PERCENTILES, known["percentiles"], strict=True)}
+    return {**known, "percentiles": named, "used": asdict(used)}

@@ -10,11 +10,9 @@ from pathlib import Path
 from attunet.errors import Finding
 from attunet.io.readers import stem_of
 from attunet.manifest import CASES, MANIFEST, SPLITS
-from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardEntry, ShardTask, finished_shard, write_shard
-from attunet.sources.case_files import CaseFiles
 from attunet.splits import Splits
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
 from attunet.system.workers import over_cases
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def build_store(
     store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool
-) -> list[Finding]:
+) -> None:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them.
@@ -37,9 +35,6 @@ def build_store(
         head: entries of the manifest besides "cases" and "findings".
         strict: True treats warnings as errors.
 
-    Returns:
-        The findings of the survey, then those of the writing.
-
     Raises:
         InputError: with `strict`, the training window cuts labels of a case.
     """
@@ -49,15 +44,14 @@ def build_store(
     findings = [*seen.findings, *cut]
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
     root = None if head["pseudonymised"] else seen.source.root
+    head = {**head, "findings": [finding.to_json() for finding in findings]}
     entries = (_entry(task, root) for task in tasks)
-    write_file(
-        building / MANIFEST,
-        lambda path: _write_manifest(path, {**head, "findings": [f.to_json() for f in findings]}, entries),
-    )
+    write_file(building / MANIFEST, lambda path: _write_manifest(path, head, entries))
     (building / FACTS).unlink(missing_ok=True)
     os.sync()  # one call for all cases instead of one for each of thousands of small files
     os.rename(building, store)
-    return findings
+    for finding in findings:
+        finding.log(logger)
 
 
 def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:
@@ -83,7 +77,7 @@ def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {p.name for p in folder.iterdir()} - {t.files.case for t in tasks}:
         shutil.rmtree(folder / stale)
-    crops = {t.files.case: finding for t in tasks if (entry := finished_shard(t)) for finding in [_crop_finding(entry)]}
+    crops = {task.files.case: _crop_finding(entry) for task in tasks if (entry := finished_shard(task))}
     if crops:
         logger.info(f"{building}: {len(crops)} of {len(tasks)} cases are there already")
     for entry in over_cases(write_shard, [t for t in tasks if t.files.case not in crops]):
@@ -96,42 +90,30 @@ def _crop_finding(entry: ShardEntry) -> Finding | None:
     cut, total = entry["labelled_pixels_cut"], entry["labelled_pixels"]
     if not cut:
         return None
-    return Finding(
-        case=entry["case"],
-        rule="window-cuts-labels",
-        figure=cut / total,
-        level="warning",
-        text=(
-            f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops"
-        ),
-    )
+    text = f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops"
+    return Finding(entry["case"], "window-cuts-labels", cut / total, "warning", text)
 
 
 def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
     """Return a case's entry of the manifest: that of its shard, and its files' paths below `root` (None: numbers)."""
-    entry = finished_shard(task)
+    files, facts, entry = task.files, task.facts, finished_shard(task)
     assert entry is not None, task.folder
-    return {**entry, **_files(task.files, task.facts, root)}
 
-
-def _files(files: CaseFiles, fact: CaseFacts, root: Path | None) -> dict[str, object]:
     def rows(kind: str, paths: Sequence[Path], hashes: Sequence[str]) -> list[dict[str, object]]:
-        hidden = [
-            f"{files.case}/{kind}-{number}{path.name.removeprefix(stem_of(path))}"
-            for number, path in enumerate(paths, 1)
-        ]
-        named = hidden if root is None else [path.relative_to(root).as_posix() for path in paths]
-        return [{"file": file, "sha256": sha256} for file, sha256 in zip(named, hashes, strict=True)]
+        names = [f"{files.case}/{kind}-{n}{path.name.removeprefix(stem_of(path))}" for n, path in enumerate(paths, 1)]
+        if root is not None:
+            names = [path.relative_to(root).as_posix() for path in paths]
+        return [{"file": name, "sha256": sha256} for name, sha256 in zip(names, hashes, strict=True)]
 
-    images, labels = rows("image", files.images, fact.image_sha256), rows("mask", files.labels, fact.label_sha256)
+    labels = rows("mask", files.labels, facts.label_sha256)
     for label, value in zip(labels, files.label_values, strict=False):
         label["value"] = value
-    drawn = None if files.drawn is None else list(files.drawn)
     return {
+        **entry,
         "patient": files.patient,
         "labelled": bool(labels),
-        "drawn": drawn,
-        "image_files": images,
+        "drawn": None if files.drawn is None else list(files.drawn),
+        "image_files": rows("image", files.images, facts.image_sha256),
         "label_files": labels,
     }
 
