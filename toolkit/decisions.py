@@ -1,5 +1,4 @@
-"""Decisions: readings of a user's files that another program could make otherwise, each with a rule,
-a reason and an option.
+"""Decisions: readings of a user's files that another program could make otherwise, with a rule, a reason and an option.
 
 Every rule is a row of `RULES`; docs/sources.md has the table. A reader notes a decision on its volume, `prepare` and
 `inspect` print it as `decided: ...`, and the manifest keeps it.
@@ -192,15 +191,13 @@ def choice(rule: str, choices: Choices) -> str:
 
 
 def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, str]:
-    """`RULE=VALUE` texts of `--read`, and the text of `--series`, as a dictionary.
-    Raises InputError for an unknown rule or value.
-    """
+    """The options `--read RULE=VALUE` and `--series` as choices; raises InputError for an unknown rule or value."""
     choices = {} if series is None else {"dicom-series": series.strip()}
-    if series is not None and not series.strip():
+    if "" in choices.values():
         raise InputError("--series: must be a number or a part of a description, got nothing")
+    known = {name: rule.choices for name, rule in RULES.items() if rule.choices}
     for text in texts:
         name, _, value = text.partition("=")
-        known = {rule: RULES[rule].choices for rule in RULES if RULES[rule].choices}
         if name not in known:
             raise InputError(f"--read: the rule must be one of {', '.join(known)}, got {name!r}")
         if value not in known[name]:
@@ -219,20 +216,14 @@ def as_findings(decisions: Mapping[str | None, Iterable[Decision]]) -> list[Find
     for case, made in decisions.items():
         for decision in dict.fromkeys(made):
             cases.setdefault(decision, []).append(case)
-    return [_finding(decision, names, len(decisions)) for decision, names in cases.items()]
-
-
-def _finding(decision: Decision, cases: list[str | None], total: int) -> Finding:
-    rule = RULES[decision.rule]
-    option = rule.option or f"--read {decision.rule}={'|'.join(rule.choices[1:])}"
-    share = "" if None in cases else f"{len(cases)} of {total} cases; "
-    return Finding(
-        cases[0] if len(cases) == 1 else None,
-        decision.rule,
-        len(cases),
-        "decided",
-        f"{decision.text} ({share}otherwise: {option})",
-    )
+    findings = []
+    for decision, names in cases.items():
+        rule = RULES[decision.rule]
+        option = rule.option or f"--read {decision.rule}={'|'.join(rule.choices[1:])}"
+        share = "" if None in names else f"{len(names)} of {len(decisions)} cases; "
+        text = f"{decision.text} ({share}otherwise: {option})"
+        findings.append(Finding(names[0] if len(names) == 1 else None, decision.rule, len(names), "decided", text))
+    return findings
 
 
 def rules_table() -> str:

@@ -1,6 +1,4 @@
-"""Errors that users see as one line, and findings about a data set.
-Every other exception is a bug and keeps its traceback.
-"""
+"""Errors that users see as one line, and findings about a data set. Other exceptions are bugs with a traceback."""
 
 import logging
 import re
@@ -22,9 +20,7 @@ class RunError(RuntimeError):
 
 
 def one_line(error: Exception) -> str:
-    """An exception's text without line breaks and Python's names of objects, at most 300 characters;
-    its type's name if it is empty.
-    """
+    """An exception's text in at most 300 characters without Python's names of objects; its type if it has none."""
     # <_io.BufferedReader name='a.png'>
     text = re.sub(r"<[^<>]*(?: object at 0x[0-9a-fA-F]+| name=)[^<>]*>", "the file", str(error))
     return " ".join(text.split())[:300] or type(error).__name__

@@ -34,9 +34,7 @@ class LabelledCase:
         return len(self.drawn)
 
     def comparable(self, indices: np.ndarray) -> np.ndarray:
-        """The prediction with background in place of classes that were not drawn:
-        nothing is known of them, so they have no metric.
-        """
+        """The prediction, with background for classes that were not drawn, because nothing is known of them."""
         return indices if self.drawn.all() else np.where(self.drawn[indices], indices, 0).astype(indices.dtype)
 
     def confusion(self, indices: np.ndarray) -> np.ndarray:

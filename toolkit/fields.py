@@ -1,6 +1,4 @@
-"""The validator of fields: configurations, JSON objects in files that a stranger may have written.
-Errors name field, rule and value.
-"""
+"""The validator of fields in configurations and in JSON files; its errors name field, rule and value."""
 
 import dataclasses
 import json
@@ -65,9 +63,8 @@ class Rule:
         if self.choices:
             noun = self.noun or "one of " + ", ".join(self.choices)
         if self.length and not self.single:
-            noun = (
-                f"a list of {self.length} {'rising ' if self.rising else 'ascending ' if self.ordered else ''}numbers"
-            )
+            order = "rising " if self.rising else "ascending " if self.ordered else ""
+            noun = f"a list of {self.length} {order}numbers"
         if self.low is not None and self.high is not None:
             noun += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:
@@ -77,9 +74,7 @@ class Rule:
         return noun + (' or "auto"' if self.auto else "") + (" or null" if self.null else "")
 
     def check(self, name: str, value: object) -> Any:
-        """The value in its final type (lists as tuples, numbers as float);
-        InputError, which names `name`, if the rule forbids it.
-        """
+        """The value in its final type (lists as tuples, numbers as float); raises InputError, which names `name`."""
         if (self.null and value is None) or (self.auto and value == "auto"):
             return value
         if self.length and (isinstance(value, list | tuple) or not self.single):
@@ -204,11 +199,10 @@ def read_json(path: str | Path) -> Fields:
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: must be a regular file; reading a pipe or a device might never end")
     try:
-        return Fields(parse_json(Path(path).read_text(encoding="utf-8")), str(path))
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
+    return Fields(data, str(path))
 
 
 def is_text_list(value: object) -> bool:
@@ -235,10 +229,10 @@ def is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER)
 
 def shown(value: object) -> str:
     """A value for an error's one line: short, and safe for a value that is nested deeply."""
-    if isinstance(value, dict | list | tuple) and (
-        isinstance(value, dict) or len(value) > 4 or not all(map(is_number, value))
-    ):
-        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)}"
+    if isinstance(value, list | tuple) and (len(value) > 4 or not all(map(is_number, value))):
+        return f"a list of {len(value)}"
     return repr(list(value) if isinstance(value, tuple) else value)[:80]
 
 

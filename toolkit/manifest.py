@@ -69,6 +69,7 @@ def case_of(at: Fields) -> Case:
     images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
     rule = Rule(float, -1e9, 1e9, length=4)
     name = at.require("case", is_file_name, "a plain file name")
+    drawn = at.require("drawn", lambda v: v is None or isinstance(v, list), "a list or null")
     return Case(
         name=name,
         folder=name,
@@ -83,9 +84,7 @@ def case_of(at: Fields) -> Case:
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
         label_mapping=_mapping(at) if labels else None,
-        drawn=tuple(at.text_list("drawn"))
-        if at.require("drawn", _is_list_or_null, "a list or null") is not None
-        else None,
+        drawn=None if drawn is None else tuple(at.text_list("drawn")),
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
     )
 
@@ -108,7 +107,3 @@ def _mapping(at: Fields) -> dict[int, int]:
         return {int(value): mapping.get(value, index) for value in mapping.data}
     except ValueError as error:
         raise InputError(f"{at.name('label_mapping')}: must map label values to class indices: {error}") from None
-
-
-def _is_list_or_null(value: object) -> bool:
-    return value is None or isinstance(value, list)

@@ -77,9 +77,7 @@ class Store:
         return self.path / str(self.manifest["source"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
-        """Voxel size of `image` and `label` along `(Z, H, W)`, in mm,
-        or in pixels if the source has no physical spacing.
-        """
+        """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels without physical spacing."""
         case = self.case(name)
         native = oriented_spacing(case.spacing, orientation_transform(case.affine, self.spec.orientation))
         columns, rows = (native[axis] for axis in range(3) if axis != self.spec.slice_axis)
@@ -121,9 +119,7 @@ class Store:
     def drawn_classes(self, name: str) -> np.ndarray:
         """Bool `(K,)`: True for the background and for the classes that were drawn in a case."""
         drawn = self.case(name).drawn
-        return np.array(
-            [drawn is None or index == 0 or label in drawn for index, label in enumerate(self.classes.names)]
-        )
+        return np.array([True, *(drawn is None or label in drawn for label in self.classes.foreground)])
 
     def image(self, name: str) -> np.ndarray:
         """Memory-mapped float16 `(Z, C, H, W)`, C without context slices."""
@@ -151,9 +147,7 @@ class Store:
         return array
 
     def split(self, fold: int | Literal["all"]) -> tuple[list[str], list[str]]:
-        """Labelled cases to train on, and those left out: fold `fold`'s, or with "all" the test set.
-        Test cases are never trained on.
-        """
+        """Labelled cases to train on, and those left out: of a fold, or with "all" the test set (never trained on)."""
         if fold != "all" and not (type(fold) is int and 0 <= fold < self.num_folds):
             raise InputError(f"fold: must be 0 to {self.num_folds - 1} or all for {self.path}, got {fold!r}")
         held_out = set(self.splits.test if fold == "all" else self.splits.folds[fold])
@@ -189,22 +183,20 @@ class Store:
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
         images, masks = self.files_of(name, source_root)
+        case = self.case(name)
+        options = MaskOptions(case.label_values, self.grey_levels, self.choices)
         try:
-            return self._read(self.case(name), images, masks)
+            volume = read_image(images, choices=self.choices)
+            if case.label_mapping is None:
+                return volume, None
+            mask = read_labels(masks, volume, images[0], options)
+            return volume, to_indices(mask.values, case.label_mapping, masks[0])
         except InputError:
             if not self.is_pseudonymised:
                 raise
             raise InputError(
                 f"{self.path}: the files of {name} can no longer be read; `attunet inspect` on them says why"
             ) from None
-
-    def _read(self, case: Case, images: tuple[Path, ...], masks: tuple[Path, ...]) -> tuple[Volume, np.ndarray | None]:
-        volume = read_image(images, choices=self.choices)
-        if case.label_mapping is None:
-            return volume, None
-        options = MaskOptions(case.label_values, self.grey_levels, self.choices)
-        mask = read_labels(masks, volume, images[0], options)
-        return volume, to_indices(mask.values, case.label_mapping, masks[0])
 
 
 def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
@@ -223,15 +215,14 @@ def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
         at.text(key, MAX_PATH)
     level = Rule(int)
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
-    rows = list(at.rows("cases"))
-    expected = preprocessing.spec.sha256
-    for row in rows:
+    expected, cases = preprocessing.spec.sha256, list[Case]()
+    for row in at.rows("cases"):
         if row.text("spec_sha256") != expected:
             raise InputError(
                 f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare "
                 "the store again"
             )
-    cases = tuple(case_of(row) for row in rows)
+        cases.append(case_of(row))
     store = Store(
         path=path,
         manifest=at.data,
@@ -239,7 +230,7 @@ def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
         classes=Classes.from_json(at.rows("classes")),
         channels=tuple(at.text_list("channels")) if "channels" in at else (),
         ranges=TrainingRanges.from_json(at.inner("ranges")),
-        cases=cases,
+        cases=tuple(cases),
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
         choices=at.texts("choices"),
         grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),

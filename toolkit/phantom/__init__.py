@@ -1,5 +1,4 @@
-"""Generated abdominal MR cases with known labels: for the demo, for tests,
-and for trying the toolkit without patients' data.
+"""Generated abdominal MR cases with known labels, to try the toolkit without patients' data.
 
 Anatomy is drawn from implicit surfaces in a body frame in mm (x to the patient's left, y to anterior, z to superior),
 bent by a smooth deformation, and sampled on the case's own, sometimes oblique, grid. Brightness overlaps between organs
@@ -41,8 +40,7 @@ class PhantomCase:
 
 
 def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> None:
-    """Write pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz`, the same bytes each time;
-    the folder is renamed when it is whole.
+    """Write pairs `NN-T2SPIR-src.nii.gz`, `NN-T2SPIR-mask.nii.gz`, the same bytes each time; the folder appears whole.
 
     Args:
         out: a new or an empty folder.
@@ -92,9 +90,7 @@ def generate_case(seed: int, index: int, *, reduce: int = 1) -> PhantomCase:
 
 
 def _acquire(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
-    """Blur, coil sensitivity, signal loss towards the ends of the slab, Rician noise, the scanner's arbitrary scale:
-    int16.
-    """
+    """Blur, coil sensitivity, signal loss towards the ends of the slab, Rician noise, an arbitrary scale: int16."""
     shape = canvas.image.shape
     image = gaussian_filter1d(gaussian_filter1d(canvas.image, 0.6, axis=0, truncate=3), 0.6, axis=1, truncate=3)
     image *= np.exp(smooth(rng, shape, nodes=4) * np.float32(rng.uniform(0.1, 0.25)))

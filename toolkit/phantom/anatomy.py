@@ -89,9 +89,7 @@ def _paint_spleen(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random
 
 
 def _paint_liver(canvas: Canvas, body: Body, cavity: np.ndarray, rng: np.random.Generator) -> None:
-    """A right lobe that tapers downwards along the flank, a left lobe before the stomach, bright vessels,
-    a gall bladder.
-    """
+    """A right lobe that tapers down the flank, a left lobe before the stomach, bright vessels, a gall bladder."""
     brightness = rng.uniform(0.22, 0.55)
     size, width, depth = rng.uniform(0.88, 1.08), body.half_width, body.half_depth
     base = body.at(-0.5, rng.uniform(-0.02, 0.1), rng.uniform(15, 35))

@@ -37,9 +37,7 @@ class Body:
 
 @dataclass(eq=False)
 class Canvas:
-    """The grid of one case. place: `(3, X, Y, Z)` body coordinates in mm of each voxel; image:
-    brightness, about 0 to 1.
-    """
+    """The grid of one case. place: body coordinates `(3, X, Y, Z)` in mm; image: brightness, about 0 to 1."""
 
     place: np.ndarray
     image: np.ndarray
@@ -75,9 +73,7 @@ class Canvas:
         )
 
     def ellipsoid(self, center: Point, radii: Point, turn: np.ndarray | None = None) -> tuple[Box, np.ndarray]:
-        """A box of voxels around an ellipsoid (radii in mm, axes turned by `turn`), and in it the level:
-        below 1 inside.
-        """
+        """The voxels around an ellipsoid (radii in mm, axes turned by `turn`), and the level there: below 1 inside."""
         middle = self.to_index[:3, :3] @ np.asarray(center) + self.to_index[:3, 3]
         reach = np.linalg.norm(self.to_index[:3, :3], axis=1) * (max(radii) + MAX_BEND_MM)
         low = np.clip(np.floor(middle - reach), 0, self.labels.shape).astype(int)

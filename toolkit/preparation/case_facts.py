@@ -1,9 +1,7 @@
 """Facts of a case, from which the preprocessing is resolved and on which the checks work."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
-
-from attunet.sources.case_files import joined_hash
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 ORIENTATION = "LPS"
@@ -81,21 +79,9 @@ class CaseFacts:
         """Return the intensities of `number` channels; those of a grey picture are repeated."""
         return self.intensity * (number // self.num_channels)
 
-    @property
-    def joined_image_sha256(self) -> str:
-        return joined_hash(self.image_sha256)
-
-    @property
-    def joined_label_sha256(self) -> str | None:
-        return joined_hash(self.label_sha256) if self.label_sha256 else None
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as plain JSON values, which `from_json` reads."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, object]) -> "CaseFacts":
-        """Read the JSON of `to_json`, in which tuples have become lists and label values have become text."""
+        """Read facts from JSON, in which tuples have become lists and label values have become texts."""
         fields: dict[str, Any] = {name: _restored(value) for name, value in data.items()}
         return cls(**fields)
 

@@ -11,6 +11,7 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
+from attunet.preparation.resolve_classes import Mappings, ResolvedClasses
 from attunet.sources.read_case import SAME_GRID
 from attunet.splits import Splits
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
@@ -25,28 +26,17 @@ MANY_CASES = 4  # from this number of cases on, a class in a single case is repo
 COMMON_CLASS = 0.8  # a class that this fraction of the cases has is expected in every case
 DEVIATIONS = 5.0  # robust standard deviations that an outlier must also exceed
 
-Mappings = Mapping[str, Mapping[int, int]]  # for each labelled case, label value -> class index
 
-
-def check_cases(
-    facts: Sequence[CaseFacts],
-    patients: Mapping[str, str],
-    mappings: Mappings,
-    classes: Classes,
-    splits: Splits | None = None,
-) -> list[Finding]:
+def check_cases(facts: Sequence[CaseFacts], resolved: ResolvedClasses, splits: Splits | None) -> list[Finding]:
     """Check a data set by all rules.
 
     Args:
         facts: facts of every case.
-        patients: the patient of each case.
-        mappings: the class indices of the label values.
-        classes: classes of the data set.
+        resolved: the cases with their patients, the classes, and the class indices of the label values.
         splits: the user's own folds; None if folds are drawn.
-
-    Example:
-        check_cases(facts, {"a": "p1"}, {"a": {0: 0, 1: 1}}, Classes(("background", "liver"), (0, 1)))
     """
+    classes, mappings = resolved.classes, resolved.mappings
+    patients = {case.case: case.patient for case in resolved.source.cases}
     voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
     return [
         *_grids(facts),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
         for (_, before), now in zip(tasks, over_cases(partial(_scan, choices=source.choices), tasks), strict=True):
             if now is not None:
                 with name_in_errors(path):
-                    keep(json.dumps(now.to_json(), allow_nan=False))
+                    keep(json.dumps(asdict(now), allow_nan=False))
             facts = now or before
             assert facts is not None
             yield facts

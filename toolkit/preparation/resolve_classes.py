@@ -23,6 +23,8 @@ from attunet.sources.grey_levels import (
 
 VOID = 255  # the value to ignore by convention of some data sets
 
+Mappings = Mapping[str, Mapping[int, int]]  # for each labelled case, label value -> class index
+
 
 @dataclass(frozen=True)
 class ResolvedClasses:
@@ -31,13 +33,13 @@ class ResolvedClasses:
     Args:
         source: the source, with its grey levels.
         classes: in index order, background first.
-        mappings: for each labelled case, label value -> class index.
+        mappings: the class index of the label values of each labelled case.
         decisions: interpretations of the masks that may differ from the user's.
     """
 
     source: Source
     classes: Classes
-    mappings: dict[str, dict[int, int]]
+    mappings: Mappings
     decisions: tuple[Decision, ...]
 
 
@@ -69,7 +71,7 @@ class _Masks:
             total[new_value(value)] += count
         return total
 
-    def mappings(self, index_of: Callable[[str, int], int], levels: Sequence[int] = ()) -> dict[str, dict[int, int]]:
+    def mappings(self, index_of: Callable[[str, int], int], levels: Sequence[int] = ()) -> Mappings:
         """For each case the class index of its values and of the grey levels; `index_of` has a case and a value."""
         return {
             fact.case: {value: index_of(fact.case, value) for value in (*fact.values, *levels)} for fact in self.facts

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from attunet.config import DataConfig
 from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, CaseFacts
-from attunet.preparation.resolve_classes import ResolvedClasses, resolve_classes
+from attunet.preparation.resolve_classes import Mappings, ResolvedClasses, resolve_classes
 from attunet.sources.case_files import Source
 from attunet.volumes.geometry import resampled_length, round_up
 from attunet.volumes.postprocess import ONE_PART
@@ -46,16 +46,7 @@ class Resolved(ResolvedClasses):
 
 
 def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> Resolved:
-    """Resolve all settings that the preparation of a case needs.
-
-    Args:
-        source: the cases.
-        facts: facts of every case.
-        config: the `[data]` section.
-
-    Raises:
-        InputError: the cases do not fit together.
-    """
+    """Resolve the section `[data]` for these cases; raises InputError if they do not fit together."""
     num_channels = _num_channels(facts)
     resolved = resolve_classes(source, facts)
     slice_axis = config.slice_axis if config.slice_axis != "auto" else _coarsest_axis(facts)
@@ -119,7 +110,7 @@ def _is_ct(darkest: float) -> bool:
     return LEAST_PADDING <= darkest <= CT_AIR
 
 
-def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> bool:
+def _are_one_part(facts: Sequence[CaseFacts], mappings: Mappings) -> bool:
     """Return True if every class is one connected part in every mask, as organs are, unlike lesions or cells."""
     smallest = []
     for fact in facts:
@@ -130,7 +121,7 @@ def _are_one_part(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int
     return len(smallest) >= MIN_MASKS and min(smallest) >= ONE_PART
 
 
-def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mapping[str, Mapping[int, int]]) -> float:
+def _withstood_erosion(facts: Sequence[CaseFacts], mappings: Mappings) -> float:
     """Return the largest of `EROSIONS_MM` that removes almost nothing from the classes of the true label maps.
 
     The result is 0 if there are few masks, or a class is not one part.

@@ -58,18 +58,13 @@ def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, spl
     findings = [
         *as_findings({None: (*source.decisions, *resolved.decisions)}),
         *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),
-        *check_cases(facts, {c.case: c.patient for c in source.cases}, resolved.mappings, resolved.classes, splits),
+        *check_cases(facts, resolved, splits),
     ]
     return Survey(resolved.source, tuple(facts), resolved, tuple(findings))
 
 
 def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:
-    """Raise InputError with the first error among the findings, after all findings have been logged.
-
-    Args:
-        findings: findings of all cases.
-        strict: True treats warnings as errors.
-    """
+    """Log all findings and raise InputError, if there is an error among them or, with `strict`, a warning."""
     if fatal := [f for f in findings if f.level == "error" or (strict and f.level == "warning")]:
         for finding in findings:
             finding.log(logger)

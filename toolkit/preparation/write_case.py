@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -12,7 +13,7 @@ from attunet.decisions import Choices
 from attunet.fields import JsonObject, parse_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
-from attunet.sources.case_files import CaseFiles
+from attunet.sources.case_files import CaseFiles, joined_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.system.atomic_files import name_in_errors
@@ -59,7 +60,7 @@ class ShardTask:
     files: CaseFiles
     facts: CaseFacts
     spec: PreprocessSpec
-    mapping: dict[int, int] | None
+    mapping: Mapping[int, int] | None
     num_classes: int
     levels: tuple[int, ...]
     choices: Choices
@@ -121,8 +122,8 @@ def write_shard(task: ShardTask) -> ShardEntry:
         "affine": task.facts.affine,
         "spacing": task.facts.spacing,
         "unit": task.facts.unit,
-        "image_sha256": task.facts.joined_image_sha256,
-        "label_sha256": task.facts.joined_label_sha256,
+        "image_sha256": joined_hash(task.facts.image_sha256),
+        "label_sha256": joined_hash(task.facts.label_sha256) if task.facts.label_sha256 else None,
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.mapping_json,
         "intensity": list(map(_intensity, task.facts.channels(task.spec.num_channels), prepared.statistics)),

@@ -33,10 +33,7 @@ def build_store(
         seen: result of the survey.
         splits: the folds.
         head: entries of the manifest besides "cases" and "findings".
-        strict: True treats warnings as errors.
-
-    Raises:
-        InputError: with `strict`, the training window cuts labels of a case.
+        strict: True raises InputError if the training window cuts labels of a case.
     """
     tasks = _tasks(seen, building / CASES)
     cut = _write_shards(tasks, building)

@@ -26,11 +26,7 @@ def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
 
 
 def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
-    """Find the files with these contents anywhere below a folder.
-
-    Args:
-        root: the folder.
-        wanted: name of a file in a store -> its `content_hash`.
+    """Find the files with these contents anywhere below a folder. wanted: name in a store -> `content_hash`.
 
     Raises:
         InputError: no file has a content, or several have it and the content does not show which belongs to the case.

@@ -66,9 +66,7 @@ def are_levels(total: Mapping[int, int], levels: Collection[int]) -> bool:
 
 
 def find_peak(total: Mapping[int, int], levels: Sequence[int]) -> int | None:
-    """A grey midway between two levels that is much more frequent than those of edges,
-    perhaps a class without a region; else None.
-    """
+    """A grey midway between two levels, far more frequent than those of edges: perhaps a class without a region."""
     for low, high in itertools.pairwise(sorted(levels)):
         starts = range(low + NEAR, high - 3 * NEAR + 1, NEAR)
         bins = {start + NEAR: sum(total.get(value, 0) for value in range(start, start + 2 * NEAR)) for start in starts}

@@ -130,9 +130,7 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volum
 
 
 def _joined(images: Mapping[str, Path], num_channels: int) -> Volumes:
-    """Group files by volume: nnU-Net's X_0000, X_0001, ... if they are the channels of the model,
-    or all end in _0000.
-    """
+    """Group files by volume: nnU-Net's X_0000, X_0001, ... if these are the model's channels or all end in _0000."""
     volume_of = {stem: match[1] if (match := CHANNEL.fullmatch(stem)) else stem for stem in images}
     stems_of: defaultdict[str, list[str]] = defaultdict(list)
     for stem, volume in volume_of.items():

@@ -10,25 +10,16 @@ from attunet.sources.case_files import Source
 
 
 def read_labelled(path: str | Path) -> dict[str, list[str]]:
-    """Read a file of `--labelled`: `{"CASE": ["CLASS", ...]}`; cases that it does not name have all classes drawn.
-
-    Raises:
-        InputError: the file has another form.
-    """
+    """Read a file `{"CASE": ["CLASS", ...]}` of `--labelled`; cases that it does not name have all classes drawn."""
     at = read_json(path)
     return {case: at.text_list(case) for case in at.data}
 
 
 def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: str | Path) -> Source:
-    """Set the drawn classes of the cases.
-
-    Args:
-        source: the cases.
-        labelled: case -> names of the classes that were drawn in it.
-        where: the file, for messages.
+    """Set the names of the classes that were drawn in some cases.
 
     Raises:
-        InputError: a case is unknown or has no mask.
+        InputError: a case is unknown or has no mask; the message begins with `where`, the file.
     """
     masks = sorted(case.case for case in source.labelled)
     if unknown := sorted(set(labelled) - set(masks)):
@@ -40,12 +31,7 @@ def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: 
 
 
 def check_drawn(source: Source, classes: Sequence[str], mappings: Mapping[str, Mapping[int, int]]) -> None:
-    """Check the drawn classes against the classes of the data set and the values in the masks.
-
-    Args:
-        source: the cases.
-        classes: names of all classes, the background first.
-        mappings: for each case with a mask, the values in it -> class index.
+    """Check the drawn classes against the names of all classes and the class indices of the values in the masks.
 
     Raises:
         InputError: a name is no class, or a mask has pixels of a class that its case does not list.

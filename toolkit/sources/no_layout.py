@@ -17,13 +17,7 @@ START_BYTES = 4096
 
 
 def why_no_layout(root: Path, files: Sequence[Path], known: Mapping[str, str]) -> str:
-    """The line for a folder that fits no layout.
-
-    Args:
-        root: the folder.
-        files: its files.
-        known: an example of each layout that was tried, by its name.
-    """
+    """The line for a folder that fits no layout; `known` has an example of each layout that was tried."""
     readable = [path for path in files if is_readable(path)]
     packed = [path for path in files if path.name.lower().endswith(ARCHIVES) and not is_readable(path)]
     if 0 < len(packed) < MAX_ARCHIVES:
@@ -88,9 +82,7 @@ def _dicom_masks(readable: Sequence[Path]) -> str | None:
 
 
 def links_left_out(root: Path) -> str | None:
-    """A clause that counts links that lead to nothing or out of the folder, which are left out;
-    None where there are none.
-    """
+    """A clause about links to nothing or out of the folder, which are left out; None where there are none."""
     inside = root.resolve()
     dead, outside = list[Path](), list[Path]()
     for folder, folders, names in os.walk(root):

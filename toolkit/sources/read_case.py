@@ -90,9 +90,6 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
         image_path: first file of the image, for messages.
         options: see `MaskOptions`.
 
-    Returns:
-        One label map of all files.
-
     Raises:
         InputError: a file cannot be read, its shape is not the image's, or classes overlap.
     """

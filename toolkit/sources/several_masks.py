@@ -55,6 +55,11 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
         text = f"mask files of a case are objects of one mask: {several[0].case} has {len(several[0].labels)}"
         return source.with_decision("mask-files", text)
     values = {name: number for number, name in enumerate([*classes, *sorted(set(recurring) - set(classes))], 1)}
+    if nameless := [case.labels[0] for case in source.labelled if "" in names[case.case]]:
+        raise InputError(
+            f"{nameless[0]}: the name of a mask must say which class it is, as in other cases ({', '.join(values)}): "
+            "rename it, or choose masks with --masks NAME,..."
+        )
     cases = tuple(
         replace(case, label_values=tuple(values[name] for name in names.get(case.case, ()))) for case in source.cases
     )

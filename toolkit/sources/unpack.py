@@ -30,19 +30,14 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
     Args:
         archive: the file.
         into: the folder, which is emptied first.
-        layout: the name of a layout, or auto, with which only the MR series of a CHAOS archive with MR and CT are
-            unpacked.
+        layout: the name of a layout; with auto, the CT series of a CHAOS archive that has MR are left out.
 
     Returns:
         The archive's SHA-256.
-
-    Raises:
-        InputError: as `extract` does.
     """
     checksum = sha256(archive)
     names = member_names(archive)
-    is_chaos = any(MR_SERIES.fullmatch(name) or CT_SERIES.fullmatch(name) for name in names)
-    if is_chaos:
+    if any(MR_SERIES.fullmatch(name) or CT_SERIES.fullmatch(name) for name in names):
         published = "is" if checksum == PUBLISHED_CHAOS else "is not"
         logger.info(f"{archive}: its SHA-256 {published} that of the published CHAOS_Train_Sets.zip ({checksum})")
     mark = into / DONE
@@ -50,13 +45,11 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
         return checksum
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
-    only_mr = is_chaos and layout in ("auto", "chaos-mr") and any(MR_SERIES.fullmatch(name) for name in names)
-    unwanted = re.compile(r"(?:.*/)?CT/.*") if only_mr else re.compile("(?!)")
+    only_mr = layout in ("auto", "chaos-mr") and any(map(MR_SERIES.fullmatch, names))
+    unwanted = re.compile(r"(?:.*/)?CT/.*" if only_mr else "(?!)")
     count = extract(archive, into, lambda name: _may_be_needed(name) and not unwanted.fullmatch(name))
-    logger.info(
-        f"{archive}: unpacked {count} of {len(names)} files"
-        + (", without the CT series (--layout chaos-ct takes them)" if only_mr else "")
-    )
+    left = ", without the CT series (--layout chaos-ct takes them)" if only_mr else ""
+    logger.info(f"{archive}: unpacked {count} of {len(names)} files{left}")
     write_text(mark, f"{checksum} {layout}")
     return checksum
 

@@ -39,61 +39,48 @@ class Made:
     truth: Truth
     patients: int
     channels: int = 1
+    names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     test: int = 0
 
 
-def scans(made: SimpleNamespace, root: Path, names: Callable[[int], dict[str, str]], number: int = 3) -> Truth:
-    """Images and labels of `number` cases; `names(i)` has the files by role, and the case's name."""
+def scans(made: SimpleNamespace, root: Path, names: Callable[[int], tuple[str, ...]], number: int = 3) -> Truth:
+    """Images and labels of `number` cases; `names(i)` is the case's name, its images and its mask."""
     truth = {}
     for i in range(number):
-        image, labels = made.body(i)
-        files = names(i)
-        truth[files.pop("case")] = labels
-        for role, name in files.items():
-            array = labels if role == "label" else (image + 10 * len(role)).astype(np.int16)
-            made.save_nifti(root / name, array)
+        case, *images, mask = names(i)
+        image, truth[case] = made.body(i)
+        for name in images:
+            made.save_nifti(root / name, image)
+        made.save_nifti(root / mask, truth[case])
     return truth
 
 
 def brats_2020(made: SimpleNamespace, root: Path, _: object) -> Made:
     top = "MICCAI_BraTS2020_TrainingData"
 
-    def names(i: int) -> dict[str, str]:
+    def names(i: int) -> tuple[str, ...]:
         case = f"BraTS20_Training_{i + 1:03d}"
-        return {
-            "case": case,
-            **{
-                r: f"{top}/{case}/{case}_{s}.nii.gz"
-                for r, s in zip(("a", "b", "c", "d", "label"), SEQUENCES, strict=True)
-            },
-        }
+        return case, *(f"{top}/{case}/{case}_{part}.nii.gz" for part in ("flair", "t1", "t1ce", "t2", "seg"))
 
     truth = scans(made, root, names)
     (root / top / "name_mapping.csv").write_text("Grade,BraTS_2020_subject_ID\n")
     (root / top / "survival_info.csv").write_text("Brats20ID,Age\n")
-    return Made(truth, 3, channels=4)
-
-
-SEQUENCES = ("flair", "t1", "t1ce", "t2", "seg")
+    return Made(truth, 3, channels=4, names=("flair", "t1", "t1ce", "t2"))
 
 
 def brats_2023(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
+    def names(i: int) -> tuple[str, ...]:
         case = f"BraTS-GLI-{i:05d}-000"
-        parts = ("t1c", "t1n", "t2f", "t2w", "seg")
-        return {
-            "case": case,
-            **{r: f"{case}/{case}-{s}.nii.gz" for r, s in zip(("a", "b", "c", "d", "label"), parts, strict=True)},
-        }
+        return case, *(f"{case}/{case}-{part}.nii.gz" for part in ("t1c", "t1n", "t2f", "t2w", "seg"))
 
-    return Made(scans(made, root, names), 3, channels=4)
+    return Made(scans(made, root, names), 3, channels=4, names=("t1c", "t1n", "t2f", "t2w"))
 
 
 def kits_19(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
+    def names(i: int) -> tuple[str, ...]:
         case = f"case_{i:05d}"
-        return {"case": case, "a": f"data/{case}/imaging.nii.gz", "label": f"data/{case}/segmentation.nii.gz"}
+        return case, f"data/{case}/imaging.nii.gz", f"data/{case}/segmentation.nii.gz"
 
     truth = scans(made, root, names)
     (root / "data/kits.json").write_text('[{"case_id": "case_00000"}]')
@@ -112,7 +99,7 @@ def kits_23(made: SimpleNamespace, root: Path, _: object) -> Made:
                 )
     (root / "dataset").mkdir()
     (root / "data").rename(root / "dataset/data")
-    return Made({f"data_case_{i:05d}".removeprefix("data_"): made.body(i)[1] for i in range(3)}, 3)
+    return Made({f"case_{i:05d}": made.body(i)[1] for i in range(3)}, 3)
 
 
 def total_segmentator(made: SimpleNamespace, root: Path, _: object) -> Made:
@@ -144,13 +131,9 @@ def acdc(made: SimpleNamespace, root: Path, _: object) -> Made:
 
 
 def btcv(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
-        top = "RawData/Training"
-        return {
-            "case": f"RawData_Training_img{i + 1:04d}",
-            "a": f"{top}/img/img{i + 1:04d}.nii.gz",
-            "label": f"{top}/label/label{i + 1:04d}.nii.gz",
-        }
+    def names(i: int) -> tuple[str, ...]:
+        top, number = "RawData/Training", f"{i + 1:04d}"
+        return f"RawData_Training_img{number}", f"{top}/img/img{number}.nii.gz", f"{top}/label/label{number}.nii.gz"
 
     truth = scans(made, root, names)
     made.save_nifti(root / "RawData/Testing/img/img0061.nii.gz", made.body(9)[0])
@@ -158,17 +141,16 @@ def btcv(made: SimpleNamespace, root: Path, _: object) -> Made:
 
 
 def lits_mirror(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
-        part = f"volume_pt{i // 2 + 1}"
-        return {"case": f"volume-{i}", "a": f"{part}/volume-{i}.nii", "label": f"segmentations/segmentation-{i}.nii"}
+    def names(i: int) -> tuple[str, ...]:
+        return f"volume-{i}", f"volume_pt{i // 2 + 1}/volume-{i}.nii", f"segmentations/segmentation-{i}.nii"
 
     return Made(scans(made, root, names), 3)
 
 
 def lits(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
+    def names(i: int) -> tuple[str, ...]:
         top = f"Training Batch {1 + i // 2}"
-        return {"case": f"{top}_volume-{i}", "a": f"{top}/volume-{i}.nii", "label": f"{top}/segmentation-{i}.nii"}
+        return f"{top}_volume-{i}", f"{top}/volume-{i}.nii", f"{top}/segmentation-{i}.nii"
 
     return Made(scans(made, root, names), 3)
 
@@ -205,14 +187,10 @@ def amos(made: SimpleNamespace, root: Path, _: object) -> Made:
 
 
 def mm_whs(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
-        kind = ("ct", "mr")[i % 2]
-        stem = f"{kind}_train_{1001 + i}"
-        return {
-            "case": f"{kind}_train_{stem}_image",
-            "a": f"{kind}_train/{stem}_image.nii.gz",
-            "label": f"{kind}_train/{stem}_label.nii.gz",
-        }
+    def names(i: int) -> tuple[str, ...]:
+        part = ("ct_train", "mr_train")[i % 2]
+        stem = f"{part}_{1001 + i}"
+        return f"{part}_{stem}_image", f"{part}/{stem}_image.nii.gz", f"{part}/{stem}_label.nii.gz"
 
     truth = scans(made, root, names, 4)
     made.save_nifti(root / "ct_test/ct_test_2001_image.nii.gz", made.body(9)[0])
@@ -231,17 +209,14 @@ def isles_22(made: SimpleNamespace, root: Path, _: object, ending: str = "msk") 
         truth[f"{case}_ses-0001"] = labels
     (root / "ISLES-2022/participants.tsv").write_text("participant_id\n")
     (root / "ISLES-2022/dataset_description.json").write_text('{"Name": "ISLES"}')
-    return Made(truth, 3, channels=2)
+    return Made(truth, 3, channels=2, names=("adc", "dwi"))
 
 
 def atlas(made: SimpleNamespace, root: Path, _: object) -> Made:
-    def names(i: int) -> dict[str, str]:
-        stem = f"Training/R001/sub-r001s{i + 1:03d}/ses-1/anat/sub-r001s{i + 1:03d}_ses-1_space-MNI152NLin2009aSym"
-        return {
-            "case": f"sub-r001s{i + 1:03d}_ses-1",
-            "a": f"{stem}_T1w.nii.gz",
-            "label": f"{stem}_label-L_desc-T1lesion_mask.nii.gz",
-        }
+    def names(i: int) -> tuple[str, ...]:
+        subject = f"sub-r001s{i + 1:03d}"
+        stem = f"Training/R001/{subject}/ses-1/anat/{subject}_ses-1_space-MNI152NLin2009aSym"
+        return f"{subject}_ses-1", f"{stem}_T1w.nii.gz", f"{stem}_label-L_desc-T1lesion_mask.nii.gz"
 
     truth = scans(made, root, names)
     hidden = "Testing/R040/sub-r040s001/ses-1/anat/sub-r040s001_ses-1_space-MNI152NLin2009aSym_T1w.nii.gz"
@@ -249,53 +224,45 @@ def atlas(made: SimpleNamespace, root: Path, _: object) -> Made:
     return Made(truth, 3)
 
 
-def pancreas_ct(made: SimpleNamespace, root: Path, write_series: Callable[..., list[Path]]) -> Made:
+WriteSeries = Callable[..., list[Path]]
+
+
+def series(made: SimpleNamespace, root: Path, write: WriteSeries, case: str, scan: str, mask: str) -> Made:
+    """DICOM series with a mask; the names of cases, folders and masks have a place for the case's number."""
     truth = {}
     for i in range(1, 4):
         image, labels = made.body(i)
-        affine = made.affine_of()
-        write_series(
-            root / f"Pancreas-CT/PANCREAS_{i:04d}/11-24-2015-PANCREAS0001-Pancreas-18957/Pancreas-99667", image, affine
-        )
-        made.save_nifti(root / f"TCIA_pancreas_labels-02-05-2017/label{i:04d}.nii.gz", labels)
-        truth[f"PANCREAS_{i:04d}"] = labels
+        write(root / scan.format(i), image, made.affine_of())
+        made.save_nifti(root / mask.format(i), labels)
+        truth[case.format(i)] = labels
     return Made(truth, 3)
 
 
-def series_with_a_mask(made: SimpleNamespace, root: Path, write_series: Callable[..., list[Path]]) -> Made:
-    truth = {}
-    for i in range(3):
-        image, labels = made.body(i)
-        write_series(root / f"patient{i}/CT", image, made.affine_of())
-        made.save_nifti(root / f"patient{i}/mask.nii.gz", labels)
-        truth[f"patient{i}"] = labels
-    return Made(truth, 3)
+def pancreas_ct(made: SimpleNamespace, root: Path, write: WriteSeries) -> Made:
+    scan = "Pancreas-CT/PANCREAS_{:04d}/11-24-2015-PANCREAS0001-Pancreas-18957/Pancreas-99667"
+    mask = "TCIA_pancreas_labels-02-05-2017/label{:04d}.nii.gz"
+    return series(made, root, write, "PANCREAS_{:04d}", scan, mask)
 
 
-def slices_beside_their_mask(made: SimpleNamespace, root: Path, write_series: Callable[..., list[Path]]) -> Made:
-    truth = {}
-    for i in range(3):
-        image, labels = made.body(i)
-        write_series(root / f"patient{i}", image, made.affine_of())
-        made.save_nifti(root / f"patient{i}/label.nii.gz", labels)
-        truth[f"patient{i}"] = labels
-    return Made(truth, 3)
+def series_with_a_mask(made: SimpleNamespace, root: Path, write: WriteSeries) -> Made:
+    return series(made, root, write, "patient{}", "patient{}/CT", "patient{}/mask.nii.gz")
+
+
+def slices_beside_their_mask(made: SimpleNamespace, root: Path, write: WriteSeries) -> Made:
+    return series(made, root, write, "patient{}", "patient{}", "patient{}/label.nii.gz")
 
 
 def a_folder_for_each_patient(made: SimpleNamespace, root: Path, _: object) -> Made:
-    return Made(
-        scans(made, root, lambda i: {"case": f"p{i}", "a": f"p{i}/image.nii.gz", "label": f"p{i}/label.nii.gz"}), 3
-    )
+    return Made(scans(made, root, lambda i: (f"p{i}", f"p{i}/image.nii.gz", f"p{i}/label.nii.gz")), 3)
 
 
-def pictures(
-    made: SimpleNamespace, root: Path, names: Callable[[int], tuple[str, str, str]], number: int = 3, **options: object
-) -> Truth:
+def pictures(made: SimpleNamespace, root: Path, names: Callable[[int], tuple[str, str, str]], number: int = 3) -> Truth:
+    """Colour pictures and their masks; `names(i)` is the case's name, its picture and its mask."""
     truth = {}
     for i in range(number):
         image, labels = made.plane(i)
         case, picture, mask = names(i)
-        made.save_picture(root / picture, np.repeat(image[:, :, None], 3, axis=2) if options.get("colour") else image)
+        made.save_picture(root / picture, np.repeat(image[:, :, None], 3, axis=2))
         made.save_picture(root / mask, (255 * (labels > 0)).astype(np.uint8))
         truth[case] = (labels > 0).T[:, :, None].astype(np.uint8)
     return truth
@@ -306,13 +273,10 @@ def ph2(made: SimpleNamespace, root: Path, _: object) -> Made:
 
     def names(i: int) -> tuple[str, str, str]:
         case = f"IMD{i + 2:03d}"
-        return (
-            case,
-            f"{top}/{case}/{case}_Dermoscopic_Image/{case}.bmp",
-            f"{top}/{case}/{case}_lesion/{case}_lesion.bmp",
-        )
+        stem = f"{top}/{case}/{case}"
+        return case, f"{stem}_Dermoscopic_Image/{case}.bmp", f"{stem}_lesion/{case}_lesion.bmp"
 
-    truth = pictures(made, root, names, colour=True)
+    truth = pictures(made, root, names)
     made.save_picture(root / f"{top}/IMD002/IMD002_roi/IMD002_R1_Label4.bmp", np.zeros((40, 48), np.uint8))
     (root / "PH2Dataset/PH2_dataset.txt").write_text("Name\n")
     return Made(truth, 3, channels=3)
@@ -354,15 +318,15 @@ def montgomery(made: SimpleNamespace, root: Path, _: object) -> Made:
 
 def drive(made: SimpleNamespace, root: Path, _: object) -> Made:
     def names(i: int) -> tuple[str, str, str]:
-        part, number = ("training", 21 + i) if i < 2 else ("test", i - 1)
-        here = f"DRIVE/{part}"
+        part, number = ("training", f"{21 + i}") if i < 2 else ("test", f"{i - 1:02d}")
+        name = f"{number}_{part}"
         return (
-            f"DRIVE_{part}_{number:02d}_{part}",
-            f"{here}/images/{number:02d}_{part}.tif",
-            f"{here}/1st_manual/{number:02d}_manual1.gif",
+            f"DRIVE_{part}_{name}",
+            f"DRIVE/{part}/images/{name}.tif",
+            f"DRIVE/{part}/1st_manual/{number}_manual1.gif",
         )
 
-    truth = pictures(made, root, names, 4, colour=True)
+    truth = pictures(made, root, names, 4)
     for path in sorted((root / "DRIVE").glob("*/images/*.tif")):
         field = np.full((40, 48), 255, np.uint8)
         made.save_picture(path.parents[1] / f"mask/{path.stem}_mask.gif", field)
@@ -382,9 +346,7 @@ def annotated(made: SimpleNamespace, root: Path, folder: str = "images") -> Trut
         for value, corners in enumerate(SQUARES.values(), 1):
             (left, top), _, (right, bottom), _ = corners
             labels[top : bottom + 1, left : right + 1] = value
-        truth[f"{folder}_p{i}".removeprefix("images_") if folder == "images" else f"{folder}_p{i}"] = labels.T[
-            :, :, None
-        ]
+        truth[f"{folder}_p{i}"] = labels.T[:, :, None]
     return truth
 
 
@@ -397,7 +359,7 @@ def runs(mask: np.ndarray) -> list[int]:
 
 
 def coco(made: SimpleNamespace, root: Path, form: str) -> Made:
-    truth = {f"images_p{i}": labels for i, labels in enumerate(annotated(made, root).values())}
+    truth = annotated(made, root)
     annotations = []
     for i in range(3):
         for number, (name, corners) in enumerate(SQUARES.items(), 1):
@@ -405,15 +367,8 @@ def coco(made: SimpleNamespace, root: Path, form: str) -> Made:
             if form == "masks" and name == "spleen":
                 mask = (number == next(iter(truth.values()))[:, :, 0].T).astype(np.uint8)
                 segmentation = {"size": [40, 48], "counts": runs(mask.T)}
-            annotations.append(
-                {
-                    "id": 10 * i + number,
-                    "image_id": i,
-                    "category_id": number,
-                    "segmentation": segmentation,
-                    "iscrowd": 0,
-                }
-            )
+            row = {"id": 10 * i + number, "image_id": i, "category_id": number, "iscrowd": 0}
+            annotations.append({**row, "segmentation": segmentation})
     data = {
         "images": [{"id": i, "file_name": f"p{i}.png", "height": 40, "width": 48} for i in range(3)],
         "categories": [{"id": number, "name": name} for number, name in enumerate(SQUARES, 1)],
@@ -425,7 +380,7 @@ def coco(made: SimpleNamespace, root: Path, form: str) -> Made:
 
 
 def cvat_images(made: SimpleNamespace, root: Path, _: object) -> Made:
-    truth = {f"images_p{i}": labels for i, labels in enumerate(annotated(made, root).values())}
+    truth = annotated(made, root)
     rows = []
     for i in range(3):
         points = ";".join(f"{x}.00,{y}.00" for x, y in SQUARES["liver"])
@@ -470,7 +425,7 @@ def brush(mask: np.ndarray) -> list[int]:
 
 
 def label_studio(made: SimpleNamespace, root: Path, _: object) -> Made:
-    truth = {f"images_p{i}": labels for i, labels in enumerate(annotated(made, root).values())}
+    truth = annotated(made, root)
     tasks = []
     for i, labels in enumerate(truth.values()):
         size = {"original_width": 48, "original_height": 40}
@@ -536,6 +491,7 @@ NUMBER = re.compile(r"(?<![A-Za-z0-9_#/.-])\d+(?= )")  # of cases and files
 def check(store: Store, expected: Made) -> None:
     assert sorted(case.name for case in store.cases) == sorted(expected.truth)
     assert store.spec.num_channels == expected.channels
+    assert store.channels == expected.names
     assert len({case.patient for case in store.cases}) == expected.patients
     if expected.classes:
         assert store.classes.foreground == expected.classes
@@ -592,11 +548,7 @@ def test_a_case_that_lacks_a_sequence_is_named(made: SimpleNamespace, tmp_path: 
 
 
 def test_the_training_list_of_a_dataset_json_is_obeyed(made: SimpleNamespace, tmp_path: Path) -> None:
-    scans(
-        made,
-        tmp_path / "s",
-        lambda i: {"case": f"c{i}", "a": f"imagesTr/c{i}.nii.gz", "label": f"labelsTr/c{i}.nii.gz"},
-    )
+    scans(made, tmp_path / "s", lambda i: (f"c{i}", f"imagesTr/c{i}.nii.gz", f"labelsTr/c{i}.nii.gz"))
     rows = [{"image": f"./imagesTr/c{i}.nii.gz", "label": f"./labelsTr/c{i}.nii.gz"} for i in (0, 2)]
     for listed in (rows, [row["image"] for row in rows]):
         text = {"labels": {"0": "background", "1": "a", "2": "b"}, "training": listed}

@@ -152,6 +152,13 @@ def test_masks_may_say_that_they_are_masks(tmp_path: Path) -> None:
         find_cases(tmp_path / "beside")
 
 
+def test_a_mask_that_names_no_class_beside_masks_that_do_is_one_line(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/c.png")
+    touch(tmp_path, *(f"masks/{case}_{organ}.png" for case in "ab" for organ in ("liver", "spleen")))
+    with pytest.raises(InputError, match=r"c\.png: the name of a mask must say which class it is.* \(liver, spleen\)"):
+        find_cases(tmp_path)
+
+
 def describe(folder: Path, **entries: object) -> None:
     (folder / "dataset.json").write_text(json.dumps(entries))
 
@@ -167,7 +174,7 @@ def test_nnunets_endings_are_channels(tmp_path: Path) -> None:
         tmp_path, labels={"background": 0, "tumour": 7, "liver": 3, "ignore": 9}, channel_names={"0": "T1", "1": "T2"}
     )
     found = find_cases(tmp_path)
-    assert found.layout == "decathlon"
+    assert (found.layout, found.channels) == ("decathlon", ("T1", "T2"))
     assert [(c.case, [p.name for p in c.images]) for c in found.cases] == [
         ("la_001", ["la_001_0000.nii.gz", "la_001_0001.nii.gz"]),
         ("la_002", ["la_002_0000.nii.gz", "la_002_0001.nii.gz"]),
@@ -186,8 +193,9 @@ def test_numbers_at_the_end_of_a_name_are_no_channels_where_masks_have_them(tmp_
 
 def test_decathlon_names_its_classes(tmp_path: Path) -> None:
     touch(tmp_path, "imagesTr/hippo_001.nii.gz", "labelsTr/hippo_001.nii.gz")
-    describe(tmp_path, labels={"0": "background", "2": "Posterior", "1": "Anterior"})
+    describe(tmp_path, labels={"0": "background", "2": "Posterior", "1": "Anterior"}, modality={"0": "CT"})
     assert find_cases(tmp_path).codings[0].names == ("background", "Anterior", "Posterior")
+    assert find_cases(tmp_path).channels == ("CT",)
     for labels, rule in (
         ({"background": 0, "whole": [1, 2]}, "regions are not supported"),
         ({"liver": 1}, "must have the value 0"),

@@ -1,5 +1,6 @@
 """Masks of drawing programs: the store has what was drawn, and prepare says how it was read."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,16 @@ def indices(store: Store, case: str) -> np.ndarray:
     labels = store.read_source(case)[1]
     assert labels is not None
     return labels[:, :, 0].T
+
+
+def assert_drawn(store: Store, truth: list[np.ndarray], expected: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Every picture has the class indices that are expected of its true labels."""
+    for i, labels in enumerate(truth):
+        np.testing.assert_array_equal(indices(store, f"p{i}"), expected(labels))
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def rules(store: Store) -> set[str]:
@@ -59,8 +70,7 @@ def test_a_colour_is_a_class_whatever_its_place_in_the_palettes(made: SimpleName
     truth = set_of(made, tmp_path / "s", lambda i, labels: palette(labels, orders[i]))
     store = stored(tmp_path / "s")
     assert store.classes.names == ("background", "#00ff00", "#ff0000")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), np.array([0, 2, 1])[labels])
+    assert_drawn(store, truth, lambda labels: np.array([0, 2, 1])[labels])
     assert "mask-colours" in rules(store)
 
 
@@ -71,8 +81,7 @@ def test_colours_without_a_palette_are_the_same_classes(made: SimpleNamespace, t
     truth = set_of(made, tmp_path / "s", mask)
     store = stored(tmp_path / "s", SourceOptions(classes=parse_classes("liver=#ff0000,spleen=#00FF00")))
     assert store.classes.names == ("background", "liver", "spleen")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), labels)
+    assert_drawn(store, truth, lambda labels: labels)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".gif", ".bmp", ".tif"])
@@ -105,8 +114,7 @@ def test_black_and_white_in_either_order_of_the_palette(made: SimpleNamespace, t
 
     truth = set_of(made, tmp_path / "s", mask)
     store = stored(tmp_path / "s")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+    assert_drawn(store, truth, lambda labels: labels > 0)
 
 
 def test_palettes_that_agree_keep_their_indices(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -137,8 +145,7 @@ def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(
 ) -> None:
     truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, np.broadcast_to(colour, (*labels.shape, 3))))
     store = stored(tmp_path / "s")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+    assert_drawn(store, truth, lambda labels: labels > 0)
     assert rules(store) == {"alpha-mask"}
 
 
@@ -164,19 +171,15 @@ def test_several_colours_of_paint_on_a_transparent_ground_are_classes(made: Simp
 def test_grey_paint_and_a_transparent_index_of_a_palette(made: SimpleNamespace, tmp_path: Path) -> None:
     def mask(i: int, labels: np.ndarray) -> object:
         if i % 2:
-            return np.dstack([np.full_like(labels, 255), 255 * (labels > 0).astype(np.uint8)])
+            layers = np.dstack([np.full_like(labels, 255), 255 * (labels > 0).astype(np.uint8)])
+            return Image.fromarray(layers, "LA")
         image = Image.fromarray((labels > 0).astype(np.uint8))
         image.putpalette([255, 255, 255, 255, 255, 255])
         return image, {"transparency": 0}
 
-    def saved(i: int, labels: np.ndarray) -> object:
-        found = mask(i, labels)
-        return Image.fromarray(found, "LA") if isinstance(found, np.ndarray) else found
-
-    truth = set_of(made, tmp_path / "s", saved)
+    truth = set_of(made, tmp_path / "s", mask)
     store = stored(tmp_path / "s")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0)
+    assert_drawn(store, truth, lambda labels: labels > 0)
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 5, 6, 8])
@@ -203,8 +206,7 @@ def test_photographs_are_turned_as_viewers_turn_them(made: SimpleNamespace, tmp_
     for i in range(3):
         volume, labels = store.read_source(f"p{i}")
         assert volume.shape == (60, 44, 1)
-        bright = volume.data[0] > 90
-        assert 2 * (bright & (labels > 0)).sum() / (bright.sum() + (labels > 0).sum()) > 0.95
+        assert dice(volume.data[0] > 90, labels > 0) > 0.95
     assert rules(store) == {"exif-orientation"}
     if orientation == 3:
         ignored = stored(root.rename(tmp_path / "t"), SourceOptions(choices=parse_choices(["exif-orientation=ignore"])))
@@ -226,8 +228,7 @@ def test_tiff_samples_are_labels_whatever_the_photometric_tag(made: SimpleNamesp
         # As other programs write it: the tag, not the samples
         path.write_bytes(raw[: entry + 8] + b"\x00" + raw[entry + 9 :])
     store = stored(tmp_path / "s")
-    for i, labels in enumerate(truth):
-        np.testing.assert_array_equal(indices(store, f"p{i}"), labels > 0 if kind == "binary" else labels)
+    assert_drawn(store, truth, lambda labels: labels > 0 if kind == "binary" else labels)
 
 
 def smoothed(mask: np.ndarray, factor: int = 4) -> "Image.Image":
@@ -257,8 +258,7 @@ def test_greys_with_regions_are_classes_however_smooth_their_edges(
     order = np.argsort(np.argsort(greys))
     for i, labels in enumerate(truth):
         for value in range(1, len(greys)):
-            a, b = indices(store, f"p{i}") == order[value], labels == value
-            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95, (i, value)
+            assert dice(indices(store, f"p{i}") == order[value], labels == value) > 0.95, (i, value)
     assert rules(store) == {"mask-greys"}
 
 
@@ -268,12 +268,7 @@ def jpeg(quality: int) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("organs", "greys", "quality"),
-    [
-        (APART, (0, 128, 255), 90),
-        (APART, (0, 128, 255), 50),
-        (FOUR, (0, 85, 170, 255), 75),
-        (APART, (0, 100, 200), 100),
-    ],
+    [*((APART, (0, 128, 255), q) for q in (90, 50)), (FOUR, (0, 85, 170, 255), 75), (APART, (0, 100, 200), 100)],
 )
 def test_greys_that_went_through_jpeg_are_classes(
     made, tmp_path: Path, organs: dict, greys: tuple[int, ...], quality: int
@@ -284,21 +279,15 @@ def test_greys_that_went_through_jpeg_are_classes(
     assert (store.classes.values, rules(store)) == (greys, {"mask-greys"})
     for i, labels in enumerate(truth):
         for value in range(1, len(greys)):
-            a, b = indices(store, f"p{i}") == value, labels == value
-            assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9, (i, value)
+            assert dice(indices(store, f"p{i}") == value, labels == value) > 0.9, (i, value)
 
 
 @pytest.mark.parametrize("values", [(0, 20, 40), (0, 10, 20), (0, 10, 255), (0, 1, 2)])
 def test_near_values_that_went_through_jpeg_are_refused(
     made: SimpleNamespace, tmp_path: Path, values: tuple[int, ...]
 ) -> None:
-    set_of(
-        made,
-        tmp_path / "s",
-        lambda _, labels: (np.array(values, np.uint8)[labels], jpeg(90)),
-        shape=(96, 80, 1),
-        organs=APART,
-    )
+    greys = np.array(values, np.uint8)
+    set_of(made, tmp_path / "s", lambda _, labels: (greys[labels], jpeg(90)), shape=(96, 80, 1), organs=APART)
     with pytest.raises(
         InputError, match=r"masks as JPEG, which changes values, must have few greys|a mask must have a value besides 0"
     ):
@@ -339,31 +328,20 @@ def blurred(mask: np.ndarray, kind: str) -> "Image.Image":
 
 @pytest.mark.parametrize("kind", ["gauss", "box", "turned"])
 def test_two_classes_stay_two_however_they_are_smoothed(made: SimpleNamespace, tmp_path: Path, kind: str) -> None:
-    set_of(
-        made,
-        tmp_path / "s",
-        lambda _, labels: blurred(np.array((0, 255, 255), np.uint8)[labels], kind),
-        shape=(300, 260, 1),
-        organs=APART,
-    )
+    greys = np.array((0, 255, 255), np.uint8)
+    set_of(made, tmp_path / "s", lambda _, x: blurred(greys[x], kind), shape=(300, 260, 1), organs=APART)
     assert stored(tmp_path / "s").classes.values == (0, 255)
 
 
 def test_a_peak_without_a_region_is_asked_about(made: SimpleNamespace, tmp_path: Path) -> None:
     """A ring so thin that smoothing leaves no region of it: a class, or the edge of the other?"""
     ring = {1: (-0.1, 0.1, 0, 0.30), 2: (-0.1, 0.1, 0, 0.27)}
-    truth = set_of(
-        made,
-        tmp_path / "s",
-        lambda _, x: blurred(np.array((0, 128, 255), np.uint8)[x], "gauss"),
-        shape=(300, 260, 1),
-        organs=ring,
-    )
+    greys = np.array((0, 128, 255), np.uint8)
+    truth = set_of(made, tmp_path / "s", lambda _, x: blurred(greys[x], "gauss"), shape=(300, 260, 1), organs=ring)
     with pytest.raises(InputError, match="the masks have a peak at grey 128 between 0, 255: a class, or edges"):
         stored(tmp_path / "s")
     three = stored(tmp_path / "s", SourceOptions(classes=parse_classes("background=0,ring=128,middle=255")))
-    a, b = indices(three, "p0") == 2, truth[0] == 2
-    assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.9
+    assert dice(indices(three, "p0") == 2, truth[0] == 2) > 0.9
     two = stored(
         (tmp_path / "s").rename(tmp_path / "t"), SourceOptions(classes=parse_classes("background=0,organ=255"))
     )

@@ -52,9 +52,7 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
 
 
 def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> Iterator[str]:
-    """Lines about annotations without outlines and about pictures that are not there.
-    Raises InputError for boxes alone.
-    """
+    """Lines about annotations without outlines and pictures that are not there; raises InputError for boxes alone."""
     undrawn, drawn = annotations.undrawn, sum(map(len, annotations.pictures.values()))
     if undrawn and not drawn:
         raise InputError(f"{path}: has {undrawn} boxes or points and no outlines: annotate with polygons or brushes")

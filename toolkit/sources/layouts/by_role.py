@@ -28,9 +28,7 @@ Groups = Mapping[str, tuple[str, Roles]]  # case -> its patient, and its files b
 
 
 def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
-    """Cases of a folder for each, with files by role: imaging and segmentation, t1, t2 and seg,
-    ct and segmentations/liver, ...
-    """
+    """Cases of a folder for each, with files by role: t1, t2 and seg, or ct and segmentations/liver, ..."""
     items = [*filter(is_single_file, files), *series_folders(files)]
     best: Groups = {}
     for depth in range(1, MAX_DEPTH + 1):

@@ -18,9 +18,7 @@ PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}
 
 
 def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
-    """The cases of imagesTr/ and labelsTr/, and of imagesVa/ or imagesVal/,
-    with classes and lists from dataset.json.
-    """
+    """The cases of imagesTr/ and labelsTr/ (and Va or Val), with classes and lists from dataset.json."""
     if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
     folders = [root / f"{kind}{part}" for part in PARTS for kind in ("images", "labels")]
@@ -113,9 +111,7 @@ def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes,
 
 
 def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...};
-    none where they are something else.
-    """
+    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...}; else none."""
     named = _by_number(data.get("channel_names", data.get("modality")))
     names = [named.get(str(number)) for number in range(len(named))]
     texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= MAX_TEXT]

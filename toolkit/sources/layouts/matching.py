@@ -123,9 +123,7 @@ def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
 
 
 def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Files of one image or mask below a folder, by their path below it without ending.
-    Raises InputError where two have the same.
-    """
+    """Files of one image or mask by their path below a folder without ending; raises InputError for two of one path."""
     inside = (path for path in files if is_single_file(path) and path.is_relative_to(folder))
     stems = (((path.parent / stem_of(path)).relative_to(folder).as_posix(), path) for path in inside)
     # Archives of macOS decompose letters with accents
@@ -145,9 +143,7 @@ def once_each(files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
 
 
 def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str, list[Path]]:
-    """Image files by case: `X_0000`, `X_0001`, ... are the channels of X where the masks' names show that the numbers
-    are no cases.
-    """
+    """Image files by case: `X_0000`, `X_0001`, ... are channels of X if the masks' names show it."""
     numbered = {stem: match[1] for stem in images if (match := CHANNEL.fullmatch(stem))}
     known = {*masks, *map(without_mask_words, masks)}
     channels = known.isdisjoint(images) and not known.isdisjoint(numbered.values())

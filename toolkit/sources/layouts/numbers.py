@@ -91,9 +91,7 @@ def last_part(stem: str) -> str:
 
 
 def _rows(stems: Collection[str]) -> dict[str, Row]:
-    """The numbers of each name, of its last part or, where these repeat, of the whole path;
-    empty where the names differ otherwise.
-    """
+    """The numbers of each name, or of its whole path if these repeat; empty where the names differ otherwise."""
     rows: dict[str, Row] = {}
     for text_of in (last_part, str):
         if len({re.sub(r"\d+", "#", text_of(stem)) for stem in stems}) == 1:

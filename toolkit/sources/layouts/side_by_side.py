@@ -15,9 +15,7 @@ from attunet.sources.layouts.matching import by_stem, flat, match_masks, once_ea
 
 
 def find_src_mask(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
-    """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; in CHAOS' names, `NN-SEQUENCE`,
-    the number is the patient.
-    """
+    """Cases of `X-src.nii.gz` with `X-mask.nii.gz` beside it; the number of CHAOS' `NN-SEQUENCE` is the patient."""
     images = once_each(_named(files, "-src"))
     if not images:
         return None

@@ -35,8 +35,7 @@ class _Pair:
 
 
 def find_folders(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
-    """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in several places below:
-    `train/images`, `val/images`, ...
+    """Cases of `images/X` with `labels/X` (or masks/X_mask, ...), here or in places below: `train/images`, ...
 
     If several folders of masks fit, the one whose name says most is used, the same in all places, and a decision says
     so. With `options.masks`, only folders with such a name hold masks, if there are any.
