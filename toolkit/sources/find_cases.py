@@ -79,10 +79,10 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     links = links_left_out(root) if root.is_dir() else None
     files = _files(root, links)
     try:
-        found = _finished(_found(root, files, options), files, options)
+        cases = _finished(_by_layout(root, files, options), files, options)
     except InputError as error:
         raise (InputError(f"{error}; {links}") if links else error) from None
-    return replace(found, notes=(*found.notes, links)) if links else found
+    return replace(cases, notes=(*cases.notes, links)) if links else cases
 
 
 def _files(root: Path, links: str | None) -> list[Path]:
@@ -99,7 +99,7 @@ def _files(root: Path, links: str | None) -> list[Path]:
     return files
 
 
-def _found(root: Path, files: list[Path], options: SourceOptions) -> Source:
+def _by_layout(root: Path, files: list[Path], options: SourceOptions) -> Source:
     """The cases by the first layout that fits the folder or the one folder in it."""
     inner = _wrapped(root, files)
     below = [path for path in files if path.is_relative_to(inner)]

@@ -17,10 +17,23 @@ pytest.importorskip("PIL.Image")
 Build = Callable[[SimpleNamespace, Path], None]
 
 
-def volumes(made: SimpleNamespace, root: Path, images: str = "images", labels: str = "labels") -> None:
+def volumes(
+    made: SimpleNamespace, root: Path, images: str = "images", labels: str = "labels", affine: np.ndarray | None = None
+) -> None:
     for i in range(3):
         for folder, array in zip((images, labels), made.body(i), strict=True):
-            made.save_nifti(root / folder / f"c{i}.nii.gz", array)
+            made.save_nifti(root / folder / f"c{i}.nii.gz", array, affine)
+
+
+def with_changes(change: Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]], number: int) -> Build:
+    """A builder of volumes and masks after a change of each."""
+
+    def build(made: SimpleNamespace, root: Path) -> None:
+        for i in range(number):
+            for folder, array in zip(("images", "labels"), change(i, *made.body(i)), strict=True):
+                made.save_nifti(root / folder / f"c{i}.nii.gz", array)
+
+    return build
 
 
 def pictures(made: SimpleNamespace, root: Path) -> None:
@@ -82,18 +95,6 @@ def no_masks(made: SimpleNamespace, root: Path) -> None:
     volumes(made, root, labels="images2")
     for path in (root / "images2").iterdir():
         path.unlink()
-
-
-def empty_masks(made: SimpleNamespace, root: Path) -> None:
-    for i in range(3):
-        image, labels = made.body(i)
-        made.save_nifti(root / f"images/c{i}.nii.gz", image)
-        made.save_nifti(root / f"labels/c{i}.nii.gz", 0 * labels)
-
-
-def another_shape(made: SimpleNamespace, root: Path) -> None:
-    volumes(made, root)
-    made.save_nifti(root / "labels/c1.nii.gz", made.body(1)[1][:-1])
 
 
 def swapped(made: SimpleNamespace, root: Path) -> None:
@@ -204,12 +205,6 @@ def layers(made: SimpleNamespace, root: Path) -> None:
     made.save_nifti(root / "labels/c0.nii.gz", np.stack([labels == 1, labels == 2], -1).astype(np.uint8))
 
 
-def tiny_voxels(made: SimpleNamespace, root: Path) -> None:
-    for i in range(3):
-        for folder, array in zip(("images", "labels"), made.body(i), strict=True):
-            made.save_nifti(root / folder / f"c{i}.nii.gz", array, made.affine_of((2e-5, 2e-5, 6e-5)))
-
-
 REFUSED: dict[str, tuple[Build, str]] = {
     "links of git-annex": (
         all_links_dead,
@@ -236,9 +231,12 @@ REFUSED: dict[str, tuple[Build, str]] = {
         no_masks,
         "has 3 files to read, and none of them or of their folders is called a mask; put masks of the images' names",
     ),
-    "empty masks": (empty_masks, "no mask has: are these the masks? --masks NAME chooses others"),
+    "empty masks": (
+        with_changes(lambda _, image, labels: (image, 0 * labels), 3),
+        "no mask has: are these the masks? --masks NAME chooses others",
+    ),
     "another shape": (
-        another_shape,
+        with_changes(lambda i, image, labels: (image, labels[:-1] if i == 1 else labels), 3),
         "c1.nii.gz: the mask must have the image's shape (24, 20, 4) (c1.nii.gz), got (23, 20, 4): resample",
     ),
     "swapped": (
@@ -251,7 +249,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "layers": (layers, "c0.nii.gz: must be a 3D mask, got the shape (24, 20, 4, 2): save it as one label map"),
     "tiny voxels": (
-        tiny_voxels,
+        lambda made, root: volumes(made, root, affine=made.affine_of((2e-5, 2e-5, 6e-5))),
         "c0: voxels of 2e-05 mm are outside of 0.001 to 1000: does the header mean another unit?",
     ),
     "observers": (
@@ -325,26 +323,9 @@ def listed_without_files(made: SimpleNamespace, root: Path) -> None:
     with_list(made, root, {"background": 0, "a": 1, "b": 2})
 
 
-def void(made: SimpleNamespace, root: Path) -> None:
-    for i in range(3):
-        image, labels = made.body(i)
-        made.save_nifti(root / f"images/c{i}.nii.gz", image)
-        made.save_nifti(root / f"labels/c{i}.nii.gz", np.where(labels == 2, 255, labels).astype(np.uint8))
-
-
-def ct_and_mr(made: SimpleNamespace, root: Path) -> None:
-    for i in range(3):
-        image, labels = made.body(i)
-        made.save_nifti(root / f"images/c{i}.nii.gz", image if i else (image - 1024).astype(np.int16))
-        made.save_nifti(root / f"labels/c{i}.nii.gz", labels)
-
-
-def a_typing_error(made: SimpleNamespace, root: Path) -> None:
-    for i in range(4):
-        image, labels = made.body(i)
-        labels[0, 0, 0] = 7 if i == 1 else 0
-        made.save_nifti(root / f"images/c{i}.nii.gz", image)
-        made.save_nifti(root / f"labels/c{i}.nii.gz", labels)
+def a_typing_error(i: int, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels[0, 0, 0] = 7 if i == 1 else 0
+    return image, labels
 
 
 COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
@@ -356,10 +337,16 @@ COUNTED: dict[str, tuple[Build, tuple[str, ...]]] = {
         ),
     ),
     "no voxel size": (without_voxel_size, ("decided: the header gives no voxel size along 3 axes; 1 is taken",)),
-    "a typing error": (a_typing_error, ("warning: c1: no other case has label 7 (1 voxels here) [rare-class]",)),
-    "255": (void, ("decided: 255 is a class like the others, not a value to ignore",)),
+    "a typing error": (
+        with_changes(a_typing_error, 4),
+        ("warning: c1: no other case has label 7 (1 voxels here) [rare-class]",),
+    ),
+    "255": (
+        with_changes(lambda _, image, labels: (image, np.where(labels == 2, 255, labels).astype(np.uint8)), 3),
+        ("decided: 255 is a class like the others, not a value to ignore",),
+    ),
     "CT and MR": (
-        ct_and_mr,
+        with_changes(lambda i, image, labels: (image if i else (image - 1024).astype(np.int16), labels), 3),
         ("decided: 1 of 3 cases have voxels below -500 as CT has (c0), the others not (c1); all are scaled by zscore",),
     ),
     "dataset.json": (

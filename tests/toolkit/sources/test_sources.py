@@ -4,6 +4,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -21,12 +22,7 @@ from attunet.store import Store
 from attunet.volumes.slices import VolumeSlices
 
 RNG = np.random.default_rng(0)
-
-
-def save(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([-1, -1, 1.2, 1])), path)
-    return path
+GRID = np.diag([-1, -1, 1.2, 1])
 
 
 def same_arrays(a: Store, b: Store) -> None:
@@ -124,7 +120,9 @@ def test_the_real_cases_as_official_archive_give_the_same_store(
     same_arrays(store, prepare(real_cases / "labelled", tmp_path / "expected", DataConfig(), folds=3))
 
 
-def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_path: Path) -> None:
+def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
     source = tmp_path / "Task99"
     for number in range(3):
         labels = np.zeros((35, 50, 35), np.uint8)
@@ -132,9 +130,9 @@ def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_
         labels[20:25, 10:30, 10:20] = 200
         for channel in range(2):
             image = (labels * (channel + 1) + RNG.normal(0, 5, labels.shape) + number).astype(np.float32)
-            save(source / f"imagesTr/la_{number}_{channel:04d}.nii.gz", image)
+            made.save_nifti(source / f"imagesTr/la_{number}_{channel:04d}.nii.gz", image, GRID)
         labels[:, :3] = 9
-        save(source / f"labelsTr/la_{number}.nii.gz", labels)
+        made.save_nifti(source / f"labelsTr/la_{number}.nii.gz", labels, GRID)
     (source / "dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "left atrium": 3, "vein": 200, "ignore": 9}})
     )
@@ -148,15 +146,13 @@ def test_decathlon_with_channels_names_and_values_comes_back_in_predictions(tmp_
     assert set(np.unique(np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj))) == {0, 3, 200}
 
 
-def test_the_fourth_axis_holds_channels_and_prepare_says_so(tmp_path: Path) -> None:
+def test_the_fourth_axis_holds_channels_and_prepare_says_so(made: SimpleNamespace, tmp_path: Path) -> None:
     for number in range(2):
         labels = np.zeros((20, 20, 4), np.uint8)
         labels[5:15, 5:15] = 1
-        save(
-            tmp_path / f"t/imagesTr/b_{number}.nii.gz",
-            RNG.integers(0, 99, (20, 20, 4, 3)).astype(np.int16) + labels[..., None],
-        )
-        save(tmp_path / f"t/labelsTr/b_{number}.nii.gz", labels)
+        image = RNG.integers(0, 99, (20, 20, 4, 3)).astype(np.int16) + labels[..., None]
+        made.save_nifti(tmp_path / f"t/imagesTr/b_{number}.nii.gz", image, GRID)
+        made.save_nifti(tmp_path / f"t/labelsTr/b_{number}.nii.gz", labels, GRID)
     store = prepare(tmp_path / "t", tmp_path / "store", DataConfig(), folds=2)
     assert store.spec.num_channels == 3
     (text,) = (f["text"] for f in store.manifest["findings"] if f["rule"] == "fourth-axis")
@@ -170,15 +166,15 @@ def test_the_fourth_axis_holds_channels_and_prepare_says_so(tmp_path: Path) -> N
         read_volume(path, channels=2)
 
 
-def test_colour_pictures_of_any_size_are_a_data_set(log_lines: list[str], tmp_path: Path) -> None:
-    images = pytest.importorskip("PIL.Image")
+def test_colour_pictures_of_any_size_are_a_data_set(
+    log_lines: list[str], made: SimpleNamespace, tmp_path: Path
+) -> None:
     for number, size in enumerate([(60, 40), (50, 70), (33, 91)]):
         pixels = RNG.integers(0, 255, (*size, 3)).astype(np.uint8)
         mask = np.zeros(size, np.uint8)
         mask[5:25, 10:30] = 255
-        for folder, array in (("images", pixels), ("labels", mask)):
-            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            images.fromarray(array).save(tmp_path / "s" / folder / f"p{number}.png")
+        made.save_picture(tmp_path / f"s/images/p{number}.png", pixels)
+        made.save_picture(tmp_path / f"s/labels/p{number}.png", mask)
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert any(line.endswith("label maps: largest component, necks under 16 pixels cut") for line in log_lines)
     assert (store.spec.orientation, store.spec.spacing_mm, store.spec.num_channels) == (None, None, 3)
@@ -189,15 +185,12 @@ def test_colour_pictures_of_any_size_are_a_data_set(log_lines: list[str], tmp_pa
     assert [int((coarse.label(c.name) == 1).sum()) for c in coarse.cases] == [pytest.approx(100, abs=20)] * 3
 
 
-def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
-    images = pytest.importorskip("PIL.Image")
+def test_grey_pictures_among_colour_ones_are_colour_too(made: SimpleNamespace, tmp_path: Path) -> None:
     grey = RNG.integers(0, 255, (40, 50)).astype(np.uint8)
-    for number, pixels in enumerate(
-        (RNG.integers(0, 255, (40, 50, 3)).astype(np.uint8), grey, np.repeat(grey[:, :, None], 3, axis=2) // 2)
-    ):
-        for folder, array in (("images", pixels), ("labels", (np.arange(2000).reshape(40, 50) > 999).astype(np.uint8))):
-            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            images.fromarray(array).save(tmp_path / f"s/{folder}/{number}.png")
+    colour = RNG.integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    for number, pixels in enumerate((colour, grey, np.repeat(grey[:, :, None], 3, axis=2) // 2)):
+        made.save_picture(tmp_path / f"s/images/{number}.png", pixels)
+        made.save_picture(tmp_path / f"s/labels/{number}.png", (np.arange(2000).reshape(40, 50) > 999).astype(np.uint8))
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert [store.image(case.name).shape[:2] for case in store.cases] == [(1, 3)] * 3
     assert len(store.manifest["cases"][1]["intensity"]) == 3
@@ -208,51 +201,41 @@ def test_grey_pictures_among_colour_ones_are_colour_too(tmp_path: Path) -> None:
     assert whole[:].shape[1] == 3
 
 
-def test_masks_that_are_not_quite_black_and_white_have_two_classes(tmp_path: Path) -> None:
-    images = pytest.importorskip("PIL.Image")
+def test_masks_that_are_not_quite_black_and_white_have_two_classes(made: SimpleNamespace, tmp_path: Path) -> None:
     for name, stray in (("stray", (1, 254)), ("classes", (1, 2))):
         mask = np.zeros((60, 60), np.uint8)
         mask[10:40, 10:40] = 255
         many = slice(50, 52 if name == "stray" else 58)
         mask[many, 5:8], mask[20, 20:24] = stray
-        for folder, array in (("images", RNG.integers(0, 255, (60, 60)).astype(np.uint8)), ("labels", mask)):
-            (tmp_path / name / folder).mkdir(parents=True)
-            images.fromarray(array).save(tmp_path / f"{name}/{folder}/a.png")
+        made.save_picture(tmp_path / f"{name}/images/a.png", RNG.integers(0, 255, (60, 60)).astype(np.uint8))
+        made.save_picture(tmp_path / f"{name}/labels/a.png", mask)
     store = prepare(tmp_path / "stray", tmp_path / "a", DataConfig())
     assert (store.classes.values, [f["rule"] for f in store.manifest["findings"]]) == ((0, 255), ["mask-greys"])
     assert prepare(tmp_path / "classes", tmp_path / "b", DataConfig()).classes.values == (0, 1, 2, 255)
 
 
-def test_several_masks_of_one_picture_are_one(log_lines: list[str], tmp_path: Path) -> None:
-    images = pytest.importorskip("PIL.Image")
+def test_several_masks_of_one_picture_are_one(log_lines: list[str], made: SimpleNamespace, tmp_path: Path) -> None:
     masks = [np.zeros((20, 30), np.uint8) for _ in range(3)]
     masks[0][2:6, 2:6], masks[1][10:14, 10:20], masks[2][3:5, 3:9] = 255, 255, 255
-    (tmp_path / "s").mkdir()
-    for name, array in (
-        ("a", RNG.integers(0, 255, (20, 30)).astype(np.uint8)),
-        *zip(("a_mask", "a_mask_1", "a_mask_2"), masks, strict=True),
-    ):
-        images.fromarray(array).save(tmp_path / f"s/{name}.png")
+    made.save_picture(tmp_path / "s/a.png", RNG.integers(0, 255, (20, 30)).astype(np.uint8))
+    for name, mask in zip(("a_mask", "a_mask_1", "a_mask_2"), masks, strict=True):
+        made.save_picture(tmp_path / f"s/{name}.png", mask)
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     expected = np.max(masks, axis=0).T[:, :, None] > 0
     np.testing.assert_array_equal(store.read_source("a")[1], expected)
     assert store.manifest["cases"][0]["voxels_per_class"][1] == expected.sum()
     prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert log_lines[-1].endswith("is up to date, nothing to do")
-    images.fromarray(masks[0]).save(tmp_path / "s/a_mask_2.png")
+    made.save_picture(tmp_path / "s/a_mask_2.png", masks[0])
     with pytest.raises(InputError, match=r"a_mask_2\.png: is not the file that"):
         store.read_source("a")
 
 
-def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(tmp_path: Path) -> None:
-    images = pytest.importorskip("PIL.Image")
+def test_pictures_larger_than_a_training_window_are_sampled_down_to_it(made: SimpleNamespace, tmp_path: Path) -> None:
     for number in range(2):
-        for folder, top in (("images", 255), ("labels", 2)):
-            low = 0 if folder == "images" else -1  # more background than foreground
-            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            images.fromarray(RNG.integers(low, top, (1400, 1600)).clip(0).astype(np.uint8)).save(
-                tmp_path / f"s/{folder}/{number}.png"
-            )
+        for folder, low, top in (("images", 0, 255), ("labels", -1, 2)):  # more background than foreground
+            array = RNG.integers(low, top, (1400, 1600)).clip(0).astype(np.uint8)
+            made.save_picture(tmp_path / f"s/{folder}/{number}.png", array)
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig())
     assert store.spec.size == (512, 512)
     assert store.spec.spacing_mm == pytest.approx(1600 / 512, rel=0.02)
@@ -271,16 +254,14 @@ PLANTED = {
 
 
 def test_what_dicom_headers_say_of_a_patient_reaches_no_file_and_no_line(
-    log_lines: list[str], tmp_path: Path, write_series
+    log_lines: list[str], made: SimpleNamespace, tmp_path: Path, write_series
 ) -> None:
-    images = pytest.importorskip("PIL.Image")
     for number in (1, 2):
         case = tmp_path / f"tree/MR/{number}/T2SPIR"
         data = RNG.integers(0, 900, (20, 20, 4)).astype(np.int16)
         paths = write_series(case / "DICOM_anon", data, np.diag([-1.5, -1.5, 8, 1]), **PLANTED)
-        (case / "Ground").mkdir()
         for path in paths:
-            images.fromarray(np.full((20, 20), 63, np.uint8)).save(case / "Ground" / f"{path.stem}.png")
+            made.save_picture(case / f"Ground/{path.stem}.png", np.full((20, 20), 63, np.uint8))
     store = prepare(tmp_path / "tree", tmp_path / "store", DataConfig(), folds=2)
     volume, labels = store.read_source("01-T2SPIR")
     assert labels is not None

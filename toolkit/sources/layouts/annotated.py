@@ -1,6 +1,7 @@
 """Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.classes import Classes
@@ -47,8 +48,8 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
         return None
     codings = (Classes(("background", *values), (0, *values.values())),)
     reason = f"{candidates[0].name} annotates its pictures"
-    found = tuple(cases.values())
-    return Source(root, "annotations", reason, codings, found, notes=tuple(notes), decisions=tuple(decisions))
+    source = Source(root, "annotations", reason, codings, tuple(cases.values()))
+    return replace(source, notes=tuple(notes), decisions=tuple(decisions))
 
 
 def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> Iterator[str]:

@@ -28,7 +28,7 @@ Groups = Mapping[str, tuple[str, Roles]]  # case -> its patient, and its files b
 
 
 def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
-    """Cases of a folder for each, with files by role: t1, t2 and seg, or ct and segmentations/liver, ..."""
+    """Cases in a folder each, with files by role: t1, t2 and seg, or ct and segmentations/liver, ..."""
     items = [*filter(is_single_file, files), *series_folders(files)]
     best: Groups = {}
     for depth in range(1, MAX_DEPTH + 1):
@@ -78,7 +78,7 @@ def _without_case(part: str, case: str, common: str) -> str:
 
 
 def is_mask_role(role: str) -> bool:
-    """True where a part of a role is a word for masks."""
+    """True if a part of a role is a word for masks."""
     return any(MASK_ROLE.fullmatch(word) for word in re.split(r"[-_ ./]+", role))
 
 

@@ -16,7 +16,7 @@ CT_SERIES = re.compile(r"(?:.*/)?CT/(\d+)/DICOM_anon/[^/]+\.dcm", re.IGNORECASE)
 
 
 def find_chaos_mr(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
-    """`MR/<id>/T2SPIR/{DICOM_anon,Ground}` and `MR/<id>/T1DUAL/{DICOM_anon/{InPhase,OutPhase},Ground}`.
+    """Cases of `MR/<id>/T2SPIR/{DICOM_anon,Ground}` and `MR/<id>/T1DUAL/{DICOM_anon/{InPhase,OutPhase},Ground}`.
 
     Series differ by their folders, since both phases share their UIDs.
     """
@@ -29,7 +29,7 @@ def find_chaos_mr(root: Path, files: list[Path], _: SourceOptions) -> Source | N
 
 
 def find_chaos_ct(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
-    """`CT/<id>/{DICOM_anon,Ground}`."""
+    """Cases of `CT/<id>/{DICOM_anon,Ground}`."""
     cases = _cases(root, files, CT_SERIES)
     reason = f"{len(cases)} DICOM series lie where CHAOS has CT"
     return Source(root, "chaos-ct", reason, (CT,), cases, grey_ranges=CT_RANGES) if cases else None

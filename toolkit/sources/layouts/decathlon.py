@@ -88,7 +88,7 @@ def _read_json(path: Path) -> Mapping[str, object]:
 
 
 def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes, int | None]:
-    """Names and values of `labels` in dataset.json, either way round or a list of names, and the value of `ignore`."""
+    """Classes of `labels` in dataset.json (name: value, value: name or a list of names), and the value of `ignore`."""
     labels = _by_number(data.get("labels"))
     if not labels:
         raise InputError(f'{path}: "labels" must give the name and value of every class')

@@ -47,7 +47,7 @@ def _without(words: re.Pattern[str], stem: str) -> str:
 
 
 def names_a_mask(stem: str) -> bool:
-    """True where a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`, or a name of Label Studio's."""
+    """True if a file's name says that it is a mask: `X_mask`, `mask_X`, `mask`, or a name of Label Studio's."""
     name = last_part(stem)
     return (
         without_mask_words(name) != name
@@ -123,7 +123,7 @@ def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
 
 
 def by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """Files of one image or mask by their path below a folder without ending; raises InputError for two of one path."""
+    """Files of an image or mask each, by their path below a folder without ending; raises InputError for two alike."""
     inside = (path for path in files if is_single_file(path) and path.is_relative_to(folder))
     stems = (((path.parent / stem_of(path)).relative_to(folder).as_posix(), path) for path in inside)
     # Archives of macOS decompose letters with accents
