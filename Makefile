@@ -105,7 +105,7 @@ torch-versions:
 	    torch==$$version pytest pytest-timeout --editable '.[train,images]' || exit 1; \
 	  echo "torch $$version"; \
 	  build/torch-$$version/bin/python -m pytest -q -k "not triton" tests/toolkit/ops/test_gate_in_torch.py \
-	    tests/toolkit/ops/test_norm_relu.py tests/toolkit/training/test_step_graph.py || exit 1; \
+	    tests/toolkit/ops/test_norm_relu.py tests/toolkit/ops/test_norm_in_torch.py tests/toolkit/training/test_step_graph.py || exit 1; \
 	done
 
 # Kills, full disks, two commands at once, leaks, fuzzing and the long tests, in one table and 90 minutes; SOAK_MINUTES=3 is a rehearsal.

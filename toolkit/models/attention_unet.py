@@ -34,23 +34,12 @@ class AttentionGate(nn.Module):
         Returns:
             `concat(alpha * x, g)` `(N, C + G, H, W)` and alpha `(N, 1, H, W)`.
         """
-        return attention_gate(
-            x,
-            g,
-            self.weight_x,
-            self.weight_g,
-            self.bias,
-            self.psi_weight,
-            self.psi_bias,
-            backend=self.backend,
-            return_alpha=True,
-        )
+        parameters = self.weight_x, self.weight_g, self.bias, self.psi_weight, self.psi_bias
+        return attention_gate(x, g, *parameters, backend=self.backend, return_alpha=True)
 
 
 def _uniform(*shape: int) -> Tensor:
-    """Draw weights as torch does for a 1x1 convolution: uniform within 1 / sqrt(fan in),
-    where fan in is the last dimension.
-    """
+    """Draw weights as torch does for a 1x1 convolution: uniform within 1 / sqrt(fan in), the last dimension."""
     bound = 1 / math.sqrt(shape[-1])
     return torch.empty(shape).uniform_(-bound, bound)
 

@@ -8,12 +8,9 @@ from attunet.ops import batch_norm_relu
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` and a ReLU; `attunet.ops.batch_norm_relu` computes both.
-    State and initialisation are those of `nn.BatchNorm2d`.
+    """`nn.BatchNorm2d` with its state and initialisation, and a ReLU; `attunet.ops.batch_norm_relu` computes both.
 
-    Args:
-        channels: channels C of the input (N, C, H, W).
-        backend: implementation: "auto", or a name that `batch_norm_relu` takes.
+    `backend` is "auto", or a name that `batch_norm_relu` takes.
     """
 
     def __init__(self, channels: int, *, backend: str = "auto") -> None:
@@ -32,9 +29,7 @@ class BatchNormReLU(nn.BatchNorm2d):
 
 
 def synchronize_batch_norms(network: nn.Module) -> None:
-    """Make every batch norm of the network normalise over the slices of all processes, in place;
-    parameters and buffers stay.
-    """
+    """Make every batch norm normalise over the slices of all processes, in place; parameters and buffers stay."""
     for module in list(network.modules()):
         if isinstance(module, BatchNormReLU):
             module.synchronized = True

@@ -15,14 +15,7 @@ class SegmentationNetwork(nn.Module):
     kinds_of_blocks: tuple[str, ...] = ("plain",)
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Compute the logits and the attention maps of the gates.
-
-        Args:
-            x: slices `(N, in_channels, H, W)`.
-
-        Returns:
-            Logits `(N, num_classes, H, W)` and `num_gates` maps `(N, 1, h, w)`, deepest level first.
-        """
+        """Compute logits `(N, num_classes, H, W)` of slices, and `num_gates` maps `(N, 1, h, w)`, deepest first."""
         return self(x), ()
 
     def supervise_coarse_levels(self) -> None:
@@ -34,14 +27,7 @@ class SegmentationNetwork(nn.Module):
         raise InputError(f"model.deep_supervision: {type(self).__name__} does not support it; set it to false")
 
     def logits_of_levels(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute logits at several resolutions, for deep supervision.
-
-        Args:
-            x: slices `(N, in_channels, H, W)`.
-
-        Returns:
-            Logits `(N, num_classes, H / 2**i, W / 2**i)` of levels i = 0, 1, ...
-        """
+        """Compute logits `(N, num_classes, H / 2**i, W / 2**i)` of levels i = 0, 1, ..., for deep supervision."""
         return (self(x),)
 
     def enable_activation_checkpointing(self) -> None:

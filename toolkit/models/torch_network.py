@@ -66,9 +66,7 @@ class TorchNetwork:
         return call
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first;
-        no maps without gates.
-        """
+        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first."""
         with torch.inference_mode():
             logits, maps = self.network.with_attention(self._tensor(slices))
         return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
@@ -82,10 +80,8 @@ class TorchNetwork:
     @property
     def options(self) -> dict[str, object]:
         """Device, precision and threads that were used."""
-        options = {
-            "memory_format": str(self.memory_format).removeprefix("torch."),
-            "compiled": self.compile_mode or "no",
-        }
+        memory_format = str(self.memory_format).removeprefix("torch.")
+        options = {"memory_format": memory_format, "compiled": self.compile_mode or "no"}
         if self.device.type == "cuda":
             return {**options, "tf32_convolutions": torch.backends.cudnn.allow_tf32}
         return {**options, "threads": torch.get_num_threads()}

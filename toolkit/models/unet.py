@@ -134,9 +134,7 @@ class UNet(SegmentationNetwork):
         return self.head(finest), attention
 
     def supervise_coarse_levels(self) -> None:
-        """Add heads to the decoder's coarser levels but the coarsest, as nnU-Net does;
-        the only coarser one of two gets one too.
-        """
+        """Add heads to the decoder's coarser levels but the coarsest, as nnU-Net does, and always to one."""
         for width in self.widths[1 : max(2, self.depth - 1)]:
             self.coarse_heads.append(nn.Conv2d(width, self.head.out_channels, 1))
 
@@ -145,9 +143,7 @@ class UNet(SegmentationNetwork):
         return tuple(head(level) for head, level in zip([self.head, *self.coarse_heads], features, strict=True))
 
     def _decoded(self, x: Tensor, num_levels: int) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Compute the decoder's features at the finest `num_levels` levels, the finest first,
-        and the attention maps.
-        """
+        """Compute the decoder's features at the `num_levels` finest levels, the finest first, and attention maps."""
         self._check_size(x)
         skips = []
         for block in self.encoder[:-1]:
@@ -169,9 +165,7 @@ class UNet(SegmentationNetwork):
         self.activation_checkpointing = True
 
     def _decode(self, level: int, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute a level's features, and its attention map or None,
-        from its skip and the features of the level below.
-        """
+        """Compute a level's features, and its attention map or None, from its skip and the level below."""
         joined, alpha = self.join(level, skip, self.upsample[level](x))
         return self.decoder[level](joined), alpha
 
@@ -192,9 +186,7 @@ class UNet(SegmentationNetwork):
         return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Join skip and up-sampled features g, both `(N, C, H, W)`, to `(N, 2C, H, W)`;
-        the second result is an attention map or None.
-        """
+        """Join skip and up-sampled g, both `(N, C, H, W)`, to `(N, 2C, H, W)`, with an attention map or None."""
         return torch.cat((skip, g), dim=1), None
 
     def _check_size(self, x: Tensor) -> None:

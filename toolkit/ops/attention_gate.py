@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from attunet.errors import InputError
-from attunet.ops.backends import DTYPES, are_transformed, choose, custom_operator_obstacle, triton_obstacle
+from attunet.ops.backends import (
+    DTYPES,
+    are_transformed,
+    check_parameter,
+    choose,
+    custom_operator_obstacle,
+    triton_obstacle,
+)
 from attunet.ops.gate.reference import GateParameters, attention_gate_reference
 from attunet.ops.gate.registration import gate_cpu, gate_triton
 
@@ -82,16 +89,7 @@ def attention_gate(
 
 
 def choose_backend(x: Tensor, backend: str = "auto", *, transformed: bool = False) -> str:
-    """The name of the backend that computes a gate on x.
-
-    Args:
-        x: the skip (N, C, H, W); only its dtype and device count.
-        backend: `auto` or the backend's name.
-        transformed: whether the call is inside a transform of torch.func.
-
-    Raises:
-        InputError: if the name is unknown or the named backend cannot compute this call.
-    """
+    """The backend that computes a gate on the skip x, by its dtype and device; otherwise as for `batch_norm_relu`."""
     custom = custom_operator_obstacle(transformed)
     not_on_cpu = "" if x.device.type == "cpu" else f"takes tensors on the CPU, got {x.device.type}"
     obstacles = {"triton": custom or triton_obstacle(x), "cpu": custom or not_on_cpu, "reference": ""}
@@ -107,25 +105,16 @@ def _check_dtypes(x: Tensor, g: Tensor) -> None:
 
 def _check(x: Tensor, g: Tensor, parameters: GateParameters) -> None:
     if x.dim() != 4 or g.dim() != 4 or x.shape[0] != g.shape[0] or x.shape[2:] != g.shape[2:]:
-        raise InputError(
-            f"attention_gate: x and g must be (N, C, H, W) and (N, G, H, W), got {tuple(x.shape)} and {tuple(g.shape)}"
-        )
+        got = f"{tuple(x.shape)} and {tuple(g.shape)}"
+        raise InputError(f"attention_gate: x and g must be (N, C, H, W) and (N, G, H, W), got {got}")
     bias = parameters.bias
     if 0 in (*x.shape[1:], *g.shape[1:], *bias.shape):
-        raise InputError(
-            f"attention_gate: only N may be 0, got x {tuple(x.shape)}, g {tuple(g.shape)} and bias {tuple(bias.shape)}"
-        )
+        got = f"x {tuple(x.shape)}, g {tuple(g.shape)} and bias {tuple(bias.shape)}"
+        raise InputError(f"attention_gate: only N may be 0, got {got}")
     hidden = bias.shape[0] if bias.dim() else 0
-    shapes = GateParameters((hidden, x.shape[1]), (hidden, g.shape[1]), (hidden,), (hidden,), (1,))  # type: ignore[arg-type]
+    shapes: tuple[tuple[int, ...], ...] = ((hidden, x.shape[1]), (hidden, g.shape[1]), (hidden,), (hidden,), (1,))
     for name, parameter, shape in zip(GateParameters._fields, parameters, shapes, strict=True):
-        if tuple(parameter.shape) != shape:
-            raise InputError(f"attention_gate: {name} must be of shape {shape}, got {tuple(parameter.shape)}")
-        if parameter.dtype not in (x.dtype, torch.float32):
-            raise InputError(f"attention_gate: {name} must be {x.dtype} or float32, got {parameter.dtype}")
-        if parameter.device != x.device:
-            raise InputError(f"attention_gate: {name} must be on {x.device}, got {parameter.device}")
+        check_parameter("attention_gate", name, parameter, shape, x)
     if g.dtype != x.dtype or g.device != x.device:
-        raise InputError(
-            f"attention_gate: x and g must be of one dtype on one device, got {x.dtype} on {x.device} and {g.dtype} on "
-            f"{g.device}"
-        )
+        got = f"{x.dtype} on {x.device} and {g.dtype} on {g.device}"
+        raise InputError(f"attention_gate: x and g must be of one dtype on one device, got {got}")

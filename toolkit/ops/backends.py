@@ -1,6 +1,4 @@
-"""The choice of a backend, the same for every operation: an explicit name is obeyed or refused,
-`auto` takes the first that applies.
-"""
+"""The choice of a backend: an explicit name is obeyed or refused, `auto` takes the first that applies."""
 
 import os
 from collections.abc import Mapping
@@ -19,16 +17,13 @@ TRITON_ON_CPU = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own switch
 
 
 def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
-    """The backend that computes `operation`.
+    """The backend that computes `operation`, which names it in messages.
 
     Args:
-        operation: its name, for messages.
         backend: `auto` or one of the names in `obstacles`.
-        obstacles: for each backend why it cannot compute this call, or an empty text; `auto` takes the first without an
-            obstacle.
+        obstacles: for each backend why it cannot compute this call, or an empty text; `auto` takes the first without.
 
-    Raises:
-        InputError: if the name is unknown, or if the named backend has an obstacle.
+    Raises InputError for an unknown name, or a named backend with an obstacle.
     """
     if backend == "auto":
         return next(name for name, obstacle in obstacles.items() if not obstacle)
@@ -40,21 +35,16 @@ def choose(operation: str, backend: str, obstacles: Mapping[str, str]) -> str:
 
 
 def custom_operator_obstacle(transformed: bool) -> str:
-    """The reason why a custom operator cannot be used now, or an empty text.
+    """The reason why a custom operator cannot be used now (`transformed`: inside torch.func, or with tangents), or "".
 
     `torch.onnx.is_in_onnx_export()` and not `torch.compiler.is_exporting()`: in torch 2.11 the second is also true
     inside `torch.compile(fullgraph=True)`.
-
-    Args:
-        transformed: whether the inputs are inside a transform of torch.func or have tangents.
     """
     if torch.onnx.is_in_onnx_export():
         return "is not for export, which takes standard operators: use auto or reference"
-    return (
-        "knows neither torch.func's transforms nor forward-mode derivatives: use auto or reference"
-        if transformed
-        else ""
-    )
+    if transformed:
+        return "knows neither torch.func's transforms nor forward-mode derivatives: use auto or reference"
+    return ""
 
 
 def triton_obstacle(x: Tensor) -> str:
@@ -64,11 +54,8 @@ def triton_obstacle(x: Tensor) -> str:
     if not HAS_TRITON:
         return "needs the package triton, which is not installed"
     if TRITON_ON_CPU:
-        return (
-            ""
-            if x.device.type == "cpu"
-            else f"runs in Triton's interpreter (TRITON_INTERPRET=1) on the CPU, got {x.device.type}"
-        )
+        refused = f"runs in Triton's interpreter (TRITON_INTERPRET=1) on the CPU, got {x.device.type}"
+        return "" if x.device.type == "cpu" else refused
     if x.device.type != "cuda" or torch.version.hip:
         return f"needs a tensor on an NVIDIA GPU, got {x.device.type}"
     if torch.cuda.get_device_properties(x.device).major < 8:
@@ -76,10 +63,18 @@ def triton_obstacle(x: Tensor) -> str:
     return ""
 
 
+def check_parameter(operation: str, name: str, parameter: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    """Raises InputError unless a parameter has the shape, the dtype of x or float32, and the device of x."""
+    if tuple(parameter.shape) != shape:
+        raise InputError(f"{operation}: {name} must be of shape {shape}, got {tuple(parameter.shape)}")
+    if parameter.dtype not in (x.dtype, torch.float32):
+        raise InputError(f"{operation}: {name} must be {x.dtype} or float32, got {parameter.dtype}")
+    if parameter.device != x.device:
+        raise InputError(f"{operation}: {name} must be on {x.device}, got {parameter.device}")
+
+
 def are_transformed(*tensors: Tensor | None) -> bool:
-    """True inside vmap, grad, jvp and the like, or if a tensor has a tangent:
-    torch.library's operators would ignore them.
-    """
+    """True inside vmap, grad, jvp and the like, or with a tangent: torch.library's operators would ignore them."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or any(_has_tangent(t) for t in tensors if t is not None)

@@ -47,16 +47,7 @@ def max_pool(x: Tensor, *, backend: str = "auto") -> Tensor:
 
 
 def choose_backend(x: Tensor, backend: str = "auto", *, transformed: bool = False) -> str:
-    """The name of the backend that pools x.
-
-    Args:
-        x: (N, C, H, W); its dtype, device, shape and memory format count.
-        backend: `auto` or the backend's name.
-        transformed: whether the call is inside a transform of torch.func.
-
-    Raises:
-        InputError: if the name is unknown or the named backend cannot compute this call.
-    """
+    """The backend that pools x, by its dtype, device, shape and memory format; otherwise as for `batch_norm_relu`."""
     obstacle = custom_operator_obstacle(transformed) or triton_obstacle(x)
     if not obstacle and not x.is_contiguous(memory_format=torch.channels_last):
         obstacle = "takes channels-last tensors: use auto or torch"

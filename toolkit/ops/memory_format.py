@@ -5,9 +5,7 @@ from torch import Tensor
 
 
 def is_channels_last(*tensors: Tensor) -> bool:
-    """True if every tensor is channels-last and at least one is not also contiguous (tensors with one channel or one
-    pixel are both).
-    """
+    """True if all are channels-last and one is not contiguous too, as tensors of one channel or one pixel are."""
     return all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) and not all(
         t.is_contiguous() for t in tensors
     )

@@ -6,7 +6,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attunet.errors import InputError
-from attunet.ops.backends import DTYPES, are_transformed, choose, custom_operator_obstacle, triton_obstacle
+from attunet.ops.backends import (
+    DTYPES,
+    are_transformed,
+    check_parameter,
+    choose,
+    custom_operator_obstacle,
+    triton_obstacle,
+)
 from attunet.ops.norm.registration import norm_relu, norm_statistics
 
 
@@ -30,10 +37,8 @@ def batch_norm_relu(
 
     Args:
         x: (N, C, H, W) in float16, bfloat16, float32 or float64.
-        weight: (C,), in the dtype of x or float32, like all vectors.
-        bias: (C,).
-        running_mean: (C,); in training it is updated in place.
-        running_var: (C,); in training it is updated in place, with the unbiased variance.
+        weight, bias: (C,), in the dtype of x or float32, like all vectors.
+        running_mean, running_var: (C,); in training updated in place, the second with the unbiased variance.
         training: whether mean and variance are the batch's; otherwise they are the running ones.
         momentum: weight of the batch in the running statistics.
         eps: added to the variance.
@@ -74,16 +79,14 @@ def batch_norm_relu(
 
 
 def choose_backend(x: Tensor, backend: str = "auto", *, synchronized: bool = False, transformed: bool = False) -> str:
-    """The name of the backend that computes batch norm with ReLU on x.
+    """The backend that computes batch norm with ReLU on x, by its dtype, device and memory format.
 
     Args:
-        x: (N, C, H, W); its dtype, device and memory format count.
-        backend: `auto` or the backend's name.
+        backend: `auto` or a backend's name.
         synchronized: whether the statistics are those of several processes.
         transformed: whether the call is inside a transform of torch.func.
 
-    Raises:
-        InputError: if the name is unknown or the named backend cannot compute this call.
+    Raises InputError for an unknown name, or a named backend that cannot compute this call.
     """
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     not_channels_last = "" if channels_last else "takes channels-last tensors: use auto, torch or reference"
@@ -107,9 +110,7 @@ def batch_norm_relu_reference(
     eps: float,
     synchronized: bool = False,
 ) -> Tensor:
-    """The specification that every backend is tested against; arguments as in `batch_norm_relu`,
-    arithmetic in float32 or better.
-    """
+    """The specification of every backend, in float32 or better; arguments as in `batch_norm_relu`."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     values, mean, var = x.to(dtype), running_mean.to(dtype), running_var.to(dtype)
     if training:
@@ -142,11 +143,6 @@ def _check(x: Tensor, vectors: tuple[Tensor, ...], *, needs_two: bool) -> None:
         names = ", ".join(map(str, DTYPES))
         raise InputError(f"batch_norm_relu: x must be (N, C, H, W) in {names}, got {tuple(x.shape)} in {x.dtype}")
     for name, vector in zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True):
-        if tuple(vector.shape) != (x.shape[1],):
-            raise InputError(f"batch_norm_relu: {name} must be of shape {(x.shape[1],)}, got {tuple(vector.shape)}")
-        if vector.dtype not in (x.dtype, torch.float32):
-            raise InputError(f"batch_norm_relu: {name} must be {x.dtype} or float32, got {vector.dtype}")
-        if vector.device != x.device:
-            raise InputError(f"batch_norm_relu: {name} must be on {x.device}, got {vector.device}")
+        check_parameter("batch_norm_relu", name, vector, (x.shape[1],), x)
     if needs_two and x.shape[0] * x.shape[2] * x.shape[3] < 2:
         raise InputError(f"batch_norm_relu: training needs more than one value per channel, got x {tuple(x.shape)}")

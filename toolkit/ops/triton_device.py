@@ -1,7 +1,7 @@
 """The device that Triton kernels are launched on."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -11,19 +11,14 @@ INTERPRETED_MULTIPROCESSORS = 2
 
 def num_multiprocessors(x: Tensor) -> int:
     """Multiprocessors of the GPU that x is on; a small number where kernels are interpreted."""
-    return (
-        torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else INTERPRETED_MULTIPROCESSORS
-    )
+    if not x.is_cuda:
+        return INTERPRETED_MULTIPROCESSORS
+    return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
 @contextmanager
 def on_device_of(x: Tensor) -> Iterator[None]:
-    """Triton launches on the current device, so that is set to x's;
-    autocast is off, so that products keep their inputs' dtype.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        if x.is_cuda:
-            with torch.cuda.device(x.device):
-                yield
-        else:
-            yield
+    """Makes x's device the current one, where Triton launches; autocast is off, so that products keep their dtype."""
+    current = torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    with torch.autocast(x.device.type, enabled=False), current:
+        yield

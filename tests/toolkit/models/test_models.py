@@ -35,12 +35,8 @@ class NetworkSuite:
     @pytest.mark.parametrize("depth", [1, 3])
     def test_depth_sets_the_multiple_of_the_size(self, depth: int) -> None:
         multiple = 2**depth
-        assert make(self.name, depth=depth)(torch.randn(2, 1, multiple, 3 * multiple)).shape == (
-            2,
-            5,
-            multiple,
-            3 * multiple,
-        )
+        size = (multiple, 3 * multiple)
+        assert make(self.name, depth=depth)(torch.randn(2, 1, *size)).shape == (2, 5, *size)
 
     @pytest.mark.parametrize("shape", [(2, 1, 24, 32), (2, 1, 32, 40)])
     def test_a_size_that_does_not_fit_is_one_line(self, shape: tuple[int, ...]) -> None:
@@ -60,12 +56,7 @@ class NetworkSuite:
         logits, attention = make(self.name).with_attention(torch.randn(2, 1, 32, 48))
         assert logits.shape == (2, 5, 32, 48)
         assert len(attention) == make(self.name).num_gates == self.num_gates
-        assert [tuple(alpha.shape) for alpha in attention] == [
-            (2, 1, 4, 6),
-            (2, 1, 8, 12),
-            (2, 1, 16, 24),
-            (2, 1, 32, 48),
-        ][: self.num_gates]
+        assert [tuple(a.shape) for a in attention] == [(2, 1, 4 * n, 6 * n) for n in (1, 2, 4, 8)][: self.num_gates]
         assert all(((alpha > 0) & (alpha < 1)).all() for alpha in attention)
 
     def test_asking_for_attention_does_not_change_the_logits(self) -> None:

@@ -1,6 +1,4 @@
-"""Residual encoder blocks: the parameters of the plain network, batch norm and checkpointing as there,
-a graph that says the same.
-"""
+"""Residual encoder blocks: parameters, batch norm and checkpointing of the plain network, the same graph."""
 
 from collections import Counter
 

@@ -1,16 +1,20 @@
-"""The backends of the operations, each on the device where it runs here;
-modules with one piece of their source replaced.
-"""
+"""The backends of the operations on the device where each runs, and what the tests of all operations share."""
 
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from gate_cases import NAMES, Gate, Shape, gate_inputs, values_and_gradients
+from torch import Tensor
+
+from attunet.ops import attention_gate
+from attunet.ops.gate.reference import attention_gate_reference
 
 # Set by test_triton_interpreted.py, which runs these files a second time
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -37,41 +41,26 @@ def ieee_products() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-TRITON = pytest.param("triton", marks=[] if INTERPRETED else [pytest.mark.gpu])
-
-
-def available(name: str) -> str:
-    if name == "triton" and not INTERPRETED and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device; test_triton_interpreted.py runs it through Triton's interpreter")
-    return name
-
-
-@pytest.fixture(params=["reference", "cpu", TRITON])
-def backend(request: pytest.FixtureRequest) -> str:
-    """A backend of the gate."""
-    return available(request.param)
-
-
-@pytest.fixture(params=["reference", "torch", TRITON])
-def norm_backend(request: pytest.FixtureRequest) -> str:
-    """A backend of batch norm with ReLU."""
-    return available(request.param)
-
-
-@pytest.fixture(params=["torch", TRITON])
-def pool_backend(request: pytest.FixtureRequest) -> str:
-    """A backend of max pooling."""
-    return available(request.param)
-
-
-def device_of(backend: str) -> str:
-    return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with `backend` runs with each of its module's `BACKENDS`, unless it names its own."""
+    named = any("backend" in marker.args[0] for marker in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not named:
+        gpu = [] if INTERPRETED else [pytest.mark.gpu]
+        names = [pytest.param(b, marks=gpu if b == "triton" else []) for b in metafunc.module.BACKENDS]
+        metafunc.parametrize("backend", names, indirect=True)
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest) -> str:
-    name = next(name for name in ("norm_backend", "pool_backend", "backend") if name in request.fixturenames)
-    return device_of(request.getfixturevalue(name))
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend of the operation."""
+    if request.param == "triton" and not INTERPRETED and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; test_triton_interpreted.py runs it through Triton's interpreter")
+    return request.param
+
+
+@pytest.fixture
+def device(backend: str) -> str:
+    return "cuda" if backend == "triton" and not INTERPRETED else "cpu"
 
 
 @pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
@@ -98,3 +87,80 @@ def broken(tmp_path: Path) -> Callable[[ModuleType, str, str], ModuleType]:
         return result
 
     return replace
+
+
+@pytest.fixture
+def break_kernels(
+    broken: Callable[[ModuleType, str, str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[ModuleType, str, str], None]:
+    """A function that replaces a piece of the kernels that a module launches."""
+    return lambda launches, old, new: monkeypatch.setattr(launches, "kernels", broken(launches.kernels, old, new))
+
+
+@pytest.fixture
+def saved_bytes() -> Callable[[Callable[[], object]], int]:
+    """A function of a call: the bytes that autograd saves for its backward pass."""
+
+    def count(call: Callable[[], object]) -> int:
+        saved: dict[int, int] = {}
+
+        def pack(t: Tensor) -> Tensor:
+            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            kept = call()
+        del kept
+        return sum(saved.values())
+
+    return count
+
+
+@pytest.fixture
+def assert_near() -> Callable[[str, Tensor, Tensor, float], Tensor]:
+    """A function that compares a result with its float64 value in the norm, and returns the error."""
+
+    def compare(name: str, got: Tensor, exact: Tensor, tolerance: float) -> Tensor:
+        assert got.shape == exact.shape
+        error = got.cpu().double() - exact
+        bound = tolerance * exact.norm() + 1e-7
+        assert error.norm() <= bound, f"{name}: relative error {error.norm() / exact.norm():.1e}"
+        return error
+
+    return compare
+
+
+@pytest.fixture
+def gate(backend: str) -> Gate:
+    return partial(attention_gate, backend=backend, return_alpha=True)
+
+
+@pytest.fixture
+def assert_agrees(assert_near: Callable[[str, Tensor, Tensor, float], Tensor]) -> Callable[..., None]:
+    """Compares in the norm and at the worst element with the reference in float64 on the same rounded inputs.
+
+    A handful of roundings each way: out and alpha within 4 units of the dtype's precision, gradients, which are
+    products of three or four rounded factors, within 16; the worst element, relative to the largest, within four times
+    that.
+    """
+
+    def check(gate: Gate, shape: Shape, dtype: torch.dtype, device: str, layout: object = None) -> None:
+        inputs = [t.to(dtype) for t in gate_inputs(shape)]
+        if layout is not None:
+            inputs[:2] = [t.to(memory_format=layout) for t in inputs[:2]]
+        random, (images, pixels) = torch.Generator().manual_seed(1), (shape.images, (shape.height, shape.width))
+        grads = [
+            torch.empty(images, channels, *pixels).uniform_(0.5, 1.5, generator=random).to(dtype)
+            for channels in (shape.channels + shape.gating_channels, 1)
+        ]
+        wanted = values_and_gradients(
+            attention_gate_reference, [t.double() for t in inputs], *(t.double() for t in grads)
+        )
+        got = values_and_gradients(gate, [t.to(device) for t in inputs], *(t.to(device) for t in grads))
+        for name, a, b in zip(NAMES, got, wanted, strict=True):
+            assert a.dtype == dtype
+            tolerance = (4 if name in ("out", "alpha") else 16) * torch.finfo(dtype).eps
+            worst = assert_near(name, a, b, tolerance).abs().max() / b.abs().max()
+            assert worst <= 4 * tolerance, f"{name}: worst element off by {worst:.1e}"
+
+    return check

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are interpreted in this process, not compiled", allow_module_level=True)
@@ -43,37 +45,60 @@ class Launch:
     constants: dict[str, Any]
 
 
-def recorder(kernel: Any, launches: list[Launch]) -> Any:
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Launch]]:
+    """A function that replaces a module's kernels of some prefixes, and the list of what is launched from then on."""
+    launches: list[Launch] = []
+
     class Recorder:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
             assert all(size > 0 for size in grid)
-            return lambda *arguments, **constants: launches.append(Launch(kernel, arguments, constants))
+            return lambda *arguments, **constants: launches.append(Launch(self.kernel, arguments, constants))
 
-    return Recorder()
+    def replace(module: ModuleType, *prefixes: str) -> list[Launch]:
+        for name in [name for name in vars(module) if name.startswith(prefixes)]:
+            monkeypatch.setattr(module, name, Recorder(getattr(module, name)))
+        return launches
+
+    return replace
 
 
-def launches_of_a_step(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """What a forward and backward pass of the gate of a level launches, channels-last and with float32 parameters,
-    as under autocast.
-    """
-    launches: list[Launch] = []
-    for module in (triton_kernels, streamed_kernels):
-        for name in [name for name in vars(module) if name.startswith(("gate_", "epilogue_", "streamed_"))]:
-            monkeypatch.setattr(module, name, recorder(getattr(module, name), launches))
-    x, g = (torch.zeros(2, width, 16, 16, dtype=dtype).to(memory_format=torch.channels_last) for _ in range(2))
-    hidden = width // 2
+def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def gate_step(width: int, dtype: torch.dtype) -> None:
+    """A gate's forward and backward pass with float32 parameters, as under autocast."""
+    x, g, hidden = zeros(dtype, 2, width, 16, 16), zeros(dtype, 2, width, 16, 16), width // 2
     shapes = ((hidden, width), (hidden, width), (hidden,), (hidden,), (1,))
     parameters = GateParameters(*(torch.zeros(shape) for shape in shapes))
     out, _ = triton_gate.forward(x, g, parameters)
     triton_gate.backward(out, None, x, g, parameters)
-    different = {launch.kernel: launch for launch in launches}  # the gradients of both weights are one kernel
-    return list(different.values())
+
+
+def norm_step(width: int, dtype: torch.dtype) -> None:
+    """A forward and backward pass of batch norm with ReLU, with float32 vectors."""
+    x, (weight, bias, running_mean, running_var) = zeros(dtype, 2, width, 64, 64), torch.zeros(4, width).unbind()
+    mean, var, count = triton_norm.combine(triton_norm.statistics(x), running_mean, running_var, 0.1)
+    out = triton_norm.normalise(x, weight, bias, mean, var, 1e-5)
+    sums = triton_norm.gradient_sums(out, x, weight, bias, mean, var, 1e-5)
+    triton_norm.gradient(out, x, (weight, bias), mean, var, 1e-5, (count, *sums))
+
+
+def pool_step(width: int, dtype: torch.dtype) -> None:
+    """A forward and backward pass of max pooling, and a forward pass without a gradient."""
+    x = zeros(dtype, 2, width, 64, 64)
+    out, chosen = triton_pool.forward(x, with_index=True)
+    assert chosen is not None
+    triton_pool.backward(out, chosen)
+    triton_pool.forward(x, with_index=False)
 
 
 def compiled(launch: Launch, capability: int) -> CompiledKernel:
-    """Compiles with the specialisation of a launch: ones and None are constants,
-    multiples of 16 are known to be such.
-    """
+    """Compiles as a launch specialises: ones and None are constants, multiples of 16 are known to be such."""
     names = launch.kernel.arg_names
     options = {name: launch.constants[name] for name in OPTIONS if name in launch.constants}
     values = dict(zip(names, launch.arguments, strict=False)) | {
@@ -99,12 +124,13 @@ def compiled(launch: Launch, capability: int) -> CompiledKernel:
 
 
 def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
-    """REG, STACK and LOCAL of the machine code, as NVIDIA's cuobjdump, which comes with Triton, reads them."""
+    """REG, SPILLED and SHARED of the machine code, as NVIDIA's cuobjdump, which comes with Triton, reads them."""
     binary = folder / "kernel.cubin"
     binary.write_bytes(kernel.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     report = subprocess.run([tool, "--dump-resource-usage", binary], capture_output=True, text=True, check=True).stdout
-    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
+    used = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
+    return {"REG": used["REG"], "SPILLED": used["STACK"] + used["LOCAL"], "SHARED": max(1, kernel.metadata.shared)}
 
 
 @pytest.mark.slow
@@ -118,53 +144,29 @@ def resources(kernel: CompiledKernel, folder: Path) -> dict[str, int]:
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )
-def test_compiles_within_the_hardware(
-    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_gate_compiles_within_the_hardware(
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, record: Callable[..., list[Launch]]
 ) -> None:
-    launches = launches_of_a_step(width, dtype, monkeypatch)
+    record(triton_kernels, "gate_", "epilogue_")
+    recorded = record(streamed_kernels, "streamed_")
+    gate_step(width, dtype)
+    launches = {launch.kernel: launch for launch in recorded}.values()  # the gradients of both weights are one kernel
     names = ["gate_backward", "gate_forward", "gate_weight_gradient"]
     if width > 128:
         streamed = ["streamed_backward", "streamed_forward", "streamed_vector_finish", "streamed_weight_gradient"]
         names = ["epilogue_backward", "epilogue_forward"] if dtype == torch.float32 else streamed
     assert sorted(launch.kernel.__name__ for launch in launches) == names
     for launch in launches:
-        kernel, name = compiled(launch, capability), launch.kernel.__name__
+        kernel, name, warps = compiled(launch, capability), launch.kernel.__name__, launch.constants["num_warps"]
         used = resources(kernel, tmp_path)
-        assert used["STACK"] + used["LOCAL"] <= MAX_SPILLED, f"{name} spills registers: {used}"
-        assert kernel.metadata.shared <= SHARED_MEMORY[capability], (
-            f"{name} wants {kernel.metadata.shared} bytes of shared memory"
-        )
-        warps = launch.constants["num_warps"]
-        resident = (
-            min(REGISTERS // (32 * used["REG"]), warps * SHARED_MEMORY[capability] // max(1, kernel.metadata.shared))
-            // warps
-            * warps
-        )
-        assert resident >= MIN_WARPS, (
-            f"{name}: {resident} warps on a multiprocessor, with {used} and {kernel.metadata.shared} bytes"
-        )
+        assert used["SPILLED"] <= MAX_SPILLED, f"{name} spills registers: {used}"
+        assert used["SHARED"] <= SHARED_MEMORY[capability], f"{name} wants too much shared memory: {used}"
+        by_registers = REGISTERS // (32 * used["REG"])
+        resident = min(by_registers, warps * SHARED_MEMORY[capability] // used["SHARED"]) // warps * warps
+        assert resident >= MIN_WARPS, f"{name}: {resident} warps on a multiprocessor, with {used}"
         assert "max.f32" not in kernel.asm["ptx"], f"{name}: a ReLU that makes 0 of NaN"
-        tensor_cores = "mma" in kernel.asm["ptx"]
-        assert tensor_cores == (dtype != torch.float32 and not name.endswith("finish")), (
-            f"{name}: tensor cores are for 16 bits alone, float32 is not TF32"
-        )
-
-
-def launches_of_a_norm(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """The launches of a forward and backward pass of batch norm with ReLU, with float32 vectors,
-    on 132 multiprocessors.
-    """
-    launches: list[Launch] = []
-    for name in [name for name in vars(norm_kernels) if name.startswith("norm_")]:
-        monkeypatch.setattr(norm_kernels, name, recorder(getattr(norm_kernels, name), launches))
-    monkeypatch.setattr(triton_norm, "num_multiprocessors", lambda x: 132)
-    x = torch.zeros(2, width, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
-    weight, bias, running_mean, running_var = (torch.zeros(width) for _ in range(4))
-    mean, var, count = triton_norm.combine(triton_norm.statistics(x), running_mean, running_var, 0.1)
-    out = triton_norm.normalise(x, weight, bias, mean, var, 1e-5)
-    sums = triton_norm.gradient_sums(out, x, weight, bias, mean, var, 1e-5)
-    triton_norm.gradient(out, x, (weight, bias), mean, var, 1e-5, (count, *sums))
-    return launches
+        tensor_cores = dtype != torch.float32 and not name.endswith("finish")  # float32 is not TF32
+        assert ("mma" in kernel.asm["ptx"]) == tensor_cores, f"{name}: tensor cores are for 16 bits alone"
 
 
 @pytest.mark.slow
@@ -172,40 +174,25 @@ def launches_of_a_norm(width: int, dtype: torch.dtype, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("width", [64, 128, 1024])
 def test_norm_compiles_to_full_occupancy(
-    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launches = launches_of_a_norm(width, dtype, monkeypatch)
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, record: Callable[..., list[Launch]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(triton_norm, "num_multiprocessors", lambda x: 132)
+    launches = record(norm_kernels, "norm_")
+    norm_step(width, dtype)
     assert len(launches) == 6
     for launch in launches:
         kernel, name = compiled(launch, capability), launch.kernel.__name__
         used = resources(kernel, tmp_path)
-        assert used["STACK"] + used["LOCAL"] == 0, f"{name} spills registers: {used}"
-        if not name.endswith("finish"):
-            threads = 32 * launch.constants["num_warps"]
-            resident = min(
-                REGISTERS // (threads * used["REG"]), SHARED_MEMORY[capability] // max(1, kernel.metadata.shared)
-            )
-            assert resident >= triton_norm.PROGRAMS_PER_MULTIPROCESSOR, (
-                f"{name}: {resident} programs on a multiprocessor, with {used}"
-            )
-            assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
-            reduces = name in ("norm_statistics", "norm_gradient_sums")
-            assert ("cp.async.cg.shared.global" in kernel.asm["ptx"]) == reduces, (
-                f"{name}: the loop loads ahead of its sums"
-            )
-
-
-def launches_of_a_pool(width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """The launches of a forward and backward pass of max pooling, and of a forward pass without a gradient."""
-    launches: list[Launch] = []
-    for name in ("pool_forward", "pool_backward"):
-        monkeypatch.setattr(pool_kernels, name, recorder(getattr(pool_kernels, name), launches))
-    x = torch.zeros(2, width, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
-    out, chosen = triton_pool.forward(x, with_index=True)
-    assert chosen is not None
-    triton_pool.backward(out, chosen)
-    triton_pool.forward(x, with_index=False)
-    return launches
+        assert used["SPILLED"] == 0, f"{name} spills registers: {used}"
+        if name.endswith("finish"):
+            continue
+        by_registers = REGISTERS // (32 * launch.constants["num_warps"] * used["REG"])
+        resident = min(by_registers, SHARED_MEMORY[capability] // used["SHARED"])
+        assert resident >= triton_norm.PROGRAMS_PER_MULTIPROCESSOR, f"{name}: {resident} programs, with {used}"
+        assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
+        loads_ahead = "cp.async.cg.shared.global" in kernel.asm["ptx"]
+        assert loads_ahead == (name in ("norm_statistics", "norm_gradient_sums")), f"{name}: loops load ahead of sums"
 
 
 @pytest.mark.slow
@@ -213,14 +200,15 @@ def launches_of_a_pool(width: int, dtype: torch.dtype, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("width", [64, 512])
 def test_max_pool_compiles_to_full_occupancy(
-    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    width: int, dtype: torch.dtype, capability: int, tmp_path: Path, record: Callable[..., list[Launch]]
 ) -> None:
-    launches = launches_of_a_pool(width, dtype, monkeypatch)
+    launches = record(pool_kernels, "pool_")
+    pool_step(width, dtype)
     assert len(launches) == 3
     for launch in launches:
         kernel, name = compiled(launch, capability), launch.kernel.__name__
         used = resources(kernel, tmp_path)
-        assert used["STACK"] + used["LOCAL"] == 0, f"{name} spills registers: {used}"
+        assert used["SPILLED"] == 0, f"{name} spills registers: {used}"
         assert used["REG"] <= 64, f"{name}: {used}"
         assert "ld.global.v4" in kernel.asm["ptx"], f"{name} loads in small pieces"
         assert "st.global.v4" in kernel.asm["ptx"], f"{name} stores in small pieces"

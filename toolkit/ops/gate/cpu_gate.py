@@ -55,9 +55,7 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, T
 def backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters
 ) -> tuple[Tensor, Tensor, GateParameters]:
-    """Returns the gradients of x, g and the parameters; the last are summed over blocks in float32 or better,
-    always in the same order.
-    """
+    """Returns the gradients of x, g and the parameters; the last are summed in float32 or better, in a fixed order."""
     channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
     sums: list[Tensor] = []  # over pixels: r x^T (F, C), r g^T (F, G), r (F,), dz (1,)
@@ -77,17 +75,9 @@ def backward(
             rows_grad_g.copy_(grad_copied).addmm_(reached, back_g)
             # Sums over many pixels exceed the largest float16
             summed = reached.float() if x.dtype == torch.float16 else reached
-            products = (
-                _over_pixels(summed, rows_x),
-                _over_pixels(summed, rows_g),
-                summed.sum(0),
-                grad_logit.sum(0, dtype=dtype),
-            )
-            sums = (
-                [total + part for total, part in zip(sums, products, strict=True)]
-                if sums
-                else [part.to(dtype) for part in products]
-            )
+            of_weights = _over_pixels(summed, rows_x), _over_pixels(summed, rows_g)
+            parts = (*of_weights, summed.sum(0), grad_logit.sum(0, dtype=dtype))
+            sums = [t + p for t, p in zip(sums, parts, strict=True)] if sums else [p.to(dtype) for p in parts]
         shapes = (parameters.weight_x, parameters.weight_g, parameters.bias, parameters.psi_bias)
         sum_x, sum_g, sum_one, grad_psi_bias = sums or [torch.zeros(p.shape, dtype=dtype) for p in shapes]
         grad_psi = (w_x * sum_x).sum(1) + (w_g * sum_g).sum(1) + b * sum_one
@@ -100,9 +90,7 @@ def _rounded(parameters: GateParameters, dtype: torch.dtype) -> GateParameters:
 
 
 def _over_pixels(left: Tensor, right: Tensor) -> Tensor:
-    """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better;
-    each thread has its own share of the pixels.
-    """
+    """left (P, F), right (P, C) -> left.T @ right (F, C) in float32 or better; each thread has its share of pixels."""
     threads = torch.get_num_threads()
     parts = threads if left.shape[0] % threads == 0 else 1
     products = torch.bmm(left.view(parts, -1, left.shape[1]).mT, right.to(left.dtype).view(parts, -1, right.shape[1]))
@@ -119,18 +107,14 @@ def _gate(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, Ten
 
 def _spread(alpha: Tensor, rows: Tensor) -> Tensor:
     """alpha (P, 1), ready to be multiplied with rows (P, C); torch is slow when it broadcasts along short rows."""
-    return _outer(alpha, alpha.new_ones((1, rows.shape[1])), like=rows) if _is_short(rows) else alpha
+    if not _is_short(rows):
+        return alpha
+    ones = alpha.new_ones((1, rows.shape[1]))  # a product of matrices, in the memory order of the rows
+    return alpha @ ones if _is_row_major(rows) else (ones.T @ alpha.T).T
 
 
 def _is_short(rows: Tensor) -> bool:
     return rows.shape[1] * rows.element_size() < 64
-
-
-def _outer(column: Tensor, row: Tensor, *, like: Tensor) -> Tensor:
-    """column (P, 1), row (1, K) -> (P, K), in the memory order of `like`. A product of matrices:
-    broadcasting along short rows is slow.
-    """
-    return column @ row if _is_row_major(like) else (row.T @ column.T).T
 
 
 def _is_row_major(rows: Tensor) -> bool:

@@ -20,13 +20,8 @@ class GateParameters(NamedTuple):
 def attention_gate_reference(x: Tensor, g: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
     """alpha = sigmoid(psi . relu(W_x x + W_g g + b) + b_psi); out = concat(alpha * x, g).
 
-    Args:
-        x: skip (N, C, H, W).
-        g: gating signal (N, G, H, W).
-        parameters: the five of `GateParameters`; they are rounded to the dtype of x, as autocast would.
-
-    Returns:
-        out (N, C + G, H, W) and alpha (N, 1, H, W).
+    x (N, C, H, W), g (N, G, H, W) and the five of `GateParameters`, which are rounded to the dtype of x as autocast
+    would, give out (N, C + G, H, W) and alpha (N, 1, H, W).
     """
     weight_x, weight_g, bias, psi_weight, psi_bias = (p.to(x.dtype) for p in parameters)
     hidden = torch.relu(conv2d(x, weight_x[:, :, None, None], bias) + conv2d(g, weight_g[:, :, None, None]))

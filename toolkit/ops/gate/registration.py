@@ -50,26 +50,16 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor | None, ...], output: object) ->
 
 
 def _second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients of a backward pass's inputs (grad_out, grad_alpha or None, and the gate's seven),
-    through the reference.
-    """
+    """Gradients of a backward pass's inputs (grad_out, grad_alpha or None, the gate's seven), by the reference."""
     with torch.enable_grad(), torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
         given = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
         leaves = [t for t in given if t is not None]
         inputs = leaves[-7:]
-        used = [
-            (result, grad)
-            for result, grad in zip(attention_gate_reference(*inputs), given[:2], strict=True)
-            if grad is not None
-        ]
-        first = torch.autograd.grad(
-            [r for r, _ in used], inputs, [g for _, g in used], create_graph=True, materialize_grads=True
-        )
-        needed = [
-            (gradient, grad)
-            for gradient, grad in zip(first, grads, strict=True)
-            if grad is not None and gradient.requires_grad
-        ]
+        results = zip(attention_gate_reference(*inputs), given[:2], strict=True)
+        used, grads_used = zip(*((r, grad) for r, grad in results if grad is not None), strict=True)
+        first = torch.autograd.grad(used, inputs, grads_used, create_graph=True, materialize_grads=True)
+        pairs = zip(first, grads, strict=True)
+        needed = [(v, grad) for v, grad in pairs if grad is not None and v.requires_grad]
         second = iter(
             torch.autograd.grad([v for v, _ in needed], leaves, [g for _, g in needed], materialize_grads=True)
         )
@@ -77,9 +67,7 @@ def _second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, 
 
 
 def _register(name: str, load: Callable[[], Implementation]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Registers `attunet::name` and `attunet::name_backward` and returns the first;
-    `load` gives the module that computes them.
-    """
+    """Registers `attunet::name` and `attunet::name_backward`, computed by the module of `load`; returns the first."""
 
     def forward(
         x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor

@@ -41,26 +41,22 @@ def fits(x: Tensor, hidden: int) -> bool:
     return x.element_size() == 2 and hidden <= MAX_HIDDEN
 
 
-def _block(hidden: int) -> int:
-    return max(16, int(triton.next_power_of_2(hidden)))
+def block_of(width: int) -> int:
+    """The block that holds so many channels or hidden features; 16 is the least that a product takes."""
+    return max(16, int(triton.next_power_of_2(width)))
 
 
 def _constants(x: Tensor, g: Tensor, hidden: int, tiling: Tiling) -> dict[str, int]:
-    widths = {"C": x.shape[1], "G": g.shape[1], "F": hidden, "BLOCK_F": _block(hidden)}
-    return {
-        **widths,
-        "BLOCK_P": tiling.rows,
-        "BLOCK_K": tiling.channels,
-        "STAGES": tiling.stages,
-        "num_warps": tiling.warps,
-    }
+    widths = {"C": x.shape[1], "G": g.shape[1], "F": hidden, "BLOCK_F": block_of(hidden)}
+    tile = {"BLOCK_P": tiling.rows, "BLOCK_K": tiling.channels, "STAGES": tiling.stages, "num_warps": tiling.warps}
+    return widths | tile
 
 
 def forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor) -> None:
     """Fills out and alpha."""
     rows_x, rows_g, rows_out = as_rows(x), as_rows(g), as_rows(out)
     hidden = len(parameters.bias)
-    tiling, _, _ = TILINGS[_block(hidden)]
+    tiling, _, _ = TILINGS[block_of(hidden)]
     kernels.streamed_forward[(triton.cdiv(len(rows_x), tiling.rows),)](
         rows_x, rows_g, *parameters, rows_out, alpha, len(rows_x), **_constants(x, g, hidden, tiling)
     )
@@ -68,19 +64,14 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha
 
 
 def backward(
-    grad_out: Tensor,
-    grad_alpha: Tensor | None,
-    x: Tensor,
-    g: Tensor,
-    parameters: GateParameters,
-    grad_x: Tensor,
-    grad_g: Tensor,
-) -> GateParameters:
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters,
+    grad_x: Tensor, grad_g: Tensor,
+) -> GateParameters:  # fmt: skip
     """Fills grad_x and grad_g; returns the gradients of the parameters in float32."""
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
     rows_grad_x, rows_grad_g = as_rows(grad_x), as_rows(grad_g)
     hidden, count = len(parameters.bias), len(rows_x)
-    _, tiling, _ = TILINGS[_block(hidden)]
+    _, tiling, _ = TILINGS[block_of(hidden)]
     tiles = triton.cdiv(count, tiling.rows)
     grad_hidden = x.new_empty((count, hidden))
     partial = x.new_empty((tiles, 2 * hidden + 1), dtype=torch.float32)
@@ -96,10 +87,9 @@ def backward(
 def _weight_gradients(rows_x: Tensor, rows_g: Tensor, grad_hidden: Tensor) -> tuple[Tensor, Tensor]:
     """grad_hidden^T x (F, C) and grad_hidden^T g (F, G)."""
     (count, hidden), channels, gating = grad_hidden.shape, rows_x.shape[1], rows_g.shape[1]
-    _, _, tiling = TILINGS[_block(hidden)]
-    tiles, columns, columns_g = (
-        triton.cdiv(*pair) for pair in ((count, tiling.rows), (channels, tiling.channels), (gating, tiling.channels))
-    )
+    _, _, tiling = TILINGS[block_of(hidden)]
+    tiles = triton.cdiv(count, tiling.rows)
+    columns, columns_g = (triton.cdiv(width, tiling.channels) for width in (channels, gating))
     programs = min(tiles, max(1, num_multiprocessors(rows_x) // (columns + columns_g)))
     partial_x, partial_g = (
         rows_x.new_empty((programs, hidden, width), dtype=torch.float32) for width in (channels, gating)
@@ -107,7 +97,7 @@ def _weight_gradients(rows_x: Tensor, rows_g: Tensor, grad_hidden: Tensor) -> tu
     kernels.streamed_weight_gradient[(programs, columns + columns_g)](
         rows_x, rows_g, grad_hidden, partial_x, partial_g, count, tiles,
         C=channels, G=gating, F=hidden, COLUMNS=columns,
-        BLOCK_P=tiling.rows, BLOCK_C=tiling.channels, BLOCK_F=_block(hidden),
+        BLOCK_P=tiling.rows, BLOCK_C=tiling.channels, BLOCK_F=block_of(hidden),
         STAGES=tiling.stages, num_warps=tiling.warps,
     )  # fmt: skip
     return partial_x.sum(0), partial_g.sum(0)
@@ -117,14 +107,7 @@ def _vector_gradients(partial: Tensor, hidden: int) -> tuple[Tensor, Tensor, Ten
     grad_bias, grad_psi_weight, grad_psi_bias = (partial.new_empty(size) for size in (hidden, hidden, 1))
     rows, columns = FINISH_TILE
     kernels.streamed_vector_finish[(triton.cdiv(2 * hidden + 1, columns),)](
-        partial,
-        grad_bias,
-        grad_psi_weight,
-        grad_psi_bias,
-        len(partial),
-        F=hidden,
-        BLOCK_R=rows,
-        BLOCK_C=columns,
-        num_warps=4,
-    )
+        partial, grad_bias, grad_psi_weight, grad_psi_bias, len(partial),
+        F=hidden, BLOCK_R=rows, BLOCK_C=columns, num_warps=4,
+    )  # fmt: skip
     return grad_bias, grad_psi_weight, grad_psi_bias

@@ -16,18 +16,9 @@ from attunet.ops.gate.triton_kernels import _attention, _load, _load_vector, _lo
 
 @triton.jit
 def _accumulate(
-    hidden,
-    rows,
-    weight,
-    row,
-    k,
-    f,
-    count,
-    channels: tl.constexpr,
-    F: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    hidden, rows, weight, row, k, f, count,
+    channels: tl.constexpr, F: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """hidden (BLOCK_P, BLOCK_F) + rows (BLOCK_P, channels) weight^T (channels, F)."""
     for start in tl.range(0, channels, BLOCK_K, num_stages=STAGES):
         tile = _load(rows, row, start + k, channels, 1, count, channels)
@@ -64,9 +55,7 @@ def streamed_backward(
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One tile: recomputes alpha, then writes grad_x, grad_g, grad_hidden (P, F) and its row of `partial`,
-    as gate_backward does.
-    """
+    """One tile, as in gate_backward: recomputes alpha; writes grad_x, grad_g, grad_hidden (P, F), a row of partial."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     k, f = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_F)
     hidden = tl.zeros((BLOCK_P, BLOCK_F), tl.float32) + _load_vector(bias, f, F)[None, :]
@@ -105,9 +94,7 @@ def streamed_weight_gradient(
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, COLUMNS: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Both weights' gradients in one launch: the first COLUMNS columns of programs sum grad_hidden^T x,
-    the others grad_hidden^T g.
-    """
+    """Both weights' gradients: the first COLUMNS columns of programs sum grad_hidden^T x, others grad_hidden^T g."""
     if tl.program_id(1) < COLUMNS:
         _sum_products(
             x, grad_hidden, partial_x, tl.program_id(1), count, tiles, C, F, BLOCK_P, BLOCK_C, BLOCK_F, STAGES
@@ -124,9 +111,7 @@ def _sum_products(
     channels: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """partial[p] (F, channels): the tiles p, p + programs, ... in their order,
-    so the result has the same bits every time.
-    """
+    """partial[p] (F, channels): the tiles p, p + programs, ... in their order, so that the bits are always the same."""
     channel, f = column * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_F)
     total = tl.zeros((BLOCK_C, BLOCK_F), tl.float32)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), num_stages=STAGES):
@@ -139,15 +124,9 @@ def _sum_products(
 
 @triton.jit
 def streamed_vector_finish(
-    partial,
-    grad_bias,
-    grad_psi_weight,
-    grad_psi_bias,
-    parts,
-    F: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
+    partial, grad_bias, grad_psi_weight, grad_psi_bias, parts,
+    F: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
     """Adds partial (parts, 2 F + 1) to the gradients of bias (F,), psi_weight (F,) and psi_bias (1,)."""
     column, r = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_R)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)

@@ -9,6 +9,7 @@ from torch import Tensor
 from attunet.ops.gate import streamed_gate
 from attunet.ops.gate import triton_kernels as kernels
 from attunet.ops.gate.reference import GateParameters
+from attunet.ops.gate.streamed_gate import block_of
 from attunet.ops.memory_format import as_rows, copy_rows, empty_alpha, empty_result
 from attunet.ops.triton_device import num_multiprocessors, on_device_of
 
@@ -24,9 +25,8 @@ class Tiling:
 
 # (bytes of a number, width) -> tilings (forward, backward), where width is the largest of C, G and 2 F. Wider gates in
 # 16 bits stream their channels (`streamed_gate`); the widest, and wide ones in float32, use the library's matrix
-# products. Chosen by the compiler's report for
-# sm_80 and sm_90: no spills, at least 8 warps on a multiprocessor. float32 products run without tensor cores (no TF32),
-# so the library takes over at a smaller width.
+# products. Chosen by the compiler's report for sm_80 and sm_90: no spills, at least 8 warps on a multiprocessor.
+# float32 products run without tensor cores (no TF32), so the library takes over at a smaller width.
 TILINGS = {
     (2, 64): (Tiling(128, 64, 8), Tiling(64, 64, 4)),
     (2, 128): (Tiling(64, 64, 8), Tiling(32, 64, 8)),
@@ -42,15 +42,14 @@ def choose_tilings(channels: int, gating_channels: int, hidden: int, element_siz
     fitting = sorted(limit for size, limit in TILINGS if size == element_size and width <= limit)
     if not fitting:
         return None
-    block = max(16, triton.next_power_of_2(max(channels, gating_channels)))  # 16 is the least that a product takes
+    block = block_of(max(channels, gating_channels))
     forward, backward = (Tiling(t.pixels, min(t.channels, block), t.warps) for t in TILINGS[element_size, fitting[0]])
     return forward, backward
 
 
 def weight_tiling(channels: int, hidden: int, element_size: int) -> Tiling:
     """Tiling of one weight's gradient: pixels of a step, channels of a program."""
-    block = min(64, max(16, triton.next_power_of_2(channels)))
-    return Tiling(64 if element_size == 2 else 16, block, 8 if hidden > 32 else 4)
+    return Tiling(64 if element_size == 2 else 16, min(64, block_of(channels)), 8 if hidden > 32 else 4)
 
 
 def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, Tensor]:
@@ -100,9 +99,7 @@ def _sums(partial: Tensor, hidden: int) -> list[Tensor]:
 
 
 def _prepared(x: Tensor, parameters: GateParameters) -> GateParameters:
-    """Contiguous parameters, weights in the dtype of x: every tile reads all weights again,
-    and float32 would double that L2 traffic.
-    """
+    """Contiguous parameters, weights in x's dtype: every tile reads them all, and float32 would double that traffic."""
     weights = (parameters.weight_x.to(x.dtype), parameters.weight_g.to(x.dtype))
     return GateParameters(*(p.contiguous() for p in (*weights, *parameters[2:])))
 
@@ -147,7 +144,7 @@ def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> T
     partial = rows.new_empty((programs, hidden, channels), dtype=torch.float32)
     kernels.gate_weight_gradient[(programs, columns)](
         rows, grad_hidden, partial, _pixels(rows), tiles_per_image, tiles, *strides,
-        C=channels, F=hidden, BLOCK_P=tiling.pixels, BLOCK_C=tiling.channels, BLOCK_F=_hidden_block(hidden),
+        C=channels, F=hidden, BLOCK_P=tiling.pixels, BLOCK_C=tiling.channels, BLOCK_F=block_of(hidden),
         PRECISION=_precision(rows), num_warps=tiling.warps, num_stages=3,
     )  # fmt: skip
     return partial.sum(0)
@@ -156,27 +153,16 @@ def _weight_gradient(rows: Tensor, strides: list[int], grad_hidden: Tensor) -> T
 def _wide_forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor) -> None:
     rows_x, rows_g, rows_out = as_rows(x), as_rows(g), as_rows(out)
     kernels.epilogue_forward[(triton.cdiv(len(rows_x), EPILOGUE_PIXELS),)](
-        _hidden(rows_x, rows_g, parameters),
-        rows_x,
-        rows_g,
-        *parameters[3:],
-        rows_out,
-        alpha,
-        len(rows_x),
-        **_epilogue_constants(x, g, parameters),
-    )
+        _hidden(rows_x, rows_g, parameters), rows_x, rows_g, *parameters[3:], rows_out, alpha,
+        len(rows_x), **_epilogue_constants(x, g, parameters),
+    )  # fmt: skip
     copy_rows(rows_out, out)
 
 
 def _wide_backward(
-    grad_out: Tensor,
-    grad_alpha: Tensor | None,
-    x: Tensor,
-    g: Tensor,
-    parameters: GateParameters,
-    grad_x: Tensor,
-    grad_g: Tensor,
-) -> GateParameters:
+    grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters,
+    grad_x: Tensor, grad_g: Tensor,
+) -> GateParameters:  # fmt: skip
     """As `_fused_backward`, with the library's matrix products."""
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
     rows_grad_x, rows_grad_g = as_rows(grad_x), as_rows(grad_g)
@@ -184,16 +170,9 @@ def _wide_backward(
     partial = rows_x.new_empty((programs, 2 * len(parameters.bias) + 1), dtype=torch.float32)
     hidden = _hidden(rows_x, rows_g, parameters)
     kernels.epilogue_backward[(programs,)](
-        rows_grad,
-        grad_alpha,
-        hidden,
-        rows_x,
-        *parameters[3:],
-        rows_grad_x,
-        partial,
-        len(rows_x),
-        **_epilogue_constants(x, g, parameters),
-    )
+        rows_grad, grad_alpha, hidden, rows_x, *parameters[3:], rows_grad_x, partial,
+        len(rows_x), **_epilogue_constants(x, g, parameters),
+    )  # fmt: skip
     rows_grad_x.addmm_(hidden, parameters.weight_x.to(x.dtype))
     torch.addmm(rows_grad[:, x.shape[1] :], hidden, parameters.weight_g.to(x.dtype), out=rows_grad_g)
     copy_rows(rows_grad_x, grad_x)
@@ -223,23 +202,14 @@ def _precision(x: Tensor) -> str:
     return "ieee" if x.dtype == torch.float32 else "tf32"  # ignored for 16-bit numbers
 
 
-def _hidden_block(hidden: int) -> int:
-    return max(16, int(triton.next_power_of_2(hidden)))
+def _widths(x: Tensor, g: Tensor, parameters: GateParameters) -> dict[str, int | str]:
+    return {"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias)}
 
 
 def _constants(x: Tensor, g: Tensor, parameters: GateParameters, tiling: Tiling) -> dict[str, int | str]:
-    return {
-        **{
-            "C": x.shape[1],
-            "G": g.shape[1],
-            "F": len(parameters.bias),
-            "PRECISION": _precision(x),
-            "num_warps": tiling.warps,
-        },
-        **{"BLOCK_P": tiling.pixels, "BLOCK_K": tiling.channels, "BLOCK_F": _hidden_block(len(parameters.bias))},
-    }
+    blocks = {"BLOCK_P": tiling.pixels, "BLOCK_K": tiling.channels, "BLOCK_F": block_of(len(parameters.bias))}
+    return _widths(x, g, parameters) | blocks | {"PRECISION": _precision(x), "num_warps": tiling.warps}
 
 
-def _epilogue_constants(x: Tensor, g: Tensor, parameters: GateParameters) -> dict[str, int]:
-    widths = {"C": x.shape[1], "G": g.shape[1], "F": len(parameters.bias)}
-    return {**widths, "BLOCK_P": EPILOGUE_PIXELS, "BLOCK_K": EPILOGUE_CHANNELS, "num_warps": 4}
+def _epilogue_constants(x: Tensor, g: Tensor, parameters: GateParameters) -> dict[str, int | str]:
+    return _widths(x, g, parameters) | {"BLOCK_P": EPILOGUE_PIXELS, "BLOCK_K": EPILOGUE_CHANNELS, "num_warps": 4}

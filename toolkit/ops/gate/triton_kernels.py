@@ -55,9 +55,7 @@ def _sigmoid(logit):
 
 @triton.jit
 def _load_tiles(base, pixel, k, stride_pixel, stride_channel, pixels, channels: tl.constexpr, BLOCK_K: tl.constexpr):
-    """All channels of the pixels, as a tuple of tiles (BLOCK_P, BLOCK_K):
-    smaller operands keep products within the registers.
-    """
+    """All channels of the pixels as a tuple of tiles (BLOCK_P, BLOCK_K): small operands keep products in registers."""
     tiles = ()
     for start in tl.static_range(0, channels, BLOCK_K):
         tiles += (_load(base, pixel, start + k, stride_pixel, stride_channel, pixels, channels),)
@@ -117,8 +115,7 @@ def gate_backward(
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_F: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile: recomputes alpha from x and g, then writes grad_x, grad_g, grad_hidden (all pixels,
-    F) and one row of `partial`.
+    """One tile: recomputes alpha, writes grad_x, grad_g, grad_hidden (all pixels, F) and its row of `partial`.
 
     The row is the tile's part of the gradients of bias (F), psi_weight (F) and psi_bias (1).
     """
@@ -167,11 +164,9 @@ def gate_weight_gradient(
     C: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Program p sums grad_hidden^T rows over the tiles p, p + programs, ... into partial[p] (F, C);
-    the caller sums over p.
+    """Program p sums grad_hidden^T rows over the tiles p, p + programs, ... into partial[p] (F, C).
 
-    No two programs write to one place, and each adds in the order of its tiles, so the result has the same bits every
-    time.
+    No two programs write to one place, and each adds in the order of its tiles: the bits are always the same.
     """
     channel, f = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_F)
     total = tl.zeros((BLOCK_C, BLOCK_F), tl.float32)
@@ -190,8 +185,7 @@ def epilogue_forward(
     pixels,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The rest of the gate after library products: ReLU, psi, sigmoid, product and concatenation,
-    for any number of channels.
+    """The rest of the gate after library products, for any number of channels.
 
     hidden (P, F) before ReLU, x (P, C), g (P, G), out (P, C + G), alpha (P,).
     """
@@ -212,9 +206,7 @@ def epilogue_backward(
     pixels,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Replaces hidden (P, F) before ReLU by its gradient; grad_x (P, C) becomes alpha * grad_out;
-    `partial` as in gate_backward.
-    """
+    """Replaces hidden (P, F) by its gradient; grad_x (P, C) becomes alpha * grad_out; `partial` as in gate_backward."""
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     k = tl.arange(0, BLOCK_K)
     a = _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F, BLOCK_P, BLOCK_K)

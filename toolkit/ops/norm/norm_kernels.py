@@ -3,9 +3,8 @@
 """Triton kernels of batch norm with ReLU. Imported on first use; nothing is compiled before the first launch.
 
 Tensors are rows of C channels (channels-last). A tile is BLOCK_P rows by BLOCK_C channels. Arithmetic is in float32.
-Bytes per element
-in 16 bits, 16 in all: statistics read 2; normalise reads 2 and writes 2; gradient sums read 4; gradient reads 4 and
-writes 2.
+Bytes per element in 16 bits, 16 in all: statistics read 2; normalise reads 2 and writes 2; gradient sums read 4;
+gradient reads 4 and writes 2.
 """
 
 import triton
@@ -94,30 +93,25 @@ def norm_finish(
     partial, mean, var, count, running_mean, running_var, parts, momentum,
     C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Combines partial (parts, 3, C) to mean and biased variance (C,) and count (1,) (Chan et al.
-    1979), and updates running statistics.
+    """Combines partial (parts, 3, C) to mean, biased variance (C,) and count (1,) (Chan et al. 1979).
 
-    running_mean and running_var are None where only the statistics are wanted.
+    The running statistics are updated, unless they are None.
     """
     channel, r = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_R)
     shift = tl.load(partial + C + channel, mask=channel < C, other=0.0)
     total = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     sums = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for start in range(0, parts, BLOCK_R):
-        n, part = (
-            _load_part(partial, 0, start + r, channel, parts, C),
-            _load_part(partial, 1, start + r, channel, parts, C),
-        )
+        n = _load_part(partial, 0, start + r, channel, parts, C)
+        part = _load_part(partial, 1, start + r, channel, parts, C)
         total += n
         sums += n * (part - shift[None, :])
     number = tl.sum(total, axis=0)
     average = shift + tl.sum(sums, axis=0) / number
     squares = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     for start in range(0, parts, BLOCK_R):
-        n, part = (
-            _load_part(partial, 0, start + r, channel, parts, C),
-            _load_part(partial, 1, start + r, channel, parts, C),
-        )
+        n = _load_part(partial, 0, start + r, channel, parts, C)
+        part = _load_part(partial, 1, start + r, channel, parts, C)
         deviation = part - average[None, :]
         squares += _load_part(partial, 2, start + r, channel, parts, C) + n * deviation * deviation
     deviations = tl.sum(squares, axis=0)
@@ -136,10 +130,8 @@ def norm_apply(
     x, weight, bias, mean, var, out, rows, eps, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """out = relu((x - mean) / sqrt(var + eps) * weight + bias), one tile. NaN stays NaN."""
-    row, channel = (
-        tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P),
-        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
-    )
+    row = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     centre, scale, b = _affine(weight, bias, mean, var, channel, eps, C)
     y = (_load_tile(x, row, channel, rows, C) - centre[None, :]) * scale[None, :] + b[None, :]
     _store_tile(out, tl.where(y <= 0.0, 0.0, y), row, channel, rows, C)
@@ -150,9 +142,7 @@ def norm_gradient_sums(
     grad, x, weight, bias, mean, var, partial, rows, tiles, eps,
     C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Program (p, column) sums the tiles p, p + programs, ... to partial[p] (2, C):
-    dy and dy * normalised x, with dy behind the ReLU.
-    """
+    """Program (p, column) sums the tiles p, p + programs, ... to partial[p] (2, C): dy, and dy * normalised x."""
     first = tl.program_id(0)
     channel, p = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.arange(0, BLOCK_P)
     centre, scale, b = _affine(weight, bias, mean, var, channel, eps, C)
@@ -190,10 +180,8 @@ def norm_gradient(
     C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """grad_x of one tile. count, sum_dy and sum_dy_x are None for fixed statistics, which do not depend on x."""
-    row, channel = (
-        tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P),
-        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
-    )
+    row = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     centre, scale, b = _affine(weight, bias, mean, var, channel, eps, C)
     deviation = _load_tile(x, row, channel, rows, C) - centre[None, :]
     dy = _dy(_load_tile(grad, row, channel, rows, C), deviation, scale, b)

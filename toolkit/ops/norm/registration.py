@@ -28,39 +28,18 @@ def _statistics(
     return triton_norm.combine(partial, running_mean, running_var, momentum)
 
 
-def _fake_statistics(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, synchronized: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    mean, var = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
-    return mean, var, x.new_empty(1, dtype=torch.float32)
+def _fake_statistics(x: Tensor, *_: object) -> tuple[Tensor, ...]:
+    """Mean, variance and count."""
+    return tuple(x.new_empty(size, dtype=torch.float32) for size in (x.shape[1], x.shape[1], 1))
 
 
 def _normalise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    count: Tensor | None,
-    eps: float,
-    synchronized: bool,
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
+    count: Tensor | None, eps: float, synchronized: bool,
+) -> Tensor:  # fmt: skip
     from attunet.ops.norm import triton_norm
 
     return triton_norm.normalise(x, weight, bias, mean, var, eps)
-
-
-def _fake_normalise(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    count: Tensor | None,
-    eps: float,
-    synchronized: bool,
-) -> Tensor:
-    return torch.empty_like(x)
 
 
 def _gradients(
@@ -84,15 +63,12 @@ def _gradients(
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
-def _fake_gradients(
-    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
-    count: Tensor | None, eps: float, synchronized: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+def _fake_gradients(grad_out: Tensor, *x_weight_bias: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(t) for t in x_weight_bias[:3])
 
 
 norm_statistics = define("norm_statistics", _statistics, _fake_statistics, ("running_mean", "running_var"))
-norm_relu = define("norm_relu", _normalise, _fake_normalise)
+norm_relu = define("norm_relu", _normalise, lambda x, *_: torch.empty_like(x))
 norm_relu_backward = define("norm_relu_backward", _gradients, _fake_gradients)
 
 

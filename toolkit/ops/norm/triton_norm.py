@@ -50,14 +50,8 @@ class Grid:
         rows, channels = x.numel() // x.shape[1], x.shape[1]
         block_channels = min(ROW_BYTES // x.element_size(), max(4, triton.next_power_of_2(channels)))
         block_rows = tiling.tile_bytes // operands // x.element_size() // block_channels
-        return cls(
-            rows,
-            triton.cdiv(rows, block_rows),
-            triton.cdiv(channels, block_channels),
-            block_rows,
-            block_channels,
-            tiling.warps,
-        )
+        tiles, columns = triton.cdiv(rows, block_rows), triton.cdiv(channels, block_channels)
+        return cls(rows, tiles, columns, block_rows, block_channels, tiling.warps)
 
     def programs(self, x: Tensor) -> int:
         """Programs that share a column of tiles in a reduction."""
@@ -81,9 +75,7 @@ def statistics(x: Tensor) -> Tensor:
 def combine(
     partial: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, momentum: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,), count (1,) of partial statistics (parts, 3, C);
-    the running statistics are updated in place.
-    """
+    """Mean and biased variance (C,), count (1,) of statistics (parts, 3, C); running ones are updated in place."""
     parts, _, channels = partial.shape
     mean, var, count = (partial.new_empty(size) for size in (channels, channels, 1))
     with on_device_of(partial):
@@ -114,18 +106,9 @@ def gradient_sums(
         partial = x.new_empty((grid.programs(x), 2, channels), dtype=torch.float32)
         with on_device_of(x):
             kernels.norm_gradient_sums[(len(partial), grid.columns)](
-                as_rows(grad_out),
-                as_rows(x),
-                weight,
-                bias,
-                mean,
-                var,
-                partial,
-                grid.rows,
-                grid.tiles,
-                eps,
-                **grid.constants(x),
-            )
+                as_rows(grad_out), as_rows(x), weight, bias, mean, var, partial,
+                grid.rows, grid.tiles, eps, **grid.constants(x),
+            )  # fmt: skip
             kernels.norm_gradient_finish[(triton.cdiv(channels, FINISH_TILE[1]),)](
                 partial, grad_weight, grad_bias, len(partial), **_finish_constants(channels)
             )

@@ -3,9 +3,8 @@
 """Triton kernels of 2x2 max pooling. Imported on first use; nothing is compiled before the first launch.
 
 Tensors are rows of C channels (channels-last). A tile is BLOCK_P rows of the result by BLOCK_C channels. Bytes per
-input element in
-16 bits: forward 2.75 (reads 2, writes a quarter of 2 and of 1), backward 2.75; torch's kernels keep 8-byte indices and
-move 6.5 and 6.5.
+input element in 16 bits: forward 2.75 (reads 2, writes a quarter of 2 and of 1), backward 2.75; torch's kernels keep
+8-byte indices and move 6.5 and 6.5.
 """
 
 import triton
@@ -27,9 +26,7 @@ def _places(rows, width, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.con
 
 @triton.jit
 def _take_larger(largest, index, x, offset, mask, number: tl.constexpr):
-    """The larger of `largest` and x at `offset`, and the index; the first of equal values,
-    the last of those that are not a number.
-    """
+    """The larger of `largest` and x at `offset`, with its index; the first of equal values, the last NaN."""
     value = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
     larger = (value > largest) | (value != value)
     return tl.where(larger, value, largest), tl.where(larger, number, index)
@@ -37,9 +34,7 @@ def _take_larger(largest, index, x, offset, mask, number: tl.constexpr):
 
 @triton.jit
 def pool_forward(x, out, chosen, rows, width, C: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    """out: the largest value of each window. chosen: its place in the window, 0 to 3, uint8;
-    None where no gradient is wanted.
-    """
+    """out: the largest value of each window. chosen: its place there, 0 to 3, uint8; None without a gradient."""
     place, window, mask = _places(rows, width, C, BLOCK_P, BLOCK_C)
     largest = tl.load(x + window, mask=mask, other=0.0).to(tl.float32)
     index = tl.zeros((BLOCK_P, BLOCK_C), tl.int32)

@@ -3,6 +3,8 @@
 Every tensor is channels-last, so that it is a view of rows (N * H * W, C).
 """
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -17,17 +19,14 @@ WARPS = 4
 
 
 def forward(x: Tensor, *, with_index: bool) -> tuple[Tensor, Tensor | None]:
-    """The largest value of each 2x2 window of x (N, C, H, W), and its place in the window (uint8) or None;
-    both (N, C, H/2, W/2).
-    """
+    """The largest value of each 2x2 window of x (N, C, H, W), and its place in the window (uint8) or None."""
     n, channels, height, width = x.shape
     out = _like(x, (n, channels, height // 2, width // 2), x.dtype)
     chosen = _like(x, tuple(out.shape), torch.uint8) if with_index else None
     if out.numel():
         with on_device_of(x):
-            kernels.pool_forward[_grid(out)](
-                as_rows(x), as_rows(out), None if chosen is None else as_rows(chosen), *_sizes(out), **_constants(out)
-            )
+            places = None if chosen is None else as_rows(chosen)
+            _launch(kernels.pool_forward, out, as_rows(x), as_rows(out), places)
     return out, chosen
 
 
@@ -37,9 +36,7 @@ def backward(grad_out: Tensor, chosen: Tensor) -> Tensor:
     grad_x = _like(grad_out, (n, channels, 2 * height, 2 * width), grad_out.dtype)
     if grad_out.numel():
         with on_device_of(grad_out):
-            kernels.pool_backward[_grid(grad_out)](
-                as_rows(grad_out), as_rows(chosen), as_rows(grad_x), *_sizes(grad_out), **_constants(grad_out)
-            )
+            _launch(kernels.pool_backward, grad_out, as_rows(grad_out), as_rows(chosen), as_rows(grad_x))
     return grad_x
 
 
@@ -47,22 +44,11 @@ def _like(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
 
 
-def _blocks(out: Tensor) -> tuple[int, int]:
-    """Rows and channels of a tile."""
-    channels = min(ROW_BYTES // out.element_size(), max(4, triton.next_power_of_2(out.shape[1])))
-    return TILE_BYTES // out.element_size() // channels, channels
-
-
-def _grid(out: Tensor) -> tuple[int, int]:
-    rows, channels = _blocks(out)
-    return triton.cdiv(out.numel() // out.shape[1], rows), triton.cdiv(out.shape[1], channels)
-
-
-def _sizes(out: Tensor) -> tuple[int, int]:
-    """Rows of the result and its width."""
-    return out.numel() // out.shape[1], out.shape[3]
-
-
-def _constants(out: Tensor) -> dict[str, int]:
-    rows, channels = _blocks(out)
-    return {"C": out.shape[1], "BLOCK_P": rows, "BLOCK_C": channels, "num_warps": WARPS}
+def _launch(kernel: Any, result: Tensor, *tensors: Tensor | None) -> None:
+    """Launches a kernel whose tiles are of `result`."""
+    count, channels, width = result.numel() // result.shape[1], result.shape[1], result.shape[3]
+    block_channels = min(ROW_BYTES // result.element_size(), max(4, triton.next_power_of_2(channels)))
+    block_rows = TILE_BYTES // result.element_size() // block_channels
+    kernel[(triton.cdiv(count, block_rows), triton.cdiv(channels, block_channels))](
+        *tensors, count, width, C=channels, BLOCK_P=block_rows, BLOCK_C=block_channels, num_warps=WARPS
+    )
