@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, cast
 
 from attunet.errors import InputError, one_line
 from attunet.io.reading import FILE_ERRORS
+from attunet.io.refusal import AGAIN
 from attunet.system.atomic_files import name_in_errors
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -54,15 +55,7 @@ class _ShortReads:
 
 
 def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
-    """Extracts members below a folder.
-
-    Args:
-        archive: a file with one of `ARCHIVE_SUFFIXES`.
-        into: the folder.
-        wanted: True for the name of a member that is extracted.
-
-    Returns:
-        The number of extracted members.
+    """Extracts the members whose name is `wanted` from one of `ARCHIVE_SUFFIXES` below a folder; returns their number.
 
     Raises:
         InputError: before a byte is written, for links and other special members, paths that lead out, names that occur
@@ -106,23 +99,15 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     except InputError:
         raise
     except ARCHIVE_ERRORS as error:
-        raise InputError(
-            f"{archive}: cannot be read as an archive: {one_line(error)}; copy or download it again"
-        ) from None
+        raise InputError(f"{archive}: cannot be read as an archive: {one_line(error)}; {AGAIN}") from None
 
 
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
     for entry in opened.infolist():
         mode = entry.external_attr >> 16
         regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
-        yield _Member(
-            entry.filename,
-            entry.file_size,
-            entry.is_dir(),
-            regular,
-            bool(entry.flag_bits & 1),
-            partial(opened.open, entry),
-        )
+        encrypted, reads = bool(entry.flag_bits & 1), partial(opened.open, entry)
+        yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, encrypted, reads)
 
 
 def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
@@ -131,9 +116,7 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
 
 
 def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
-    """The regular members. The limits are checked while they are listed,
-    since a packed tar is unpacked by listing it.
-    """
+    """The regular members. Limits are checked while they are listed, since listing a packed tar unpacks it."""
     members: dict[str, _Member] = {}
     folded: set[str] = set()
     total, packed = 0, os.path.getsize(archive)
@@ -151,29 +134,20 @@ def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
         members[name] = entry
         total += entry.size
         if total > MAX_TOTAL_BYTES or total > max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * packed):
-            raise InputError(
-                f"{archive}: must unpack to at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes, got "
-                f"{total:,} from {packed:,}"
-            )
+            rule = f"at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes"
+            raise InputError(f"{archive}: must unpack to {rule}, got {total:,} from {packed:,}")
     return members
 
 
 def _check_member(archive: Path, entry: _Member) -> None:
     name = entry.name
-    if (
-        not name
-        or name.startswith("/")
-        or ".." in PurePosixPath(name).parts
-        or "\\" in name
-        or ":" in name
-        or not name.isprintable()
-    ):
+    leads_out = name.startswith("/") or ".." in PurePosixPath(name).parts
+    if not name or leads_out or any(mark in name for mark in "\\:") or not name.isprintable():
         raise InputError(f"{archive}: members must lie inside the archive, got {name!r}")
     if not entry.is_regular:
         raise InputError(f"{archive}: members must be regular files, {name!r} is a link or something special")
     if entry.is_encrypted:
         raise InputError(f"{archive}: must not be encrypted, {name!r} is")
     if entry.size > MAX_MEMBER_BYTES:
-        raise InputError(
-            f"{archive}: a member of at most {MAX_MEMBER_BYTES:,} bytes is supported, {name!r} has {entry.size:,}"
-        )
+        limit = f"a member of at most {MAX_MEMBER_BYTES:,} bytes is supported"
+        raise InputError(f"{archive}: {limit}, {name!r} has {entry.size:,}")

@@ -1,42 +1,22 @@
-"""Sizes of images from their headers alone, before memory is reserved for voxels.
-The reading itself checks the rest.
-"""
+"""Sizes of images from their headers alone, before memory is reserved; reading checks the rest."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 
-from attunet.errors import InputError, TooLarge
+from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import series_files
-from attunet.io.nifti import read_nifti_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened
-from attunet.io.reading import FILE_ERRORS, MAX_VOXELS
+from attunet.io.reading import FILE_ERRORS
 from attunet.io.simpleitk import ITK_SUFFIXES
-from attunet.volumes.volume import Volume
 
 UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the file's size
 
 
-def nifti_volume(path: Path) -> Volume:
-    """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
-
-    Raises:
-        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
-            own size is not looked at.
-    """
-    header = read_nifti_header(path)
-    if (voxels := math.prod(header.shape)) > MAX_VOXELS:
-        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
-    dtype = np.dtype(np.float32) if header.is_scaled else header.dtype.newbyteorder("=")
-    return Volume(np.broadcast_to(np.zeros((), dtype), header.shape), header.affine)
-
-
 def count_voxels(path: Path) -> tuple[int, np.dtype]:
-    """Voxels over all channels and pages, and their type, of a picture, an ITK file,
-    a DICOM file or the folder of a series.
+    """Voxels of all channels and pages, and their type, of a picture, an ITK file, or DICOM (a file or a folder).
 
     A header that cannot be read counts as nothing: the reader says what is wrong with it.
     """
@@ -74,11 +54,7 @@ def _itk_voxels(path: Path) -> tuple[int, np.dtype]:
 def _frame_voxels(path: Path) -> int:
     from pydicom import config, dcmread
 
+    tags: list[int | str] = ["Rows", "Columns", "NumberOfFrames"]
     with config.disable_value_validation():
-        header = dcmread(
-            path,
-            stop_before_pixels=True,
-            force=True,
-            specific_tags=["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"],
-        )
+        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
     return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)

@@ -52,14 +52,12 @@ def read_itk_header(path: Path) -> StoredVoxels:
         keys.setdefault(key.strip().lower().decode("latin-1"), value.strip().decode("utf-8", "replace"))
     name = next((keys[key] for key in DATA_FILE_KEYS if key in keys), "")
     if not is_nrrd and not name:
-        raise refusal(
-            path, "NRRD or MetaImage", f"its header has no line ElementDataFile; is it damaged or cut short? {AGAIN}"
-        )
+        reason = f"its header has no line ElementDataFile; is it damaged or cut short? {AGAIN}"
+        raise refusal(path, "NRRD or MetaImage", reason)
     holder = path if name.upper() in ("", "LOCAL") else _beside(path, name)
     if is_nrrd:
-        encoding = {"gz": "zlib", "gzip": "zlib"}.get(
-            keys.get("encoding", "raw").lower(), keys.get("encoding", "raw").lower()
-        )
+        stated = keys.get("encoding", "raw").lower()
+        encoding = "zlib" if stated in ("gz", "gzip") else stated
         is_plain = keys.get("line skip", "0") == "0" and keys.get("byte skip", "0") == "0"
     else:
         encoding = "zlib" if keys.get("compresseddata", "").lower() in ("true", "1") else "raw"
@@ -99,14 +97,12 @@ def check_stored(stored: StoredVoxels, size: int) -> None:
     """Raises InputError where fewer than `size` bytes of voxels are there, or the compressed ones are damaged."""
     if stored.offset is None or stored.encoding not in ("raw", "zlib"):
         return
-    subject = (
-        str(stored.path) if stored.holder == stored.path else f"{stored.holder} (the voxels of {stored.path.name})"
-    )
+    beside = stored.holder != stored.path
+    subject = f"{stored.holder} (the voxels of {stored.path.name})" if beside else str(stored.path)
     if stored.encoding == "raw":
         if (present := stored.holder.stat().st_size - stored.offset) < size:
-            raise InputError(
-                f"{subject}: is cut short: the header says {size:,} bytes of voxels, there are {present:,}; {AGAIN}"
-            )
+            said = f"the header says {size:,} bytes of voxels, there are {present:,}"
+            raise InputError(f"{subject}: is cut short: {said}; {AGAIN}")
         return
     try:
         present, is_whole = _inflated(stored.holder, stored.offset, size)

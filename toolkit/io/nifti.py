@@ -3,7 +3,8 @@
 import gzip
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -14,26 +15,41 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from attunet.decisions import Decision
-from attunet.errors import InputError
+from attunet.decisions import Choices, Decision
+from attunet.errors import InputError, TooLarge
 from attunet.io.nifti_header import Geometry, read_geometry
 from attunet.io.reading import (
     FILE_ERRORS,
     INTENSITIES,
     MAX_DEFLATE_RATIO,
+    MAX_VOXELS,
     ReadOptions,
     check_real_numbers,
     check_voxels,
     checked_affine,
+    native,
     quiet_nibabel,
 )
-from attunet.io.refusal import AGAIN, refusal
+from attunet.io.refusal import AGAIN, refusal, refused_as
 from attunet.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")  # the first is the one for new files
 MAX_VOXEL_OFFSET = 2**24  # bytes of header extensions before the voxels
 MAX_TRAILING_MIB = 64
 NIBABEL_ERRORS = (*FILE_ERRORS, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+VERSION_2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # a header begins with its size
+
+
+@contextmanager
+def nibabel_reads(path: Path, form: str) -> Iterator[None]:
+    """nibabel at work without its log lines and warnings; its errors become a refusal. All that matters is checked."""
+    with (
+        refused_as(path, form, NIBABEL_ERRORS),
+        quiet_nibabel(),
+        warnings.catch_warnings(action="ignore"),
+        np.errstate(all="ignore"),
+    ):
+        yield
 
 
 def read_nifti(path: Path, options: ReadOptions) -> Volume:
@@ -51,74 +67,53 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
             real number, more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not
             finite.
     """
-    try:
-        with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
-            warnings.simplefilter("ignore")  # everything that matters is checked below
-            start = file.read(540)
-            header = _header(path, start)
-            shape = _checked_shape(path, header, options)
-            ratio = MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
-            check_voxels(path, math.prod(shape), header.get_data_dtype().itemsize, ratio=ratio)
-            geometry = _geometry(path, header, start, options)
-            # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
-            voxels = ArrayProxy(file, header, mmap=False)
-            scaled = voxels.slope != 1 or voxels.inter != 0
-            data = np.asanyarray(voxels, dtype=np.float32) if scaled else np.asanyarray(voxels)
-            for _ in range(MAX_TRAILING_MIB):  # to the end, where gzip compares its checksum
-                if not file.read(2**20):
-                    break
-    except InputError:
-        raise
-    except NIBABEL_ERRORS as error:
-        raise refusal(path, "NIfTI", error) from None
-    if data.dtype.kind == "f" and data.dtype != np.float32:
-        with np.errstate(over="ignore"):
-            data = data.astype(np.float32)
-    data = np.asarray(data, dtype=data.dtype.newbyteorder("=")).reshape(shape)
+    with nibabel_reads(path, "NIfTI"), _open(path) as file:
+        start = file.read(540)
+        header = _header(path, start)
+        shape = _checked_shape(path, header, options)
+        ratio = MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+        check_voxels(path, math.prod(shape), header.get_data_dtype().itemsize, ratio=ratio)
+        geometry = geometry_of(path, header, start, options.choices)
+        # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
+        voxels = ArrayProxy(file, header, mmap=False)
+        scaled = voxels.slope != 1 or voxels.inter != 0
+        data = np.asanyarray(voxels, dtype=np.float32) if scaled else np.asanyarray(voxels)
+        for _ in range(MAX_TRAILING_MIB):  # to the end, where gzip compares its checksum
+            if not file.read(2**20):
+                break
     return Volume(
-        np.moveaxis(data, 3, 0),
+        np.moveaxis(native(data).reshape(shape), 3, 0),
         geometry.affine,
         header=header,
-        decisions=(*geometry.decisions, *channel_decision(data.shape[3])),
+        decisions=(*geometry.decisions, *channel_decision(shape[3])),
         is_oriented=geometry.is_oriented,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class NiftiHeader:
-    """A header: the shape `(C, X, Y, Z)`, the dtype of the stored voxels, the affine,
-    and True where scaling makes float32 of them.
+def nifti_volume(path: Path) -> Volume:
+    """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
+
+    Raises:
+        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
+            own size is not looked at, and little of a gzip is inflated.
     """
+    with nibabel_reads(path, "NIfTI"), _open(path) as file:
+        start = file.read(540)
+        header = _header(path, start)
+        x, y, z, c = _checked_shape(path, header, INTENSITIES)
+        affine = geometry_of(path, header, start, {}).affine
+        slope, intercept = header.get_slope_inter()
+    if (voxels := x * y * z * c) > MAX_VOXELS:
+        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
+    is_scaled = slope not in (None, 1) or intercept not in (None, 0)
+    dtype = np.dtype(np.float32) if is_scaled else header.get_data_dtype().newbyteorder("=")
+    return Volume(np.broadcast_to(np.zeros((), dtype), (c, x, y, z)), affine)
 
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype
-    affine: np.ndarray
-    is_scaled: bool
 
-
-def read_nifti_header(path: Path, options: ReadOptions = INTENSITIES) -> NiftiHeader:
-    """The header alone, after the checks of `read_nifti`, but for the number of voxels;
-    of a gzipped file its first bytes are inflated.
-    """
+def geometry_of(path: Path, header: nib.Nifti1Header, start: bytes, choices: Choices) -> Geometry:
+    """The checked geometry of a file's header, which begins the bytes of `start`."""
     try:
-        with quiet_nibabel(), warnings.catch_warnings(), np.errstate(all="ignore"), _open(path) as file:
-            warnings.simplefilter("ignore")
-            start = file.read(540)
-            header = _header(path, start)
-            x, y, z, c = _checked_shape(path, header, options)
-            affine = _geometry(path, header, start, options).affine
-            slope, intercept = header.get_slope_inter()
-    except InputError:
-        raise
-    except NIBABEL_ERRORS as error:
-        raise refusal(path, "NIfTI", error) from None
-    is_scaled = (slope if slope is not None else 1) != 1 or (intercept or 0) != 0
-    return NiftiHeader((c, x, y, z), header.get_data_dtype(), affine, is_scaled)
-
-
-def _geometry(path: Path, header: nib.Nifti1Header, start: bytes, options: ReadOptions) -> Geometry:
-    try:
-        geometry = read_geometry(header, start[: header.template_dtype.itemsize], options.choices)
+        geometry = read_geometry(header, start[: header.template_dtype.itemsize], choices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     checked_affine(path, geometry.affine)
@@ -136,12 +131,8 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _is_version_2(start: bytes) -> bool:
-    return start[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-
-
 def _header(path: Path, start: bytes) -> nib.Nifti1Header:
-    size = 540 if _is_version_2(start) else 348
+    size = 540 if start[:4] in VERSION_2 else 348
     if len(start) < size:
         raise refusal(path, "NIfTI", f"its header has {size} bytes, got {len(start)}; {AGAIN}")
     return nib.Nifti2Header(start) if size == 540 else nib.Nifti1Header(start[:348])

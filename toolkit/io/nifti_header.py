@@ -1,6 +1,4 @@
-"""Geometry of a NIfTI header: sform, qform, pixdim, codes and units,
-which files often fill in only partly or against each other.
-"""
+"""Geometry of a NIfTI header (sform, qform, pixdim, codes, units), often filled in partly or against itself."""
 
 from dataclasses import dataclass
 
@@ -40,15 +38,10 @@ class Geometry:
 
 
 def read_geometry(header: nib.Nifti1Header, start: bytes, choices: Choices) -> Geometry:
-    """The geometry of a header.
+    """The geometry of a header as nibabel repaired it; `start` has the header's bytes, whose codes are the file's own.
 
-    Args:
-        header: as nibabel repaired it.
-        start: the header's bytes, whose codes are the file's own.
-        choices: the user's readings (`--read RULE=VALUE`), by rule.
-
-    Raises:
-        InputError: without the file's name, where sform and pixdim contradict each other and the user did not choose.
+    Raises InputError, without the file's name, where sform and pixdim contradict each other and the user did not
+    choose.
     """
     raw = type(header)(start, check=False)
     affine, is_oriented, decisions = _affine(header, choices)
@@ -71,10 +64,8 @@ def _affine(header: nib.Nifti1Header, choices: Choices) -> tuple[np.ndarray, boo
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     if not (q_code or s_code):
         codes = choice("nifti-orientation", choices)
-        reading = (
-            f"the header states no orientation: its axes are taken to run to {', '.join(_WORDS[c] for c in codes)} "
-            f"({codes})"
-        )
+        directions = f"{', '.join(_WORDS[c] for c in codes)} ({codes})"
+        reading = f"the header states no orientation: its axes are taken to run to {directions}"
         return _without_codes(header, codes), False, [Decision("nifti-orientation", reading)]
     if not s_code:
         return np.asarray(header.get_qform(), dtype=np.float64), True, []
@@ -88,11 +79,8 @@ def _affine(header: nib.Nifti1Header, choices: Choices) -> tuple[np.ndarray, boo
     taken = choice("nifti-geometry", choices)
     if taken == "refuse":
         raise InputError(f"{difference}; choose one with --read nifti-geometry=sform or nifti-geometry=pixdim")
-    return (
-        (sform if taken == "sform" else other),
-        True,
-        [Decision("nifti-geometry", f"{difference}; the {taken} is taken")],
-    )
+    decision = Decision("nifti-geometry", f"{difference}; the {taken} is taken")
+    return sform if taken == "sform" else other, True, [decision]
 
 
 _WORDS = {"L": "left", "R": "right", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
@@ -106,9 +94,7 @@ def _without_codes(header: nib.Nifti1Header, codes: str) -> np.ndarray:
 
 
 def _pixdim_reading(header: nib.Nifti1Header, sform: np.ndarray, q_code: int) -> np.ndarray | None:
-    """The affine by qform and pixdim, or by the sform's directions and pixdim;
-    None where the header has no such reading.
-    """
+    """The affine by qform and pixdim, or by the sform's directions and pixdim; None without such a reading."""
     zooms = np.abs(np.array(header["pixdim"][1:4], dtype=np.float64))
     if not np.isfinite(zooms).all() or zooms.min() <= 0:
         return None
@@ -126,9 +112,7 @@ def _pixdim_reading(header: nib.Nifti1Header, sform: np.ndarray, q_code: int) ->
 
 
 def _difference(sform: np.ndarray, other: np.ndarray, name: str) -> str:
-    """A clause on the first thing in which two readings differ, or an empty text:
-    spacing, then the direction of the axes.
-    """
+    """A clause on the first difference of two readings, in spacing or direction of the axes; empty for none."""
     first, second = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (sform, other))
     if (np.abs(first - second) > SAME_SPACING * np.minimum(first, second)).any():
         one, two = (" × ".join(f"{s:.4g}" for s in spacing) for spacing in (first, second))
@@ -159,33 +143,20 @@ def _odd_codes(raw: nib.Nifti1Header) -> list[Decision]:
     odd = [f"{name} {int(raw[name])}" for name in ("qform_code", "sform_code") if int(raw[name]) not in KNOWN_CODES]
     if (unit := int(raw["xyzt_units"]) & 7) not in UNIT_MM:
         odd.append(f"the unit {unit}")
-    return (
-        [Decision("nifti-codes", f"{' and '.join(odd)} of the header mean nothing in NIfTI and are taken as unknown")]
-        if odd
-        else []
-    )
+    text = f"{' and '.join(odd)} of the header mean nothing in NIfTI and are taken as unknown"
+    return [Decision("nifti-codes", text)] if odd else []
 
 
 def image_like(values: np.ndarray, affine: np.ndarray, like: object) -> nib.Nifti1Image:
-    """A NIfTI image of `values` whose codes, units and geometry are those of the input's header,
-    so that both overlay in any program.
+    """A NIfTI image of `values` `(X, Y, Z)` with codes, units and geometry of the header `like`: both overlay anywhere.
 
-    Args:
-        values: `(X, Y, Z)`.
-        affine: `(4, 4)`, used where `like` is no NIfTI header.
-        like: the header of the input.
-
-    Returns:
-        NIfTI-1, or NIfTI-2 where an axis is too long for it. No text of the input's header is copied.
+    The affine is used where `like` is no NIfTI header. The image is NIfTI-2 where an axis is too long for NIfTI-1. No
+    text of the input's header is copied.
     """
-    kind, header_kind = (
-        (nib.Nifti1Image, nib.Nifti1Header)
-        if max(values.shape) <= NIFTI1_MAX_AXIS
-        else (nib.Nifti2Image, nib.Nifti2Header)
-    )
+    kind = nib.Nifti1Image if max(values.shape) <= NIFTI1_MAX_AXIS else nib.Nifti2Image
     if not isinstance(like, nib.Nifti1Header):
         return kind(values, affine, dtype=values.dtype)
-    header = header_kind()
+    header = kind.header_class()
     header.set_data_shape(values.shape)
     for name in GEOMETRY:
         header[name] = like[name]

@@ -76,45 +76,39 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
         InputError: for a file that cannot be read, of another number of channels, or with NaN or infinite voxels.
     """
     path = Path(path)
-    volume = _read(path, ReadOptions(choices=choices))
-    if volume.unit == "mm" and (degrees := tilt_degrees(volume.affine)) > MAX_TILT_DEGREES:
-        reading = Decision(
-            "oblique", f"axes are tilted by {degrees:.0f} degrees; each counts as the nearest axis of the body"
-        )
-        volume = replace(volume, decisions=(*volume.decisions, reading))
-    if volume.unit == "mm" and (shear := shear_degrees(volume.affine)) > MAX_SHEAR_DEGREES:
-        reading = Decision(
-            "sheared",
-            f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so",
-        )
-        volume = replace(volume, decisions=(*volume.decisions, reading))
+    volume = format_of(path).read(path, ReadOptions(choices=choices))
+    if volume.unit == "mm":
+        volume = replace(volume, decisions=(*volume.decisions, *_tilts(volume.affine)))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
         raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
-    if np.issubdtype(volume.data.dtype, np.floating) and (
-        bad := int(volume.data.size - np.isfinite(volume.data).sum())
-    ):
+    if volume.data.dtype.kind == "f" and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):
         reason = f"voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite"
         raise InputError(f"{path}: {reason}; replace them, e.g. by the background's value")
     return volume
 
 
+def _tilts(affine: np.ndarray) -> list[Decision]:
+    """The decisions about axes that are not the body's, or not at right angles."""
+    decisions = []
+    if (tilt := tilt_degrees(affine)) > MAX_TILT_DEGREES:
+        text = f"axes are tilted by {tilt:.0f} degrees; each counts as the nearest axis of the body"
+        decisions.append(Decision("oblique", text))
+    if (shear := shear_degrees(affine)) > MAX_SHEAR_DEGREES:
+        text = f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so"
+        decisions.append(Decision("sheared", text))
+    return decisions
+
+
 def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
-    """Reads a mask as whole numbers `(1, X, Y, Z)`.
+    """Reads a mask as whole numbers `(1, X, Y, Z)` on the file's grid, with the user's readings by rule.
 
     Floats are accepted when they are whole within `MAX_ROUNDING`; NaN is background where the rest is whole.
-
-    Args:
-        path: the file.
-        choices: the user's readings, by rule.
-
-    Returns:
-        The label values on the file's grid, with the decisions.
 
     Raises:
         InputError: for a file that cannot be read, or values that are no labels.
     """
     path = Path(path)
-    volume = _read(path, ReadOptions(labels=True, choices=choices))
+    volume = format_of(path).read(path, ReadOptions(labels=True, choices=choices))
     if len(volume.data) != 1:
         raise InputError(f"{path}: a mask must have one channel, got {len(volume.data)}: save it as one label map")
     labels, decisions = _whole_numbers(path, volume.data)
@@ -122,7 +116,7 @@ def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
 
 
 def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Decision]]:
-    if not np.issubdtype(labels.dtype, np.floating):
+    if labels.dtype.kind != "f":
         return labels, []
     decisions = []
     missing = np.isnan(labels)
@@ -130,14 +124,12 @@ def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Dec
         raise InputError(f"{path}: label values must be whole numbers, every one is NaN")
     if missing.any():
         labels = np.where(missing, np.float32(0), labels)
-        decisions.append(
-            Decision("nan-labels", "NaN in masks is background, since their other values are whole numbers")
-        )
+        text = "NaN in masks is background, since their other values are whole numbers"
+        decisions.append(Decision("nan-labels", text))
     whole = np.isfinite(labels) & (np.abs(np.rint(labels) - labels) <= MAX_ROUNDING)
     if not whole.all():
-        raise InputError(
-            f"{path}: label values must be whole numbers, got {labels[~whole][0]:g}; is it a probability map?"
-        )
+        got = f"{labels[~whole][0]:g}"
+        raise InputError(f"{path}: label values must be whole numbers, got {got}; is it a probability map?")
     if np.abs(labels).max() > np.iinfo(np.int32).max:
         raise InputError(f"{path}: label values must fit 32 bits, got {np.abs(labels).max():g}")
     if (np.rint(labels) != labels).any():
@@ -172,15 +164,9 @@ def format_of(path: Path) -> Format:
     if path.is_dir() or is_dicom(path):
         return FORMATS[-1]
     if name.endswith(COMPANIONS):
-        raise InputError(
-            f"{path}: holds voxels without a header; name the header's file ({path.stem}.mhd or .hdr) instead"
-        )
+        header = f"name the header's file ({path.stem}.mhd or .hdr) instead"
+        raise InputError(f"{path}: holds voxels without a header; {header}")
     if name.endswith(PACKED):
-        raise InputError(
-            f"{path}: is an archive, in which nothing is looked for here: unpack it, and name the file or the folder"
-        )
+        where = "in which nothing is looked for here: unpack it, and name the file or the folder"
+        raise InputError(f"{path}: is an archive, {where}")
     raise InputError(f"{path}: {path.suffix or 'a file without an ending'} is not read; the formats are {FORMAT_NAMES}")
-
-
-def _read(path: Path, options: ReadOptions) -> Volume:
-    return format_of(path).read(path, options)

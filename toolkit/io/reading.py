@@ -24,18 +24,8 @@ SPACING_RANGE_MM = (1e-6, 1e6)
 
 # The exceptions of nibabel, pydicom, Pillow, SimpleITK, gzip and NumPy on files that are damaged or made to harm.
 FILE_ERRORS = (
-    *(
-        OSError,
-        EOFError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        AssertionError,
-    ),
-    *(RuntimeError, struct.error, zlib.error),
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(AssertionError, RuntimeError, struct.error, zlib.error),
 )
 
 
@@ -60,9 +50,7 @@ nibabel_logger.addFilter(lambda _: not _QUIET.get())
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drops lines that C and C++ libraries write past Python's own stderr;
-    an error that they mean is raised as an exception too.
-    """
+    """Drops what C and C++ libraries write past Python's stderr; an error behind it is raised as an exception too."""
     with _STDERR:
         sys.stderr.flush()
         try:
@@ -91,9 +79,7 @@ def quiet_nibabel() -> Iterator[None]:
 
 
 def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
-    """The affine `(4, 4)` itself. Raises InputError where it is not finite or not invertible,
-    or the spacing is impossible.
-    """
+    """The affine `(4, 4)` itself. Raises InputError unless it is finite, invertible and of a possible spacing."""
     with np.errstate(over="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
@@ -107,20 +93,21 @@ def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
 
 
 def check_voxels(path: Path, voxels: int, item_bytes: int, *, ratio: int = 1) -> None:
-    """Raises TooLarge where a header announces more voxels than are supported,
-    InputError for more bytes than the file can hold.
+    """Raises TooLarge for more voxels (of all channels) than are supported, InputError for more than a file can hold.
 
-    Args:
-        path: the file that holds the voxels.
-        voxels: their number, over all channels.
-        item_bytes: bytes of one voxel.
-        ratio: the largest factor by which the format's compression can shrink voxels.
+    `ratio` is the largest factor by which the format's compression can shrink voxels of `item_bytes` each.
     """
     if voxels > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
     needed, present = voxels * item_bytes, path.stat().st_size
     if needed > present * ratio:
         raise InputError(f"{path}: is cut short: the header says {needed:,} bytes, the file has {present:,}; {AGAIN}")
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array in this machine's byte order, and floating point as float32."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("="))
 
 
 def check_real_numbers(path: Path, dtype: np.dtype) -> None:

@@ -1,10 +1,10 @@
-"""Refusals of files in one line: the real contents by the first bytes, which are the commonest reason,
-or the library's own words.
-"""
+"""Refusals of files in one line: what the first bytes show that they really are, or the library's own words."""
 
 import gzip
 import re
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError, one_line
@@ -40,16 +40,35 @@ PICTURES = ("is a PNG", "is a JPEG", "is a TIFF")  # Pillow reads them under eac
 NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
+@contextmanager
+def needs(path: Path, what: str, extra: str) -> Iterator[None]:
+    """Imports a library of an extra; InputError says how to install it. what: `DICOM needs pydicom`."""
+    try:
+        yield
+    except ImportError:
+        raise InputError(f"{path}: {what}, which is not installed: pip install 'attunet[{extra}]'") from None
+
+
+@contextmanager
+def refused_as(
+    path: Path,
+    form: str,
+    errors: tuple[type[Exception], ...],
+    words: Callable[[Exception], Exception | str] = lambda e: e,
+) -> Iterator[None]:
+    """Reads a file: an error of a library becomes a `refusal`, in its own or in other words; InputError passes."""
+    try:
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        raise refusal(path, form, words(error)) from None
+
+
 def refusal(path: Path, form: str, reason: Exception | str) -> InputError:
-    """The error for a file that a reader cannot read.
+    """The error for a file that a reader cannot read: what it really is or, where that is unknown, the reason.
 
-    Args:
-        path: the file.
-        form: the format that its name promises.
-        reason: the library's error, or a clause.
-
-    Returns:
-        An error that names the file and says what it really is; where that is unknown, the reason.
+    `form` is the format that its name promises, `reason` the library's error, or a clause.
     """
     if contents := other_contents(path, is_picture=form == PICTURE):
         return InputError(f"{path}: {contents}")
@@ -61,9 +80,7 @@ def refusal(path: Path, form: str, reason: Exception | str) -> InputError:
 
 
 def other_contents(path: Path, *, is_picture: bool = False) -> str | None:
-    """A clause about contents that a file's name does not promise, and what to do;
-    None where the first bytes tell nothing.
-    """
+    """A clause on contents that the name does not promise, and what to do; None where the first bytes tell nothing."""
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES)

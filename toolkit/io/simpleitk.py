@@ -18,9 +18,10 @@ from attunet.io.reading import (
     check_real_numbers,
     check_voxels,
     checked_affine,
+    native,
     quiet_stderr,
 )
-from attunet.io.refusal import AGAIN, refusal
+from attunet.io.refusal import AGAIN, needs, refused_as
 from attunet.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -31,21 +32,17 @@ TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes run to left, posterior an
 
 
 def read_itk(path: Path, options: ReadOptions) -> Volume:
-    """Reads NRRD or MetaImage.
-
-    Args:
-        path: the file; of a header with its voxels in another file (`.mhd`, `.nhdr`), that file must lie beside it.
-        options: a mask has one channel.
+    """Reads NRRD or MetaImage; voxels of a header in a file of its own (`.mhd`, `.nhdr`) must lie beside it.
 
     Returns:
         `(C, X, Y, Z)` in the file's own dtype; float64 becomes float32. The affine is in RAS+.
 
     Raises:
         InputError: for a damaged file, voxels elsewhere than in the file or beside it, more voxels than are supported
-            or than the files can hold, and more than three axes.
+            or than the files can hold, more than three axes, and more than one channel of a mask.
     """
     sitk = _simpleitk(path)
-    try:
+    with refused_as(path, "NRRD or MetaImage", FILE_ERRORS, _reason):
         stored = read_itk_header(path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
@@ -60,10 +57,6 @@ def read_itk(path: Path, options: ReadOptions) -> Volume:
         check_stored(stored, voxels * item_bytes)
         with quiet_stderr():
             image = reader.Execute()
-    except InputError:
-        raise
-    except FILE_ERRORS as error:
-        raise refusal(path, "NRRD or MetaImage", _reason(error)) from None
     return _volume(path, sitk.GetArrayFromImage(image), image, options, stored.states_orientation)
 
 
@@ -79,22 +72,14 @@ def _volume(path: Path, array: np.ndarray, image: "Image", options: ReadOptions,
         data = data[0]
     check_real_numbers(path, data.dtype)
     if options.labels and len(data) > 1:
-        raise InputError(
-            f"{path}: a mask must have one channel, got {len(data)}: save it as one label map (3D Slicer: a label "
-            "volume)"
-        )
-    if data.dtype == np.float64:
-        with np.errstate(over="ignore"):
-            data = data.astype(np.float32)
-    reading = Decision(
-        "itk-orientation",
-        "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)",
-    )
+        what = "save it as one label map (3D Slicer: a label volume)"
+        raise InputError(f"{path}: a mask must have one channel, got {len(data)}: {what}")
+    reading = "the header states no orientation: its axes are taken to run to left, posterior and superior (LPS)"
     return Volume(
-        np.ascontiguousarray(data.transpose(0, 3, 2, 1)),
+        np.ascontiguousarray(native(data).transpose(0, 3, 2, 1)),
         checked_affine(path, _affine(image)),
         header=Path(path).suffix.lower(),
-        decisions=(*channel_decision(len(data)), *(() if is_oriented else (reading,))),
+        decisions=(*channel_decision(len(data)), *(() if is_oriented else (Decision("itk-orientation", reading),))),
         is_oriented=is_oriented,
     )
 
@@ -110,12 +95,8 @@ def _affine(image: "Image") -> np.ndarray:
 
 
 def _simpleitk(path: Path) -> ModuleType:
-    try:
+    with needs(path, "NRRD and MetaImage need SimpleITK", "itk"):
         import SimpleITK
-    except ImportError:
-        raise InputError(
-            f"{path}: NRRD and MetaImage need SimpleITK, which is not installed: pip install 'attunet[itk]'"
-        ) from None
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints warnings on stderr, past the log
     return SimpleITK
 
@@ -134,13 +115,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_itk(path: Path, values: np.ndarray, like: Volume) -> None:
-    """Writes a label map `(X, Y, Z)` on `like`'s grid, compressed.
-
-    Args:
-        path: ends in one of `ITK_SUFFIXES`.
-        values: integers.
-        like: the volume whose affine is taken.
-    """
+    """Writes integers `(X, Y, Z)` on `like`'s grid, compressed."""
     sitk = _simpleitk(path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
     lps = TO_RAS @ like.affine

@@ -52,21 +52,15 @@ def write_labels(
     if path.name.lower().endswith(".dcm"):
         from attunet.io.dicom.segmentation import segmentation_of
 
-        segmentation = segmentation_of(path, indices, classes, like, codes)
-        _write(path, lambda temporary: segmentation.save_as(temporary))
+        _write(path, segmentation_of(path, indices, classes, like, codes).save_as)
         return
     values = np.array(classes.values)
-    # np.result_type of both bounds: a type that holds 200 and -1 alike
-    values = values.astype(
-        np.result_type(np.min_scalar_type(int(values.min())), np.min_scalar_type(int(values.max())), np.uint8)
-    )
-    write_map(path, values[indices], like)
+    bounds = (np.min_scalar_type(int(bound)) for bound in (values.min(), values.max()))
+    write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like)  # holds 200 and -1 alike
 
 
 def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
-    """Endings with which the label map of an input in these files can be written;
-    the first is used where a user names none.
-    """
+    """Endings with which the label map of an input in these files can be written, the default first."""
     name, format = files[0].name.lower(), format_of(files[0])
     if ".png" in format.suffixes:
         return ((".tif",) if name.endswith((".tif", ".tiff")) else (".png", ".tif")) + (*PICTURES, *NIFTI_SUFFIXES)
@@ -108,19 +102,16 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
     """Grey of 8 bits, of 16 where values are larger, or a palette where they are codes of colours."""
     if like.unit != "pixel":
-        raise InputError(
-            f"{path}: a scan's label map must end in .nii.gz or another format of scans, since a picture has no grid "
-            "in space"
-        )
+        ending = "must end in .nii.gz or another format of scans, since a picture has no grid in space"
+        raise InputError(f"{path}: a scan's label map {ending}")
     from PIL import Image
 
     colours = np.unique(values) if is_colour(int(values.max())) else np.zeros(0, dtype=int)
     if colours.size:
         values = np.searchsorted(colours, values)
     if values.min() < 0 or values.max() > MAX_PICTURE_VALUE or len(colours) > 256:
-        raise InputError(
-            f"{path}: a picture holds label values from 0 to 65535, got {values.min()} to {values.max()}; write .nii.gz"
-        )
+        got = f"{values.min()} to {values.max()}"
+        raise InputError(f"{path}: a picture holds label values from 0 to 65535, got {got}; write .nii.gz")
     stack = values.astype(np.uint8 if values.max() < 256 else np.uint16).transpose(2, 1, 0)  # (Z, rows, columns)
     if len(stack) > 1 and path.name.lower().endswith(".png"):
         raise InputError(f"{path}: a PNG holds one slice, got {len(stack)}; write .tif or .nii.gz")

@@ -8,8 +8,8 @@ import numpy as np
 from attunet.errors import TooLarge
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.serve.settings import MB, Settings
-from attunet.io.headers import count_voxels, nifti_volume
-from attunet.io.nifti import NIFTI_SUFFIXES
+from attunet.io.headers import count_voxels
+from attunet.io.nifti import NIFTI_SUFFIXES, nifti_volume
 from attunet.volumes.geometry import resampled_length, round_up
 from attunet.volumes.predict import MAX_BATCH_PIXELS, check_megapixels, check_pixels
 from attunet.volumes.slices import make_grid

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.scans.needs import memory_of
-from attunet.io.headers import nifti_volume
+from attunet.io.nifti import nifti_volume
 from attunet.io.readers import read_volume
 from attunet.io.writers import write_labels
 

@@ -4,31 +4,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.errors import InputError
 from attunet.io.readers import read_volume
-from attunet.volumes.predict import predict_volume
-from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
 pydicom = pytest.importorskip("pydicom")
 
 DATA = np.random.default_rng(0).integers(-200, 2000, (12, 10, 6)).astype(np.int16)
-OBLIQUE = np.array([[-1.4, 0.2, 0.05, 10], [0.2, 1.4, 0.1, -4], [0.01, -0.1, 6, 3], [0, 0, 0, 1.0]])
+OBLIQUE = np.array([[-1.4, 0.2, 0, 10], [0.2, 1.4, 0, -4], [0.01, -0.1, 0, 3], [0, 0, 0, 1.0]])
+OBLIQUE[:3, 2] = 3 * np.cross(OBLIQUE[:3, 0], OBLIQUE[:3, 1])  # DICOM slices lie along their normal
 AXES = {
     "axial": np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]]),
     "sagittal": np.array([[0, 0, 5, -30], [-1.5, 0, 0, 70], [0, -1.2, 0, 90], [0, 0, 0, 1.0]]),
+    "oblique": OBLIQUE,
     "coronal, from behind": np.array([[-1.5, 0, 0, 90], [0, 0, -5, 30], [0, -1.2, 0, 90], [0, 0, 0, 1.0]]),
 }
-
-
-def edit(path: Path, **elements: object) -> None:
-    dataset = pydicom.dcmread(path)
-    for name, value in elements.items():
-        if value is None:
-            delattr(dataset, name)
-        else:
-            setattr(dataset, name, value)
-    dataset.save_as(path)
 
 
 def canonical(volume: Volume) -> nib.Nifti1Image:
@@ -68,22 +57,6 @@ def test_pixels_and_rescaling_are_as_the_header_says(tmp_path: Path, write_serie
     np.testing.assert_allclose(read_volume(tmp_path / "scaled").data, plain * 2.5 - 1024)
 
 
-def test_a_series_gets_the_labels_that_its_nifti_gets(tmp_path: Path, write_series) -> None:
-    spec = PreprocessSpec("LPS", 2, 1.7, (32, 32))
-
-    def network(slices: np.ndarray) -> np.ndarray:
-        columns = np.mgrid[: slices.shape[2], : slices.shape[3]][1] / 16
-        return np.stack([0 * slices[:, 0], slices[:, 0] - columns, slices[:, 0] + columns - 1], axis=1)
-
-    affine = OBLIQUE
-    affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) * 3  # DICOM slices lie along their normal
-    write_series(tmp_path / "series", DATA, affine)
-    volume = read_volume(tmp_path / "series")
-    found = canonical(Volume(predict_volume(network, volume, spec)[None], volume.affine))
-    expected = canonical(Volume(predict_volume(network, Volume(DATA[None], affine), spec)[None], affine))
-    np.testing.assert_array_equal(found.dataobj, expected.dataobj)
-
-
 def test_one_file_is_one_slice(tmp_path: Path, write_series) -> None:
     first, *_ = write_series(tmp_path / "series", DATA, AXES["axial"], SliceThickness="5")
     assert read_volume(first).data.shape == (1, 12, 10, 1)
@@ -107,14 +80,14 @@ def test_one_file_is_one_slice(tmp_path: Path, write_series) -> None:
         ({"PixelSpacing": ["1.5", "1.5", "1.5"]}, "cannot be read as DICOM: ValueError"),
     ],
 )
-def test_a_series_that_makes_no_volume_is_one_line(tmp_path: Path, write_series, change: dict, rule: str) -> None:
-    edit(write_series(tmp_path / "series", DATA, AXES["axial"])[2], **change)
-    with pytest.raises(InputError, match=rule) as caught:
-        read_volume(tmp_path / "series")
-    assert "\n" not in str(caught.value)
+def test_a_series_that_makes_no_volume_is_one_line(
+    tmp_path: Path, write_series, change: dict, rule: str, edit_dicom, refused
+):
+    edit_dicom(write_series(tmp_path / "series", DATA, AXES["axial"])[2], **change)
+    refused(tmp_path / "series", rule)
 
 
-def test_syntaxes_that_are_not_read_are_named(tmp_path: Path, write_series) -> None:
+def test_syntaxes_that_are_not_read_are_named(tmp_path: Path, write_series, refused) -> None:
     for uid in ("1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.1.99"):  # MPEG-2, deflated
         path = write_series(tmp_path / uid, DATA[:, :, :1], AXES["axial"])[0]
         dataset = pydicom.dcmread(path)
@@ -124,8 +97,7 @@ def test_syntaxes_that_are_not_read_are_named(tmp_path: Path, write_series) -> N
         header.is_little_endian, header.is_implicit_VR = True, False
         pydicom.filewriter.write_file_meta_info(header, dataset.file_meta)
         path.write_bytes(bytes(128) + b"DICM" + header.getvalue() + raw[-500:])
-        with pytest.raises(InputError, match=f"the transfer syntax {uid} is not read; decompress it"):
-            read_volume(path)
+        refused(path, f"the transfer syntax {uid} is not read; decompress it")
 
 
 def test_big_endian_is_read_as_it_is_meant(tmp_path: Path, write_series) -> None:
@@ -138,16 +110,15 @@ def test_big_endian_is_read_as_it_is_meant(tmp_path: Path, write_series) -> None
     np.testing.assert_array_equal(read_volume(path).data, expected)
 
 
-def test_a_small_file_that_declares_a_large_element_asks_for_no_memory(tmp_path: Path, write_series) -> None:
-    resource = pytest.importorskip("resource")
+def test_a_small_file_that_declares_a_large_element_asks_for_no_memory(
+    tmp_path: Path, write_series, refused, little_memory
+) -> None:
     path = write_series(tmp_path / "series", DATA[:, :, :1], AXES["axial"])[0]
     raw = path.read_bytes()
     at = raw.index(b"\xe0\x7f\x10\x00")
     path.write_bytes(raw[: at + 8] + (2**32 - 2).to_bytes(4, "little") + raw[at + 12 : -50])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match=r"cannot be read as DICOM|is cut short"):
-        read_volume(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    with little_memory():
+        refused(path, r"cannot be read as DICOM|is cut short")
 
 
 def test_links_in_a_series_are_left_aside(tmp_path: Path, write_series) -> None:

@@ -1,6 +1,5 @@
 """Values of DICOM pixels: bits, signs, compression, many frames, and the objects that hold no slices."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,9 @@ import numpy as np
 import pytest
 
 from attunet.decisions import parse_choices
-from attunet.errors import InputError
-from attunet.io.dicom.decode import DECODER, DecodingError, Request
-from attunet.io.dicom.file import codestream_size
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.encaps import encapsulate  # noqa: E402
 
 DATA = np.random.default_rng(0).integers(-330, 350, (12, 10, 6)).astype(np.int16)
 AXIAL = np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]])
@@ -105,63 +100,14 @@ def test_white_at_the_lowest_value_is_inverted_unless_values_have_a_unit(tmp_pat
     np.testing.assert_array_equal(kept.data, 4095 - plain)
 
 
-def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series) -> None:
+def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series, edit_dicom) -> None:
     paths = write_series(tmp_path / "s", DATA, AXIAL)
     stored = read_volume(tmp_path / "s").data
     for number, path in enumerate(paths):
-        dataset = pydicom.dcmread(path)
-        dataset.RescaleSlope, dataset.RescaleIntercept = str(number + 1), str(-10 * number)
-        dataset.save_as(path)
+        edit_dicom(path, RescaleSlope=str(number + 1), RescaleIntercept=str(-10 * number))
     scaled = read_volume(tmp_path / "s").data
     for z in range(6):
         np.testing.assert_allclose(scaled[0, :, :, z], stored[0, :, :, z] * (z + 1.0) - 10 * z)
-
-
-SYNTAXES = {
-    "RLE": ("1.2.840.10008.1.2.5", {}),
-    "JPEG-LS": ("1.2.840.10008.1.2.4.80", {}),
-    "JPEG 2000": ("1.2.840.10008.1.2.4.90", {}),
-}
-
-
-@pytest.mark.parametrize("name", SYNTAXES)
-def test_compressed_slices_are_the_slices(tmp_path: Path, write_series, name: str) -> None:
-    # Encoders want more than a few pixels
-    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)
-    paths = write_series(tmp_path / "s", data, AXIAL, BitsStored=12, HighBit=11)
-    expected = read_volume(tmp_path / "s").data
-    for path in paths:
-        dataset = pydicom.dcmread(path)
-        dataset.compress(SYNTAXES[name][0], generate_instance_uid=False)
-        dataset.save_as(path)
-    volume = read_volume(tmp_path / "s")
-    np.testing.assert_array_equal(volume.data, expected)
-    assert volume.data.dtype == np.uint16
-
-
-def jpeg_size(path: Path) -> tuple[int, int] | None:
-    from pydicom.encaps import generate_frames
-
-    dataset = pydicom.dcmread(path)
-    return codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
-
-
-@pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])
-def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decoded(
-    tmp_path: Path, write_series, name: str
-) -> None:
-    data = np.repeat(np.repeat((DATA + 400).astype(np.uint16), 4, axis=0), 4, axis=1)
-    path = write_series(tmp_path / "s", data[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
-    dataset = pydicom.dcmread(path)
-    dataset.compress(SYNTAXES[name][0], generate_instance_uid=False)
-    dataset.save_as(path)
-    assert jpeg_size(path) == (dataset.Rows, dataset.Columns)
-    raw = path.read_bytes()
-    lie = (60000).to_bytes(4, "big") if name == "JPEG 2000" else (60000).to_bytes(2, "big")
-    at = raw.index(b"\xff\x4f\xff\x51") + 8 if name == "JPEG 2000" else raw.index(b"\xff\xf7") + 5
-    path.write_bytes(raw[:at] + lie + raw[at + len(lie) :])
-    with pytest.raises(InputError, match="its compressed frames must have the 40 × 48 pixels of the header"):
-        read_volume(path)
 
 
 def enhanced(write_series, folder: Path, shared: tuple[str, ...] = ("orientation", "measures")) -> Path:
@@ -214,17 +160,15 @@ def test_many_frames_in_one_file_are_the_series(tmp_path: Path, write_series, sh
     np.testing.assert_allclose(np.moveaxis(volume.data[0], -1, 0), by_number)
 
 
-def test_a_frame_without_its_place_is_refused(tmp_path: Path, write_series) -> None:
+def test_a_frame_without_its_place_is_refused(tmp_path: Path, write_series, refused) -> None:
     path = enhanced(write_series, tmp_path)
     dataset = pydicom.dcmread(path)
     del dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
     dataset.save_as(path)
-    with pytest.raises(InputError, match="a frame lacks the element ImagePositionPatient"):
-        read_volume(path)
+    refused(path, "a frame lacks the element ImagePositionPatient")
     del dataset.PerFrameFunctionalGroupsSequence
     dataset.save_as(path)
-    with pytest.raises(InputError, match="has 6 frames that do not say where they lie"):
-        read_volume(path)
+    refused(path, "has 6 frames that do not say where they lie")
 
 
 KINDS = {
@@ -237,7 +181,7 @@ KINDS = {
 
 @pytest.mark.parametrize("uid", KINDS)
 @pytest.mark.parametrize("inside", [False, True])
-def test_objects_without_slices_are_refused_by_their_kind(tmp_path: Path, write_series, uid: str, inside: bool) -> None:
+def test_objects_without_slices_are_refused_by_their_kind(tmp_path: Path, write_series, uid, inside, refused) -> None:
     paths = write_series(tmp_path / "s", DATA, AXIAL)
     dataset = pydicom.dcmread(paths[0])
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid
@@ -245,81 +189,30 @@ def test_objects_without_slices_are_refused_by_their_kind(tmp_path: Path, write_
         delattr(dataset, name)
     path = tmp_path / "s/IMG-0004-00009.dcm" if inside else tmp_path / "other.dcm"
     dataset.save_as(path)
-    with pytest.raises(InputError, match=rf"{path.name}: is no image of slices but {KINDS[uid]}") as caught:
-        read_volume(tmp_path / "s" if inside else path)
-    assert "\n" not in str(caught.value)
+    refused(tmp_path / "s" if inside else path, rf"{path.name}: is no image of slices but {KINDS[uid]}")
 
 
-def test_doses_and_segmentations_are_no_scans(tmp_path: Path, write_series) -> None:
+def test_doses_and_segmentations_are_no_scans(tmp_path: Path, write_series, refused) -> None:
     for modality in ("RTDOSE", "SEG"):
         write_series(tmp_path / modality, DATA, AXIAL, Modality=modality)
-        with pytest.raises(InputError, match=f"is no image of slices but .*: its modality is {modality}"):
-            read_volume(tmp_path / modality)
+        refused(tmp_path / modality, f"is no image of slices but .*: its modality is {modality}")
 
 
 @pytest.mark.parametrize("element", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
-def test_a_projection_is_refused_by_the_missing_element(tmp_path: Path, write_series, element: str) -> None:
+def test_a_projection_is_refused_by_the_missing_element(tmp_path: Path, write_series, element, edit_dicom, refused):
     path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, Modality="CR")[0]
-    dataset = pydicom.dcmread(path)
-    delattr(dataset, element)
-    dataset.save_as(path)
-    with pytest.raises(InputError, match=f"is no slice of a volume: the element {element} is missing"):
-        read_volume(path)
+    edit_dicom(path, **{element: None})
+    refused(path, f"is no slice of a volume: the element {element} is missing")
 
 
-def test_slices_of_a_tilted_gantry_say_so_and_their_volume_is_the_parallelepipeds(tmp_path: Path, write_series) -> None:
+def test_slices_of_a_tilted_gantry_say_so_and_have_the_volume_of_parallelepipeds(tmp_path, write_series, edit_dicom):
     data = np.zeros((8, 6, 4), np.int16)
     affine = np.diag([-2.0, -2.0, 5.0, 1.0])
     for index, path in enumerate(write_series(tmp_path / "series", data, affine)):
-        dataset = pydicom.dcmread(path)
-        dataset.ImagePositionPatient = ["0", str(2.0 * index), str(5.0 * index)]
-        dataset.save_as(path)
+        edit_dicom(path, ImagePositionPatient=["0", str(2.0 * index), str(5.0 * index)])
     volume = read_volume(tmp_path / "series")
     (decision,) = [decision for decision in volume.decisions if decision.rule == "sheared"]
     assert "by 22 degrees" in decision.text
     assert volume.voxel_volume == pytest.approx(2 * 2 * 5)
     assert volume.spacing[2] == pytest.approx(np.hypot(2, 5))
     assert not read_volume(write_series(tmp_path / "straight", data, affine)[0].parent).decisions
-
-
-def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_is_decoded() -> None:
-    """The decoder's process may have what the pixels of the header need, and the stream says 16384 × 16384."""
-    import struct
-
-    size = struct.pack(">HHIIIIIIIIH", 41, 0, 16384, 16384, 0, 0, 16384, 16384, 0, 0, 1) + bytes([15, 1, 1])
-    coding = bytes.fromhex("ff52000c00000001000503030000ff5c0013") + bytes(17)
-    tile = bytes.fromhex("ff90000a0000") + bytes(4) + b"\0\1\xff\x93" + b"\x80" * 64 + b"\xff\xd9"
-    request = Request(
-        syntax=SYNTAXES["JPEG 2000"][0],
-        rows=40,
-        columns=48,
-        number_of_frames=1,
-        bits_allocated=16,
-        bits_stored=16,
-        pixel_representation=0,
-        photometric_interpretation="MONOCHROME2",
-    )
-    with pytest.raises(DecodingError):
-        DECODER.decode(request, encapsulate([b"\xff\x4f\xff\x51" + size + coding + tile]))
-    assert DECODER._process is not None
-    status = Path(f"/proc/{DECODER._process.pid}/status")
-    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
-    assert peak is None or int(peak[1]) < 2**20  # a gigabyte; it may have died of its limit
-    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("JPEG2000.dcm", download=False))
-    request |= {"rows": dataset.Rows, "columns": dataset.Columns, "syntax": dataset.file_meta.TransferSyntaxUID}
-    assert DECODER.decode(request, dataset.PixelData).size == dataset.Rows * dataset.Columns
-
-
-@pytest.mark.parametrize(("name", "side"), [("RLE", 2048), ("JPEG-LS", 16384), ("JPEG 2000", 16384)])
-def test_more_pixels_than_compressed_bytes_can_hold_are_refused(
-    tmp_path: Path, write_series, name: str, side: int
-) -> None:
-    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = SYNTAXES[name][0]
-    dataset.Rows = dataset.Columns = side
-    dataset.PixelData = encapsulate([bytes(400)])
-    dataset["PixelData"].VR = "OB"
-    dataset.save_as(path)
-    with pytest.raises(InputError, match="compressed bytes are there"):
-        read_volume(path)

@@ -1,6 +1,4 @@
-"""Every format on every grid: the same scan and the same mask give the same slices,
-and label maps come back where they belong.
-"""
+"""Every format on every grid gives the same slices, and label maps come back where they belong."""
 
 import itertools
 from pathlib import Path
@@ -139,7 +137,7 @@ def test_inputs_of_two_files_get_label_maps_of_one(tmp_path: Path, name: str, ex
     assert suffixes_for([tmp_path / name])[0] == expected
 
 
-def test_headers_with_voxels_beside_them(tmp_path: Path, write_series) -> None:
+def test_headers_with_voxels_beside_them(tmp_path: Path, write_series, refused) -> None:
     for name in ("a.mhd", "a.nhdr"):
         path = save(tmp_path / "x", IMAGE, LPS, "mha", write_series)
         sitk.WriteImage(sitk.ReadImage(str(path)), str(tmp_path / name))
@@ -147,30 +145,23 @@ def test_headers_with_voxels_beside_them(tmp_path: Path, write_series) -> None:
         text = (tmp_path / name).read_bytes()
         for voxels in tmp_path.glob("a.*raw*"):
             (tmp_path / name).write_bytes(text.replace(voxels.name.encode(), b"../../etc/passwd"))
-            with pytest.raises(InputError, match="its voxels must lie in one file beside it"):
-                read_volume(tmp_path / name)
-            (tmp_path / name).write_bytes(text)
-            voxels.unlink()
-            with pytest.raises(InputError, match=r"its voxels lie in .*, which is not there"):
-                read_volume(tmp_path / name)
+            refused(tmp_path / name, "its voxels must lie in one file beside it")
 
 
-def test_analyze_pairs(tmp_path: Path) -> None:
+def test_analyze_pairs(tmp_path: Path, refused) -> None:
     nib.save(nib.AnalyzeImage(IMAGE, np.diag([-1.5, 1.2, 5, 1.0])), tmp_path / "a.hdr")
     volume = read_volume(tmp_path / "a.hdr")
     np.testing.assert_array_equal(volume.data[0], np.asarray(nib.load(tmp_path / "a.hdr").dataobj))
     assert volume.spacing == pytest.approx((1.5, 1.2, 5))
     nib.save(nib.Nifti1Pair(IMAGE, LPS), tmp_path / "b.hdr")
     np.testing.assert_allclose(read_volume(tmp_path / "b.hdr").affine, LPS, atol=1e-5)
-    with pytest.raises(InputError, match="holds voxels without a header"):
-        read_volume(tmp_path / "b.img")
+    refused(tmp_path / "b.img", "holds voxels without a header")
     (tmp_path / "b.img").unlink()
-    with pytest.raises(InputError, match=r"its voxels must lie beside it in b\.img"):
-        read_volume(tmp_path / "b.hdr")
+    refused(tmp_path / "b.hdr", r"its voxels must lie beside it in b\.img")
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".nrrd", ".mha"])
-def test_channels_of_one_file(tmp_path: Path, suffix: str) -> None:
+def test_channels_of_one_file(tmp_path: Path, suffix: str, refused) -> None:
     data = RNG.integers(0, 99, (*SHAPE, 3)).astype(np.float32)
     path = tmp_path / f"a{suffix}"
     if suffix == ".nii.gz":
@@ -184,8 +175,7 @@ def test_channels_of_one_file(tmp_path: Path, suffix: str) -> None:
     assert [decision.rule for decision in volume.decisions] == ["fourth-axis"]
     with pytest.raises(InputError, match="must have 2 channels, got 3"):
         read_volume(path, channels=2)
-    with pytest.raises(InputError, match="mask"):
-        read_mask(path)
+    refused(path, "mask", read_mask)
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".jp2", ".ppm", ".pgm", ".ppm.gz"])
@@ -203,18 +193,16 @@ def test_other_pictures(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(data, picture.transpose(2, 1, 0) if picture.ndim == 3 else picture.T[None])
 
 
-@pytest.mark.parametrize("name", ["a.raw", "a.zraw", "a.img"])
-def test_voxels_without_a_header_are_told_so(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        *((name, "holds voxels without a header") for name in ("a.raw", "a.zraw", "a.img")),
+        *((f"a.{ending}", rf"\.{ending} is not read; the formats are NIfTI, MGZ, NRRD") for ending in ("minc", "xyz")),
+    ],
+)
+def test_what_is_no_file_of_a_format_is_named(tmp_path: Path, name: str, rule: str, refused) -> None:
     (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(InputError, match="holds voxels without a header"):
-        read_volume(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["a.minc", "a.par", "a.xyz"])
-def test_unknown_formats_are_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(InputError, match=rf"\.{name[2:]} is not read; the formats are NIfTI, MGZ, NRRD"):
-        read_volume(tmp_path / name)
+    refused(tmp_path / name, rule)
 
 
 def test_no_ending_belongs_to_two_formats() -> None:

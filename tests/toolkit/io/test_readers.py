@@ -1,5 +1,4 @@
 import gzip
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -30,13 +29,6 @@ def edited(path: Path, **fields: object) -> Path:
     return path
 
 
-def refused(path: Path, rule: str) -> None:
-    with pytest.raises(InputError, match=rule) as caught:
-        read_volume(path)
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
-
-
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, np.uint16, ">i2", ">f4"])
 def test_a_volume_is_what_nibabel_reads(tmp_path: Path, name: str, dtype: str) -> None:
@@ -64,30 +56,18 @@ def test_the_headers_scaling_is_applied(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_volume(path).data[0], stored * 0.5 - 1024)
 
 
-def test_what_is_not_a_scan_is_one_line(tmp_path: Path) -> None:
+def test_what_is_not_a_scan_is_one_line(tmp_path: Path, refused) -> None:
     refused(tmp_path / "absent.nii.gz", "no such file")
     (tmp_path / "text.txt").write_text("hello")
     refused(tmp_path / "text.txt", r"\.txt is not read; the formats are NIfTI, ")
     (tmp_path / "text.nii").write_text("hello" * 100)
     refused(tmp_path / "text.nii", "cannot be read as NIfTI")
-    (tmp_path / "empty.nii.gz").write_bytes(b"")
-    refused(tmp_path / "empty.nii.gz", r"is empty \(0 bytes\): copy or download it again")
     (tmp_path / "folder.nii").mkdir()
     refused(tmp_path / "folder.nii", "the folder has no DICOM files")
-    save(tmp_path / "plain.nii").rename(tmp_path / "misnamed.nii.gz")
-    refused(tmp_path / "misnamed.nii.gz", "is NIfTI without gzip, .* rename it so that it ends in .nii")
     refused(save(tmp_path / "movie.nii.gz", np.zeros((4, 4, 4, 3), np.uint8)), "must have 1 channel, got 3")
     refused(save(tmp_path / "complex.nii.gz", DATA.astype(np.complex64)), "got complex ones: save their magnitude")
     rgb = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     refused(save(tmp_path / "rgb.nii.gz", rgb), r"got colours \(R, G, B\): save one grey channel")
-
-
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
-def test_a_truncated_file_is_one_line(tmp_path: Path, name: str, share: float) -> None:
-    path = save(tmp_path / name, np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32))
-    os.truncate(path, int(path.stat().st_size * share))
-    refused(path, "cut short|cannot be read as NIfTI")
 
 
 def test_what_header_extensions_hold_is_not_looked_at(tmp_path: Path) -> None:
@@ -101,7 +81,7 @@ def test_what_header_extensions_hold_is_not_looked_at(tmp_path: Path) -> None:
     assert b"Mustermann" not in (tmp_path / "out.nii").read_bytes()
 
 
-def test_one_wrong_byte_in_a_gzip_is_noticed(tmp_path: Path) -> None:
+def test_one_wrong_byte_in_a_gzip_is_noticed(tmp_path: Path, refused) -> None:
     path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 2000, (20, 20, 20)).astype(np.int16))
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -109,14 +89,14 @@ def test_one_wrong_byte_in_a_gzip_is_noticed(tmp_path: Path) -> None:
     refused(path, "cannot be read as NIfTI")
 
 
-def test_voxels_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+def test_voxels_that_are_not_finite_are_counted(tmp_path: Path, refused) -> None:
     data = DATA.astype(np.float32)
     data[0, 0, :2] = np.nan, np.inf
     refused(save(tmp_path / "nan.nii.gz", data), "voxels must be finite numbers, 2 of 360")
     refused(save(tmp_path / "large.nii.gz", DATA * 1e300), "voxels must be finite numbers")
 
 
-def test_an_affine_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+def test_an_affine_that_leads_nowhere_is_refused(tmp_path: Path, refused) -> None:
     flat = AFFINE.copy()
     flat[:3, 1] = flat[:3, 0]
     path = save(tmp_path / "flat.nii")
@@ -132,24 +112,18 @@ def test_an_affine_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("shape", [(30000, 30000, 30000), (32767, 32767, 1), (-1, 5, 5), (0, 4, 4), (1000, 1000, 900)])
 def test_a_header_that_declares_terabytes_asks_for_no_memory(
-    tmp_path: Path, suffix: str, shape: tuple[int, ...]
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], refused, little_memory
 ) -> None:
     path = edited(save(tmp_path / "bomb.nii"), dim=[3, *shape, 1, 1, 1, 1])
     if suffix == ".nii.gz":
         raw = path.read_bytes()
         path = tmp_path / "bomb.nii.gz"
         path.write_bytes(gzip.compress(raw[:452]))
-    limit = resource_limit()
-    refused(path, "cut short|at most|must be a 3D image|cannot be read")
-    assert resource_limit() - limit < 200_000  # KiB
+    with little_memory():
+        refused(path, "cut short|at most|must be a 3D image|cannot be read")
 
 
-def resource_limit() -> int:
-    resource = pytest.importorskip("resource")
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def test_label_maps_are_whole_numbers(tmp_path: Path) -> None:
+def test_label_maps_are_whole_numbers(tmp_path: Path, refused) -> None:
     labels = (DATA % 5).astype(np.uint8)
     for name, stored in {"int": labels, "float": labels.astype(np.float64), "big": labels.astype(">i4")}.items():
         mask = read_mask(save(tmp_path / f"{name}.nii.gz", stored))
@@ -157,14 +131,12 @@ def test_label_maps_are_whole_numbers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found, labels)
         assert found.dtype.kind in "iu"
         np.testing.assert_allclose(affine, AFFINE, atol=1e-5)
-    with pytest.raises(InputError, match=r"label values must be whole numbers, got [01]\.5"):
-        read_mask(save(tmp_path / "half.nii.gz", labels * 0.5))
+    refused(save(tmp_path / "half.nii.gz", labels * 0.5), r"label values must be whole numbers, got [01]\.5", read_mask)
     for name, stored in {"nan": np.where(labels, labels, np.nan), "nearly": labels + 0.0004}.items():
         mask = read_mask(save(tmp_path / f"{name}.nii.gz", stored.astype(np.float32)))
         np.testing.assert_array_equal(mask.data[0], labels)
         assert [d.rule for d in mask.decisions] == [{"nan": "nan-labels", "nearly": "rounded-labels"}[name]]
-    with pytest.raises(InputError, match="every one is NaN"):
-        read_mask(save(tmp_path / "void.nii.gz", np.full(DATA.shape, np.nan)))
+    refused(save(tmp_path / "void.nii.gz", np.full(DATA.shape, np.nan)), "every one is NaN", read_mask)
 
 
 CLASSES = Classes(("background", "cyst", "stone"), (0, 7, 300))

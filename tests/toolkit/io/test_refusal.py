@@ -1,6 +1,4 @@
-"""Files that cannot be read: one line with the file, its real contents or what is missing, and what to do;
-no library's own lines.
-"""
+"""Files that cannot be read: one line with the file, what it really is or lacks, and what to do."""
 
 import gzip
 from pathlib import Path

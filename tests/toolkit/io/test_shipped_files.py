@@ -1,6 +1,4 @@
-"""Every file that pydicom and nibabel ship: the values and the grid that these libraries read,
-or one line that says why not.
-"""
+"""Every file that pydicom and nibabel ship: the values and grid that these read, or one line that says why not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,21 +20,8 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("SimpleITK")
 
 CODE = (
-    ".py",
-    ".pyc",
-    ".pyi",
-    ".json",
-    ".md",
-    ".txt",
-    ".rst",
-    ".toml",
-    ".m",
-    ".csv",
-    ".xml",
-    ".gii",
-    ".npz",
-    ".npy",
-    ".mat",
+    *(".py", ".pyc", ".pyi", ".json", ".md", ".txt", ".rst", ".toml", ".m", ".csv", ".xml", ".gii"),
+    *(".npz", ".npy", ".mat"),
 )
 CLASSES = Classes(("background", "x"), (0, 7))
 

@@ -1,6 +1,4 @@
-"""Several DICOM series in one folder: the list of a refusal, without the patient's data,
-and the choice of one (`--series`).
-"""
+"""Several DICOM series in one folder: a list without the patient's data, and the choice of one (`--series`)."""
 
 import re
 from collections import defaultdict
@@ -19,13 +17,8 @@ RULE = "dicom-series"  # in the user's readings; `--series` sets it
 MAX_LISTED = 20
 MAX_DESCRIPTION = 48
 IDENTIFYING = (
-    "PatientName",
-    "PatientID",
-    "OtherPatientIDs",
-    "AccessionNumber",
-    "StudyID",
-    "ReferringPhysicianName",
-    "InstitutionName",
+    *("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID"),
+    *("ReferringPhysicianName", "InstitutionName"),
 )
 
 
@@ -50,20 +43,14 @@ class Series:
     def line(self) -> str:
         """The series for a person: `2 't2 axial' (MR, 30 slices of 256 × 256)`."""
         kind = re.sub(r"[^A-Z]", "", self.modality)[:8] or "unnamed"
-        count = (
-            f"{len(self.files)} slice{'s' if len(self.files) > 1 else ''} of {self.size}" if self.size else "no image"
-        )
-        return (
-            f"{self.number} {self.description!r} ({kind}, {count})"
-            if self.description
-            else f"{self.number} ({kind}, {count})"
-        )
+        plural = "s" if len(self.files) > 1 else ""
+        count = f"{len(self.files)} slice{plural} of {self.size}" if self.size else "no image"
+        described = f" {self.description!r}" if self.description else ""
+        return f"{self.number}{described} ({kind}, {count})"
 
 
 def list_series(files: Sequence[Path]) -> list[Series]:
-    """The series of DICOM files, by their numbers. A file that cannot be read is left out:
-    reading it gives the reason.
-    """
+    """The series of DICOM files by number. A file that cannot be read is left out: reading it gives the reason."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     headers: dict[str, FileDataset] = {}
     for file in files:
@@ -79,16 +66,14 @@ def list_series(files: Sequence[Path]) -> list[Series]:
     in_order = sorted(groups, key=lambda uid: (numbers[uid] is None, numbers[uid] or 0, groups[uid][0]))
     if len(set(distinct)) < len(groups):
         numbers = {uid: place for place, uid in enumerate(in_order, 1)}
-    return [
-        Series(
-            numbers[uid] or 0,
-            _description(headers[uid]),
-            str(headers[uid].get("Modality", "")),
-            _size(headers[uid]),
-            tuple(groups[uid]),
-        )
-        for uid in in_order
-    ]
+    return [_series(numbers[uid] or 0, headers[uid], groups[uid]) for uid in in_order]
+
+
+def _series(number: int, header: "FileDataset", files: Sequence[Path]) -> Series:
+    modality = str(header.get("Modality", ""))
+    has_pixels = modality not in DERIVED and "Rows" in header
+    size = f"{header.Rows} × {header.Columns}" if has_pixels else ""
+    return Series(number, _description(header), modality, size, tuple(files))
 
 
 def _number(header: "FileDataset") -> int | None:
@@ -108,39 +93,21 @@ def _description(header: "FileDataset") -> str:
     return text
 
 
-def _size(header: "FileDataset") -> str:
-    if str(header.get("Modality", "")) in DERIVED or "Rows" not in header:
-        return ""
-    return f"{header.Rows} × {header.Columns}"
-
-
 def several_series(files: Sequence[Path]) -> str | None:
     """A clause that lists the series and the option that chooses one; None for one series."""
     series = list_series(files) if len(files) > 1 else []
     if len(series) < 2:
         return None
-    shown = ", ".join(one.line() for one in series[:MAX_LISTED]) + (
-        f" and {len(series) - MAX_LISTED} more" if len(series) > MAX_LISTED else ""
-    )
-    return (
-        f"holds {len(series)} DICOM series; choose one with --series NUMBER or --series TEXT of its description: "
-        f"{shown}"
-    )
+    shown = ", ".join(one.line() for one in series[:MAX_LISTED])
+    more = f" and {len(series) - MAX_LISTED} more" if len(series) > MAX_LISTED else ""
+    options = "choose one with --series NUMBER or --series TEXT of its description"
+    return f"holds {len(series)} DICOM series; {options}: {shown}{more}"
 
 
 def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path]:
-    """The files of the one series that the user wants.
+    """The DICOM files of a folder that are of the wanted series, by its number or a part of its description.
 
-    Args:
-        folder: for messages.
-        files: the DICOM files of the folder.
-        wanted: the series' number, or a part of its description.
-
-    Returns:
-        The files; all of them where the folder has one series.
-
-    Raises:
-        InputError: where no series or several fit.
+    A folder of one series gives all its files. Raises InputError where no series or several fit.
     """
     series = list_series(files)
     if len(series) < 2:

@@ -2,8 +2,7 @@
 that reads it.
 
 `python -m attunet.io.dicom.decode` is that process. It takes requests from its standard input and writes the pixels to
-its output, one
-after the other, until the input ends: a JSON line, then as many bytes as it says.
+its output, one after the other, until the input ends: a JSON line, then as many bytes as it says.
 """
 
 import json
@@ -12,24 +11,16 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO, Any, TypedDict
 
 import numpy as np
 
 TIMEOUT_S = 30.0  # of one file, and a second more for every `BYTES_PER_S` of its pixels
 BYTES_PER_S = 2e6
 MEMORY, MEMORY_RATIO = 2**29, 16  # bytes that decoding may take, and for each byte of pixels; codecs compute in int32
-FRAME = (
-    "rows",
-    "columns",
-    "number_of_frames",
-    "bits_allocated",
-    "bits_stored",
-    "pixel_representation",
-    "photometric_interpretation",
-)
 
 
 class Request(TypedDict):
@@ -46,9 +37,7 @@ class Request(TypedDict):
 
 
 class Reply(TypedDict):
-    """The head of an answer. error: name of the exception, empty if there are pixels; size:
-    of the bytes that follow.
-    """
+    """The head of an answer: the exception's name, empty if there are pixels, and the size of the bytes that follow."""
 
     error: str
     dtype: str
@@ -69,14 +58,9 @@ class Decoder:
         self._owner = 0  # a forked child has the parent's pipes, and must not use them
 
     def decode(self, request: Request, pixel_data: bytes) -> np.ndarray:
-        """The stored values of grey frames.
+        """The stored values of grey frames, from the content of PixelData.
 
-        Args:
-            request: sizes and types, as the header has them.
-            pixel_data: content of PixelData.
-
-        Raises:
-            DecodingError: the library refuses them, dies of them, or takes longer or more memory than such pixels need.
+        Raises DecodingError where the library refuses them, dies of them, or needs longer or more memory than they may.
         """
         with self._lock:
             process = self._running()
@@ -116,26 +100,26 @@ def _write(stream: IO[bytes], head: object, content: bytes) -> None:
     stream.flush()
 
 
-def _read(stream: IO[bytes]) -> tuple[Reply, bytes]:
-    """Raises ValueError at the end of the stream."""
+def _read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    """A head without its size, and the bytes after it. Raises ValueError at the end of the stream."""
     head = json.loads(stream.readline())
-    content = stream.read(head["size"])
-    if len(content) < head["size"]:
+    size = head.pop("size")
+    content = stream.read(size)
+    if len(content) < size:
         raise ValueError("the stream has ended")
     return head, content
 
 
-def _num_bytes(request: Request) -> int:
-    return request["number_of_frames"] * request["rows"] * request["columns"] * request["bits_allocated"] // 8
+def _num_bytes(request: Mapping[str, Any]) -> int:
+    return int(request["number_of_frames"] * request["rows"] * request["columns"] * request["bits_allocated"] // 8)
 
 
-def _decoded(request: Request, pixel_data: bytes) -> np.ndarray:
+def _decoded(request: dict[str, Any], pixel_data: bytes) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
-    decoder = get_decoder(request["syntax"])
+    decoder = get_decoder(str(request.pop("syntax")))
     _limit_memory(MEMORY + MEMORY_RATIO * _num_bytes(request))
-    options = {name: value for name, value in request.items() if name in FRAME}
-    pixels, _ = decoder.as_array(pixel_data, raw=True, samples_per_pixel=1, pixel_keyword="PixelData", **options)
+    pixels, _ = decoder.as_array(pixel_data, raw=True, samples_per_pixel=1, pixel_keyword="PixelData", **request)
     return np.ascontiguousarray(pixels)
 
 
@@ -161,12 +145,9 @@ def main() -> None:
         except ValueError:
             return
         try:
-            pixels = _decoded(request, pixel_data)  # type: ignore[arg-type]
-            _write(
-                replies,
-                Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes),
-                pixels.tobytes(),
-            )
+            pixels = _decoded(request, pixel_data)
+            head = Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes)
+            _write(replies, head, pixels.tobytes())
         except Exception as error:  # whatever a library raises; its text may quote the file
             _write(replies, Reply(error=type(error).__name__, dtype="", shape=[], size=0), b"")
 

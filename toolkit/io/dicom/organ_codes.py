@@ -1,6 +1,4 @@
-"""SNOMED CT codes of organs, for DICOM SEG. Source: the codes of DICOM PS3.16 that pydicom ships
-(`pydicom.sr.codedict.codes.SCT`).
-"""
+"""SNOMED CT codes of organs for DICOM SEG, from DICOM PS3.16 (`pydicom.sr.codedict.codes.SCT`)."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.fields import read_json
+from attunet.fields import is_text_list, read_json
 
 SNOMED = "SCT"
 PRIVATE = "99ATTUNET"  # the scheme of classes without a code in a public one
@@ -69,13 +67,7 @@ class Code:
 
 
 def code_of(name: str, label_value: int, own: Mapping[str, Code]) -> Code:
-    """The code of a class.
-
-    Args:
-        name: of the class; a side (`left kidney`, `kidney_right`) is separated.
-        label_value: the code's value in the private scheme, for names without a code.
-        own: a user's codes by name, which come first.
-    """
+    """The code of a class: the user's own, an organ's with its side (as of `left kidney`), else the label value."""
     if name in own:
         return own[name]
     words = re.sub(r"[\W_]+", " ", name.lower()).strip()
@@ -98,14 +90,10 @@ def read_codes(path: Path) -> dict[str, Code]:
     """
     codes: dict[str, Code] = {}
     for name, row in read_json(path).data.items():
-        texts = (
-            row
-            if isinstance(row, list) and len(row) == 3 and all(isinstance(text, str) and text for text in row)
-            else None
-        )
-        if texts is None or max(len(texts[0]), len(texts[1])) > 16 or len(texts[2]) > 64:
-            raise InputError(
-                f"{path}: {name!r} must have a scheme and a value of up to 16 characters and a meaning of up to 64"
-            )
-        codes[name] = Code(texts[1], texts[0], texts[2])
+        texts: list[str] = row if isinstance(row, list) and len(row) == 3 and is_text_list(row) else []
+        if not texts or any(not 0 < len(text) <= most for text, most in zip(texts, (16, 16, 64), strict=True)):
+            rule = "a scheme and a value of up to 16 characters and a meaning of up to 64"
+            raise InputError(f"{path}: {name!r} must have {rule}")
+        scheme, value, meaning = texts
+        codes[name] = Code(value, scheme, meaning)
     return codes

@@ -14,6 +14,7 @@ from attunet.io.dicom.file import read_header
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
 from attunet.io.reading import FILE_ERRORS
+from attunet.io.refusal import needs
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
 
@@ -24,17 +25,8 @@ if TYPE_CHECKING:
 SERIES_NUMBER = 9100
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
 MAY_BE_EMPTY = (
-    *(
-        "PatientID",
-        "PatientName",
-        "PatientBirthDate",
-        "PatientSex",
-        "AccessionNumber",
-        "StudyID",
-        "StudyDate",
-        "StudyTime",
-    ),
-    *("ReferringPhysicianName", "SeriesNumber", "InstanceNumber"),
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName", "SeriesNumber", "InstanceNumber"),
 )
 
 
@@ -43,38 +35,24 @@ def segmentation_of(
 ) -> "Segmentation":
     """A label map of a DICOM series as a highdicom Segmentation: binary, a segment for each class.
 
-    Segment n is class n, with the class's name, its colour, and its code: SNOMED CT's where the name is an organ's,
-    else the label value in a private scheme. As in all of DICOM, the object belongs to the series' patient and study
-    and repeats their elements.
-
-    Args:
-        path: for messages.
-        indices: class indices `(X, Y, Z)`.
-        classes: of the label map.
-        like: the volume, as it was read from a series with a file for each slice.
-        codes: a user's codes by class name.
+    Segment n is class n, with the class's name, its colour, and its code: the user's of that name in `codes`, SNOMED
+    CT's where the name is an organ's, else the label value in a private scheme. As in all of DICOM, the object belongs
+    to the series' patient and study and repeats their elements.
 
     Raises:
-        InputError: for another input, or a series that lacks an element that the object needs.
-
-    Example:
-        segmentation_of(Path("out.dcm"), indices, classes, read_volume("series")).save_as("out.dcm")
+        InputError: for another input than a series with a file for each slice, or one that lacks a needed element; it
+            begins with `path`.
     """
     if not isinstance(like.header, SliceNames):
         raise InputError(f"{path}: DICOM SEG can be written for DICOM series alone, the input is none")
     if len(set(like.header.names)) != len(like.header.names):
         raise InputError(f"{path}: DICOM SEG is written for series with a file for each slice; write .nii.gz instead")
-    try:
+    with needs(path, "DICOM SEG needs highdicom", "dicom-seg"):
         from highdicom.seg import Segmentation as DicomSegmentation
         from highdicom.seg import SegmentationTypeValues
         from highdicom.uid import UID
-    except ImportError:
-        raise InputError(
-            f"{path}: DICOM SEG needs highdicom, which is not installed: pip install 'attunet[dicom-seg]'"
-        ) from None
     headers = [_header(like.header.folder / name, like.spacing[2]) for name in like.header.names]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote the header, and with it a patient
+    with warnings.catch_warnings(action="ignore"):  # warnings quote the header, and with it a patient
         try:
             return DicomSegmentation(
                 source_images=headers,

@@ -1,6 +1,4 @@
-"""Masks as annotations of programs for drawing: COCO (JSON), CVAT (XML) and Label Studio (JSON),
-drawn onto a picture's grid.
-"""
+"""Masks from annotations of COCO (JSON), CVAT (XML) and Label Studio (JSON), drawn onto a picture's grid."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +19,7 @@ MAX_BYTES = 2**28
 
 
 def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Label values `(X, Y, 1)` of one picture.
-
-    Args:
-        path: the annotations.
-        picture: the picture's file, whose name they use.
-        shape: the picture's `(X, Y, 1)`.
+    """Label values `(X, Y, 1)` of one picture, by the annotations in `path`.
 
     Raises:
         InputError: for a damaged file, one that does not name the picture, or regions of another size.
@@ -37,10 +30,8 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
         raise InputError(f"{path}: has no annotations of {picture.name}")
     width, height = annotations.sizes.get(name, shape[:2])
     if (width, height) != shape[:2]:
-        raise InputError(
-            f"{path}: {picture.name} is annotated on {width} × {height} pixels and has {shape[0]} × {shape[1]}: "
-            "give the picture that was annotated"
-        )
+        sizes = f"is annotated on {width} × {height} pixels and has {shape[0]} × {shape[1]}"
+        raise InputError(f"{path}: {picture.name} {sizes}: give the picture that was annotated")
     if shape[2] != 1:
         raise InputError(f"{path}: annotations are of single pictures, {picture.name} has {shape[2]} pages")
     labels = np.zeros((shape[1], shape[0]), dtype=np.int32)
@@ -90,22 +81,13 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
         data = _json(path)
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
             return read_coco(cast(Coco, data))
-        if (
-            isinstance(data, list)
-            and data
-            and isinstance(data[0], dict)
-            and "data" in data[0]
-            and "annotations" in data[0]
-        ):
+        if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
             return read_label_studio(cast(list[Task], data))
-    except NotAnnotations as error:
-        raise NotAnnotations(f"{path}: {error}") from None
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
     except KeyError as error:
-        raise InputError(
-            f"{path}: its annotations are damaged: they refer to {error.args[0]!r}, which they do not define"
-        ) from None
+        reason = f"they refer to {error.args[0]!r}, which they do not define"
+        raise InputError(f"{path}: its annotations are damaged: {reason}") from None
     except FILE_ERRORS as error:
         raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}; export them again") from None
     raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")

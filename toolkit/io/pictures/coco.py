@@ -67,17 +67,14 @@ def read_coco(data: Coco) -> Annotations:
             add_size(sizes, name, width, height)
             region = Region(names[int(row["category_id"])], mask=_columns(segmentation["counts"], height, width))
         else:
-            region = Region(
-                names[int(row["category_id"])], tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation)
-            )
+            polygons = tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation)
+            region = Region(names[int(row["category_id"])], polygons)
         regions[name].append(region)
     return Annotations(values, regions, sizes, undrawn)
 
 
 def _columns(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
-    """The mask `(height, width)` of COCO's run lengths down the columns;
-    as text they are differences in groups of five bits.
-    """
+    """The mask `(height, width)` of run lengths down the columns; text holds differences in groups of five bits."""
     if isinstance(counts, str):
         counts = _unpacked(counts)
     return pixels_of_runs(counts, height * width).reshape(width, height).T

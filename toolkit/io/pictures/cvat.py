@@ -29,12 +29,8 @@ def read_cvat(path: Path) -> Annotations:
         if "width" in image.attrib and "height" in image.attrib:
             add_size(sizes, image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))
     named = [name.text or "" for label in root.iter("label") for name in label.iter("name")]
-    return Annotations(
-        numbered([*named, *(region.name for regions in pictures.values() for region in regions)]),
-        pictures,
-        sizes,
-        undrawn,
-    )
+    drawn = [region.name for regions in pictures.values() for region in regions]
+    return Annotations(numbered([*named, *drawn]), pictures, sizes, undrawn)
 
 
 class _Tree(ElementTree.TreeBuilder):
@@ -51,13 +47,11 @@ def _z_order(shape: ElementTree.Element) -> int:
 def _region(shape: ElementTree.Element) -> Region | None:
     name = shape.attrib.get("label", "")
     if shape.tag == "polygon":
-        return Region(
-            name, (np.array([[float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";")]),)
-        )
+        corners = [[float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";")]
+        return Region(name, (np.array(corners),))
     if shape.tag == "mask":
         height, width = int(shape.attrib["height"]), int(shape.attrib["width"])
         pixels = pixels_of_runs([int(n) for n in shape.attrib["rle"].split(",")], height * width)
-        return Region(
-            name, mask=pixels.reshape(height, width), corner=(int(shape.attrib["left"]), int(shape.attrib["top"]))
-        )
+        corner = int(shape.attrib["left"]), int(shape.attrib["top"])
+        return Region(name, mask=pixels.reshape(height, width), corner=corner)
     return None

@@ -10,8 +10,8 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
 from attunet.io.pictures.opening import IMAGE_FORMATS, opened, pillow
-from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, quiet_stderr
-from attunet.io.refusal import AGAIN, PICTURE, refusal
+from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, native, quiet_stderr
+from attunet.io.refusal import AGAIN, PICTURE, refused_as
 from attunet.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -39,32 +39,19 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
     was drawn: colours become codes (see `mask_colours`), alpha and TIFF's photometric tag are interpreted, and a black
     and white JPEG, which is never exact, is made so.
 
-    Args:
-        path: the file.
-        options: `labels` for a mask.
-
     Returns:
         `(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
         A mask with a palette has its `{code: index}` as `header`.
 
     Raises:
-        InputError: for damaged files, more than `MAX_VOXELS` values or more than the file can hold, and pages of
-            different size.
+        InputError: for damaged files, more values than `MAX_VOXELS` or than the file can hold, pages of different size.
     """
-    bomb = pillow(path).DecompressionBombError
-    try:
-        with quiet_stderr(), opened(path) as (image, num_pages):
-            read = [_page(path, image, index, num_pages, options) for index in range(num_pages)]
-    except InputError:
-        raise
-    except (*FILE_ERRORS, bomb) as error:
-        raise refusal(path, PICTURE, _in_words(error)) from None
-    pages = [page for page, _, _ in read]
-    if len({page.shape for page in pages}) != 1:
-        raise InputError(
-            f"{path}: every page must have the same size and channels, got {sorted({page.shape for page in pages})}"
-        )
-    stack = np.stack(pages, axis=-1)  # (rows, columns, C, Z)
+    errors = (*FILE_ERRORS, pillow(path).DecompressionBombError)
+    with refused_as(path, PICTURE, errors, _in_words), quiet_stderr(), opened(path) as (image, num_pages):
+        read = [_page(path, image, index, num_pages, options) for index in range(num_pages)]
+    if len(shapes := {page.shape for page, _, _ in read}) != 1:
+        raise InputError(f"{path}: every page must have the same size and channels, got {sorted(shapes)}")
+    stack = np.stack([page for page, _, _ in read], axis=-1)  # (rows, columns, C, Z)
     palette = {code: index for _, palette, _ in read for code, index in palette.items()}
     decisions = dict.fromkeys(decision for _, _, made in read for decision in made)
     data = np.ascontiguousarray(stack.transpose(2, 1, 0, 3))
@@ -86,17 +73,11 @@ def _check_size(path: Path, image: "Image", num_pages: int) -> None:
     compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
     if values > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
-    ratio = (
-        MAX_LOSSY_RATIO
-        if image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz")
-        else 1
-        if compression == "raw"
-        else MAX_DEFLATE_RATIO
-    )
+    lossy = image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz")
+    ratio = MAX_LOSSY_RATIO if lossy else 1 if compression == "raw" else MAX_DEFLATE_RATIO
     if values // 8 > present * ratio:
-        raise InputError(
-            f"{path}: is cut short: the header says {values:,} values, the file has {present:,} bytes; {AGAIN}"
-        )
+        said = f"the header says {values:,} values, the file has {present:,} bytes"
+        raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
     if compression and compression not in TIFF_COMPRESSIONS:
@@ -121,8 +102,7 @@ def _page(
                 require_black_and_white(path, array)
     else:
         array = _samples(path, upright)
-    array = np.asarray(array, dtype=array.dtype.newbyteorder("="))
-    return array.reshape(*array.shape[:2], -1), palette, decisions
+    return native(array).reshape(*array.shape[:2], -1), palette, decisions
 
 
 def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decision]]:
@@ -132,9 +112,8 @@ def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decisi
         return image, []
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(image), [
-        Decision("exif-orientation", "pictures are turned as their EXIF orientation says")
-    ]
+    turned = Decision("exif-orientation", "pictures are turned as their EXIF orientation says")
+    return ImageOps.exif_transpose(image), [turned]
 
 
 def _samples(path: Path, image: "Image") -> np.ndarray:
@@ -169,15 +148,12 @@ def is_jpeg(path: Path) -> bool:
 def require_black_and_white(path: Path, mask: np.ndarray) -> None:
     """Raises InputError for a JPEG's mask that has other greys, where nothing shows what they are."""
     if not np.isin(mask, (0, 255)).all():
-        raise InputError(
-            f"{path}: a mask as JPEG must be black and white here, since JPEG changes values; save it as PNG"
-        )
+        rule = "must be black and white here, since JPEG changes values; save it as PNG"
+        raise InputError(f"{path}: a mask as JPEG {rule}")
 
 
 def _black_and_white(page: np.ndarray) -> np.ndarray:
-    """A JPEG's page in 0 and 255, or as it is where it has regions of other greys,
-    whose levels only the whole set of masks shows.
-    """
+    """A JPEG's page in 0 and 255; unchanged where it has regions of greys, whose levels only all masks show."""
     spread = ndimage.maximum_filter(page, size=3).astype(int) - ndimage.minimum_filter(page, size=3)
     region = (spread <= MAX_JPEG_RIPPLE) & (page > MAX_JPEG_RIPPLE) & (page < 255 - MAX_JPEG_RIPPLE)
     grey = (page >= 64) & (page < 192)

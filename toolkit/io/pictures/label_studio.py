@@ -41,9 +41,7 @@ UNDRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")  # types of res
 
 
 def read_label_studio(tasks: Sequence[Task]) -> Annotations:
-    """The first annotation of each task that was not cancelled; pictures without one are left out,
-    since nothing says what they show.
-    """
+    """The first annotation of each task that was not cancelled; pictures without one are left out."""
     pictures: dict[str, list[Region]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     undrawn = repeated = 0
@@ -71,17 +69,13 @@ def _region(row: DrawnRegion) -> Region | None:
     if row["type"] == "polygonlabels":
         scale = np.array([row["original_width"], row["original_height"]]) / 100
         return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
-    if row.get("type") == "brushlabels":
-        height, width = int(row["original_height"]), int(row["original_width"])
-        painted = _brush(value["rle"], height * width * 4).reshape(height, width, 4)[:, :, 3]
-        return Region(str(value["brushlabels"][0]), mask=(painted > 127).astype(np.uint8))
-    return None
+    height, width = int(row["original_height"]), int(row["original_width"])
+    painted = _brush(value["rle"], height * width * 4).reshape(height, width, 4)[:, :, 3]
+    return Region(str(value["brushlabels"][0]), mask=(painted > 127).astype(np.uint8))
 
 
 def _brush(packed: Sequence[int], size: int) -> np.ndarray:
-    """Bytes of Label Studio's run lengths: a bit stream of the length, the word's bits, four sizes,
-    then runs and literals.
-    """
+    """Bytes of Label Studio's run lengths: a stream of length, bits of a word, four sizes, then runs and literals."""
     bits = np.unpackbits(np.array(packed, dtype=np.uint8))
     at = 0
 

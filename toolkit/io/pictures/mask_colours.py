@@ -54,13 +54,7 @@ def colour_codes(image: "Image") -> np.ndarray:
 
 
 def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) -> Samples:
-    """Label values of a mask.
-
-    Args:
-        path: for messages.
-        image: the page, upright, in Pillow's form.
-        file: the opened file, for its format and tags.
-        choices: the user's readings.
+    """Label values of an upright page; `file` is the opened file, with its format and tags.
 
     Returns:
         Label values `(rows, columns)`; the palette as `{code: index}`, empty without one; the decisions.
@@ -74,27 +68,21 @@ def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) ->
     if mode == "P":
         return _palette(image, file)
     if mode == "RGB":
-        values = _colours(path, np.asarray(image), file)
-        return values, {}, []
+        return _colours(path, np.asarray(image), file), {}, []
     if mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F"):
         return _greys(image, file, choices)
     raise InputError(f"{path}: a mask must be grey, palette or RGB, got Pillow's mode {mode}")
 
 
 def _greys(image: "Image", file: "Image", choices: Choices) -> Samples:
-    values = np.asarray(image.convert("L") if image.mode == "1" else image)
     from PIL.TiffImagePlugin import TiffImageFile
 
-    white_is_zero = (
-        isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO and image.mode in ("1", "L")
-    )
-    if not white_is_zero or choice("raw-tiff", choices) == "inverted":
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+    if not white_is_zero or image.mode not in ("1", "L") or choice("raw-tiff", choices) == "inverted":
         return values, {}, []
-    return (
-        255 - values,
-        {},
-        [Decision("raw-tiff", "samples of TIFF masks are read as stored, though their tag says that white is zero")],
-    )
+    text = "samples of TIFF masks are read as stored, though their tag says that white is zero"
+    return 255 - values, {}, [Decision("raw-tiff", text)]
 
 
 def _palette(image: "Image", file: "Image") -> Samples:
@@ -115,9 +103,7 @@ def _transparent(image: "Image", entries: int) -> np.ndarray:
     transparency = image.info.get("transparency", b"")
     if isinstance(transparency, int):
         return np.arange(entries) == transparency
-    alpha = (
-        np.frombuffer(transparency[:entries], np.uint8) if isinstance(transparency, bytes) else np.zeros(0, np.uint8)
-    )
+    alpha = np.frombuffer(transparency[:entries] if isinstance(transparency, bytes) else b"", np.uint8)
     return np.concatenate([alpha < OPAQUE_FROM, np.zeros(entries - len(alpha), dtype=bool)])
 
 
@@ -129,35 +115,29 @@ def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
     values = codes_of(rgb)
     if values.max() < COLOUR:
         return values.astype(np.uint8)
-    if (number := len(np.unique(values))) > MAX_COLOURS:
-        raise InputError(
-            f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {number:,}; are its edges smoothed?"
-        )
+    _check_colours(path, np.unique(values))
     return values
+
+
+def _check_colours(path: Path, colours: np.ndarray) -> None:
+    if (number := len(colours)) > MAX_COLOURS:
+        got = f"got {number:,}; are its edges smoothed?"
+        raise InputError(f"{path}: a mask in colours has at most {MAX_COLOURS} of them, {got}")
 
 
 def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
     """Alpha is the mask where one colour is painted; where several are, what is transparent is background."""
     rgba = np.asarray(image)
-    alpha = rgba[:, :, 3]
+    alpha, colours = rgba[:, :, 3], codes_of(rgba[:, :, :3])
     if alpha.min() == alpha.max() or choice("alpha-mask", choices) == "drop":
-        return _narrow(codes_of(rgba[:, :, :3])), {}, []
-    colours = codes_of(rgba[:, :, :3])
+        return _narrow(colours), {}, []
     inside = alpha > alpha.max() / 2  # paint may be half transparent
     painted = np.unique(colours[inside])
     if len(painted) <= 1:
         return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
-    if len(painted) > MAX_COLOURS:
-        raise InputError(
-            f"{path}: a mask in colours has at most {MAX_COLOURS} of them, got {len(painted):,}; are its edges "
-            "smoothed?"
-        )
-    values = np.where(inside, colours, 0)
-    return (
-        _narrow(values),
-        {},
-        [Decision("alpha-mask", "transparent pixels are background, the others have their colour's class")],
-    )
+    _check_colours(path, painted)
+    text = "transparent pixels are background, the others have their colour's class"
+    return _narrow(np.where(inside, colours, 0)), {}, [Decision("alpha-mask", text)]
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

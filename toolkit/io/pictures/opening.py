@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from attunet.errors import InputError
 from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
+from attunet.io.refusal import needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,37 +40,33 @@ class _BoundedReads(BufferedReader):
         self._reads -= 1
         self._bytes -= max(0, len(data) - BLOCK)
         if self._reads < 0 or self._bytes < 0:
-            raise InputError(
-                f"{self._path}: has more chunks, tags or pages than a picture of its size needs; save it again, and a "
-                "stack of thousands of small pages as .nii.gz"
-            )
+            advice = "save it again, and a stack of thousands of small pages as .nii.gz"
+            raise InputError(f"{self._path}: has more chunks, tags or pages than a picture of its size needs; {advice}")
         return data
 
 
 def pillow(path: Path) -> ModuleType:
     """Pillow's module `Image`. Raises InputError, which names the file, where it is not installed."""
-    try:
+    with needs(path, "pictures need Pillow", "images"):
         from PIL import Image
-    except ImportError:
-        raise InputError(
-            f"{path}: pictures need Pillow, which is not installed: pip install 'attunet[images]'"
-        ) from None
     return Image
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple["Image", int]]:
     """A picture and the number of its pages, which is 1 but for a TIFF. Raises InputError and Pillow's own errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about large images and odd metadata; sizes are bounded by the caller
-        with _contents(path) as file, pillow(path).open(file, formats=IMAGE_FORMATS) as image:
-            yield image, _count_pages(file) if image.format == "TIFF" else 1
+    with (
+        warnings.catch_warnings(
+            action="ignore"
+        ),  # about large images and odd metadata; sizes are bounded by the caller
+        _contents(path) as file,
+        pillow(path).open(file, formats=IMAGE_FORMATS) as image,
+    ):
+        yield image, _count_pages(file) if image.format == "TIFF" else 1
 
 
 def _contents(path: Path) -> _BoundedReads:
-    """The opened file. Given a path, Pillow 13 maps uncompressed TIFF into memory,
-    and garbles it where its orientation swaps the sides.
-    """
+    """The open file. Given a path, Pillow 13 maps uncompressed TIFF and garbles it where EXIF swaps the sides."""
     if not path.name.lower().endswith(".gz"):
         return _BoundedReads(FileIO(path), path, path.stat().st_size)
     limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)

@@ -19,13 +19,9 @@ class NotAnnotations(InputError):
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One annotated region of a picture.
+    """One annotated region of a picture: its class, and corners `(n, 2)` of polygons as x and y in pixels, or a mask.
 
-    Args:
-        name: its class.
-        polygons: corners `(n, 2)` in pixels, x and y.
-        mask: pixels `(rows, columns)` of 0 and 1, None for polygons.
-        corner: column and row of the mask's first pixel.
+    A mask has pixels `(rows, columns)` of 0 and 1; `corner` is the column and row of its first one.
     """
 
     name: str
@@ -58,14 +54,8 @@ class Annotations:
         """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""
         plain = picture.as_posix()
         matching = [
-            name
-            for name in self.pictures
-            if plain.endswith("/" + name) or name.endswith("/" + picture.name) or name == picture.name
-        ]
-        if not matching:
-            matching = [
-                n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, count=1) == picture.name
-            ]
+            name for name in self.pictures if plain.endswith("/" + name) or PurePosixPath(name).name == picture.name
+        ] or [n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, 1) == picture.name]
         return max(matching, key=lambda name: plain.endswith("/" + name)) if matching else None
 
 
@@ -73,9 +63,8 @@ def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: i
     """Notes the size of a picture. Raises InputError where the file says another one elsewhere."""
     if sizes.setdefault(name, (width, height)) != (width, height):
         known = " × ".join(map(str, sizes[name]))
-        raise InputError(
-            f"{name}: is annotated on {known} and on {width} × {height} pixels: export the annotations again"
-        )
+        both = f"{known} and on {width} × {height} pixels"
+        raise InputError(f"{name}: is annotated on {both}: export the annotations again")
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

@@ -1,0 +1,95 @@
+"""Compressed pixels of DICOM: decoded as they were, or refused before their decoder takes memory and time."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.io.dicom.decode import DECODER, DecodingError, Request
+from attunet.io.dicom.pixels import codestream_size
+from attunet.io.readers import read_volume
+
+pydicom = pytest.importorskip("pydicom")
+from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
+
+# Encoders want more than a few pixels
+DATA = np.repeat(np.repeat(np.random.default_rng(0).integers(70, 750, (12, 10, 6)), 4, axis=0), 4, axis=1)
+DATA = DATA.astype(np.uint16)
+AXIAL = np.array([[-1.5, 0, 0, 90], [0, -1.2, 0, 70], [0, 0, 5, -30], [0, 0, 0, 1.0]])
+SYNTAXES = {"RLE": "1.2.840.10008.1.2.5", "JPEG-LS": "1.2.840.10008.1.2.4.80", "JPEG 2000": "1.2.840.10008.1.2.4.90"}
+
+
+def compress(path: Path, name: str) -> "pydicom.Dataset":
+    dataset = pydicom.dcmread(path)
+    dataset.compress(SYNTAXES[name], generate_instance_uid=False)
+    dataset.save_as(path)
+    return dataset
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_compressed_slices_are_the_slices(tmp_path: Path, write_series, name: str) -> None:
+    paths = write_series(tmp_path / "s", DATA, AXIAL, BitsStored=12, HighBit=11)
+    expected = read_volume(tmp_path / "s").data
+    for path in paths:
+        compress(path, name)
+    volume = read_volume(tmp_path / "s")
+    np.testing.assert_array_equal(volume.data, expected)
+    assert volume.data.dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])
+def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decoded(
+    tmp_path: Path, write_series, name: str, refused
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    dataset = compress(path, name)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    assert codestream_size(frame) == (dataset.Rows, dataset.Columns)
+    raw = path.read_bytes()
+    lie = (60000).to_bytes(4, "big") if name == "JPEG 2000" else (60000).to_bytes(2, "big")
+    at = raw.index(b"\xff\x4f\xff\x51") + 8 if name == "JPEG 2000" else raw.index(b"\xff\xf7") + 5
+    path.write_bytes(raw[:at] + lie + raw[at + len(lie) :])
+    refused(path, "its compressed frames must have the 40 × 48 pixels of the header")
+
+
+def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_is_decoded() -> None:
+    """The decoder's process may have what the pixels of the header need, and the stream says 16384 × 16384."""
+    import struct
+
+    size = struct.pack(">HHIIIIIIIIH", 41, 0, 16384, 16384, 0, 0, 16384, 16384, 0, 0, 1) + bytes([15, 1, 1])
+    coding = bytes.fromhex("ff52000c00000001000503030000ff5c0013") + bytes(17)
+    tile = bytes.fromhex("ff90000a0000") + bytes(4) + b"\0\1\xff\x93" + b"\x80" * 64 + b"\xff\xd9"
+    request = Request(
+        syntax=SYNTAXES["JPEG 2000"],
+        rows=40,
+        columns=48,
+        number_of_frames=1,
+        bits_allocated=16,
+        bits_stored=16,
+        pixel_representation=0,
+        photometric_interpretation="MONOCHROME2",
+    )
+    with pytest.raises(DecodingError):
+        DECODER.decode(request, encapsulate([b"\xff\x4f\xff\x51" + size + coding + tile]))
+    assert DECODER._process is not None
+    status = Path(f"/proc/{DECODER._process.pid}/status")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
+    assert peak is None or int(peak[1]) < 2**20  # a gigabyte; it may have died of its limit
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("JPEG2000.dcm", download=False))
+    request |= {"rows": dataset.Rows, "columns": dataset.Columns, "syntax": dataset.file_meta.TransferSyntaxUID}
+    assert DECODER.decode(request, dataset.PixelData).size == dataset.Rows * dataset.Columns
+
+
+@pytest.mark.parametrize(("name", "side"), [("RLE", 2048), ("JPEG-LS", 16384), ("JPEG 2000", 16384)])
+def test_more_pixels_than_compressed_bytes_can_hold_are_refused(
+    tmp_path: Path, write_series, name: str, side: int, refused
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = SYNTAXES[name]
+    dataset.Rows = dataset.Columns = side
+    dataset.PixelData = encapsulate([bytes(400)])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+    refused(path, "compressed bytes are there")

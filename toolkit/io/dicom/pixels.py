@@ -1,0 +1,131 @@
+"""Pixels of one DICOM file behind checks of their size: grey frames, compressed or not, as their header means them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attunet.decisions import Choices, Decision, choice
+from attunet.errors import InputError
+from attunet.io.dicom.decode import DECODER, DecodingError, Request
+from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED
+from attunet.io.reading import MAX_VOXELS
+from attunet.io.refusal import AGAIN
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
+
+MAX_SIDE = 2**15
+MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
+MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of other forms, beyond pixels that harm nobody: black slices pack well
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
+QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
+
+
+def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+    """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
+
+    Raises:
+        InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
+            says.
+    """
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
+    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    if photometric not in GREY or samples != 1:
+        named = photometric if photometric in (*COLOURED, *GREY) else "another photometric interpretation"
+        what = f"a colour image ({named}, {samples} samples a pixel)"
+        raise InputError(f"{path}: is {what}, which is not read: leave it out, or write pictures as PNG")
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and frames >= 1) or bits not in (8, 16, 32):
+        raise InputError(
+            f"{path}: must be grey frames of 8, 16 or 32 bits and at most {MAX_SIDE} pixels a side, "
+            f"got {frames} × {rows} × {columns} of {bits} bits"
+        )
+    if frames * rows * columns > MAX_VOXELS:
+        said = f"the header says {frames * rows * columns:,}"
+        raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, {said}")
+    kind = f"{'i' if dataset.get('PixelRepresentation', 0) else 'u'}{bits // 8}"
+    if syntax in UNCOMPRESSED:
+        content, needed = dataset.PixelData, frames * rows * columns * bits // 8
+        if len(content) < needed:
+            said = f"its pixels need {needed:,} bytes, the file has {len(content):,}"
+            raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
+        stored = np.frombuffer(content[:needed], f"{'>' if syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
+    else:
+        stored = _decoded(path, dataset, syntax, (frames, rows, columns)).astype(kind)
+    return _meant(dataset, stored.reshape(frames, rows, columns), choices)
+
+
+def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int]) -> np.ndarray:
+    from pydicom.encaps import generate_frames
+    from pydicom.pixels import get_decoder
+
+    frames, rows, columns = shape
+    size, content = frames * rows * columns * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
+    if size > (MAX_RLE_RATIO * content if syntax == RLE else SMALL_BYTES + MAX_RATIO * content):
+        said = f"its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there"
+        raise InputError(f"{path}: {said}: is it cut short? {AGAIN}")
+    if syntax != RLE:  # RLE's decoder takes the size from the header
+        for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
+            if codestream_size(frame) != (rows, columns) or number >= frames:
+                raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
+    decoder = get_decoder(syntax)
+    if not decoder.is_available:
+        raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
+    if syntax == RLE:  # in Python
+        pixels, _ = decoder.as_array(dataset, raw=True)
+        return np.asarray(pixels)
+    request = Request(
+        syntax=syntax,
+        rows=rows,
+        columns=columns,
+        number_of_frames=frames,
+        bits_allocated=int(dataset.BitsAllocated),
+        bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
+        pixel_representation=int(dataset.get("PixelRepresentation", 0)),
+        photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")),
+    )
+    try:
+        return DECODER.decode(request, dataset.PixelData)
+    except DecodingError as error:
+        reason = f"cannot be decoded ({error}); is it damaged or cut short? {AGAIN}"
+        raise InputError(f"{path}: its compressed pixels {reason}") from None
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream itself names, None where it names none.
+
+    Decoders reserve memory by these figures, so they are compared with the header first.
+    """
+    if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the marker SIZ comes second
+        width, height, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
+        return height - top, width - left
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _meant(dataset: "FileDataset", stored: np.ndarray, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+    """Values as BitsStored and HighBit say, turned where the lowest value is white; with the decisions."""
+    decisions = []
+    allocated = 8 * stored.itemsize
+    bits = int(dataset.get("BitsStored") or allocated)
+    high = int(dataset.get("HighBit", bits - 1))
+    if 1 <= bits <= allocated and bits - 1 <= high < allocated and choice("dicom-bits", choices) == "stored":
+        values = (stored << (allocated - 1 - high)) >> (allocated - bits)
+        if (values != stored).any():
+            text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
+            decisions.append(Decision("dicom-bits", text))
+        stored = values
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        reading = choice("monochrome1", choices)
+        inverted = reading == "inverted" or (reading == "auto" and dataset.get("Modality") not in QUANTITATIVE)
+        text = "values are inverted, so that bright is high" if inverted else "values stay as stored"
+        decisions.append(Decision("monochrome1", text))
+        stored = ~stored if inverted else stored
+    return stored, decisions
