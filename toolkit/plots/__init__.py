@@ -1,3 +1,1 @@
-"""Pictures of data, trainings and evaluations as PNG files. matplotlib is imported by the modules in here and nowhere
-else.
-"""
+"""Pictures of data, trainings and evaluations as PNG files; nothing else imports matplotlib."""

@@ -16,18 +16,10 @@ from attunet.volumes.slices import gather_context
 SLICES, DRAWS = 4, 6
 
 
-def draw_augmented(path: Path, store: Store, config: AugmentConfig, *, seed: int = 0) -> Path:
-    """Draw a row per slice of four cases: the slice as it is in the store,
-    and as six epochs of a training would get it.
+def draw_augmented(path: Path, store: Store, config: AugmentConfig) -> Path:
+    """Draw a row per slice of four cases: as it is in the store, and as six epochs of a training would get it.
 
-    Args:
-        path: of the PNG file.
-        store: the prepared data set.
-        config: of the augmentation.
-        seed: of the training.
-
-    Raises:
-        InputError: no case has labels.
+    Raises InputError where no case has labels.
     """
     labelled = [case.name for case in store.cases if case.labelled]
     if not labelled:
@@ -40,7 +32,7 @@ def draw_augmented(path: Path, store: Store, config: AugmentConfig, *, seed: int
         image = torch.from_numpy(gather_context(images, [chosen], store.spec.context_slices)).float()
         label = torch.from_numpy(labels[[chosen]])
         many = (image.expand(DRAWS, -1, -1, -1), label.expand(DRAWS, -1, -1))
-        changed = augmenter(*many, seed=seed, epochs=np.arange(DRAWS), samples=np.full(DRAWS, number))
+        changed = augmenter(*many, seed=0, epochs=np.arange(DRAWS), samples=np.full(DRAWS, number))
         for draw, (one, mask) in enumerate(
             zip(torch.cat([image, changed[0]]), torch.cat([label, changed[1]]), strict=True)
         ):

@@ -9,14 +9,7 @@ from attunet.plots.figure import new_figure, save
 
 
 def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: str = "") -> Path:
-    """Draw a confusion matrix in percent of each row; a row without voxels stays empty.
-
-    Args:
-        path: of the PNG file.
-        counts: `(K, K)` voxels, rows the truth and columns the prediction.
-        classes: names of the K classes.
-        title: of the figure.
-    """
+    """Draw a confusion matrix `(K, K)`, rows the truth, in percent of each row; a row without voxels stays empty."""
     counts = np.asarray(counts, dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     percent = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
@@ -26,15 +19,8 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
     drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(percent):
         if not np.isnan(value):
-            axes.text(
-                column,
-                row,
-                _figure(value),
-                ha="center",
-                va="center",
-                fontsize=10,
-                color="white" if value > 55 else "black",
-            )
+            color = "white" if value > 55 else "black"
+            axes.text(column, row, _figure(value), ha="center", va="center", fontsize=10, color=color)
     ticks = range(len(classes))
     axes.set_xticks(ticks, labels=classes.names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, labels=classes.names)

@@ -25,8 +25,21 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write the PNG atomically; its folder is made if missing."""
+def panel_grid(count: int, columns: int, panel: tuple[float, float], extra: float) -> tuple[Figure, list[Axes]]:
+    """A figure of at least `count` panels in rows, whose axes are off; `panel` and `extra` height in inches."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = new_figure(panel[0] * columns, panel[1] * rows + extra)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def save(figure: Figure, path: Path, title: str = "") -> Path:
+    """Write the PNG atomically, with a title if there is one; its folder is made if missing."""
+    if title:
+        figure.suptitle(title, fontsize=12)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, lambda partial: figure.savefig(partial, format="png"))
     return path
@@ -38,13 +51,10 @@ def model_color(index: int) -> str:
 
 
 def show_grey(axes: Axes, image: np.ndarray, row_over_column: float) -> None:
-    """Show a slice `(rows, columns)` in grey between its 1st and 99.5th percentile; row_over_column:
-    height of a pixel over its width.
-    """
+    """Show a slice `(rows, columns)` in grey from its 1st to 99.5th percentile; row_over_column is of a pixel."""
     low, high = np.percentile(image, (1, 99.5))
-    axes.imshow(
-        image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=row_over_column, interpolation="bilinear"
-    )
+    high = max(high, low + 1e-6)
+    axes.imshow(image, "gray", vmin=low, vmax=high, aspect=row_over_column, interpolation="bilinear")
     axes.set_xticks([])
     axes.set_yticks([])
 

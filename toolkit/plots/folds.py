@@ -1,6 +1,4 @@
-"""The pictures of a cross-validation: every case as a point, every patient's difference,
-Dice against minutes of training.
-"""
+"""Pictures of a cross-validation: every case, every patient's difference, Dice against minutes of training."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,6 +11,7 @@ from attunet.metrics.results import MethodComparison, MethodRow, TimeToAccuracy
 from attunet.plots.figure import model_color, new_figure, save
 
 MAX_COLOURED = 8  # more cases share one colour
+TARGETS = (0.86, 0.88, 0.90)  # of Dice, in the picture of time
 
 
 def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
@@ -25,10 +24,9 @@ def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
     panels = ["mean", *classes]
     cases = sorted({case for row in rows for case in row["scores"]["dice"]["per_case"]})
     columns = min(3, len(panels))
-    figure = new_figure(
-        max(3.3, 1.6 + 0.6 * len(rows)) * columns, 3.4 * -(-len(panels) // columns) + 0.5 + 0.25 * len(rows)
-    )
-    grid = np.atleast_1d(figure.subplots(-(-len(panels) // columns), columns, sharey=True)).ravel()
+    lines = -(-len(panels) // columns)
+    figure = new_figure(max(3.3, 1.6 + 0.6 * len(rows)) * columns, 3.4 * lines + 0.5 + 0.25 * len(rows))
+    grid = np.atleast_1d(figure.subplots(lines, columns, sharey=True)).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         for index, case in enumerate(cases):
             _draw_case(axes, rows, case, panel, model_color(index) if len(cases) <= MAX_COLOURED else "#56B4E9")
@@ -58,43 +56,21 @@ def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str, col
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
     for start, stop in _alike(rows):  # points of one recipe are joined
         label = case if start == 0 else None
-        axes.plot(
-            range(start, stop),
-            means[start:stop],
-            "o",
-            ls="-",
-            label=label,
-            color=color,
-            ms=5.5,
-            lw=0.8,
-            alpha=0.85,
-            zorder=3,
-        )
+        places = range(start, stop)
+        axes.plot(places, means[start:stop], "o-", label=label, color=color, ms=5.5, lw=0.8, alpha=0.85, zorder=3)
     if panel != "mean":
         return
     for place, row in enumerate(rows):
         by_seed = row["scores"]["dice"]["per_seed_case"]
         seeds = [value for cases in by_seed.values() if (value := cases.get(case)) is not None]
         if len(by_seed) > 1:
-            axes.plot(
-                np.full(len(seeds), place + 0.13),
-                seeds,
-                color=color,
-                marker=".",
-                markersize=4,
-                linestyle="none",
-                alpha=0.7,
-            )
+            axes.plot(np.full(len(seeds), place + 0.13), seeds, ".", color=color, markersize=4, alpha=0.7)
 
 
 def _alike(rows: Sequence[MethodRow]) -> list[tuple[int, int]]:
-    """First and last index of each run of neighbours with one recipe and one treatment;
-    one run if there is only one of them.
-    """
-    groups = [
-        list(group)
-        for _, group in itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))
-    ]
+    """First and last index of each run of neighbours with one recipe and one treatment, if there are several."""
+    kinds = itertools.groupby(range(len(rows)), lambda i: (rows[i]["recipe"], rows[i]["postprocessing"]))
+    groups = [list(group) for _, group in kinds]
     if len(groups) == len(rows):
         return [(0, len(rows))]
     return [(group[0], group[-1] + 1) for group in groups]
@@ -107,9 +83,7 @@ def _words(row: MethodRow) -> str:
 
 
 def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Path:
-    """A row per comparison: every patient's difference in Dice as a point, their mean,
-    and its 95 % interval as a bar.
-    """
+    """A row per comparison: every patient's difference in Dice, their mean, and its 95 % interval as a bar."""
     figure = new_figure(8.5, 1.3 + 0.62 * len(comparisons))
     axes = figure.subplots()
     axes.axvline(0, color="#777777", linewidth=1)
@@ -130,16 +104,14 @@ def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Pat
     return save(figure, path)
 
 
-def draw_time_to_accuracy(
-    path: Path, curves: Mapping[str, TimeToAccuracy], targets: Sequence[float] = (0.86, 0.88, 0.90)
-) -> Path:
+def draw_time_to_accuracy(path: Path, curves: Mapping[str, TimeToAccuracy]) -> Path:
     """Dice against minutes of training. curves: by name, means over the runs at each validation."""
     figure = new_figure(7.4, 4.2 + 0.22 * len(curves))
     axes = figure.subplots()
     for index, (name, curve) in enumerate(curves.items()):
         if curve["minutes"]:
             axes.plot(curve["minutes"], curve["dice"], color=model_color(index), marker="o", markersize=4, label=name)
-    for target in targets:
+    for target in TARGETS:
         axes.axhline(target, color="#999999", linestyle="dotted", linewidth=1)
         axes.text(0, target, f"{target:.2f}", fontsize=8, color="#666666", va="bottom")
     axes.set_xlim(left=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.plots.figure import new_figure, save, show_grey
+from attunet.plots.figure import panel_grid, save, show_grey
 from attunet.plots.outlines import add_legend, colors_of, mark_sides, outline_layer, zoom_to
 from attunet.plots.view import View
 from attunet.volumes.volume import Volume
@@ -17,24 +17,15 @@ def draw_organ_slices(
 ) -> Path:
     """Draw the slices of one organ with the most wrong pixels, with the Dice of each and of all.
 
-    Args:
-        path: of the PNG file.
-        volume: the scan.
-        view: orientation of the slices.
-        truth, prediction: masks `(X, Y, Z)` of the organ on the volume's grid; at least one is not empty.
-        title: of the figure.
+    truth and prediction are masks `(X, Y, Z)` of the organ on the volume's grid; at least one is not empty.
     """
     image, true, predicted = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
     shown = slices_to_show(true, predicted)
     colors = colors_of(("truth", "prediction"))
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = new_figure(2.3 * columns, 2.6 * rows + 0.8)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid[len(shown) :]:
-        axes.set_axis_off()
+    figure, grid = panel_grid(len(shown), COLUMNS, (2.3, 2.6), 0.8)
     around = (true | predicted)[shown].any(0)
     for axes, index in zip(grid, shown, strict=False):
+        axes.set_axis_on()
         show_grey(axes, image[index], view.row_over_column)
         for key, mask in (("truth", true), ("prediction", predicted)):
             outline_layer(axes, mask[index], key, colors)
@@ -42,14 +33,11 @@ def draw_organ_slices(
         zoom_to(axes, around, view.row_over_column)
     mark_sides(grid[0], view.sides)
     add_legend(figure, colors)
-    figure.suptitle(f"{title}: Dice {_dice(true, predicted):.3f}", fontsize=12)
-    return save(figure, path)
+    return save(figure, path, f"{title}: Dice {_dice(true, predicted):.3f}")
 
 
 def slices_to_show(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Ascending numbers of at most `MAX_SLICES` slices of two masks `(n, rows, columns)`:
-    the ones with the most wrong pixels.
-    """
+    """Ascending numbers of the `MAX_SLICES` slices of two masks `(n, rows, columns)` with the most wrong pixels."""
     wrong = (true != predicted).sum((1, 2))
     present = np.flatnonzero((true | predicted).any((1, 2)))
     return np.sort(present[np.argsort(-wrong[present], kind="stable")][:MAX_SLICES])

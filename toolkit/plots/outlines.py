@@ -1,6 +1,7 @@
 """Truth and predictions as outlines over the image, one panel per organ."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from attunet.classes import Classes
-from attunet.plots.figure import TRUTH_COLOR, model_color, new_figure, save, show_grey
+from attunet.plots.figure import TRUTH_COLOR, model_color, panel_grid, save, show_grey
 from attunet.plots.view import View, largest_slice
 from attunet.volumes.volume import Volume
 
@@ -26,17 +27,11 @@ def draw_outlines(
     truth: np.ndarray | None = None,
     title: str = "",
 ) -> Path:
-    """Draw one panel per foreground class, at the slice where it is largest in the truth,
-    or else in the first prediction.
+    """Draw a panel per foreground class, at the slice where it is largest in the truth or the first prediction.
 
     Args:
-        path: of the PNG file.
-        volume: the scan.
-        view: orientation of the slices.
         predictions: name in the legend -> class indices `(X, Y, Z)` on the volume's grid.
-        classes: names of the classes.
         truth: class indices `(X, Y, Z)`, if there are labels.
-        title: of the figure.
 
     Example:
         >>> draw_outlines(path, volume, view_of(volume), {"unet": indices}, classes, truth=labels)  # doctest: +SKIP
@@ -45,18 +40,11 @@ def draw_outlines(
     layers = {} if truth is None else {"truth": view.slices(truth)}
     layers |= {name: view.slices(indices) for name, indices in predictions.items()}
     colors = colors_of(layers)
-    columns = min(len(classes.foreground), 4)
-    rows = -(-len(classes.foreground) // columns)
-    figure = new_figure(3.4 * columns, 3.6 * rows + 0.7)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.set_axis_off()
+    figure, grid = panel_grid(len(classes.foreground), 4, (3.4, 3.6), 0.7)
     for axes, (index, name) in zip(grid, enumerate(classes.foreground, start=1), strict=False):
         _draw_organ(axes, image, {k: v == index for k, v in layers.items()}, colors, view, name)
     add_legend(figure, colors)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    return save(figure, path)
+    return save(figure, path, title)
 
 
 def _draw_organ(
@@ -88,16 +76,18 @@ def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", w
         axes.contour(columns, rows, padded, levels=[0.5], colors=[color], linestyles=[style], linewidths=[width])
 
 
+def outline_classes(axes: Axes, labels: np.ndarray, classes: Classes, *, width: float = 1.3) -> None:
+    """Draw the borders of the foreground classes in class indices `(rows, columns)`, in the classes' colours."""
+    for index, color in enumerate(classes.colors[1:], start=1):
+        outline(axes, labels == index, color=color, width=width)
+
+
 def mark_sides(axes: Axes, sides: tuple[str, ...]) -> None:
     """Write the letters of the patient's sides at the left and the top of a panel."""
     if sides:
-        place = axes.transAxes
-        axes.text(
-            0.02, 0.5, sides[0], ha="left", va="center", color="white", fontsize=9, fontweight="bold", transform=place
-        )
-        axes.text(
-            0.5, 0.98, sides[2], ha="center", va="top", color="white", fontsize=9, fontweight="bold", transform=place
-        )
+        write = partial(axes.text, color="white", fontsize=9, fontweight="bold", transform=axes.transAxes)
+        write(0.02, 0.5, sides[0], ha="left", va="center")
+        write(0.5, 0.98, sides[2], ha="center", va="top")
 
 
 def zoom_to(axes: Axes, mask: np.ndarray, row_over_column: float) -> None:
@@ -121,14 +111,11 @@ def colors_of(layers: Iterable[str]) -> dict[str, str]:
 def add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
     """Add a legend with one entry per layer below the panels."""
     handles = [
-        Line2D([], [], color=_on_white(color), linestyle=_style(k), linewidth=2, label=k) for k, color in colors.items()
+        Line2D([], [], color="#777777" if color == TRUTH_COLOR else color, linestyle=_style(k), linewidth=2, label=k)
+        for k, color in colors.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=10)
 
 
 def _style(key: str) -> str:
     return "dashed" if key == "truth" else "solid"
-
-
-def _on_white(color: str) -> str:
-    return "#777777" if color == TRUTH_COLOR else color

@@ -1,6 +1,4 @@
-"""Pictures of accuracy against speed, latency against batch size, and the stages of a volume,
-from the rows of results.json.
-"""
+"""Pictures of accuracy against speed, latency against batch size, and the stages of a volume, from results.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,25 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from attunet.metrics.pareto import pareto_front
-from attunet.metrics.results import EvaluatedRow, Part
+from attunet.metrics.results import PARTS, EvaluatedRow, Part
 from attunet.plots.figure import model_color, new_figure, save
 
 Rows = Mapping[str, EvaluatedRow]  # by the name in the legend
 MARKERS = "osD^vP*X"
 MIN_DICE_RANGE = 0.04  # of the axis: smaller differences mean nothing and must not fill the picture
-PART_COLORS: dict[Part, str] = {
-    "read": "#999999",
-    "prepare": "#56B4E9",
-    "network": "#E69F00",
-    "finish": "#009E73",
-    "write": "#CC79A7",
-}
+PART_COLORS: dict[Part, str] = dict(zip(PARTS, ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"), strict=True))
 
 
 def draw_dice_against_latency(path: Path, models: Rows) -> Path:
-    """Mean Dice (with its interval, where there is one) against the median latency of one slice;
-    models on the Pareto front are joined.
-    """
+    """Mean Dice, with its interval, against the median latency of a slice; models on the Pareto front are joined."""
     points = {
         name: (row["latency_ms"]["batch"]["1"]["p50"], dice)
         for name, row in models.items()
@@ -37,9 +27,8 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
     axes = figure.subplots()
     front = pareto_front(points)
     if front:
-        axes.plot(
-            *zip(*(points[name] for name in front), strict=True), color="#777777", linestyle="dotted", linewidth=1.2
-        )
+        joined = zip(*(points[name] for name in front), strict=True)
+        axes.plot(*joined, color="#777777", linestyle="dotted", linewidth=1.2)
     for index, (name, (latency, dice)) in enumerate(points.items()):
         interval = models[name]["dice"]["ci95"]
         if interval:
@@ -70,9 +59,8 @@ def draw_latency_against_batch(path: Path, models: Rows) -> Path:
         p50, p95 = ([batches[size][p] for size in sorted(batches)] for p in ("p50", "p95"))
         color, line = model_color(index), f"{MARKERS[index % len(MARKERS)]}-"
         to_p95 = [[0.0] * len(p50), [high - low for low, high in zip(p50, p95, strict=True)]]
-        latency.errorbar(
-            sorted(batches), p50, yerr=to_p95, fmt=line, ms=6, capsize=3, elinewidth=0.8, label=name, color=color
-        )
+        style = {"ms": 6, "capsize": 3, "elinewidth": 0.8, "color": color}
+        latency.errorbar(sorted(batches), p50, yerr=to_p95, fmt=line, label=name, **style)
         rates = {int(size): rate for size, rate in row["throughput_slices_per_s"]["batch"].items()}
         throughput.plot(sorted(rates), [rates[size] for size in sorted(rates)], line, ms=6, color=color)
     for axes, label in ((latency, "latency of a batch, ms (p50, whiskers to p95)"), (throughput, "slices per second")):

@@ -1,5 +1,6 @@
 """Pictures show the patient the right way round, and what they are given."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,7 @@ def scan(affine: np.ndarray, shape: tuple[int, int, int] = (20, 30, 8)) -> Volum
 
 def corner_marked(affine: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """A label in the patient's right, anterior, superior corner, wherever the array has it."""
-    corners = np.array(
-        [
-            [i * (shape[0] - 1), j * (shape[1] - 1), k * (shape[2] - 1), 1]
-            for i in (0, 1)
-            for j in (0, 1)
-            for k in (0, 1)
-        ]
-    )
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in shape))])
     world = corners @ affine.T
     chosen = corners[np.argmax(world[:, :3] @ (1, 1, 1))]  # RAS+: right, anterior and superior are positive
     labels = np.zeros(shape, dtype=np.uint8)
@@ -103,15 +97,11 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
     ]
     maps = [np.random.default_rng(n).uniform(size=(n, n)) for n in (4, 8, 16)]
     pictures = [
-        draw_outlines(
-            tmp_path / "new" / "outlines.png", volume, view, {"good": truth, "blind": missing}, CHAOS_MR, truth=truth
-        ),
+        draw_outlines(tmp_path / "new/outlines.png", volume, view, {"a": truth, "b": missing}, CHAOS_MR, truth=truth),
         draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
         draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1, title="invented"),
         draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
-        draw_contact_sheet(
-            tmp_path / "sheet.png", [tile("a", volume, view, truth), tile("b", volume, view, None)], CHAOS_MR
-        ),
+        draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, one) for one in (truth, None)], CHAOS_MR),
         draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),
         draw_confusion(tmp_path / "confusion.png", counts, CHAOS_MR, title="rows without voxels"),
         draw_curves(tmp_path / "curves.png", {"unet": rows, "just started": []}),
@@ -148,13 +138,8 @@ def test_speed_pictures(tmp_path: Path) -> None:
 
 
 def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
-    points = {
-        "slow best": (30.0, 0.92),
-        "beaten": (31.0, 0.91),
-        "fast": (3.0, 0.88),
-        "as fast, worse": (3.0, 0.87),
-        "middle": (10.0, 0.90),
-    }
+    points = {"slow best": (30.0, 0.92), "beaten": (31.0, 0.91), "fast": (3.0, 0.88), "middle": (10.0, 0.90)}
+    points["as fast, worse"] = (3.0, 0.87)
     assert pareto_front(points) == ["fast", "middle", "slow best"]
 
 
