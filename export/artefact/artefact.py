@@ -9,9 +9,9 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
+from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole
-from attunet.metrics.results import DiceAtExport
 from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 

@@ -17,9 +17,9 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
-from attunet.metrics.results import DiceAtExport
 from attunet.store import Store
 from attunet.volumes.model import Model
 

@@ -19,6 +19,7 @@ from attunet.volumes.slices import Grid
 TEMPERATURES = tuple(float(2 ** (step / 12)) for step in range(-12, 25))  # 0.5 to 4; 1 is among them
 UNSCALED = TEMPERATURES.index(1.0)
 BINS = 15
+COUNTS = ("nll", "pixels", "confidence", "correct")
 # Calibration counts pixels near organs: far background, of which every network is sure, would hide the rest
 NEAR_PIXELS = 5
 PIXELS_PER_SLICE = 1000
@@ -40,17 +41,14 @@ class CalibrationCounts:
     correct: np.ndarray
 
     def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
-        return CalibrationCounts(
-            self.nll + other.nll,
-            self.pixels + other.pixels,
-            self.confidence + other.confidence,
-            self.correct + other.correct,
-        )
+        return CalibrationCounts(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
+
+    def __sub__(self, other: "CalibrationCounts") -> "CalibrationCounts":
+        return CalibrationCounts(*(getattr(self, name) - getattr(other, name) for name in COUNTS))
 
     @classmethod
     def none(cls) -> "CalibrationCounts":
-        shape = (len(TEMPERATURES), BINS)
-        return cls(np.zeros(len(TEMPERATURES)), np.zeros(shape), np.zeros(shape), np.zeros(shape))
+        return cls(np.zeros(len(TEMPERATURES)), *(np.zeros((len(TEMPERATURES), BINS)) for _ in COUNTS[1:]))
 
     @classmethod
     def of(cls, logits: np.ndarray, truth: np.ndarray) -> "CalibrationCounts":
@@ -77,9 +75,7 @@ class CalibrationCounts:
         return int(np.argmin(self.nll))
 
     def expected_error(self, index: int) -> float:
-        """Expected calibration error at a temperature of the list:
-        mean distance of probability and accuracy over the bins.
-        """
+        """Expected calibration error at a temperature: mean distance of probability and accuracy over the bins."""
         gaps = np.abs(self.confidence[index] - self.correct[index])
         return float(gaps.sum() / max(1, self.num_pixels))
 
@@ -94,32 +90,23 @@ class CalibrationCounts:
     @classmethod
     def from_json(cls, at: Fields) -> "CalibrationCounts":
         """Raises InputError for anything that `to_json` would not have written."""
+        rows = len(TEMPERATURES)
 
         def are_counts(value: object, length: int) -> bool:
             return isinstance(value, list) and len(value) == length and all(is_number(v, 0) for v in value)
 
         def is_table(value: object) -> bool:
-            return (
-                isinstance(value, list)
-                and len(value) == len(TEMPERATURES)
-                and all(are_counts(row, BINS) for row in value)
-            )
+            return isinstance(value, list) and len(value) == rows and all(are_counts(row, BINS) for row in value)
 
-        nll = at.require("nll", lambda v: are_counts(v, len(TEMPERATURES)), f"{len(TEMPERATURES)} numbers")
-        tables = [
-            at.require(name, is_table, f"{len(TEMPERATURES)} × {BINS} numbers")
-            for name in ("pixels", "confidence", "correct")
-        ]
-        return cls(np.array(nll, dtype=np.float64), *(np.array(table, dtype=np.float64) for table in tables))
+        nll = at.require("nll", lambda v: are_counts(v, rows), f"{rows} numbers")
+        tables = [at.require(name, is_table, f"{rows} × {BINS} numbers") for name in COUNTS[1:]]
+        return cls(*(np.array(values, dtype=np.float64) for values in (nll, *tables)))
 
 
 class CalibrationObserver:
-    """Collects the counts of one prediction.
+    """Collects the counts of one prediction of K classes, the background among them.
 
-    Args:
-        grid: of the prepared slices.
-        num_classes: K, with the background.
-        truth: class indices uint8 `(Z, *grid.resampled_shape)`, as `attunet.volumes.slices.resample_labels` gives them.
+    truth: class indices uint8 `(Z, *grid.resampled_shape)`, as `attunet.volumes.slices.resample_labels` gives them.
     """
 
     def __init__(self, grid: Grid, num_classes: int, truth: np.ndarray) -> None:
@@ -155,21 +142,15 @@ class Calibration:
 
 
 def calibrate(by_patient: Sequence[CalibrationCounts]) -> Calibration | None:
-    """The temperature of several patients' held-out cases, checked by leaving each patient out;
-    None with fewer than three.
-    """
+    """The temperature of several patients' held-out cases, checked with each left out; None with fewer than three."""
     if len(by_patient) < 3:
         return None
     total = sum(by_patient, CalibrationCounts.none())
-    before, after = CalibrationCounts.none(), np.zeros(BINS)
+    after = np.zeros(BINS)
     for left_out in by_patient:
-        others = CalibrationCounts(
-            *(getattr(total, name) - getattr(left_out, name) for name in ("nll", "pixels", "confidence", "correct"))
-        )
-        chosen = others.best()
+        chosen = (total - left_out).best()
         after = after + (left_out.confidence[chosen] - left_out.correct[chosen])
-        before = before + left_out
-    error_before = before.expected_error(UNSCALED)
+    error_before = total.expected_error(UNSCALED)
     error_after = float(np.abs(after).sum() / max(1, total.num_pixels))
     helps = error_after < error_before
     return Calibration(TEMPERATURES[total.best()] if helps else 1.0, error_before, error_after)

@@ -38,36 +38,29 @@ class Check:
     @classmethod
     def from_json(cls, at: Fields) -> "Check":
         """Raises InputError for anything that `to_json` would not have written."""
-        share, shares = Rule(float, 0, 1), Rule(float, 0, 1, null=True)
-        correlation = Rule(float, -1, 1, null=True)
-        return cls(
-            at.get("correlation", correlation),
-            at.get("correlation_within", correlation),
-            at.get("coverage", share),
-            at.get("mean_error", share),
-            at.get("mean_error_without", share),
-            at.get("marked_of_poor", shares),
-            at.get("marked_of_good", shares),
-        )
+        return cls(**{name: at.get(name, rule) for name, rule in RULES.items()})
 
     def describe(self) -> str:
         """One line."""
-        correlation = "not defined" if self.correlation is None else f"{self.correlation:.2f}"
-        within = "not defined" if self.correlation_within is None else f"{self.correlation_within:.2f}"
+        both = (self.correlation, self.correlation_within)
+        correlation, within = ("not defined" if value is None else f"{value:.2f}" for value in both)
         return (
             f"correlation {correlation} (within organs {within}), the range holds {self.coverage:.0%} of the true "
-            "values, "
-            f"mean error {self.mean_error:.3f} ({self.mean_error_without:.3f} with the organ's mean alone)"
+            f"values, mean error {self.mean_error:.3f} ({self.mean_error_without:.3f} with the organ's mean alone)"
         )
 
 
-def check(rows: Sequence[Row], num_organs: int, threshold: float) -> Check:
-    """Leaves every patient out: fit and range come from the others alone,
-    whose residuals come from leaving each of them out in turn.
+RULES = {
+    **dict.fromkeys(("correlation", "correlation_within"), Rule(float, -1, 1, null=True)),
+    **dict.fromkeys(("coverage", "mean_error", "mean_error_without"), Rule(float, 0, 1)),
+    **dict.fromkeys(("marked_of_poor", "marked_of_good"), Rule(float, 0, 1, null=True)),
+}
 
-    Args:
-        rows: of at least two patients.
-        threshold: of Dice, below which an organ is marked.
+
+def check(rows: Sequence[Row], num_organs: int, threshold: float) -> Check:
+    """Leaves each of at least two patients out: fit and range come from the others, in turn left out for the residuals.
+
+    Organs with an estimated Dice below the threshold count as marked.
     """
     left_out: list[LeftOut] = []
     plain, covered = [], []

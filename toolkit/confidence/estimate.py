@@ -1,6 +1,4 @@
-"""Estimates of a case's Dice, with a range, and whether a person should look at it:
-the record that predictions are written with.
-"""
+"""Estimates of a case's Dice with a range, and whether a person should look at it: the record beside predictions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,10 +30,9 @@ class OrganEstimate:
 
 @dataclass(frozen=True)
 class CaseConfidence:
-    """The estimates of one case. It holds no name of a case, a file or a patient.
+    """The estimates of one case, by class name. It holds no name of a case, a file or a patient.
 
     Args:
-        organs: by class name.
         review: whether a person should look at the case.
         reasons: of `review`, or of there being no estimates; one line each.
         level: share of true values that lie in the ranges.
@@ -49,9 +46,7 @@ class CaseConfidence:
     threshold: float | None
 
     def to_json(self) -> JsonObject:
-        """The record:
-        `{"schema", "review", "reasons", "level", "threshold", "organs": {name: {"dice", "low", "high", ...}}}`.
-        """
+        """The record: schema, review, reasons, level, threshold, and for each organ the fields of its estimate."""
         return {
             "schema": SCHEMA,
             "review": self.review,

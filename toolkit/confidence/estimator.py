@@ -1,9 +1,7 @@
-"""The estimator of Dice that an artefact carries: learned on the held-out cases of a cross-validation,
-with its check.
-"""
+"""The estimator of Dice in an artefact, learned on the held-out cases of a cross-validation, and its check."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -22,13 +20,9 @@ POOR = 0.1  # share of the held-out Dice values that lie below the threshold, un
 
 @dataclass(frozen=True)
 class LearnedCase:
-    """A held-out case of a cross-validation: what its prediction showed, and its true Dice.
+    """A held-out case of a cross-validation: its patient, the features of its prediction, and its true Dice.
 
-    Args:
-        patient: it belongs to.
-        features: of the prediction.
-        dice: of each foreground class; None where it is not defined.
-        calibration: None where not every class was drawn.
+    `dice` is None for a foreground class without one, `calibration` where not every class was drawn.
     """
 
     patient: str
@@ -50,9 +44,8 @@ class LearnedCase:
         share = Rule(float, 0, 1, null=True)
         features = CaseFeatures.from_json(at.inner("features"))
         dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
-        counts = (
-            CalibrationCounts.from_json(at.inner("calibration")) if at.data.get("calibration") is not None else None
-        )
+        counted = at.data.get("calibration") is not None
+        counts = CalibrationCounts.from_json(at.inner("calibration")) if counted else None
         return cls(at.text("patient"), features, dice, counts)
 
 
@@ -94,13 +87,9 @@ class Estimator:
         *,
         threshold: float | None = None,
     ) -> CaseConfidence:
-        """The estimates of a case.
+        """The estimates of a case, by the features of its prediction and the names of the foreground classes.
 
-        Args:
-            features: of its prediction.
-            names: of the foreground classes.
-            findings: about the input; those about the training's ranges mark the case.
-            threshold: in place of the learned one.
+        Findings about the training's ranges mark the case. `threshold` replaces the learned one.
         """
         reasons = outside_training(findings)
         if self.fit is None:
@@ -115,9 +104,8 @@ class Estimator:
         assert self.fit is not None
         if features.organs[index] is None:
             missing = self.expected[index]
-            return OrganEstimate(
-                None, None, None, missing, "not in the label map, and every case learned from had it" if missing else ""
-            )
+            reason = "not in the label map, and every case learned from had it" if missing else ""
+            return OrganEstimate(None, None, None, missing, reason)
         if not self.fit.knows(index):
             return OrganEstimate(None, None, None, False, "cannot tell: too few held-out cases had it")
         error = self.fit.log_error(features, index)
@@ -131,14 +119,11 @@ class Estimator:
         """One line about what was learned."""
         base = f"learned on {self.num_cases} held-out predictions of {self.num_patients} patients"
         accuracy = self.check.describe() if self.check else f"cannot tell: {self.cannot}"
-        scaled = ""
-        if self.calibration:
-            scaled = (
-                f"; temperature {self.temperature:.2f}, expected calibration error {self.calibration.error_before:.4f} "
-                "before and "
-                f"{self.calibration.error_after:.4f} after, patients left out"
-            )
-        return f"{base}: {accuracy}{scaled}"
+        if self.calibration is None:
+            return f"{base}: {accuracy}"
+        errors = f"{self.calibration.error_before:.4f} before and {self.calibration.error_after:.4f} after"
+        scaled = f"temperature {self.temperature:.2f}, expected calibration error {errors}, patients left out"
+        return f"{base}: {accuracy}; {scaled}"
 
     def to_json(self) -> JsonObject:
         return {
@@ -156,9 +141,7 @@ class Estimator:
 
     @classmethod
     def from_json(cls, at: Fields, num_organs: int) -> "Estimator":
-        """Raises InputError for anything that `to_json` would not have written,
-        or that is for another number of foreground classes.
-        """
+        """Raises InputError for what `to_json` would not have written, or another number of foreground classes."""
         has_fit = at.data.get("fit") is not None
         linear = LinearFit.from_json(at.inner("fit")) if has_fit else None
         low, high = at.get("residuals", Rule(float, -100, 100, length=2, ordered=True))
@@ -180,23 +163,18 @@ class Estimator:
 
 def learn(cases: Sequence[LearnedCase]) -> Estimator:
     """An estimator from held-out cases; it says that it cannot tell where patients are too few."""
-    patients = sorted({case.patient for case in cases})
-    calibration = calibrate(_counts_by_patient(cases))
-    base = Estimator(len(patients), len(cases), calibration)
-    if len(patients) < MIN_PATIENTS:
-        cannot = f"it was learned on {len(patients)} patients, at least {MIN_PATIENTS} are needed"
-        return Estimator(base.num_patients, base.num_cases, calibration, cannot)
+    num_patients = len({case.patient for case in cases})
+    base = Estimator(num_patients, len(cases), calibrate(_counts_by_patient(cases)))
+    if num_patients < MIN_PATIENTS:
+        reason = f"it was learned on {num_patients} patients, at least {MIN_PATIENTS} are needed"
+        return replace(base, cannot=reason)
     num_organs = len(cases[0].dice)
     rows = [row for organ in range(num_organs) for row in _rows(cases, organ)]
     if not rows:
-        return Estimator(
-            base.num_patients, base.num_cases, calibration, "no organ was predicted in enough held-out cases"
-        )
+        return replace(base, cannot="no organ was predicted in enough held-out cases")
     threshold = round(float(np.quantile([row.dice for row in rows], POOR)), 2)
-    return Estimator(
-        num_patients=len(patients),
-        num_cases=len(cases),
-        calibration=calibration,
+    return replace(
+        base,
         fit=fit(rows, num_organs),
         residuals=range_of_residuals(left_out_residuals(rows, num_organs)),
         check=check(rows, num_organs, threshold),

@@ -18,7 +18,6 @@ from attunet.volumes.volume import Volume
 
 # Of the logarithm of a figure's range: training scans of one spacing do not make 1 % more a distance
 MIN_HALF_WIDTH = 0.1
-ENTROPY, MARGIN, CONFIDENCE, DISAGREEMENT = range(4)  # sums over the voxels of a class
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,11 @@ class OrganFeatures:
     @classmethod
     def from_json(cls, at: Fields) -> "OrganFeatures":
         """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
-        share = Rule(float, 0, 1)
+        shares = ("largest_part", "expected_dice", "entropy", "margin")
         return cls(
             size=at.get("size", Rule(float, 0)),
             parts=at.whole("parts", 1),
-            largest_part=at.get("largest_part", share),
-            expected_dice=at.get("expected_dice", share),
-            entropy=at.get("entropy", share),
-            margin=at.get("margin", share),
+            **{name: at.get(name, Rule(float, 0, 1)) for name in shares},
             disagreement=at.get("disagreement", Rule(float, 0, 1, null=True)),
         )
 
@@ -86,34 +82,28 @@ class CaseFeatures:
 
 
 class FeatureObserver:
-    """Collects the features of one prediction; `attunet.volumes.predict.predict_prepared` calls it with every batch.
+    """Collects the features of one prediction of K classes; `predict_prepared` calls it with every batch.
 
     Besides sums it keeps the class indices on the network's grid, one byte per pixel. Sums are kept per slice, so that
     the features do not depend on the number of slices in a batch.
 
-    Args:
-        grid: of the prepared slices.
-        num_classes: K, with the background.
-
     Example:
         >>> observer = FeatureObserver(prepared.grid, 5)  # doctest: +SKIP
-        >>> model.predict_prepared(prepared, observe=observer)  # doctest: +SKIP
+        >>> model.predict_prepared(prepared, observers=[observer])  # doctest: +SKIP
         >>> observer.features(training_distance(volume, model.ranges, model.spec.orientation))  # doctest: +SKIP
     """
 
     def __init__(self, grid: Grid, num_classes: int) -> None:
         self._grid, self._num_classes = grid, num_classes
         self._labels = np.zeros((grid.num_slices, *grid.resampled_shape), dtype=np.uint8)
+        # Sums over the voxels of a class: entropy, margin, confidence, disagreement
         self._sums = np.zeros((grid.num_slices, 4, num_classes))
         self._mass = np.zeros((grid.num_slices, num_classes))
         self._has_disagreement = False
 
     def __call__(self, start: int, output: np.ndarray) -> None:
-        """Takes the output `(n, K or K + 1, H, W)` for the slices from `start`;
-        a last channel beyond K is the disagreement.
-        """
-        inside = without_padding(output, self._grid)
-        logits, rest = inside[:, : self._num_classes], inside[:, self._num_classes :]
+        """Takes the output `(n, K or K + 1, H, W)` for the slices from `start`; channel K is the disagreement."""
+        logits, rest = np.split(without_padding(output, self._grid), [self._num_classes], axis=1)
         self._has_disagreement = rest.shape[1] == 1
         probabilities = softmax(logits)
         labels, best, second = _two_greatest(probabilities)
@@ -128,41 +118,30 @@ class FeatureObserver:
 
     def features(self, distance: float) -> CaseFeatures:
         """The features of the whole prediction. distance: as `training_distance` gives it."""
-        sums, mass = self._sums.sum(axis=0), self._mass.sum(axis=0)
         boxes = ndimage.find_objects(self._labels, max_label=self._num_classes - 1)
-        organs = []
-        for index, box in enumerate(boxes, start=1):
-            if box is None:
-                organs.append(None)
-                continue
-            sizes = np.bincount(ndimage.label(self._labels[box] == index)[0].ravel())[1:]
-            voxels = int(sizes.sum())
-            entropy, margin, confidence, disagreement = (float(value) for value in sums[:, index])
-            organs.append(
-                OrganFeatures(
-                    size=voxels * pixel_volume(self._grid),
-                    parts=len(sizes),
-                    largest_part=float(sizes.max() / voxels),
-                    expected_dice=min(1.0, 2 * confidence / (voxels + float(mass[index]))),
-                    entropy=min(1.0, entropy / voxels),
-                    margin=min(1.0, margin / voxels),
-                    disagreement=min(1.0, max(0.0, disagreement / voxels)) if self._has_disagreement else None,
-                )
-            )
+        organs = (None if box is None else self._organ(index, box) for index, box in enumerate(boxes, start=1))
         return CaseFeatures(tuple(organs), distance)
+
+    def _organ(self, index: int, box: tuple[slice, ...]) -> OrganFeatures:
+        sizes = np.bincount(ndimage.label(self._labels[box] == index)[0].ravel())[1:]
+        voxels, mass = int(sizes.sum()), float(self._mass.sum(axis=0)[index])
+        entropy, margin, confidence, disagreement = (float(value) for value in self._sums.sum(axis=0)[:, index])
+        return OrganFeatures(
+            size=voxels * pixel_volume(self._grid),
+            parts=len(sizes),
+            largest_part=float(sizes.max() / voxels),
+            expected_dice=min(1.0, 2 * confidence / (voxels + mass)),
+            entropy=min(1.0, entropy / voxels),
+            margin=min(1.0, margin / voxels),
+            disagreement=min(1.0, max(0.0, disagreement / voxels)) if self._has_disagreement else None,
+        )
 
 
 def training_distance(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> float:
-    """Distance of a scan's spacing, extent and intensities from the middle of the training's ranges,
-    in half widths of them.
+    """The largest distance of a scan's spacing, extent or intensities from the middle of the training's ranges.
 
-    Args:
-        volume: the scan.
-        ranges: of the training; None where they are not known.
-        orientation: of the model's preprocessing.
-
-    Returns:
-        The largest distance of any figure; 0 without ranges, and where the units cannot be compared.
+    It is in half widths of the ranges; 0 without ranges, and where the units cannot be compared. `orientation` is of
+    the model's preprocessing.
     """
     if ranges is None or volume.unit != ranges.unit:
         return 0.0
@@ -203,17 +182,13 @@ def normalized_entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def pixel_volume(grid: Grid) -> float:
-    """Volume of a pixel of the network's grid with the slice's thickness, in mm³;
-    in pixels without physical spacing.
-    """
+    """Volume of a pixel of the network's grid times the slice's thickness, in mm³, or in pixels without spacing."""
     native, resampled = grid.plane_shape, grid.resampled_shape
     return float(np.prod(grid.native_spacing)) * (native[0] * native[1]) / (resampled[0] * resampled[1])
 
 
 def _two_greatest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """argmax over the second axis as uint8 (the lower index where values are equal),
-    the greatest value and the second.
-    """
+    """argmax over the second axis as uint8 (the lower index of equal values), the greatest value, and the second."""
     best, second = values[:, 0].copy(), np.zeros_like(values[:, 0])
     labels = np.zeros(best.shape, dtype=np.uint8)
     for index in range(1, values.shape[1]):

@@ -23,9 +23,7 @@ MAX_PARTS = 20  # patients are left out one by one up to this number, in so many
 
 @dataclass(frozen=True)
 class Row:
-    """A predicted organ of a held-out case with its true Dice. case: its features. organ:
-    index among the foreground classes.
-    """
+    """A predicted organ (its index among the foreground classes) of a held-out case, with its true Dice."""
 
     patient: str
     organ: int
@@ -65,26 +63,21 @@ class LinearFit:
         return float(self.means[organ] + values @ self.weights)
 
     def to_json(self) -> JsonObject:
-        return {
-            "features": list(NAMES),
-            "weights": self.weights.tolist(),
-            "scale": self.scale.tolist(),
-            "organs": [
-                {"log_size": float(size), "origin": origin.tolist(), "mean": float(mean)}
-                if math.isfinite(float(mean))
-                else None
-                for size, origin, mean in zip(self.sizes, self.origins, self.means, strict=True)
-            ],
-        }
+        organs = [
+            {"log_size": float(self.sizes[i]), "origin": self.origins[i].tolist(), "mean": float(self.means[i])}
+            if self.knows(i)
+            else None
+            for i in range(len(self.means))
+        ]
+        numbers = {"weights": self.weights.tolist(), "scale": self.scale.tolist()}
+        return {"features": list(NAMES), **numbers, "organs": organs}
 
     @classmethod
     def from_json(cls, at: Fields) -> "LinearFit":
         """Raises InputError for anything that `to_json` would not have written."""
         at.require("features", lambda v: v == list(NAMES), f"the features {', '.join(NAMES)}")
-        numbers = [
-            at.get("weights", Rule(float, 0, 1e3, length=len(NAMES))),
-            at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES))),
-        ]
+        weights = at.get("weights", Rule(float, 0, 1e3, length=len(NAMES)))
+        scale = at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES)))
         organs = at.values("organs")
         sizes, means = np.full(len(organs), np.nan), np.full(len(organs), np.nan)
         origins = np.zeros((len(organs), len(NAMES)))
@@ -94,14 +87,15 @@ class LinearFit:
                 sizes[index] = organ.get("log_size", Rule(float, -100, 100))
                 means[index] = organ.get("mean", Rule(float, -100, 100))
                 origins[index] = organ.get("origin", Rule(float, -1e6, 1e6, length=len(NAMES)))
-        return cls(np.array(numbers[0]), np.array(numbers[1]), sizes, origins, means)
+        return cls(np.array(weights), np.array(scale), sizes, origins, means)
 
 
 def fit(rows: Sequence[Row], num_organs: int) -> LinearFit:
     """The fit of some rows, all with the same weight."""
     from scipy.optimize import nnls  # is slow to import, and prediction does without
 
-    sizes, origins, means = np.full(num_organs, np.nan), np.zeros((num_organs, len(NAMES))), np.full(num_organs, np.nan)
+    sizes, means = np.full(num_organs, np.nan), np.full(num_organs, np.nan)
+    origins = np.zeros((num_organs, len(NAMES)))
     values, errors = np.zeros((len(rows), len(NAMES))), np.array([log_error_of(row.dice) for row in rows])
     for organ in range(num_organs):
         chosen = [index for index, row in enumerate(rows) if row.organ == organ]
@@ -145,11 +139,8 @@ def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -
     Rows of organs that the others lack are left out.
     """
     others = fit([row for row in rows if row.patient not in patients], num_organs)
-    return [
-        LeftOut(row, others.log_error(row.case, row.organ))
-        for row in rows
-        if row.patient in patients and others.knows(row.organ)
-    ]
+    known = (row for row in rows if row.patient in patients and others.knows(row.organ))
+    return [LeftOut(row, others.log_error(row.case, row.organ)) for row in known]
 
 
 def left_out_residuals(rows: Sequence[Row], num_organs: int) -> list[float]:

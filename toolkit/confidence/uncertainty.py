@@ -7,13 +7,9 @@ from attunet.volumes.slices import Grid, assemble, restore_scores
 
 
 class UncertaintyMap:
-    """Collects the entropy of a prediction's probabilities, from 0 to 1,
-    where logits are interpolated as for the label map.
+    """Collects the entropy of a prediction's probabilities, from 0 to 1, with logits interpolated as for the label map.
 
-    Args:
-        grid: of the prepared slices.
-        num_classes: K, with the background.
-        temperature: that logits are divided by.
+    Logits of K classes, the background among them, are divided by the temperature first.
     """
 
     def __init__(self, grid: Grid, num_classes: int, temperature: float = 1.0) -> None:

@@ -1,6 +1,4 @@
-"""Means of scores over classes, then cases, then patients. NaN means "not defined" and counts in no mean;
-JSON has null for it.
-"""
+"""Means of scores over classes, cases and patients. NaN means "not defined", counts in no mean, and is null in JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
@@ -14,15 +12,7 @@ Json = TypeVar("Json")
 
 
 def mean_of_defined(values: npt.ArrayLike, axis: int | None = None) -> np.ndarray:
-    """Mean over the values that are not NaN.
-
-    Args:
-        values: numbers of any shape.
-        axis: the axis to average over; None averages over all values.
-
-    Returns:
-        float64 array without `axis`; NaN, without a warning, where no value is defined.
-    """
+    """Mean of the values that are not NaN, along an axis or of all: float64; NaN, without a warning, of none."""
     array = np.asarray(values, dtype=np.float64)
     defined = ~np.isnan(array)
     count = defined.sum(axis=axis)
@@ -35,32 +25,12 @@ def mean(values: Iterable[float]) -> float:
 
 
 def case_means(scores: Mapping[str, npt.ArrayLike]) -> dict[str, float]:
-    """Mean over the classes of each case.
-
-    Args:
-        scores: case name -> score per foreground class, `(K - 1,)`.
-
-    Returns:
-        Case name -> mean; NaN for a case without a defined score.
-    """
+    """Case name -> mean over its classes; NaN for a case without a defined score. scores: case -> `(K - 1,)`."""
     return {case: float(mean_of_defined(values)) for case, values in scores.items()}
 
 
-def mean_over_cases(scores: Mapping[str, npt.ArrayLike]) -> float:
-    """Mean over the classes of each case, then over the cases; arguments as in `case_means`."""
-    return mean(case_means(scores).values())
-
-
 def per_patient(values: Mapping[str, float], patients: Mapping[str, str]) -> dict[str, float]:
-    """Mean over the cases of each patient.
-
-    Args:
-        values: case name -> score, NaN where not defined.
-        patients: case name -> patient.
-
-    Returns:
-        Patient -> mean; patients without a defined score are left out.
-    """
+    """Patient -> mean over the patient's cases; patients without a defined score are left out."""
     by_patient: dict[str, list[float]] = {}
     for case, value in values.items():
         by_patient.setdefault(patients[case], []).append(value)
@@ -74,43 +44,35 @@ def summarize(
     """Table of one metric: its mean, its mean per class, and every case.
 
     Args:
-        scores: case name -> score per foreground class, `(K - 1,)`.
-        classes: names of the foreground classes, `K - 1` of them.
+        scores: case name -> score per foreground class, `(K - 1,)`, in the order of `classes`.
         exclude: cases that are listed and counted in no mean.
 
     Returns:
-        `{"mean": over classes, then cases, "per_class": {class: mean over cases}, "per_case": {case: {class: score}}}`,
-        NaN where nothing is defined; `nan_to_null` makes it JSON.
+        The mean over classes, then cases; NaN where nothing is defined. `nan_to_null` makes it JSON.
     """
     excluded = set(exclude)
     counted = {case: values for case, values in scores.items() if case not in excluded}
-    per_class = (
-        mean_of_defined(np.stack([np.asarray(v) for v in counted.values()]), axis=0)
-        if counted
-        else np.full(len(classes), np.nan)
-    )
+    table = np.array([np.asarray(values) for values in counted.values()]).reshape(-1, len(classes))
+    per_class = mean_of_defined(table, axis=0)
     return {
-        "mean": mean_over_cases(counted),
+        "mean": mean(case_means(counted).values()),
         "per_class": _by_class(per_class, classes),
         "per_case": {case: _by_class(values, classes) for case, values in scores.items()},
     }
 
 
 def nan_to_null(value: Json) -> Json:
-    """A copy that JSON can hold, of nested dicts, lists and tuples:
-    NaN and infinity become None, NumPy's numbers Python's.
-    """
-    return cast(Json, _nan_to_null(value))
-
-
-def _nan_to_null(value: object) -> object:
+    """A copy of nested dicts and lists that JSON can hold: NaN and infinity become None, NumPy's numbers Python's."""
+    result: object = value
     if isinstance(value, Mapping):
-        return {key: _nan_to_null(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_null(inner) for inner in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+        result = {key: nan_to_null(inner) for key, inner in value.items()}
+    elif isinstance(value, list | tuple):
+        result = [nan_to_null(inner) for inner in value]
+    elif isinstance(value, float | np.floating):
+        result = float(value) if np.isfinite(value) else None
+    elif isinstance(value, np.integer):
+        result = int(value)
+    return cast(Json, result)
 
 
 def _by_class(values: npt.ArrayLike, classes: Sequence[str]) -> PerClass:

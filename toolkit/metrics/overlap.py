@@ -26,20 +26,13 @@ SURFACE_DICE_TOLERANCE_MM = 3.0  # the tolerance of the Medical Segmentation Dec
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count every pair of classes.
+    """Count every pair of classes: int64 `(K, K)`, rows the truth, columns the prediction; K counts the background.
 
-    Args:
-        prediction: class indices, integers or booleans.
-        truth: class indices of the same shape; voxels with the ignore label are dropped.
-        num_classes: K, with the background.
-
-    Returns:
-        int64 `(K, K)`, rows the truth, columns the prediction.
-
-    Raises:
-        InputError: other types, two shapes, or indices outside 0 to K - 1.
+    Class indices are integers or booleans of one shape; voxels whose truth is the ignore label are dropped. Raises
+    InputError for other types, two shapes, or indices outside 0 to K - 1.
     """
-    _check_shapes(prediction, truth)
+    if prediction.shape != truth.shape:
+        raise InputError(f"prediction and truth must have one shape, got {prediction.shape} and {truth.shape}")
     for name, array in (("prediction", prediction), ("truth", truth)):
         if array.dtype.kind not in "iub":
             raise InputError(f"{name}: class indices must be integers or booleans, got {array.dtype}")
@@ -53,9 +46,7 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np
 
 
 def dice_from_confusion(counts: np.ndarray) -> np.ndarray:
-    """Dice per class, float64 (K,): 2 TP / (2 TP + FP + FN); NaN for a class in neither map,
-    0 for a class in only one.
-    """
+    """Dice per class, float64 (K,): 2 TP / (2 TP + FP + FN); NaN for a class in neither map, 0 for one in only one."""
     return _ratio(2 * np.diag(counts), counts.sum(0) + counts.sum(1))
 
 
@@ -82,9 +73,7 @@ def pixel_accuracy(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CaseMetrics:
-    """Metrics of one case in 3D: counts over all K classes `(K, K)`, and every metric per foreground class,
-    float64 `(K - 1,)`.
-    """
+    """Metrics of one case in 3D: counts `(K, K)` of all classes, the others float64 `(K - 1,)` by foreground class."""
 
     counts: np.ndarray
     dice: np.ndarray
@@ -179,8 +168,3 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, *, present: np.ndarra
     numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     present = denominator > 0 if present is None else present
     return np.where(present, numerator / np.maximum(denominator, 1), np.nan)
-
-
-def _check_shapes(prediction: np.ndarray, truth: np.ndarray) -> None:
-    if prediction.shape != truth.shape:
-        raise InputError(f"prediction and truth must have one shape, got {prediction.shape} and {truth.shape}")

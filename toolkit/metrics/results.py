@@ -40,26 +40,6 @@ class MetricsRow(TypedDict, total=False):
     megabytes: float
 
 
-class DiceBeforePostprocessing(TypedDict):
-    """`agreement`: Dice between the two label maps."""
-
-    artefact: float | None
-    checkpoint: float | None
-    agreement: float
-    equal_voxels: float | None
-
-
-class DiceAtExport(TypedDict):
-    """Mean Dice of an artefact and of its checkpoint; `per_class` and `per_case` are the artefact's."""
-
-    cases: Literal["held out", "training"]
-    artefact: float | None
-    checkpoint: float | None
-    per_class: PerClass
-    per_case: dict[str, PerClass]
-    before_postprocessing: DiceBeforePostprocessing
-
-
 class Difference(TypedDict):
     """Second minus first, over patients."""
 
@@ -168,9 +148,7 @@ class WorstCase(TypedDict):
 
 
 class MethodScore(Score):
-    """One metric of a method; `per_case` and `per_class` are means over the seeds,
-    `per_case` has the classes and "mean".
-    """
+    """One metric of a method: `per_case` (with the key "mean" too) and `per_class` are means over the seeds."""
 
     median: float | None
     worst: WorstCase | None

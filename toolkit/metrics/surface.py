@@ -14,9 +14,8 @@ class SurfaceDistances:
     """Distances from every surface voxel of one mask to the nearest surface voxel of the other.
 
     A surface voxel belongs to the mask and has one of its 6 neighbours inside the image and outside the mask. The edge
-    of the image is no
-    surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its surface elsewhere. Only a
-    mask that has no surface voxel then, because it fills the image, is given the edge of the image as its surface.
+    of the image is no surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its
+    surface elsewhere. Only a mask that fills the image, and has no surface voxel then, is given the image's edge.
 
     Args:
         prediction_to_truth: float64 `(n,)` in mm, empty if either mask is.
@@ -30,9 +29,7 @@ class SurfaceDistances:
 
     @property
     def hd95(self) -> float:
-        """95th-percentile Hausdorff distance: the larger of the two directed 95th percentiles,
-        interpolated linearly.
-        """
+        """95th-percentile Hausdorff distance: the larger directed 95th percentile, interpolated linearly."""
         if self.missing_mm is not None:
             return self.missing_mm
         return float(max(np.percentile(self.prediction_to_truth, 95), np.percentile(self.truth_to_prediction, 95)))
@@ -53,16 +50,10 @@ class SurfaceDistances:
 
 
 def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
-    """Distances between the surfaces of two masks.
+    """Distances between the surfaces of two masks of one shape, 2D or 3D; the spacing along their axes is in mm.
 
-    Args:
-        prediction: mask of one shape with the truth, 2D or 3D. An axis of length 1 is left out: an image stored as a
-            volume of one slice is measured as an image.
-        truth: the true mask.
-        spacing: voxel size along the axes in mm.
-
-    Raises:
-        InputError: masks and spacing do not fit together.
+    An axis of length 1 is left out: an image stored as a volume of one slice is measured as an image. Raises InputError
+    where masks and spacing do not fit together.
     """
     prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):
@@ -104,8 +95,6 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
 
 def _box_with_margin(mask: np.ndarray) -> tuple[slice, ...]:
-    """The box around a mask with one more voxel on each side, so that only the image's own edge is an edge of the
-    box.
-    """
+    """The box around a mask, one voxel wider on each side, so that only the image's edge is an edge of the box."""
     (box,) = ndimage.find_objects(mask.view(np.uint8))
     return tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

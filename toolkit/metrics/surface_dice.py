@@ -13,9 +13,8 @@ from scipy import ndimage
 from attunet.metrics.surface import check_masks
 
 # A surface element lies between 2 x 2 x 2 voxels, whose 8 bits are its code; marching cubes gives it up to 4 triangles.
-# For the codes 0 to
-# 127: the absolute area vectors of the triangles for voxels of 1 mm, three digits each, in eighths of a square
-# millimetre. A code and its complement have the same areas.
+# For the codes 0 to 127: the absolute area vectors of the triangles for voxels of 1 mm, three digits each, in eighths
+# of a square millimetre. A code and its complement have the same areas.
 AREA_VECTORS = (
     "- 111 111 220220 111 202202 111111 400222111 111 111111 202202 400222111 220220 400222111 400222111 400400 111 "
     "022022 111111 040222111 111111 004222111 111111111 111222222111 111111 022022111 202202111 111333022202 "
@@ -38,17 +37,13 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     """Normalised surface Dice of two masks. The edge of the image counts as surface, unlike in `surface_distances`.
 
     Args:
-        prediction: mask of one shape with the truth, 2D or 3D; an axis of length 1 is left out.
-        truth: the true mask.
+        prediction, truth: masks of one shape, 2D or 3D; an axis of length 1 is left out.
         spacing: voxel size along the axes in mm.
         tolerance_mm: distance up to which surfaces agree.
 
     Returns:
         Area of both surfaces within the tolerance of the other one, over their whole area; 0 if one mask is empty, NaN
-        if both are.
-
-    Raises:
-        InputError: masks and spacing do not fit together.
+        if both are. Raises InputError where masks and spacing do not fit together.
     """
     prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):

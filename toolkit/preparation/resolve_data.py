@@ -77,7 +77,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
 
 
 def _num_channels(facts: Sequence[CaseFacts]) -> int:
-    """The number of channels of every case; grey pictures among colour pictures become colour (`as_colour`)."""
+    """The number of channels of every case; grey pictures among colour pictures become colour (`with_channels`)."""
     most = max(facts, key=lambda fact: fact.num_channels)
     for other in facts:
         grey = other.unit == "pixel" and (other.num_channels, most.num_channels) == (GREY, COLOUR)

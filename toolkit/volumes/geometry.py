@@ -44,10 +44,8 @@ def shear_degrees(affine: np.ndarray) -> float:
 
 def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
     """Return a view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
-    first = array.ndim - 3
-    flipped = _flipped(array, transform)
-    order = np.argsort([axis for axis, _ in transform])
-    return flipped.transpose(*range(first), *(first + order))
+    first, order = array.ndim - 3, np.argsort([axis for axis, _ in transform])
+    return _flipped(array, transform).transpose(*range(first), *(first + order))
 
 
 def unorient(array: np.ndarray, transform: Transform) -> np.ndarray:
@@ -64,10 +62,8 @@ def _flipped(array: np.ndarray, transform: Transform) -> np.ndarray:
 
 def oriented_spacing(spacing: tuple[float, float, float], transform: Transform) -> tuple[float, float, float]:
     """Return the voxel size along the oriented axes."""
-    result = [0.0, 0.0, 0.0]
-    for value, (axis, _) in zip(spacing, transform, strict=True):
-        result[axis] = value
-    return result[0], result[1], result[2]
+    x, y, z = (value for _, value in sorted(zip((axis for axis, _ in transform), spacing, strict=True)))
+    return x, y, z
 
 
 def to_slices(array: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
@@ -110,14 +106,9 @@ def _triangle_filter(n_in: int, n_out: int) -> scipy.sparse.csr_matrix:
 
 
 def resize_linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize the last two axes to `shape` with a separable triangle filter: two sparse matrix products per plane.
+    """Resize the last two axes of finite numbers `(..., H, W)` to float32 `(..., *shape)`.
 
-    Args:
-        array: finite numbers `(..., H, W)`.
-        shape: new height and width.
-
-    Returns:
-        float32 `(..., *shape)`.
+    The filter is a separable triangle: two sparse matrix products per plane.
     """
     height, width = array.shape[-2:]
     planes = np.asarray(array, dtype=np.float32).reshape(-1, height, width)
@@ -148,31 +139,18 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) 
     return result
 
 
-def centre_offset(inner: int, outer: int) -> int:
-    """Return the start of an axis of length `inner` in a centred window of length `outer`;
-    negative if it is cropped.
-    """
-    return (outer - inner) // 2
-
-
 def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
-    """Place an array in a new, larger or smaller one.
+    """Place an array `(..., H, W)` in a new one of its dtype, `(..., *shape)`.
 
     Args:
-        array: `(..., H, W)`.
-        shape: height and width of the new array.
         offset: row and column of the new array at which `array` starts; what lies outside is cropped.
         fill: value of all other pixels, or an array that broadcasts against `(..., *shape)`, such as one value per
             channel `(C, 1, 1)`.
-
-    Returns:
-        A new array `(..., *shape)` of the dtype of `array`.
     """
     result = np.empty((*array.shape[:-2], *shape), dtype=array.dtype)
     result[...] = fill
-    (rows, from_rows), (columns, from_columns) = (
-        _overlap(start, length, room) for start, length, room in zip(offset, array.shape[-2:], shape, strict=True)
-    )
+    spans = zip(offset, array.shape[-2:], shape, strict=True)
+    (rows, from_rows), (columns, from_columns) = (_overlap(*span) for span in spans)
     result[..., rows, columns] = array[..., from_rows, from_columns]
     return result
 
@@ -190,8 +168,8 @@ def fit_window(array: np.ndarray, shape: tuple[int, int], fill: float | np.ndarr
 
 
 def window_offset(array_shape: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the offset at which `fit_window` places an array (..., H, W) in a window of `shape`."""
-    return centre_offset(array_shape[-2], shape[0]), centre_offset(array_shape[-1], shape[1])
+    """Return the offset at which `fit_window` places an array (..., H, W) in a window; negative where it is cropped."""
+    return (shape[0] - array_shape[-2]) // 2, (shape[1] - array_shape[-1]) // 2
 
 
 def round_up(n: int, multiple: int) -> int:

@@ -11,18 +11,11 @@ HISTOGRAM_BYTES = 2  # integers of up to this size are counted in a histogram of
 
 
 def clipped_statistics(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Compute the clipping bounds of a channel, and its statistics within them.
+    """Compute two percentiles of a channel as `np.percentile` does, and mean and deviation of what they clip it to.
 
-    Integers of up to 16 bits, as scanners write them, are counted in a histogram slice by slice. This takes a fifth of
-    the time of `np.percentile` and little memory, and the result does not depend on the order of voxels.
-
-    Args:
-        channel: finite numbers, the slices along the first axis.
-        percentiles: lower and upper percentile, from 0 to 100.
-
-    Returns:
-        Both percentiles of all voxels, as `np.percentile` gives them, and mean and standard deviation of the voxels
-        clipped to them.
+    Integers of up to 16 bits, as scanners write them, are counted in a histogram slice by slice (along the first axis).
+    This takes a fifth of the time of `np.percentile` and little memory, and the result does not depend on the order of
+    voxels.
     """
     if channel.dtype.kind in "iu" and channel.dtype.itemsize <= HISTOGRAM_BYTES:
         return _counted(channel, percentiles)
@@ -46,11 +39,11 @@ def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[flo
 def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> float:
     """Compute a percentile of counted values, linear between the two nearest ranks, with the rounding of NumPy."""
     up_to = np.cumsum(counts)
-    rank = (int(up_to[-1]) - 1) * (percentile / 100)
+    last = int(up_to[-1]) - 1
+    rank = last * (percentile / 100)
     below = int(rank)
-    first, second = (
-        float(values[np.searchsorted(up_to, r, side="right")]) for r in (below, min(below + 1, int(up_to[-1]) - 1))
-    )
+    ranks = (below, min(below + 1, last))
+    first, second = (float(values[np.searchsorted(up_to, r, side="right")]) for r in ranks)
     share = rank - below
     return second - (second - first) * (1 - share) if share >= 0.5 else first + (second - first) * share
 
@@ -70,14 +63,19 @@ class ChannelStatistics:
         return (self.low - self.shift) / self.scale
 
 
+def check_finite(voxels: np.ndarray) -> None:
+    """Raise InputError for voxels that are not finite."""
+    if voxels.dtype.kind == "f" and (bad := int(voxels.size - np.isfinite(voxels).sum())):
+        raise InputError(f"volume: voxels must be finite numbers, {bad} of {voxels.size} are NaN or infinite")
+
+
 def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
     """Compute the intensity scaling of one channel of any shape, by `spec.normalization`.
 
     Raises:
         InputError: for voxels that are not finite.
     """
-    if np.issubdtype(channel.dtype, np.floating) and (bad := int(channel.size - np.isfinite(channel).sum())):
-        raise InputError(f"volume: voxels must be finite numbers, {bad} of {channel.size} are NaN or infinite")
+    check_finite(channel)
     if spec.normalization == "ct":
         low, high = spec.window
         return ChannelStatistics(low, high, shift=(low + high) / 2, scale=(high - low) / 2)

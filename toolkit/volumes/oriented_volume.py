@@ -5,21 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.errors import InputError
 from attunet.volumes.geometry import oriented_spacing, to_slices
-from attunet.volumes.slices import Grid, as_colour, assemble, make_grid
+from attunet.volumes.intensity import check_finite
+from attunet.volumes.slices import Grid, assemble, make_grid, with_channels
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
 class OrientedVolume:
-    """A volume as oriented slices, in its own intensities and resolution.
+    """A volume as oriented slices, in its own intensities and resolution, with the grid that leads back.
 
     Args:
         data: float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X.
         spacing: voxel size along Z, Y and X, float32 `(3,)`.
-        grid: geometry, to go back to the native volume.
     """
 
     data: np.ndarray
@@ -33,16 +32,11 @@ def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
     Raises:
         InputError: the number of channels is wrong, a voxel is not finite, or slices are too large.
     """
-    volume = as_colour(volume, spec.num_channels)
-    if volume.data.shape[0] != spec.num_channels:
-        raise InputError(
-            f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}"
-        )
+    volume = with_channels(volume, spec.num_channels)
     grid = make_grid(volume, spec)
     channels = [to_slices(channel, grid.transform, grid.slice_axis) for channel in volume.data]
     data = np.stack(channels).astype(np.float32)
-    if bad := int(data.size - np.isfinite(data).sum()):
-        raise InputError(f"volume: voxels must be finite numbers, {bad} of {data.size} are NaN or infinite")
+    check_finite(data)
     if spec.normalization == "none" and np.issubdtype(volume.data.dtype, np.integer):
         limits = np.iinfo(volume.data.dtype)
         data /= np.float32(float(limits.max) - float(limits.min))

@@ -18,17 +18,7 @@ ROUNDING = 1e-6  # tolerance in voxels: 6 mm are three voxels of 2 mm in spite o
 
 
 def postprocess(indices: np.ndarray, num_classes: int, spacing: Spacing, how: Postprocessing) -> np.ndarray:
-    """Apply the post-processing of a data set.
-
-    Args:
-        indices: class indices `(X, Y, Z)`; they are not changed.
-        num_classes: K, with the background.
-        spacing: voxel size along the axes.
-        how: the settings.
-
-    Returns:
-        Class indices of the same shape.
-    """
+    """Return class indices `(X, Y, Z)` after the post-processing of a data set; K counts the background."""
     return keep_largest_components(indices, num_classes, spacing, how.erosion_mm) if how.largest_component else indices
 
 
@@ -38,19 +28,14 @@ def keep_largest_components(
     """Keep the largest connected part of every foreground class; the rest becomes background.
 
     Largest parts of equal size all stay, so that the result does not depend on the order of voxels in memory. With
-    `erosion_mm`, the part is eroded along every axis by the number of whole voxels that fit into this length; an axis
-    of one voxel is not eroded, because a picture has no depth. If several pieces remain, each voxel of the part is
-    assigned to the nearest piece (to the largest of equally near ones), and the voxels of the largest piece stay. If no
-    piece remains, or all have the same size, the whole part stays.
+    `erosion_mm`, half of the width below which a neck is cut, the part is eroded along every axis by the number of
+    whole voxels that fit into this length; an axis of one voxel is not eroded, because a picture has no depth. If
+    several pieces remain, each voxel of the part is assigned to the nearest piece (to the largest of equally near
+    ones), and the voxels of the largest piece stay. If no piece remains, or all have the same size, the whole part
+    stays.
 
-    Args:
-        indices: class indices `(X, Y, Z)`; they are not changed.
-        num_classes: K, with the background.
-        spacing: voxel size along the axes, in the unit of `erosion_mm`.
-        erosion_mm: half of the width below which a neck is cut; 0 cuts none.
-
-    Returns:
-        Class indices of the same shape.
+    The class indices `(X, Y, Z)` are not changed; `num_classes` counts the background; the spacing is in the unit of
+    `erosion_mm`.
     """
     kept = indices.copy()
     radii = _voxels(erosion_mm, spacing, indices.shape)
@@ -80,12 +65,7 @@ def eroded_shares(
 
 
 def _parts(indices: np.ndarray, num_classes: int) -> Iterator[tuple[int, tuple[slice, ...], np.ndarray, np.ndarray]]:
-    """Yield the connected parts of each class.
-
-    Yields:
-        The index of a class, its bounding box, the part number of each voxel in the box (0 outside the class), and the
-        number of voxels of each part (0 for part 0).
-    """
+    """Yield for each class present its index, its bounding box, and `_numbered` of the class in this box."""
     for index, box in enumerate(ndimage.find_objects(indices, max_label=num_classes - 1), start=1):
         if box is not None:
             parts, sizes = _numbered(indices[box] == index)
@@ -102,10 +82,8 @@ def _numbered(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _voxels(length_mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the whole voxels in a length along every axis of a volume of this shape; 0 along an axis of one voxel."""
-    x, y, z = (
-        math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0
-        for voxel, extent in zip(spacing, shape, strict=True)
-    )
+    axes = zip(spacing, shape, strict=True)
+    x, y, z = (math.floor(length_mm / voxel + ROUNDING) if extent > 1 else 0 for voxel, extent in axes)
     return x, y, z
 
 

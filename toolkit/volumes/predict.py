@@ -10,8 +10,6 @@ from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
-__all__ = ["Network", "Observer", "check_megapixels", "predict_prepared", "predict_volume"]
-
 # float32 slices (N, in_channels, H, W) -> float32 logits (N, K, H, W)
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -95,9 +93,8 @@ def predict_prepared(
         if not np.isfinite(output).all():
             raise RunError(f"network: logits must be finite, those of slices {start} to {stop - 1} are not")
         if num_classes is not None and output.shape[1] < num_classes:
-            raise RunError(
-                f"network: must give {num_classes} logits for each pixel, one for each class, got {output.shape[1]}"
-            )
+            rule = f"must give {num_classes} logits for each pixel, one for each class"
+            raise RunError(f"network: {rule}, got {output.shape[1]}")
         for observer in observers:
             observer(start, output)
         logits = output[:, :num_classes]
@@ -112,17 +109,9 @@ def check_pixels(
     described: str,
     max_megapixels: int = MAX_MEGAPIXELS,
 ) -> None:
-    """Refuse slices that have too many pixels, see `check_megapixels`.
+    """Refuse slices of too many pixels in the network's `window` for their own `plane`, see `check_megapixels`.
 
-    Args:
-        num_slices: number of slices of the volume.
-        plane: rows and columns of a slice on the volume's own grid.
-        window: rows and columns of a slice on the network's grid.
-        described: description of the volume for the message.
-        max_megapixels: bound on the pixels of all slices together.
-
-    Raises:
-        TooLarge: with the figure and the option that raises the bound.
+    Raises TooLarge, with the figure, the description of the volume and the option that raises the bound.
 
     Example:
         >>> check_pixels(30, (256, 256), (192, 192), "30 slices of 256 × 256")
@@ -133,11 +122,9 @@ def check_pixels(
         (one, native, max_megapixels / SLICES_AT_ONCE, "a slice"),
     ):
         if pixels > max(bound * 1e6, MAX_GROWTH * present):
-            raise TooLarge(
-                f"volume: {name} of {window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} "
-                "megapixels, "
-                f"at most {bound:,.0f} are allowed ({described}); --max-megapixels N raises the bound to N for a volume"
-            )
+            size = f"{window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels"
+            option = "--max-megapixels N raises the bound to N for a volume"
+            raise TooLarge(f"volume: {name} of {size}, at most {bound:,.0f} are allowed ({described}); {option}")
 
 
 def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
@@ -145,15 +132,10 @@ def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int =
 
     The header of a small file can claim tens of thousands of slices of one voxel, each of which is padded to the
     training window, or voxels of 400 mm, which are resampled to 1.5 mm. A volume is always accepted if its number of
-    pixels grows by less than `MAX_GROWTH`.
+    pixels grows by less than `MAX_GROWTH`. The bound is on the pixels of all slices together; one slice may have a 32nd
+    of it.
 
-    Args:
-        volume: its voxels are not read.
-        spec: the preprocessing of the model.
-        max_megapixels: bound on the pixels of all slices together; one slice may have a 32nd of it.
-
-    Raises:
-        TooLarge: with the figure and the option that raises the bound.
+    Raises TooLarge, with the figure and the option that raises the bound.
     """
     grid = make_grid(volume, spec)
     size = " × ".join(f"{s:.4g}" for s in volume.spacing)

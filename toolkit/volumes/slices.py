@@ -72,10 +72,10 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     plane = (shape[rows], shape[columns])
     resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))
     if max(resampled) > MAX_SIDE:
+        change = f"pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm"
         raise TooLarge(
-            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, got {resampled[0]} × "
-            f"{resampled[1]} "
-            f"(pixels of {spacing[rows]:g} × {spacing[columns]:g} mm to {spec.spacing_mm:g} mm)"
+            f"volume: a slice of at most {MAX_SIDE} pixels a side after resampling is supported, "
+            f"got {resampled[0]} × {resampled[1]} ({change})"
         )
     # At least the training window: networks learn positions from the padding too.
     window = (max(round_up(resampled[0], MULTIPLE), spec.size[0]), max(round_up(resampled[1], MULTIPLE), spec.size[1]))
@@ -91,14 +91,18 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     )
 
 
-def as_colour(volume: Volume, num_channels: int) -> Volume:
-    """Convert a grey picture to three equal channels if `num_channels` is 3; return any other volume unchanged.
+def with_channels(volume: Volume, num_channels: int) -> Volume:
+    """Give a grey picture three equal channels if a model takes colours, since photographs mix both.
 
-    Data sets of photographs mix grey and colour.
+    Raises:
+        InputError: the volume has another number of channels.
     """
-    if volume.unit != "pixel" or (len(volume.data), num_channels) != (GREY, COLOUR):
-        return volume
-    return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
+    if volume.unit == "pixel" and (len(volume.data), num_channels) == (GREY, COLOUR):
+        return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
+    if len(volume.data) != num_channels:
+        rule = f"the number of channels must be {num_channels} as in training"
+        raise InputError(f"volume: {rule}, got {len(volume.data)}")
+    return volume
 
 
 class VolumeSlices:
@@ -124,11 +128,7 @@ class VolumeSlices:
     """
 
     def __init__(self, volume: Volume, spec: PreprocessSpec, window: tuple[int, int] | None = None) -> None:
-        volume = as_colour(volume, spec.num_channels)
-        if volume.data.shape[0] != spec.num_channels:
-            raise InputError(
-                f"volume: the number of channels must be {spec.num_channels} as in training, got {volume.data.shape[0]}"
-            )
+        volume = with_channels(volume, spec.num_channels)
         self.grid = make_grid(volume, spec)
         if window is not None:
             self.grid = replace(self.grid, window=window, offset=window_offset(self.grid.resampled_shape, window))
@@ -168,9 +168,8 @@ class VolumeSlices:
 
 def resample_labels(labels: np.ndarray, grid: Grid, num_classes: int) -> np.ndarray:
     """Resample class indices `(X, Y, Z)` to slices uint8 `(Z, h, w)`, before they are placed in the window."""
-    return resize_labels(
-        np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis)), grid.resampled_shape, num_classes
-    )
+    slices = np.ascontiguousarray(to_slices(labels, grid.transform, grid.slice_axis))
+    return resize_labels(slices, grid.resampled_shape, num_classes)
 
 
 def gather_context(slices: np.ndarray, indices: Sequence[int] | np.ndarray, context_slices: int) -> np.ndarray:

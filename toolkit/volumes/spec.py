@@ -1,6 +1,4 @@
-"""Pre- and post-processing of a data set: resolved once by `prepare`, then kept in the store,
-the checkpoint and the artefact.
-"""
+"""Pre- and post-processing of a data set: resolved once by `prepare`, then kept in store, checkpoint and artefact."""
 
 import hashlib
 import itertools
@@ -124,9 +122,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The resolved pre- and post-processing of a data set, the same in its store,
-    every checkpoint and every artefact of it.
-    """
+    """The resolved pre- and post-processing of a data set, the same in its store, checkpoints and artefacts."""
 
     spec: PreprocessSpec
     postprocessing: Postprocessing = UNTOUCHED

@@ -1,9 +1,8 @@
 """Ranges of spacing, size and intensity seen in training; used to warn about inputs outside them."""
 
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,10 +37,8 @@ class TrainingRanges:
     mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
 
     def to_json(self) -> dict[str, object]:
-        return {
-            name: [list(v) for v in value] if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        ranges = {name: [list(v) for v in getattr(self, name)] for name in ("spacing", "extent", "std", "mean")}
+        return {"unit": self.unit, **ranges}
 
     @classmethod
     def from_json(cls, at: Fields) -> "TrainingRanges":
@@ -62,13 +59,7 @@ def range_of(values: Sequence[float]) -> Range:
 def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> list[Finding]:
     """Warn about an input whose orientation is a guess, or whose figures lie far outside the training ranges.
 
-    Args:
-        volume: the input.
-        ranges: the ranges of the training data; None if they are not known.
-        orientation: axis codes of the model's preprocessing; None if it does not orient.
-
-    Returns:
-        The warnings; none for an input within the ranges.
+    `orientation` has the axis codes of the model's preprocessing; None if it does not orient.
     """
     guessed = []
     if orientation is not None and not volume.is_oriented:
@@ -78,31 +69,26 @@ def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str 
 
 
 def _far_figures(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
-    if volume.unit != ranges.unit:
-        text = (
-            f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}: they cannot be compared"
-        )
-        return [_finding("unit", 0.0, text), *_intensities(volume, ranges)]
-    return [*_geometry(volume, ranges, orientation), *_intensities(volume, ranges)]
+    if volume.unit == ranges.unit:
+        return [*_geometry(volume, ranges, orientation), *_intensities(volume, ranges)]
+    units = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}"
+    return [_finding("unit", 0.0, f"{units}: they cannot be compared"), *_intensities(volume, ranges)]
 
 
 def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
     transform = orientation_transform(volume.affine, orientation)
     spacing, shape = oriented_spacing(volume.spacing, transform), oriented_spacing(volume.shape, transform)
     extent = [size * length for size, length in zip(spacing, shape, strict=True)]
-    figures = itertools.chain(
-        (("spacing", "spacing", axis, spacing[axis], ranges.spacing[axis], FAR_SPACING) for axis in range(3)),
-        (("size", "extent", axis, extent[axis], ranges.extent[axis], FAR_EXTENT) for axis in range(3)),
-    )
-    return [
-        _finding(
-            rule,
-            value,
-            f"{what} along axis {axis} ({volume.unit}) is {value:.4g}, training had {low:.4g} to {high:.4g}",
-        )
-        for rule, what, axis, value, (low, high), factor in figures
-        if not low / factor <= value <= high * factor
-    ]
+    findings = []
+    for rule, what, values, spans, factor in (
+        ("spacing", "spacing", spacing, ranges.spacing, FAR_SPACING),
+        ("size", "extent", extent, ranges.extent, FAR_EXTENT),
+    ):
+        for axis, (value, (low, high)) in enumerate(zip(values, spans, strict=True)):
+            if not low / factor <= value <= high * factor:
+                seen = f"is {value:.4g}, training had {low:.4g} to {high:.4g}"
+                findings.append(_finding(rule, value, f"{what} along axis {axis} ({volume.unit}) {seen}"))
+    return findings
 
 
 def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
@@ -116,10 +102,8 @@ def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
             # The mean differs by more than the spread of the intensities: a CT in other units, an inverted picture.
             lowest, highest = ranges.mean[channel]
             if not lowest - max(std, high) <= mean <= highest + max(std, high):
-                text = (
-                    f"mean of intensities in channel {channel} is {mean:.4g}, training had {lowest:.4g} to "
-                    f"{highest:.4g}"
-                )
+                seen = f"is {mean:.4g}, training had {lowest:.4g} to {highest:.4g}"
+                text = f"mean of intensities in channel {channel} {seen}"
                 findings.append(_finding("intensity", mean, text))
     return findings
 

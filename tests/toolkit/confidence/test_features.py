@@ -30,9 +30,7 @@ def logits_of(probabilities: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def output() -> np.ndarray:
-    """Two slices of 16 × 16: the organ has 0.75 on 4 pixels of slice 0 and 1 of slice 1, 0.25 on 8 pixels,
-    and 0 elsewhere.
-    """
+    """Two slices of 16 × 16: the organ has 0.75 on 4 pixels of slice 0 and 1 of slice 1, 0.25 on 8, and 0 elsewhere."""
     organ = np.full((2, 16, 16), 1e-12)
     organ[0, 2:4, 2:4] = 0.75
     organ[1, 10, 10] = 0.75

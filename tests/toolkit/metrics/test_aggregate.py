@@ -4,15 +4,7 @@ import json
 
 import numpy as np
 
-from attunet.metrics.aggregate import (
-    case_means,
-    mean,
-    mean_of_defined,
-    mean_over_cases,
-    nan_to_null,
-    per_patient,
-    summarize,
-)
+from attunet.metrics.aggregate import case_means, mean, mean_of_defined, nan_to_null, per_patient, summarize
 
 NAN = float("nan")
 SCORES = {"a": np.array([0.8, NAN]), "b": np.array([0.6, 0.2]), "c": np.array([NAN, NAN])}
@@ -27,7 +19,8 @@ def test_values_that_are_not_defined_count_in_no_mean() -> None:
 
 def test_classes_are_averaged_before_cases() -> None:
     np.testing.assert_allclose(list(case_means(SCORES).values()), [0.8, 0.4, NAN])
-    np.testing.assert_allclose(mean_over_cases(SCORES), 0.6)  # all three scores together would have a mean of 0.533
+    # All three scores together would have a mean of 0.533
+    np.testing.assert_allclose(summarize(SCORES, ("liver", "spleen"))["mean"], 0.6)
 
 
 def test_cases_of_a_patient_count_once() -> None:
@@ -41,9 +34,8 @@ def test_a_summary_lists_excluded_cases_and_leaves_them_out_of_means() -> None:
         "mean": 0.4,
         "per_class": {"liver": 0.6, "spleen": 0.2},
         "per_case": {
-            "a": {"liver": 0.8, "spleen": None},
-            "b": {"liver": 0.6, "spleen": 0.2},
-            "c": {"liver": None, "spleen": None},
+            case: {"liver": liver, "spleen": spleen}
+            for case, liver, spleen in (("a", 0.8, None), ("b", 0.6, 0.2), ("c", None, None))
         },
     }
     assert nan_to_null(summarize({}, ("liver",))) == {"mean": None, "per_class": {"liver": None}, "per_case": {}}

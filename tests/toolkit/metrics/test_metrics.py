@@ -1,6 +1,6 @@
 """Metrics on masks with known answers, and the conventions for empty ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -22,16 +22,11 @@ from attunet.metrics.surface_dice import surface_dice
 SPACING = (1.5, 2.0, 7.0)
 
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    return surface_distances(prediction, truth, spacing).hd95
+def distance(name: str) -> Callable[[np.ndarray, np.ndarray, Sequence[float]], float]:
+    return lambda prediction, truth, spacing: getattr(surface_distances(prediction, truth, spacing), name)
 
 
-def assd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    return surface_distances(prediction, truth, spacing).assd
-
-
-def mssd(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    return surface_distances(prediction, truth, spacing).mssd
+hd95, assd, mssd = distance("hd95"), distance("assd"), distance("mssd")
 
 
 def ravd(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -72,9 +67,8 @@ def test_confusion_refuses_what_it_cannot_count(prediction: list[int], truth: li
 def test_confusion_counts_integers_and_booleans_alone(dtype: type) -> None:
     labels = np.array([0, 1, 255])
     for name, maps in (("prediction", (labels.astype(dtype), labels)), ("truth", (labels, labels.astype(dtype)))):
-        with pytest.raises(
-            InputError, match=f"^{name}: class indices must be integers or booleans, got {np.dtype(dtype)}$"
-        ):
+        rule = "class indices must be integers or booleans"
+        with pytest.raises(InputError, match=f"^{name}: {rule}, got {np.dtype(dtype)}$"):
             confusion(*maps, 2)
     with pytest.raises(InputError, match="got float64"):
         confusion(np.array([np.nan]), np.array([0]), 2)
@@ -92,12 +86,8 @@ def test_a_voxel_has_a_size(size: float, axis: int) -> None:
 
 def test_equal_masks_are_perfect() -> None:
     mask = box(3, 4, 2, 8, 7, 5)
-    assert (hd95(mask, mask, SPACING), assd(mask, mask, SPACING), mssd(mask, mask, SPACING), ravd(mask, mask)) == (
-        0,
-        0,
-        0,
-        0,
-    )
+    assert [metric(mask, mask, SPACING) for metric in (hd95, assd, mssd)] == [0, 0, 0]
+    assert ravd(mask, mask) == 0
     assert surface_dice(mask, mask, SPACING, 1) == 1
 
 
@@ -109,13 +99,8 @@ def test_distances_are_in_mm_along_the_right_axis() -> None:
     above = np.roll(plate, 2, axis=2)
     for metric in (hd95, assd, mssd):
         assert metric(above, plate, SPACING) == pytest.approx(14)
-    assert (
-        surface_dice(above, plate, SPACING, 6.9)
-        < 0.5
-        < surface_dice(above, plate, SPACING, 7)
-        < surface_dice(above, plate, SPACING, 14)
-        == 1
-    )
+    shares = [surface_dice(above, plate, SPACING, tolerance) for tolerance in (6.9, 7, 14)]
+    assert shares[0] < 0.5 < shares[1] < shares[2] == 1
 
 
 def test_one_far_voxel_moves_the_maximum_and_not_the_95th_percentile() -> None:

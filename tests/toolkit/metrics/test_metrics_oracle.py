@@ -93,35 +93,27 @@ def test_surface_dice_is_that_of_the_decathlon(
     """Masks that the image cuts, and an organ that touches an edge with half of its surface."""
     spacing = (1.4, 1.7, 8.0)[: len(shape)]
     for seed in range(4):
-        prediction, truth = (
-            ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal(shape), 3) > 0.02 for k in (0, 50)
-        )
+        random = (np.random.default_rng(seed + k).standard_normal(shape) for k in (0, 50))
+        prediction, truth = (ndimage.gaussian_filter(noise, 3) > 0.02 for noise in random)
         distances = surface_distance.compute_surface_distances(truth, prediction, spacing)
         expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)
         assert surface_dice(prediction, truth, spacing, tolerance_mm) == pytest.approx(expected, abs=1e-12)
 
 
 def chaos_assd_and_mssd(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
-    """Surfaces and distances as the challenge's evaluation takes them:
-    erosion with the outside set, nearest points by a tree.
-    """
+    """Surfaces and distances as the challenge's evaluation takes them: outside is set, nearest points by a tree."""
     cross = ndimage.generate_binary_structure(3, 1)
-    points = [
-        np.argwhere(m & ~ndimage.binary_erosion(m, cross, border_value=1)) * np.array(spacing)
-        for m in (prediction, truth)
-    ]
-    both = np.concatenate(
-        [spatial.KDTree(points[1]).query(points[0])[0], spatial.KDTree(points[0]).query(points[1])[0]]
-    )
+    surfaces = (m & ~ndimage.binary_erosion(m, cross, border_value=1) for m in (prediction, truth))
+    points = [np.argwhere(surface) * np.array(spacing) for surface in surfaces]
+    both = np.concatenate([spatial.KDTree(points[1 - i]).query(points[i])[0] for i in (0, 1)])
     return float(both.mean()), float(both.max())
 
 
 def test_distances_are_those_of_the_chaos_challenge_where_the_image_cuts_an_organ() -> None:
     for seed in range(6):
-        noise = [
-            ndimage.gaussian_filter(np.random.default_rng(seed + k).standard_normal((31, 24, 12)), 4) for k in (0, 50)
-        ]
-        prediction, truth = noise[0] > 0, noise[0] + 0.3 * noise[1] > 0
+        random = (np.random.default_rng(seed + k).standard_normal((31, 24, 12)) for k in (0, 50))
+        first, second = (ndimage.gaussian_filter(noise, 4) for noise in random)
+        prediction, truth = first > 0, first + 0.3 * second > 0
         assert truth[0].any() or truth[:, :, -1].any(), "the image must cut the organ"
         measured = surface_distances(prediction, truth, (1.4, 1.7, 8.0))
         np.testing.assert_allclose(

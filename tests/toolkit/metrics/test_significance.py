@@ -88,17 +88,14 @@ def test_drawn_sign_patterns_begin_above_sixteen_patients() -> None:
     assert comparison.smallest_p_value == 1 / 20_001
 
 
-def test_only_cases_that_both_have_are_compared() -> None:
-    comparison = compare_paired(
-        {"c0": 0.5, "c1": 0.7, "c2": float("nan")}, {"c1": 0.8, "c2": 0.9}, PATIENTS, names=("a", "b")
-    )
-    assert comparison.num_patients == 1
-    assert comparison.difference == pytest.approx(0.1)
-
-
-def test_scores_of_results_json_are_null_where_not_defined() -> None:
-    comparison = compare_paired(
-        {"c0": None, "c1": 0.7, "c2": 0.5}, {"c0": 0.8, "c1": 0.8, "c2": None}, PATIENTS, names=("a", "b")
-    )
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"c0": 0.5, "c1": 0.7, "c2": float("nan")}, {"c1": 0.8, "c2": 0.9}),
+        ({"c0": None, "c1": 0.7, "c2": 0.5}, {"c0": 0.8, "c1": 0.8, "c2": None}),  # as in results.json
+    ],
+)
+def test_only_cases_that_both_have_are_compared(first: dict, second: dict) -> None:
+    comparison = compare_paired(first, second, PATIENTS, names=("a", "b"))
     assert comparison.num_patients == 1
     assert comparison.difference == pytest.approx(0.1)

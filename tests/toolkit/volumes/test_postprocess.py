@@ -131,11 +131,8 @@ def test_a_voxel_of_next_to_no_size_takes_no_memory() -> None:
 def test_ways_of_finishing_are_ordered_and_named() -> None:
     ways = [UNTOUCHED, LARGEST, Postprocessing(True, 6.0)]
     assert sorted(reversed(ways)) == ways
-    assert [way.words for way in ways] == [
-        "all components",
-        "largest component",
-        "largest component, necks under 12 mm cut",
-    ]
+    necks = "largest component, necks under 12 mm cut"
+    assert [way.words for way in ways] == ["all components", "largest component", necks]
     labels = dumbbell(neck=2)
     assert postprocess(labels, 2, (1.0, 1.0, 1.0), UNTOUCHED) is labels
     np.testing.assert_array_equal(

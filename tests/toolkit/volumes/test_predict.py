@@ -123,13 +123,9 @@ def test_memory_does_not_grow_with_the_slices_but_for_scan_and_labels() -> None:
         (
             (1, 1, 40000),
             (1.6, 1.6, 1.6),
-            r"40,000 slices of 192 × 192 pixels .* are 1,475 megapixels, at most 512 .*--max-megapixels",
+            r"40,000 slices of 192 × 192 .* are 1,475 megapixels, at most 512 .*--max-mega",
         ),
-        (
-            (32, 32, 4),
-            (400.0, 400.0, 5.0),
-            r"a slice of 8000 × 8000 pixels .* are 64 megapixels, at most 16 are allowed",
-        ),
+        ((32, 32, 4), (400.0, 400.0, 5.0), r"a slice of 8000 × 8000 pixels .* are 64 megapixels, at most 16 are allow"),
         ((512, 512, 4000), (0.8, 0.8, 0.8), None),
         ((4096, 4096, 1), (1.6, 1.6, 5.0), None),
     ],
