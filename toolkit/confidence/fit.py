@@ -145,7 +145,10 @@ def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -
 
 def left_out_residuals(rows: Sequence[Row], num_organs: int) -> list[float]:
     """The residual of every row, estimated by a fit without its patient."""
-    return [one.residual for group in _groups(rows) for one in leave_out(rows, group, num_organs)]
+    patients = sorted({row.patient for row in rows})
+    count = min(MAX_PARTS, len(patients))
+    groups = (set(patients[number::count]) for number in range(count))
+    return [one.residual for group in groups for one in leave_out(rows, group, num_organs)]
 
 
 def range_of_residuals(residuals: Sequence[float]) -> tuple[float, float]:
@@ -154,12 +157,6 @@ def range_of_residuals(residuals: Sequence[float]) -> tuple[float, float]:
     below = math.floor((len(ordered) + 1) * (1 - LEVEL) / 2 + 1e-9)
     index = max(0, below - 1)
     return float(ordered[index]), float(ordered[len(ordered) - 1 - index])
-
-
-def _groups(rows: Sequence[Row]) -> list[set[str]]:
-    patients = sorted({row.patient for row in rows})
-    count = min(MAX_PARTS, len(patients))
-    return [set(patients[number::count]) for number in range(count)]
 
 
 def _values(case: CaseFeatures, organ: int, log_size: float) -> np.ndarray:

@@ -24,8 +24,9 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
     try:
         if path.is_dir():
             return sum(_frame_voxels(file) for file in series_files(path)), np.dtype(np.float32)
-        if name.endswith(IMAGE_SUFFIXES):
-            return _picture_voxels(path), np.dtype(np.uint8)
+        if name.endswith(IMAGE_SUFFIXES) and not name.endswith(".gz"):
+            with opened(path) as (image, num_pages):
+                return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
         if name.endswith(ITK_SUFFIXES):
             return _itk_voxels(path)
         if is_dicom(path):
@@ -33,13 +34,6 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
     except (*FILE_ERRORS, ImportError, InputError):
         pass
     return UNKNOWN
-
-
-def _picture_voxels(path: Path) -> int:
-    if path.name.lower().endswith(".gz"):
-        return 0
-    with opened(path) as (image, num_pages):
-        return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages)
 
 
 def _itk_voxels(path: Path) -> tuple[int, np.dtype]:

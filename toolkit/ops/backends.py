@@ -77,8 +77,5 @@ def are_transformed(*tensors: Tensor | None) -> bool:
     """True inside vmap, grad, jvp and the like, or with a tangent: torch.library's operators would ignore them."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._are_functorch_transforms_active() or any(_has_tangent(t) for t in tensors if t is not None)
-
-
-def _has_tangent(tensor: Tensor) -> bool:
-    return unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    duals = (unpack_dual(t) for t in tensors if t is not None)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return torch._C._are_functorch_transforms_active() or any(dual.tangent is not None for dual in duals)

@@ -20,7 +20,8 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
     for (row, column), value in np.ndenumerate(percent):
         if not np.isnan(value):
             color = "white" if value > 55 else "black"
-            axes.text(column, row, _figure(value), ha="center", va="center", fontsize=10, color=color)
+            text = "0" if value == 0 else "<0.1" if value < 0.1 else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=10, color=color)
     ticks = range(len(classes))
     axes.set_xticks(ticks, labels=classes.names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, labels=classes.names)
@@ -30,9 +31,3 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
     if title:
         axes.set_title(title, fontsize=11)
     return save(figure, path)
-
-
-def _figure(percent: float) -> str:
-    if percent == 0:
-        return "0"
-    return "<0.1" if percent < 0.1 else f"{percent:.1f}"

@@ -61,18 +61,18 @@ def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str 
 
     `orientation` has the axis codes of the model's preprocessing; None if it does not orient.
     """
-    guessed = []
+    findings = []
     if orientation is not None and not volume.is_oriented:
         text = "the scan states no orientation, so that left and right of the label map are a guess"
-        guessed = [_finding("orientation", 0.0, text)]
-    return guessed + ([] if ranges is None else _far_figures(volume, ranges, orientation))
-
-
-def _far_figures(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
+        findings.append(_finding("orientation", 0.0, text))
+    if ranges is None:
+        return findings
     if volume.unit == ranges.unit:
-        return [*_geometry(volume, ranges, orientation), *_intensities(volume, ranges)]
-    units = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}"
-    return [_finding("unit", 0.0, f"{units}: they cannot be compared"), *_intensities(volume, ranges)]
+        findings += _geometry(volume, ranges, orientation)
+    else:
+        units = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}"
+        findings.append(_finding("unit", 0.0, f"{units}: they cannot be compared"))
+    return [*findings, *_intensities(volume, ranges)]
 
 
 def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:

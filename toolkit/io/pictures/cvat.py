@@ -23,7 +23,8 @@ def read_cvat(path: Path) -> Annotations:
     sizes: dict[str, tuple[int, int]] = {}
     undrawn = 0
     for image in root.iter("image"):
-        regions = [region for shape in sorted(image, key=_z_order) if (region := _region(shape)) is not None]
+        ordered = sorted(image, key=lambda shape: int(shape.attrib.get("z_order", 0)))
+        regions = [region for shape in ordered if (region := _region(shape)) is not None]
         pictures[image.attrib["name"]] = regions
         undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
         if "width" in image.attrib and "height" in image.attrib:
@@ -38,10 +39,6 @@ class _Tree(ElementTree.TreeBuilder):
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise InputError("must not define entities")
-
-
-def _z_order(shape: ElementTree.Element) -> int:
-    return int(shape.attrib.get("z_order", 0))
 
 
 def _region(shape: ElementTree.Element) -> Region | None:

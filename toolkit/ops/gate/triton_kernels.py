@@ -185,10 +185,7 @@ def epilogue_forward(
     pixels,
     C: tl.constexpr, G: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The rest of the gate after library products, for any number of channels.
-
-    hidden (P, F) before ReLU, x (P, C), g (P, G), out (P, C + G), alpha (P,).
-    """
+    """The rest of a gate after library products: hidden (P, F) before ReLU, x (P, C), g (P, G), out (P, C + G)."""
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     k = tl.arange(0, BLOCK_K)
     a = _row_attention(hidden, psi_weight, psi_bias, pixel, pixels, F, BLOCK_P, BLOCK_K)
