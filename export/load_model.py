@@ -1,4 +1,4 @@
-"""Loading of a model, whatever it was saved as."""
+"""Loading of an artefact, a run or an ensemble as one kind of model."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from attunet.errors import InputError
 
@@ -203,6 +203,18 @@ def read_json(path: str | Path) -> Fields:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
     return Fields(data, str(path))
+
+
+def parse_strict_json(text: bytes) -> object:
+    """As `parse_json`, with a ValueError for NaN and infinity too."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text.decode(), parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def is_text_list(value: object) -> bool:

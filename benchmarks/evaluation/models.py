@@ -12,7 +12,7 @@ from attunet.benchmarks.evaluation.results_table import label_of
 from attunet.benchmarks.evaluation.timing import Timings, time_interleaved
 from attunet.errors import InputError
 from attunet.export.load_model import load_model
-from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.backends.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import JsonObject
 from attunet.volumes.model import Model, NetworkModel

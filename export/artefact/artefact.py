@@ -126,62 +126,53 @@ class Artefact:
             InputError: naming the field, for a value that `to_json` cannot have written.
         """
         at = Fields(data, where)
-        side, training, rule = (
-            at.inner("input"),
-            at.inner("training"),
-            Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True),
-        )
+        side, training, golden = at.inner("input"), at.inner("training"), at.inner("golden")
         whole = side.choice("name", ("slices", "volume")) == "volume"
-        golden = at.inner("golden")
+        hashes = "checkpoint_sha256"  # older artefacts lack it
+        length = Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
         classes = Classes.from_json(at.rows("classes"))
-        has_confidence = at.data.get("confidence") is not None
+
+        def has(fields: Fields, key: str) -> bool:
+            return fields.data.get(key) is not None
+
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
-            preprocessing=_preprocessing(at),
+            preprocessing=Preprocessing(
+                PreprocessSpec.from_json(at.inner("preprocessing")),
+                Postprocessing.from_json(at.inner("postprocessing")),
+            ),
             classes=classes,
             num_parameters=at.whole("num_parameters"),
-            ranges=None if at.data.get("ranges") is None else TrainingRanges.from_json(at.inner("ranges")),
+            ranges=TrainingRanges.from_json(at.inner("ranges")) if has(at, "ranges") else None,
             outputs=_outputs(at, "labels" if whole else "logits"),
-            height=side.get("height", rule),
-            width=side.get("width", rule),
+            height=side.get("height", length),
+            width=side.get("width", length),
             training_cases=training.texts("cases"),
             fold=training.require("fold", lambda v: v == "all" or is_whole(v), "a fold's number or all"),
             step=training.whole("step"),
             num_members=training.whole("num_members"),
             license=training.get("license", Rule(str, null=True)),
-            parent=training.texts("parent") if training.data.get("parent") is not None else None,
-            store_sha256=training.text("store_sha256") if training.data.get("store_sha256") is not None else None,
-            checkpoint_sha256=tuple(training.text_list("checkpoint_sha256"))
-            if "checkpoint_sha256" in training.data
-            else (),
+            parent=training.texts("parent") if has(training, "parent") else None,
+            store_sha256=training.text("store_sha256") if has(training, "store_sha256") else None,
+            checkpoint_sha256=tuple(training.text_list(hashes) if has(training, hashes) else ()),
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
             self_test=SelfTest.from_json(golden) if golden.data else None,
             whole=whole,
-            confidence=Estimator.from_json(at.inner("confidence"), len(classes) - 1) if has_confidence else None,
+            confidence=Estimator.from_json(at.inner("confidence"), len(classes) - 1) if has(at, "confidence") else None,
         )
 
 
-def _preprocessing(at: Fields) -> Preprocessing:
-    return Preprocessing(
-        PreprocessSpec.from_json(at.inner("preprocessing")), Postprocessing.from_json(at.inner("postprocessing"))
-    )
-
-
 def _output_json(name: str, about: Artefact) -> JsonObject:
-    num_classes = len(about.classes)
     if about.whole:
         return {"name": name, "dtype": label_dtype(about.classes).name, "shape": ["slices", "rows", "columns"]}
-    shape: dict[str, tuple[str, list[str | int]]] = {
-        "labels": ("uint8", ["batch", "height", "width"]),
-        "logits": ("float32", ["batch", num_classes, "height", "width"]),
-        "probabilities": ("float32", ["batch", num_classes, "height", "width"]),
-        DISAGREEMENT: ("float32", ["batch", 1, "height", "width"]),
-    }
-    dtype, axes = shape.get(name, ("float32", ["batch", 1, f"height of {name}", f"width of {name}"]))
-    return {"name": name, "dtype": dtype, "shape": axes}
+    if name == "labels":
+        return {"name": name, "dtype": "uint8", "shape": ["batch", "height", "width"]}
+    channels = len(about.classes) if name in ("logits", "probabilities") else 1
+    of = f" of {name}" if name in about.attention_outputs else ""
+    return {"name": name, "dtype": "float32", "shape": ["batch", channels, f"height{of}", f"width{of}"]}
 
 
 def label_dtype(classes: Classes) -> np.dtype[np.uint8 | np.int32]:
@@ -210,9 +201,6 @@ def _dice(at: Fields) -> DiceAtExport | None:
     for name in ("artefact", "checkpoint"):
         dice.require(name, is_score, "a number from 0 to 1 or null")
     dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
-    dice.require(
-        "per_case",
-        lambda v: isinstance(v, dict) and all(map(are_scores, v.values())),
-        "numbers from 0 to 1 by case and class",
-    )
+    rule = "numbers from 0 to 1 by case and class"
+    dice.require("per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), rule)
     return cast(DiceAtExport, dice.data)

@@ -9,25 +9,22 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import NoReturn
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA, Artefact
 from attunet.export.artefact.onnx_file import find_metadata, operators_of, read_bytes, with_metadata
-from attunet.fields import Fields, JsonObject, shown
+from attunet.fields import Fields, JsonObject, parse_strict_json, shown
 
 KEY = "attunet"
 NO_HASH = "0" * 64  # in place of the hash while the hash is computed
 MAX_METADATA_BYTES = 64 * 2**20
 # Operators whose number of steps or size of output is a value in the graph: a file of a kilobyte computes for ever
 OF_WHOLE = ("Loop", "Range")  # graphs of whole volumes go through the slices in a loop
-UNBOUNDED = frozenset(
-    (
-        *OF_WHOLE,
-        *("Scan", "SequenceMap", "If", "ConstantOfShape", "Expand", "Tile", "OneHot", "EyeLike"),
-        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"),
-    )
-)
+UNBOUNDED = {
+    *OF_WHOLE,
+    *("Scan", "SequenceMap", "If", "ConstantOfShape", "Expand", "Tile", "OneHot", "EyeLike"),
+    *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"),
+}
 
 
 def read_artefact(path: Path) -> Artefact:
@@ -36,9 +33,7 @@ def read_artefact(path: Path) -> Artefact:
 
 
 def load_artefact(path: Path) -> tuple[Artefact, bytes]:
-    """Metadata and content of the artefact at `path`; the bytes are those that were checked.
-    Raises what `read_artefact` raises.
-    """
+    """Metadata and content of the artefact at `path`, the bytes that were checked; errors as of `read_artefact`."""
     data = read_bytes(Path(path))
     where = str(path)
     spans = find_metadata(data, KEY, where)
@@ -50,7 +45,11 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
     if end - start > MAX_METADATA_BYTES:
         raise InputError(f"{where}: the metadata {KEY!r} must be at most {MAX_METADATA_BYTES} bytes, got {end - start}")
     values = _parse(data[start:end], where)
-    _check_schema(values, where)
+    schema = Fields(values, where).whole("schema", 1)
+    if schema > SCHEMA:
+        raise InputError(
+            f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed"
+        )
     _check_hash(data, start, end, values, where)
     artefact = Artefact.from_json(values, where)
     _check_operators(data, where, whole=artefact.whole)
@@ -78,24 +77,13 @@ def _hash_text(digest: str) -> bytes:
 
 
 def _parse(text: bytes, where: str) -> JsonObject:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        values = json.loads(text.decode(), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        values = parse_strict_json(text)
+    except ValueError as error:
         raise InputError(f"{where}: the metadata {KEY!r} are not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):
         raise InputError(f"{where}: the metadata {KEY!r} must be an object, got a {type(values).__name__}")
     return values
-
-
-def _check_schema(values: JsonObject, where: str) -> None:
-    schema = Fields(values, where).whole("schema", 1)
-    if schema > SCHEMA:
-        raise InputError(
-            f"{where}: its metadata have schema {schema}, this attunet reads up to {SCHEMA}: a newer attunet is needed"
-        )
 
 
 def _check_operators(data: bytes, where: str, *, whole: bool) -> None:

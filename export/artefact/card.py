@@ -7,12 +7,11 @@ from attunet.export.artefact.artefact_file import load_artefact
 from attunet.system.plain_text import printable_line
 
 MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
+NOT_LEARNED = "not learned; export with --confidence CROSSVALIDATION"
 
 
 def card(path: Path | str, *, is_hidden: bool = False) -> str:
-    """Lines of text about the artefact at `path`, with `is_hidden` without the names of cases. Raises InputError with
-    the reason for any other file.
-    """
+    """Lines of text about the artefact at `path`; InputError for any other file. is_hidden: no names of cases."""
     about, data = load_artefact(Path(path))
     rows = [
         ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
@@ -23,15 +22,10 @@ def card(path: Path | str, *, is_hidden: bool = False) -> str:
         ("preprocessing", _preprocessing(about)),
         ("post-processing", about.postprocessing.words_in(about.spec.unit)),
         ("trained on", _training(about, is_hidden)),
-        *_parent(about),
+        *([("started from", f"{about.parent['name']} ({about.parent['sha256'][:12]})")] if about.parent else []),
         ("licence of data", about.license or "not stated"),
         *_dice(about),
-        (
-            "confidence",
-            about.confidence.describe()
-            if about.confidence
-            else "not learned; export with --confidence CROSSVALIDATION",
-        ),
+        ("confidence", about.confidence.describe() if about.confidence else NOT_LEARNED),
         ("made with", ", ".join(f"{name} {version}" for name, version in about.tools.items())),
     ]
     width = max(len(name) for name, _ in rows)
@@ -43,20 +37,15 @@ def card(path: Path | str, *, is_hidden: bool = False) -> str:
 
 def _network(about: Artefact) -> str:
     model = about.config.get("model", {})
-    of_one = (
-        ", ".join(f"{key} {value}" for key, value in model.items())
-        if isinstance(model, dict) and model
-        else "not stated"
-    )
+    settings = model.items() if isinstance(model, dict) else ()
+    of_one = ", ".join(f"{key} {value}" for key, value in settings) or "not stated"
     return of_one if about.num_members == 1 else f"mean of {about.num_members} networks, the first: {of_one}"
 
 
 def _input(about: Artefact) -> str:
     if about.whole:
-        return (
-            f"volume float32 ({about.spec.num_channels}, slices, rows, columns), spacing float32 (3,) in "
-            f"{about.spec.unit}"
-        )
+        volume = f"volume float32 ({about.spec.num_channels}, slices, rows, columns)"
+        return f"{volume}, spacing float32 (3,) in {about.spec.unit}"
     height, width = (side or "any multiple of 16" for side in (about.height, about.width))
     return f"slices float32 (batch, {about.spec.in_channels}, height, width); height {height}, width {width}"
 
@@ -81,23 +70,18 @@ def _training(about: Artefact, is_hidden: bool) -> str:
     return f"{len(cases)} cases{shown}, fold {about.fold}, {about.step} steps" if cases else "not stated"
 
 
-def _parent(about: Artefact) -> list[tuple[str, str]]:
-    return [("started from", f"{about.parent['name']} ({about.parent['sha256'][:12]})")] if about.parent else []
-
-
 def _dice(about: Artefact) -> list[tuple[str, str]]:
     dice = about.dice_at_export
     if not dice:
         return [("Dice at export", "not stated")]
-    per_class = ", ".join(f"{name} {_score(value)}" for name, value in dice["per_class"].items())
-    cases = (
-        f"{len(dice['per_case'])} {'cases left out of training' if dice['cases'] == 'held out' else 'TRAINING cases'}"
-    )
+    mean, checkpoint = score(dice["artefact"], 4), score(dice["checkpoint"], 4)
+    kind = "cases left out of training" if dice["cases"] == "held out" else "TRAINING cases"
     return [
-        ("Dice at export", f"{_score(dice['artefact'])} on {cases}; the checkpoint {_score(dice['checkpoint'])}"),
-        ("", per_class),
+        ("Dice at export", f"{mean} on {len(dice['per_case'])} {kind}; the checkpoint {checkpoint}"),
+        ("", ", ".join(f"{name} {score(value, 4)}" for name, value in dice["per_class"].items())),
     ]
 
 
-def _score(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+def score(value: float | None, digits: int) -> str:
+    """A Dice as text."""
+    return "none" if value is None else f"{value:.{digits}f}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
-from attunet.export.artefact.card import card
+from attunet.export.artefact.card import card, score
 from attunet.metrics.aggregate import mean
 from attunet.metrics.significance import bootstrap_interval
 from attunet.system.plain_text import printable, table_cell
@@ -19,9 +19,7 @@ from attunet.version import __version__
 
 
 def hub_card(path: str | Path) -> str:
-    """The model card of the artefact at `path`, `README.md` of a repository on the Hub.
-    Raises InputError for any other file.
-    """
+    """The model card of the artefact at `path`, `README.md` on the Hub. Raises InputError for any other file."""
     path = Path(path)
     about, _ = load_artefact(path)
     parts = [
@@ -30,8 +28,7 @@ def hub_card(path: str | Path) -> str:
         _summary(about),
         "## Intended use",
         "Research on the segmentation of images like those in the training set. **Not a medical device**: not for "
-        "diagnosis, treatment "
-        "planning or any decision about a patient.",
+        "diagnosis, treatment planning or any decision about a patient.",
         "## Use",
         _use(about, path.name),
         "## Training data",
@@ -39,7 +36,7 @@ def hub_card(path: str | Path) -> str:
         "## Results",
         *_results(about),
         "## Limits",
-        *_limits(about),
+        _limits(about),
         "## All metadata",
         "```text\n" + "\n".join(f" {line}" for line in card(path).replace("```", "").splitlines()) + "\n```",
         f"Written by attunet {__version__} (Apache-2.0).",
@@ -83,34 +80,29 @@ def _summary(about: Artefact) -> str:
     classes = ", ".join(table_cell(name) for name in about.classes.foreground)
     return (
         f"One self-describing ONNX file with {network} of {about.num_parameters:,} parameters ({about.precision}), "
-        f"from {kind}. "
-        f"It segments {classes}."
+        f"from {kind}. It segments {classes}."
     )
 
 
 def _use(about: Artefact, name: str) -> str:
+    finish = " Post-processing of the label map is the client's task there."
     return (
-        f"```bash\npip install attunet\nattunet predict {_line(name)} scan.nii.gz labels.nii.gz\n```\n\n"
-        f"Or with any ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools "
-        "(`hf download OWNER/REPOSITORY`); a local copy works offline."
-        + (
-            " Post-processing of the label map is the client's task there."
-            if about.postprocessing.largest_component
-            else ""
-        )
+        f"```bash\npip install attunet\nattunet predict {_line(name)} scan.nii.gz labels.nii.gz\n```\n\nOr with any "
+        "ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools (`hf download "
+        f"OWNER/REPOSITORY`); a local copy works offline.{finish if about.postprocessing.largest_component else ''}"
     )
 
 
 def _data(about: Artefact) -> str:
-    cases = len(about.training_cases)
-    licence = table_cell(about.license) if about.license else "not stated"
-    ranges = about.ranges
-    lines = [f"{cases} cases, {about.step:,} steps, fold held out: {about.fold}. Licence of the data: {licence}."]
-    if ranges is not None:
-        spacing = " × ".join(f"{low:g} to {high:g}" for low, high in ranges.spacing)
-        extent = " × ".join(f"{low:g} to {high:g}" for low, high in ranges.extent)
-        lines.append(f"Spacing {spacing} {ranges.unit}, extent {extent} {ranges.unit}. Other inputs get a warning.")
-    return " ".join(lines)
+    cases, licence = len(about.training_cases), table_cell(about.license) if about.license else "not stated"
+    text = f"{cases} cases, {about.step:,} steps, fold held out: {about.fold}. Licence of the data: {licence}."
+    if about.ranges is None:
+        return text
+    spacing, extent = (
+        " × ".join(f"{low:g} to {high:g}" for low, high in axes) for axes in (about.ranges.spacing, about.ranges.extent)
+    )
+    unit = about.ranges.unit
+    return f"{text} Spacing {spacing} {unit}, extent {extent} {unit}. Other inputs get a warning."
 
 
 def _results(about: Artefact) -> list[str]:
@@ -120,39 +112,30 @@ def _results(about: Artefact) -> list[str]:
     means = [mean(v for v in scores.values() if v is not None) for scores in dice["per_case"].values()]
     interval = bootstrap_interval(np.array([value for value in means if not math.isnan(value)]))
     kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
-    span = (
-        f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}"
-        if interval
-        else "too few cases for an interval"
-    )
+    span = "too few cases for an interval"
+    if interval:
+        span = f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}"
     rows = ["| class | Dice |", "|---|---|"]
-    rows += [f"| {table_cell(name)} | {_score(value)} |" for name, value in dice["per_class"].items()]
-    rows.append(f"| **mean** | **{_score(dice['artefact'])}** |")
+    rows += [f"| {table_cell(name)} | {score(value, 3)} |" for name, value in dice["per_class"].items()]
+    rows.append(f"| **mean** | **{score(dice['artefact'], 3)}** |")
     return [
         f"Dice on {len(dice['per_case'])} {kind}, in 3D on the native grid, after post-processing; {span}.",
         "\n".join(rows),
     ]
 
 
-def _limits(about: Artefact) -> list[str]:
+def _limits(about: Artefact) -> str:
     cases = len(about.dice_at_export["per_case"]) if about.dice_at_export else 0
     lines = [
-        (
-            f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and "
-            "protocols "
-            "were not tested."
-        ),
+        f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and protocols "
+        "were not tested.",
         "- A network segments every input, also one without these organs.",
     ]
     if about.precision == "int8":
         lines.append("- int8 needs a CPU with VNNI or AMX; others compute other labels, which `attunet verify` shows.")
     if about.whole and about.postprocessing.largest_component:
         lines.append("- The graph gives labels before post-processing; `attunet predict` applies it.")
-    return ["\n".join(lines)]
-
-
-def _score(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+    return "\n".join(lines)
 
 
 def _line(text: str) -> str:

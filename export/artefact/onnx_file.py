@@ -1,9 +1,8 @@
 """Checks of an `.onnx` file's bytes, before an inference library reads them.
 
 A file that is truncated, no ONNX model or refers to other files is refused with an InputError, whatever its bytes are.
-This code reads
-the protobuf wire format itself: the `onnx` package does the same with `load_model_from_string` and
-`external_data_helper`, but adds 31 MB to an installation that only predicts.
+This code reads the protobuf wire format itself: the `onnx` package does the same, but adds 31 MB to an installation
+that only predicts.
 Sources: protobuf.dev/programming-guides/encoding for the format, onnx.proto for the field numbers.
 """
 
@@ -184,5 +183,5 @@ def _external_tensor(data: bytes, start: int, end: int, message: str, depth: int
 def _name_if_external(tensor: list[Field], data: bytes) -> str | None:
     if not any(f.number == EXTERNAL_DATA or (f.number == DATA_LOCATION and f.value) for f in tensor):
         return None
-    names = [data[f.start : min(f.end, f.start + 100)] for f in tensor if f.number == NAME and f.wire == BYTES]
+    names = [data[f.start : f.end][:100] for f in tensor if f.number == NAME and f.wire == BYTES]
     return names[0].decode("utf-8", "replace") if names and names[0] else "without a name"

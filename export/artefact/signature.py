@@ -1,5 +1,4 @@
-"""Signatures of artefacts in OpenSSF's format for models, through `model-signing` (the extra `sign`).
-No network is needed.
+"""Signatures of artefacts in the format of OpenSSF, through `model-signing` (the extra `sign`), without a network.
 
 The signature lies beside the artefact, `model.onnx.sig`. The hash inside an artefact says that it is whole; a signature
 says who vouches for it.
@@ -16,7 +15,6 @@ from attunet.system.atomic_files import write_error, write_file
 
 ENDING = ".sig"
 MAX_SIGNATURE = 2**24  # bytes; those with a chain of certificates have some thousands
-NEEDED = "signatures need model-signing, which is not installed: pip install 'attunet[sign]'"
 
 
 def signature_of(path: Path) -> Path:
@@ -27,21 +25,17 @@ def signature_of(path: Path) -> Path:
 def sign_artefact(
     path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()
 ) -> Path:
-    """Signs an artefact.
-
-    Example:
-        sign_artefact("model.onnx", "key.pem")
+    """Sign an artefact.
 
     Args:
-        key: A private elliptic-curve key, PEM without a password.
-        certificate: The key's certificate, and `chain` those above it: verified with a certificate authority instead of
-            a public key.
+        key: a private elliptic-curve key, PEM without a password.
+        certificate: of the key, and `chain` those above it, to verify with an authority instead of a public key.
 
     Returns:
         The signature's file, beside the artefact.
 
     Raises:
-        InputError: For a file or a key that cannot be read.
+        InputError: for a file or a key that cannot be read.
     """
     path, out = Path(path), signature_of(Path(path))
     _check_files(path, Path(key), *([certificate] if certificate else []), *chain)
@@ -61,18 +55,17 @@ def sign_artefact(
 
 
 def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = None) -> str:
-    """Verifies the signature beside an artefact.
+    """Verify the signature beside an artefact.
 
     Args:
-        key: The signer's public key, or the certificate of the authority that vouches for the signer's, PEM.
-        data: The bytes that were read from `path`: what runs is what was signed, even where the file is exchanged
-            meanwhile.
+        key: the signer's public key, or the certificate of the authority that vouches for the signer, PEM.
+        data: the bytes that were read from `path` and will run, in case the file was exchanged meanwhile.
 
     Returns:
         SHA-256 of the signature's file.
 
     Raises:
-        InputError: Where there is no signature, it is another key's, or the artefact is not the one that was signed.
+        InputError: there is no signature, it is of another key, or the artefact is not the one that was signed.
     """
     path, key, signature = Path(path), Path(key), signature_of(Path(path))
     if not signature.is_file():
@@ -113,4 +106,5 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"model_signing.{name}")
     except ImportError as error:
-        raise InputError(f"{NEEDED} ({error.name})") from None
+        needed = "signatures need model-signing, which is not installed: pip install 'attunet[sign]'"
+        raise InputError(f"{needed} ({error.name})") from None

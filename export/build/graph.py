@@ -4,9 +4,11 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
+from copy import deepcopy
 from graphlib import TopologicalSorter
 from heapq import heapify, heappop, heappush
+from typing import TypeVar
 
 import onnx
 import torch
@@ -14,12 +16,14 @@ from torch import Tensor, nn
 
 from attunet.errors import RunError
 from attunet.export.artefact.artefact import DISAGREEMENT
-from attunet.export.runtime.cpu import INPUT
+from attunet.export.runtime.backends.cpu import INPUT
 from attunet.models import SegmentationNetwork
 from attunet.volumes.spec import MULTIPLE
 
 OPSET, IR_VERSION = 20, 10  # ONNX Runtime 1.18 is the first that reads IR 10; `attunet.export.artefact.card` names it
 TRACE_SIDE = 4 * MULTIPLE
+
+Item = TypeVar("Item")
 
 
 class _WithOutputs(nn.Module):
@@ -63,7 +67,7 @@ def export_graph(
         An ONNX model with any batch size.
 
     Raises:
-        RunError: if a batch normalisation could not be folded into a convolution.
+        RunError: a batch normalisation could not be folded into a convolution.
 
     Example:
         >>> export_graph(run.network, 1, ("labels", "logits", "probabilities"), temperature=1.3)  # doctest: +SKIP
@@ -72,8 +76,7 @@ def export_graph(
     dims: dict[int, torch.export.Dim] = {0: torch.export.Dim("batch")}
     if size is None:
         dims |= {
-            2: MULTIPLE * torch.export.Dim("rows", min=1, max=4096),
-            3: MULTIPLE * torch.export.Dim("columns", min=1, max=4096),
+            axis: MULTIPLE * torch.export.Dim(name, min=1, max=4096) for axis, name in ((2, "rows"), (3, "columns"))
         }
     example = torch.zeros(2, in_channels, height, width)  # torch specialises a batch of 1 to a constant
     with without_notes("torch.onnx"):
@@ -104,24 +107,20 @@ def tidy(model: onnx.ModelProto) -> None:
     Converters append casts at the end and declare every domain that they know, which strict readers refuse. Stack
     traces contain the exporting machine's paths. Readers infer intermediate shapes.
     """
-    for owner in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.initializer,
-        *model.graph.input,
-        *model.graph.output,
-    ):
+    graph = model.graph
+    for owner in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         del owner.metadata_props[:]
         owner.doc_string = ""
-    del model.graph.value_info[:]
-    ordered = _topological(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
-    used = {node.domain for node in ordered}
-    opsets = [opset for opset in model.opset_import if opset.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(opsets)
+    del graph.value_info[:]
+    replace_items(graph.node, _topological(graph.node))
+    used = {node.domain for node in graph.node}
+    replace_items(model.opset_import, [opset for opset in model.opset_import if opset.domain in used])
+
+
+def replace_items(field: MutableSequence[Item], items: Sequence[Item]) -> None:
+    """Give a repeated field of a protobuf message other items."""
+    del field[:]
+    field.extend(items)
 
 
 def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -137,20 +136,18 @@ def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
         sorter.done(order[-1])
         for index in sorter.get_ready():
             heappush(ready, index)
-    copies = [onnx.NodeProto() for _ in order]
-    for copy, index in zip(copies, order, strict=True):
-        copy.CopyFrom(nodes[index])
-    return copies
+    return [deepcopy(nodes[index]) for index in order]
+
+
+def drop_unused_initializers(model: onnx.ModelProto) -> None:
+    """Remove the weights that no node of the graph takes, in place."""
+    used = {name for node in model.graph.node for name in node.input}
+    replace_items(model.graph.initializer, [weight for weight in model.graph.initializer if weight.name in used])
 
 
 @contextlib.contextmanager
 def without_notes(library: str) -> Iterator[None]:
-    """Silence a library's warnings, log messages below errors and printed text,
-    none of which concern a user of `attunet export`.
-
-    Args:
-        library: name of its logger; "" for the root logger.
-    """
+    """Silence a library's warnings, log messages below errors and printed text. library: name of its logger."""
     logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.ERROR)

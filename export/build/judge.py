@@ -33,9 +33,8 @@ def judge(
 
     Args:
         run: the checkpoint.
-        store: store of the run.
         draft: the artefact.
-        source: new path of the source files, if they were moved.
+        source: new path of the store's source files, if they were moved.
         provider: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a GPU can run it, else cpu.
         parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
 
@@ -54,8 +53,9 @@ def judge(
     if isinstance(parity_cases, int):
         cases = cases[:parity_cases]
     seen: Literal["held out", "training"] = "held out" if held_out else "training"
-    device = "cuda" if segmenter.provider == "cuda" else "cpu"
-    checkpoint = replace(run_model(run, device), spec=segmenter.spec, postprocessing=segmenter.postprocessing)
+    checkpoint = replace(
+        run_model(run, segmenter.provider), spec=segmenter.spec, postprocessing=segmenter.postprocessing
+    )
     limit = MAX_SECONDS if parity_cases is None else None
     return measure_parity(checkpoint, segmenter, store, cases, seen=seen, source=source, max_seconds=limit)
 
@@ -64,10 +64,8 @@ def open_artefact(draft: Path, provider: str | None) -> Segmenter:
     """The artefact with the provider that judges it; arguments and errors as for `judge`."""
     if provider not in (None, "cpu", "cuda"):
         raise InputError(f"provider: must be cpu or cuda, got {provider!r}")
-    if provider is not None:
-        return Segmenter(draft, provider=provider)
-    segmenter = Segmenter(draft)
-    if segmenter.metadata.precision != "fp16" or not torch.cuda.is_available():
+    segmenter = Segmenter(draft, provider=provider or "cpu")
+    if provider is not None or segmenter.metadata.precision != "fp16" or not torch.cuda.is_available():
         return segmenter
     try:
         return Segmenter(draft, provider="cuda")

@@ -19,13 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def learn_confidence(
-    folder: Path,
-    run: TrainedRun,
-    store: Store,
-    postprocessing: Postprocessing,
-    *,
-    source: Path | None = None,
-    device: str = "cpu",
+    folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing, *, source: Path | None = None
 ) -> Estimator:
     """Learn from the runs of a cross-validation.
 
@@ -34,12 +28,11 @@ def learn_confidence(
     from single networks with a warning.
 
     Args:
-        folder: folder of the cross-validation, or a folder in it, down to one run.
+        folder: of the cross-validation, or a folder in it, down to one run.
         run: the run to export.
-        store: store of the cross-validation.
-        postprocessing: post-processing of the artefact.
+        store: of the cross-validation.
+        postprocessing: of the artefact.
         source: new path of the store's source files, if they were moved.
-        device: device on which PyTorch predicts.
 
     Raises:
         InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
@@ -48,13 +41,11 @@ def learn_confidence(
         >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP
     """
     runs = _runs_like(folder, Origin.of_members(run, postprocessing))
-    if is_snapshots(run.path):
+    snapshots = is_snapshots(run.path)
+    if snapshots:
         logger.warning("confidence of the snapshots is learned on single networks")
-    if run.num_members > 1 and not is_snapshots(run.path):
-        cases = _cases_of_ensembles(runs, store, source, device)
-    else:
-        cases = [case for path in runs for case in read_learned_cases(path)[1].values()]
-    estimator = learn(cases)
+    ensembles = run.num_members > 1 and not snapshots
+    estimator = learn(_cases_of_ensembles(runs, store, source) if ensembles else _cases_of_runs(runs))
     logger.info(f"confidence {estimator.describe()}")
     return estimator
 
@@ -65,8 +56,7 @@ def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
     if not runs:
         raise InputError(
             f"{folder}: has no cases to learn confidence from; `attunet crossvalidate STORE {folder}` makes them, with "
-            "--no-train from "
-            "finished trainings"
+            "--no-train from finished trainings"
         )
     there = {path: read_learned_cases(path)[0] for path in runs}
     like = []
@@ -86,18 +76,22 @@ def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
     return like
 
 
-def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None, device: str) -> list[LearnedCase]:
+def _cases_of_runs(runs: Sequence[Path]) -> list[LearnedCase]:
+    return [case for path in runs for case in read_learned_cases(path)[1].values()]
+
+
+def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None) -> list[LearnedCase]:
     """Predictions of the ensembles of each fold's runs, one for each network and seed."""
     folds: dict[str, list[Path]] = {}
     for path in runs:
         folds.setdefault(path.resolve().name, []).append(path)
     if any(len(members) < 2 for members in folds.values()):
         logger.warning("confidence of the ensemble is learned on single networks: its folds have one run each")
-        return [case for path in runs for case in read_learned_cases(path)[1].values()]
+        return _cases_of_runs(runs)
     cases = []
     for name, members in sorted(folds.items()):
         ensemble = ensemble_of(members[0].parent.parent / name, [load_run(path) for path in members])
-        model = run_model(ensemble, device)
+        model = run_model(ensemble, "cpu")
         for case in ensemble.held_out:
             evaluation = observe_case(model, read_labelled_case(store, case, source))
             cases.append(evaluation.learned(store.case(case).patient, store.preprocessing.postprocessing))

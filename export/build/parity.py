@@ -1,5 +1,4 @@
-"""Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes, on the native grid,
-from the source files.
+"""Comparison of an artefact with its checkpoint: Dice and agreement on whole volumes of the source, on the native grid.
 
 The artefact is accepted or refused on label maps before post-processing. Keeping the largest component can move a whole
 organ for the sake of a few voxels, so Dice after post-processing is reported and not judged.
@@ -57,7 +56,7 @@ class Parity:
     """Dice of the checkpoint and of the artefact, before (`raw`) and after (`finished`) post-processing.
 
     Args:
-        seen: whether the training left the cases out.
+        seen: "held out" if the training left the cases out.
         agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns
             the artefact.
     """
@@ -71,9 +70,7 @@ class Parity:
     artefact_finished: Scores = field(default_factory=dict)
 
     def refuse_if_different(self, precision: str) -> None:
-        """Raises RunError with the figures if the artefact differs by more than its precision allows;
-        warns of jumps in post-processing.
-        """
+        """Raises RunError with the figures for a difference beyond the tolerance; warns of jumps in post-processing."""
         allowed, raw = TOLERANCES[precision], _differences(self.artefact_raw, self.checkpoint_raw)
         if not raw:
             raise RunError("export: no case has a foreground class to compare the artefact on; no file was written")
@@ -82,27 +79,22 @@ class Parity:
         if abs(average) > allowed.mean or abs(raw[worst]) > allowed.case or agreement < allowed.agreement:
             raise RunError(
                 f"export: the {precision} artefact disagrees with its checkpoint on {len(raw)} {self.seen} cases, "
-                "before post-processing: "
-                f"mean Dice {_mean(self.artefact_raw):.4f} against {_mean(self.checkpoint_raw):.4f} (difference "
-                f"{average:+.4f}, allowed "
-                f"{allowed.mean}; in case {worst} {raw[worst]:+.4f}, allowed {allowed.case}); Dice between their label "
-                "maps "
-                f"{agreement:.4f}, at least {allowed.agreement} is needed; no file was written"
+                f"before post-processing: mean Dice {_mean(self.artefact_raw):.4f} against "
+                f"{_mean(self.checkpoint_raw):.4f} (difference {average:+.4f}, allowed {allowed.mean}; in case {worst} "
+                f"{raw[worst]:+.4f}, allowed {allowed.case}); Dice between their label maps {agreement:.4f}, at least "
+                f"{allowed.agreement} is needed; no file was written"
             )
         for case, difference in _differences(self.artefact_finished, self.checkpoint_finished).items():
             if abs(difference) > allowed.case:
                 logger.warning(
                     f"{case}: post-processing moves the artefact's Dice by {difference:+.4f} from the checkpoint's, "
-                    "although their label "
-                    f"maps before it differ by {raw.get(case, 0.0):+.4f}: a connected part of this case is on the edge "
-                    "of being kept"
+                    f"although their label maps before it differ by {raw.get(case, 0.0):+.4f}: a connected part of "
+                    "this case is on the edge of being kept"
                 )
 
     @property
     def agreement_dice(self) -> float:
-        """Dice between the two label maps before post-processing: mean over the foreground classes;
-        1 where both have none.
-        """
+        """Dice of the label maps before post-processing: mean over the foreground classes; 1 where both have none."""
         agreement = mean(dice_from_confusion(self.agreement)[1:])
         return 1.0 if np.isnan(agreement) else agreement
 
@@ -166,7 +158,8 @@ def measure_parity(
             raw[name] = dice_from_confusion(case.confusion(result.raw))[1:]
             finished[name] = dice_from_confusion(result.confusion)[1:]
         parity.agreement += confusion(candidate.raw, reference.raw, len(store.classes))
-        scores = [_score(scores[name]) for scores in (parity.checkpoint_finished, parity.artefact_finished)]
+        means = (mean(scores[name]) for scores in (parity.checkpoint_finished, parity.artefact_finished))
+        scores = ["no class" if np.isnan(value) else f"{value:.4f}" for value in means]
         logger.info(f"  {number}/{len(cases)} {name}: checkpoint {scores[0]}, artefact {scores[1]}")
     return parity
 
@@ -176,10 +169,8 @@ def _cases_in_time(cases: Sequence[str], seconds: float, max_seconds: float | No
     kept = cases if max_seconds is None else cases[: max(1, int(max_seconds / max(seconds, 1e-3)))]
     if seconds * len(kept) > SLOW_SECONDS or len(kept) < len(cases):
         number = "all" if len(kept) == len(cases) else f"{len(kept)} of"
-        logger.info(
-            f"  parity on {number} {len(cases)} cases takes about {seconds * len(kept) / 60:.1f} minutes "
-            "(--parity-cases)"
-        )
+        minutes = seconds * len(kept) / 60
+        logger.info(f"  parity on {number} {len(cases)} cases takes about {minutes:.1f} minutes (--parity-cases)")
     return kept
 
 
@@ -191,11 +182,6 @@ def _differences(artefact: Scores, checkpoint: Scores) -> dict[str, float]:
 
 def _mean(scores: Scores) -> float:
     return mean(case_means(scores).values())
-
-
-def _score(values: np.ndarray) -> str:
-    average = mean(values)
-    return "no class" if np.isnan(average) else f"{average:.4f}"
 
 
 def _rounded(value: object) -> object:

@@ -8,15 +8,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from attunet.export.build.graph import without_notes
-from attunet.export.build.upsampling import drop_unused_initializers, shapes_of_quantised_tensors
-from attunet.export.runtime.cpu import INPUT
+from attunet.export.build.graph import drop_unused_initializers, replace_items, without_notes
+from attunet.export.build.upsampling import shapes_of_quantised_tensors
+from attunet.export.runtime.backends.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and arithmetic in float16; input and outputs stay float32,
-    and biases are additions of their own.
-    """
+    """The model with weights and arithmetic in float16; input and outputs stay float32, biases become additions."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
@@ -41,8 +39,7 @@ def biases_as_additions(model: onnx.ModelProto) -> None:
             del node.input[2]
             node.output[0] = f"{out}.unbiased"
             nodes.append(helper.make_node("Add", [node.output[0], f"{out}.bias"], [out], name=f"{out}.add"))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_items(model.graph.node, nodes)
     drop_unused_initializers(model)
 
 
@@ -51,8 +48,7 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
 
     Args:
         model: with up-sampling as pixel shuffles (`attunet.export.build.upsampling`).
-        batches: calibration slices float32 (N, C, H, W), all of one shape; their extrema give the scale of every
-            activation.
+        batches: slices float32 (N, C, H, W), all of one shape, whose extrema give the scale of every activation.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -91,9 +87,7 @@ def to_int8(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Model
 
 
 def _probabilities(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that compute probabilities or use them.
-    They stay in float32, so that probabilities sum to 1.
-    """
+    """Names of the nodes that compute probabilities or use them: in float32, so that probabilities sum to 1."""
     made: set[str] = set()
     names = []
     for node in model.graph.node:  # in topological order

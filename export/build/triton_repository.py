@@ -10,8 +10,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact, label_dtype
-from attunet.export.artefact.onnx_file import read_bytes
-from attunet.export.runtime.cuda_options import cuda_options
+from attunet.export.runtime.backends.cuda_options import cuda_options
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
@@ -29,13 +28,13 @@ def check_triton_call(repository: Path, name: str) -> None:
         raise InputError(f"{repository / name}: exists already; choose another name or remove it")
 
 
-def write_triton_repository(artefact: Path, about: Artefact, repository: Path, name: str) -> Path:
+def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, name: str) -> Path:
     """Write a model repository.
 
     Args:
-        artefact: the `.onnx` file. about: its metadata.
+        artefact: content of the `.onnx` file. about: its metadata.
         repository: folder of the repository, which may hold other models.
-        name: name of the model in Triton.
+        name: of the model in Triton.
 
     Returns:
         The model's folder.
@@ -48,7 +47,7 @@ def write_triton_repository(artefact: Path, about: Artefact, repository: Path, n
     shutil.rmtree(partial, ignore_errors=True)
     try:
         (partial / "1").mkdir(parents=True)
-        (partial / "1/model.onnx").write_bytes(read_bytes(artefact))
+        (partial / "1/model.onnx").write_bytes(artefact)
         (partial / "config.pbtxt").write_text(triton_config(about, name), encoding="utf-8")
         partial.rename(repository / name)
     finally:
@@ -76,10 +75,8 @@ def triton_config(about: Artefact, name: str) -> str:
         delay = f"max_queue_delay_microseconds: {MAX_QUEUE_DELAY_US}"
         parts.append(f"dynamic_batching {{ preferred_batch_size: [ {sizes} ] {delay} }}")
     if on_gpu:
-        options = [
-            f'    parameters {{ key: "{key}" value: "{value}" }}'
-            for key, value in cuda_options(about.precision).items()
-        ]
+        settings = cuda_options(about.precision).items()
+        options = [f'    parameters {{ key: "{key}" value: "{value}" }}' for key, value in settings]
         accelerator = "\n".join(['  gpu_execution_accelerator [ {\n    name: "cuda"', *options, "  } ]"])
         parts.append(f"optimization {{ execution_accelerators {{\n{accelerator}\n}} }}")
     return "\n".join(parts) + "\n"
@@ -87,10 +84,8 @@ def triton_config(about: Artefact, name: str) -> str:
 
 def _inputs(about: Artefact) -> list[str]:
     if about.whole:
-        return [
-            _tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1)),
-            _tensor("input", "spacing", "float32", (3,)),
-        ]
+        volume = _tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1))
+        return [volume, _tensor("input", "spacing", "float32", (3,))]
     return [_tensor("input", "slices", "float32", (about.spec.in_channels, about.height or -1, about.width or -1))]
 
 

@@ -1,5 +1,4 @@
-"""Up-sampling for int8: a 2x2, stride-2 transposed convolution as a 1x1 convolution and a pixel shuffle,
-which is the same function.
+"""Up-sampling for int8: a 2x2, stride-2 transposed convolution is a 1x1 convolution and a pixel shuffle.
 
 ONNX Runtime's CPU provider has no int8 transposed convolution, and its int8 convolutions compute with channels last.
 `DepthToSpace` needs channels first, so each shuffle would need two transpositions. As reshapes around one transposition
@@ -13,14 +12,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from attunet.export.build.graph import drop_unused_initializers, replace_items
+
 
 def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
-    """Replace every 2x2, stride-2 transposed convolution of the graph, in place.
+    """Replace every 2x2, stride-2 transposed convolution of the graph, in place; returns their number.
 
     Each output pixel of such a convolution is one product per channel, so the result differs by rounding alone.
-
-    Returns:
-        The number of replaced convolutions.
     """
     initializers = {i.name: i for i in model.graph.initializer}
     nodes, count = [], 0
@@ -33,8 +31,7 @@ def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
             count += 1
         else:
             nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_items(model.graph.node, nodes)
     drop_unused_initializers(model)
     return count
 
@@ -84,18 +81,6 @@ def _is_upsampling(node: onnx.NodeProto, initializers: dict[str, onnx.TensorProt
     if node.op_type != "ConvTranspose" or not set(node.input[1:]) <= set(initializers):
         return False
     settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    shape = tuple(initializers[node.input[1]].dims[2:])
-    plain = (
-        settings.get("group", 1) == 1
-        and not any(settings.get("pads", []))
-        and not any(settings.get("output_padding", []))
-    )
-    return shape == (2, 2) and list(settings.get("strides", [])) == [2, 2] and plain
-
-
-def drop_unused_initializers(model: onnx.ModelProto) -> None:
-    """Remove the weights that no node of the graph takes, in place."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [i for i in model.graph.initializer if i.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    two_by_two = initializers[node.input[1]].dims[2:] == [2, 2] == settings.get("strides")
+    padding = [*settings.get("pads", []), *settings.get("output_padding", [])]
+    return two_by_two and settings.get("group", 1) == 1 and not any(padding)

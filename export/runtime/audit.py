@@ -42,9 +42,8 @@ class Audit:
         Args:
             input_sha256: hash by `hash_of_files`.
             output_sha256: hash of the label map; None for a case that failed.
-            findings: findings about the input.
-            user: user of this case, in place of the log's.
-            confidence: estimates of Dice; None if the model has no estimator.
+            findings: about the input.
+            user: of this case, in place of the log's.
 
         Example:
             >>> audit = Audit(AuditLog("log.jsonl"), model_sha256)  # doctest: +SKIP
@@ -59,9 +58,7 @@ class Audit:
                 "output_sha256": output_sha256,
                 "model_sha256": self.model_sha256,
                 "signature_sha256": self.signature,
-                "findings": [
-                    {"rule": finding.rule, "level": finding.level, "figure": finding.figure} for finding in findings
-                ],
+                "findings": [{"rule": f.rule, "level": f.level, "figure": f.figure} for f in findings],
                 **({} if confidence is None else {"confidence": confidence.in_short()}),
                 "version": __version__,
             }
@@ -69,13 +66,7 @@ class Audit:
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 of a file; of several, or a folder's, the hash of their sorted hashes,
-    so that names and their order make no difference.
-    """
-    files = [
-        file
-        for path in paths
-        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
-    ]
+    """SHA-256 of a file; of several, or of a folder, the hash of their sorted hashes: names and order do not count."""
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     digests = sorted(sha256(file) for file in files if file.is_file())
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

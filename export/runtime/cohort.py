@@ -1,6 +1,4 @@
-"""Segmentation of many volumes with one model. Reading, network and writing overlap;
-finished cases are skipped, failed ones listed.
-"""
+"""Segmentation of many volumes with one model: reading, network and writing overlap; failed cases are listed."""
 
 import logging
 import time
@@ -51,9 +49,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """Counts of segmented and skipped volumes. failed: file and reason; minutes:
-    from the first read to the last write.
-    """
+    """Counts of volumes. failed: file and reason; minutes: from the first read to the last write."""
 
     done: int = 0
     skipped: int = 0
@@ -119,13 +115,7 @@ def predict_cohort(
 
 
 class _Ends:
-    """Label maps that are being written, and the count of written ones.
-
-    Args:
-        outcome: the counts.
-        total: number of jobs, for the log.
-        finished: as in `predict_cohort`.
-    """
+    """Label maps that are being written, and the count of written ones. total: number of jobs, for the log."""
 
     def __init__(self, outcome: Outcome, total: int, finished: Finished | None) -> None:
         self.outcome, self._total, self._finished = outcome, total, finished
@@ -158,17 +148,15 @@ class _Ends:
 def read_prepared(
     job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS
 ) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """Read a job's volume and prepare the model's input; findings are decisions and values unlike the training
-    set's.
-    """
+    """Read a job's volume and prepare the model's input; findings: decisions, and values unlike the training set's."""
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)
-    return (
-        volume,
-        prepared,
-        [*as_findings({None: volume.decisions}), *check_input(volume, model.ranges, model.spec.orientation)],
+    decisions, findings = (
+        as_findings({None: volume.decisions}),
+        check_input(volume, model.ranges, model.spec.orientation),
     )
+    return volume, prepared, [*decisions, *findings]
 
 
 def _write(

@@ -20,8 +20,7 @@ from attunet.volumes.model import Model
 SCHEMA = 1
 NEEDS_FIT = (
     "was exported without an estimator of Dice: train a cross-validation with `attunet crossvalidate STORE DIR`, and "
-    "export the model "
-    "with `attunet export RUN OUT.onnx --confidence DIR`"
+    "export the model with `attunet export RUN OUT.onnx --confidence DIR`"
 )
 
 
@@ -53,26 +52,23 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
     """Refuse a model that cannot give the requested estimates, with the command that makes a suitable one.
 
     Args:
-        model: the model.
-        path: its file, for the message.
-        options: the requested estimates and maps.
+        path: file of the model, for the message.
         required: True refuses a model without an estimator.
 
     Raises:
         InputError: the model cannot give what `options` request.
     """
-    is_whole = isinstance(model, Segmenter) and model.metadata.whole
-    if is_whole and (options.uncertainty or required):
+    if isinstance(model, Segmenter) and model.metadata.whole and (options.uncertainty or required):
         raise InputError(
             f"{path}: is a whole artefact, which gives labels alone; confidence needs one exported without --whole"
         )
-    if required and not isinstance(model, Segmenter):
-        raise InputError(
-            f"{path}: is a run, which has no estimator of Dice: `attunet export {path} OUT.onnx --confidence DIR` "
-            "makes one"
-        )
-    if required and estimator_of(model) is None:
+    if not required or estimator_of(model) is not None:
+        return
+    if isinstance(model, Segmenter):
         raise InputError(f"{path}: {NEEDS_FIT}")
+    raise InputError(
+        f"{path}: is a run, which has no estimator of Dice: `attunet export {path} OUT.onnx --confidence DIR` makes one"
+    )
 
 
 def write_tables(
@@ -81,11 +77,8 @@ def write_tables(
     """Write `confidence.json` and `confidence.csv` of a folder from the files beside its label maps, worst cases first.
 
     Args:
-        folder: folder of the label maps.
         label_maps: label maps below the folder; unfinished ones are left out.
-        estimator: estimator of the model.
-        model_sha256: hash of the artefact.
-        names: names of the foreground classes.
+        names: of the foreground classes.
 
     Returns:
         The number of cases that are marked for review.
@@ -117,11 +110,8 @@ def _table(cases: dict[str, CaseRecord], names: Sequence[str]) -> str:
     writer.writerow([spreadsheet_cell(cell) for cell in ("case", "review", *columns, "reasons")])
     for case, record in cases.items():
         organs = [record["organs"].get(name, NO_ESTIMATE) for name in names]
-        figures = [_figure(figure) for organ in organs for figure in (organ["dice"], organ["low"], organ["high"])]
+        values = [value for organ in organs for value in (organ["dice"], organ["low"], organ["high"])]
+        figures = ["" if value is None else f"{value:.3f}" for value in values]
         reasons = spreadsheet_cell("; ".join(record["reasons"]))
         writer.writerow([spreadsheet_cell(case), "yes" if record["review"] else "no", *figures, reasons])
     return out.getvalue()
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -41,11 +41,9 @@ class ObservedCase:
     """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results.
 
     Args:
-        model: the model that predicts.
-        estimator: estimator of the model; None without one.
+        estimator: of the model; None without one.
         volume: the scan, on its own grid.
         prepared: the model's input, made of the scan.
-        options: estimates and maps to compute.
 
     Example:
         >>> observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)  # doctest: +SKIP

@@ -1,22 +1,21 @@
 """Prediction with an artefact. It needs numpy, scipy, nibabel and onnxruntime, and neither torch nor accelerate."""
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from attunet.classes import Classes
 from attunet.confidence.estimate import CaseConfidence
-from attunet.confidence.estimator import Estimator
 from attunet.errors import Finding, InputError
 from attunet.export.artefact.artefact import DISAGREEMENT
 from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.signature import verify_signature
-from attunet.export.runtime.backends import Backend, open_backend
-from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME
+from attunet.export.runtime.array_volume import volume_of_array
+from attunet.export.runtime.backends.cpu import LABELS, SPACING, VOLUME
+from attunet.export.runtime.backends.open_backend import Backend, open_backend
+from attunet.export.runtime.input_checks import check_slices, check_window, warn_if_untrained
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.stop import Stop
 from attunet.io.readers import read_volume
@@ -25,8 +24,7 @@ from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orien
 from attunet.volumes.postprocess import postprocess
 from attunet.volumes.predict import MAX_MEGAPIXELS, Observer, check_megapixels, predict_prepared
 from attunet.volumes.slices import VolumeSlices
-from attunet.volumes.spec import MULTIPLE, Postprocessing, PreprocessSpec
-from attunet.volumes.training_ranges import TrainingRanges, check_input
+from attunet.volumes.spec import Postprocessing
 from attunet.volumes.volume import Volume
 
 
@@ -45,10 +43,6 @@ class Prediction:
     confidence: CaseConfidence | None = None
 
 
-class UntrainedInputWarning(UserWarning):
-    """An input's spacing, size or intensities are far outside the training set."""
-
-
 class Segmenter:
     """A loaded artefact, a `Model`. Any number of threads may predict with it.
 
@@ -57,10 +51,8 @@ class Segmenter:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
         num_threads: CPU threads of the providers `cpu` and `openvino`; the library's own choice by default.
         cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
-        public_key: refuses an artefact without a signature of this key (or authority) beside it; needs the extra
-            `sign`.
-        provider_options: options of the library, which replace those that attunet sets, such as `{"device_id": 1}` for
-            a second GPU.
+        public_key: key or authority whose signature must lie beside the artefact; needs the extra `sign`.
+        provider_options: options of the library that replace attunet's, such as `{"device_id": 1}` for a second GPU.
 
     Raises:
         InputError: the file is no intact artefact or has a newer schema; checked before a library reads it.
@@ -84,78 +76,36 @@ class Segmenter:
         provider_options: Mapping[str, object] | None = None,
         public_key: Path | str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.provider = provider
+        self.path, self.provider = Path(path), provider
         self.metadata, data = load_artefact(self.path)
+        about = self.metadata
         self.sha256 = hashlib.sha256(data).hexdigest()
         # Checked before a library reads the graph, on the same bytes that it will read.
         self.signature = None if public_key is None else verify_signature(self.path, public_key, data=data)
+        self.name, self.classes, self.num_parameters = about.name, about.classes, about.num_parameters
+        height, width = about.spec.size
+        self.spec = replace(about.spec, size=(about.height or height, about.width or width))
+        self.postprocessing, self.ranges, self.estimator = about.postprocessing, about.ranges, about.confidence
+        self.training_cases: Mapping[str, str] = about.training_cases
+        self.num_gates = len(about.attention_outputs)
         try:
             self.backend: Backend = open_backend(
-                data,
-                self.metadata,
-                provider,
-                num_threads=num_threads,
-                cuda_graph=cuda_graph,
-                provider_options=provider_options,
+                data, about, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
             )
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from error
-
-    @property
-    def spec(self) -> PreprocessSpec:
-        """Pre-processing as in training, with the slice size that the artefact fixes, if it fixes one."""
-        spec, fixed = self.metadata.spec, (self.metadata.height, self.metadata.width)
-        return replace(spec, size=(fixed[0] or spec.size[0], fixed[1] or spec.size[1]))
-
-    @property
-    def name(self) -> str:
-        return self.metadata.name
-
-    @property
-    def classes(self) -> Classes:
-        return self.metadata.classes
-
-    @property
-    def postprocessing(self) -> Postprocessing:
-        return self.metadata.postprocessing
-
-    @property
-    def ranges(self) -> TrainingRanges | None:
-        return self.metadata.ranges
-
-    @property
-    def training_cases(self) -> Mapping[str, str]:
-        """Case name -> SHA-256 of its image, for every case in the training set."""
-        return self.metadata.training_cases
-
-    @property
-    def num_parameters(self) -> int:
-        return self.metadata.num_parameters
-
-    @property
-    def num_gates(self) -> int:
-        """Attention maps among the graph's outputs."""
-        return len(self.metadata.attention_outputs)
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
         """Attention maps of prepared slices, one float32 `(N, h, w)` per gate, the deepest gate first."""
         names = self.metadata.attention_outputs
         return tuple(values[:, 0] for values in self.run(names, slices)) if names else ()
 
-    @property
-    def estimator(self) -> Estimator | None:
-        """Estimator of Dice that was learned for the artefact at export; None without one."""
-        return self.metadata.confidence
-
     def logits(self, slices: np.ndarray) -> np.ndarray:
         """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
         return self.run(("logits",), slices)[0]
 
     def observed(self, slices: np.ndarray) -> np.ndarray:
-        """The logits, for an ensemble followed by the disagreement of its members if the graph gives it:
-        `(N, K or K + 1, H, W)`.
-        """
+        """The logits and, if the graph gives it, the disagreement of an ensemble's members: `(N, K or K + 1, H, W)`."""
         if DISAGREEMENT not in self.metadata.outputs:
             return self.logits(slices)
         return np.concatenate(self.run(("logits", DISAGREEMENT), slices), axis=1)
@@ -170,30 +120,8 @@ class Segmenter:
         Raises:
             InputError: for an output that the graph lacks, and for a shape that it does not accept.
         """
-        if self.metadata.whole:
-            raise InputError(
-                f"{self.path}: is a whole artefact, which takes volumes; slices need an artefact without --whole"
-            )
-        if missing := [name for name in outputs if name not in self.metadata.outputs]:
-            raise InputError(
-                f"{self.path}: has the outputs {', '.join(self.metadata.outputs)}, not {missing[0]!r}; outputs are "
-                "chosen at export"
-            )
-        self._check_shape(slices.shape)
+        check_slices(self.path, self.metadata, outputs, slices.shape)
         return self.backend.run(outputs, np.ascontiguousarray(slices, dtype=np.float32))
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        height, width, channels = self.metadata.height, self.metadata.width, self.spec.in_channels
-        if len(shape) == 4 and shape[0] > 0 and shape[1] == channels and 0 not in shape:
-            fits = [
-                n == fixed if fixed else n % MULTIPLE == 0 for n, fixed in zip(shape[2:], (height, width), strict=True)
-            ]
-            if all(fits):
-                return
-        sides = " and ".join(
-            f"{name} {fixed or 'a multiple of 16'}" for name, fixed in (("height", height), ("width", width))
-        )
-        raise InputError(f"{self.path}: slices must be (N, {channels}, H, W) with {sides}, got {tuple(shape)}")
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
         """Segment a volume; besides the volume and its label map, memory holds one batch of slices.
@@ -202,14 +130,13 @@ class Segmenter:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
         Raises:
-            InputError: for another number of channels, and for slices larger than the height and width that the
-                artefact fixes; smaller ones are padded.
+            InputError: for another number of channels, and for slices larger than the artefact's fixed size.
 
         Warns:
             UntrainedInputWarning: for a volume far outside the training set.
         """
         prepared = self._lazily_prepared(volume)
-        self._warn(volume, stacklevel=3)
+        warn_if_untrained(volume, self)
         return self.predict_prepared(prepared, batch_size=batch_size)
 
     def prepare(self, volume: Volume) -> PreparedVolume:
@@ -217,7 +144,7 @@ class Segmenter:
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec).load()
 
     def _lazily_prepared(self, volume: Volume) -> PreparedVolume:
-        """As `prepare`, with slices that are computed when the network needs them."""
+        """As `prepare`, but slices are computed when the network needs them."""
         check_megapixels(volume, self.spec, self.max_megapixels)
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
 
@@ -237,12 +164,6 @@ class Segmenter:
         """
         inputs = {VOLUME: np.ascontiguousarray(volume, np.float32), SPACING: np.asarray(spacing, np.float32)}
         return self.backend.run_inputs((LABELS,), inputs, stop)[0]
-
-    def _warn(self, volume: Volume, stacklevel: int) -> tuple[Finding, ...]:
-        findings = tuple(check_input(volume, self.ranges, self.spec.orientation))
-        for finding in findings:
-            warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=stacklevel)
-        return findings
 
     def predict_prepared(
         self,
@@ -275,13 +196,7 @@ class Segmenter:
             labels = self.segment_oriented(prepared.data, prepared.spacing, stop=stop)
             indices = class_indices(labels, self.classes, prepared.grid)
             return postprocess(indices, len(self.classes), prepared.grid.native_spacing, finish)
-        fixed, window = (self.metadata.height, self.metadata.width), prepared.grid.window
-        if any(side and side != length for side, length in zip(fixed, window, strict=True)):
-            raise InputError(
-                f"{self.path}: takes slices of {' × '.join(str(side or 'any') for side in fixed)}, those of the volume "
-                "have "
-                f"{window[0]} × {window[1]} after resampling"
-            )
+        check_window(self.path, self.metadata, prepared.grid.window)
         return predict_prepared(
             self.observed if observers else self.logits,
             prepared,
@@ -304,10 +219,7 @@ class Segmenter:
         Returns:
             Class indices uint8 `(X, Y, Z)`.
         """
-        channels = data[None] if data.ndim == 3 else data
-        if channels.ndim != 4 or 0 in channels.shape:
-            raise InputError(f"data: must be an array (X, Y, Z) or (C, X, Y, Z), got the shape {data.shape}")
-        return self.predict_volume(Volume(channels, _affine(spacing, orientation)))
+        return self.predict_volume(volume_of_array(data, spacing, orientation))
 
     def predict_file(self, path: Path | str) -> Prediction:
         """Read and segment a file.
@@ -317,25 +229,9 @@ class Segmenter:
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
             prepared = self._lazily_prepared(volume)
-            findings = self._warn(volume, stacklevel=3)
+            findings = warn_if_untrained(volume, self)
             observed = ObservedCase(self, self.estimator, volume, prepared)
             indices = self.predict_prepared(prepared, observers=observed.observers)
             return Prediction(volume, indices, findings, observed.confidence(findings))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-
-
-def _affine(spacing: tuple[float, float, float], orientation: str) -> np.ndarray:
-    """Affine `(4, 4)` from voxels to mm in RAS+ for axes with the directions `orientation`; the origin is voxel 0."""
-    axes = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-    codes = [axes.get(code) for code in orientation]
-    if None in codes or sorted(c[0] for c in codes if c) != [0, 1, 2]:
-        raise InputError(f"orientation: must be three axis codes such as RAS or LPS, got {orientation!r}")
-    if len(spacing) != 3 or not all(np.isfinite(v) and v > 0 for v in spacing):
-        raise InputError(f"spacing: must be three positive numbers in mm, got {tuple(spacing)}")
-    affine = np.zeros((4, 4))
-    affine[3, 3] = 1
-    for column, (code, size) in enumerate(zip(codes, spacing, strict=True)):
-        assert code is not None
-        affine[code[0], column] = code[1] * size
-    return affine

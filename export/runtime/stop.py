@@ -32,9 +32,7 @@ class Stop:
 
     @contextmanager
     def calling(self, action: Callable[[], object]) -> Iterator[None]:
-        """While the context is open, `set` calls `action`, which must return at once;
-        where it is set already, that happens now.
-        """
+        """While the context is open, `set` calls `action`, which must return at once; now if it is set already."""
         with self._lock:
             self._actions.append(action)
             if self._is_set:

@@ -1,4 +1,4 @@
-"""The application: addresses, errors and the frame around them."""
+"""The application: routes, answers to errors, and the guard around them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +42,7 @@ def make_app(service: Service) -> ASGIApp:
 
 
 class _Described(FastAPI):
-    """FastAPI whose description says which models are served."""
+    """FastAPI whose description lists the served models."""
 
     def openapi(self) -> dict[str, object]:
         description = super().openapi()

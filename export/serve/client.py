@@ -23,20 +23,21 @@ from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 2**20
 MAX_ANSWER_MB = 1024  # label maps are compressed, or as large as the scan
 MAX_LINE = 2000  # characters of a reason
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a scan. volumes: amount of every foreground class in `unit`, ml or voxels.
+    """The result of a scan.
 
-    findings: warnings of the server.
-
-    content: the label map's file; nothing for a summary. model_sha256: of the artefact that gave it.
-    confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None where
-    the artefact has no estimator.
+    Args:
+        content: the label map's file; nothing for a summary.
+        volumes: amount of every foreground class in `unit`, ml or voxels.
+        findings: warnings of the server.
+        model_sha256: of the artefact that gave it.
+        confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None
+            where the artefact has no estimator.
     """
 
     content: bytes
@@ -50,15 +51,15 @@ class Answer:
 class Client:
     """A connection to a server; may be used from several threads, and as a context that closes it.
 
+    Args:
+        url: of the server, as it prints it.
+        token: content of the server's token file.
+        timeout_s: for one request. retry_s: time for further tries while the server's queue is full.
+
     Example:
         >>> with Client("http://localhost:8000", token="...") as client:  # doctest: +SKIP
         ...     answer = client.segment("scan.nii.gz", "labels.nii.gz")
         ...     answer.volumes["liver"]
-
-    Args:
-        url: Of the server, as it prints it.
-        token: The content of the server's token file.
-        timeout_s: For one request. retry_s: How long to try again while the server's queue is full.
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
@@ -87,32 +88,28 @@ class Client:
             return [_description(row) for row in answer.rows("models")]
 
     def model(self, name: str | None = None) -> ModelDescription:
-        """A served model's description; without a name the only one's.
-        Raises InputError for an unknown name, or several models.
-        """
+        """A served model, or the only one. Raises InputError for an unknown name, or without one for several models."""
         models = self.models()
         chosen = [model for model in models if name in (None, model["name"])]
         if len(chosen) != 1:
             names = ", ".join(model["name"] for model in models)
-            raise InputError(
-                f"{self.url}: serves {names}; {'say which model is meant' if name is None else f'not {name!r}'}"
-            )
+            wrong = "say which model is meant" if name is None else f"not {name!r}"
+            raise InputError(f"{self.url}: serves {names}; {wrong}")
         return chosen[0]
 
     def segment(
         self, scan: str | Path | Sequence[Path], out: str | Path | None = None, *, model: str | None = None
     ) -> Answer:
-        """Sends a scan; writes the label map to `out`, beside it first and renamed when it is whole.
+        """Segment a scan, and write the label map to `out`; no half-written file stays.
 
         Args:
-            scan: A file in a format that the server reads, the folder of a DICOM series, or one file for each channel.
-            out: Its ending chooses the format; without it the answer alone has the label map, in the scan's usual
-                format.
-            model: A served model's name; may be left out where one is served.
+            scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel.
+            out: its ending chooses the format; without it only the answer has the label map, in the scan's format.
+            model: name of a served model; needed where several are served.
 
         Raises:
-            InputError: For a scan that the server refuses (its line), a wrong token, or an unknown model.
-            RunError: Where the server cannot be reached, fails, or stays busy.
+            InputError: for a scan that the server refuses (its line), a wrong token, or an unknown model.
+            RunError: the server cannot be reached, fails, or stays busy.
         """
         answer = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
         if out is not None:
@@ -134,7 +131,7 @@ class Client:
             return _answer(response, self.url, accept)
 
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> "_Response":
-        """The response of status 200; while the server is busy, tries again when it says."""
+        """The response of status 200; while the server is busy, further tries at the time that it names."""
         until = time.monotonic() + self._retry_s
         while True:
             try:
@@ -148,19 +145,18 @@ class Client:
             if response.status != 503 or pause is None or time.monotonic() + pause >= until:
                 kind = RunError if response.status >= 500 else InputError
                 raise kind(f"{_line(response.content)} (status {response.status} of {self.url})")
-            logger.info("%s: busy, trying again in %s s", self.url, pause)
+            logger.info(f"{self.url}: busy, trying again in {pause} s")
             time.sleep(pause)
 
     def _exchange(self, method: str, address: str, files: Sequence[Path], accept: str) -> "_Response":
         """One request: a file as the body, several as a form."""
         headers = {"Accept": accept, "Accept-Encoding": "identity"}  # what is inflated has no bound
         with ExitStack() as stack:
+            opened = [stack.enter_context(file.open("rb")) for file in files]
             body: dict[str, Any] = {}
-            if len(files) == 1:
-                headers["Content-Length"] = str(files[0].stat().st_size)
-                body["content"] = _chunks(files[0])
-            elif files:
-                opened = [stack.enter_context(file.open("rb")) for file in files]
+            if len(opened) == 1:
+                body["content"] = opened[0]
+            elif opened:
                 body["files"] = [("scan", (f"channel-{n}", file)) for n, file in enumerate(opened)]
             response = stack.enter_context(self._http.stream(method, address, headers=headers, **body))
             content = bytearray()
@@ -229,12 +225,6 @@ def _sendable(scan: Sequence[Path]) -> Iterator[Sequence[Path]]:
             for number, path in enumerate(slices):
                 zipped.write(path, f"{number:05d}.dcm")
         yield [archive]
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
 
 
 def _answer(response: _Response, url: str, accept: str) -> Answer:

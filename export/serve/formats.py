@@ -14,9 +14,8 @@ MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
 }
-MARKS: dict[
-    str, bytes | tuple[bytes, ...]
-] = {  # what the files begin with; DICOM has its mark behind 128 bytes of any content
+# First bytes of the files; DICOM has its mark behind 128 bytes of any content
+MARKS: dict[str, bytes | tuple[bytes, ...]] = {
     "application/gzip": b"\x1f\x8b",
     "application/x-mgz": b"\x1f\x8b",
     "application/x-nifti": (b"\x5c\x01\x00\x00", b"\x1c\x02\x00\x00"),

@@ -1,9 +1,12 @@
-"""Every request's frame: who may ask, how long, how many at once; and one line of log and one count for each."""
+"""The frame of every request: access, time limit, number at once; and for each a line of the log and a count."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
+import traceback
+from pathlib import Path
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,26 +14,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal, refusal_of
 from attunet.export.serve.replies import reply
 from attunet.export.serve.routes.context import TICKET
+from attunet.export.serve.routes.pages import PAGES
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import LOOPBACK
 from attunet.export.serve.work.queue import Ticket
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = (
-    "/",
-    "/page.js",
-    "/viewer.js",
-    "/style.css",
-    "/docs",
-    "/openapi.json",
-    "/v2/health/live",
-    "/v2/health/ready",
-)
+OPEN_PATHS = (*PAGES, "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a token
+MAX_REQUESTS = 256  # open ones, of all clients
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")  # a name or an address, and a port
-HUNG_UP = 499  # as web servers log it; nobody gets it
+HUNG_UP = 499  # as web servers log a client that left
 SENDING_S = 30.0  # for an answer that was finished at the last moment
-DRAIN_S, DRAIN_BYTES = 1.0, 2**23  # of a refused body, so that the client gets to read the refusal
+DRAIN_S, DRAIN_BYTES = 1.0, 2**23  # of a refused body, so that the client can read the refusal
 SAFETY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -76,14 +72,14 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         settings, headers = self._service.settings, dict(scope["headers"])
-        if self._open > settings.max_requests and scope["method"] not in ("GET", "HEAD"):  # health is told at any time
-            raise Refusal(UNAVAILABLE, f"{settings.max_requests} requests are open; try again", retry_after=5)
+        if self._open > MAX_REQUESTS and scope["method"] not in ("GET", "HEAD"):  # health is answered at any time
+            raise Refusal(UNAVAILABLE, f"{MAX_REQUESTS} requests are open; try again", retry_after=5)
         if {b"content-length", b"transfer-encoding"} <= set(headers):
             # A proxy and this server might take different ends of the body, and so another request out of it.
             raise Refusal(400, "Content-Length: must not be there beside Transfer-Encoding")
         host = HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
         if settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
-            # A page of another site whose name was made to lead here would have that site's name.
+            # A page of another site whose name was made to lead here sends that site's name.
             raise Refusal(421, f"Host: must be {' or '.join(LOOPBACK)}")
         if settings.token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -95,7 +91,7 @@ class Guard:
         self._service.metrics.open_requests.set(self._open)
 
     def _record(self, scope: Scope, status: int, seconds: float, ticket: Ticket) -> None:
-        """One line that says nothing of the scan: no address but its pattern, no name but a served model's."""
+        """One line without a word of the scan: the pattern of the address, and a name only if a model has it."""
         route = getattr(scope.get("route"), "path", "none")
         name = scope.get("path_params", {}).get("name", "")
         model = name if name in self._service.models else ""
@@ -107,20 +103,12 @@ class Guard:
         facts: dict[str, object] = {"method": scope["method"], "route": route, "model": model, "status": status}
         facts |= {"seconds": round(seconds, 4), "stages": stages}
         text = " ".join(f"{stage} {spent:.3f}" for stage, spent in stages.items())
-        logger.info(
-            "%s %s %s %d %.3f s %s",
-            scope["method"],
-            route,
-            model or "-",
-            status,
-            seconds,
-            text,
-            extra={"request": facts},
-        )
+        line = f"{scope['method']} {route} {model or '-'} {status} {seconds:.3f} s {text}"
+        logger.info(line, extra={"request": facts})
 
 
 class _Exchange:
-    """A request's body and answer, with what is known of them."""
+    """A request's body and answer; `status` of the answer is None until it begins."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
@@ -146,23 +134,15 @@ class _Exchange:
         await self._send(message)
 
     async def _drain(self) -> None:
-        """Takes some of a body that nobody wants: a connection that is closed on a client that still sends loses the
-        answer.
-        """
+        """Receives some of a refused body: closing the connection while the client sends would lose the answer."""
         left = DRAIN_BYTES
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while left > 0 and not self._body_is_over:
                     left -= len((await self.receive()).get("body", b""))
-        except TimeoutError:
-            pass
 
 
 def _places(error: BaseException) -> str:
     """File and line of an error, without its text."""
-    places, trace = [], error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return " ".join(places[-8:])
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[-8:])

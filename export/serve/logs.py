@@ -1,4 +1,4 @@
-"""The log as lines of JSON, for what collects the logs of many programs."""
+"""The log as lines of JSON, for programs that collect logs."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from attunet.system.log_lines import LOGGER
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: time, level, and its text or, for a request, what is known of it."""
+    """A record as one line of JSON: time, level, and its text or the facts of a request."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))

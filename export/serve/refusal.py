@@ -6,10 +6,10 @@ TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
 
 class Refusal(Exception):
-    """A request that is not answered: the HTTP status and one line for the caller.
+    """A refused request: the HTTP status and one line for the caller.
 
     Args:
-        retry_after: Seconds after which another try makes sense, for status 503.
+        retry_after: seconds until another try makes sense, for status 503.
     """
 
     def __init__(self, status: int, text: str, *, retry_after: int | None = None) -> None:
@@ -18,10 +18,8 @@ class Refusal(Exception):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """The refusal that an error of the work becomes.
-
-    Its status is 413 for input that is too large, 422 for other input, 503 for missing memory or disk space, 500 for
-    the rest.
+    """The refusal for an error: 413 for too large an input, 422 for other input, 503 for missing memory or disk space,
+    500 for the rest.
     """
     match error:
         case Refusal():

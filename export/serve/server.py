@@ -1,4 +1,4 @@
-"""Running the server: the socket, its connections' limits, signals, logs."""
+"""The running server: the socket, limits of its connections, signals, logs."""
 
 import asyncio
 import logging
@@ -34,19 +34,19 @@ def serve(
     public_key: Path | None = None,
     audit: Path | None = None,
 ) -> None:
-    """Serves artefacts until SIGTERM or SIGINT comes; requests that run then are finished.
-
-    Example:
-        serve(["liver.onnx"], Settings(port=8080, max_queue=4))
+    """Serve artefacts until SIGTERM or SIGINT comes; requests that run then are finished.
 
     Args:
-        models: Artefacts, or NAME=PATH.
-        public_key: Refuses artefacts that are not signed with it.
-        audit: A log in which every scan is recorded.
+        models: artefacts, or NAME=PATH.
+        public_key: refuses artefacts that are not signed with it.
+        audit: a log of every scan.
 
     Raises:
-        InputError: For an artefact that cannot be served.
-        RunError: Where the address cannot be listened on, or no folder for uploads can be made.
+        InputError: an artefact cannot be served.
+        RunError: the address cannot be listened on, or no folder for uploads can be made.
+
+    Example:
+        >>> serve(["liver.onnx"], Settings(port=8080, max_queue=4))  # doctest: +SKIP
     """
     listening = _listen(settings)
     loaded = load_models(
@@ -60,17 +60,11 @@ def serve(
     with listening, PrivateFolder(settings.temp) as folder:
         service = Service(settings, loaded, folder)
         for model in loaded.values():
-            about = model.describe()
-            logger.info(
-                "model %s: %s %s on %s, SHA-256 %s",
-                model.name,
-                about["network"],
-                about["precision"],
-                provider,
-                model.sha256,
-            )
+            about = model.segmenter.metadata
+            text = f"{about.name} {about.precision} on {provider}, SHA-256 {model.segmenter.sha256}"
+            logger.info(f"model {model.name}: {text}")
         host, port = listening.getsockname()[:2]
-        logger.info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        logger.info(f"serving at http://{f'[{host}]' if ':' in host else host}:{port}")
         _Server(service).run(sockets=[listening])
         logger.info("stopped")
 
@@ -84,9 +78,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which ends with exit code 0 after a signal and tells the service of it;
-    a second signal ends it at once.
-    """
+    """uvicorn that ends with exit code 0 after a signal and informs the service; a second signal ends it at once."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -16,15 +16,16 @@ MB = 10**6
 class Settings:
     """Settings of one server; every limit holds for one request unless it says otherwise.
 
-    host, port: where to listen; port 0 takes a free one.
-    token: what clients must send as `Authorization: Bearer TOKEN`; None accepts everybody.
-    max_mb: size of a body. max_unpacked_mb: of a zip archive's content.
-    max_memory_mb: memory that a scan may need, computed from its header.
-    max_megapixels: pixels of a scan on the network's grid, as `attunet predict` bounds them.
-    max_queue: scans that wait, over all clients. max_requests: open requests, over all clients.
-    workers: networks that run at the same time.
-    timeout_s: from the first byte of a request to the last of its answer.
-    temp: folder for uploads, the system's own by default.
+    Args:
+        host, port: address to listen at; port 0 takes a free one.
+        token: clients must send it as `Authorization: Bearer TOKEN`; None accepts every client.
+        max_mb: size of a body. max_unpacked_mb: of a zip archive's content.
+        max_memory_mb: memory that a scan may need, computed from its header.
+        max_megapixels: pixels of a scan on the network's grid, as `attunet predict` bounds them.
+        max_queue: waiting scans of all clients.
+        workers: networks that run at the same time.
+        timeout_s: from the first byte of a request to the last of its answer.
+        temp: folder for uploads, the system's own by default.
     """
 
     host: str = "127.0.0.1"
@@ -35,26 +36,9 @@ class Settings:
     max_memory_mb: int = 8192
     max_megapixels: int = MAX_MEGAPIXELS
     max_queue: int = 16
-    max_requests: int = 256
     workers: int = 1
     timeout_s: float = 300.0
     temp: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Raises InputError for a limit below 1."""
-        for name in (
-            "max_mb",
-            "max_unpacked_mb",
-            "max_memory_mb",
-            "max_megapixels",
-            "max_requests",
-            "workers",
-            "timeout_s",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.max_queue < 0:
-            raise InputError(f"max_queue: must be at least 0, got {self.max_queue}")
 
     @property
     def is_local(self) -> bool:
@@ -76,9 +60,7 @@ def check_reachable(settings: Settings, *, insecure: bool) -> None:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, without white space around it. Raises InputError for one that is short or not printable
-    ASCII.
-    """
+    """The token in a file, stripped of white space. Raises InputError if it is short or not printable ASCII."""
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

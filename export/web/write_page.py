@@ -28,11 +28,7 @@ MAX_EMBEDDED_BYTES = 64 * 2**20  # browsers parse a page of twice this size slow
 
 
 def page_files() -> dict[str, Path]:
-    """The built page's files by name: everything that a server has to serve beside `model.onnx`.
-
-    Raises:
-        InputError: where the page was not built.
-    """
+    """The built page's files by name, all but `model.onnx`. Raises InputError where the page was not built."""
     if not (PAGE / INDEX).is_file():
         raise InputError(
             "the page for browsers is not built: run `make web` in the clone (it needs npm), or install attunet from a "
@@ -42,15 +38,14 @@ def page_files() -> dict[str, Path]:
 
 
 def write_page(model: Path | str, out: Path | str) -> None:
-    """Writes the page that segments scans with an artefact in a browser.
+    """Write the page that segments scans with an artefact in a browser.
 
     Args:
-        model: an artefact.
-        out: a new folder (or one that was written so before), or the name of one HTML file, ending in `.html`.
+        out: a new folder, one with an earlier page, or an `.html` file that will hold everything.
 
     Raises:
-        InputError: for a file that is no artefact, a folder with other files in it, a page that is not built, or a
-            model too large for one HTML file.
+        InputError: for a file that is no artefact, a folder with other files, a page that is not built, or a model too
+            large for one HTML file.
     """
     model, out, files = Path(model), Path(out), page_files()
     metadata, content = load_artefact(model)
@@ -69,9 +64,8 @@ def write_page(model: Path | str, out: Path | str) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_page(out))):
         raise InputError(f"{out}: must be a new folder, or one that holds nothing but an earlier page")
     unused = {SINGLE, *(WEBGPU if metadata.precision == "int8" else ())}
-    wanted = {name: path for name, path in files.items() if name not in unused}
-    write: dict[str, Callable[[Path], object]] = {name: partial(shutil.copyfile, path) for name, path in wanted.items()}
-    write[MODEL] = lambda path: path.write_bytes(content)
+    write: dict[str, Callable[[Path], object]] = {MODEL: lambda path: path.write_bytes(content)}
+    write |= {name: partial(shutil.copyfile, path) for name, path in files.items() if name not in unused}
     write_folder(out, write)
     size = sum(path.stat().st_size for path in out.iterdir())
     logger.info(f"{out}: {size / 1e6:.1f} MB; serve it with: python -m http.server --directory {out}")
@@ -83,7 +77,7 @@ def _is_page(folder: Path) -> bool:
 
 
 def _single_file(files: dict[str, Path], model: bytes) -> str:
-    """The page with everything inside; scripts run by their hash alone, and it may connect to nothing at all."""
+    """The page with everything inside: scripts run by their hash alone, and no connection is allowed."""
     html = files[INDEX].read_text(encoding="utf-8")
     script = files["page.js"].read_text(encoding="utf-8").replace("</script", "<\\/script")
     style = files["page.css"].read_text(encoding="utf-8")

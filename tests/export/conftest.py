@@ -1,8 +1,12 @@
 """A small network as a graph and as an artefact, made once for the tests of the room."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -14,6 +18,20 @@ from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import write_artefact
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
+SaveArtefact = Callable[..., Path]
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {extras}:
+            raise ModuleNotFoundError(f"{{name}} is not installed", name=name)
+
+sys.meta_path.insert(0, Blocker())
+{script}
+assert not {extras} & set(sys.modules), {extras} & set(sys.modules)
+"""
 OUTPUTS = ("labels", "logits", "probabilities", "attention_0", "attention_1", "attention_2", "attention_3")
 
 
@@ -60,10 +78,56 @@ def metadata() -> Artefact:
 
 
 @pytest.fixture(scope="session")
-def artefact(tmp_path_factory, graph, metadata) -> Path:
-    path = tmp_path_factory.mktemp("artefact") / "small.onnx"
-    path.write_bytes(write_artefact(graph, metadata))
-    return path
+def save_artefact(tmp_path_factory, graph, metadata) -> SaveArtefact:
+    """`save_artefact("a.onnx", precision="fp16")` is the small artefact with other metadata, or of another graph."""
+
+    def save(name: str = "model.onnx", content: bytes = graph, /, **changes: object) -> Path:
+        path = tmp_path_factory.mktemp("artefact") / name
+        path.write_bytes(write_artefact(content, replace(metadata, **changes)))
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def artefact(save_artefact: SaveArtefact) -> Path:
+    return save_artefact("small.onnx")
+
+
+@pytest.fixture(scope="session")
+def whole(network, metadata: Artefact, save_artefact: SaveArtefact) -> Path:
+    """The small network as an artefact that takes whole volumes."""
+    from attunet.export.build.graph import export_graph
+    from attunet.export.build.whole.graph import whole_graph
+
+    model = whole_graph(export_graph(network, 1, ("logits",)), metadata.spec, CHAOS_MR)
+    return save_artefact("whole.onnx", model.SerializeToString(), whole=True, outputs=("labels",))
+
+
+@pytest.fixture(scope="session")
+def write_scan() -> Callable[..., Path]:
+    """`write_scan(path, seed=0)` writes noise that the small artefact takes, as NIfTI."""
+
+    def write(path: Path, shape: tuple[int, int, int] = (40, 48, 4), *, seed: int = 0, spacing: float = 1.6) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = np.random.default_rng(seed).normal(300, 60, shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(data, np.diag([-spacing, -spacing, 5, 1])), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_without() -> Callable[..., bytes]:
+    """`run_without({"torch"}, script, *words)` is the output of a script that cannot import these packages."""
+
+    def run(extras: set[str], script: str, *words: object) -> bytes:
+        command = [sys.executable, "-c", BLOCKER.format(extras=extras, script=script), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +184,9 @@ def learned_cases() -> Callable[..., list[LearnedCase]]:
 def estimator(learned_cases: Callable[..., list[LearnedCase]]) -> Estimator:
     """An estimator of 12 patients."""
     return learn(learned_cases(12))
+
+
+@pytest.fixture(scope="session")
+def sure(save_artefact: SaveArtefact, estimator: Estimator) -> Path:
+    """The small artefact with an estimator."""
+    return save_artefact("sure.onnx", confidence=estimator)

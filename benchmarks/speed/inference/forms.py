@@ -22,7 +22,7 @@ from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.graph import export_graph
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
-from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.backends.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork, build_model
 from attunet.models.torch_network import TorchNetwork

@@ -16,10 +16,10 @@ from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
-from attunet.export.build.whole_graph import whole_graph
-from attunet.export.runtime.cpu import LABELS, SPACING, VOLUME, session_options
-from attunet.export.runtime.cuda_options import cuda_options
-from attunet.export.runtime.gpu import DISABLED_OPTIMIZERS
+from attunet.export.build.whole.graph import whole_graph
+from attunet.export.runtime.backends.cpu import LABELS, SPACING, VOLUME, session_options
+from attunet.export.runtime.backends.cuda_options import cuda_options
+from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork
 from attunet.volumes.oriented_volume import OrientedVolume

@@ -1,4 +1,4 @@
-"""A request's way through receiving and working, which all addresses with a body share."""
+"""Reception of a body and work on it, which all addresses with a body share."""
 
 import asyncio
 import shutil
@@ -29,9 +29,7 @@ def service_of(request: Request) -> Service:
 async def receive_and_run(
     request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], Result]
 ) -> tuple[Result, Ticket]:
-    """Receives the body into a folder of the request's own, runs `work` in the queue,
-    and removes the folder whatever happened.
-    """
+    """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case."""
     service, ticket = service_of(request), request.scope[TICKET]
     service.check_running()
     service.queue.check_room()  # before anything is sent in vain

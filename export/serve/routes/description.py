@@ -5,12 +5,17 @@ from typing import Annotated
 from fastapi import Path
 
 ModelName = Annotated[str, Path(description="A served model's name")]
+JSON = "application/json"
+TEXT = {"type": "string"}
+BINARY = {"type": "string", "format": "binary"}
 
-_ERROR = {
-    "application/json": {
-        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    }
-}
+
+def json_object(required: tuple[str, ...], **properties: object) -> dict[str, object]:
+    """Schema of a JSON object."""
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+_ERROR = {JSON: {"schema": json_object(("error",), error=TEXT)}}
 
 ERRORS: dict[int | str, dict[str, object]] = {
     status: {"description": text, "content": _ERROR}

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 
 from attunet.errors import InputError, TooLarge
 from attunet.export.artefact.artefact import label_dtype
-from attunet.export.runtime.cpu import INPUT, LABELS, SPACING, VOLUME
+from attunet.export.runtime.backends.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
-from attunet.export.serve.routes.description import ERRORS, ModelName
+from attunet.export.serve.routes.description import BINARY, ERRORS, JSON, TEXT, ModelName, json_object
 from attunet.export.serve.routes.tensors import (
     DTYPES,
     InferenceRequest,
@@ -35,50 +36,37 @@ router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
 
 VERSION = "1"
 JSON_BYTES = "Inference-Header-Content-Length"
-TENSOR: dict[str, object] = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
-        "datatype": {"type": "string", "enum": list(DTYPES)},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "items": {}},
-    },
-}
-OUTPUT: dict[str, object] = {
-    "type": "object",
-    "required": ["name"],
-    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
-}
+BYTES = "application/octet-stream"
+PARAMETERS = {"type": "object"}
+TENSOR = json_object(
+    ("name", "shape", "datatype"),
+    name=TEXT,
+    shape={"type": "array", "items": {"type": "integer", "minimum": 1}},
+    datatype={**TEXT, "enum": list(DTYPES)},
+    parameters=PARAMETERS,
+    data={"type": "array", "items": {}},
+)
+OUTPUT = json_object(("name",), name=TEXT, parameters=PARAMETERS)
+REQUEST = json_object(
+    ("inputs",),
+    id=TEXT,
+    inputs={"type": "array", "items": TENSOR},
+    outputs={"type": "array", "items": OUTPUT},
+    parameters=PARAMETERS,
+)
 BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": f"JSON; with tensors as bytes behind it, its length is in the header {JSON_BYTES}.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "inputs": {"type": "array", "items": TENSOR},
-                        "outputs": {"type": "array", "items": OUTPUT},
-                        "parameters": {"type": "object"},
-                    },
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {JSON: {"schema": REQUEST}, BYTES: {"schema": BINARY}},
     }
 }
 
 
 @router.get("/v2", summary="The server")
 def server() -> JSONResponse:
-    return JSONResponse(
-        {"name": "attunet", "version": __version__, "extensions": ["binary_tensor_data", "model_configuration"]}
-    )
+    extensions = ["binary_tensor_data", "model_configuration"]
+    return JSONResponse({"name": "attunet", "version": __version__, "extensions": extensions})
 
 
 @router.get("/v2/health/live", summary="Whether the server runs")
@@ -130,17 +118,14 @@ def index(request: Request) -> JSONResponse:
 @router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(name: ModelName, request: Request, version: str = VERSION) -> Response:
     model, settings = _model(request, name, version), service_of(request).settings
-    encoding = request.headers.get("content-encoding", "").lower()
-    work = partial(_infer, model, encoding, request.headers.get(JSON_BYTES), settings)
+    work = partial(_infer, model, request.headers, settings)
     (content, json_bytes), _ = await receive_and_run(request, model, work)
     headers = {} if json_bytes is None else {JSON_BYTES: str(json_bytes)}
     accepted = request.headers.get("accept-encoding", "").strip().lower()
     if accepted in ("gzip", "deflate"):  # Triton's client names one where it wants one; browsers name several
         content = gzip.compress(content, 1) if accepted == "gzip" else zlib.compress(content, 1)
         headers["Content-Encoding"] = accepted
-    return Response(
-        content, media_type="application/json" if json_bytes is None else "application/octet-stream", headers=headers
-    )
+    return Response(content, media_type=JSON if json_bytes is None else BYTES, headers=headers)
 
 
 def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -164,19 +149,13 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
 
 
 def _infer(
-    model: ServedModel,
-    encoding: str,
-    json_bytes: str | None,
-    settings: Settings,
-    upload: Upload,
-    _: Path,
-    ticket: Ticket,
+    model: ServedModel, headers: Headers, settings: Settings, upload: Upload, _: Path, ticket: Ticket
 ) -> tuple[bytes, int | None]:
     with ticket.stage("read"):
         if len(upload.files) != 1:
             raise Refusal(400, "body: must be one request, not a form")
-        body = inflate(upload.files[0], encoding, settings.max_mb)
-        request = read_request(body, json_bytes, *tensors_of(model))
+        body = inflate(upload.files[0], headers.get("content-encoding", "").lower(), settings.max_mb)
+        request = read_request(body, headers.get(JSON_BYTES), *tensors_of(model))
     with ticket.stage("network"):
         try:
             results = _run(model, request, settings, ticket)
@@ -193,20 +172,17 @@ def _run(model: ServedModel, request: InferenceRequest, settings: Settings, tick
         volume, spacing = request.inputs[VOLUME], request.inputs[SPACING]
         if spacing.min() <= 0:
             raise Refusal(400, "inputs: spacing must be three numbers above 0")
-        z, y, x = volume.shape[1:]
-        check_oriented(
-            (z, y, x), (float(spacing[0]), float(spacing[1]), float(spacing[2])), model.segmenter.metadata, settings
-        )
-        with ticket.stopping():
-            return {LABELS: model.run_whole(volume, spacing, ticket.stop)}
+        check_oriented(volume.shape[1:], spacing.tolist(), model.segmenter.metadata, settings)
+        with ticket.stopping(), model.turns:
+            return {LABELS: model.segmenter.segment_oriented(volume, spacing, stop=ticket.stop)}
     _check_slices(model, request, settings)
     return _run_slices(model, request, ticket)
 
 
 def _check_slices(model: ServedModel, request: InferenceRequest, settings: Settings) -> None:
     slices = request.inputs[INPUT]
-    num, height, width = len(slices), *slices.shape[2:]
-    numbers = sum(len(model.segmenter.classes) if name != "labels" else 1 for name in request.outputs) + slices.shape[1]
+    num, channels, height, width = slices.shape
+    numbers = sum(len(model.segmenter.classes) if name != "labels" else 1 for name in request.outputs) + channels
     pixels, batch = num * height * width, min(num * height * width, max(MAX_BATCH_PIXELS, height * width))
     memory = 2 * 4 * numbers * pixels + feature_bytes(model.segmenter.metadata) * batch
     if height * width > MAX_PIXELS or pixels > settings.max_megapixels * MB or memory > settings.max_memory_mb * MB:
@@ -218,15 +194,14 @@ def _check_slices(model: ServedModel, request: InferenceRequest, settings: Setti
 
 
 def _run_slices(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
-    """The wanted outputs, a batch at a time, so that memory does not grow with the number of slices beyond the tensors'
-    own.
-    """
+    """The requested outputs, computed batch by batch to bound the memory beyond the tensors themselves."""
     slices, names = request.inputs[INPUT], tuple(request.outputs)
     batch = max(1, min(BATCH, MAX_BATCH_PIXELS // (slices.shape[2] * slices.shape[3])))
     parts = []
     for start in range(0, len(slices), batch):
         ticket.check()
-        parts.append(model.run(names, slices[start : start + batch]))
+        with model.turns:
+            parts.append(model.segmenter.run(names, slices[start : start + batch]))
     results = {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
     if not all(np.isfinite(array).all() for array in results.values()):
         raise Refusal(422, "inputs: the network's answer is not finite for these slices")

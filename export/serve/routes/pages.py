@@ -1,10 +1,8 @@
-"""`/`, `/docs` and `/metrics`: what people and Prometheus look at. Everything is served from here;
-no page loads from elsewhere.
-"""
+"""`/`, `/docs` and `/metrics`, for people and Prometheus. No page loads anything from another server."""
 
 import html
 from collections.abc import Iterable
-from functools import cache
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +15,12 @@ from attunet.export.serve.routes.description import ERRORS
 
 router = APIRouter(include_in_schema=False)
 
+PAGES = {  # address: file and its type
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/viewer.js": ("viewer.js", "text/javascript"),
+    "/style.css": ("style.css", "text/css"),
+}
 POLICY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
@@ -32,26 +36,6 @@ def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-@router.get("/")
-def page() -> Response:
-    return _file("index.html", "text/html")
-
-
-@router.get("/page.js")
-def page_script() -> Response:
-    return _file("page.js", "text/javascript")
-
-
-@router.get("/viewer.js")
-def viewer_script() -> Response:
-    return _file("viewer.js", "text/javascript")
-
-
-@router.get("/style.css")
-def style() -> Response:
-    return _file("style.css", "text/css")
-
-
 @router.get("/docs")
 def docs(request: Request) -> HTMLResponse:
     """The description at `/openapi.json` as one page without scripts."""
@@ -64,30 +48,23 @@ def docs(request: Request) -> HTMLResponse:
     title = html.escape(f"{description['info']['title']} {description['info']['version']}")
     links = '<link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">'
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>{links}'
-    intro = (
-        f"<main><h1>{title}</h1><p>{html.escape(description['info']['description'])} <a "
-        'href="/openapi.json">openapi.json</a></p>'
-    )
+    about = html.escape(description["info"]["description"])
+    intro = f'<main><h1>{title}</h1><p>{about} <a href="/openapi.json">openapi.json</a></p>'
     return HTMLResponse(head + intro + "".join(rows) + "</main></html>", headers=POLICY)
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    parts = [
-        f"<section><h2><code>{method.upper()} "
-        f"{html.escape(path)}</code></h2><p>{html.escape(operation.get('summary', ''))}</p>"
-    ]
+    title, summary = html.escape(f"{method.upper()} {path}"), html.escape(operation.get("summary", ""))
+    parts = [f"<section><h2><code>{title}</code></h2><p>{summary}</p>"]
     if parameters := operation.get("parameters"):
         rows = [(p["name"], p["in"], p.get("description", "")) for p in parameters]
         parts.append(_table(("parameter", "in", ""), rows))
     if body := operation.get("requestBody"):
-        parts.append(
-            f"<p>Body: {html.escape(body.get('description', ''))} ({html.escape(', '.join(body['content']))})</p>"
-        )
-    answers = [
-        (status, a.get("description", ""), ", ".join(a.get("content", {})))
-        for status, a in operation["responses"].items()
-    ]
-    parts.append(_table(("status", "", "content"), answers))
+        text = f"{body.get('description', '')} ({', '.join(body['content'])})"
+        parts.append(f"<p>Body: {html.escape(text)}</p>")
+    answers = operation["responses"].items()
+    rows = [(status, a.get("description", ""), ", ".join(a.get("content", {}))) for status, a in answers]
+    parts.append(_table(("status", "", "content"), rows))
     return "".join(parts) + "</section>"
 
 
@@ -98,10 +75,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 
 
-@cache
-def _content(name: str) -> bytes:
-    return (files("attunet.export.serve") / "pages" / name).read_bytes()
-
-
 def _file(name: str, media_type: str) -> Response:
-    return Response(_content(name), media_type=media_type, headers=POLICY)
+    content = (files("attunet.export.serve") / "pages" / name).read_bytes()
+    return Response(content, media_type=media_type, headers=POLICY)
+
+
+for _address, (_name, _media_type) in PAGES.items():
+    router.add_api_route(_address, partial(_file, _name, _media_type), response_model=None)

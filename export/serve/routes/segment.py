@@ -8,53 +8,40 @@ from fastapi.responses import JSONResponse, Response
 from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
-from attunet.export.serve.routes.description import ERRORS, ModelName
+from attunet.export.serve.routes.description import BINARY, ERRORS, TEXT, ModelName, json_object
 from attunet.export.serve.scans.segment import ending_for, segment
 
 router = APIRouter(tags=["Scans"])
 
-BINARY = {"schema": {"type": "string", "format": "binary"}}
 BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": (
             "A NIfTI file (.nii, .nii.gz), a DICOM file, a zip of one DICOM series, or a picture; or a form with one "
-            "file, or with one "
-            "file per channel in order. The file's beginning tells its format, not its name."
+            "file, or with one file per channel in order. The file's beginning tells its format, not its name."
         ),
         "content": {
-            "application/octet-stream": BINARY,
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["scan"],
-                    "properties": {"scan": {"type": "string", "format": "binary"}},
-                }
-            },
+            "application/octet-stream": {"schema": BINARY},
+            "multipart/form-data": {"schema": json_object(("scan",), scan=BINARY)},
         },
     }
+}
+HEADERS = {
+    "X-Attunet-Volumes": "Amount of every class, as JSON",
+    "X-Attunet-Findings": "Differences from the training, as JSON",
+    "X-Attunet-Confidence": (
+        "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range"
+    ),
+    "X-Attunet-Model-SHA256": "Hash of the artefact",
 }
 ANSWER: dict[int | str, dict[str, object]] = {
     200: {
         "description": "The label map, or with `answer=summary` its volumes and the scan's findings.",
         "content": {
-            **dict.fromkeys(MEDIA_TYPES.values(), BINARY),
+            **{media_type: {"schema": BINARY} for media_type in MEDIA_TYPES.values()},
             SUMMARY: {"schema": {"type": "object"}},
         },
-        "headers": {
-            "X-Attunet-Volumes": {"description": "Amount of every class, as JSON", "schema": {"type": "string"}},
-            "X-Attunet-Findings": {
-                "description": "Differences from the training, as JSON",
-                "schema": {"type": "string"},
-            },
-            "X-Attunet-Confidence": {
-                "description": (
-                    "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range"
-                ),
-                "schema": {"type": "string"},
-            },
-            "X-Attunet-Model-SHA256": {"description": "Hash of the artefact", "schema": {"type": "string"}},
-        },
+        "headers": {name: {"description": text, "schema": TEXT} for name, text in HEADERS.items()},
     }
 }
 
@@ -79,9 +66,9 @@ async def segment_scan(
     ] = "labels",
 ) -> Response:
     service = service_of(request)
-    model, ending = service.model(name), ending_for(request.headers.get("accept", ""))
-    if answer == "summary":
-        ending = SUMMARY
+    model = service.model(name)
+    accepted = ending_for(request.headers.get("accept", ""))
+    ending = SUMMARY if answer == "summary" else accepted
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
     user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB
+from attunet.fields import parse_strict_json
 
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
@@ -39,7 +39,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, eq=False)
 class InferenceRequest:
-    """A parsed request. inputs: by name. outputs: the wanted ones, True for those that are wanted as bytes."""
+    """A parsed request. outputs: True for those that are requested as bytes."""
 
     id: str | None
     inputs: dict[str, np.ndarray]
@@ -47,9 +47,7 @@ class InferenceRequest:
 
 
 def inflate(body: Path, encoding: str, max_mb: int) -> Path:
-    """The body without its content encoding. Raises Refusal for another one than gzip and deflate,
-    and 413 as soon as it gets too large.
-    """
+    """The body without its content encoding. Raises Refusal: 415 for an unknown encoding, 413 once it is too large."""
     if encoding in ("", "identity"):
         return body
     if encoding not in WINDOW_BITS:
@@ -75,10 +73,10 @@ def inflate(body: Path, encoding: str, max_mb: int) -> Path:
 def read_request(
     body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> InferenceRequest:
-    """Reads a request from a file.
+    """Read a request from a file.
 
     Args:
-        json_bytes: The header Inference-Header-Content-Length; None where all of the body is JSON.
+        json_bytes: the header Inference-Header-Content-Length; None where all of the body is JSON.
 
     Raises:
         Refusal: 400 naming the field, the rule and the value; 413 for JSON that is too large.
@@ -96,10 +94,10 @@ def read_request(
     with body.open("rb") as file:
         values = _parse(file.read(length))
     tensors = _tensors(values.get("inputs"), body, length)
-    wanted = {spec.name: spec for spec in inputs}
-    if set(tensors) != set(wanted):
-        raise _wrong(f"inputs: must be {', '.join(wanted)}, got {', '.join(tensors) or 'none'}"[:300])
-    arrays = {name: _checked(tensors[name], spec) for name, spec in wanted.items()}
+    names = [spec.name for spec in inputs]
+    if set(tensors) != set(names):
+        raise _wrong(f"inputs: must be {', '.join(names)}, got {', '.join(tensors) or 'none'}"[:300])
+    arrays = {spec.name: _checked(tensors[spec.name], spec) for spec in inputs}
     return InferenceRequest(_id(values), arrays, _outputs(values, [spec.name for spec in outputs]))
 
 
@@ -131,12 +129,9 @@ def _wrong(text: str) -> Refusal:
 
 
 def _parse(text: bytes) -> dict[str, object]:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        values = json.loads(text.decode(), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        values = parse_strict_json(text)
+    except ValueError as error:
         raise _wrong(f"body: is not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):
         raise _wrong(f"body: must be a JSON object, got a {type(values).__name__}")
@@ -148,7 +143,7 @@ class _Tensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: object  # of JSON, or of bytes: float32 and so on
+    data: object  # of JSON; an array where it came as bytes
 
 
 def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
@@ -166,11 +161,7 @@ def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
         datatype, shape = row.get("datatype"), row.get("shape")
         if not isinstance(datatype, str) or datatype not in DTYPES:
             raise _wrong(f"{where}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:40]!r}")
-        if (
-            not isinstance(shape, list)
-            or not all(type(side) is int and 0 < side < 2**31 for side in shape)
-            or len(shape) > 8
-        ):
+        if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_side, shape)):
             raise _wrong(f"{where}: shape must be a list of numbers above 0, got {str(shape)[:80]}")
         data, count = row.get("data"), parameters.get("binary_data_size")
         if count is not None:
@@ -189,6 +180,10 @@ def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
     return tensors
 
 
+def _is_side(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
 def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
     parameters = row.get("parameters", {})
     if not isinstance(parameters, dict):
@@ -202,10 +197,8 @@ def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
 def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
     if tensor.datatype != spec.datatype:
         raise _wrong(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
-    fits = len(tensor.shape) == len(spec.shape) and all(
-        b in (-1, a) for a, b in zip(tensor.shape, spec.shape, strict=True)
-    )
-    if not fits:
+    sides = zip(tensor.shape, spec.shape, strict=False)
+    if len(tensor.shape) != len(spec.shape) or not all(expected in (-1, side) for side, expected in sides):
         raise _wrong(f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}")
     array = np.array(tensor.data) if isinstance(tensor.data, np.ndarray) else _from_json(tensor, spec)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -232,16 +225,16 @@ def _id(values: Mapping[str, object]) -> str | None:
 
 
 def _outputs(values: Mapping[str, object], known: Sequence[str]) -> dict[str, bool]:
-    """The wanted outputs, all of them where the request names none, and whether each is wanted as bytes."""
+    """The requested outputs (all where none is named), True for those that are requested as bytes."""
     all_binary = _parameters(values, "parameters").get("binary_data_output", False) is True
     rows = values.get("outputs")
     if rows is None or rows == []:
         return dict.fromkeys(known, all_binary)
     if not isinstance(rows, list):
         raise _wrong("outputs: must be a list")
-    wanted: dict[str, bool] = {}
+    requested: dict[str, bool] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or row.get("name") not in known:
             raise _wrong(f"outputs[{number}]: name must be one of {', '.join(known)}")
-        wanted[row["name"]] = _parameters(row, f"outputs[{number}]").get("binary_data", all_binary) is True
-    return wanted
+        requested[row["name"]] = _parameters(row, f"outputs[{number}]").get("binary_data", all_binary) is True
+    return requested

@@ -1,4 +1,4 @@
-"""Memory and computing that a scan will need, from its header alone."""
+"""Memory and computation that a scan will need, from its header alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ LABEL_BYTES = 24  # a voxel's class, its copies while the label map is finished,
 FLOAT_BYTES = 24  # a voxel's copies while percentiles of floats are taken
 WHOLE_BYTES = 16  # a voxel's copies in a graph that takes whole volumes
 FEATURE_BYTES = 64  # of a pixel, for each channel of the network's finest level: all levels' features that live at once
-USUAL_WIDTH = 64  # of an artefact that does not say it
+USUAL_WIDTH = 64  # of an artefact without this field
 
 
 def feature_bytes(artefact: Artefact) -> int:
@@ -38,7 +38,7 @@ def voxel_bytes(dtype: np.dtype, num_channels: int, artefact: Artefact) -> int:
 
 
 def memory_of(volume: Volume, artefact: Artefact) -> float:
-    """MB beyond the loaded models at most for a volume of this shape, type and affine; its voxels are not looked at."""
+    """MB beyond the loaded models at most for a volume of this shape, type and affine; its voxels are not read."""
     grid = make_grid(volume, artefact.spec)
     return _memory(grid.num_slices, grid.plane_shape, grid.window, len(volume.data), volume.data.dtype, artefact)
 
@@ -76,9 +76,7 @@ def check_volume(volume: Volume, artefact: Artefact, settings: Settings) -> None
     check_megapixels(volume, artefact.spec, settings.max_megapixels)
 
 
-def check_oriented(
-    shape: tuple[int, int, int], spacing: tuple[float, float, float], artefact: Artefact, settings: Settings
-) -> None:
+def check_oriented(shape: Sequence[int], spacing: Sequence[float], artefact: Artefact, settings: Settings) -> None:
     """As `check_volume`, for a float32 volume that is oriented already: `shape` and `spacing` of (Z, Y, X)."""
     spec, plane = artefact.spec, (shape[1], shape[2])
     sides = [resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (1, 2)]

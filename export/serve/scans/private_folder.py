@@ -1,6 +1,4 @@
-"""The folder for uploads: readable by the server's user alone, emptied on any end,
-a killed server's at the next start.
-"""
+"""The folder for uploads: only the server's user can read it; it is removed at the end, or at the next start."""
 
 import fcntl
 import os
@@ -16,8 +14,7 @@ PREFIX = "attunet-serve-"
 class PrivateFolder:
     """A folder that belongs to this process, and one folder in it for each request.
 
-    The process holds a lock on the folder. One whose lock nobody holds was left by a server that was killed, and is
-    removed.
+    The process holds a lock on the folder. A folder without a lock was left by a killed server, and is removed.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -65,9 +62,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds its lock. Another server may take it for abandoned before it is
-    locked: then again.
-    """
+    """A new folder and the descriptor of its lock; another try if a second server removed it before the lock."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

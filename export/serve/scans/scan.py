@@ -1,4 +1,4 @@
-"""Uploaded files to a volume: recognised by what they begin with, zip archives unpacked within bounds."""
+"""Uploaded files as a scan: formats recognised by their first bytes, zip archives unpacked within bounds."""
 
 import gzip
 import zipfile
@@ -14,25 +14,18 @@ from attunet.io.dicom.file import is_dicom
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input, find_inputs
 
-MARKS = (  # what a file begins with, and the ending that the readers know it by
-    (b"PK\x03\x04", ".zip"),
-    (b"PK\x05\x06", ".zip"),  # an empty one
-    (b"\x1f\x8b", ".nii.gz"),
-    (b"\x5c\x01\x00\x00", ".nii"),
-    (b"\x00\x00\x01\x5c", ".nii"),
-    (b"\x1c\x02\x00\x00", ".nii"),
-    (b"\x00\x00\x02\x1c", ".nii"),
-    (b"\x89PNG", ".png"),
-    (b"II*\x00", ".tif"),
-    (b"MM\x00*", ".tif"),
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"BM", ".bmp"),
-    (b"GIF8", ".gif"),
-    (b"NRRD", ".nrrd"),
-    (b"ObjectType", ".mha"),
-    (b"NDims", ".mha"),
-    (b"Comment", ".mha"),
-)
+MARKS = {  # file ending that the readers know: first bytes of the format
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),  # the second of an empty archive
+    ".nii.gz": (b"\x1f\x8b",),
+    ".nii": (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c"),
+    ".png": (b"\x89PNG",),
+    ".tif": (b"II*\x00", b"MM\x00*"),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".bmp": (b"BM",),
+    ".gif": (b"GIF8",),
+    ".nrrd": (b"NRRD",),
+    ".mha": (b"ObjectType", b"NDims", b"Comment"),
+}
 MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
 MAX_FILES = 4096  # of a zip archive: every file of a series is opened
 MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
@@ -48,9 +41,7 @@ class Scan:
 
 
 def open_scan(files: list[Path], folder: Path, settings: Settings) -> Scan:
-    """The scan in the files of a request; several files are its channels.
-    Raises InputError, or Refusal for too much in an archive.
-    """
+    """The scan in a request's files, one for each channel. Raises InputError, or Refusal for too large an archive."""
     named = [_named(file, f"channel-{number}" if len(files) > 1 else "scan") for number, file in enumerate(files)]
     if len(named) == 1 and named[0].suffix == ".zip":
         opened = _unpacked(named[0], folder / "series", settings)
@@ -65,7 +56,9 @@ def _named(file: Path, stem: str) -> Path:
     """The file under a name with the ending of its format."""
     with file.open("rb") as opened:
         start = opened.read(16)
-    ending = next((ending for mark, ending in MARKS if start.startswith(mark)), ".dcm" if is_dicom(file) else "")
+    ending = next(
+        (ending for ending, marks in MARKS.items() if start.startswith(marks)), ".dcm" if is_dicom(file) else ""
+    )
     if ending == ".nii.gz" and _inflated(file, len(MGH_MARK)) == MGH_MARK:
         ending = ".mgz"
     if not ending:
@@ -103,10 +96,8 @@ def _check_directory(archive: Path) -> None:
     at = tail.rfind(END_OF_DIRECTORY)
     if at < 0 or len(tail) < at + 22:
         raise InputError("scan.zip: cannot be read as a zip archive: it has no directory at its end")
-    if (
-        ZIP64_LOCATOR in tail[max(0, at - 20) : at]
-        or int.from_bytes(tail[at + 12 : at + 16], "little") > MAX_DIRECTORY_BYTES
-    ):
+    size = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if size > MAX_DIRECTORY_BYTES or ZIP64_LOCATOR in tail[max(0, at - 20) : at]:
         raise Refusal(TOO_LARGE, f"scan.zip: its directory must have at most {MAX_DIRECTORY_BYTES:,} bytes")
 
 

@@ -24,7 +24,7 @@ from attunet.export.serve.work.served_model import ServedModel
 from attunet.io.writers import write_labels
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
-from attunet.volumes.predict import Network, Observer, predict_prepared
+from attunet.volumes.predict import Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
@@ -32,11 +32,13 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Answer:
-    """A label map, or nothing for a summary.
+    """The result for a scan.
 
-    sha256: of the label map's file, or of the class indices in memory. amounts: of every foreground class in `unit`, ml
-    or voxels.
-    confidence: None where the artefact has no estimator.
+    Args:
+        content: the label map's file; nothing for a summary.
+        sha256: of the label map's file, or of the class indices in memory.
+        amounts: of every foreground class in `unit`, ml or voxels.
+        confidence: None where the artefact has no estimator.
     """
 
     content: bytes
@@ -53,7 +55,7 @@ class Answer:
     def headers(self, model: ServedModel) -> dict[str, str]:
         """Amounts, findings and estimates of Dice as JSON in ASCII."""
         headers = {
-            "X-Attunet-Model-SHA256": model.sha256,
+            "X-Attunet-Model-SHA256": model.segmenter.sha256,
             "X-Attunet-Volumes": json.dumps({"unit": self.unit, **self.amounts}),
             "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
         }
@@ -65,7 +67,7 @@ class Answer:
         """Everything but the label map as JSON values."""
         return {
             "model": model.name,
-            "sha256": model.sha256,
+            "sha256": model.segmenter.sha256,
             "shape": list(self.shape),
             "spacing": list(self.spacing),
             "unit": self.unit,
@@ -78,9 +80,7 @@ class Answer:
 
 
 def ending_for(accept: str) -> str:
-    """The label map's ending, nothing for the scan's own, or `SUMMARY`, by an Accept header.
-    Raises Refusal with status 406.
-    """
+    """The label map's ending by an Accept header, "" for the scan's own, or `SUMMARY`; Refusal with 406 for others."""
     accepted = [part.partition(";")[0].strip().lower() for part in accept.split(",") if part.strip()] or ["*/*"]
     for media_type in accepted:
         if media_type in ENDINGS:
@@ -97,27 +97,30 @@ def segment(
     settings: Settings,
     user: str | None = None,
 ) -> Answer:
-    """Segments the scan in `files`; everything is written below `folder`.
+    """Segment the scan in `files`; everything is written below `folder`.
 
     Args:
-        ending: As `ending_for` gives it.
-        user: Who asks, for the model's audit log.
+        ending: result of `ending_for`.
+        user: of this request, for the model's audit log.
 
     Raises:
-        InputError: For a scan that cannot be read or does not fit the model, in the words of `attunet predict`.
-        TooLarge: For one that needs too much.
-        Refusal: 406 for a label map that its format cannot have.
-        Stopped: Where the client left, or the time is over.
+        InputError: the scan cannot be read or does not fit the model; the text is that of `attunet predict`.
+        TooLarge: the scan needs too much.
+        Refusal: 406, the scan's format cannot be written with this ending.
+        Stopped: the client left, or the time is over.
+
+    Example:
+        >>> segment(model, [folder / "body"], folder, ".nii.gz", ticket, Settings()).amounts  # doctest: +SKIP
     """
-    received = hash_of_files(files) if model.audit is not None else ""
+    if model.audit is None:
+        return _segment(model, files, folder, ending, ticket, settings)
+    received = hash_of_files(files)
     try:
         answer = _segment(model, files, folder, ending, ticket, settings)
     except (InputError, RunError, Refusal):
-        if model.audit is not None:
-            model.audit.record(received, None, user=user)
+        model.audit.record(received, None, user=user)
         raise
-    if model.audit is not None:
-        model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
+    model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
     return answer
 
 
@@ -137,7 +140,10 @@ def _segment(
             indices = _indices(model, prepared, ticket, observed.observers)
         with ticket.stage("write"):
             ticket.check()
-            content = b"" if ending == SUMMARY else _written(folder / f"labels{suffix}", indices, model, volume)
+            content = b""
+            if ending != SUMMARY:
+                write_labels(folder / f"labels{suffix}", indices, segmenter.classes, volume)
+                content = (folder / f"labels{suffix}").read_bytes()
     except InputError as error:
         raise type(error)(one_line(error).replace(f"{folder}/", "")) from None
     unit, amounts = _amounts(indices, model, volume)
@@ -155,28 +161,21 @@ def _segment(
     )
 
 
-def guarded(network: Network, ticket: Ticket) -> Network:
-    """The network, which stops between two batches where nobody waits for the answer any more,
-    and refuses scans it overflows on.
-    """
+def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, observers: Sequence[Observer]) -> np.ndarray:
+    segmenter = model.segmenter
+    if isinstance(prepared, OrientedVolume):
+        with ticket.stopping(), model.turns:
+            return segmenter.predict_prepared(prepared, stop=ticket.stop)
 
-    def run(slices: np.ndarray) -> np.ndarray:
-        ticket.check()
-        logits = network(slices)
+    def network(slices: np.ndarray) -> np.ndarray:
+        ticket.check()  # between two batches
+        logits = model.observed(slices)
         if not np.isfinite(logits).all():
             raise InputError("scan: the network's answer is not finite for these intensities")
         return logits
 
-    return run
-
-
-def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, observers: Sequence[Observer]) -> np.ndarray:
-    segmenter = model.segmenter
-    if isinstance(prepared, OrientedVolume):
-        with ticket.stopping():
-            return model.segment_whole(prepared, ticket.stop)
     return predict_prepared(
-        guarded(model.observed, ticket),
+        network,
         prepared,
         segmenter.spec,
         postprocessing=segmenter.postprocessing,
@@ -189,9 +188,8 @@ def _suffix(scan: Scan, ending: str) -> str:
     if ending in ("", SUMMARY):
         return scan.suffixes[0]
     if ending not in scan.suffixes:
-        raise Refusal(
-            406, f"Accept: the label map of this scan can be {' or '.join(dict.fromkeys(scan.suffixes))}, not {ending}"
-        )
+        possible = " or ".join(dict.fromkeys(scan.suffixes))
+        raise Refusal(406, f"Accept: the label map of this scan can be {possible}, not {ending}")
     return ending
 
 
@@ -205,20 +203,14 @@ def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, P
     return volume, segmenter.prepare(volume) if segmenter.metadata.whole else VolumeSlices(volume, segmenter.spec)
 
 
-def _written(path: Path, indices: np.ndarray, model: ServedModel, volume: Volume) -> bytes:
-    write_labels(path, indices, model.segmenter.classes, volume)
-    return path.read_bytes()
-
-
 def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[str, dict[str, float]]:
     classes = model.segmenter.classes
-    counts = np.bincount(indices.ravel(), minlength=len(classes))[1:]
+    counts = np.bincount(indices.ravel(), minlength=len(classes))[1:].tolist()
+    amounts = dict(zip(classes.foreground, counts, strict=True))
     if volume.unit == "mm":
         voxel_ml = volume.voxel_volume / 1000
-        return "ml", {
-            name: round(int(count) * voxel_ml, 3) for name, count in zip(classes.foreground, counts, strict=True)
-        }
-    return "voxels", {name: int(count) for name, count in zip(classes.foreground, counts, strict=True)}
+        return "ml", {name: round(count * voxel_ml, 3) for name, count in amounts.items()}
+    return "voxels", amounts
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

@@ -46,18 +46,17 @@ class Upload:
 
 
 async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLeft) -> Upload:
-    """Writes the body below `folder` as it comes in.
+    """Write the body below `folder` as it comes in.
 
     Args:
-        space: Reduced by what is written; the caller gives it back when it removes the files.
+        space: reduced by the size of the body; the caller gives it back when it removes the files.
 
     Raises:
-        Refusal: 400 for a body that is empty or no whole form, 413 for one that is too large, 503 where no space is
-            left.
-        ClientDisconnect: Where the client leaves.
+        Refusal: 400 for an empty body or a broken form, 408 for a slow one, 413 for one that is too large, 503 where no
+            space is left.
+        ClientDisconnect: the client left.
     """
-    limit = max_mb * MB
-    if (announced := request.headers.get("content-length", "0")).isdecimal() and int(announced) > limit:
+    if (announced := request.headers.get("content-length", "0")).isdecimal() and int(announced) > max_mb * MB:
         raise _too_large(max_mb)
     kind, options = parse_options_header(request.headers.get("content-type"))
     upload = Upload([])
@@ -75,7 +74,7 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
 
 
 async def _bounded(request: Request, upload: Upload, max_mb: int, space: SpaceLeft) -> AsyncIterator[bytes]:
-    """The body's chunks; Refusal as soon as they are more than they may be, come too slowly, or are none."""
+    """The body's chunks; Refusal as soon as they are too many or too slow, and where there are none."""
     chunks, began = aiter(request.stream()), asyncio.get_running_loop().time()
     while True:
         try:
@@ -118,11 +117,11 @@ async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, folder: P
 
 
 class _FormFiles:
-    """Writes the files of a form while its parser finds them."""
+    """Writes the files of a form while its parser reads them."""
 
     def __init__(self, folder: Path, upload: Upload) -> None:
         self._folder, self._upload = folder, upload
-        self._field, self._value, self._disposition = b"", b"", b""
+        self._field = self._value = self._disposition = b""
         self._out: BinaryIO | None = None
         self._parts = 0
         self.ended = False
@@ -146,7 +145,7 @@ class _FormFiles:
 
     def _begin(self) -> None:
         self._parts += 1
-        self._field, self._value, self._disposition = b"", b"", b""
+        self._field = self._value = self._disposition = b""
         if self._parts > MAX_PARTS:
             raise Refusal(400, f"body: a form of at most {MAX_PARTS} parts is accepted")
 
@@ -159,7 +158,7 @@ class _FormFiles:
     def _header_end(self) -> None:
         if self._field.lower() == b"content-disposition":
             self._disposition = self._value
-        self._field, self._value = b"", b""
+        self._field = self._value = b""
 
     def _open(self) -> None:
         if b"filename" in parse_options_header(self._disposition)[1]:

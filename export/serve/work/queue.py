@@ -1,4 +1,4 @@
-"""The queue in front of the models: bounded, with a time limit, and left by clients that hang up."""
+"""A bounded queue before the models, with a time limit; work ends where its client hangs up."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ READ_AHEAD = 2  # scans that are read or written while another one is in the net
 
 
 class Stopped(Exception):
-    """The work ends because nobody waits for its answer."""
+    """The work ends because the client left or its time is over."""
 
 
 class Ticket:
@@ -31,9 +31,6 @@ class Ticket:
         self.deadline = deadline  # of time.monotonic()
         self.seconds: dict[str, float] = {}
         self.stop = Stop()  # of the graph that runs
-
-    def cancel(self) -> None:
-        self.stop.set()
 
     def check(self) -> None:
         """Raises Stopped where the client left or the time is over; work calls it between its steps."""
@@ -92,13 +89,12 @@ class WorkQueue:
         """The result of `work(ticket)`.
 
         Args:
-            left: Returns when the client hangs up.
-            finished: Called once when the work is over, or will not begin; removes its files.
+            left: returns when the client hangs up.
+            finished: called once when the work is over, or will not begin; removes its files.
 
         Raises:
-            Refusal: 503 where the queue is full or the time is over before the work began, 504 where it is over before
-                the work ended.
-            ClientDisconnect: Where the client hung up.
+            Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
+            ClientDisconnect: the client hung up.
         """
         leaving = asyncio.ensure_future(left())
         try:
@@ -143,14 +139,14 @@ class WorkQueue:
             self._typical_s += 0.1 * (time.monotonic() - start - self._typical_s)
             finished()
             if not done.cancelled():
-                done.exception()  # of work that nobody waits for any more
+                done.exception()  # of abandoned work, which would be logged otherwise
 
         running.add_done_callback(over)
         try:
             await _first_of(running, leaving, ticket)
         finally:
             if not running.done():
-                ticket.cancel()
+                ticket.stop.set()
         if running.done():
             try:
                 return running.result()

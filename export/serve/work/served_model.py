@@ -11,11 +11,9 @@ import numpy as np
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.export.runtime.stop import Stop
 from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.system.audit_log import AuditLog
-from attunet.volumes.oriented_volume import OrientedVolume
 
 GPU_PROVIDERS = ("cuda", "tensorrt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -25,7 +23,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class ServedModel:
     """A loaded artefact.
 
-    turns: how many threads may run the network at once. audit: where every case is recorded.
+    Args:
+        turns: held while the network runs. shared: on a GPU, the network for slices of several requests.
+        audit: log of every case.
     """
 
     name: str
@@ -34,11 +34,6 @@ class ServedModel:
     shared: SharedBatches | None
     audit: Audit | None = None
 
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the artefact's file."""
-        return self.segmenter.sha256
-
     def observed(self, slices: np.ndarray) -> np.ndarray:
         """As `Segmenter.observed`; on a GPU in one batch with the slices of other requests."""
         if self.shared is not None:
@@ -46,39 +41,18 @@ class ServedModel:
         with self.turns:
             return self.segmenter.observed(slices)
 
-    def segment_whole(self, prepared: OrientedVolume, stop: Stop) -> np.ndarray:
-        """Class indices `(X, Y, Z)` of an oriented volume, by an artefact that takes whole ones;
-        RunError where `stop` ends the run.
-        """
-        with self.turns:
-            return self.segmenter.predict_prepared(prepared, stop=stop)
-
-    def run_whole(self, volume: np.ndarray, spacing: np.ndarray, stop: Stop) -> np.ndarray:
-        """Label values `(Z, Y, X)` that the graph of a whole artefact gives for a volume float32 `(C, Z, Y, X)`;
-        `stop` as above.
-        """
-        with self.turns:
-            return self.segmenter.segment_oriented(volume, spacing, stop=stop)
-
-    def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
-        """The named outputs of the graph for slices `(N, in_channels, H, W)`."""
-        with self.turns:
-            return self.segmenter.run(outputs, slices)
-
     def describe(self) -> ModelDescription:
         """Name, hash, precision, provider and classes as JSON values."""
         about = self.segmenter.metadata
+        classes = zip(about.classes.names, about.classes.values, strict=True)
         return {
             "name": self.name,
             "network": about.name,
-            "sha256": self.sha256,
+            "sha256": self.segmenter.sha256,
             "precision": about.precision,
             "provider": self.segmenter.provider,
             "channels": self.segmenter.spec.num_channels,
-            "classes": [
-                {"name": name, "value": value}
-                for name, value in zip(about.classes.names, about.classes.values, strict=True)
-            ],
+            "classes": [{"name": name, "value": value} for name, value in classes],
         }
 
 
@@ -91,13 +65,19 @@ def load_models(
     public_key: Path | None = None,
     audit_log: AuditLog | None = None,
 ) -> dict[str, ServedModel]:
-    """Loads every artefact once, under its file's name without ending,
-    or under NAME where the path is given as NAME=PATH.
+    """Load every artefact under its file's name without ending, or under NAME where the path is NAME=PATH.
 
-    All of them share `workers` turns: on a CPU every network uses all threads, and several at once only get in each
-    other's way.
-    public_key: refuses what is not signed with it. audit_log: of all models.
-    Raises InputError for two models of one name, a name that does not fit in an address, and what `Segmenter` refuses.
+    All of them share `workers` turns: on a CPU every network uses all threads, so several at once would be slower.
+
+    Args:
+        public_key: refuses artefacts that are not signed with it.
+        audit_log: of all models.
+
+    Raises:
+        InputError: two models have one name, a name does not fit in an address, or `Segmenter` refuses a file.
+
+    Example:
+        >>> load_models(["liver.onnx", "kidneys=model.onnx"], workers=2)  # doctest: +SKIP
     """
     turns, models = threading.Semaphore(workers), {}
     for text in map(str, paths):
@@ -110,7 +90,6 @@ def load_models(
                 f"{path}: a served model's name may have letters, digits, '.', '_' and '-', got {name!r}; give "
                 "NAME=PATH"
             )
-
         if name in models:
             raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")
         segmenter = Segmenter(path, provider=provider, num_threads=num_threads, public_key=public_key)

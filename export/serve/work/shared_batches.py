@@ -20,11 +20,10 @@ class _Item:
 
 
 class SharedBatches:
-    """A network that may be called from many threads and runs what waits meanwhile in one batch.
+    """A network for many threads, which runs the slices that wait while the device is busy in one batch.
 
     The thread that gets the device runs its own slices and those of others with the same height and width, up to
-    `max_slices`.
-    Nobody waits for a batch to fill: batches grow only while the device is busy.
+    `max_slices`. No thread waits for a batch to fill.
     """
 
     def __init__(self, network: Network, *, max_slices: int = MAX_SLICES) -> None:
@@ -45,15 +44,12 @@ class SharedBatches:
         """The thread's own slices and others that fit beside them, the oldest first."""
         taken, count = [own], len(own.slices)
         with self._access:
-            for item in self._waiting:
-                if (
-                    item is not own
-                    and item.slices.shape[1:] == own.slices.shape[1:]
-                    and count + len(item.slices) <= self._max_slices
-                ):
+            self._waiting.remove(own)
+            for item in list(self._waiting):
+                if item.slices.shape[1:] == own.slices.shape[1:] and count + len(item.slices) <= self._max_slices:
+                    self._waiting.remove(item)
                     taken.append(item)
                     count += len(item.slices)
-            self._waiting = deque(item for item in self._waiting if not any(item is other for other in taken))
         return taken
 
     def _run(self, items: list[_Item]) -> None:

@@ -1,4 +1,4 @@
-"""An artefact tells what it is, and a file that is none is refused with the reason before a session is made."""
+"""An artefact describes itself; any other file is refused with the reason before a session is made."""
 
 import dataclasses
 import json
@@ -38,19 +38,19 @@ def _refused(tmp_path, data: bytes) -> str:
     return message.removeprefix(str(path))
 
 
+class Values(dict):
+    """Any JSON in place of metadata; `write_artefact` hashes it like its own."""
+
+    def to_json(self):
+        return dict(self)
+
+
 def _with_values(graph: bytes, metadata, **changes) -> bytes:
-    """An artefact whose metadata were changed before they were hashed."""
-
-    class Changed:
-        def to_json(self):
-            return {**metadata.to_json(), **changes}
-
-    return write_artefact(graph, Changed())
+    return write_artefact(graph, Values(metadata.to_json() | changes))
 
 
-def test_metadata_survive_the_file(tmp_path, graph, metadata):
-    full = dataclasses.replace(
-        metadata,
+def test_metadata_survive_the_file(save_artefact, metadata):
+    changes = dict(
         precision="int8",
         preprocessing=Preprocessing(metadata.spec, Postprocessing(largest_component=True, erosion_mm=6.0)),
         ranges=TrainingRanges("mm", ((1.0, 2.0),) * 3, ((50.0, 60.5),) * 3, ((3.0, 3.0),), ((-1.0, 4.0),)),
@@ -69,25 +69,15 @@ def test_metadata_survive_the_file(tmp_path, graph, metadata):
         tools={"attunet": "0.1.0"},
         self_test=SelfTest(np.ones((1, 1, 64, 64), np.float32), np.zeros((1, 5, 16, 16), np.float32), 4, 1e-3),
     )
-    path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, full))
-    assert read_artefact(path).to_json() == full.to_json()
+    assert read_artefact(save_artefact(**changes)).to_json() == dataclasses.replace(metadata, **changes).to_json()
 
 
 @pytest.mark.parametrize(("orientation", "unit"), [("LPS", "mm"), (None, "pixels")])
-def test_a_person_reads_lengths_in_the_unit_of_the_files(
-    tmp_path, graph, metadata, orientation: str | None, unit: str
-) -> None:
+def test_a_person_reads_lengths_in_the_unit_of_the_files(save_artefact, metadata, orientation: str | None, unit: str):
     spec = dataclasses.replace(metadata.spec, orientation=orientation)
-    path = tmp_path / "model.onnx"
-    path.write_bytes(
-        write_artefact(
-            graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, Postprocessing(True, 6.0)))
-        )
-    )
-    told = card(path)
-    assert f"largest component, necks under 12 {unit} cut" in told
-    assert f"1.6 {unit} in plane" in told
+    text = card(save_artefact(preprocessing=Preprocessing(spec, Postprocessing(True, 6.0))))
+    assert f"largest component, necks under 12 {unit} cut" in text
+    assert f"1.6 {unit} in plane" in text
 
 
 def test_file_is_a_valid_onnx_model_with_the_json_under_one_key(artefact, metadata):
@@ -103,12 +93,10 @@ def test_file_is_a_valid_onnx_model_with_the_json_under_one_key(artefact, metada
 
 
 def test_artefacts_of_before_the_ranges_are_read(tmp_path, graph, metadata):
-    class Older:
-        def to_json(self):
-            return {name: value for name, value in metadata.to_json().items() if name != "ranges"}
-
+    values = Values(metadata.to_json())
+    del values["ranges"]
     path = tmp_path / "older.onnx"
-    path.write_bytes(write_artefact(graph, Older()))
+    path.write_bytes(write_artefact(graph, values))
     assert read_artefact(path).ranges is None
 
 

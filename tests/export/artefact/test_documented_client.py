@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from scipy import ndimage
 
-from attunet.export.artefact.artefact_file import KEY, write_artefact
+from attunet.export.artefact.artefact_file import KEY
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.volumes.spec import Postprocessing, Preprocessing
@@ -99,11 +99,10 @@ def _cut(part: np.ndarray, erosion_mm: float, affine: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("erosion_mm", [None, 0.0, 3.5])
 @pytest.mark.parametrize("changes", [{}, {"slice_axis": 1, "spacing_mm": 2.2, "orientation": "RSP"}])
-def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, graph, metadata, changes, erosion_mm):
-    path = tmp_path / "model.onnx"
+def test_a_client_written_from_the_document_gets_the_same_label_map(save_artefact, metadata, changes, erosion_mm):
     spec = dataclasses.replace(metadata.spec, **changes)
     finish = Postprocessing() if erosion_mm is None else Postprocessing(True, erosion_mm)
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, preprocessing=Preprocessing(spec, finish))))
+    path = save_artefact(preprocessing=Preprocessing(spec, finish))
     segmenter = Segmenter(path)
     random = np.random.default_rng(3)
     data = random.normal(100, 30, (1, 37, 52, 21)).astype(np.float32)
@@ -115,12 +114,8 @@ def test_a_client_written_from_the_document_gets_the_same_label_map(tmp_path, gr
     assert (got != expected).mean() < 1e-3, "rounding may decide a pixel where two classes are equal"
 
 
-def test_arrays_of_the_self_test_are_read_as_documented(tmp_path, graph, metadata, artefact):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(
-        write_artefact(graph, dataclasses.replace(metadata, self_test=make_self_test(Segmenter(artefact))))
-    )
-    client = Client(path)
+def test_arrays_of_the_self_test_are_read_as_documented(save_artefact, artefact):
+    client = Client(save_artefact(self_test=make_self_test(Segmenter(artefact))))
     test = client.about["golden"]
     slices, logits = (
         np.frombuffer(base64.b64decode(test[name]["float32_base64"]), "<f4").reshape(test[name]["shape"])

@@ -15,34 +15,15 @@ from attunet.export.artefact.onnx_file import find_metadata
 from attunet.export.runtime.segmenter import Segmenter
 
 TRIES = 500
-STRANGE = [
-    None,
-    True,
-    -1,
-    0,
-    2**70,
-    1e308,
-    "",
-    "x" * 300,
-    "\x1b[31m\n",
-    [],
-    {},
-    [[[]]],
-    [1, 2, 3, 4],
-    {"a": {"b": []}},
-    ["LPS"],
-    "NaN",
-]
+NUMBERS, TEXTS = [None, True, -1, 0, 2**70, 1e308], ["", "x" * 300, "\x1b[31m\n", "NaN"]
+STRANGE = [*NUMBERS, *TEXTS, [], {}, [[[]]], [1, 2, 3, 4], {"a": {"b": []}}, ["LPS"]]
 
 
-class _Values:
-    """Stands in for metadata with any JSON at all; `write_artefact` hashes them as its own."""
-
-    def __init__(self, values):
-        self.values = values
+class Values(dict):
+    """Any JSON in place of metadata; `write_artefact` hashes it like its own."""
 
     def to_json(self):
-        return self.values
+        return dict(self)
 
 
 def _truncated(data: bytes, random: np.random.Generator) -> bytes:
@@ -77,7 +58,7 @@ def _changed_metadata(graph: bytes, values: dict, random: np.random.Generator) -
             else:
                 place[key] = STRANGE[random.integers(len(STRANGE))]
             break
-    return write_artefact(graph, _Values(values))
+    return write_artefact(graph, Values(values))
 
 
 @pytest.mark.slow

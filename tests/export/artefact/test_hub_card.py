@@ -1,12 +1,10 @@
 """The model card has the Hub's metadata block, and says what the artefact says."""
 
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.artefact.hub_card import hub_card
 
 DICE = {
@@ -21,15 +19,14 @@ DICE = {
 }
 
 
-def _card(tmp_path: Path, graph: bytes, metadata: Artefact, **changes: object) -> str:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, dice_at_export=DICE, **changes)))  # type: ignore[arg-type]
-    return hub_card(path)
+@pytest.fixture
+def card_of(save_artefact: Callable[..., Path]) -> Callable[..., str]:
+    return lambda **changes: hub_card(save_artefact(**{"dice_at_export": DICE, **changes}))
 
 
-def test_metadata_block_is_yaml_that_the_hub_knows(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
+def test_metadata_block_is_yaml_that_the_hub_knows(card_of: Callable[..., str]) -> None:
     yaml = pytest.importorskip("yaml")
-    text = _card(tmp_path, graph, metadata, license='CC-BY "4.0": free', name="a: #b")
+    text = card_of(license='CC-BY "4.0": free', name="a: #b")
     assert text.startswith("---\n")
     block = yaml.safe_load(text.split("---\n")[1])
     assert block["library_name"] == "attunet"
@@ -40,8 +37,8 @@ def test_metadata_block_is_yaml_that_the_hub_knows(tmp_path: Path, graph: bytes,
     assert block["model-index"][0]["name"] == "a: #b"
 
 
-def test_card_has_use_data_dice_with_interval_and_limits(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
-    text = _card(tmp_path, graph, metadata)
+def test_card_has_use_data_dice_with_interval_and_limits(card_of: Callable[..., str]) -> None:
+    text = card_of()
     for words in (
         "Not a medical device",
         "attunet predict model.onnx",
@@ -53,12 +50,10 @@ def test_card_has_use_data_dice_with_interval_and_limits(tmp_path: Path, graph: 
         assert words in text
 
 
-def test_scores_of_training_cases_are_called_so(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, dice_at_export=DICE | {"cases": "training"})))
-    assert "TRAINING cases" in hub_card(path)
+def test_scores_of_training_cases_are_called_so(card_of: Callable[..., str]) -> None:
+    assert "TRAINING cases" in card_of(dice_at_export=DICE | {"cases": "training"})
 
 
-def test_a_stranger_s_names_cannot_break_out_of_the_page(tmp_path: Path, graph: bytes, metadata: Artefact) -> None:
-    text = _card(tmp_path, graph, metadata, name="a\n---\n<script>", license="x\n---")
+def test_a_stranger_s_names_cannot_break_out_of_the_page(card_of: Callable[..., str]) -> None:
+    text = card_of(name="a\n---\n<script>", license="x\n---")
     assert text.count("\n---\n") == 1

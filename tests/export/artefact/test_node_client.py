@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.spec import Postprocessing, Preprocessing
 from attunet.volumes.volume import Volume
@@ -45,22 +44,17 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_node_gets_the_same_label_values(
-    tmp_path: Path, graph: bytes, metadata: Artefact, client: Path, case: str
+    tmp_path: Path, save_artefact, metadata: Artefact, client: Path, case: str
 ) -> None:
     changes, finish = CASES[case]
-    path = tmp_path / "model.onnx"
-    about = dataclasses.replace(
-        metadata, preprocessing=Preprocessing(dataclasses.replace(metadata.spec, **changes), finish)
-    )
-    path.write_bytes(write_artefact(graph, about))
+    path = save_artefact(preprocessing=Preprocessing(dataclasses.replace(metadata.spec, **changes), finish))
     data = np.random.default_rng(3).normal(100, 30, (1, 37, 32, 9)).astype(np.float32)
     affine = nib.affines.from_matvec(np.array([[0, -1.9, 0.2], [1.4, 0, 0], [0, 0.1, 3.0]]), [1, 2, 3])
     scan = {"shape": data.shape, "data": data.ravel().tolist(), "affine": affine.tolist()}
     (tmp_path / "scan.json").write_text(json.dumps(scan))
     command = ["node", client, path, tmp_path / "scan.json", tmp_path / "labels.json"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     labels = np.array(json.loads((tmp_path / "labels.json").read_text())).reshape(data.shape[1:])
     segmenter = Segmenter(path, num_threads=1)

@@ -1,6 +1,4 @@
-"""Signatures of artefacts: made and verified without a network; whatever is unsigned,
-altered or another key's is refused.
-"""
+"""Signatures without a network: an artefact that is unsigned, altered or of another key is refused."""
 
 import json
 import shutil
@@ -15,8 +13,6 @@ from attunet import load_model
 from attunet.errors import InputError
 from attunet.export.artefact.signature import sign_artefact, signature_of, verify_signature
 from attunet.export.runtime import Segmenter
-from attunet.launch.cli import cli
-from attunet.launch.exit_codes import run_command
 
 pytest.importorskip("model_signing")
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
@@ -71,11 +67,7 @@ def test_a_signature_is_written_whole_or_not_at_all(signed, tmp_path):
     assert verify_signature(model, public)
 
 
-def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact, tmp_path, metadata, graph):
-    from dataclasses import replace
-
-    from attunet.export.artefact.artefact_file import write_artefact
-
+def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact, save_artefact, tmp_path):
     model, public = signed
     with pytest.raises(InputError, match="is not signed"):
         Segmenter(artefact, public_key=public)
@@ -85,17 +77,13 @@ def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact,
         Segmenter(model, public_key=tmp_path / "none.pub")
     signature = json.loads(signature_of(model).read_text())
     # A whole artefact with a right hash of its own, which somebody else made.
-    model.write_bytes(write_artefact(graph, replace(metadata, name="other")))
+    shutil.copy(save_artefact(name="other"), model)
     assert Segmenter(model, num_threads=1).name == "other"
     with pytest.raises(InputError, match="does not verify"):
         Segmenter(model, public_key=public)
-    for broken in (
-        b"",
-        b"{}",
-        json.dumps(signature).replace("sha256", "sha255").encode(),
-        json.dumps({**signature, "dsseEnvelope": 1}).encode(),
-    ):
-        signature_of(model).write_bytes(broken)
+    other_hash, no_envelope = json.dumps(signature).replace("sha256", "sha255"), {**signature, "dsseEnvelope": 1}
+    for broken in ("", "{}", other_hash, json.dumps(no_envelope)):
+        signature_of(model).write_text(broken)
         with pytest.raises(InputError, match="does not verify"):
             verify_signature(model, public)
     with pytest.raises(InputError, match="cannot be signed"):
@@ -109,17 +97,10 @@ def test_bytes_that_were_exchanged_after_the_check_do_not_run(signed):
 
 
 @pytest.mark.parametrize("exchanged", ["both", "signature", "model"])
-def test_files_that_are_exchanged_between_two_reads_do_not_run(
-    signed, tmp_path, graph, metadata, monkeypatch, exchanged
-):
-    """An artefact of somebody else's, with his signature, which becomes the genuine pair as soon as it was read."""
-    from dataclasses import replace
-
-    from attunet.export.artefact.artefact_file import write_artefact
-
+def test_files_that_are_exchanged_between_two_reads_do_not_run(signed, tmp_path, save_artefact, monkeypatch, exchanged):
+    """An artefact with another signature, which becomes the genuine pair as soon as it was read."""
     genuine, public = signed
-    other = tmp_path / "other.onnx"
-    other.write_bytes(write_artefact(graph, replace(metadata, name="evil")))
+    other = save_artefact("other.onnx", name="evil")
     sign_artefact(other, write_key(tmp_path, "evil")[0])
     read = Path.read_bytes
 
@@ -144,106 +125,30 @@ def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
     if openssl is None:
         pytest.skip("openssl is not installed")
 
-    def run(*words: str) -> None:
-        subprocess.run([openssl, *words], cwd=tmp_path, check=True, capture_output=True)
+    def run(words: str) -> None:
+        subprocess.run([openssl, *words.split()], cwd=tmp_path, check=True, capture_output=True)
 
-    run(
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "root.pem",
-        "-out",
-        "root.crt",
-        "-subj",
-        "/CN=root",
-        "-days",
-        "2",
-    )
-    run(
-        "req",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "signer.pem",
-        "-out",
-        "signer.csr",
-        "-subj",
-        "/CN=signer",
-    )
-    (tmp_path / "usage").write_text(
-        "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nbasicConstraints=CA:FALSE\n"
-    )
-    run(
-        "x509",
-        "-req",
-        "-in",
-        "signer.csr",
-        "-CA",
-        "root.crt",
-        "-CAkey",
-        "root.pem",
-        "-CAcreateserial",
-        "-days",
-        "1",
-        "-extfile",
-        "usage",
-        "-out",
-        "signer.crt",
-    )
+    request = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    usage = "keyUsage=critical,digitalSignature\nextendedKeyUsage=codeSigning\nbasicConstraints=CA:FALSE\n"
+    (tmp_path / "usage").write_text(usage)
+    run(f"{request} -x509 -keyout root.pem -out root.crt -subj /CN=root -days 2")
+    run(f"{request} -keyout signer.pem -out signer.csr -subj /CN=signer")
+    run("x509 -req -in signer.csr -CA root.crt -CAkey root.pem -CAcreateserial -days 1 -extfile usage -out signer.crt")
     sign_artefact(model, tmp_path / "signer.pem", certificate=tmp_path / "signer.crt", chain=(tmp_path / "root.crt",))
     assert len(verify_signature(model, tmp_path / "root.crt")) == 64
-    run(
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-keyout",
-        "o.pem",
-        "-out",
-        "other.crt",
-        "-subj",
-        "/CN=other",
-        "-days",
-        "2",
-    )
+    run(f"{request} -x509 -keyout o.pem -out other.crt -subj /CN=other -days 2")
     with pytest.raises(InputError, match="does not verify"):
         verify_signature(model, tmp_path / "other.crt")
 
 
-def test_the_commands(artefact, tmp_path, capfd):
-    def attunet(*words: object) -> tuple[int, str]:
-        capfd.readouterr()
-        code = run_command(cli, "attunet", list(map(str, words)))
-        out, err = capfd.readouterr()
-        return code, out + err
-
-    model = Path(shutil.copy(artefact, tmp_path / "model.onnx"))
+def test_the_commands(attunet, artefact, write_scan, tmp_path):
+    model, labels = Path(shutil.copy(artefact, tmp_path / "model.onnx")), tmp_path / "labels.nii"
     private, public = write_key(tmp_path, "own")
-    scan = tmp_path / "scan.nii"
-    import nibabel as nib
-
-    nib.save(
-        nib.Nifti1Image(
-            np.random.default_rng(0).normal(300, 60, (32, 32, 3)).astype(np.int16), np.diag([-1.5, -1.5, 5, 1])
-        ),
-        scan,
-    )
-    code, text = attunet("predict", model, scan, tmp_path / "labels.nii", "--require-signature", public)
-    assert (code, "is not signed" in text) == (2, True)
-    code, text = attunet("serve", model, "--port", 0, "--require-signature", public)
-    assert (code, "is not signed" in text) == (2, True)
-    assert attunet("sign", model, "--key", private)[0] == 0
-    assert attunet("predict", model, scan, tmp_path / "labels.nii", "--require-signature", public)[0] == 0
-    code, text = attunet("verify", model, "--key", write_key(tmp_path, "other")[1])
-    assert (code, "does not verify" in text) == (2, True)
+    scan = write_scan(tmp_path / "scan.nii")
+    for command in (("predict", model, scan, labels), ("serve", model, "--port", 0)):
+        done = attunet(*command, "--require-signature", public)
+        assert (done.code, "is not signed" in done.err) == (2, True)
+    assert attunet("sign", model, "--key", private).code == 0
+    assert attunet("predict", model, scan, labels, "--require-signature", public).code == 0
+    done = attunet("verify", model, "--key", write_key(tmp_path, "other")[1])
+    assert (done.code, "does not verify" in done.err) == (2, True)

@@ -82,9 +82,8 @@ def test_extreme_logits_stay_finite():
 
     mean = EnsembleNetwork([Fixed(0.0, 300.0, -300.0), Fixed(0.0, 300.0, -280.0)])(torch.zeros(1))
     assert torch.isfinite(mean).all()
-    torch.testing.assert_close(
-        mean.flatten(), torch.tensor([-300.0, 0.0, -580.0 - float(np.log(2))]), atol=1e-3, rtol=0
-    )
+    expected = torch.tensor([-300.0, 0.0, -580.0 - float(np.log(2))])
+    torch.testing.assert_close(mean.flatten(), expected, atol=1e-3, rtol=0)
 
 
 def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
@@ -115,9 +114,7 @@ def test_members_must_fit_together(folds, tmp_path, change_state):
             load_runs(other)
     change_state(checkpoint, preprocessing=state["preprocessing"])
     both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
-    change_state(
-        checkpoint, config=state["config"], training_cases=state["training_cases"] | {both: "of another image"}
-    )
+    change_state(checkpoint, training_cases=state["training_cases"] | {both: "of another image"})
     with pytest.raises(InputError, match=f"was trained on another image of case {both}"):
         load_runs(other)
     assert Config.from_json(state["config"]).model.name == load_runs(folds).config.model.name
@@ -128,15 +125,9 @@ def mixed(small_store, tmp_path_factory):
     """A U-Net with snapshots beside an Attention U-Net, of one fold."""
     folder = tmp_path_factory.mktemp("mixed") / "both"
     for name in ("unet", "attention_unet"):
-        settings = [
-            "model.base_width=4",
-            "optim.epochs=8",
-            "optim.batch_size=8",
-            "run.device=cpu",
-            "optim.lr=1e-2",
-            "run.snapshots=2",
-        ]
-        config = load_config(None, [*settings, f"model.name={name}", "run.validate_every_epochs=1e6"])
+        optim = "optim.epochs=8 optim.batch_size=8 optim.lr=1e-2"
+        settings = f"model.name={name} model.base_width=4 {optim} run.device=cpu run.snapshots=2"
+        config = load_config(None, [*settings.split(), "run.validate_every_epochs=1e6"])
         train(small_store.path, folder / name, config, fold=0)
     return folder
 

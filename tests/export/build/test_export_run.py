@@ -1,7 +1,6 @@
-"""From a run to an artefact: what is in the file, and that a file that would mislead is not written."""
+"""From a run to an artefact: the content of the file, and refusals without a file."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,10 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
 from attunet.export.build import export_run as onnx_export  # noqa: E402
+from attunet.export.build import graph_of_run  # noqa: E402
 from attunet.export.build.export_run import export_run  # noqa: E402
 from attunet.export.build.graph import export_graph  # noqa: E402
 from attunet.export.build.parity import Tolerance  # noqa: E402
-from attunet.export.build.precision import to_half, to_int8  # noqa: E402
-from attunet.export.build.upsampling import upsample_by_pixel_shuffle  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
 
 
@@ -38,19 +36,8 @@ def _trace_once():
         return onnx.load_from_string(traced[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_export, "export_graph", export)
+        patch.setattr(graph_of_run, "export_graph", export)
         yield
-
-
-@pytest.fixture
-def plain(network):
-    """The graph of the small network with nothing but logits; tests may change it."""
-    return onnx.load_from_string(_plain(network))
-
-
-@functools.cache
-def _plain(network) -> bytes:
-    return export_graph(network, 1, ("logits",)).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +68,7 @@ def test_artefact_segments_as_the_run_and_says_so(exported, run, small_store):
         assert list(about.dice_at_export["per_case"][case].values()) == pytest.approx(dice.tolist(), abs=1e-6)
 
 
-def test_metadata_tell_what_the_weights_have_seen(exported, run, small_store):
+def test_metadata_name_the_training_cases(exported, run, small_store):
     about, trained = read_artefact(exported), load_run(run)
     train, _ = small_store.split(0)
     assert about.training_cases == {name: small_store.case(name).image_sha256 for name in train}
@@ -98,17 +85,13 @@ def test_graph_has_one_input_no_batch_norm_and_dynamic_axes(exported):
     assert not {op for op in _operators(model) if "Norm" in op}
     (slices,) = model.graph.input
     assert slices.name == "slices"
-    assert [d.dim_param or d.dim_value for d in slices.type.tensor_type.shape.dim] == [
-        "batch",
-        1,
-        "16*rows",
-        "16*columns",
-    ]
+    sides = [d.dim_param or d.dim_value for d in slices.type.tensor_type.shape.dim]
+    assert sides == ["batch", 1, "16*rows", "16*columns"]
     kinds = {o.name: o.type.tensor_type.elem_type for o in model.graph.output}
     assert kinds == {"labels": onnx.TensorProto.UINT8, "logits": onnx.TensorProto.FLOAT}
 
 
-def test_file_tells_nothing_of_the_machine_it_was_made_on(exported, run):
+def test_the_file_names_nothing_of_the_exporting_machine(exported, run):
     data = exported.read_bytes()
     for secret in (str(run.parent), str(Path(__file__).parents[3]), "site-packages", str(Path.home())):
         assert secret.encode() not in data
@@ -136,10 +119,9 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
             network = type(network)(in_channels=1, num_classes=5, base_width=8).eval()
         return export_graph(network, *arguments, **options)
 
-    monkeypatch.setattr(onnx_export, "export_graph", wrong)
-    with pytest.raises(
-        RunError, match=r"on \d held out cases, before post-processing: mean Dice .* no file was written"
-    ):
+    monkeypatch.setattr(graph_of_run, "export_graph", wrong)
+    line = r"on \d held out cases, before post-processing: mean Dice .* no file was written"
+    with pytest.raises(RunError, match=line):
         export_run(run, tmp_path / "out" / "model.onnx")
     assert not (tmp_path / "out").exists()
 
@@ -202,80 +184,13 @@ def test_source_that_moved_is_named_and_taken_from_where_it_is(run, small_store,
     assert (tmp_path / "model.onnx").exists()
 
 
-def test_pixel_shuffle_is_the_transposed_convolution(plain):
-    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
-    model = plain
-    expected = _run(model, slices)
-    assert "ConvTranspose" in _operators(model)
-    assert upsample_by_pixel_shuffle(model) == 4
-    onnx.checker.check_model(model, full_check=True)
-    assert "ConvTranspose" not in _operators(model)
-    np.testing.assert_allclose(_run(model, slices), expected, atol=1e-5)
-
-
-def test_fp16_keeps_input_and_outputs_and_halves_the_weights(graph):
-    model = onnx.load_from_string(graph)
-    half = to_half(onnx.load_from_string(graph))
-    assert [o.type.tensor_type.elem_type for o in half.graph.output] == [
-        o.type.tensor_type.elem_type for o in model.graph.output
-    ]
-    assert half.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert half.ByteSize() < 0.7 * model.ByteSize()
-    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
-    np.testing.assert_allclose(_run(half, slices), _run(model, slices), atol=0.02)
-
-
-def test_int8_is_close_and_made_of_u8_activations_and_s8_weights_per_channel(plain):
-    slices = np.random.default_rng(0).standard_normal((8, 1, 64, 64), dtype=np.float32)
-    upsample_by_pixel_shuffle(plain)
-    expected = _run(plain, slices)
-    quantized = to_int8(plain, [slices[:4], slices[4:]])
-    got = _run(quantized, slices)
-    assert np.abs(got - expected).mean() < 0.05 * np.abs(expected).max()
-    kinds = {i.name: i for i in quantized.graph.initializer}
-    scales = [
-        kinds[n.input[1]] for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds
-    ]
-    assert sum(list(scale.dims) > [1] for scale in scales) > 20, "weights have a scale per channel"
-    zero_points = {kinds[n.input[2]].data_type for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
-    assert zero_points == {onnx.TensorProto.UINT8}
-
-
-def test_int8_graph_has_nothing_left_to_convert_on_the_way(plain, tmp_path):
-    """What ONNX Runtime makes of it: between input and logits all is int8 with channels last,
-    or int8 is hardly faster than fp32.
-    """
-    import onnxruntime
-
-    upsample_by_pixel_shuffle(plain)
-    slices = np.random.default_rng(0).standard_normal((4, 1, 64, 64), dtype=np.float32)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3  # it warns that the file suits this machine alone
-    quantised = to_int8(plain, [slices]).SerializeToString()
-    onnxruntime.InferenceSession(quantised, options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    assert "Conv" not in kinds
-    assert "DepthToSpace" not in kinds
-    assert (kinds.count("QuantizeLinear"), kinds.count("DequantizeLinear")) == (1, 1)
-    assert kinds.count("Transpose") <= 4 + 2, "one exchange of axes for each up-sampling, and those of input and logits"
-
-
-def _run(model, slices: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"slices": slices})[0]
-
-
 def test_whole_artefact_segments_as_the_ordinary_one_and_passes_its_self_test(exported, run, small_store, tmp_path):
     out = tmp_path / "whole.onnx"
     about = export_run(run, out, whole=True)
     assert about.whole
     assert about.outputs == ("labels",)
-    assert about.dice_at_export["artefact"] == pytest.approx(
-        read_artefact(exported).dice_at_export["artefact"], abs=1e-4
-    )
+    ordinary_dice = read_artefact(exported).dice_at_export["artefact"]
+    assert about.dice_at_export["artefact"] == pytest.approx(ordinary_dice, abs=1e-4)
     assert verify(out).same_labels == 1
     whole, ordinary = Segmenter(out), Segmenter(exported)
     volume, _ = small_store.read_source(load_run(run).held_out[0])

@@ -1,15 +1,12 @@
-"""Where and on how many cases a new artefact is judged."""
+"""Device and number of cases of the parity check."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.parity import _cases_in_time
 from attunet.launch.options import parse_parity_cases
@@ -40,10 +37,9 @@ def test_another_provider_is_one_line(artefact: Path) -> None:
 
 
 def test_fp16_is_judged_on_a_gpu_where_one_works(
-    graph: bytes, metadata: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    save_artefact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    draft = tmp_path / "half.onnx"
-    draft.write_bytes(write_artefact(graph, replace(metadata, precision="fp16")))
+    draft = save_artefact(precision="fp16")
     assert open_artefact(draft, None).provider == "cpu"  # no GPU here
     if torch.cuda.is_available():
         pytest.skip("the rest is of a machine whose GPU ONNX Runtime cannot use")
@@ -65,10 +61,7 @@ def test_parity_cases_are_a_number_or_all() -> None:
 
 
 @pytest.mark.slow
-def test_the_number_of_cases_is_kept(
-    run: Path, small_store: Store, tmp_path: Path, graph: bytes, metadata: Artefact
-) -> None:
-    draft, trained = tmp_path / "draft.onnx", load_runs(run)
-    draft.write_bytes(write_artefact(graph, metadata))
-    assert len(judge(trained, small_store, draft, parity_cases=1).checkpoint_raw) == 1
-    assert len(judge(trained, small_store, draft, parity_cases="all").checkpoint_raw) == len(trained.held_out)
+def test_the_number_of_cases_is_kept(run: Path, small_store: Store, artefact: Path) -> None:
+    trained = load_runs(run)
+    assert len(judge(trained, small_store, artefact, parity_cases=1).checkpoint_raw) == 1
+    assert len(judge(trained, small_store, artefact, parity_cases="all").checkpoint_raw) == len(trained.held_out)

@@ -1,4 +1,4 @@
-"""The estimator of an artefact: which runs it is learned from, what it refuses, and what the graph then gives."""
+"""The estimator of an artefact: the runs that it is learned from, refusals, and the output of the graph."""
 
 import dataclasses
 import json
@@ -13,8 +13,8 @@ import pytest
 from attunet.confidence.estimator import LearnedCase, learn
 from attunet.confidence.features import FeatureObserver, softmax
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import DISAGREEMENT, Artefact
-from attunet.export.artefact.artefact_file import read_artefact, write_artefact
+from attunet.export.artefact.artefact import DISAGREEMENT
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.store import Store
@@ -162,11 +162,10 @@ def test_the_graph_gives_the_members_disagreement() -> None:
     np.testing.assert_allclose(disagreement, wanted.numpy(), atol=1e-5)
 
 
-def test_the_runtime_observes_the_disagreement(tmp_path: Path, metadata: Artefact, small_store: Store) -> None:
+def test_the_runtime_observes_the_disagreement(save_artefact, small_store: Store) -> None:
     network = EnsembleNetwork([Fixed(0.3, 1.0, -1.0, 0.0, 0.0), Fixed(-1.0, 0.5, 2.0, 0.0, 0.0)])
     graph = export_graph(network, 1, ("labels", "logits", DISAGREEMENT)).SerializeToString()
-    path = tmp_path / "ensemble.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, outputs=("labels", "logits", DISAGREEMENT))))
+    path = save_artefact("ensemble.onnx", graph, outputs=("labels", "logits", DISAGREEMENT))
     segmenter = Segmenter(path, num_threads=1)
     slices = np.zeros((2, 1, 32, 48), np.float32)
     observed = segmenter.observed(slices)

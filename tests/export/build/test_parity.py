@@ -1,6 +1,4 @@
-"""An artefact is refused, with the figures, where it segments differently from its checkpoint before
-post-processing.
-"""
+"""An artefact that segments differently from its checkpoint before post-processing is refused with the figures."""
 
 import logging
 
@@ -17,11 +15,9 @@ ALIKE = np.diag([1000, 100, 100])
 
 
 def _parity(checkpoint: dict, artefact: dict, *, finished: dict | None = None, agreement: np.ndarray = ALIKE) -> Parity:
-    sides = [
-        {case: np.array(v, dtype=float) for case, v in side.items()} for side in (checkpoint, artefact, checkpoint)
-    ]
-    after = {case: np.array(v, dtype=float) for case, v in (finished or artefact).items()}
-    return Parity(CLASSES, "held out", agreement, *sides, after)
+    sides = (checkpoint, artefact, checkpoint, finished or artefact)
+    scores = [{case: np.array(v, dtype=float) for case, v in side.items()} for side in sides]
+    return Parity(CLASSES, "held out", agreement, *scores)
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
@@ -29,11 +25,12 @@ def _parity(checkpoint: dict, artefact: dict, *, finished: dict | None = None, a
 def test_mean_beyond_the_tolerance_is_refused_and_just_below_passes(precision, sign):
     tolerance = sign * TOLERANCES[precision].mean
     before = {"a": [0.9, 0.8], "b": [0.7, 0.6]}
-    _parity(before, {k: [x + 0.99 * tolerance for x in v] for k, v in before.items()}).refuse_if_different(precision)
+    below, beyond = (
+        _parity(before, {k: [x + share * tolerance for x in v] for k, v in before.items()}) for share in (0.99, 1.01)
+    )
+    below.refuse_if_different(precision)
     with pytest.raises(RunError, match=r"mean Dice 0\.7\d\d\d against 0\.7500.*no file was written"):
-        _parity(before, {k: [x + 1.01 * tolerance for x in v] for k, v in before.items()}).refuse_if_different(
-            precision
-        )
+        beyond.refuse_if_different(precision)
 
 
 def test_one_case_far_off_is_refused_though_the_mean_is_right():

@@ -1,6 +1,4 @@
-"""Every exported graph is plain ONNX: the checker, strict shape inference,
-the reference implementation and old runtimes take it.
-"""
+"""Every graph is plain ONNX, for the checker, strict shape inference, the reference implementation and old runtimes."""
 
 import subprocess
 import sys
@@ -10,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attunet.classes import CHAOS_MR
 from attunet.export.artefact.card import MIN_ONNX_RUNTIME
+from attunet.volumes.spec import PreprocessSpec
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
@@ -18,7 +18,9 @@ pytest.importorskip("torch")
 from attunet.export.build.graph import IR_VERSION, OPSET, tidy  # noqa: E402
 from attunet.export.build.precision import to_half, to_int8  # noqa: E402
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle  # noqa: E402
+from attunet.export.build.whole.graph import whole_graph  # noqa: E402
 
+SPEC = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(64, 64))
 PRECISIONS = ("fp32", "fp16", "int8")
 SLICES = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
 
@@ -55,9 +57,8 @@ def test_the_reference_implementation_computes_the_same(converted: dict[str, Any
 
     model = converted[precision]
     names = [output.name for output in model.graph.output]
-    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
-        None, {"slices": SLICES}
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"slices": SLICES})
     results = ReferenceEvaluator(model).run(None, {"slices": SLICES})
     tolerance = {"fp32": 1e-4, "fp16": 0.05, "int8": 0.1}[precision]
     for name, ours, reference in zip(names, expected, results, strict=True):
@@ -82,6 +83,19 @@ def test_a_graph_out_of_order_is_sorted_and_a_sorted_one_is_left_alone(graph: by
     onnx.checker.check_model(model, full_check=True)
 
 
+def test_a_whole_graph_has_only_standard_operators_of_one_opset(converted: dict[str, Any]) -> None:
+    network = _logits_alone(converted["fp32"])
+    model = whole_graph(network, SPEC, CHAOS_MR)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+    (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    nodes = [*model.graph.node, *onnx.helper.get_attribute_value(loop.attribute[0]).node]
+    assert {node.domain for node in nodes} == {""}
+    page = (Path(__file__).parents[3] / "docs/artefact.md").read_text(encoding="utf-8")
+    listed = page[page.index("those of the network, and ") :].split(". ")[0]
+    own = {node.op_type for node in nodes} - {node.op_type for node in network.graph.node}
+    assert own <= set(listed.replace("\n", " ").replace(",", " ").split())
+
+
 OLD_RUNTIME = """
 import sys, numpy, onnxruntime
 for path in sys.argv[1:]:
@@ -99,15 +113,11 @@ print(onnxruntime.__version__)
 
 @pytest.mark.soak
 def test_the_oldest_onnx_runtime_that_the_card_names_runs_it(converted: dict[str, Any], tmp_path: Path) -> None:
-    from attunet.classes import CHAOS_MR
-    from attunet.export.build.whole_graph import whole_graph
-    from attunet.volumes.spec import PreprocessSpec
-
-    spec, paths = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.6, size=(64, 64)), []
+    paths = []
     for precision, model in converted.items():
         paths += [tmp_path / f"{precision}.onnx", tmp_path / f"whole-{precision}.onnx"]
         onnx.save(model, paths[-2])
-        onnx.save(whole_graph(_logits_alone(model), spec, CHAOS_MR), paths[-1])
+        onnx.save(whole_graph(_logits_alone(model), SPEC, CHAOS_MR), paths[-1])
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "old"], check=True)
     python = tmp_path / "old/bin/python"
     install = [python, "-m", "pip", "install", "--quiet", f"onnxruntime=={MIN_ONNX_RUNTIME}.0", "numpy<2"]

@@ -41,7 +41,7 @@ def test_slices_are_batched_and_tensors_are_the_graph_s(tmp_path: Path, artefact
     import onnx
 
     about, data = load_artefact(artefact)
-    folder = write_triton_repository(artefact, about, tmp_path / "models", "organs")
+    folder = write_triton_repository(data, about, tmp_path / "models", "organs")
     assert (folder / "1/model.onnx").read_bytes() == data
     config = _parsed(description, (folder / "config.pbtxt").read_text())
     assert (config.name, config.backend, config.max_batch_size) == ("organs", "onnxruntime", 64)
@@ -68,7 +68,7 @@ def test_a_whole_artefact_takes_one_volume_and_int8_runs_on_a_cpu(metadata: Arte
 
 
 def test_cuda_options_are_those_of_the_runtime(metadata: Artefact, description: Any) -> None:
-    from attunet.export.runtime.cuda_options import cuda_options
+    from attunet.export.runtime.backends.cuda_options import cuda_options
 
     config = _parsed(description, triton_config(dataclasses.replace(metadata, precision="fp16"), "organs"))
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -77,17 +77,15 @@ def test_cuda_options_are_those_of_the_runtime(metadata: Artefact, description: 
 
 
 @pytest.mark.parametrize("name", ["", "../organs", "a/b", ".hidden", 'a"b', "a" * 200])
-def test_a_name_that_triton_or_a_path_could_not_take_is_refused(
-    tmp_path: Path, artefact: Path, metadata: Artefact, name: str
-) -> None:
+def test_a_name_that_triton_or_a_path_could_not_take_is_refused(tmp_path: Path, metadata: Artefact, name: str) -> None:
     with pytest.raises(InputError, match="--triton"):
-        write_triton_repository(artefact, metadata, tmp_path / "models", name)
+        write_triton_repository(b"model", metadata, tmp_path / "models", name)
     assert not (tmp_path / "models").exists()
 
 
-def test_an_existing_model_is_not_replaced(tmp_path: Path, artefact: Path, metadata: Artefact) -> None:
-    folder = write_triton_repository(artefact, metadata, tmp_path, "organs")
+def test_an_existing_model_is_not_replaced(tmp_path: Path, metadata: Artefact) -> None:
+    folder = write_triton_repository(b"model", metadata, tmp_path, "organs")
     with pytest.raises(InputError, match="exists already"):
-        write_triton_repository(artefact, metadata, tmp_path, "organs")
+        write_triton_repository(b"model", metadata, tmp_path, "organs")
     assert sorted(path.name for path in folder.iterdir()) == ["1", "config.pbtxt"]
     assert [path.name for path in tmp_path.iterdir()] == ["organs"]

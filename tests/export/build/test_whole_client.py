@@ -1,5 +1,4 @@
-"""A whole artefact in plain C++ programs, with ONNX Runtime's headers and with OpenVINO's:
-the labels are the runtime's.
+"""Two C++ programs, with ONNX Runtime and with OpenVINO, compute the runtime's labels from a whole artefact.
 
 ONNX Runtime's headers are in no wheel: `.ci/onnxruntime-headers build/onnxruntime-headers` puts Debian's where they are
 looked for. The library is the wheel's.
@@ -9,15 +8,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR
-from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.volume import Volume
@@ -30,25 +27,12 @@ HEADERS = "onnxruntime_cxx_api.h"
 
 @dataclass(frozen=True)
 class Build:
-    """A program: its source, the provider that it uses, the folder of its headers,
-    and the library that it is linked with.
-    """
+    """A program: its source, the provider that it uses, the folder of its headers, and its library."""
 
     source: Path
     provider: str
     include: Path
     library: Path
-
-
-@pytest.fixture(scope="module")
-def whole(network: object, metadata: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from attunet.export.build.graph import export_graph
-    from attunet.export.build.whole_graph import whole_graph
-
-    model = whole_graph(export_graph(network, 1, ("logits",)), metadata.spec, CHAOS_MR)
-    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
-    path.write_bytes(write_artefact(model.SerializeToString(), replace(metadata, whole=True, outputs=("labels",))))
-    return path
 
 
 def with_onnxruntime(folder: Path) -> Build:

@@ -4,18 +4,11 @@
 #include <cstdint>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <regex>
 #include <string>
 #include <vector>
 
 #include <onnxruntime_cxx_api.h>
-
-static std::vector<char> read(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) throw std::runtime_error(path + ": cannot be read");
-    return {std::istreambuf_iterator<char>(file), {}};
-}
 
 int main(int count, char** words) {
     if (count != 10) {
@@ -29,15 +22,16 @@ int main(int count, char** words) {
         auto about = session.GetModelMetadata().LookupCustomMetadataMapAllocated("attunet", allocator);
         if (!about) throw std::runtime_error(std::string(words[1]) + ": is no attunet artefact");
 
-        std::vector<char> bytes = read(words[2]);
         std::vector<int64_t> shape{1, std::stoll(words[3]), std::stoll(words[4]), std::stoll(words[5])};
-        if (bytes.size() != sizeof(float) * shape[1] * shape[2] * shape[3]) throw std::runtime_error("the volume has another size");
+        std::vector<float> voxels(shape[1] * shape[2] * shape[3]);
+        std::ifstream file(words[2], std::ios::binary);
+        file.read(reinterpret_cast<char*>(voxels.data()), voxels.size() * sizeof(float));
+        if (!file || file.peek() != EOF) throw std::runtime_error(std::string(words[2]) + ": has another size");
         std::vector<float> spacing{std::stof(words[6]), std::stof(words[7]), std::stof(words[8])};
         const int64_t three = 3;
 
         auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-        auto* voxels = reinterpret_cast<float*>(bytes.data());
-        Ort::Value inputs[] = {Ort::Value::CreateTensor<float>(memory, voxels, bytes.size() / sizeof(float), shape.data(), shape.size()),
+        Ort::Value inputs[] = {Ort::Value::CreateTensor<float>(memory, voxels.data(), voxels.size(), shape.data(), shape.size()),
                                Ort::Value::CreateTensor<float>(memory, spacing.data(), spacing.size(), &three, 1)};
         const char *in[] = {"volume", "spacing"}, *out[] = {"labels"};
         auto outputs = session.Run(Ort::RunOptions{nullptr}, in, inputs, 2, out, 1);

@@ -1,4 +1,4 @@
-"""The call that times a graph alone runs it, on the buffers that are bound already."""
+"""Buffers that are bound to a session, as on a GPU."""
 
 import os
 from typing import Any
@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attunet.export.runtime.cpu import SessionBackend
-from attunet.export.runtime.gpu import DeviceBackend
+from attunet.export.runtime.backends.cpu import SessionBackend
+from attunet.export.runtime.backends.gpu import DeviceBackend
+
+
+def bound_on_cpu(session: Any) -> DeviceBackend:
+    """A session with buffers as on a GPU, in the CPU's memory."""
+    backend = DeviceBackend.__new__(DeviceBackend)
+    backend._bind(session, "cuda", "cpu", cuda_graph=False)
+    return backend
 
 
 def test_bound_call_runs_the_graph_again(graph: bytes) -> None:
     plain = SessionBackend(graph, 1)
-    bound = DeviceBackend.__new__(DeviceBackend)
-    bound._bind(plain._session, "cuda", "cpu", cuda_graph=False)
+    bound = bound_on_cpu(plain._session)
     slices = np.random.default_rng(0).standard_normal((2, 1, 32, 32), dtype=np.float32)
     call = bound.bound_call(("logits",), slices)
     _, _, (result,), _ = bound._bound(("logits",), slices)
@@ -38,8 +44,7 @@ def test_cudnns_messages_are_dropped_in_the_first_run_of_a_shape_alone(
             os.write(2, b"[cudnn_frontend] Error: No execution plans support the graph.\n")
             self.session.run_with_iobinding(*arguments)
 
-    bound = DeviceBackend.__new__(DeviceBackend)
-    bound._bind(Talkative(SessionBackend(graph, 1)._session), "cuda", "cpu", cuda_graph=False)
+    bound = bound_on_cpu(Talkative(SessionBackend(graph, 1)._session))
     slices = np.zeros((2, 1, 32, 32), np.float32)
     for height in (32, 16):
         bound.run(("logits",), slices[:, :, :height])
@@ -51,8 +56,7 @@ def test_cudnns_messages_are_dropped_in_the_first_run_of_a_shape_alone(
 def test_batches_are_filled_up_to_the_largest_so_far(graph: bytes) -> None:
     """A device sees one shape, and every slice has the answer that it has alone."""
     plain = SessionBackend(graph, 1)
-    bound = DeviceBackend.__new__(DeviceBackend)
-    bound._bind(plain._session, "cuda", "cpu", cuda_graph=False)
+    bound = bound_on_cpu(plain._session)
     slices = np.random.default_rng(0).standard_normal((40, 1, 32, 32), dtype=np.float32)
     names = ("labels", "logits", "attention_0")
     expected = plain.run(names, slices)
@@ -66,3 +70,16 @@ def test_batches_are_filled_up_to_the_largest_so_far(graph: bytes) -> None:
     other = slices[:2, :, :16]
     np.testing.assert_allclose(bound.run(("logits",), other)[0], plain.run(("logits",), other)[0], rtol=1e-4, atol=1e-5)
     assert (("logits",), (2, 1, 16, 32)) in bound._bindings
+
+
+def test_bound_buffers_give_what_a_plain_session_gives(graph: bytes) -> None:
+    """Buffers as on a GPU, in the CPU's memory: kept for a shape, and never with the result of an earlier call."""
+    plain = SessionBackend(graph, 1)
+    bound = bound_on_cpu(plain._session)
+    shapes = [(2, 1, 32, 32), (2, 1, 32, 32), (1, 1, 16, 48), (2, 1, 32, 32), *((n, 1, 16, 16) for n in range(1, 12))]
+    for seed, shape in enumerate(shapes):
+        slices = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        for outputs in (("logits", "labels"), ("attention_0", "logits")):
+            for one, other in zip(bound.run(outputs, slices), plain.run(outputs, slices), strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert len(bound._bindings) <= DeviceBackend.MAX_SHAPES

@@ -1,7 +1,6 @@
-"""Many volumes: broken ones do not stop the others, finished ones are not done again,
-several processes share the work.
-"""
+"""Many volumes: broken ones do not stop the others, finished ones are skipped, several processes share the work."""
 
+import itertools
 import threading
 
 import nibabel as nib
@@ -20,15 +19,9 @@ def segmenter(artefact):
 
 
 @pytest.fixture
-def jobs(tmp_path) -> list[Job]:
-    (tmp_path / "in").mkdir()
-    jobs = []
-    for number in range(7):
-        data = np.random.default_rng(number).normal(100, 30, (24, 20, 3)).astype(np.float32)
-        path = tmp_path / "in" / f"{number}.nii.gz"
-        nib.save(nib.Nifti1Image(data, np.diag([-1.6, -1.6, 5, 1])), path)
-        jobs.append(Job(Input(path.name, (path,)), tmp_path / "out" / path.name))
-    return jobs
+def jobs(tmp_path, write_scan) -> list[Job]:
+    scans = [write_scan(tmp_path / f"in/{number}.nii.gz", (24, 20, 3), seed=number) for number in range(7)]
+    return [Job(Input(path.name, (path,)), tmp_path / "out" / path.name) for path in scans]
 
 
 def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
@@ -63,13 +56,11 @@ def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_com
     outcome = predict_cohort(segmenter, jobs)
     assert outcome.done == 5
     reasons = dict(outcome.failed)
-    assert (
-        "300,000 slices of 64 × 64 pixels on the network's grid are 1,229 megapixels, at most 512"
-        in reasons[jobs[0].file]
-    )
-    assert (
-        "a slice of 10000 × 10000 pixels on the network's grid are 100 megapixels, at most 16" in reasons[jobs[1].file]
-    )
+    for job, words in (
+        (jobs[0], "300,000 slices of 64 × 64 pixels on the network's grid are 1,229 megapixels, at most 512"),
+        (jobs[1], "a slice of 10000 × 10000 pixels on the network's grid are 100 megapixels, at most 16"),
+    ):
+        assert words in reasons[job.file]
     assert all("--max-megapixels" in reason for reason in reasons.values())
     assert max(sizes) <= 8 * 64 * 64, "nothing of the refused volumes was computed"
     assert predict_cohort(segmenter, [Job(jobs[0].input, tmp_path / "again.nii")], max_megapixels=100).failed
@@ -92,18 +83,16 @@ def test_finished_cases_are_not_done_again(segmenter, jobs):
     assert [job.write.stat().st_mtime_ns for job in jobs[:3]] == stamps
 
 
-def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs):
-    class Failing:
-        spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
-        calls = 0
+def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs, monkeypatch):
+    calls, predict = itertools.count(1), segmenter.predict_prepared
 
-        def predict_prepared(self, prepared, observers):
-            self.calls += 1
-            if self.calls == 2:
-                raise RunError("provider: cpu failed while running")
-            return segmenter.predict_prepared(prepared)
+    def failing(prepared, observers):
+        if next(calls) == 2:
+            raise RunError("provider: cpu failed while running")
+        return predict(prepared)
 
-    outcome = predict_cohort(Failing(), jobs)
+    monkeypatch.setattr(segmenter, "predict_prepared", failing)
+    outcome = predict_cohort(segmenter, jobs)
     assert outcome.done == 6
     assert outcome.failed[0][0] == jobs[1].file
 
@@ -119,24 +108,20 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
     from attunet.export.runtime import cohort
 
     read, wanted, ahead = threading.Semaphore(0), [0], []
-    original = cohort.read_prepared
+    original, predict = cohort.read_prepared, segmenter.predict_prepared
 
     def counted(job, *rest):
         wanted[0] += 1
         read.release()
         return original(job, *rest)
 
-    class Slow:
-        spec, classes, ranges, prepare = segmenter.spec, segmenter.classes, segmenter.ranges, segmenter.prepare
-        seen = 0
-
-        def predict_prepared(self, prepared, observers):
-            self.seen += 1
-            for _ in range(2 if self.seen == 1 else 0):
-                assert read.acquire(timeout=30), "the next volume is read while the network works"
-            ahead.append(wanted[0] - self.seen)
-            return segmenter.predict_prepared(prepared)
+    def slow(prepared, observers):
+        for _ in range(0 if ahead else 2):
+            assert read.acquire(timeout=30), "the next volume is read while the network works"
+        ahead.append(wanted[0] - len(ahead) - 1)
+        return predict(prepared)
 
     monkeypatch.setattr(cohort, "read_prepared", counted)
-    predict_cohort(Slow(), jobs)
+    monkeypatch.setattr(segmenter, "predict_prepared", slow)
+    predict_cohort(segmenter, jobs)
     assert max(ahead) <= cohort.AHEAD

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import RunError
-from attunet.export.runtime import gpu_libraries
-from attunet.export.runtime.cuda_options import cuda_options
-from attunet.export.runtime.gpu_libraries import preload, without_cudnn_messages
+from attunet.export.runtime.backends import gpu_libraries
+from attunet.export.runtime.backends.cuda_options import cuda_options
+from attunet.export.runtime.backends.gpu_libraries import preload, without_cudnn_messages
 
 
 def test_cudnns_messages_are_dropped_and_others_stay(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,4 @@
-"""A trained network gives a scan the same labels however its files store it:
-flipped, with permuted axes, as a DICOM series.
-"""
+"""A scan has the same labels flipped, with permuted axes, tilted, and as a DICOM series."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The runtime predicts what the network predicts, from any thread, and never on another provider than was asked for."""
+"""The runtime predicts what the network predicts, from any thread, and never on a provider that was not chosen."""
 
 import dataclasses
 import json
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.export.artefact.artefact_file import write_artefact
-from attunet.export.runtime.cpu import SessionBackend
-from attunet.export.runtime.gpu import DeviceBackend
-from attunet.export.runtime.segmenter import Segmenter, UntrainedInputWarning
+from attunet.export.runtime.input_checks import UntrainedInputWarning
+from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.predict import predict_volume
 from attunet.volumes.spec import LARGEST, Postprocessing, Preprocessing
 from attunet.volumes.training_ranges import TrainingRanges
@@ -26,15 +24,9 @@ def segmenter(artefact):
 
 
 @pytest.fixture(scope="module")
-def variant(tmp_path_factory, graph, metadata):
-    """Makes a segmenter of the same graph with other metadata."""
-
-    def make(graph=graph, **changes) -> Segmenter:
-        path = tmp_path_factory.mktemp("variant") / "model.onnx"
-        path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, **changes)))
-        return Segmenter(path, num_threads=1)
-
-    return make
+def variant(save_artefact):
+    """A segmenter of the small artefact with other metadata, or of another graph."""
+    return lambda *graph, **changes: Segmenter(save_artefact("model.onnx", *graph, **changes), num_threads=1)
 
 
 def _slices(*shape: int, seed: int = 0) -> np.ndarray:
@@ -53,12 +45,10 @@ def test_outputs_are_those_of_the_network_for_any_batch_and_multiple_of_16(segme
     slices = _slices(*shape)
     with torch.no_grad():
         logits, maps = network.with_attention(torch.from_numpy(slices))
-    labels, probabilities, *attention = segmenter.run(
-        ("labels", "probabilities", *segmenter.metadata.attention_outputs), slices
-    )
-    np.testing.assert_allclose(
-        segmenter.logits(slices), logits.numpy(), atol=3e-5
-    )  # the order of additions depends on the number of threads
+    names = ("labels", "probabilities", *segmenter.metadata.attention_outputs)
+    labels, probabilities, *attention = segmenter.run(names, slices)
+    # The order of additions depends on the number of threads
+    np.testing.assert_allclose(segmenter.logits(slices), logits.numpy(), atol=3e-5)
     np.testing.assert_array_equal(labels, logits.argmax(1).numpy())
     assert labels.dtype == np.uint8
     np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
@@ -194,9 +184,8 @@ def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
     assert other.backend.options["INFERENCE_NUM_THREADS"] == 1
     # Fp16 is bf16 on some CPUs; int8 may round the other way
     tolerance = {"fp32": 1e-5, "fp16": 2e-2, "int8": 2e-2}[precision]
-    for one, expected in zip(
-        other.run(("logits", "attention_3"), slices), plain.run(("logits", "attention_3"), slices), strict=True
-    ):
+    names = ("logits", "attention_3")
+    for one, expected in zip(other.run(names, slices), plain.run(names, slices), strict=True):
         assert np.abs(one - expected).mean() < tolerance
 
 
@@ -221,27 +210,9 @@ def test_impossible_call_is_an_input_error(artefact, keywords, reason):
         Segmenter(artefact, **keywords)
 
 
-def test_int8_on_a_gpu_is_an_input_error(variant, graph, metadata, tmp_path):
-    path = tmp_path / "int8.onnx"
-    path.write_bytes(write_artefact(graph, dataclasses.replace(metadata, precision="int8")))
+def test_int8_on_a_gpu_is_an_input_error(save_artefact):
     with pytest.raises(InputError, match="export fp16"):
-        Segmenter(path, provider="cuda")
-
-
-def test_bound_buffers_give_what_a_plain_session_gives(graph):
-    """The GPU's way of running, on CPU buffers: reused for a shape, renewed for another,
-    and never the result of an earlier call.
-    """
-    plain = SessionBackend(graph, 1)
-    bound = DeviceBackend.__new__(DeviceBackend)
-    bound._bind(plain._session, "cuda", "cpu", cuda_graph=False)
-    shapes = [(2, 1, 32, 32), (2, 1, 32, 32), (1, 1, 16, 48), (2, 1, 32, 32), *((n, 1, 16, 16) for n in range(1, 12))]
-    for seed, shape in enumerate(shapes):
-        slices = _slices(*shape, seed=seed)
-        for outputs in (("logits", "labels"), ("attention_0", "logits")):
-            for one, other in zip(bound.run(outputs, slices), plain.run(outputs, slices), strict=True):
-                np.testing.assert_array_equal(one, other)
-    assert len(bound._bindings) <= DeviceBackend.MAX_SHAPES
+        Segmenter(save_artefact(precision="int8"), provider="cuda")
 
 
 def test_runtime_network_is_what_predict_volume_takes(segmenter):
@@ -253,21 +224,16 @@ def test_runtime_network_is_what_predict_volume_takes(segmenter):
 
 def test_an_input_unlike_the_training_warns_and_is_segmented_all_the_same(variant, segmenter, tmp_path):
     volume = _volume()
-    limits = (
-        ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)),
-        ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0)),
-        ((10.0, 60.0),),
-        ((50.0, 150.0),),
-    )
-    known = variant(ranges=TrainingRanges("mm", *limits))
+    spacing, extent = ((1.0, 2.0), (1.0, 2.0), (4.0, 6.0)), ((50.0, 120.0), (50.0, 120.0), (10.0, 30.0))
+    known = variant(ranges=TrainingRanges("mm", spacing, extent, ((10.0, 60.0),), ((50.0, 150.0),)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = known.predict_volume(volume)
         segmenter.predict_volume(Volume(volume.data * 1000, volume.affine))  # an older artefact knows no ranges
     path = tmp_path / "thick.nii"
     nib.save(nib.Nifti1Image(volume.data[0], volume.affine @ np.diag([1, 1, 3, 1])), path)
-    with pytest.warns(UntrainedInputWarning) as told:
+    with pytest.warns(UntrainedInputWarning) as warned:
         prediction = known.predict_file(path)
     assert [f.rule for f in prediction.findings] == ["untrained-spacing", "untrained-size"]
-    assert [str(warning.message) for warning in told] == [f"{f.text} [{f.rule}]" for f in prediction.findings]
+    assert [str(warning.message) for warning in warned] == [f"{f.text} [{f.rule}]" for f in prediction.findings]
     np.testing.assert_array_equal(prediction.indices, expected)

@@ -1,33 +1,18 @@
 """A run of a whole artefact ends when another thread says so."""
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from attunet.classes import CHAOS_MR
 from attunet.errors import RunError
-from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.stop import Stop
 
 pytest.importorskip("onnx")
 
 SPACING = np.array([5, 1.6, 1.6], np.float32)
-
-
-@pytest.fixture(scope="module")
-def whole(network, metadata: Artefact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from attunet.export.build.graph import export_graph
-    from attunet.export.build.whole_graph import whole_graph
-
-    model = whole_graph(export_graph(network, 1, ("logits",)), metadata.spec, CHAOS_MR)
-    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
-    path.write_bytes(write_artefact(model.SerializeToString(), replace(metadata, whole=True, outputs=("labels",))))
-    return path
 
 
 def volume(slices: int) -> np.ndarray:

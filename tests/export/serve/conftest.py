@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import nibabel as nib
-import numpy as np
 import pytest
 
-ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+
+SEGMENT = "/v1/models/small/segment"
 
 
 @dataclass(eq=False)
@@ -27,21 +29,26 @@ class Server:
     temp: Path
     lines: list[str] = field(default_factory=list)
 
-    def post(self, path: str = "/v1/models/small/segment", content: object = b"", **more: object) -> httpx.Response:
+    def post(self, path: str = SEGMENT, content: object = b"", **more: object) -> httpx.Response:
         return httpx.post(self.url + path, content=content, timeout=120, **more)
 
     def get(self, path: str, **more: object) -> httpx.Response:
         return httpx.get(self.url + path, timeout=30, **more)
 
     def uploads(self) -> list[Path]:
-        """What lies in the folders for uploads."""
-        walked = os.walk(self.temp)  # unlike rglob it does not mind a folder that is removed meanwhile
-        return [
-            Path(folder, name)
-            for folder, below, files in walked
-            if Path(folder) != self.temp
-            for name in (*below, *files)
-        ]
+        """Files and folders of requests, below the folder of each server."""
+        walked = os.walk(self.temp)  # unlike rglob it allows that a folder is removed meanwhile
+        paths = [Path(folder, name) for folder, below, files in walked for name in (*below, *files)]
+        return [path for path in paths if path.parent != self.temp]
+
+    def head(self, *lengths: object) -> bytes:
+        """The head of a request for a segmentation, with these lengths of its body."""
+        lines = [f"POST {SEGMENT} HTTP/1.1", "Host: localhost", *(f"Content-Length: {length}" for length in lengths)]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def connect(self) -> socket.socket:
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -53,10 +60,13 @@ Serve = Callable[..., Server]
 
 
 def start_server(model: Path, temp: Path, *options: object) -> Server:
-    command = [*ATTUNET, "serve", model, "--port", 0, "--temp", temp, "--threads", 1, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
     process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        list(map(str, [*command, *options])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
     server, ready = Server(process, "", temp), threading.Event()
@@ -100,34 +110,20 @@ def server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def strict_server(artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with low limits."""
-    server = start_server(
-        artefact,
-        tmp_path_factory.mktemp("strict"),
-        "--max-mb",
-        4,
-        "--max-memory-mb",
-        600,
-        "--max-megapixels",
-        20,
-        "--max-unpacked-mb",
-        64,
-    )
+    limits = ["--max-mb", "4", "--max-memory-mb", "600", "--max-megapixels", "20", "--max-unpacked-mb", "64"]
+    server = start_server(artefact, tmp_path_factory.mktemp("strict"), *limits)
     yield server
     server.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A NIfTI scan that the small artefact takes."""
-    path = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
-    data = np.random.default_rng(0).normal(300, 60, (40, 48, 5)).astype(np.int16)
-    nib.save(nib.Nifti1Image(data, np.diag([-1.5, -1.5, 5, 1])), path)
-    return path
+def scan(tmp_path_factory: pytest.TempPathFactory, write_scan: Callable[..., Path]) -> Path:
+    return write_scan(tmp_path_factory.mktemp("scans") / "scan.nii.gz", (40, 48, 5), spacing=1.5)
 
 
 @pytest.fixture(scope="session")
 def predicted(artefact: Path, scan: Path) -> bytes:
     """The file that `attunet predict` writes for it."""
     out = scan.with_name("labels.nii.gz")
-    subprocess.run([*ATTUNET, "predict", artefact, scan, out], check=True, capture_output=True)
+    assert run_command(cli, "attunet", ["predict", str(artefact), str(scan), str(out)]) == 0
     return out.read_bytes()

@@ -1,4 +1,4 @@
-"""The server's page in a browser: a scan is dropped, its organs are seen; nothing is loaded from elsewhere."""
+"""The server's page in a browser: a scan is dropped, its organs are shown; nothing loads from another server."""
 
 import base64
 import gzip
@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = (
-    os.environ.get("CHROMIUM")
-    or shutil.which("chromium")
-    or shutil.which("chromium-browser")
-    or shutil.which("google-chrome")
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (CHROMIUM=PATH names one)")
 
 DROP = """([name, content]) => {
@@ -38,7 +34,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """The page, which must neither complain nor ask anybody else."""
+    """The page, which must log no error and send no request to another server."""
     page = browser.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -73,20 +69,14 @@ def test_a_dropped_scan_shows_its_organs(page, scan, predicted, tmp_path):
 
 
 def test_the_patients_right_is_on_the_left_whatever_the_storage_order(page, tmp_path):
-    """A bright spot at the patient's right, front and top is drawn left and above, in the last slice,
-    for every order of the axes.
-    """
+    """A bright spot at the patient's right, front and top is drawn at the top left of the last slice."""
     page.wait_for_selector("#model option", state="attached")
     for orientation in ("RAS", "LPS", "LAS", "SRA", "PIR"):
         data = np.full((24, 32, 4), 100, np.int16)
         data[16:, 22:, 3] = 600
         image = nib.Nifti1Image(data, np.diag([1.5, 1.5, 5.0, 1.0]))
-        turned = image.as_reoriented(
-            nib.orientations.ornt_transform(
-                nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
-            )
-        )
-        nib.save(turned, tmp_path / f"{orientation}.nii")
+        ras, other = (nib.orientations.axcodes2ornt(codes) for codes in ("RAS", orientation))
+        nib.save(image.as_reoriented(nib.orientations.ornt_transform(ras, other)), tmp_path / f"{orientation}.nii")
         drop(page, tmp_path / f"{orientation}.nii")
         page.wait_for_selector(f"#canvas[data-file='{orientation}.nii']", timeout=60_000)
         page.fill("#opacity", "0")

@@ -1,12 +1,10 @@
-"""The process: who may ask, how much at once and how long, signals, kills, logs."""
+"""The process: limits of number and time, signals, kills, logs."""
 
 import asyncio
 import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +21,6 @@ import attunet.export.serve.server
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.scans import upload
 from attunet.export.serve.server import BoundedProtocol
-from attunet.launch.cli import cli
-from attunet.launch.exit_codes import run_command
-
-ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
 
 
 @pytest.fixture(scope="module")
@@ -50,81 +44,11 @@ def running(server) -> float:
     return float(found[1])
 
 
-@pytest.fixture
-def refused(capfd):
-    """`refused("--port", 1)` is the exit code and the line of `attunet serve` that does not start."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        capfd.readouterr()
-        code = run_command(cli, "attunet", ["serve", *map(str, arguments)])
-        line = capfd.readouterr().err
-        assert line.count("\n") == 1, line
-        return code, line
-
-    return call
-
-
-def test_other_machines_need_a_token(refused, artefact, tmp_path):
-    code, line = refused(artefact, "--host", "0.0.0.0", "--port", 0)
-    assert (code, "so a token is needed" in line) == (2, True)
-    (tmp_path / "token").write_text("short\n")
-    code, line = refused(artefact, "--host", "0.0.0.0", "--port", 0, "--token-file", tmp_path / "token")
-    assert (code, "at least 16" in line) == (2, True)
-
-
-def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(serve, scan, predicted, tmp_path):
-    token = "correct-horse-battery"
-    (tmp_path / "token").write_text(token + "\n")
-    server = serve("--token-file", tmp_path / "token", "--host", "0.0.0.0")
-    server.url = server.url.replace("0.0.0.0", "127.0.0.1")
-    good, bad = {"Authorization": f"Bearer {token}"}, {"Authorization": "Bearer wrong-horse-battery"}
-    body = scan.read_bytes()
-    for headers in ({}, bad, {"Authorization": token}, {"Authorization": "Basic abc"}, {"Authorization": "Bearer"}):
-        answer = server.post(content=body, headers=headers)
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-        assert server.get("/metrics", headers=headers).status_code == 401
-        assert server.get("/v1/models", headers=headers).status_code == 401
-    assert server.post(content=body, headers=good).content == predicted
-    assert [server.get(path).status_code for path in ("/", "/docs", "/v2/health/live", "/v2/health/ready")] == [200] * 4
-    done = subprocess.run(
-        [
-            *ATTUNET,
-            "predict",
-            "--server",
-            server.url,
-            "--token-file",
-            tmp_path / "token",
-            scan,
-            tmp_path / "labels.nii.gz",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not any(token in line for line in server.lines)
-
-
-def test_a_page_of_another_site_cannot_ask(server, scan):
-    """A site whose name was made to lead to this machine sends its own name,
-    and no answer lets another origin read it.
-    """
-    assert server.get("/v1/models", headers={"Host": "evil.example"}).status_code == 421
-    assert server.get("/v1/models", headers={"Host": "evil.example:8000"}).status_code == 421
-    for host in ("", "localhost.evil.example", "[::1]x", "localhost:8000:1"):
-        assert server.get("/v1/models", headers={"Host": host}).status_code == 421, host
-    for host in ("localhost:1", "localhost", "127.0.0.1:8000", "[::1]", "[::1]:8000"):
-        assert server.get("/v1/models", headers={"Host": host}).status_code == 200, host
-    answer = server.post(content=scan.read_bytes(), headers={"Origin": "http://evil.example"})
-    assert not any(name.startswith("access-control") for name in answer.headers)
-
-
 def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_scan):
     server = serve("--max-queue", 1)
+    url = "/v1/models/small/segment?answer=summary"
     with ThreadPoolExecutor(12) as threads:
-        answers = list(
-            threads.map(lambda _: server.post("/v1/models/small/segment?answer=summary", long_scan), range(12))
-        )
+        answers = list(threads.map(lambda _: server.post(url, long_scan), range(12)))
     statuses = [answer.status_code for answer in answers]
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 4  # three in work, one waiting
@@ -137,11 +61,8 @@ def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_sc
 
 def test_time_limits_hold_for_uploads_and_for_work(serve, long_scan, scan):
     server = serve("--timeout", 1)
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(
-            b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc"
-        )
+    with server.connect() as connection:
+        connection.sendall(server.head(5000) + b"abc")
         assert connection.recv(4096).startswith(b"HTTP/1.1 408")
     assert server.post(content=long_scan).status_code == 504
     wait_for(lambda: server.uploads() == [] and running(server) == 0)
@@ -159,9 +80,7 @@ def test_work_stops_when_its_client_leaves(serve, long_scan):
 
 def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
     """64 clients send a byte of a head or of a body now and then; others are answered as if they were not there."""
-    host, port = server.url.removeprefix("http://").split(":")
-    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n"
-    slow = [socket.create_connection((host, int(port)), timeout=20) for _ in range(64)]
+    head, slow = server.head(50000), [server.connect() for _ in range(64)]
     done = threading.Event()
 
     def trickle() -> None:
@@ -189,19 +108,17 @@ def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
     wait_for(lambda: server.uploads() == [])
 
 
-def test_health_is_told_while_bodies_take_all_places(server):
-    host, port = server.url.removeprefix("http://").split(":")
-    head = b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\nab"
+def test_health_is_answered_while_bodies_take_all_places(server):
     with ExitStack() as stack:
         for _ in range(260):
-            stack.enter_context(socket.create_connection((host, int(port)), timeout=20)).sendall(head)
+            stack.enter_context(server.connect()).sendall(server.head(50000) + b"ab")
         wait_for(lambda: server.post(content=b"scan").status_code == 503)
         assert server.get("/v2/health/live").status_code == 200
         assert "attunet_open_requests" in server.get("/metrics").text
     wait_for(lambda: server.uploads() == [])
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch, tmp_path):
+def test_a_body_that_does_not_come_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(upload, "PATIENCE_S", 0.2)
     sent = iter([{"type": "http.request", "body": b"ab", "more_body": True}])
 
@@ -216,10 +133,8 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch, tmp_path):
     assert space.left == 100
 
 
-def test_heads_that_do_not_come_are_not_waited_for(monkeypatch):
-    """A connection is closed when its head is not there in time, whatever trickles in;
-    uvicorn itself would wait for ever.
-    """
+def test_a_connection_without_a_whole_head_in_time_is_closed(monkeypatch):
+    """uvicorn itself would wait for ever."""
     monkeypatch.setattr(attunet.export.serve.server, "HEADER_S", 0.5)
 
     async def hello(scope, receive, send):
@@ -245,9 +160,8 @@ def test_heads_that_do_not_come_are_not_waited_for(monkeypatch):
 
 def test_sigterm_lets_running_requests_finish_and_ends_with_0(serve, long_scan):
     server = serve()
-    host, port = server.url.removeprefix("http://").split(":")
-    with ThreadPoolExecutor(1) as threads, socket.create_connection((host, int(port)), timeout=20) as upload:
-        upload.sendall(b"POST /v1/models/small/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc")
+    with ThreadPoolExecutor(1) as threads, server.connect() as upload:
+        upload.sendall(server.head(5000) + b"abc")
         answer = threads.submit(server.post, "/v1/models/small/segment", long_scan)
         wait_for(lambda: running(server) == 1)
         server.process.send_signal(signal.SIGTERM)
@@ -276,6 +190,21 @@ def test_after_kill_9_the_next_start_empties_the_folder(serve, long_scan, scan, 
     assert third.post(content=scan.read_bytes()).content == predicted
 
 
+def test_metrics_count(server, scan):
+    def count(name: str) -> float:
+        match = re.search(rf"^{re.escape(name)} (\S+)", server.get("/metrics").text, re.MULTILINE)
+        return float(match[1]) if match else 0.0
+
+    good = 'attunet_requests_total{model="small",route="/v1/models/{name}/segment",status="200"}'
+    bad = 'attunet_failures_total{model="small",reason="422",route="/v1/models/{name}/segment"}'
+    before = count(good), count(bad)
+    server.post(content=scan.read_bytes())
+    server.post(content=b"no scan")
+    assert (count(good), count(bad)) == (before[0] + 1, before[1] + 1)
+    assert count('attunet_stage_seconds_count{model="small",stage="network"}') >= 1
+    assert 'attunet_model_info{model="small",precision="fp32",provider="cpu",sha256="' in server.get("/metrics").text
+
+
 def test_the_log_can_be_json(serve, scan):
     server = serve("--log-json")
     server.post(content=scan.read_bytes())
@@ -288,33 +217,3 @@ def test_the_log_can_be_json(serve, scan):
         ("none", "", 404),
     ]
     assert set(requests[0]["stages"]) == {"upload", "queue", "read", "network", "write"}
-
-
-def test_metrics_count(server, scan):
-    def count(name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)", server.get("/metrics").text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-    good = 'attunet_requests_total{model="small",route="/v1/models/{name}/segment",status="200"}'
-    bad = 'attunet_failures_total{model="small",reason="422",route="/v1/models/{name}/segment"}'
-    before = count(good), count(bad)
-    server.post(content=scan.read_bytes())
-    server.post(content=b"no scan")
-    assert (count(good), count(bad)) == (before[0] + 1, before[1] + 1)
-    assert count('attunet_stage_seconds_count{model="small",stage="network"}') >= 1
-    assert 'attunet_model_info{model="small",precision="fp32",provider="cpu",sha256="' in server.get("/metrics").text
-
-
-def test_a_port_in_use_and_a_model_that_is_none_are_one_line(refused, server, artefact, tmp_path):
-    port = server.url.rpartition(":")[2]
-    code, line = refused(artefact, "--port", port)
-    assert (code, f"127.0.0.1:{port}: cannot be listened on" in line) == (1, True)
-    (tmp_path / "none.onnx").write_bytes(b"none")
-    for models, expected in (
-        ([tmp_path / "none.onnx"], "none.onnx"),
-        ([tmp_path], "is a folder"),
-        ([artefact, artefact], "two models have the name"),
-        ([f"b/d={artefact}"], "a served model's name"),
-    ):
-        code, line = refused(*models, "--port", 0)
-        assert (code, expected in line) == (2, True), line

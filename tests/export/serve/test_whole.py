@@ -1,21 +1,14 @@
-"""An artefact that takes whole volumes, behind the server: scans as ever,
-and volumes by the Open Inference Protocol.
-"""
+"""A whole artefact behind the server: scans, and volumes by the Open Inference Protocol."""
 
 import gzip
 import json
-import subprocess
-import sys
 import time
-from dataclasses import replace
 
 import httpx
 import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet.classes import CHAOS_MR
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
 from attunet.export.serve.scans.private_folder import PrivateFolder
@@ -26,18 +19,6 @@ from attunet.export.serve.work.served_model import load_models
 testclient = pytest.importorskip("fastapi.testclient")
 
 
-@pytest.fixture(scope="module")
-def whole(network, metadata, tmp_path_factory):
-    pytest.importorskip("onnx")
-    from attunet.export.build.graph import export_graph
-    from attunet.export.build.whole_graph import whole_graph
-
-    model = whole_graph(export_graph(network, 1, ("logits",)), metadata.spec, CHAOS_MR)
-    path = tmp_path_factory.mktemp("whole") / "whole.onnx"
-    path.write_bytes(write_artefact(model.SerializeToString(), replace(metadata, whole=True, outputs=("labels",))))
-    return path
-
-
 @pytest.fixture
 def client(whole, tmp_path):
     with PrivateFolder(tmp_path) as folder:
@@ -46,9 +27,8 @@ def client(whole, tmp_path):
             yield client
 
 
-def test_a_scan_gives_what_predict_writes(client, whole, scan, tmp_path):
-    command = [sys.executable, "-m", "attunet.launch.cli", "predict", whole, scan, tmp_path / "labels.nii.gz"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+def test_a_scan_gives_what_predict_writes(client, attunet, whole, scan, tmp_path):
+    assert attunet("predict", whole, scan, tmp_path / "labels.nii.gz").code == 0
     answer = client.post("/v1/models/whole/segment", content=scan.read_bytes())
     assert answer.status_code == 200, answer.text
     assert answer.content == (tmp_path / "labels.nii.gz").read_bytes()
@@ -96,26 +76,16 @@ def test_volumes_of_a_wrong_shape_type_or_value_are_refused(client):
         answer = client.post("/v2/models/whole/infer", content=body(volume, spacing))
         assert answer.status_code == 400, answer.text
         assert line in answer.json()["error"]
-    for wrong in (
-        body(good, spacing).replace("5.0", "1e300", 1),  # no float32
-        body(good, spacing).replace("FP32", "UINT8"),
-        body(good, spacing).replace('"spacing"', '"size"'),
-        body(good, spacing).replace('"volume"', '"slices"'),
-    ):
-        answer = client.post("/v2/models/whole/infer", content=wrong)
+    for old, new in (("5.0", "1e300"), ("FP32", "UINT8"), ('"spacing"', '"size"'), ('"volume"', '"slices"')):
+        answer = client.post("/v2/models/whole/infer", content=body(good, spacing).replace(old, new, 1))
         assert answer.status_code == 400, answer.text
     assert client.post("/v2/models/whole/infer", content=body(good, spacing)).status_code == 200
 
 
 def body(volume: np.ndarray, spacing: list[float]) -> str:
-    rows = [("volume", volume), ("spacing", np.array(spacing, np.float32))]
-    return json.dumps(
-        {
-            "inputs": [
-                {"name": n, "datatype": "FP32", "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in rows
-            ]
-        }
-    )
+    arrays = {"volume": volume, "spacing": np.array(spacing, np.float32)}
+    rows = [{"name": n, "shape": list(a.shape), "data": a.ravel().tolist()} for n, a in arrays.items()]
+    return json.dumps({"inputs": [{**row, "datatype": "FP32"} for row in rows]})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +97,7 @@ def endless() -> bytes:
 
 
 @pytest.mark.parametrize("gone", ["time limit", "client"])
-def test_a_run_nobody_waits_for_is_ended_midway(serve, whole, endless, scan, gone):
+def test_a_run_without_a_waiting_client_ends_midway(serve, whole, endless, scan, gone):
     server = serve("--timeout", 20 if gone == "client" else 4, "--max-megapixels", 4096, model=whole)
     if gone == "client":
         with pytest.raises(httpx.ReadTimeout):

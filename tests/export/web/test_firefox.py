@@ -1,9 +1,6 @@
-"""The page in Firefox, whose WebGPU computes in float16 even on Mesa's software driver;
-Chromium's software adapter does not.
-"""
+"""The page in Firefox, whose WebGPU computes in float16 even on Mesa's software driver, unlike Chromium's."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,13 +9,10 @@ import onnx
 import pytest
 from firefox import Firefox
 
-from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.precision import to_half
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.export.web.write_page import write_page
-from attunet.launch.cli import cli
 from attunet.phantom import generate_case
 
 READY = "!document.querySelector('#choose-file').disabled"
@@ -43,19 +37,16 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fp16_artefact(tmp_path_factory: pytest.TempPathFactory, graph: bytes, metadata: Artefact) -> Path:
-    """With its self-test, so that the page refuses a WebGPU whose answer is another."""
+def fp16_artefact(save_artefact, graph: bytes) -> Path:
+    """With its self-test, so that the page refuses a WebGPU with other results."""
     half = to_half(onnx.load_model_from_string(graph)).SerializeToString()
-    about = replace(metadata, precision="fp16")
-    path = tmp_path_factory.mktemp("fp16") / "fp16.onnx"
-    path.write_bytes(write_artefact(half, about))
-    path.write_bytes(write_artefact(half, replace(about, self_test=make_self_test(Segmenter(path)))))
-    return path
+    draft = save_artefact("draft.onnx", half, precision="fp16")
+    return save_artefact("fp16.onnx", half, precision="fp16", self_test=make_self_test(Segmenter(draft)))
 
 
 @pytest.fixture
 def address(firefox: Firefox, serve_folder, site: Path) -> Iterator[str]:
-    """The fp32 page's address, where WebGPU can be asked for."""
+    """Address of the fp32 page, open in Firefox."""
     with serve_folder(site) as (address, _):
         firefox.open(address)
         yield address
@@ -75,26 +66,28 @@ def segment(firefox: Firefox, address: str, scan: Path) -> np.ndarray:
     return np.asarray(nib.load(firefox.downloaded("*.nii.gz")).dataobj)
 
 
-def predicted(model: Path, scan: Path, folder: Path) -> np.ndarray:
-    out = folder / "predicted.nii.gz"
-    cli.main(["predict", str(model), str(scan), str(out)], standalone_mode=False)
-    return np.asarray(nib.load(out).dataobj)
-
-
 @pytest.mark.slow
 def test_webgpu_gives_the_label_map_of_the_command_line(
-    firefox: Firefox, address: str, artefact: Path, scan: Path, tmp_path: Path
+    firefox: Firefox, address: str, predicted, artefact: Path, scan: Path
 ) -> None:
     if not firefox.run(ADAPTER):
         pytest.skip("Firefox has no WebGPU adapter here (Debian: mesa-vulkan-drivers)")
-    ours, theirs = segment(firefox, f"{address}?provider=webgpu", scan), predicted(artefact, scan, tmp_path)
+    ours = segment(firefox, f"{address}?provider=webgpu", scan)
+    theirs = np.asarray(predicted(artefact, scan).dataobj)
     assert len(np.unique(theirs)) == 5
     np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.slow
 def test_fp16_on_webgpu_agrees_with_fp16_and_fp32_on_the_command_line(
-    firefox: Firefox, address: str, serve_folder, artefact: Path, fp16_artefact: Path, scan: Path, tmp_path: Path
+    firefox: Firefox,
+    address: str,
+    serve_folder,
+    predicted,
+    artefact: Path,
+    fp16_artefact: Path,
+    scan: Path,
+    tmp_path: Path,
 ) -> None:
     """The network is untrained, so more pixels are undecided between two classes than a trained network leaves."""
     if "shader-f16" not in firefox.run(ADAPTER):
@@ -103,7 +96,7 @@ def test_fp16_on_webgpu_agrees_with_fp16_and_fp32_on_the_command_line(
     with serve_folder(tmp_path / "web") as (fp16_address, _):
         ours = segment(firefox, f"{fp16_address}?provider=webgpu", scan)
     for model in (fp16_artefact, artefact):
-        theirs = predicted(model, scan, tmp_path)
+        theirs = np.asarray(predicted(model, scan).dataobj)
         assert np.mean(ours != theirs) < 0.01, model.name
         for value in np.unique(theirs):
             both, sizes = ((ours == value) & (theirs == value)).sum(), (ours == value).sum() + (theirs == value).sum()

@@ -1,17 +1,16 @@
-"""The values that the page's own tests compare with are those of the Python side today."""
+"""The committed values, with which the page's own tests compare, are the results of the Python side."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import pytest
 
-def test_the_committed_values_are_those_that_python_gives() -> None:
-    spec = importlib.util.spec_from_file_location("write_fixtures", Path(__file__).with_name("write_fixtures.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    committed, today = json.loads(script.OUT.read_text(encoding="utf-8")), script.fixtures()
-    assert set(committed) == set(today)
-    for name, rows in today.items():
-        assert committed[name] == rows, f"{name}: run {script.__file__}"
+
+def test_the_committed_values_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import write_fixtures
+
+    committed, now = json.loads(write_fixtures.OUT.read_text(encoding="utf-8")), write_fixtures.fixtures()
+    assert set(committed) == set(now)
+    for name, rows in now.items():
+        assert committed[name] == rows, f"{name}: run {write_fixtures.__file__}"

@@ -1,9 +1,7 @@
-"""`attunet web` and `attunet export --web`: what is written, and what is refused in one line."""
+"""`attunet web` and `attunet export --web`: the written files, and refusals in one line."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,29 +13,17 @@ from attunet.export.web.write_page import write_page
 ROOT = Path(__file__).parents[3]
 
 
-def attunet(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "attunet.launch.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_a_folder_has_all_that_its_page_asks_for(built_page: Path, artefact: Path, tmp_path: Path) -> None:
+def test_a_folder_has_all_files_of_its_page(attunet, built_page: Path, artefact: Path, tmp_path: Path) -> None:
     done = attunet("web", artefact, tmp_path / "web")
-    assert done.returncode == 0, done.stderr
-    assert "python -m http.server" in done.stdout
+    assert done.code == 0, done.err
+    assert "python -m http.server" in done.out
     names = {path.name for path in (tmp_path / "web").iterdir()}
-    assert {
-        "index.html",
-        "page.js",
-        "page.css",
-        "worker-wasm.js",
-        "worker-webgpu.js",
-        "model.onnx",
-        "THIRD_PARTY.txt",
-    } <= names
+    scripts = {"page.js", "worker-wasm.js", "worker-webgpu.js"}
+    assert {"index.html", "page.css", "model.onnx", "THIRD_PARTY.txt", *scripts} <= names
     assert (tmp_path / "web/model.onnx").read_bytes() == artefact.read_bytes()
     for name in re.findall(r'(?:src|href)="([^":]+)"', (tmp_path / "web/index.html").read_text(encoding="utf-8")):
         assert name in names
-    assert attunet("web", artefact, tmp_path / "web").returncode == 0, "an earlier page is replaced"
+    assert attunet("web", artefact, tmp_path / "web").code == 0, "an earlier page is replaced"
 
 
 def test_an_int8_page_leaves_out_the_gpus_part(built_page: Path, int8_artefact: Path, tmp_path: Path) -> None:

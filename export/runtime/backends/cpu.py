@@ -28,7 +28,9 @@ class SessionBackend:
 
     def __init__(self, data: bytes, num_threads: int | None) -> None:
         options = session_options()
-        options.intra_op_num_threads = num_threads or _default_threads()
+        # ONNX Runtime's own default, 0, is a thread for each physical core of the machine, even where fewer are usable
+        default = 0 if usable_cores() == os.cpu_count() else usable_cores()
+        options.intra_op_num_threads = num_threads or default
         # Threads that spin after a run would take the cores from threads that read and write other volumes.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options)
@@ -53,9 +55,7 @@ class SessionBackend:
 def run_session(
     session: "InferenceSession", outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None
 ) -> list[np.ndarray]:
-    """The named outputs of a session; ONNX Runtime looks at `terminate` before every node,
-    and raises where it is set.
-    """
+    """The named outputs of a session, which raises before its next node once `stop` is set."""
     if stop is None:
         return list(session.run(list(outputs), dict(inputs)))
     import onnxruntime
@@ -73,13 +73,6 @@ def session_options() -> "SessionOptions":
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     return options
-
-
-def _default_threads() -> int:
-    """0 lets ONNX Runtime start a thread per physical core; a process limited to fewer cores starts one per usable
-    core.
-    """
-    return 0 if usable_cores() == os.cpu_count() else usable_cores()
 
 
 def _open_session(data: bytes, options: "SessionOptions") -> "InferenceSession":
@@ -101,9 +94,8 @@ def refused_graph(error: Exception) -> InputError:
 
 def shapes(session: "InferenceSession") -> tuple[Shapes, Shapes]:
     """Shapes of a session's inputs and of its outputs."""
-    inputs, outputs = (
-        {value.name: tuple(value.shape) for value in values} for values in (session.get_inputs(), session.get_outputs())
-    )
+    sides = (session.get_inputs(), session.get_outputs())
+    inputs, outputs = ({value.name: tuple(value.shape) for value in side} for side in sides)
     return inputs, outputs
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.runtime.cpu import INPUT, SPACING, VOLUME, SessionBackend, Shapes
-from attunet.export.runtime.gpu import DeviceBackend
-from attunet.export.runtime.openvino import OpenVinoBackend
+from attunet.export.runtime.backends.cpu import INPUT, SPACING, VOLUME, SessionBackend, Shapes
+from attunet.export.runtime.backends.gpu import DeviceBackend
+from attunet.export.runtime.backends.openvino import OpenVinoBackend
 from attunet.export.runtime.stop import Stop
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
@@ -95,16 +95,11 @@ def open_backend(
 def _check_graph(backend: Backend, artefact: Artefact) -> None:
     """Raises InputError if the graph's inputs or outputs are not those in the metadata."""
     inputs = {VOLUME: artefact.spec.num_channels, SPACING: 3} if artefact.whole else {INPUT: artefact.spec.in_channels}
-    missing = set(artefact.outputs) - set(backend.outputs)
-    lengths = {name: shape[:1] if artefact.whole else shape[1:2] for name, shape in backend.inputs.items()}
-    classes = backend.outputs.get("logits", ())[1:2]
-    if (
-        missing
-        or lengths != {name: (n,) for name, n in inputs.items()}
-        or (not artefact.whole and classes != (len(artefact.classes),))
-    ):
+    axis = slice(0, 1) if artefact.whole else slice(1, 2)
+    channels = {name: shape[axis] for name, shape in backend.inputs.items()}
+    fits = channels == {name: (n,) for name, n in inputs.items()} and set(artefact.outputs) <= set(backend.outputs)
+    if not fits or (not artefact.whole and backend.outputs["logits"][axis] != (len(artefact.classes),)):
         raise InputError(
             f"the graph does not match its metadata: inputs {backend.inputs}, outputs {backend.outputs}; expected "
-            f"{inputs}, "
-            f"{len(artefact.classes)} classes, and the outputs {', '.join(artefact.outputs)}"
+            f"{inputs}, {len(artefact.classes)} classes, and the outputs {', '.join(artefact.outputs)}"
         )

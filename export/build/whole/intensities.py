@@ -1,6 +1,4 @@
-"""Intensity scaling inside a graph that takes a whole volume: percentiles, mean and deviation,
-as `attunet.volumes.intensity` has them.
-"""
+"""Intensity scaling inside a whole graph: percentiles, mean and deviation of `attunet.volumes.intensity`."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 from onnx import TensorProto
 
-from attunet.export.build.graph_builder import GraphBuilder
-from attunet.export.runtime.cpu import VOLUME
+from attunet.export.build.whole.builder import GraphBuilder
+from attunet.export.runtime.backends.cpu import VOLUME
 from attunet.volumes.spec import PreprocessSpec
 
 MAX_GROUP = 64  # maximum number of values in a group whose extreme is computed
@@ -38,9 +36,8 @@ def scaling_of(build: GraphBuilder, spec: PreprocessSpec) -> Scaling:
     if spec.normalization == "ct":
         pad = build.divide(build.subtract(low_tensor, shift_tensor), scale_tensor)
     else:
-        pad = build(
-            "Reshape", build("ReduceMin", VOLUME, build.constant([1, 2, 3])), build.constant([spec.num_channels, 1, 1])
-        )
+        lowest = build("ReduceMin", VOLUME, build.constant([1, 2, 3]))
+        pad = build("Reshape", lowest, build.constant([spec.num_channels, 1, 1]))
     return Scaling(low_tensor, high_tensor, shift_tensor, scale_tensor, pad)
 
 
@@ -64,9 +61,7 @@ def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> Scaling
 
 
 def _mean(build: GraphBuilder, volume: str) -> str:
-    """Mean per channel of (C, Z, Y, X), as (C, 1, 1). One axis after the other,
-    so that long sums lose no precision in float32.
-    """
+    """Mean per channel of (C, Z, Y, X), as (C, 1, 1): axis by axis, so that no sum is long and loses precision."""
     for axis in (3, 2, 1):
         volume = build("ReduceMean", volume, build.constant([axis]), keepdims=1)
     return build("Squeeze", volume, build.constant([1]))

@@ -62,11 +62,10 @@ def preload(provider: str) -> None:
 
 def _preload_tensorrt() -> None:
     spec = find_spec("tensorrt_libs")
-    folder = Path(next(iter(spec.submodule_search_locations or [""]))) if spec is not None else None
-    if folder is None:
+    if spec is None:
         return  # perhaps the system has it; if not, the session says so
-    missing = [name for name in TENSORRT_LIBRARIES if not (folder / name).exists()]
-    if missing:
+    folder = Path(next(iter(spec.submodule_search_locations or [""])))
+    if missing := [name for name in TENSORRT_LIBRARIES if not (folder / name).exists()]:
         raise RunError(
             f"provider: tensorrt needs TensorRT 10 ({missing[0]}), installed is {_tensorrt_version()}: pip install "
             "'attunet[tensorrt]'"
@@ -85,9 +84,7 @@ def _tensorrt_version() -> str:
 
 
 def check_libraries(provider: str) -> None:
-    """Raises RunError naming a missing library. Call it only after a session failed:
-    ONNX Runtime must load the libraries first.
-    """
+    """Raises RunError naming a missing library. Only after a session failed: ONNX Runtime must load them first."""
     try:
         ctypes.CDLL(str(library("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library(provider)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
-from attunet.export.runtime.cpu import INPUT, Shapes, failure
+from attunet.export.runtime.backends.cpu import INPUT, Shapes, failure
 from attunet.export.runtime.stop import Stop
 
 if TYPE_CHECKING:
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 
 class OpenVinoBackend:
-    """The openvino package on the CPU, an optional dependency. Each call has its own infer request,
-    so calls may overlap.
-    """
+    """The openvino package on the CPU. Each call has its own infer request, so calls may overlap."""
 
     def __init__(
-        self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None = None
+        self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None
     ) -> None:
         try:
             import openvino
@@ -28,10 +26,9 @@ class OpenVinoBackend:
             raise RunError(
                 f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}"
             ) from None
-        self.options: dict[str, object] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            **({"INFERENCE_NUM_THREADS": num_threads} if num_threads else {}),
-        }
+        self.options: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
+        if num_threads:
+            self.options["INFERENCE_NUM_THREADS"] = num_threads
         if precision != "fp16":
             # By default OpenVINO computes in bf16 on CPUs that have it
             self.options["INFERENCE_PRECISION_HINT"] = "f32"
@@ -41,10 +38,8 @@ class OpenVinoBackend:
             self._model = core.compile_model(core.read_model(io.BytesIO(data)), "CPU", self.options)
         except Exception as error:
             raise InputError(f"openvino cannot load this graph: {one_line(error)}") from error
-        self.options |= {
-            name: _plain(self._model.get_property(name))
-            for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS")
-        }
+        for name in (*self.options, "INFERENCE_NUM_THREADS", "NUM_STREAMS"):
+            self.options[name] = _plain(self._model.get_property(name))
         self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
     def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
@@ -68,13 +63,9 @@ class OpenVinoBackend:
 
 def _plain(value: object) -> int | float | str:
     """A property as a JSON value; some of OpenVINO's properties have types of its own."""
-    return (
-        value
-        if isinstance(value, int | float | str)
-        else value.to_string()
-        if hasattr(value, "to_string")
-        else str(value)
-    )
+    if isinstance(value, int | float | str):
+        return value
+    return value.to_string() if hasattr(value, "to_string") else str(value)
 
 
 def _port_shapes(ports: "Sequence[ConstOutput]") -> Shapes:

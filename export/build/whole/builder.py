@@ -57,7 +57,7 @@ class GraphBuilder:
         return self("Mul", a, b)
 
     def divide(self, a: str, b: str) -> str:
-        """The quotient; of integers, rounded towards 0."""
+        """The quotient, of integers rounded towards 0."""
         return self("Div", a, b)
 
     def divide_up(self, a: str, b: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attunet.errors import RunError, one_line
-from attunet.export.runtime.cpu import (
+from attunet.export.runtime.backends.cpu import (
     INPUT,
     SILENT,
     WARNINGS,
@@ -19,8 +19,8 @@ from attunet.export.runtime.cpu import (
     session_options,
     shapes,
 )
-from attunet.export.runtime.cuda_options import cuda_options, tensorrt_options
-from attunet.export.runtime.gpu_libraries import check_libraries, preload, without_cudnn_messages
+from attunet.export.runtime.backends.cuda_options import cuda_options, tensorrt_options
+from attunet.export.runtime.backends.gpu_libraries import check_libraries, preload, without_cudnn_messages
 from attunet.export.runtime.stop import Stop
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 # See `attunet.export.build.precision.biases_as_additions`.
 DISABLED_OPTIMIZERS = {"cuda": ["ConvAddFusion"], "tensorrt": []}
-
 
 Key = tuple[tuple[str, ...], tuple[int, ...]]  # outputs, and the shape of a batch
 
@@ -65,11 +64,16 @@ class DeviceBackend:
         provider_options: Mapping[str, object] | None = None,
         whole: bool = False,
     ) -> None:
-        wanted = {**_device_options(provider, precision, cuda_graph, data), **(provider_options or {})}
-        session = _open_device_session(data, provider, {name: str(value) for name, value in wanted.items()}, whole)
+        settings: dict[str, object] = (
+            {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
+            if provider == "cuda"
+            else tensorrt_options(precision, data)
+        )
+        settings |= provider_options or {}
+        session = _open_device_session(data, provider, {name: str(value) for name, value in settings.items()}, whole)
         used = session.get_provider_options()[EXECUTION_PROVIDERS[provider]]
-        self.options = {name: used.get(name, value) for name, value in wanted.items() if not name.endswith("_path")}
-        self._bind(session, provider, "cuda", cuda_graph, device_id=int(str(wanted.get("device_id", 0))))
+        self.options = {name: used.get(name, value) for name, value in settings.items() if not name.endswith("_path")}
+        self._bind(session, provider, "cuda", cuda_graph, device_id=int(str(settings.get("device_id", 0))))
 
     def _bind(
         self, session: "InferenceSession", provider: str, device: str, cuda_graph: bool, device_id: int = 0
@@ -136,21 +140,16 @@ class DeviceBackend:
         return without_cudnn_messages() if is_first else contextlib.nullcontext()
 
     def _bound(self, outputs: Sequence[str], slices: np.ndarray) -> Binding:
-        """The binding for slices of this shape, its input buffer, its output buffers,
-        and the options to run it with.
-        """
+        """The binding for slices of this shape, made at their first run."""
         key = (tuple(outputs), slices.shape)
         if key not in self._bindings:
             if len(self._bindings) >= self.MAX_SHAPES:
-                oldest = next(k for k in self._bindings if k != self._captured)
-                del self._bindings[oldest]
+                del self._bindings[next(k for k in self._bindings if k != self._captured)]
             self._bindings[key] = Binding(*self._new_binding(outputs, slices), self._run_options(key))
         return self._bindings[key]
 
     def _run_options(self, key: Key) -> "RunOptions":
-        """Run options for a batch shape: CUDA graph 1 for the first shape (ONNX Runtime reserves 0),
-        −1 (no CUDA graph) for others.
-        """
+        """CUDA graph 1 for the first shape (ONNX Runtime reserves 0), −1 (no CUDA graph) for others."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -225,9 +224,3 @@ def _reason(error: Exception) -> str:
     """The CUDA call's message, without ONNX Runtime's templates and file names around it."""
     match = re.search(r"\w+ failure \d+: [^;\n]*", str(error))
     return match[0].strip() if match else one_line(error)
-
-
-def _device_options(provider: str, precision: str, cuda_graph: bool, data: bytes) -> dict[str, object]:
-    if provider == "cuda":
-        return {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
-    return tensorrt_options(precision, data)

@@ -1,0 +1,49 @@
+"""The graph of a run in the precision that was chosen, with calibration on training slices for int8."""
+
+import numpy as np
+import onnx
+
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.build.graph import export_graph, tidy
+from attunet.export.build.precision import to_half, to_int8
+from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+from attunet.export.build.whole.graph import whole_graph
+from attunet.runs.load_run import TrainedRun
+from attunet.store import Store
+from attunet.volumes.geometry import fit_window
+from attunet.volumes.slices import gather_context
+
+CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
+
+
+def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
+    """The network of a run as the graph that the metadata describe.
+
+    Args:
+        store: of the training cases, for the calibration of int8.
+    """
+    size = (about.height, about.width) if about.height and about.width else None
+    temperature = about.confidence.temperature if about.confidence else 1.0
+    outputs = ("logits",) if about.whole else about.outputs
+    model = export_graph(run.network, run.spec.in_channels, outputs, size, temperature=temperature)
+    if about.precision == "fp16":
+        model = to_half(model)
+    elif about.precision == "int8":
+        upsample_by_pixel_shuffle(model)
+        model = to_int8(model, _calibration_batches(run, store, size))
+    tidy(model)
+    return whole_graph(model, run.spec, run.classes, full_batches=about.precision == "fp16") if about.whole else model
+
+
+def _calibration_batches(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
+    """Training slices float32 (N, C, H, W), evenly spread over the cases; full batches where there are enough."""
+    images = [store.image(case) for case in sorted(run.training_cases)]
+    places = [(image, z) for image in images for z in range(len(image))]
+    count = min(len(places), CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE)
+    chosen = [places[i] for i in np.linspace(0, len(places) - 1, count).round().astype(int)]
+    slices = np.stack([gather_context(image, [z], run.spec.context_slices)[0] for image, z in chosen])
+    slices = slices.astype(np.float32)
+    if size is not None:
+        slices = fit_window(slices, size, float(slices.min()))
+    full = [slices[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count, CALIBRATION_BATCH_SIZE)]
+    return [batch for batch in full if len(batch) == CALIBRATION_BATCH_SIZE] or [slices]

@@ -1,0 +1,1 @@
+"""A graph from a whole volume to its label map."""

@@ -1,0 +1,124 @@
+"""Graphs in fp16 (no Cast inside, weights in fp16, fused activations) and int8, and their up-sampling."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from attunet.export.build.graph import export_graph, tidy
+from attunet.export.build.precision import to_half, to_int8
+from attunet.export.build.upsampling import upsample_by_pixel_shuffle
+from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
+from attunet.models import SegmentationNetwork
+
+
+@pytest.fixture(scope="module")
+def half(graph: bytes) -> onnx.ModelProto:
+    model = to_half(onnx.load_model_from_string(graph))
+    tidy(model)
+    return model
+
+
+def optimised(graph: bytes, folder: Path, level: str, disabled: list[str] | None = None) -> Counter[str]:
+    """Number of nodes that run by operator, at a level of optimisation and without the disabled optimizers."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=disabled or [])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+@pytest.fixture(scope="module")
+def traced(network: SegmentationNetwork) -> bytes:
+    """The graph of the small network with nothing but logits."""
+    return export_graph(network, 1, ("logits",)).SerializeToString()
+
+
+@pytest.fixture
+def plain(traced: bytes) -> onnx.ModelProto:
+    """`traced`, which a test may change."""
+    return onnx.load_from_string(traced)
+
+
+def run(model: onnx.ModelProto, slices: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"slices": slices})[0]
+
+
+def test_casts_are_at_the_input_and_the_outputs_alone(half: onnx.ModelProto) -> None:
+    ends = {value.name for value in (*half.graph.input, *half.graph.output)}
+    for node in half.graph.node:
+        if node.op_type == "Cast":
+            assert ends.intersection([*node.input, *node.output]), node
+
+
+def test_weights_are_float16(half: onnx.ModelProto) -> None:
+    kinds = {weight.data_type for weight in half.graph.initializer if len(weight.dims) > 1}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+
+
+def test_biases_stay_additions_for_cuda_and_are_joined_for_cpus(half: onnx.ModelProto, tmp_path: Path) -> None:
+    """With the optimizers that the CUDA provider gets, and with all of them."""
+    assert all(len(node.input) == 2 for node in half.graph.node if node.op_type in ("Conv", "ConvTranspose"))
+    on_cuda, on_cpu = (
+        optimised(half.SerializeToString(), tmp_path, "ORT_ENABLE_BASIC", disabled)["Add"]
+        for disabled in (DISABLED_OPTIMIZERS["cuda"], [])
+    )
+    transposed_and_gates = 4 + 4
+    assert (on_cuda, on_cpu) == (sum(node.op_type == "Add" for node in half.graph.node), transposed_and_gates)
+
+
+def test_the_optimised_graph_has_no_activation_of_its_own(graph: bytes, tmp_path: Path) -> None:
+    """Each convolution has its ReLU, and only the gates' sums have one behind an addition."""
+    before, after = (optimised(graph, tmp_path, level) for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_EXTENDED"))
+    assert before["Relu"] == 22
+    assert after["Relu"] <= 4
+    assert sum(after.values()) < sum(before.values())
+
+
+def test_pixel_shuffle_is_the_transposed_convolution(plain: onnx.ModelProto) -> None:
+    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
+    expected = run(plain, slices)
+    assert upsample_by_pixel_shuffle(plain) == 4
+    onnx.checker.check_model(plain, full_check=True)
+    assert "ConvTranspose" not in {node.op_type for node in plain.graph.node}
+    np.testing.assert_allclose(run(plain, slices), expected, atol=1e-5)
+
+
+def test_fp16_keeps_input_and_outputs_and_halves_the_weights(graph: bytes, half: onnx.ModelProto) -> None:
+    model = onnx.load_from_string(graph)
+    kinds, before = ([o.type.tensor_type.elem_type for o in one.graph.output] for one in (half, model))
+    assert kinds == before
+    assert half.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert half.ByteSize() < 0.7 * model.ByteSize()
+    slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
+    np.testing.assert_allclose(run(half, slices), run(model, slices), atol=0.02)
+
+
+def test_int8_is_close_and_made_of_u8_activations_and_s8_weights_per_channel(plain: onnx.ModelProto) -> None:
+    slices = np.random.default_rng(0).standard_normal((8, 1, 64, 64), dtype=np.float32)
+    upsample_by_pixel_shuffle(plain)
+    expected = run(plain, slices)
+    quantized = to_int8(plain, [slices[:4], slices[4:]])
+    got = run(quantized, slices)
+    assert np.abs(got - expected).mean() < 0.05 * np.abs(expected).max()
+    kinds = {i.name: i for i in quantized.graph.initializer}
+    weights = [n for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in kinds]
+    assert sum(list(kinds[n.input[1]].dims) > [1] for n in weights) > 20, "weights have a scale per channel"
+    zero_points = {kinds[n.input[2]].data_type for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
+    assert zero_points == {onnx.TensorProto.UINT8}
+
+
+def test_int8_graph_has_nothing_left_to_convert_on_the_way(plain: onnx.ModelProto, tmp_path: Path) -> None:
+    """ONNX Runtime computes all of it in int8 with channels last; otherwise int8 is hardly faster than fp32."""
+    upsample_by_pixel_shuffle(plain)
+    quantised = to_int8(plain, [np.random.default_rng(0).standard_normal((4, 1, 64, 64), dtype=np.float32)])
+    kinds = optimised(quantised.SerializeToString(), tmp_path, "ORT_ENABLE_ALL")
+    assert not {"Conv", "DepthToSpace"} & set(kinds)
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (1, 1)
+    assert kinds["Transpose"] <= 4 + 2, "one exchange of axes for each up-sampling, and those of input and logits"
