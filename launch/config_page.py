@@ -23,7 +23,8 @@ machine. The `config.toml` of a run has the values that it used.
 
 The default size depends on the device and the data: on a CPU 16 channels, batches of 8 slices (fewer above 256 × 256)
 and 100 epochs, but at least 1500 and at most 5000 steps; on a GPU 64 channels (32 if memory is short), batches of 16
-per process and 2500 to 20 000 steps. A resumed training keeps its values on any machine.
+per process and 2500 to 20 000 steps. With partial labels the steps are divided by the share of labels that are there
+(at most four times as many). A resumed training keeps its values on any machine.
 """
 
 SECTIONS = {

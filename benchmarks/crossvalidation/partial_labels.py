@@ -1,15 +1,16 @@
 """Training with partial labels on generated cases: every organ is drawn in half of the training scans.
 
-`python -m attunet.benchmarks.crossvalidation.partial_labels DIR` trains the same network four times with the same
-number of steps: with all labels, with the marginal loss, with organs that were not drawn taken for background, and on
-the completely drawn scans alone. Each is scored on the same test scans, whose labels are complete. Writes
-DIR/results.json and prints a table.
+`python -m attunet.benchmarks.crossvalidation.partial_labels DIR` trains the same network with all labels, with the
+marginal loss, with organs that were not drawn taken for background, and on fewer scans with all labels. A pass over
+partial labels shows each organ half as often, so both losses are also trained for twice the steps. Every training is
+scored on the same test scans, whose labels are complete. Writes DIR/results.json and prints a table; a rerun continues.
 """
 
 import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,6 +21,7 @@ from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
 from attunet.fields import JsonObject
 from attunet.metrics.results import MetricTable
+from attunet.metrics.significance import compare_paired
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.runs.run_folder import read_metrics
@@ -31,12 +33,41 @@ from attunet.system.log_lines import forward_log
 from attunet.training.loop import train
 
 ORGANS = CHAOS_MR.names[1:]
-ARMS = ("all labels", "marginal loss", "not drawn is background", "complete scans alone")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training to compare.
+
+    Args:
+        name: in the table.
+        source: folder of the scans: "all" labels, labels that are in part "hidden", the "complete" ones of these, or
+            "half" of the scans with all labels.
+        is_marginal: True if the training is told which organs were drawn.
+        steps_factor: factor on the number of steps.
+    """
+
+    name: str
+    source: str
+    is_marginal: bool = False
+    steps_factor: int = 1
+
+
+ARMS = (
+    Arm("all labels", "all"),
+    Arm("all labels, twice the steps", "all", steps_factor=2),
+    Arm("marginal loss", "hidden", is_marginal=True),
+    Arm("marginal loss, twice the steps", "hidden", is_marginal=True, steps_factor=2),
+    Arm("half of the scans, all labels", "half"),
+    Arm("not drawn is background", "hidden"),
+    Arm("complete scans alone", "complete"),
+)
 
 
 class ArmRow(TypedDict):
     arm: str
     seed: int
+    steps: int
     training_scans: int
     dice: MetricTable
 
@@ -59,97 +90,112 @@ def drawn_organs(number: int) -> list[str]:
     return [organ for bit, organ in enumerate(ORGANS) if (number % 16) >> bit & 1]
 
 
-def write_sources(
-    folder: Path, num_training: int, num_test: int, seed: int
-) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """Write the sources of the arms.
+def write_sources(folder: Path, num_training: int, num_test: int, seed: int) -> dict[str, list[str]]:
+    """Write the folders that arms name as their source.
 
     Returns:
-        Arm -> folder of its source, and case -> drawn organs for the partially drawn training scans.
+        Case -> drawn organs, for the partially drawn training scans.
     """
     full = folder / "all"
     if not full.exists():
         write_phantom(full, cases=num_training + num_test, seed=seed)
-    names = _names(full)
+    names = _cases(full)
     drawn = {name: drawn_organs(number) for number, name in enumerate(names[:num_training])}
-    hidden, complete = folder / "hidden", folder / "complete"
-    for target in (hidden, complete):
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-    for name in names:
+    for target in ("hidden", "complete", "half"):
+        shutil.rmtree(folder / target, ignore_errors=True)
+        (folder / target).mkdir(parents=True)
+    for number, name in enumerate(names):
         organs = drawn.get(name, list(ORGANS))
-        for target in (complete, hidden) if len(organs) == len(ORGANS) else (hidden,):
-            shutil.copy(full / f"{name}-src.nii.gz", target)
-            _hide(full / f"{name}-mask.nii.gz", target / f"{name}-mask.nii.gz", organs)
-    partial = {name: organs for name, organs in drawn.items() if len(organs) < len(ORGANS)}
-    return dict(zip(ARMS, (full, hidden, hidden, complete), strict=True)), partial
+        _copy(full, folder / "hidden", name, organs)
+        if len(organs) == len(ORGANS):
+            _copy(full, folder / "complete", name, organs)
+        if number % 2 == 0 or number >= num_training:
+            _copy(full, folder / "half", name, ORGANS)
+    return {name: organs for name, organs in drawn.items() if len(organs) < len(ORGANS)}
 
 
-def _hide(mask: Path, target: Path, organs: Sequence[str]) -> None:
-    image = nib.Nifti1Image.from_filename(mask)
-    labels = np.asarray(image.dataobj)
-    values = [value for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True) if name in organs]
-    kept = np.where(np.isin(labels, values), labels, 0).astype(labels.dtype)
-    nib.save(nib.Nifti1Image(kept, image.affine, image.header), target)
-
-
-def compare(
-    folder: Path, settings: Sequence[str], steps: int, num_training: int, num_test: int, num_seeds: int
-) -> Results:
-    """Trains and scores all arms; returns the content of results.json.
-
-    Args:
-        settings: `section.field=value` of all trainings.
-
-    Example:
-        >>> compare(Path("out"), ["optim.batch_size=8"], 1500, 16, 6, 1)["results"][0]["arm"]  # doctest: +SKIP
-        'all labels'
-    """
-    sources, partial = write_sources(folder / "sources", num_training, num_test, seed=0)
-    write_text(folder / "labelled.json", json.dumps(partial))
-    config, test = load_config(None, settings), _names(sources["all labels"])[num_training:]
-    batch = config.optim.batch_size
-    assert batch != "auto"
-    rows: list[ArmRow] = []
-    for arm, source in sources.items():
-        store = _prepare(folder, arm, source, config, test)
-        training = store.split("all")[0]
-        samples = sum(store.case(case).num_slices for case in training)
-        for seed in range(num_seeds):
-            run = folder / "runs" / _slug(arm) / f"seed-{seed}"
-            own = [
-                f"optim.epochs={(steps - 0.5) * batch / samples}",
-                f"run.seed={seed}",
-                "run.validate_every_epochs=1e6",
-            ]
-            train(store.path, run, load_config(None, [*settings, *own]), fold="all", resume="auto")
-            dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
-            rows.append({"arm": arm, "seed": seed, "training_scans": len(training), "dice": dice})
-    return {
-        "schema": 1,
-        "environment": environment(),
-        "config": config.to_json(),
-        "steps": steps,
-        "drawn": partial,
-        "results": rows,
-    }
-
-
-def _prepare(folder: Path, arm: str, source: Path, config: Config, test: Sequence[str]) -> Store:
-    splits = folder / "splits" / f"{_slug(arm)}.json"
-    splits.parent.mkdir(exist_ok=True)
-    training = [name for name in _names(source) if name not in test]
-    write_text(splits, json.dumps(Splits((_patients(training),), _patients(test)).to_json()))
-    labelled = folder / "labelled.json" if arm == "marginal loss" else None
-    return prepare(source, folder / "stores" / _slug(arm), config.data, splits_file=splits, labelled_file=labelled)
-
-
-def _names(source: Path) -> list[str]:
+def _cases(source: Path) -> list[str]:
     return sorted(path.name.removesuffix("-src.nii.gz") for path in source.glob("*-src.nii.gz"))
 
 
-def _slug(arm: str) -> str:
-    return arm.replace(" ", "-")
+def _copy(source: Path, target: Path, name: str, organs: Sequence[str]) -> None:
+    """Copy a case with some of its organs drawn."""
+    shutil.copy(source / f"{name}-src.nii.gz", target)
+    image = nib.Nifti1Image.from_filename(source / f"{name}-mask.nii.gz")
+    labels = np.asarray(image.dataobj)
+    values = [value for name, value in zip(CHAOS_MR.names, CHAOS_MR.values, strict=True) if name in organs]
+    visible = np.where(np.isin(labels, values), labels, 0).astype(labels.dtype)
+    nib.save(nib.Nifti1Image(visible, image.affine, image.header), target / f"{name}-mask.nii.gz")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The size of a comparison: scans, seeds and the steps of the shortest training."""
+
+    num_training: int = 16
+    num_test: int = 6
+    steps: int = 1500
+    seeds: int = 1
+
+
+def compare(folder: Path, config: Config, setup: Setup, arms: Sequence[Arm] = ARMS) -> Results:
+    """Train and score arms, one seed after the other; writes and returns the content of results.json."""
+    partial = write_sources(folder / "sources", setup.num_training, setup.num_test, seed=0)
+    write_text(folder / "labelled.json", json.dumps(partial))
+    test = _cases(folder / "sources" / "all")[setup.num_training :]
+    rows: list[ArmRow] = []
+    results: Results = {
+        "schema": 1,
+        "environment": environment(),
+        "config": config.to_json(),
+        "steps": setup.steps,
+        "drawn": partial,
+        "results": rows,
+    }
+    stores = {arm.name: _prepare(folder, arm, config, test) for arm in arms}
+    for seed in range(setup.seeds):
+        for arm in arms:
+            rows.append(_train(folder, arm, stores[arm.name], config, setup.steps * arm.steps_factor, seed))
+            write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _train(folder: Path, arm: Arm, store: Store, config: Config, steps: int, seed: int) -> ArmRow:
+    run = folder / "runs" / _file_name(arm.name) / f"seed-{seed}"
+    cases = store.split("all")[0]
+    batch = config.optim.batch_size
+    assert batch != "auto"
+    settings = [
+        f"optim.epochs={(steps - 0.5) * batch / sum(store.case(case).num_slices for case in cases)}",
+        f"run.seed={seed}",
+        "run.validate_every_epochs=1e6",
+    ]
+    train(store.path, run, load_with(config, settings), fold="all", resume="auto")
+    dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
+    return {"arm": arm.name, "seed": seed, "steps": steps, "training_scans": len(cases), "dice": dice}
+
+
+def _file_name(words: str) -> str:
+    return words.replace(",", "").replace(" ", "-")
+
+
+def load_with(config: Config, settings: Sequence[str]) -> Config:
+    """The configuration with further settings `section.field=value`."""
+    values = config.to_json()
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        section, _, key = name.partition(".")
+        values[section][key] = json.loads(text)
+    return Config.from_json(values)
+
+
+def _prepare(folder: Path, arm: Arm, config: Config, test: Sequence[str]) -> Store:
+    name = f"{arm.source}-marginal" if arm.is_marginal else arm.source
+    source, splits = folder / "sources" / arm.source, folder / f"splits-{name}.json"
+    training = sorted(set(_cases(source)) - set(test))
+    write_text(splits, json.dumps(Splits((_patients(training),), _patients(test)).to_json()))
+    labelled = folder / "labelled.json" if arm.is_marginal else None
+    return prepare(source, folder / "stores" / name, config.data, splits_file=splits, labelled_file=labelled)
 
 
 def _patients(cases: Sequence[str]) -> tuple[str, ...]:
@@ -157,20 +203,32 @@ def _patients(cases: Sequence[str]) -> tuple[str, ...]:
 
 
 def table(results: Results) -> str:
-    """Mean Dice of each arm, over seeds and test scans, and of each organ."""
+    """Mean Dice of each arm over seeds and test scans, its paired difference from all labels, and Dice by organ."""
     lines = []
-    for arm in ARMS:
-        rows = [row for row in results["results"] if row["arm"] == arm]
-        means = [row["dice"]["mean"] or 0.0 for row in rows]
+    reference = case_means(results, ARMS[0].name)
+    for name in dict.fromkeys(row["arm"] for row in results["results"]):
+        rows = [row for row in results["results"] if row["arm"] == name]
+        seeds = ", ".join(f"{row['dice']['mean'] or 0:.3f}" for row in rows)
+        own = case_means(results, name)
         organs = ", ".join(
             f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS
         )
-        scans = rows[0]["training_scans"]
-        lines.append(
-            f"{arm:26} {scans:3} scans  Dice {np.mean(means):.4f} (seeds {', '.join(f'{m:.4f}' for m in means)}): "
-            f"{organs}"
-        )
+        difference = ""
+        if reference and name != ARMS[0].name:
+            tested = compare_paired(reference, own, {case: case for case in own}, names=(ARMS[0].name, name))
+            low, high = tested.ci95 or (np.nan, np.nan)
+            difference = f" {tested.difference:+.3f} ({low:+.3f} to {high:+.3f})"
+        mean = np.mean(list(own.values()))
+        training = f"{name:32}{rows[0]['training_scans']:3} scans {rows[0]['steps']:5} steps"
+        lines.append(f"{training}  Dice {mean:.3f}{difference:28} seeds {seeds}: {organs}")
     return "\n".join(lines)
+
+
+def case_means(results: Results, arm: str) -> dict[str, float]:
+    """Dice of each test scan, the mean over organs and seeds; an organ without a value counts as 0."""
+    tables = [row["dice"]["per_case"] for row in results["results"] if row["arm"] == arm]
+    cases = tables[0] if tables else {}
+    return {case: float(np.mean([[v or 0 for v in table[case].values()] for table in tables])) for case in cases}
 
 
 def main() -> None:
@@ -178,14 +236,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--training", type=int, default=16, help="training scans, a multiple of 16")
     parser.add_argument("--test", type=int, default=6, help="test scans")
-    parser.add_argument("--steps", type=int, default=1500, help="of each training")
+    parser.add_argument("--steps", type=int, default=1500, help="of the trainings that are not longer")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument(
+        "--arm", dest="arms", action="append", metavar="NAME", choices=[arm.name for arm in ARMS], help="default: all"
+    )
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     arguments = parser.parse_args()
-    folder, settings = arguments.folder, ["optim.batch_size=8", *arguments.settings]
+    config = load_config(None, ["optim.batch_size=8", *arguments.settings])
+    setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds)
+    arms = [arm for arm in ARMS if arguments.arms is None or arm.name in arguments.arms]
     with forward_log(print):
-        results = compare(folder, settings, arguments.steps, arguments.training, arguments.test, arguments.seeds)
-    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+        results = compare(arguments.folder, config, setup, arms)
     print(table(results))
 
 

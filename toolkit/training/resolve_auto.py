@@ -1,5 +1,8 @@
 """Values for "auto" in a training's configuration, from the store's slices and the device."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -13,6 +16,7 @@ CPU_BATCH, GPU_BATCH, MIN_BATCH = 8, 16, 2  # batch norm needs two slices
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512
 EPOCHS = 100
 CPU_STEPS, GPU_STEPS = (1500, 5000), (2500, 20_000)  # bounds of the number of steps
+MIN_DRAWN_SHARE = 0.25  # partial labels multiply the number of steps by at most the inverse
 # Activations that a step keeps per pixel and channel of the first level: 12 there, half as many at each level below.
 ACTIVATIONS_PER_PIXEL = 24
 BYTES = 4
@@ -26,7 +30,9 @@ def resolve_auto(
     - width: 16 on a CPU; 64 on a GPU, or 32 where 64 would fill more than half of its memory.
     - batch: 8 slices on a CPU and 16 per process on GPUs; fewer if slices are large or the store has fewer.
     - epochs: 100, changed so that the training has 1500 to 5000 steps on a CPU and 2500 to 20 000 on a GPU. A step
-      takes about as long for every data set, because the batch shrinks as slices grow.
+      takes about as long for every data set, because the batch shrinks as slices grow. With partial labels the steps
+      are divided by the share of labels that are there, so that every class is seen as often; at most four times as
+      many.
 
     Args:
         config: the configuration of the call.
@@ -60,5 +66,11 @@ def _resolve(config: Config, store: Store, cases: list[str], memory: int | None,
     if memory is not None:
         share = -(-batch // num_processes) * pixels * ACTIVATIONS_PER_PIXEL * BYTES
         width = next((w for w in GPU_WIDTHS if share * w <= memory / 2), GPU_WIDTHS[-1])
-    steps = min(max(EPOCHS * slices / batch, min_steps), max_steps)
+    steps = min(max(EPOCHS * slices / batch, min_steps), max_steps) / max(drawn_share(store, cases), MIN_DRAWN_SHARE)
     return config.resolve(base_width=width, batch_size=batch, epochs=round(steps * batch / slices, 2))
+
+
+def drawn_share(store: Store, cases: Sequence[str]) -> float:
+    """Return the mean share of foreground classes that were drawn in a slice of the cases; 1 without partial labels."""
+    shares = [store.drawn_classes(case)[1:].mean() for case in cases]
+    return float(np.average(shares, weights=[store.case(case).num_slices for case in cases]))

@@ -4,6 +4,7 @@ import dataclasses
 import tomllib
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,9 @@ from attunet.training.resolve_auto import resolve_auto
 
 def store_of(num_slices: int, side: int) -> SimpleNamespace:
     return SimpleNamespace(
-        case=lambda name: SimpleNamespace(num_slices=num_slices), spec=SimpleNamespace(size=(side, side))
+        case=lambda name: SimpleNamespace(num_slices=num_slices),
+        spec=SimpleNamespace(size=(side, side)),
+        drawn_classes=lambda name: np.ones(5, bool),
     )
 
 
@@ -67,6 +70,26 @@ def test_what_is_configured_stays() -> None:
     assert resolve_auto(given, store_of(100, 64), ["a"], on("cpu"), None).to_json() == given.to_json()
     steps = resolve_auto(Config(optim=OptimConfig(batch_size=4)), store_of(1000, 64), ["a"], on("cpu"), None)
     assert sizes(steps, 1000) == (16, 4, 5000)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "steps"),
+    [
+        (("liver", "kidney", "spleen", "gallbladder"), 1500),
+        (("liver", "spleen"), 2000),  # three quarters of the labels are there
+        ((), 3000),
+    ],
+)
+def test_partial_labels_get_as_many_steps_as_show_each_class_equally_often(drawn: tuple[str, ...], steps: int) -> None:
+    store, classes = store_of(30, 128), ("background", "liver", "kidney", "spleen", "gallbladder")
+    store.drawn_classes = lambda name: np.array([name == "a" or index in ("background", *drawn) for index in classes])
+    assert sizes(resolve_auto(Config(), store, ["a", "b"], on("cpu"), None), 60)[2] == steps
+
+
+def test_partial_labels_get_at_most_four_times_the_steps() -> None:
+    store = store_of(60, 128)
+    store.drawn_classes = lambda name: np.arange(10) < 2
+    assert sizes(resolve_auto(Config(), store, ["a"], on("cpu"), None), 60)[2] == 6000
 
 
 def test_a_run_writes_what_was_chosen_and_keeps_it_when_continued(
