@@ -12,15 +12,14 @@ from attunet.errors import InputError
 from attunet.io.readers import is_readable
 from attunet.sources.case_files import DEFAULTS, CaseFiles, Source, SourceOptions, regular_files
 from attunet.sources.layouts.annotated import find_annotated
-from attunet.sources.layouts.anywhere import find_anywhere
 from attunet.sources.layouts.by_role import find_bids, find_case_folders
 from attunet.sources.layouts.chaos import find_chaos_ct, find_chaos_mr
 from attunet.sources.layouts.decathlon import find_decathlon
 from attunet.sources.layouts.label_studio import find_label_studio
+from attunet.sources.layouts.no_layout import ARCHIVES, links_left_out, why_no_layout
 from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
-from attunet.sources.layouts.two_folders import find_folders
-from attunet.sources.no_layout import ARCHIVES, links_left_out, why_no_layout
+from attunet.sources.layouts.two_folders import find_anywhere, find_folders
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 

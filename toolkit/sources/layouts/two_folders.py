@@ -1,4 +1,4 @@
-"""Layouts with images in one folder and their masks in another beside it."""
+"""Layouts with images in one folder and their masks in another."""
 
 import re
 from collections import defaultdict
@@ -10,7 +10,16 @@ from attunet.errors import InputError
 from attunet.io.readers import is_single_file
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.codings import read_label_map
-from attunet.sources.layouts.matching import by_stem, channels_of, first_orphan, flat, match_masks, names_one_of
+from attunet.sources.layouts.matching import (
+    by_stem,
+    case_names,
+    channels_of,
+    first_orphan,
+    flat,
+    match_masks,
+    names_a_mask,
+    names_one_of,
+)
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "original")
 # Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth holds the camera's field
@@ -56,6 +65,24 @@ def find_folders(root: Path, files: list[Path], options: SourceOptions) -> Sourc
     if not left:
         return source
     return source.with_decision("mask-folder", f"masks are those of {best.labels.name}/, not of {', '.join(left)}")
+
+
+def find_anywhere(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
+    """Cases of images and masks in unlike folders: `part1/volume-0.nii` with `segmentations/segmentation-0.nii`.
+
+    It is the last layout to try: a mask is any file of which the name, or the name of a folder above, says so.
+    """
+    readable = by_stem(root, files)
+    masks = {stem for stem in readable if any(map(names_a_mask, stem.split("/")))}
+    images = sorted(set(readable) - masks)
+    matched_masks = match_masks(images, masks) if masks and images else None
+    if matched_masks is None:
+        return None
+    cases = tuple(
+        CaseFiles(name, name, (readable[stem],), tuple(readable[mask] for mask in matched_masks.get(stem, [])))
+        for stem, name in zip(images, case_names([Path(stem) for stem in images]), strict=True)
+    )
+    return Source(root, "anywhere", f"{len(masks)} masks have the name of an image", (), cases)
 
 
 def _below(root: Path, files: Iterable[Path]) -> Below:
