@@ -22,15 +22,10 @@ Task = tuple[CaseFiles, CaseFacts | None]
 
 
 def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
-    """Yield the facts of every case, in the order of the source's cases.
+    """Yield the facts of every case, in the order of the source's cases; raises InputError if one cannot be read.
 
-    Args:
-        source: the cases.
-        building: folder in which the facts are stored one by one. Facts stored by an earlier call are used if the files
-            still have the same SHA-256.
-
-    Raises:
-        InputError: a case cannot be read.
+    The facts are stored in the folder `building` one by one. Those of an earlier call are used if the files still have
+    the same SHA-256.
     """
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS

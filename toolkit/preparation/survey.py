@@ -20,28 +20,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Survey:
-    """Result of scanning all cases; facts in the order of the source's cases."""
+    """Result of scanning all cases: the facts in the order of the cases; of the findings, decisions come first."""
 
-    source: Source
     facts: tuple[CaseFacts, ...]
     resolved: Resolved
     findings: tuple[Finding, ...]
 
+    @property
+    def source(self) -> Source:
+        return self.resolved.source
+
 
 def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, splits: Splits | None = None) -> Survey:
-    """Scan the cases, resolve the preprocessing and check the data.
+    """Scan the cases, resolve the preprocessing and check the data; raises InputError if the cases do not fit together.
 
     Args:
         source: the cases.
         scanned: the facts of the cases, in their order; cases without facts are left out.
         config: the `[data]` section; values of `auto` are resolved from the cases.
         splits: the user's own folds, which may separate cases that belong together; None if folds are drawn.
-
-    Returns:
-        The facts, the resolved preprocessing, and the findings: decisions first, then results of the checks.
-
-    Raises:
-        InputError: no case can be read, or the cases do not fit together.
     """
     facts: list[CaseFacts] = []
     for fact in scanned:
@@ -60,7 +57,7 @@ def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, spl
         *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),
         *check_cases(facts, resolved, splits),
     ]
-    return Survey(resolved.source, tuple(facts), resolved, tuple(findings))
+    return Survey(tuple(facts), resolved, tuple(findings))
 
 
 def refuse_errors(findings: Sequence[Finding], strict: bool) -> None:

@@ -25,15 +25,8 @@ def build_store(
 ) -> None:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
-    The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them.
-
-    Args:
-        store: the new folder.
-        building: the folder in which the store is built.
-        seen: result of the survey.
-        splits: the folds.
-        head: entries of the manifest besides "cases" and "findings".
-        strict: True raises InputError if the training window cuts labels of a case.
+    The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them. The
+    other entries are in `head`. With `strict`, a window that cuts labels is an InputError.
     """
     tasks = _tasks(seen, building / CASES)
     cut = _write_shards(tasks, building)

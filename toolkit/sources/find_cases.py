@@ -57,14 +57,7 @@ LAYOUTS = ("auto", *FINDERS)
 
 
 def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
-    """Find the cases of a source, in the order of their names.
-
-    Args:
-        source: a folder.
-        options: see `SourceOptions`.
-
-    Returns:
-        The cases, with their layout and every decision about the files.
+    """Find the cases of a folder, in the order of their names, with their layout and every decision about the files.
 
     Raises:
         InputError: no layout fits, or the files are ambiguous.

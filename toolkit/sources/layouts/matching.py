@@ -77,9 +77,6 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     mask's name that begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for
     these (`match_by_numbers`).
 
-    Args:
-        images, masks: stems, below their folders.
-
     Returns:
         For each image that has a mask, its masks in the order of their names; None if no rule pairs every mask.
 

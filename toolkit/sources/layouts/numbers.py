@@ -17,9 +17,6 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
     If both names have equally many numbers, all of them are compared, in their order or by the words before them
     (`slice2_case1`). Otherwise only those numbers are compared under which every image has a mask.
 
-    Args:
-        images, masks: stems, below their folders.
-
     Returns:
         For each image that has a mask, its masks in the order of their names; None if the numbers pair nothing.
 

@@ -135,13 +135,9 @@ def _rank(folder: Path) -> int | None:
 
 
 def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
-    """Make the cases of a folder of images and one of masks; none if no mask fits.
+    """Make the cases of a folder of images and one of masks, named with a prefix; none if no mask fits.
 
-    Args:
-        images, labels: the folders.
-        below: the files below each folder.
-        prefix: of the cases' names.
-        only: no other image folder exists, so all masks of a single image are accepted whatever their names.
+    With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names.
 
     Raises:
         InputError: some masks fit and one does not.
