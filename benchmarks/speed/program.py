@@ -4,12 +4,13 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
@@ -22,6 +23,32 @@ def percentile_fields(
 ) -> dict[str, float]:
     """Percentiles of the values as fields of a row; `name` has a place for the percentile: "ms_p{}"."""
     return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
+
+
+def format_table(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str], missing: str = "-") -> str:
+    """Aligned text. columns: header -> format of its cells, "{p50_ms:.2f}"; `missing` stands for None."""
+    shown = [[_cell(row, template, missing) for template in columns.values()] for row in rows]
+    return aligned([list(columns), *shown])
+
+
+def _cell(row: Mapping[str, object], template: str, missing: str) -> str:
+    try:
+        return template.format_map(row)
+    except TypeError:  # None has no format of numbers
+        return missing
+
+
+def numbers(text: str) -> list[int]:
+    """The value of an option of comma-separated integers from 1."""
+    values = [int(word) for word in text.split(",")]
+    if min(values) < 1:
+        raise argparse.ArgumentTypeError(f"must be integers of at least 1, got {text!r}")
+    return values
+
+
+def last_line(printed: str) -> str:
+    """The last line that a process printed, for its error."""
+    return (printed.strip().splitlines() or ["no message"])[-1]
 
 
 class LatencyRow(TypedDict):
@@ -38,17 +65,9 @@ class LatencyRow(TypedDict):
 
 def latency_row(seconds: np.ndarray, batch_size: int) -> LatencyRow:
     """The fields of a row for the seconds of repeated calls on `batch_size` slices."""
-    p20, p50, p80, p95, p99 = (float(p) for p in np.percentile(1000 * seconds, (20, 50, 80, 95, 99)))
+    milliseconds = percentile_fields(1000 * seconds, "p{}_ms", (20, 50, 80, 95, 99))
     throughput = float(batch_size * len(seconds) / seconds.sum())
-    return {
-        "runs": len(seconds),
-        "p20_ms": p20,
-        "p50_ms": p50,
-        "p80_ms": p80,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "slices_per_s": throughput,
-    }
+    return cast(LatencyRow, {"runs": len(seconds), **milliseconds, "slices_per_s": throughput})
 
 
 def keep(results: Results, file: Path | None) -> None:
@@ -94,7 +113,6 @@ def run_program(
     results = cast(Results, {"schema": 1, "command": command, **measured})
     print(table(results))
     print(json.dumps(results))
-    if arguments.json:
-        write_text(arguments.json, json.dumps(results, indent=1) + "\n")
+    keep(results, arguments.json)
     if draw is not None and arguments.plot:
         draw(results, arguments.plot)

@@ -2,76 +2,51 @@
 and the memory of its training step.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attunet.benchmarks.speed.operations.measures import Call, copy_call, held_bytes, measure_calls, peak_bytes
+from attunet.benchmarks.speed.operations.levels import DTYPES, MODES, Settings, measure_level
+from attunet.benchmarks.speed.operations.measures import Call, JsonRow, held_bytes, measure_calls, peak_bytes
 from attunet.models import AttentionGate, AttentionUNet
 from attunet.ops.attention_gate import choose_backend
 
 DEPTH, NUM_CLASSES = 4, 5
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MODES = ("inference", "training")
 TENSORS_MOVED = {"inference": 2, "training": 5}  # as large as the output; see `measure_gate`
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The network is `width` wide at its finest level; `seconds` is the time for each measurement."""
-
-    device: str
-    width: int
-    size: int
-    batch_size: int
-    dtype: str
-    seconds: float
-
-    @property
-    def fused_backend(self) -> str:
-        return choose_backend(torch.empty(0, device=self.device, dtype=DTYPES[self.dtype]))
+def fused_backend(settings: Settings) -> str:
+    return choose_backend(torch.empty(0, device=settings.device, dtype=DTYPES[settings.dtype]))
 
 
-def measure_gate(settings: Settings, level: int, compiled: bool) -> list[dict[str, Any]]:
+def measure_gate(settings: Settings, level: int, compiled: bool) -> list[JsonRow]:
     """Rows of one level: inference and training, each for eager, compiled, fused and the copy.
 
     The copy moves the bytes that the gate must: inference reads x and g and writes the output, two tensors as large as
     the output; the backward pass reads x, g and the gradient of the output, and writes the gradients of x and g, three
     more.
     """
-    channels, side = settings.width * 2**level, settings.size // 2**level
-    shape = (settings.batch_size, channels, side, side)
-    like = {"device": settings.device, "dtype": DTYPES[settings.dtype]}
-    x, g, half = (torch.randn(shape, **like).to(memory_format=torch.channels_last) for _ in range(3))  # type: ignore[call-overload]
-    grad_out = torch.cat((half, half), dim=1)
+    x, g, half = (settings.noise(level) for _ in range(3))
+    channels, grad_out = x.shape[1], torch.cat((half, half), dim=1)
     rows = []
     for mode in MODES:
         torch._dynamo.reset()
         calls = {}
-        for name, backend in {"eager": "reference", "compile": "reference", "fused": settings.fused_backend}.items():
+        for name, backend in {"eager": "reference", "compile": "reference", "fused": fused_backend(settings)}.items():
             if name != "compile" or compiled:
                 gate = AttentionGate(channels, channels, backend=backend).to(settings.device)
-                calls[name] = _gate_call(
-                    _compiled(gate) if name == "compile" else gate, x, g, grad_out if mode == "training" else None
-                )
-        moved = TENSORS_MOVED[mode] * grad_out.numel() * grad_out.element_size()
-        calls["copy"] = copy_call(moved, settings.device)
-        for row in measure_calls(calls, settings.device, settings.seconds):
-            speed = {"bytes": moved, "gb_per_s": moved / 1e6 / row["ms_p50"]}
-            rows.append({"level": level, "channels": channels, "shape": list(shape), "mode": mode, **row, **speed})
-        copy_ms = rows[-1]["ms_p50"]
-        for row in rows[-len(calls) :]:
-            row["share_of_copy"] = copy_ms / row["ms_p50"]
+                computed = _compiled(gate) if name == "compile" else gate
+                calls[name] = _gate_call(computed, x, g, grad_out if mode == "training" else None)
+        rows += measure_level(calls, settings, level, mode, TENSORS_MOVED[mode] * grad_out.nbytes)
     return rows
 
 
-def measure_network(settings: Settings, compiled: bool) -> list[dict[str, Any]]:
+def measure_network(settings: Settings, compiled: bool) -> list[JsonRow]:
     """Rows of inference and of a training step (forward, cross entropy, backward) of the whole network."""
-    variants = {"eager": ("reference", False), "fused": (settings.fused_backend, False)}
+    variants = {"eager": ("reference", False), "fused": (fused_backend(settings), False)}
     if compiled:
-        variants |= {"compile": ("reference", True), "compile with fused": (settings.fused_backend, True)}
+        variants |= {"compile": ("reference", True), "compile with fused": (fused_backend(settings), True)}
     rows = []
     for mode in MODES:
         torch._dynamo.reset()
@@ -91,7 +66,7 @@ def measure_memory(settings: Settings) -> dict[str, float]:
     and both savings beside the calculated one.
     """
     memory = {"expected_saving_mb": expected_saving_bytes(settings) / 1e6}
-    for name, backend in {"eager": "reference", "fused": settings.fused_backend}.items():
+    for name, backend in {"eager": "reference", "fused": fused_backend(settings)}.items():
         network = _network(settings, backend)
         step = _network_call(settings, network, training=True)
         step()
@@ -108,7 +83,8 @@ def expected_saving_bytes(settings: Settings) -> int:
     """
     total, element_size = 0, DTYPES[settings.dtype].itemsize
     for level in range(DEPTH):
-        channels, pixels = settings.width * 2**level, settings.batch_size * (settings.size // 2**level) ** 2
+        batch_size, channels, height, width = settings.shape(level)
+        pixels = batch_size * height * width
         weights = channels * channels + channels // 2 if element_size < 4 else 0
         total += (pixels * (channels // 2 + 1) + weights) * element_size
     return total

@@ -15,6 +15,7 @@ from attunet.benchmarks.evaluation.timing import time_interleaved
 from attunet.benchmarks.speed.program import percentile_fields
 
 Call = Callable[[], object]
+JsonRow = dict[str, Any]
 FLUSH_BYTES = 512 * 2**20  # more than the second-level cache of any GPU
 MIN_GPU_RUNS, MAX_GPU_RUNS = 20, 500
 SLEEP_CYCLES = 4_000_000  # about two milliseconds: longer than it takes to queue a gate
@@ -53,7 +54,7 @@ def _gpu_runs(calls: Sequence[Call], flush: Tensor, runs: int) -> list[np.ndarra
     return [np.array([start.elapsed_time(end) / 1000 for start, end in of_call]) for of_call in events]
 
 
-def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[dict[str, Any]]:
+def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[JsonRow]:
     """One row for each call: time, speed-up over the call named `eager`, peak memory.
     The first run, which may compile, is timed apart.
     """
@@ -72,11 +73,11 @@ def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> lis
     return rows
 
 
-def copy_call(moved: int, device: str) -> Call:
-    """A call that copies half of `moved` bytes, so that it reads and writes `moved` in all."""
-    source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
-    return lambda: target.copy_(source)
+def call_cells(row: JsonRow) -> list[str]:
+    """Cells of a row of `measure_calls`."""
+    times = [f"{row[key]:.3f}" for key in ("ms_p20", "ms_p50", "ms_p80")]
+    peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"
+    return [row["mode"], row["by"], *times, f"{row['times_as_fast_as_eager']:.2f}", peak]
 
 
 def held_bytes(step: Call, network: nn.Module) -> int:

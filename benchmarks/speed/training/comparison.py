@@ -20,10 +20,10 @@ from typing import TypedDict, cast
 import nibabel as nib
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, format_table, last_line, percentile_fields, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
-from attunet.benchmarks.speed.training.programs import Measured, Task, ToDice
+from attunet.benchmarks.speed.training.others import Task
+from attunet.benchmarks.speed.training.programs import Measured, ToDice
 from attunet.config import MODELS
 from attunet.errors import RunError
 from attunet.store import Store, open_store
@@ -33,17 +33,29 @@ from attunet.system.workers import usable_cores
 PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai")
 
 
+COLUMNS = {
+    "training": "{name}",
+    "slices/s": "{slices_per_s:.2f}",
+    "ms/step": "{step_ms_p50:.0f}",
+    "waiting": "{waiting_share:.2%}",
+    "memory MB": "{peak_memory_mb:.0f}",
+    "parameters": "{num_parameters:,}",
+    "times plain": "{times_plain:.2f}",
+    "times monai": "{times_monai:.2f}",
+    "to Dice": "{reached}",
+}
+
+
 class Row(TypedDict):
-    """One program. `times_plain`, `times_monai`: its rate over theirs, None where they were not measured."""
+    """One program, besides `step_ms_p20`, p50 and p80. `times_plain`, `times_monai`: its rate over theirs, None where
+    they were not measured.
+    """
 
     name: str
     device: str
     num_parameters: int
     slices_per_s: float
     steps_per_s: float
-    step_ms_p20: float
-    step_ms_p50: float
-    step_ms_p80: float
     waiting_share: float
     peak_memory_mb: float | None
     to_dice: ToDice | None
@@ -95,35 +107,29 @@ def _median_step(rows: Sequence[Measured], task: Task) -> float:
 
 
 def _row(name: str, rows: Sequence[Measured], task: Task, rates: Mapping[str, float]) -> Row:
-    p20, p50, p80 = (
-        float(p) for p in np.percentile([1000 * row["seconds"] / task.steps for row in rows], (20, 50, 80))
-    )
     memory = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
-    return {
+    row: Row = {
         "name": name,
         "device": rows[0]["device"],
         "num_parameters": rows[0]["num_parameters"],
         "slices_per_s": rates[name],
         "steps_per_s": 1 / _median_step(rows, task),
-        "step_ms_p20": p20,
-        "step_ms_p50": p50,
-        "step_ms_p80": p80,
         "waiting_share": sum(row["waiting_s"] for row in rows) / sum(row["seconds"] for row in rows),
-        "peak_memory_mb": max(memory) if memory else None,
+        "peak_memory_mb": max(memory, default=None),
         "to_dice": rows[-1]["to_dice"],
         "times_plain": rates[name] / rates["plain"] if "plain" in rates else None,
         "times_monai": rates[name] / rates["monai"] if "monai" in rates else None,
     }
+    steps = percentile_fields([1000 * row["seconds"] / task.steps for row in rows], "step_ms_p{}")
+    return cast(Row, {**row, **steps})
 
 
 def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
     """The store's slices as a plain script keeps them: a compressed NIfTI for each image and each label."""
     for case in cases:
         for index, (image, label) in enumerate(zip(store.image(case), store.label(case), strict=True)):
-            nib.save(
-                nib.Nifti1Image(image[0].astype(np.float32), np.eye(4)), folder / f"{case}-{index:04d}-image.nii.gz"
-            )
-            nib.save(nib.Nifti1Image(np.array(label), np.eye(4)), folder / f"{case}-{index:04d}-label.nii.gz")
+            for array, kind in ((image[0].astype(np.float32), "image"), (np.array(label), "label")):
+                nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{case}-{index:04d}-{kind}.nii.gz")
 
 
 def _in_own_process(task: Task, folder: Path) -> Measured:
@@ -132,39 +138,13 @@ def _in_own_process(task: Task, folder: Path) -> Measured:
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training.programs", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunError(
-            f"{task.program}: the training failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-        )
+        raise RunError(f"{task.program}: the training failed: {last_line(done.stderr)}")
     answer: Measured = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
 def table(results: Results) -> str:
-    header = [
-        "training",
-        "slices/s",
-        "ms/step",
-        "waiting",
-        "memory MB",
-        "parameters",
-        "times plain",
-        "times monai",
-        "to Dice",
-    ]
-    lines = [
-        [
-            row["name"],
-            f"{row['slices_per_s']:.2f}",
-            f"{row['step_ms_p50']:.0f}",
-            f"{row['waiting_share']:.2%}",
-            "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}",
-            f"{row['num_parameters']:,}",
-            *("-" if ratio is None else f"{ratio:.2f}" for ratio in (row["times_plain"], row["times_monai"])),
-            _reached(row["to_dice"]),
-        ]
-        for row in results["results"]
-    ]
-    return aligned([header, *lines])
+    return format_table(({**row, "reached": _reached(row["to_dice"])} for row in results["results"]), COLUMNS)
 
 
 def _reached(to_dice: ToDice | None) -> str:
@@ -233,13 +213,8 @@ def main() -> None:
         print("monai is not installed, so it is left out (pip install monai)", file=sys.stderr)
         programs.remove("monai")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
-    task = Task(
-        program="",
-        store="",
-        slices="",
-        settings=tuple(arguments.settings),
-        **{k: getattr(arguments, k) for k in shared},
-    )
+    chosen = {name: getattr(arguments, name) for name in shared}
+    task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **chosen)
 
     def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:

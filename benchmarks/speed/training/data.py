@@ -20,8 +20,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import add_output_options, format_table, numbers, percentile_fields, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store, repeated_store
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
@@ -54,30 +53,30 @@ class Measured(TypedDict):
     resident_mb_end: float
 
 
-class Row(TypedDict):
-    name: str
-    tier: str
-    num_slices: int
-    store_mb: float
-    slices_per_s_p20: float
-    slices_per_s_p50: float
-    slices_per_s_p80: float
-    times_resident: float
-    first_batch_s: float
-    resident_mb_middle: float
-    resident_mb_end: float
-
-
 class Results(TypedDict):
     environment: Environment
     settings: JsonObject
-    results: list[Row]
+    results: list[JsonObject]
+
+
+COLUMNS = {
+    "slices": "{num_slices:,}",
+    "store MB": "{store_mb:.0f}",
+    "tier": "{tier}",
+    "slices/s p20": "{slices_per_s_p20:.0f}",
+    "p50": "{slices_per_s_p50:.0f}",
+    "p80": "{slices_per_s_p80:.0f}",
+    "times resident": "{times_resident:.2f}",
+    "first batch s": "{first_batch_s:.2f}",
+    "memory MB: middle": "{resident_mb_middle:.0f}",
+    "end": "{resident_mb_end:.0f}",
+}
 
 
 def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results:
     """Rows of every store size and tier as JSON values; the stores are made in `folder`, one at a time."""
     small = generated_store(folder, settings.side)
-    rows: list[Row] = []
+    rows: list[JsonObject] = []
     for size in sizes:
         large = folder / f"store-{size}"
         store = repeated_store(small, large, size)
@@ -128,17 +127,16 @@ def _resident_mb() -> float:
     return (resident - shared) * resource.getpagesize() / 1e6
 
 
-def _row(name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured], resident: Sequence[Measured]) -> Row:
+def _row(
+    name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured], resident: Sequence[Measured]
+) -> JsonObject:
     rates = [m["slices_per_s"] for m in measured]
-    p20, p50, p80 = (float(p) for p in np.percentile(rates, (20, 50, 80)))
     return {
         "name": f"{name}, {size} slices",
         "tier": name,
         "num_slices": size,
         "store_mb": bytes_on_disk / 1e6,
-        "slices_per_s_p20": p20,
-        "slices_per_s_p50": p50,
-        "slices_per_s_p80": p80,
+        **percentile_fields(rates, "slices_per_s_p{}"),
         "times_resident": float(np.median(rates) / np.median([m["slices_per_s"] for m in resident])),
         "first_batch_s": float(np.median([m["first_batch_s"] for m in measured])),
         "resident_mb_middle": max(m["resident_mb_middle"] for m in measured),
@@ -147,37 +145,7 @@ def _row(name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured],
 
 
 def table(results: Results) -> str:
-    lines = [
-        [
-            "slices",
-            "store MB",
-            "tier",
-            "slices/s p20",
-            "p50",
-            "p80",
-            "times resident",
-            "first batch s",
-            "memory MB: middle",
-            "end",
-        ]
-    ]
-    for row in results["results"]:
-        lines.append(
-            [
-                f"{row['num_slices']:,}",
-                f"{row['store_mb']:.0f}",
-                row["tier"],
-                *(
-                    f"{rate:.0f}"
-                    for rate in (row["slices_per_s_p20"], row["slices_per_s_p50"], row["slices_per_s_p80"])
-                ),
-                f"{row['times_resident']:.2f}",
-                f"{row['first_batch_s']:.2f}",
-                f"{row['resident_mb_middle']:.0f}",
-                f"{row['resident_mb_end']:.0f}",
-            ]
-        )
-    return aligned(lines)
+    return format_table(results["results"], COLUMNS)
 
 
 def draw(results: Results, path: Path) -> None:
@@ -204,7 +172,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Slices per second of the loader alone, against the size of the store."
     )
-    parser.add_argument("--slices", default="1000,10000,50000,200000", help="sizes of the stores, comma-separated")
+    parser.add_argument(
+        "--slices", type=numbers, default="1000,10000,50000,200000", help="sizes of the stores, comma-separated"
+    )
     parser.add_argument("--side", type=int, default=96, help="of the slices in pixels, a multiple of 16")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
@@ -221,12 +191,11 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    sizes = [int(size) for size in arguments.slices.split(",")]
     settings = Settings(arguments.side, arguments.batch_size, arguments.seconds, arguments.rounds, arguments.device)
 
     def measured() -> Results:
         with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=arguments.folder) as folder:
-            return benchmark(sizes, settings, Path(folder))
+            return benchmark(arguments.slices, settings, Path(folder))
 
     run_program("training.data", arguments, measured, table, draw)
 

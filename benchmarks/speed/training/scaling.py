@@ -20,8 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.benchmarks.evaluation.commands import repeated
+from attunet.benchmarks.speed.program import (
+    add_output_options,
+    format_table,
+    last_line,
+    numbers,
+    percentile_fields,
+    run_program,
+)
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.config import load_config
 from attunet.errors import InputError, RunError
@@ -31,6 +38,15 @@ from attunet.runs.run_folder import read_metrics
 from attunet.store import open_store
 from attunet.system.environment import environment
 
+COLUMNS = {
+    "processes": "{processes}",
+    "ms/step": "{p50_step_ms:.0f}",
+    "without communication": "{compute_ms:.0f}",
+    "slices/s": "{slices_per_s:.1f}",
+    "efficiency": "{efficiency:.0%}",
+    "communication": "{communication_share:.1%}",
+    "MB sent a step": "{sent_mb_per_step:.1f}",
+}
 LOG_EVERY = 5
 WARM_UP_LINES = 1  # the first line of the log has the libraries' first calls in it
 TIMEOUT_S = 3600
@@ -41,8 +57,16 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
 
-    store: a prepared data set; settings: `section.field=value`, as for `attunet train`; steps: of each training, 10 at
-    least. Raises InputError for a batch that the processes do not divide, RunError when a training fails.
+    Args:
+        settings: `section.field=value`, as for `attunet train`.
+        steps: of each training, 10 at least.
+
+    Raises:
+        InputError: for a batch that the processes do not divide.
+        RunError: when a training fails.
+
+    Example:
+        >>> measure(store, processes=[1, 2], settings=[], batch_size=8, steps=40, rounds=2)["results"]  # doctest: +SKIP
     """
     for count in processes:
         if batch_size % count:
@@ -65,20 +89,10 @@ def measure(
     for row in rows:
         row["efficiency"] = row["slices_per_s"] / row["processes"] / fastest_alone
         row |= _bytes_per_step(store, settings, row["processes"])
-    num_slices = _num_slices(store)
-    stalls = [save["stall_s"] for save in saves]
-    checkpoint = {
-        "saves": len(saves),
-        "stall_ms_p50": 1000 * float(np.median(stalls)),
-        "megabytes": saves[0]["megabytes"],
-    }
-    about = {
-        "store_slices": num_slices,
-        "settings": list(settings),
-        "batch_size": batch_size,
-        "steps": steps,
-        "rounds": rounds,
-    }
+    stall_ms = 1000 * float(np.median([save["stall_s"] for save in saves]))
+    checkpoint = {"saves": len(saves), "stall_ms_p50": stall_ms, "megabytes": saves[0]["megabytes"]}
+    about = {"store_slices": _num_slices(store), "settings": list(settings)}
+    about |= {"batch_size": batch_size, "steps": steps, "rounds": rounds}
     return {"environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
 
 
@@ -120,9 +134,9 @@ def _train(
         f"optim.batch_size={share}",
         f"optim.epochs={(steps - 0.5) * share / _num_slices(store)}",
         f"run.log_every={LOG_EVERY}",
+        f"run.checkpoint_every_steps={max(1, steps // 2)}",
     ]
-    every += [f"run.checkpoint_every_steps={max(1, steps // 2)}"]
-    options = [word for setting in [*settings, *every] for word in ("--set", setting)]
+    options = repeated("--set", [*settings, *every])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     start = [sys.executable, *(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -141,43 +155,17 @@ def _train(
         errors = [child.communicate(timeout=TIMEOUT_S)[1] for child in children]
         for child, error in zip(children, errors, strict=True):
             if child.returncode:
-                raise RunError(
-                    f"{count} processes: the training failed: {(error.strip().splitlines() or ['no message'])[-1]}"
-                )
+                raise RunError(f"{count} processes: the training failed: {last_line(error)}")
         logs = [read_metrics(run) for run in runs]
     timed = [line for log in logs for line in [line for line in log if line["event"] == "train"][WARM_UP_LINES:]]
-    return [share / line["slices_per_s"] for line in timed], [
-        line for log in logs for line in log if line["event"] == "checkpoint"
-    ]
+    saves = [line for log in logs for line in log if line["event"] == "checkpoint"]
+    return [share / line["slices_per_s"] for line in timed], saves
 
 
 def table(results: dict[str, Any]) -> str:
-    header = [
-        "processes",
-        "ms/step",
-        "without communication",
-        "slices/s",
-        "efficiency",
-        "communication",
-        "MB sent a step",
-    ]
-    rows = [
-        [
-            str(row["processes"]),
-            f"{row['p50_step_ms']:.0f}",
-            f"{row['compute_ms']:.0f}",
-            f"{row['slices_per_s']:.1f}",
-            f"{row['efficiency']:.0%}",
-            f"{row['communication_share']:.1%}",
-            f"{row['sent_mb_per_step']:.1f}",
-        ]
-        for row in results["results"]
-    ]
     save = results["checkpoint"]
-    return (
-        aligned([header, *rows])
-        + f"\ncheckpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
-    )
+    waits = f"checkpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
+    return f"{format_table(results['results'], COLUMNS)}\n{waits}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -186,7 +174,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument(
-        "--processes", default="1,2", help="comma-separated, the first is what the others are compared with"
+        "--processes",
+        type=numbers,
+        default="1,2",
+        help="comma-separated, the first is what the others are compared with",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="the global batch, 8 by default")
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
@@ -194,12 +185,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     add_output_options(parser)
     arguments = parser.parse_args()
-    try:
-        arguments.processes = [int(v) for v in arguments.processes.split(",")]
-    except ValueError:
-        parser.error(f"--processes: must be integers, got {arguments.processes!r}")
-    if min(arguments.processes) < 1 or arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
-        parser.error(f"--processes and --rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
+    if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
+        parser.error(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
     return arguments
 
 

@@ -22,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, keep, run_program
+from attunet.benchmarks.speed.program import add_output_options, keep, numbers, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.config import MODELS, load_config
 from attunet.device.accelerator import make_accelerator
@@ -193,12 +193,8 @@ def table(results: dict[str, Any]) -> str:
         ["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]
     ]
     for row in results["rows"]:
-        head = [
-            row["model"],
-            str(row["width"]),
-            str(row["batch_size"]),
-            *("yes" if row[k] else "no" for k in ("cuda_graph", "compile")),
-        ]
+        head = [row["model"], str(row["width"]), str(row["batch_size"])]
+        head += ["yes" if row[key] else "no" for key in ("cuda_graph", "compile")]
         if "error" in row:
             cells.append([*head, row["error"][:40], "", "", "", ""])
             continue
@@ -206,17 +202,13 @@ def table(results: dict[str, Any]) -> str:
         times = [f"{row[key]:.1f}" for key in ("slices_per_s", "step_ms", "host_ms")]
         cells.append([*head, *times, f"{row['matmul_share']:.0%}", memory])
     text = aligned(cells)
-    for row in results["rows"]:
-        if row.get("kinds_ms"):
-            kinds = sorted(row["kinds_ms"].items(), key=lambda item: -item[1])
-            parts = ", ".join(f"{kind} {ms:.1f}" for kind, ms in kinds[:8])
-            text += f"\n{row['model']} {row['width']} wide, batch {row['batch_size']}: ms of one step: {parts}"
-            break
+    profiled = next((row for row in results["rows"] if row.get("kinds_ms")), None)
+    if profiled is not None:
+        kinds = sorted(profiled["kinds_ms"].items(), key=lambda item: -item[1])
+        parts = ", ".join(f"{kind} {ms:.1f}" for kind, ms in kinds[:8])
+        name = f"{profiled['model']} {profiled['width']} wide, batch {profiled['batch_size']}"
+        text += f"\n{name}: ms of one step: {parts}"
     return text
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
 
 
 def _arguments() -> argparse.Namespace:
@@ -225,9 +217,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default"
     )
-    parser.add_argument("--widths", type=_numbers, default=[64, 32], help="comma-separated, 64,32 by default")
+    parser.add_argument("--widths", type=numbers, default=[64, 32], help="comma-separated, 64,32 by default")
     parser.add_argument(
-        "--batch-sizes", type=_numbers, default=[16, 64, 128], help="comma-separated, 16,64,128 by default"
+        "--batch-sizes", type=numbers, default=[16, 64, 128], help="comma-separated, 16,64,128 by default"
     )
     parser.add_argument("--size", type=int, default=256, help="side of the generated slices, 256 by default")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timed steps in each row")
@@ -242,9 +234,8 @@ def main() -> None:
 
     def measured() -> dict[str, Any]:
         settings = Settings(arguments.device, arguments.size, arguments.seconds, arguments.minutes, arguments.profile)
-        rows = list(
-            rows_of(arguments.models or list(MODELS), arguments.widths, arguments.batch_sizes, arguments.device)
-        )
+        models = arguments.models or list(MODELS)
+        rows = list(rows_of(models, arguments.widths, arguments.batch_sizes, arguments.device))
         with tempfile.TemporaryDirectory(prefix="attunet-sweep-") as folder:
             return sweep(generated_store(Path(folder), arguments.size), rows, settings, arguments.json)
 

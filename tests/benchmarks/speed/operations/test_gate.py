@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from attunet.benchmarks.speed.operations.gate import benchmark, draw, table
-from attunet.benchmarks.speed.operations.gate_runs import Settings, expected_saving_bytes, measure_memory
+from attunet.benchmarks.speed.operations.gate_runs import expected_saving_bytes, measure_memory
+from attunet.benchmarks.speed.operations.levels import Settings
 from attunet.benchmarks.speed.operations.measures import peak_bytes
 
 COMMAND = [sys.executable, "-m", "attunet.benchmarks.speed.operations.gate"]
-
-
 SETTINGS = Settings(device="cpu", width=4, size=64, batch_size=4, dtype="float32", seconds=0.02)
 
 
@@ -75,6 +74,8 @@ def test_table_and_plot(results: dict, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_writes_json(tmp_path: Path) -> None:
     options = [
+        "--device",
+        "cpu",
         "--width",
         "4",
         "--size",
@@ -84,9 +85,9 @@ def test_the_command_writes_json(tmp_path: Path) -> None:
         "--no-compile",
         "--no-network",
         "--json",
-        str(tmp_path / "gate.json"),
     ]
-    done = subprocess.run([*COMMAND, *options, "--device", "cpu"], capture_output=True, text=True, check=True)
+    command = [*COMMAND, *options, str(tmp_path / "gate.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     written = json.loads((tmp_path / "gate.json").read_text())
     assert json.loads(done.stdout.splitlines()[-1]) == written
     assert written["settings"]["fused_backend"] == "cpu"

@@ -1,6 +1,7 @@
 """The benchmark of batch norm with ReLU measures every level against a copy of the bytes that it must move."""
 
-from attunet.benchmarks.speed.operations.norm_relu import Settings, benchmark, table
+from attunet.benchmarks.speed.operations.levels import Settings
+from attunet.benchmarks.speed.operations.norm_relu import benchmark, table
 
 
 def test_every_norm_is_measured_against_a_copy_of_the_same_run() -> None:

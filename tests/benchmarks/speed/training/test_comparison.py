@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attunet.benchmarks.speed.training import comparison
-from attunet.benchmarks.speed.training.programs import Task
+from attunet.benchmarks.speed.training.others import Task
 from attunet.store import Store
 
 TASK = Task(
