@@ -63,6 +63,13 @@ class LatencyRow(TypedDict):
     slices_per_s: float
 
 
+LATENCY_COLUMNS = {
+    **{f"{p} ms": f"{{{p}_ms:.2f}}" for p in ("p50", "p95", "p99")},
+    "slices/s": "{slices_per_s:.1f}",
+    "runs": "{runs}",
+}
+
+
 def latency_row(seconds: np.ndarray, batch_size: int) -> LatencyRow:
     """The fields of a row for the seconds of repeated calls on `batch_size` slices."""
     milliseconds = percentile_fields(1000 * seconds, "p{}_ms", (20, 50, 80, 95, 99))

@@ -29,23 +29,26 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("%", " %")
 
 
+def _one(rows: Sequence[dict[str, Any]], **wanted: object) -> dict[str, Any]:
+    """The first row with these values."""
+    return next(row for row in rows if all(row[name] == value for name, value in wanted.items()))
+
+
 def gate_table() -> str:
     """Speed of single gates, eager = 1, and share of a copy's bandwidth."""
     results = _read("gate")["gates"]
-    found = {(row["mode"], row["by"], row["level"]): row for row in results}
     rows = []
     for mode, name in (("inference", "inference"), ("training", "forward and backward")):
         for level in range(4):
-            fused, compiled = found[mode, "fused", level], found[mode, "compile", level]
-            ms = [f"{row['ms_p50']:.3f}" for row in (found[mode, "eager", level], compiled, fused)]
-            ratios = [f"{compiled['times_as_fast_as_eager']:.2f}", f"{fused['times_as_fast_as_eager']:.2f}"]
-            rows.append(
-                [f"{fused['channels']} at {fused['shape'][-1]}²", name, *ms, *ratios, f"{fused['share_of_copy']:.0%}"]
+            eager, compiled, fused = (
+                _one(results, mode=mode, level=level, by=by) for by in ("eager", "compile", "fused")
             )
-    return _markdown(
-        ["gate", "mode", "eager ms", "compiled ms", "fused ms", "compiled × eager", "fused × eager", "fused, of copy"],
-        rows,
-    )
+            figures = [f"{row['ms_p50']:.3f}" for row in (eager, compiled, fused)]
+            figures += [f"{row['times_as_fast_as_eager']:.2f}" for row in (compiled, fused)]
+            size = f"{fused['channels']} at {fused['shape'][-1]}²"
+            rows.append([size, name, *figures, f"{fused['share_of_copy']:.0%}"])
+    times = ["eager ms", "compiled ms", "fused ms", "compiled × eager", "fused × eager"]
+    return _markdown(["gate", "mode", *times, "fused, of copy"], rows)
 
 
 def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
@@ -55,112 +58,90 @@ def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
 
 def training_table(name: str = "training-sweep") -> str:
     """Trainings of a sweep."""
+    columns = {
+        "network": "{model}",
+        "wide": "{width}",
+        "batch": "{batch_size}",
+        "CUDA graph": "{graph}",
+        "compiled": "{compiled}",
+        "slices/s": "{slices_per_s:,.0f}",
+        "ms a step": "{step_ms:.1f}",
+        "ms to queue it": "{host_ms:.1f}",
+        "of the matmul rate": "{matmul_share:.0%}",
+        "memory GB": "{memory_gb:.1f}",
+    }
     rows = []
     for row in training_rows(name):
         graph, compiled = ("yes" if row[key] else "no" for key in ("cuda_graph", "compile"))
-        figures = [
-            f"{row['slices_per_s']:,.0f}",
-            f"{row['step_ms']:.1f}",
-            f"{row['host_ms']:.1f}",
-            f"{row['matmul_share']:.0%}",
-        ]
-        about = [row["model"], str(row["width"]), str(row["batch_size"]), graph, compiled]
-        rows.append([*about, *figures, f"{row['peak_memory_mb'] / 1000:.1f}"])
-    head = [
-        "network",
-        "wide",
-        "batch",
-        "CUDA graph",
-        "compiled",
-        "slices/s",
-        "ms a step",
-        "ms to queue it",
-        "of the matmul rate",
-        "memory GB",
-    ]
-    return _markdown(head, rows)
+        shown = {**row, "graph": graph, "compiled": compiled, "memory_gb": row["peak_memory_mb"] / 1000}
+        rows.append([template.format_map(shown) for template in columns.values()])
+    return _markdown(list(columns), rows)
 
 
 def kinds_table() -> str:
     """Milliseconds of one step on the device, by kind of kernel."""
     rows = training_rows()
-    kinds = sorted(
-        {kind for row in rows for kind in row["kinds_ms"]},
-        key=lambda kind: -max(row["kinds_ms"].get(kind, 0.0) for row in rows),
-    )
+    largest = {
+        kind: max(row["kinds_ms"].get(kind, 0.0) for row in rows)
+        for kind in sorted({kind for row in rows for kind in row["kinds_ms"]})
+    }
+    kinds = sorted(largest, key=lambda kind: -largest[kind])
     cells = [[kind, *(f"{row['kinds_ms'].get(kind, 0.0):.1f}" for row in rows)] for kind in kinds]
     return _markdown(["ms of a step", *(f"{row['model']}, batch {row['batch_size']}" for row in rows)], cells)
 
 
 def inference_table() -> str:
     """Every form of the network, by batch."""
-    rows = _read("inference")["rows"]
-    by = {(row["name"], row["shape"][0]): row for row in rows}
-    batches = list(dict.fromkeys(row["shape"][0] for row in rows))
+    by = {(row["name"], row["shape"][0]): row for row in _read("inference")["rows"]}
+    names, batches = (list(dict.fromkeys(column)) for column in zip(*by, strict=True))
     cells = []
-    for name in dict.fromkeys(row["name"] for row in rows):
-        options = by[name, batches[0]]["options"]
-        search = options.get("cudnn_conv_algo_search", "")
-        figures = [
-            f"{by[name, batches[0]]['p50_ms']:.2f}",
-            *(f"{by[name, batch]['slices_per_s']:,.0f}" for batch in batches),
-        ]
-        cells.append([name, search, *figures])
-    return _markdown(
-        ["form", "search", f"p50 ms, batch {batches[0]}", *(f"slices/s, batch {batch}" for batch in batches)], cells
-    )
+    for name in names:
+        first = by[name, batches[0]]
+        rates = [f"{by[name, batch]['slices_per_s']:,.0f}" for batch in batches]
+        cells.append([name, first["options"].get("cudnn_conv_algo_search", ""), f"{first['p50_ms']:.2f}", *rates])
+    rates = [f"slices/s, batch {batch}" for batch in batches]
+    return _markdown(["form", "search", f"p50 ms, batch {batches[0]}", *rates], cells)
 
 
 def summary_table() -> str:
     """The figures of the README."""
-    gates = {(row["mode"], row["by"], row["level"]): row for row in _read("gate")["gates"]}
-    fused, compiled = gates["inference", "fused", 0], gates["inference", "compile", 0]
-    both, both_compiled = gates["training", "fused", 0], gates["training", "compile", 0]
-    trainings = [
-        row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 64)
-    ]
-    default = next(row for row in trainings if not row["compile"])
-    small = next(
-        row for row in training_rows() if (row["model"], row["width"], row["batch_size"]) == ("attention_unet", 64, 16)
+    gates, wide = _read("gate")["gates"], {"model": "attention_unet", "width": 64}
+    fused, compiled, both, both_compiled = (
+        _one(gates, mode=mode, by=by, level=0) for mode in ("inference", "training") for by in ("fused", "compile")
     )
-    uncaptured = next(
-        row for row in training_rows("training-sweep-graph") if row["batch_size"] == 16 and not row["cuda_graph"]
-    )
+    trainings = training_rows()
+    small, large = _one(trainings, **wide, batch_size=16), _one(trainings, **wide, batch_size=64, compile=False)
+    uncaptured = _one(training_rows("training-sweep-graph"), batch_size=16, cuda_graph=False)
     forms = {row["name"]: row for row in _read("inference")["rows"] if row["shape"][0] == 32}
-    onnx = max(
-        (row for name, row in forms.items() if name.startswith("cuda fp16")), key=lambda row: float(row["slices_per_s"])
-    )
-    torch_form = forms["PyTorch compiled fp16 NHWC"]
-    return _markdown(
-        ["what", "figure", "beside"],
+    onnx = max(row["slices_per_s"] for name, row in forms.items() if name.startswith("cuda fp16"))
+    rows = [
         [
-            [
-                "the fused gate, finest level, inference",
-                f"{fused['times_as_fast_as_eager']:.2f} times eager, {fused['share_of_copy']:.0%} of copy bandwidth",
-                f"compiled {compiled['times_as_fast_as_eager']:.2f} times",
-            ],
-            [
-                "the fused gate, finest level, forward and backward",
-                f"{both['times_as_fast_as_eager']:.2f} times eager",
-                f"compiled {both_compiled['times_as_fast_as_eager']:.2f} times",
-            ],
-            [
-                "training, batch 16",
-                f"{small['slices_per_s']:,.0f} slices/s",
-                f"without the CUDA graph {uncaptured['slices_per_s']:,.0f}",
-            ],
-            [
-                "training, batch 64",
-                f"{default['slices_per_s']:,.0f} slices/s",
-                f"{default['matmul_share']:.0%} of the matmul rate",
-            ],
-            [
-                "inference, ONNX Runtime CUDA, fp16, batch 32",
-                f"{onnx['slices_per_s']:,.0f} slices/s",
-                f"PyTorch compiled {torch_form['slices_per_s']:,.0f}",
-            ],
+            "the fused gate, finest level, inference",
+            f"{fused['times_as_fast_as_eager']:.2f} times eager, {fused['share_of_copy']:.0%} of copy bandwidth",
+            f"compiled {compiled['times_as_fast_as_eager']:.2f} times",
         ],
-    )
+        [
+            "the fused gate, finest level, forward and backward",
+            f"{both['times_as_fast_as_eager']:.2f} times eager",
+            f"compiled {both_compiled['times_as_fast_as_eager']:.2f} times",
+        ],
+        [
+            "training, batch 16",
+            f"{small['slices_per_s']:,.0f} slices/s",
+            f"without the CUDA graph {uncaptured['slices_per_s']:,.0f}",
+        ],
+        [
+            "training, batch 64",
+            f"{large['slices_per_s']:,.0f} slices/s",
+            f"{large['matmul_share']:.0%} of the matmul rate",
+        ],
+        [
+            "inference, ONNX Runtime CUDA, fp16, batch 32",
+            f"{onnx:,.0f} slices/s",
+            f"PyTorch compiled {forms['PyTorch compiled fp16 NHWC']['slices_per_s']:,.0f}",
+        ],
+    ]
+    return _markdown(["what", "figure", "beside"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

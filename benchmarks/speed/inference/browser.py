@@ -16,19 +16,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
-import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import (
+    add_output_options,
+    format_table,
+    numbers,
+    percentile_fields,
+    run_program,
+)
 from attunet.errors import InputError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.web.write_page import page_files, write_page
 from attunet.io.writers import write_labels
 from attunet.phantom import generate_case
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -36,6 +40,11 @@ if TYPE_CHECKING:
 SLICES = 30
 READY = "#choose-file:not([disabled])"
 TIMEOUT_MS = 600_000
+COLUMNS = {
+    "where": "{where}",
+    "threads": "{threads}",
+    **{f"s {p}": f"{{s_{p}:.2f}}" for p in ("p20", "p50", "p80")},
+}
 
 
 class IsolatedHandler(SimpleHTTPRequestHandler):
@@ -88,32 +97,7 @@ def native(segmenter: Segmenter, scan: Path, out: Path) -> float:
     return time.perf_counter() - start
 
 
-class Row(TypedDict):
-    """Seconds of a scan. `where`: browser or native."""
-
-    where: str
-    threads: int
-    s_p20: float
-    s_p50: float
-    s_p80: float
-
-
-class BrowserResults(TypedDict):
-    """`ready_s_p50` and so on: until the page can take a scan."""
-
-    environment: Environment
-    model: str
-    precision: str
-    chromium: str
-    slices: int
-    page_bytes: dict[str, int]
-    ready_s_p20: float
-    ready_s_p50: float
-    ready_s_p80: float
-    rows: list[Row]
-
-
-def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
+def benchmark(model: Path, threads: list[int], rounds: int) -> dict[str, Any]:
     """Rows as JSON values, and the bytes of the page."""
     try:
         from playwright.sync_api import sync_playwright
@@ -141,15 +125,9 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
                     tab.close()
                     ready.append(waited)
                     seconds.setdefault(("browser", count), []).append(taken)
-                    seconds.setdefault(("native", count), []).append(
-                        native(segmenters[count], scan, folder / "labels.nii.gz")
-                    )
+                    taken = native(segmenters[count], scan, folder / "labels.nii.gz")
+                    seconds.setdefault(("native", count), []).append(taken)
         browser.close()
-    rows: list[Row] = []
-    for (where, count), times in seconds.items():
-        p20, p50, p80 = (float(p) for p in np.percentile(times, (20, 50, 80)))
-        rows.append({"where": where, "threads": count, "s_p20": p20, "s_p50": p50, "s_p80": p80})
-    p20, p50, p80 = (float(p) for p in np.percentile(ready, (20, 50, 80)))
     return {
         "environment": environment(),
         "model": model.name,
@@ -157,34 +135,27 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> BrowserResults:
         "chromium": version,
         "slices": SLICES,
         "page_bytes": {name: path.stat().st_size for name, path in page_files().items()},
-        "ready_s_p20": p20,
-        "ready_s_p50": p50,
-        "ready_s_p80": p80,
-        "rows": rows,
+        **percentile_fields(ready, "ready_s_p{}"),  # until the page can take a scan
+        "rows": [
+            {"where": where, "threads": count, **percentile_fields(times, "s_p{}")}
+            for (where, count), times in seconds.items()
+        ],
     }
 
 
-def table(results: BrowserResults) -> str:
-    cells = [["where", "threads", "s p20", "s p50", "s p80"]]
-    cells += [
-        [row["where"], str(row["threads"]), *(f"{s:.2f}" for s in (row["s_p20"], row["s_p50"], row["s_p80"]))]
-        for row in results["rows"]
-    ]
-    return aligned(cells)
+def table(results: dict[str, Any]) -> str:
+    return format_table(results["rows"], COLUMNS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="an artefact, fp32 or int8")
-    parser.add_argument(
-        "--threads", type=lambda text: [int(part) for part in text.split(",")], default=[1, 2], metavar="N,..."
-    )
+    parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,...")
     parser.add_argument("--rounds", type=int, default=3)
     add_output_options(parser)
     arguments = parser.parse_args()
-    run_program(
-        "inference.browser", arguments, lambda: benchmark(arguments.model, arguments.threads, arguments.rounds), table
-    )
+    model, threads, rounds = arguments.model, arguments.threads, arguments.rounds
+    run_program("inference.browser", arguments, lambda: benchmark(model, threads, rounds), table)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,16 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.program import LatencyRow, add_output_options, latency_row, run_program
+from attunet.benchmarks.speed.program import (
+    LATENCY_COLUMNS,
+    LatencyRow,
+    add_output_options,
+    format_table,
+    latency_row,
+    numbers,
+    run_program,
+)
 from attunet.fields import JsonObject
 from attunet.system.environment import Environment, environment
 from attunet.system.workers import usable_cores
@@ -26,6 +33,13 @@ from attunet.system.workers import usable_cores
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+COLUMNS = {
+    "model": "{model}",
+    "threads": "{threads}",
+    "batch": "{shape[0]}",
+    **LATENCY_COLUMNS,
+    "speed-up": "{times_the_first_model:.2f}",
+}
 
 
 class Row(LatencyRow):
@@ -110,27 +124,7 @@ def _time_batch(
 
 
 def table(results: Results) -> str:
-    header = ["model", "threads", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "speed-up"]
-    lines = [
-        [
-            row["model"],
-            str(row["threads"] or "auto"),
-            str(row["shape"][0]),
-            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
-            f"{row['slices_per_s']:.1f}",
-            str(row["runs"]),
-            f"{row['times_the_first_model']:.2f}",
-        ]
-        for row in results["rows"]
-    ]
-    return aligned([header, *lines])
-
-
-def _numbers(text: str) -> list[int]:
-    values = [int(v) for v in text.split(",")]
-    if not values or min(values) < 1:
-        raise argparse.ArgumentTypeError(f"must be integers of at least 1, got {text!r}")
-    return values
+    return format_table(({**row, "threads": row["threads"] or "auto"} for row in results["rows"]), COLUMNS)
 
 
 def _arguments() -> argparse.Namespace:
@@ -143,10 +137,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="for runs: cpu or cuda")
     parser.add_argument(
-        "--batch-sizes", type=_numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default"
+        "--batch-sizes", type=numbers, default=list(BATCH_SIZES), help="comma-separated, 1 to 64 by default"
     )
     parser.add_argument(
-        "--threads", type=_numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
+        "--threads", type=numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
     )
     parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
     parser.add_argument(

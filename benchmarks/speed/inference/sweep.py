@@ -18,10 +18,17 @@ from typing import TypedDict
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.inference.forms import Form, Subject, fresh_network, on_cpu, on_gpu
-from attunet.benchmarks.speed.program import LatencyRow, add_output_options, keep, latency_row, run_program
+from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.program import (
+    LATENCY_COLUMNS,
+    LatencyRow,
+    add_output_options,
+    format_table,
+    keep,
+    latency_row,
+    run_program,
+)
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.fields import JsonObject
@@ -30,13 +37,12 @@ from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
 
-RATIOS = {  # name: the slower one expected, the faster one expected
-    "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
-    "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
-    "Segmenter against a bare session, fp32": ("session fp32, transposed", "Segmenter fp32 cpu"),
-    "Segmenter against a bare session, int8": ("session int8, pixel shuffle", "Segmenter int8 cpu"),
-    "pixel shuffle against transposed, fp32": ("session fp32, transposed", "session fp32, pixel shuffle"),
-    "pixel shuffle against transposed, int8": ("session int8, transposed", "session int8, pixel shuffle"),
+COLUMNS = {
+    "": "{name}",
+    "batch": "{shape[0]}",
+    **LATENCY_COLUMNS,
+    "× first": "{times_the_first:.2f}",
+    "logits differ by": "{logits_differ_by:.1e}",
 }
 
 
@@ -100,7 +106,8 @@ def measure(
         except (InputError, RunError) as error:
             skipped[name] = str(error)
             logger.info(f"skipped: {name}: {error}")
-        load_ms[name] = 1000 * (time.perf_counter() - began)
+        else:
+            load_ms[name] = 1000 * (time.perf_counter() - began)
     if not forms:
         raise RunError("inference: nothing could be loaded")
     settings: JsonObject = {
@@ -112,13 +119,12 @@ def measure(
         "size": list(subject.size),
         "device": device,
     }
-    loaded = {name: ms for name, ms in load_ms.items() if name not in skipped}
     rows: list[Row] = []
     results: Results = {
         "environment": environment(),
         "settings": settings,
         "skipped": skipped,
-        "load_ms": loaded,
+        "load_ms": load_ms,
         "rows": rows,
         "ratios": {},
     }
@@ -167,24 +173,11 @@ def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def table(results: Results) -> str:
-    header = ["", "batch", "p50 ms", "p95 ms", "p99 ms", "slices/s", "runs", "× first", "logits differ by"]
-    lines = [
-        [
-            row["name"],
-            str(row["shape"][0]),
-            *(f"{ms:.2f}" for ms in (row["p50_ms"], row["p95_ms"], row["p99_ms"])),
-            f"{row['slices_per_s']:.1f}",
-            str(row["runs"]),
-            f"{row['times_the_first']:.2f}",
-            f"{row['logits_differ_by']:.1e}",
-        ]
-        for row in results["rows"]
-    ]
     ratios = [
-        [name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())]
+        "  ".join([name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())])
         for name, by in results["ratios"].items()
     ]
-    return "\n".join([aligned([header, *lines]), *([""] if ratios else []), *("  ".join(line) for line in ratios)])
+    return "\n".join([format_table(results["rows"], COLUMNS), *([""] if ratios else []), *ratios])
 
 
 def _arguments() -> argparse.Namespace:
@@ -214,9 +207,8 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
             raise InputError(
                 f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}"
             )
-        return Subject(
-            fresh_network(arguments.model, width=arguments.width), 1, 5, (arguments.size, arguments.size), folder
-        )
+        network, size = fresh_network(arguments.model, width=arguments.width), (arguments.size, arguments.size)
+        return Subject(network, 1, 5, size, folder)
     from attunet.runs.ensemble import load_runs
 
     run = load_runs(arguments.run)

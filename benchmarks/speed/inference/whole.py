@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.inference.forms import fresh_network
 from attunet.benchmarks.speed.inference.whole_forms import (
     PROVIDERS,
@@ -30,7 +29,7 @@ from attunet.benchmarks.speed.inference.whole_forms import (
     spec_of,
     write_pair,
 )
-from attunet.benchmarks.speed.program import add_output_options, percentile_fields, run_program
+from attunet.benchmarks.speed.program import add_output_options, format_table, percentile_fields, run_program
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -45,6 +44,16 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
 WAYS = ("ordinary", "whole", "network")
+COLUMNS = {
+    "precision": "{precision}",
+    "size": "{size}",
+    **{f"{way} ms": f"{{{way}[wall_ms_p50]:.1f}}" for way in WAYS},
+    "whole / ordinary": "{ratio_wall:.3f}",
+    "user CPU": "{ratio_user:.3f}",
+    "voxels that differ": "{differ:,} of {voxels:,}",
+    "Dice": "{dice:.6f}",
+    "margin": "{largest_margin:.1e}",
+}
 
 
 def measure(
@@ -101,20 +110,9 @@ def measure(
                     logger.info(f"skipped: {name}: {error}")
     if not rows:
         raise RunError(f"whole: nothing could be measured; {skipped}")
-    settings = {
-        "provider": provider,
-        "model": model,
-        "width": width,
-        "slices": slices,
-        "runs": runs,
-        "enlarged": enlarged,
-    }
-    return {
-        "environment": environment(),
-        "settings": {**settings, "threads": num_threads},
-        "skipped": skipped,
-        "rows": rows,
-    }
+    settings = {"provider": provider, "model": model, "width": width, "slices": slices, "runs": runs}
+    settings |= {"enlarged": enlarged, "threads": num_threads}
+    return {"environment": environment(), "settings": settings, "skipped": skipped, "rows": rows}
 
 
 def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
@@ -172,36 +170,13 @@ def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    head = [
-        "precision",
-        "size",
-        *(f"{way} ms" for way in WAYS),
-        "whole / ordinary",
-        "user CPU",
-        "voxels that differ",
-        "Dice",
-        "margin",
-    ]
-    lines = [
-        [
-            row["precision"],
-            str(row["size"]),
-            *(f"{row[way]['wall_ms_p50']:.1f}" for way in WAYS),
-            f"{row['ratio_wall']:.3f}",
-            f"{row['ratio_user']:.3f}",
-            f"{row['differ']:,} of {row['voxels']:,}",
-            f"{row['dice']:.6f}",
-            f"{row['largest_margin']:.1e}",
-        ]
-        for row in results["rows"]
-    ]
     extra = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
     for row in results["rows"]:
         for provider, by in row.get("nodes", {}).items():
             ranked = sorted(by.items(), key=lambda item: -item[1][1])
             figures = ", ".join(f"{operator} {int(count)} ({ms:.2f} ms)" for operator, (count, ms) in ranked)
             extra.append(f"{row['precision']}, {row['size']}, {provider.removesuffix('ExecutionProvider')}: {figures}")
-    return "\n".join([aligned([head, *lines]), *extra])
+    return "\n".join([format_table(results["rows"], COLUMNS), *extra])
 
 
 def main() -> None:
@@ -226,25 +201,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
     add_output_options(parser)
-    arguments = parser.parse_args()
-
-    on_gpu = arguments.provider == "cuda"
+    chosen = parser.parse_args()
+    on_gpu = chosen.provider == "cuda"
 
     def measured() -> dict[str, Any]:
+        shared = ("provider", "model", "sizes", "slices", "runs", "enlarged", "nodes")
         return measure(
-            provider=arguments.provider,
-            model=arguments.model,
-            width=arguments.width or (64 if on_gpu else 16),
-            sizes=arguments.sizes,
-            precisions=arguments.precisions or (["fp32", "fp16"] if on_gpu else ["fp32", "fp16", "int8"]),
-            slices=arguments.slices,
-            runs=arguments.runs,
-            enlarged=arguments.enlarged,
-            num_threads=arguments.threads,
-            nodes=arguments.nodes,
+            **{name: getattr(chosen, name) for name in shared},
+            width=chosen.width or (64 if on_gpu else 16),
+            precisions=chosen.precisions or (["fp32", "fp16"] if on_gpu else ["fp32", "fp16", "int8"]),
+            num_threads=chosen.threads,
         )
 
-    run_program("inference.whole", arguments, measured, table)
+    run_program("inference.whole", chosen, measured, table)
 
 
 if __name__ == "__main__":

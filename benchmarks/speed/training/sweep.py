@@ -10,7 +10,6 @@ import argparse
 import gc
 import itertools
 import logging
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.speed.program import add_output_options, keep, numbers, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
+from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.device.memory import peak_memory_mb, synchronize
@@ -35,19 +34,6 @@ from attunet.system.environment import environment
 from attunet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-# Kind of kernel: pattern of its name; the first that matches counts.
-KINDS = {
-    "batch norm and ReLU": r"norm_statistics|norm_finish|norm_apply|norm_gradient|batch_?norm|bn_fw|bn_bw",
-    "gates": r"gate_forward|gate_backward|gate_weight|streamed_|epilogue_forward|epilogue_backward|attention_gate",
-    "pooling": r"pool",
-    "convolutions": r"conv|xmma|cutlass|wgrad|dgrad|gemm|cudnn|sm\d+_|nvjet|addmm|::mm|bmm",
-    "optimizer and average": r"multi_tensor|foreach|adam|lerp|lpnorm|clip",
-    "augmentation": r"grid_sample|upsample|interpolat|index_select|gather",
-    "loss": r"softmax|nll|cross_entropy|logsumexp",
-    "copies and fills": r"memcpy|memset|copy|fill|cat",
-    "elementwise and reductions": r"elementwise|reduce|triton_|add|mul|where|sum",
-}
 
 
 @dataclass(frozen=True)
@@ -166,26 +152,8 @@ def _time_steps(trainer: Trainer, settings: Settings) -> dict[str, Any]:
         "matmul_share": flops / trainer.telemetry.matmul_flops_per_s,
         "graph_captured": trainer._graph is not None and trainer._graph.is_captured,
         "peak_memory_mb": peak_memory_mb(device),
-        "kinds_ms": _profile(trainer, count + trainer.warm_up_steps) if settings.profiled else None,
+        "kinds_ms": profile_step(trainer, count + trainer.warm_up_steps) if settings.profiled else None,
     }
-
-
-def _profile(trainer: Trainer, number: int) -> dict[str, float]:
-    """Milliseconds of one step by kind of kernel: on a GPU of the device, otherwise of the processor."""
-    on_gpu = trainer.accelerator.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as recorded:
-        trainer.step(number)
-        synchronize(trainer.accelerator.device)
-    kinds = dict.fromkeys([*KINDS, "other"], 0.0)
-    for event in recorded.key_averages():
-        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        kinds[kind_of(event.key)] += microseconds / 1000
-    return {kind: ms for kind, ms in kinds.items() if ms}
-
-
-def kind_of(kernel: str) -> str:
-    """The kind of a kernel or operator, by its name."""
-    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, kernel, re.IGNORECASE)), "other")
 
 
 def table(results: dict[str, Any]) -> str:

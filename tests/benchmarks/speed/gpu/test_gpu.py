@@ -9,7 +9,8 @@ import pytest
 
 from attunet.benchmarks.speed.gpu.run import MAX_PRINTED_LINES, Outcome, page, printed_summary, run_step, run_steps
 from attunet.benchmarks.speed.gpu.steps import Step, steps_of
-from attunet.benchmarks.speed.training.sweep import kind_of, rows_of
+from attunet.benchmarks.speed.training.kernels import kind_of
+from attunet.benchmarks.speed.training.sweep import rows_of
 
 
 @pytest.mark.slow

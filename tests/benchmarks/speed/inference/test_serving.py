@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
-from attunet.benchmarks.speed.inference import serving  # noqa: E402
+from attunet.benchmarks.speed.inference import load, serving  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,8 @@ def trained_artefact(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_short_load(trained_artefact):
-    results = serving.measure(
-        trained_artefact, scans=24, clients=4, broken=0.25, side=48, slices=3, options=["--threads", "1"]
-    )
+    short = {"scans": 24, "clients": 4, "broken": 0.25, "side": 48, "slices": 3}
+    results = serving.measure(trained_artefact, **short, options=["--threads", "1"], provider="cpu")
     assert results["clients"]["refused"] == 6
     assert results["clients"]["requests"] == 18
     assert results["ratio"] > 0
@@ -46,8 +45,8 @@ def test_a_short_load(trained_artefact):
 
 
 def test_broken_scans_are_broken_in_different_ways(tmp_path):
-    good = serving.write_scan(tmp_path / "scan.nii.gz", 0, 16, 3).read_bytes()
-    broken = serving.broken_scans(good)
+    good = load.write_scan(tmp_path / "scan.nii.gz", 0, 16, 3).read_bytes()
+    broken = load.broken_scans(good)
     assert len(set(broken)) == len(broken) >= 4
     assert good not in broken
 
@@ -55,7 +54,8 @@ def test_broken_scans_are_broken_in_different_ways(tmp_path):
 @pytest.mark.soak
 def test_two_hundred_scans_from_eight_clients(trained_artefact):
     """Memory is flat from the 50th scan to the 200th."""
-    results = serving.measure(trained_artefact, scans=200, clients=8, broken=0.1, side=128, slices=30, options=[])
+    long = {"scans": 200, "clients": 8, "broken": 0.1, "side": 128, "slices": 30}
+    results = serving.measure(trained_artefact, **long, options=[], provider="cpu")
     assert results["clients"]["refused"] == 20
     memory = results["memory_mb"]
     assert memory["at_end"] <= 1.1 * memory["at_50"]

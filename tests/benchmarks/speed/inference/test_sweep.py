@@ -10,8 +10,8 @@ from attunet.errors import InputError
 pytest.importorskip("torch", reason="networks are made with torch")
 pytest.importorskip("onnx", reason="artefacts are written with onnx")
 
-from attunet.benchmarks.speed.inference.forms import Subject, fresh_network
-from attunet.benchmarks.speed.inference.sweep import RATIOS, measure, table
+from attunet.benchmarks.speed.inference.forms import RATIOS, Subject, fresh_network
+from attunet.benchmarks.speed.inference.sweep import measure, table
 
 
 @pytest.fixture(scope="module")
