@@ -36,21 +36,15 @@ def better(
     seeds: int = 2,
     size: Size = FULL,
 ) -> Results:
-    """Train and judge the arms, as far as the time goes.
+    """Train and judge the arms, as far as the time goes, and return the content of results.json.
 
     Args:
-        store: the prepared scans.
         out: folder of the runs and results; results that are there are kept.
         arms: in the order of their worth.
         source: where the source files of the store are now, if they moved.
         minutes: for everything.
         processes: trainings at once.
-        device: `cpu` or `cuda`.
         seeds: trainings of each network on each fold.
-        size: amounts of work.
-
-    Returns:
-        The content of results.json.
 
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP

@@ -10,7 +10,7 @@ from pathlib import Path
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
-from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun, start_from
+from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, start_from
 from attunet.benchmarks.crossvalidation.results import results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
@@ -21,7 +21,7 @@ from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
 from attunet.system.pseudonyms import pseudonyms
 from attunet.training.processes.signals import Stopped, StopSignals
-from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
+from attunet.volumes.spec import LARGEST, UNTOUCHED
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,14 @@ def crossvalidate(
     source: str | Path | None = None,
     pseudonymise: str | Path | None = None,
 ) -> CrossvalidationResults:
-    """Trains the unfinished runs, scores every finished one, and writes results.json, results.md and plots/.
+    """Trains the unfinished runs, scores every finished one, writes results.json, results.md and plots/, and returns
+    the content of results.json.
 
     Args:
         out: folder of the results; a run lies in `out/RECIPE/MODEL/seed-S/fold-K`. Finished runs are not trained again.
         config_names: presets or config files, each a recipe; the defaults if empty.
         settings: `section.field=value` for every recipe.
         num_seeds: trainings per fold, with the seeds from 0.
-        folds: all by default.
         jobs: parallel trainings, one per GPU by default.
         minutes: time for all trainings together, in place of epochs; each run gets an equal share.
         init: a run, a checkpoint or a .safetensors file whose weights every training starts from.
@@ -71,14 +71,10 @@ def crossvalidate(
         pseudonymise: a CSV file outside of `out` with the names of cases and patients; runs and results have their
             numbers.
 
-    Returns:
-        The content of results.json.
-
     Raises:
         InputError: before anything is trained, for invalid arguments and for a run that does not belong in its folder.
         Stopped: after a signal.
-        TrainingsFailed: if some trainings failed; the results of the others are written.
-        RunError: if every one failed.
+        TrainingsFailed: if some trainings failed; the results of the others are written. RunError if all did.
 
     Example:
         >>> crossvalidate("store", "out", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
@@ -91,15 +87,10 @@ def crossvalidate(
         if minutes is not None:
             grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
         plan = grid.plan(store, out)
-        for run in plan:
-            if progress_of(run.path)[0]:
-                there = load_run(run.path)
-                check_belongs(there, store, run.fold, run.config)
-                grid.parent.check_same(there)
+        _check_runs(plan, store, grid.parent)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
-        commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
-        results = _score(plan, store, out, _postprocessings(store, every_postprocessing), commands, source, failed)
+        results = _score(store, out, grid, plan, every_postprocessing, source, failed)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
@@ -114,10 +105,13 @@ def _check_folder(out: Path, store: Path, train: bool) -> None:
         raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 
 
-def _postprocessings(store: Store, every: bool) -> list[Postprocessing]:
-    """The store's own first, then the others if they are wanted."""
-    own = store.preprocessing.postprocessing
-    return [own, *(other for other in (LARGEST, UNTOUCHED) if every and other != own)]
+def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> None:
+    """Raises InputError for a run from an earlier call that does not belong in its folder."""
+    for run in plan:
+        if progress_of(run.path)[0]:
+            there = load_run(run.path)
+            check_belongs(there, store, run.fold, run.config)
+            parent.check_same(there)
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:
@@ -155,16 +149,17 @@ def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) 
 
 
 def _score(
-    plan: Sequence[PlannedRun],
     store: Store,
     out: Path,
-    postprocessings: Sequence[Postprocessing],
-    commands: list[str],
+    grid: Grid,
+    plan: Sequence[PlannedRun],
+    every_postprocessing: bool,
     source: Path | None,
     failed: str,
 ) -> CrossvalidationResults:
     """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
-    device = "cuda" if visible_gpus() else "cpu"
+    device, own = "cuda" if visible_gpus() else "cpu", store.preprocessing.postprocessing
+    postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
     score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
     scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
     if not any(scored.values()):
@@ -174,6 +169,7 @@ def _score(
     make_folder(out)
     keep_cases(out, store, scored, device=device, source=source)
     methods = methods_of(scored, postprocessings)
+    commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
     results = results_of(store, plan, scored, methods, commands)
     write_results(out, results, methods, store, device=device, source=source)
     return results

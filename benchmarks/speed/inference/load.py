@@ -42,10 +42,13 @@ class Load:
         p50, p99 = (float(p) for p in np.percentile(self.seconds, (50, 99)))
         return {"p50_s": p50, "p99_s": p99, "requests": len(self.seconds)}
 
-    def memory_at(self, number: int) -> float:
-        """Resident memory around a request: the median of ten."""
-        end = min(number, len(self.memory_mb))
-        return statistics.median(self.memory_mb[max(0, end - 10) : end])
+    def memory(self, scans: int) -> dict[str, float]:
+        """Resident memory around the 50th scan and the last, each the median of ten, and the largest."""
+        at_50, at_end = (
+            statistics.median(self.memory_mb[max(0, end - 10) : end])
+            for end in (min(number, len(self.memory_mb)) for number in (50, scans))
+        )
+        return {"at_50": at_50, "at_end": at_end, "largest": max(self.memory_mb)}
 
 
 def write_scan(path: Path, seed: int, side: int, slices: int) -> Path:

@@ -41,7 +41,6 @@ def measure(
     """Rates, latencies and memory as JSON values; RunError where an answer is wrong.
 
     Args:
-        model: an artefact.
         scans: sent by all `clients` together, of which a share is `broken`.
         side: of a scan's slices in pixels. slices: of a scan.
         options: of `attunet serve`.
@@ -81,11 +80,7 @@ def measure(
         "largest_share_that_differs": max(*alone.differ, *together.differ),
         "one_client": alone.figures,
         "clients": {"number": clients, **together.figures, "refused": together.refused},
-        "memory_mb": {
-            "at_50": together.memory_at(50),
-            "at_end": together.memory_at(scans),
-            "largest": max(together.memory_mb),
-        },
+        "memory_mb": together.memory(scans),
         "environment": environment(),
     }
 

@@ -19,7 +19,7 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     LatencyRow,
@@ -82,10 +82,7 @@ def measure(
     """Rows and ratios.
 
     Args:
-        subject: the network.
-        device: cpu or cuda.
         num_threads: of the CPU's forms.
-        batch_sizes: timed one after the other.
         only: names of forms, all by default; one that does not load is in `skipped`, with the reason.
         runs: timed runs of each row, fewer where they take longer than `seconds`.
         seconds: for each row.
@@ -97,17 +94,7 @@ def measure(
     makers = on_gpu(subject) if device == "cuda" else on_cpu(subject, num_threads=num_threads)
     if unknown := [name for name in only if name not in makers]:
         raise InputError(f"--only: must be of {'; '.join(makers)}, got {unknown[0]!r}")
-    forms: dict[str, Form] = {}
-    skipped, load_ms = {}, {}
-    for name in only or makers:
-        began = time.perf_counter()
-        try:
-            forms[name] = makers[name]()
-        except (InputError, RunError) as error:
-            skipped[name] = str(error)
-            logger.info(f"skipped: {name}: {error}")
-        else:
-            load_ms[name] = 1000 * (time.perf_counter() - began)
+    forms, skipped, load_ms = _load({name: makers[name] for name in only or makers})
     if not forms:
         raise RunError("inference: nothing could be loaded")
     settings: JsonObject = {
@@ -133,6 +120,22 @@ def measure(
         results["ratios"] = _ratios(rows)
         keep(results, file)
     return results
+
+
+def _load(makers: Mapping[str, Make]) -> tuple[dict[str, Form], dict[str, str], dict[str, float]]:
+    """The forms that load, the reasons of the others, and the milliseconds that loading took."""
+    forms: dict[str, Form] = {}
+    skipped, load_ms = {}, {}
+    for name, make in makers.items():
+        began = time.perf_counter()
+        try:
+            forms[name] = make()
+        except (InputError, RunError) as error:
+            skipped[name] = str(error)
+            logger.info(f"skipped: {name}: {error}")
+        else:
+            load_ms[name] = 1000 * (time.perf_counter() - began)
+    return forms, skipped, load_ms
 
 
 def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Row]:
@@ -203,12 +206,10 @@ def _arguments() -> argparse.Namespace:
 
 def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
     if arguments.run is None:
-        if arguments.width < 1 or arguments.size < 16 or arguments.size % 16:
-            raise InputError(
-                f"--width, --size: must be at least 1 and a multiple of 16, got {arguments.width} and {arguments.size}"
-            )
-        network, size = fresh_network(arguments.model, width=arguments.width), (arguments.size, arguments.size)
-        return Subject(network, 1, 5, size, folder)
+        width, size = arguments.width, arguments.size
+        if width < 1 or size < 16 or size % 16:
+            raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {width} and {size}")
+        return Subject(fresh_network(arguments.model, width=width), 1, 5, (size, size), folder)
     from attunet.runs.ensemble import load_runs
 
     run = load_runs(arguments.run)
