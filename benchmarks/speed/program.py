@@ -83,11 +83,13 @@ def keep(results: Results, file: Path | None) -> None:
         write_text(file, json.dumps(results, indent=1) + "\n")
 
 
-def add_output_options(parser: argparse.ArgumentParser, *, plot: bool = False) -> None:
-    """`--json` and, where the benchmark draws, `--plot`."""
+def program_parser(description: str | None, *, plot: bool = False) -> argparse.ArgumentParser:
+    """A parser with `--json` and, where the benchmark draws, `--plot`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the JSON to a file")
     if plot:
         parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draws a picture")
+    return parser
 
 
 def run_program(
@@ -102,7 +104,7 @@ def run_program(
 
     Args:
         name: the module below `attunet.benchmarks.speed`.
-        arguments: parsed with `add_output_options`.
+        arguments: of a `program_parser`.
         measure: returns the results as JSON values.
         table: formats the results for a terminal.
         draw: draws the results into a picture; None where there is no `--plot`.

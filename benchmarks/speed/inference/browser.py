@@ -6,7 +6,6 @@ Seconds for a generated scan of 30 slices, from its file to its label map's file
 table and one JSON line.
 """
 
-import argparse
 import functools
 import shutil
 import tempfile
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 
 from attunet.benchmarks.speed.program import (
-    add_output_options,
     format_table,
     numbers,
     percentile_fields,
+    program_parser,
     run_program,
 )
 from attunet.errors import InputError
@@ -148,11 +147,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("model", type=Path, help="an artefact, fp32 or int8")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,...")
     parser.add_argument("--rounds", type=int, default=3)
-    add_output_options(parser)
     arguments = parser.parse_args()
     model, threads, rounds = arguments.model, arguments.threads, arguments.rounds
     run_program("inference.browser", arguments, lambda: benchmark(model, threads, rounds), table)

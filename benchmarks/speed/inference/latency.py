@@ -20,10 +20,10 @@ from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     LatencyRow,
-    add_output_options,
     format_table,
     latency_row,
     numbers,
+    program_parser,
     run_program,
 )
 from attunet.fields import JsonObject
@@ -130,7 +130,7 @@ def table(results: Results) -> str:
 def _arguments() -> argparse.Namespace:
     cores = usable_cores()
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
-    parser = argparse.ArgumentParser(description="Latency of runs and artefacts over batch sizes and thread counts.")
+    parser = program_parser("Latency of runs and artefacts over batch sizes and thread counts.")
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")
     parser.add_argument(
         "--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated"
@@ -146,7 +146,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
     )
-    add_output_options(parser)
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ at once. Every answer is compared with the file that `attunet predict` writes fo
 `attunet predict FOLDER` on the same scans and cores, before and after. Server and clients share the cores.
 """
 
-import argparse
 import logging
 import re
 import statistics
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
-from attunet.benchmarks.speed.program import add_output_options, format_table, run_program
+from attunet.benchmarks.speed.program import format_table, program_parser, run_program
 from attunet.errors import RunError
 from attunet.system.environment import environment
 
@@ -127,7 +126,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="an artefact; by default one with random weights is made")
     parser.add_argument("--width", type=int, default=16, help="of the network that is made, 16 by default")
     parser.add_argument(
@@ -140,7 +139,6 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--slices", type=int, default=30)
     parser.add_argument("--serve", default="", metavar="OPTIONS", help="options of attunet serve, in one text")
-    add_output_options(parser)
     chosen = parser.parse_args()
 
     def measured() -> dict[str, Any]:

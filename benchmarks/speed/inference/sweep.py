@@ -23,10 +23,10 @@ from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     LatencyRow,
-    add_output_options,
     format_table,
     keep,
     latency_row,
+    program_parser,
     run_program,
 )
 from attunet.config import MODELS
@@ -185,7 +185,7 @@ def table(results: Results) -> str:
 
 def _arguments() -> argparse.Namespace:
     cores = usable_cores()
-    parser = argparse.ArgumentParser(description="One network in every form, timed in turns.")
+    parser = program_parser("One network in every form, timed in turns.")
     parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, default=64, help="channels of the finest level, 64 by default")
@@ -200,7 +200,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
     )
-    add_output_options(parser)
     return parser.parse_args()
 
 

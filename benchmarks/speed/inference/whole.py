@@ -8,7 +8,6 @@ weights. Wall time and user CPU time of the process are medians of the runs; use
 what else the machine does. `--nodes` also counts the nodes by provider: each one that is not on the GPU waits for it.
 """
 
-import argparse
 import logging
 import resource
 import tempfile
@@ -29,7 +28,7 @@ from attunet.benchmarks.speed.inference.whole_forms import (
     spec_of,
     write_pair,
 )
-from attunet.benchmarks.speed.program import add_output_options, format_table, percentile_fields, run_program
+from attunet.benchmarks.speed.program import format_table, percentile_fields, program_parser, run_program
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -180,7 +179,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A whole graph beside the ordinary way, timed in turns on one scan.")
+    parser = program_parser("A whole graph beside the ordinary way, timed in turns on one scan.")
     parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, help="channels of the finest level, 16 by default, on a GPU 64")
@@ -200,7 +199,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
-    add_output_options(parser)
     chosen = parser.parse_args()
     on_gpu = chosen.provider == "cuda"
 

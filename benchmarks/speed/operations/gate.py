@@ -23,7 +23,7 @@ from attunet.benchmarks.speed.operations.gate_runs import (
 )
 from attunet.benchmarks.speed.operations.levels import HEAD, MODES, Settings, level_cells, settings_of, settings_parser
 from attunet.benchmarks.speed.operations.measures import JsonRow, call_cells
-from attunet.benchmarks.speed.program import add_output_options, keep, run_program
+from attunet.benchmarks.speed.program import keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.system.environment import environment
 
@@ -89,9 +89,8 @@ def draw(results: JsonRow, path: Path) -> None:
 
 
 def main() -> None:
-    parser = settings_parser(__doc__)
+    parser = settings_parser(__doc__, plot=True)
     parser.add_argument("--no-network", action="store_true", help="the gates alone")
-    add_output_options(parser, plot=True)
     chosen = parser.parse_args()
 
     def measured() -> JsonRow:

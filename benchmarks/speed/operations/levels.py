@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attunet.benchmarks.speed.operations.measures import Call, JsonRow, call_cells, measure_calls
+from attunet.benchmarks.speed.program import program_parser
 from attunet.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,9 +38,9 @@ class Settings:
         return features.to(memory_format=torch.channels_last)
 
 
-def settings_parser(description: str | None) -> argparse.ArgumentParser:
+def settings_parser(description: str | None, *, plot: bool = False) -> argparse.ArgumentParser:
     """The options of `Settings`, and --no-compile."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(description, plot=plot)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level")
     parser.add_argument("--size", type=int, default=256, help="height and width of a slice, a multiple of 16")

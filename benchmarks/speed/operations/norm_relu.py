@@ -25,7 +25,7 @@ from attunet.benchmarks.speed.operations.levels import (
     settings_parser,
 )
 from attunet.benchmarks.speed.operations.measures import Call, JsonRow
-from attunet.benchmarks.speed.program import add_output_options, keep, run_program
+from attunet.benchmarks.speed.program import keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.ops import batch_norm_relu
 from attunet.ops.norm_relu import choose_backend
@@ -76,9 +76,7 @@ def table(results: JsonRow) -> str:
 
 
 def main() -> None:
-    parser = settings_parser(__doc__)
-    add_output_options(parser)
-    chosen = parser.parse_args()
+    chosen = settings_parser(__doc__).parse_args()
 
     def measured() -> JsonRow:
         return benchmark(settings_of(chosen), compiled=not chosen.no_compile, file=chosen.json)

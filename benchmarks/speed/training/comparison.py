@@ -20,7 +20,7 @@ from typing import TypedDict, cast
 import nibabel as nib
 import numpy as np
 
-from attunet.benchmarks.speed.program import add_output_options, format_table, last_line, percentile_fields, run_program
+from attunet.benchmarks.speed.program import format_table, last_line, percentile_fields, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.others import Task
 from attunet.benchmarks.speed.training.programs import Measured, ToDice
@@ -176,9 +176,7 @@ def draw(results: Results, path: Path) -> None:
 
 def _arguments() -> argparse.Namespace:
     cores = usable_cores()
-    parser = argparse.ArgumentParser(
-        description="Training speed of attunet, of a plain script and of MONAI on the same store."
-    )
+    parser = program_parser("Training speed of attunet, of a plain script and of MONAI on the same store.", plot=True)
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
@@ -199,7 +197,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
     )
-    add_output_options(parser, plot=True)
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.rounds, arguments.batch_size) < 1:
         parser.error("--steps, --rounds and --batch-size must be at least 1")

@@ -20,7 +20,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from attunet.benchmarks.speed.program import add_output_options, format_table, numbers, percentile_fields, run_program
+from attunet.benchmarks.speed.program import format_table, numbers, percentile_fields, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store, repeated_store
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
@@ -169,9 +169,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Slices per second of the loader alone, against the size of the store."
-    )
+    parser = program_parser("Slices per second of the loader alone, against the size of the store.", plot=True)
     parser.add_argument(
         "--slices", type=numbers, default="1000,10000,50000,200000", help="sizes of the stores, comma-separated"
     )
@@ -185,7 +183,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, help="where the stores are made, the system's temporary folder by default"
     )
-    add_output_options(parser, plot=True)
     return parser.parse_args()
 
 

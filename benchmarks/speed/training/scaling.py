@@ -22,11 +22,11 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.speed.program import (
-    add_output_options,
     format_table,
     last_line,
     numbers,
     percentile_fields,
+    program_parser,
     run_program,
 )
 from attunet.benchmarks.speed.training.generated_store import generated_store
@@ -169,9 +169,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Scaling of one training over processes of this machine, and a checkpoint's cost."
-    )
+    parser = program_parser("Scaling of one training over processes of this machine, and a checkpoint's cost.")
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument(
         "--processes",
@@ -183,7 +181,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
     parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    add_output_options(parser)
     arguments = parser.parse_args()
     if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
         parser.error(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import add_output_options, keep, numbers, run_program
+from attunet.benchmarks.speed.program import keep, numbers, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config
@@ -180,7 +180,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default"
@@ -193,7 +193,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of timed steps in each row")
     parser.add_argument("--minutes", type=float, default=10.0, help="no row begins after so long")
     parser.add_argument("--profile", action="store_true", help="one more step of each row, summed by kind of kernel")
-    add_output_options(parser)
     return parser.parse_args()
 
 

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from attunet.benchmarks.speed.program import add_output_options, run_program
+from attunet.benchmarks.speed.program import program_parser, run_program
 from attunet.errors import InputError, RunError
 
 
 def options(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_output_options(parser, plot=True)
-    return parser.parse_args(words)
+    return program_parser(None, plot=True).parse_args(words)
 
 
 def test_the_last_line_and_the_file_say_how_it_was_measured(
