@@ -67,7 +67,6 @@ class Contents:
     environment: Environment
     case_details: Mapping[str, CaseDetails]
     commands: tuple[str, ...]
-    num_patients: int | None = None
     about: str = ""
 
     def case_folder(self, case: str) -> Path:

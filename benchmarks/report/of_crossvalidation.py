@@ -37,7 +37,6 @@ def contents_of(folder: Path, results: CrossvalidationResults) -> Contents:
         environment=results["environment"],
         case_details=_case_details(folder, cases),
         commands=tuple(results["commands"]),
-        num_patients=store["num_patients"],
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without "
         f"its patient{_missing(results)}",

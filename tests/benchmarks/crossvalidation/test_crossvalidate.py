@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -52,6 +54,16 @@ def folder(by_hand: Path, tmp_path: Path) -> Path:
     return shutil.copytree(by_hand, tmp_path / "folds")
 
 
+@pytest.fixture
+def compare(attunet: Callable[..., Any], small_store: Store, folder: Path) -> Callable[..., Any]:
+    """`attunet crossvalidate` of the U-Net with further options."""
+
+    def call(*options: object, out: Path = folder) -> Any:
+        return attunet("crossvalidate", small_store.path, out, "--model", "unet", *QUICK, *options)
+
+    return call
+
+
 def check_learned_cases(run: Path, store: Store, results: dict) -> None:
     """What confidence is learned from: the held-out cases with the Dice of the table,
     and the features that the run's model shows.
@@ -70,9 +82,9 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
         ]
 
 
-def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: Store, folder: Path) -> None:
-    models = ("--model", "unet", "--model", "attention_unet")
-    done = attunet("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
+def test_a_table_of_what_is_finished_says_what_is_missing(compare, small_store: Store, folder: Path) -> None:
+    options = ("--model", "attention_unet", "--no-train", "--largest-component")
+    done = compare(*options)
     assert done.code == 0, done.err
     results = json.loads((folder / "results.json").read_text())
     check_learned_cases(folder / "default/unet/seed-0/fold-0", small_store, results)
@@ -106,10 +118,9 @@ def test_a_table_of_what_is_finished_says_what_is_missing(attunet, small_store: 
     )
     assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
     check_report(folder, held_out)
-    call = ("crossvalidate", small_store.path, folder, *models, "--no-train", "--largest-component", *QUICK)
     (folder / "elsewhere").mkdir()
     # What was scored is kept: the table does not need the scans
-    again = attunet(*call, "--source", folder / "elsewhere")
+    again = compare(*options, "--source", folder / "elsewhere")
     assert again.code == 0, again.err
     assert "warning: no picture of the worst organ" in again.out + again.err
     assert "![" + worst["class"] not in (folder / "results.md").read_text()
@@ -148,11 +159,10 @@ def check_report(folder: Path, held_out: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store: Store, folder: Path) -> None:
+def test_missing_folds_are_trained_and_finished_ones_taken(compare, small_store: Store, folder: Path) -> None:
     taken = folder / "default/unet/seed-0/fold-0/metrics.jsonl"
     before = taken.stat().st_mtime_ns
-    call = ("crossvalidate", small_store.path, folder, "--model", "unet", "--folds", "0,2", *QUICK)
-    done = attunet(*call)
+    done = compare("--folds", "0,2")
     assert done.code == 0, done.err
     assert "training default/unet/seed-0/fold-2" in done.out
     assert taken.stat().st_mtime_ns == before
@@ -163,16 +173,16 @@ def test_missing_folds_are_trained_and_finished_ones_taken(attunet, small_store:
     ]
     assert len(expected) == len(small_store.split(0)[1]) + len(small_store.split(2)[1])
     assert results["methods"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
-    again = attunet(*call)
+    again = compare("--folds", "0,2")
     assert "training default" not in again.out
     assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
 
 
 def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(
-    attunet, small_store: Store, folder: Path
+    compare, small_store: Store, folder: Path
 ) -> None:
     (folder / "default/unet/seed-0/fold-2").write_text("in the place of a run")
-    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--folds", "0,2", *QUICK)
+    done = compare("--folds", "0,2")
     assert done.code == 1
     assert done.err.count("\n") == 1
     assert "1 of 2 trainings failed; default/unet/seed-0/fold-2: " in done.err
@@ -195,30 +205,28 @@ def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(
         (("--config", "demo", "--config", "demo.toml"), "two recipes 'demo'"),
     ],
 )
-def test_a_wrong_comparison_is_one_line(
-    attunet, small_store: Store, folder: Path, options: tuple[str, ...], words: str
-) -> None:
-    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK, *options)
+def test_a_wrong_comparison_is_one_line(compare, options: tuple[str, ...], words: str) -> None:
+    done = compare("--no-train", *options)
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert words in done.err
 
 
-def test_a_run_of_another_fold_is_refused(attunet, small_store: Store, folder: Path) -> None:
+def test_a_run_of_another_fold_is_refused(compare, folder: Path) -> None:
     runs = folder / "default/unet/seed-0"
     (runs / "fold-0").rename(runs / "fold-1")
-    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", *QUICK)
+    done = compare("--no-train")
     assert done.code == 2
     assert "must be of fold 1" in done.err
 
 
 def test_what_cannot_work_is_said_before_anything_is_trained(
-    attunet, small_store: Store, folder: Path, tmp_path: Path, change_state
+    compare, small_store: Store, folder: Path, tmp_path: Path, change_state
 ) -> None:
     begun = folder / "default/unet/seed-0/fold-0"
     checkpoint = max((begun / "checkpoints").glob("step-*"))
     change_state(checkpoint, finished=False)
-    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", *QUICK, "--set", "optim.epochs=3")
+    done = compare("--set", "optim.epochs=3")
     assert done.code == 2
     assert "was trained with optim.epochs = 2.0, this comparison wants 3" in done.err
     assert "training default" not in done.out
@@ -230,7 +238,7 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
         "empty": "empty: none of 3 trainings is finished",
         small_store.path: "must be another folder than the store's",
     }.items():
-        done = attunet("crossvalidate", small_store.path, tmp_path / out, "--model", "unet", "--no-train", *QUICK)
+        done = compare("--no-train", out=tmp_path / out)
         assert done.code == 2
         assert done.err.count("\n") == 1
         assert words in done.err
@@ -306,20 +314,20 @@ def test_a_training_ends_with_a_caller_that_is_killed(small_store: Store, tmp_pa
     assert psutil.wait_procs([training], timeout=60)[1] == []
 
 
-def test_another_checkpoint_is_judged_again(attunet, small_store: Store, folder: Path) -> None:
-    call = ("crossvalidate", small_store.path, folder, "--model", "unet", "--no-train", "--folds", "0", *QUICK)
-    assert attunet(*call).code == 0
+def test_another_checkpoint_is_judged_again(compare, small_store: Store, folder: Path) -> None:
+    options = ("--no-train", "--folds", "0")
+    assert compare(*options).code == 0
     kept = folder / "default/unet/seed-0/fold-0/held_out.json"
     data = json.loads(kept.read_text())
     (scores,) = data["scores"].values()
     scores[small_store.split(0)[1][0]]["dice"]["liver"] = 0.5
     kept.write_text(json.dumps(data))
-    assert attunet(*call).code == 0
+    assert compare(*options).code == 0
     assert json.loads(kept.read_text()) == data  # the same checkpoint: read again
     mask = {case: [image, "of an earlier mask"] for case, (image, _) in data["cases"].items()}
     for other in ({"checkpoint": "of another training"}, {"cases": mask}):
         kept.write_text(json.dumps(data | other))
-        assert attunet(*call).code == 0
+        assert compare(*options).code == 0
         judged = json.loads(kept.read_text())
         assert judged["cases"] == data["cases"]
         assert judged["scores"] != data["scores"]
@@ -356,24 +364,21 @@ def test_the_time_of_a_table_is_shared_by_its_trainings(num_runs: int, jobs: int
 
 
 @pytest.mark.slow
-def test_every_training_starts_from_the_model_of_init(
-    attunet, small_store: Store, folder: Path, tmp_path: Path
-) -> None:
+def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp_path: Path) -> None:
     weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"
-    call = ("crossvalidate", small_store.path, tmp_path / "tuned", "--model", "unet", "--folds", "1", *QUICK)
-    call += ("--init", weights)
-    done = attunet(*call)
+    tuned = tmp_path / "tuned"
+    done = compare("--folds", "1", "--init", weights, out=tuned)
     assert done.code == 0, done.err
-    lineage = load_run(tmp_path / "tuned/default/unet/seed-0/fold-1").state.lineage
+    lineage = load_run(tuned / "default/unet/seed-0/fold-1").state.lineage
     assert lineage is not None
     assert lineage.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert "--init average.safetensors" in json.loads((tmp_path / "tuned/results.json").read_text())["commands"][1]
-    assert "training default" not in attunet(*call).out
+    assert "--init average.safetensors" in json.loads((tuned / "results.json").read_text())["commands"][1]
+    assert "training default" not in compare("--folds", "1", "--init", weights, out=tuned).out
     for options, words in (
         ((), "started from the weights of average.safetensors, this comparison wants fresh weights (--init)"),
         (("--init-classes", "a=b"), "--init-classes: needs --init"),
         (("--init", tmp_path / "none"), "must be a run, a checkpoint or a .safetensors file"),
     ):
-        done = attunet(*call[:-2], *options)
+        done = compare("--folds", "1", *options, out=tuned)
         assert done.code == 2
         assert words in done.err

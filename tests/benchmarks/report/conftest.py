@@ -1,5 +1,6 @@
 """An evaluation whose label maps are known, its report, and a browser without a network."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -83,6 +84,18 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, write_case: Callable[..
 @pytest.fixture(scope="session")
 def report(evaluation: Path) -> Path:
     return write_report(evaluation)
+
+
+@pytest.fixture(scope="session")
+def first_case(evaluation: Path) -> str:
+    cases: list[str] = json.loads((evaluation / "results.json").read_text())["store"]["cases"]
+    return cases[0]
+
+
+@pytest.fixture(scope="session")
+def report_of_one(evaluation: Path, report: Path, first_case: str) -> Path:
+    """A report that has the first case alone to look at."""
+    return write_report(evaluation, report.with_name("one.html"), cases=first_case)
 
 
 @pytest.fixture(scope="module")  # while it runs, nothing else in this process may start an event loop

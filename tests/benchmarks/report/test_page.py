@@ -3,8 +3,8 @@ and outlines lie on the label maps.
 """
 
 import io
-import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,15 @@ def test_a_row_leads_to_its_case_and_the_address_to_a_slice(open_page: OpenPage,
     page.wait_for_function("byId('place').textContent === '5 / 6'")
 
 
-def test_outlines_lie_on_the_borders_of_the_label_map(open_page: OpenPage, evaluation: Path, report: Path) -> None:
-    case = json.loads((evaluation / "results.json").read_text())["store"]["cases"][0]
-    page = open_page(write_report(evaluation, report.with_name("one.html"), cases=case), f"#case={case}&slice=4")
+def test_outlines_lie_on_the_borders_of_the_label_map(
+    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
+) -> None:
+    page = open_page(report_of_one, f"#case={first_case}&slice=4")
     settle(page)
     page.locator("#outlines input").nth(1).uncheck()  # the right network's outline is the truth's
     page.locator("#outlines input").nth(2).uncheck()
     page.evaluate("caseBrowser.viewer.moveTo([0, 0, 3])")  # the crosshair's lines are at the edge of the scan
-    labels = truth_of(evaluation, case)[:, :, 3]
+    labels = truth_of(evaluation, first_case)[:, :, 3]
     x, y = place_of(page, labels.shape)
 
     def on_edges(edges: list[tuple[int, int]]) -> list[list[int]]:
@@ -156,12 +157,13 @@ def test_outlines_lie_on_the_borders_of_the_label_map(open_page: OpenPage, evalu
     assert all(alpha < 200 for *_, alpha in on_edges(liver))
 
 
-def test_layers_lie_where_their_labels_are(open_page: OpenPage, evaluation: Path, report: Path) -> None:
-    case = json.loads((evaluation / "results.json").read_text())["store"]["cases"][0]
-    page = open_page(write_report(evaluation, report.with_name("one.html"), cases=case), f"#case={case}&slice=3")
+def test_layers_lie_where_their_labels_are(
+    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
+) -> None:
+    page = open_page(report_of_one, f"#case={first_case}&slice=3")
     for box in page.locator("#outlines input").all():
         box.uncheck()
-    labels = truth_of(evaluation, case)[:, :, 2]
+    labels = truth_of(evaluation, first_case)[:, :, 2]
     x, y = place_of(page, labels.shape)
     ratio = page.evaluate("devicePixelRatio")
 
@@ -185,10 +187,11 @@ def test_layers_lie_where_their_labels_are(open_page: OpenPage, evaluation: Path
     assert 0 <= float(page.locator("#readout div", has_text="Attention").locator("dd").inner_text()) <= 1
 
 
-def test_the_crosshair_tells_value_and_classes(open_page: OpenPage, evaluation: Path, report: Path) -> None:
-    case = json.loads((evaluation / "results.json").read_text())["store"]["cases"][0]
-    page = open_page(write_report(evaluation, report.with_name("one.html"), cases=case), f"#case={case}&slice=3")
-    labels = truth_of(evaluation, case)[:, :, 2]
+def test_the_crosshair_tells_value_and_classes(
+    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
+) -> None:
+    page = open_page(report_of_one, f"#case={first_case}&slice=3")
+    labels = truth_of(evaluation, first_case)[:, :, 2]
     x, y = place_of(page, labels.shape)
     u, v = (int(i) for i in np.median(np.argwhere(labels == 4), axis=0))
     ratio = page.evaluate("devicePixelRatio")
@@ -240,11 +243,9 @@ def test_it_prints(open_page: OpenPage, report: Path) -> None:
 
 
 def test_pictures_are_shown_in_their_colours_the_right_way_up(
-    open_page: OpenPage, evaluation: Path, tmp_path: Path
+    open_page: OpenPage, evaluation: Path, first_case: str, tmp_path: Path
 ) -> None:
-    results = json.loads((evaluation / "results.json").read_text())
-    case = results["store"]["cases"][0]
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    shutil.copy(evaluation / "results.json", tmp_path)
     picture = np.zeros((3, 30, 20, 1), dtype=np.uint8)  # columns, rows
     picture[0, :10, :5] = 255  # red at the top left
     labels = np.zeros((30, 20, 1), dtype=np.uint8)
@@ -253,9 +254,9 @@ def test_pictures_are_shown_in_their_colours_the_right_way_up(
     spec = PreprocessSpec(
         orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3
     )
-    save_case(tmp_path / "cases" / case, volume, labels, spec)
-    save_prediction(tmp_path / "cases" / case / "prediction-0.npz", labels, volume, spec)
-    page = open_page(write_report(tmp_path), f"#case={case}")
+    save_case(tmp_path / "cases" / first_case, volume, labels, spec)
+    save_prediction(tmp_path / "cases" / first_case / "prediction-0.npz", labels, volume, spec)
+    page = open_page(write_report(tmp_path), f"#case={first_case}")
     for box in page.locator("#outlines input").all():
         box.uncheck()
     settle(page)
