@@ -1,16 +1,19 @@
 """The manifest of a store, `manifest.json`: its cases and the findings of its preparation."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from attunet.classes import IGNORE_LABEL
+from attunet.classes import IGNORE_LABEL, Classes
 from attunet.errors import Finding, InputError
 from attunet.fields import MAX_PATH, Fields, Rule, is_file_name, read_json, shown
+from attunet.io.reading import MAX_VOXELS, checked_affine
 from attunet.sources.case_files import joined_hash
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"
 IMAGE, LABEL = "image.npy", "label.npy"
 
@@ -22,13 +25,13 @@ class Case:
     Args:
         native_shape: `(X, Y, Z)` of the user's own file.
         affine: `(4, 4)` float64, voxel index to mm in RAS+.
-        spacing: voxel size along the native axes, in mm or pixels.
         image_sha256, label_sha256: one hash over the files of the image, and of the mask.
         image_files, label_files: paths relative to the source.
         source_sha256: path -> SHA-256 of each of these files.
         drawn: names of the classes that were drawn; None for all.
         label_mapping: value in the mask -> class index; None without labels.
         label_values: the label value of each mask file's foreground; empty where the masks' own values count.
+        arrays_sha256: name of each of its arrays -> SHA-256 of the file.
         folder: of its arrays in the store.
     """
 
@@ -37,7 +40,6 @@ class Case:
     num_slices: int
     native_shape: tuple[int, int, int]
     affine: np.ndarray
-    spacing: tuple[float, float, float]
     image_sha256: str
     label_sha256: str | None
     image_files: tuple[str, ...]
@@ -46,7 +48,14 @@ class Case:
     label_mapping: dict[int, int] | None
     label_values: tuple[int, ...] = ()
     drawn: tuple[str, ...] | None = None
+    arrays_sha256: dict[str, str] = field(default_factory=dict)
     folder: str = ""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along the native axes, in mm or pixels."""
+        x, y, z = (float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
 
     @property
     def labelled(self) -> bool:
@@ -64,29 +73,83 @@ def read_manifest(path: Path) -> Fields:
     return at
 
 
-def case_of(at: Fields) -> Case:
-    """A case from its row of the manifest. Raises InputError naming the field that is wrong."""
-    images, labels = (list(at.rows(key)) for key in ("image_files", "label_files"))
-    rule = Rule(float, -1e9, 1e9, length=4)
+def cases_of(at: Fields, classes: Classes, spec_sha256: str) -> tuple[Case, ...]:
+    """The cases of a manifest, whose arrays were prepared with the settings of this hash.
+    Raises InputError naming the field that is wrong.
+    """
+    cases = {}
+    for row in at.rows("cases"):
+        if row.text("spec_sha256") != spec_sha256:
+            raise InputError(
+                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare "
+                "the store again"
+            )
+        case = _case(row, classes)
+        if case.name in cases:
+            raise InputError(f"{row.name('case')}: must be of one case alone, {case.name!r} is there twice")
+        cases[case.name] = case
+    return tuple(cases.values())
+
+
+def _case(at: Fields, classes: Classes) -> Case:
+    images, labels = _files(at, "image_files"), _files(at, "label_files")
+    if not images:
+        raise InputError(f"{at.name('image_files')}: must have at least one file")
     name = at.require("case", is_file_name, "a plain file name")
-    drawn = at.require("drawn", lambda v: v is None or isinstance(v, list), "a list or null")
+    shape = at.get("native_shape", Rule(int, 1, MAX_VOXELS, length=3))
+    if math.prod(shape) > MAX_VOXELS:
+        raise InputError(f"{at.name('native_shape')}: must be at most {MAX_VOXELS:,} voxels, got {shown(shape)}")
     return Case(
         name=name,
         folder=name,
         patient=at.text("patient", MAX_PATH),
         num_slices=at.whole("num_slices", 1),
-        native_shape=at.get("native_shape", Rule(int, 1, 2**31, length=3)),
-        affine=np.array([rule.check(at.name("affine"), row) for row in at.values("affine", 4)]),
-        spacing=at.get("spacing", Rule(float, 0, 1e9, length=3)),
-        image_sha256=at.text("image_sha256"),
+        native_shape=shape,
+        affine=_affine(at),
+        image_sha256=joined_hash([f.text("sha256") for f in images]),
         label_sha256=joined_hash([f.text("sha256") for f in labels]) if labels else None,
         image_files=tuple(f.text("file", MAX_PATH) for f in images),
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
-        label_mapping=_mapping(at) if labels else None,
-        drawn=None if drawn is None else tuple(at.text_list("drawn")),
+        label_mapping=_mapping(at, len(classes)) if labels else None,
+        drawn=_drawn(at, classes),
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
+        arrays_sha256=_arrays(at, (IMAGE, LABEL) if labels else (IMAGE,)),
     )
+
+
+def _files(at: Fields, key: str) -> list[Fields]:
+    """The rows of the files of a case, whose paths stay below the source."""
+    rows = list(at.rows(key))
+    for row in rows:
+        path = PurePosixPath(row.text("file", MAX_PATH))
+        if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+            raise InputError(f"{row.name('file')}: must be a path inside the source, got {shown(str(path))}")
+    return rows
+
+
+def _affine(at: Fields) -> np.ndarray:
+    rule = Rule(float, -1e9, 1e9, length=4)
+    affine = np.array([rule.check(at.name("affine"), row) for row in at.values("affine", 4)])
+    if affine[3].tolist() != [0, 0, 0, 1]:
+        raise InputError(f"{at.name('affine')}: its last row must be [0, 0, 0, 1], got {shown(affine[3].tolist())}")
+    return checked_affine(at.name("affine"), affine)
+
+
+def _drawn(at: Fields, classes: Classes) -> tuple[str, ...] | None:
+    names = at.require("drawn", lambda v: v is None or isinstance(v, list), "a list or null")
+    if unknown := [name for name in names or () if name not in classes.foreground]:
+        raise InputError(f"{at.name('drawn')}: must be of {', '.join(classes.foreground)}, got {shown(unknown[0])}")
+    return None if names is None else tuple(names)
+
+
+def _arrays(at: Fields, names: Sequence[str]) -> dict[str, str]:
+    hashes = at.texts("arrays_sha256")
+    if sorted(hashes) != sorted(names):
+        raise InputError(
+            f"{at.name('arrays_sha256')}: must be of {' and '.join(names)}, got {shown(', '.join(hashes))}"
+        )
+    return hashes
 
 
 def finding_of(at: Fields) -> Finding:
@@ -100,10 +163,15 @@ def finding_of(at: Fields) -> Finding:
     )
 
 
-def _mapping(at: Fields) -> dict[int, int]:
+def _mapping(at: Fields, num_classes: int) -> dict[int, int]:
     mapping = at.inner("label_mapping")
     index = Rule(int, 0, IGNORE_LABEL)
     try:
-        return {int(value): mapping.get(value, index) for value in mapping.data}
+        indices = {int(value): mapping.get(value, index) for value in mapping.data}
     except ValueError as error:
         raise InputError(f"{at.name('label_mapping')}: must map label values to class indices: {error}") from None
+    if unknown := [index for index in indices.values() if num_classes <= index < IGNORE_LABEL]:
+        raise InputError(
+            f"{at.name('label_mapping')}: must map to {num_classes} classes or to {IGNORE_LABEL}, got {unknown[0]}"
+        )
+    return indices

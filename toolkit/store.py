@@ -9,9 +9,9 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.config import DataConfig
-from attunet.errors import Finding, InputError
+from attunet.errors import Finding, InputError, one_line
 from attunet.fields import MAX_PATH, Rule
-from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, case_of, finding_of, read_manifest
+from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_of, finding_of, read_manifest
 from attunet.sources.case_files import content_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
@@ -50,7 +50,7 @@ class Store:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the manifest, which has the hashes of all source files: the name of this store in a lineage."""
+        """SHA-256 of the manifest, which has those of all arrays and source files: the store's name in a lineage."""
         return sha256(self.path / MANIFEST)
 
     @property
@@ -121,6 +121,10 @@ class Store:
         drawn = self.case(name).drawn
         return np.array([True, *(drawn is None or label in drawn for label in self.classes.foreground)])
 
+    def folder(self, name: str) -> Path:
+        """The folder of a case's arrays."""
+        return self.path / CASES / self.case(name).folder
+
     def image(self, name: str) -> np.ndarray:
         """Memory-mapped float16 `(Z, C, H, W)`, C without context slices."""
         case = self.case(name)
@@ -134,12 +138,12 @@ class Store:
         return self._shard(name, LABEL, np.uint8, (case.num_slices, *self.spec.size))
 
     def _shard(self, name: str, file: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.path / CASES / self.case(name).folder / file
+        path = self.folder(name) / file
         try:
             require_regular(path)
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read as an array of the store: {error}") from None
+        except (OSError, ValueError, EOFError, MemoryError, RecursionError) as error:  # Python's parser of the header
+            raise InputError(f"{path}: cannot be read as an array of the store: {one_line(error)}") from None
         if array.dtype != dtype or array.shape != shape:
             raise InputError(
                 f"{path}: must be {np.dtype(dtype).name} of shape {shape}, got {array.dtype} {array.shape}"
@@ -215,22 +219,16 @@ def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
         at.text(key, MAX_PATH)
     level = Rule(int)
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
-    expected, cases = preprocessing.spec.sha256, list[Case]()
-    for row in at.rows("cases"):
-        if row.text("spec_sha256") != expected:
-            raise InputError(
-                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare "
-                "the store again"
-            )
-        cases.append(case_of(row))
+    classes = Classes.from_json(at.rows("classes"))
+    cases = cases_of(at, classes, preprocessing.spec.sha256)
     store = Store(
         path=path,
         manifest=at.data,
         preprocessing=preprocessing,
-        classes=Classes.from_json(at.rows("classes")),
+        classes=classes,
         channels=tuple(at.text_list("channels")) if "channels" in at else (),
         ranges=TrainingRanges.from_json(at.inner("ranges")),
-        cases=tuple(cases),
+        cases=cases,
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
         choices=at.texts("choices"),
         grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),

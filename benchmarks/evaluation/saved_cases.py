@@ -175,7 +175,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             raise InputError(f"{path}: has {size / 1e6:,.0f} MB, at most {MAX_UNPACKED_MB:,} are read; evaluate again")
         with np.load(path, allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None

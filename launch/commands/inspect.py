@@ -23,6 +23,7 @@ from attunet.sources.find_cases import find_cases
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
+from attunet.store_damage import damage
 from attunet.system.log_lines import forward_log
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
@@ -74,7 +75,7 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
         yield f"  {case.name}: {' × '.join(map(str, case.native_shape))} voxels of {_mm(case.spacing)}{mark}"
     for finding in store.findings:
         yield finding.line()
-    yield from _damage(store)
+    yield from (f"error: {error}" for error in damage(store))
     if picture is not None:
         draw_store(store, picture, f"{store.name}: {len(store.cases)} cases")
         yield f"picture: {picture}"
@@ -86,16 +87,6 @@ def draw_store(store: Store, picture: Path, title: str) -> None:
 
     cases = ((case.name, *store.read_source(case.name)) for case in store.cases)
     draw_cases(picture, cases, store.classes, slice_axis=store.spec.slice_axis, title=title)
-
-
-def _damage(store: Store) -> Iterator[str]:
-    for case in store.cases:
-        try:
-            store.image(case.name)
-            if case.labelled:
-                store.label(case.name)
-        except InputError as error:
-            yield f"error: {error}"
 
 
 def _run(path: Path) -> Iterator[str]:

@@ -4,13 +4,17 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -372,6 +376,56 @@ add_store(
 )
 add_store(
     "with-binary", "bytes that are no text", lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80")
+)
+
+
+@cache
+def prepared() -> tempfile.TemporaryDirectory[str]:
+    """A folder with a store of two generated cases."""
+    from attunet.config import DataConfig
+    from attunet.preparation.prepare import prepare
+
+    folder = tempfile.TemporaryDirectory()
+    source = Path(folder.name, "source")
+    source.mkdir()
+    for number in range(2):
+        for part, data in (("src", PIXELS + number), ("mask", 63 * (500 + number < PIXELS).astype(np.uint8))):
+            (source / f"0{number}-T2SPIR-{part}.nii").write_bytes(nifti(data))
+    prepare(source, Path(folder.name, "store"), DataConfig(), folds=2)
+    return folder
+
+
+def add_whole_store(name: str, attack: str, change: Callable[[Path, dict[str, Any]], object]) -> None:
+    """A store in which `change` alters a file or the manifest's first case."""
+
+    def make(path: Path) -> None:
+        shutil.copytree(Path(prepared().name, "store"), path)
+        manifest = json.loads((path / "manifest.json").read_text())
+        change(path / "cases" / manifest["cases"][0]["case"], manifest["cases"][0])
+        (path / "manifest.json").write_text(json.dumps(manifest))
+
+    CORPUS.append(Hostile(f"whole-store-{name}", attack, make, True))
+
+
+def save_like(path: Path, value: float) -> None:
+    np.save(path, np.full_like(np.load(path), value))
+
+
+add_whole_store("of-slices", "more slices than any disk holds", lambda _, case: case.update(num_slices=2**40))
+add_whole_store("of-voxels", "a shape beyond all bounds", lambda _, case: case.update(native_shape=[2**31] * 3))
+add_whole_store("without-images", "a case without a file", lambda _, case: case.update(image_files=[]))
+add_whole_store("of-zeros", "geometry without extent", lambda _, case: case.update(affine=[[0] * 4] * 4))
+add_whole_store(
+    "outside",
+    "a file outside of the source",
+    lambda _, case: case.update(image_files=[{"file": "../../../dev/zero", "sha256": "0"}]),
+)
+add_whole_store("with-nan", "an image of NaN", lambda folder, _: save_like(folder / "image.npy", np.nan))
+add_whole_store("with-labels", "other labels", lambda folder, _: save_like(folder / "label.npy", 200))
+add_whole_store(
+    "with-a-pipe",
+    "a pipe in the place of an array",
+    lambda folder, _: ((folder / "image.npy").unlink(), os.mkfifo(folder / "image.npy")),
 )
 
 

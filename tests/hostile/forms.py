@@ -92,7 +92,7 @@ def unzip(path: Path) -> None:
 
 
 def read_store(path: Path) -> None:
-    (path.parent / "splits.json").write_text('{"schema": 1, "folds": []}')
+    (path.parent / "splits.json").write_text('{"schema": 1, "folds": [["01"]]}')
     open_store(path.parent)
 
 
@@ -188,10 +188,25 @@ def annotations(path: Path) -> None:
 
 MANIFEST = json.dumps(
     {
-        "schema": 2,
+        "schema": 3,
         "name": "a",
         "source": "b",
-        "cases": [],
+        "cases": [
+            {
+                "case": "01",
+                "spec_sha256": PreprocessSpec("LPS", 2, None, (32, 32)).sha256,
+                "patient": "01",
+                "num_slices": 4,
+                "native_shape": [12, 10, 4],
+                "affine": [[-1.5, 0, 0, 3], [0, 1.5, 0, 4], [0, 0, 5.0, 5], [0, 0, 0, 1]],
+                "label_mapping": {"0": 0, "1": 1},
+                "drawn": ["x"],
+                "image_files": [{"file": "a/01.nii", "sha256": "0" * 64}],
+                "label_files": [{"file": "a/01-mask.nii", "sha256": "1" * 64, "value": 1}],
+                "arrays_sha256": {"image.npy": "2" * 64, "label.npy": "3" * 64},
+            }
+        ],
+        "findings": [{"case": "01", "rule": "a", "figure": 0.5, "level": "warning", "text": "b"}],
         "classes": [{"name": "background", "value": 0}, {"name": "x", "value": 1}],
         "choices": {},
         "grey_levels": [],

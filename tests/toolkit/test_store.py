@@ -126,7 +126,7 @@ def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path:
         open_store(tmp_path)
     manifest = json.loads((copied / "manifest.json").read_text())
     for change, rule in (
-        ({"schema": 1}, "the store's version must be 2, got 1; prepare it again"),
+        ({"schema": 1}, "the store's version must be 3, got 1; prepare it again"),
         ({"cases": [{**manifest["cases"][0], "case": "../../etc"}]}, "must be a plain file name"),
         ({"cases": None}, "cases: must be a list, got None"),
         (
@@ -162,6 +162,16 @@ def test_a_damaged_array_is_one_line_and_never_unpickled(copied: Path) -> None:
         store.image("x")
 
 
+@pytest.mark.parametrize("shape", ["-" * 9000 + "1", "1" + "+1" * 4000, "(" * 4500 + ")" * 4500, "(-1,)"])
+def test_the_header_of_an_array_cannot_break_its_parser(copied: Path, shape: str) -> None:
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}}}".encode()
+    path = copied / "cases/01-T2SPIR/image.npy"
+    path.write_bytes(b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header + bytes(100_000))
+    with pytest.raises(InputError, match=r"image\.npy: cannot be read as an array of the store: .") as refusal:
+        open_store(copied).image("01-T2SPIR")
+    assert "\n" not in str(refusal.value)
+
+
 def test_arrays_that_were_prepared_in_another_way_are_noticed(small_store: Store, tmp_path: Path) -> None:
     copied = tmp_path / "store"
     shutil.copytree(small_store.path, copied)
@@ -169,4 +179,45 @@ def test_arrays_that_were_prepared_in_another_way_are_noticed(small_store: Store
     manifest["preprocessing"]["spec"]["spacing_mm"] += 1
     (copied / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="01-T2SPIR were prepared in another way; prepare the store again"):
+        open_store(copied)
+
+
+STRANGE_CASES: list[tuple[dict[str, object], str]] = [
+    ({"image_files": []}, r"cases\[0\]\.image_files: must have at least one file"),
+    ({"image_files": [{"file": "/etc/passwd", "sha256": "0"}]}, "must be a path inside the source, got '/etc/passwd'"),
+    ({"label_files": [{"file": "a/../../b", "sha256": "0"}]}, "must be a path inside the source, got 'a/../../b'"),
+    ({"image_files": [{"file": "a\0b", "sha256": "0"}]}, "must be a path inside the source"),
+    ({"affine": [[0, 0, 0, 0]] * 4}, r"affine: its last row must be \[0, 0, 0, 1\]"),
+    ({"affine": [*[[0, 0, 0, 0]] * 3, [0, 0, 0, 1]]}, r"cases\[0\]\.affine: the affine must be finite with voxels of"),
+    ({"affine": [*[[1, 1, 1, 0]] * 3, [0, 0, 0, 1]]}, r"cases\[0\]\.affine: the affine must be invertible"),
+    ({"affine": [[1e-9, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "must be finite with voxels of"),
+    ({"native_shape": [2**31, 2**31, 2**31]}, r"native_shape: must be an integer .* to 1\.07374e\+09"),
+    ({"native_shape": [2**20, 2**20, 1]}, "native_shape: must be at most 1,073,741,824 voxels"),
+    ({"num_slices": 0}, "num_slices: must be an integer"),
+    ({"drawn": ["tumour"]}, "drawn: must be of liver, .*, got 'tumour'"),
+    ({"drawn": [{}]}, "drawn: must be of liver, .*, got an object of 0"),
+    ({"label_mapping": {"63": 5}}, "label_mapping: must map to 5 classes or to 255, got 5"),
+    ({"arrays_sha256": {"image.npy": "0"}}, "arrays_sha256: must be of image.npy and label.npy, got 'image.npy'"),
+    ({"arrays_sha256": {"image.npy": "0", "../label.npy": "0"}}, "arrays_sha256: must be of image.npy and label.npy"),
+    ({"arrays_sha256": {"image.npy": 1, "label.npy": 2}}, "arrays_sha256: must be an object of texts"),
+]
+
+
+@pytest.mark.parametrize(("change", "rule"), STRANGE_CASES, ids=range(len(STRANGE_CASES)))
+def test_a_case_of_a_strangers_manifest_is_refused_by_its_field(
+    copied: Path, change: dict[str, object], rule: str
+) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["cases"][0].update(change)
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rule) as refusal:
+        open_store(copied)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_case_is_there_once(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["cases"] += manifest["cases"][:1] * 2
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"cases\[4\]\.case: must be of one case alone, '01-T2SPIR' is there twice"):
         open_store(copied)

@@ -78,7 +78,7 @@ def quiet_nibabel() -> Iterator[None]:
         _QUIET.reset(token)
 
 
-def checked_affine(path: Path, affine: np.ndarray) -> np.ndarray:
+def checked_affine(path: Path | str, affine: np.ndarray) -> np.ndarray:
     """The affine `(4, 4)` itself. Raises InputError unless it is finite, invertible and of a possible spacing."""
     with np.errstate(over="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)

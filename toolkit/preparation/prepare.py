@@ -22,6 +22,7 @@ from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
 from attunet.sources.unpack import is_archive, unpack
 from attunet.splits import Splits, deal_folds
 from attunet.store import Store, open_store
+from attunet.store_damage import damage
 from attunet.system.atomic_files import sha256, write_error
 from attunet.system.lock import writing
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
@@ -157,8 +158,11 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
     if manifest.data["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
         hashes = over_cases(case_hashes, source.cases)
         if all(made_of[case.case] == now for case, now in zip(source.cases, hashes, strict=True)):
+            opened = open_store(store)
+            for error in damage(opened):
+                raise error
             logger.info(f"{store}: is up to date, nothing to do")
-            return open_store(store)
+            return opened
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 

@@ -16,13 +16,13 @@ from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntens
 from attunet.sources.case_files import CaseFiles, joined_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
-from attunet.system.atomic_files import name_in_errors
+from attunet.system.atomic_files import name_in_errors, sha256
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
 
-WRITTEN_BY = 2  # version of the writer; increase it when the same files and settings would give other arrays
+WRITTEN_BY = 3  # version of the writer; increase it when the same files and settings would give other arrays
 CASE = "case.json"
 
 
@@ -34,10 +34,10 @@ class ShardEntry(TypedDict):
     num_slices: int
     native_shape: tuple[int, int, int]
     affine: tuple[tuple[float, ...], ...]
-    spacing: tuple[float, float, float]
     unit: str
     image_sha256: str
     label_sha256: str | None
+    arrays_sha256: dict[str, str]
     content_sha256: str
     label_mapping: dict[str, int] | None
     intensity: list[JsonObject]
@@ -114,16 +114,17 @@ def write_shard(task: ShardTask) -> ShardEntry:
         pixels = int(np.count_nonzero(labels))
         cut = pixels - int(np.count_nonzero(window))
         _save(task.folder / LABEL, window)
+    sizes = {path.name: path.stat().st_size for path in sorted(task.folder.iterdir())}
     entry: ShardEntry = {
         "case": files.case,
         "spec_sha256": task.spec.sha256,
         "num_slices": len(prepared),
         "native_shape": task.facts.native_shape,
         "affine": task.facts.affine,
-        "spacing": task.facts.spacing,
         "unit": task.facts.unit,
         "image_sha256": joined_hash(task.facts.image_sha256),
         "label_sha256": joined_hash(task.facts.label_sha256) if task.facts.label_sha256 else None,
+        "arrays_sha256": {name: sha256(task.folder / name) for name in sizes},
         "content_sha256": task.facts.content_sha256,
         "label_mapping": task.mapping_json,
         "intensity": list(map(_intensity, task.facts.channels(task.spec.num_channels), prepared.statistics)),
@@ -131,7 +132,6 @@ def write_shard(task: ShardTask) -> ShardEntry:
         "labelled_pixels": pixels,
         "labelled_pixels_cut": cut,
     }
-    sizes = {path.name: path.stat().st_size for path in task.folder.iterdir()}
     text = json.dumps({"key": task.key(), "bytes": sizes, "entry": entry}, allow_nan=False)
     partial = task.folder / f"{CASE}.partial"
     with name_in_errors(task.folder / CASE):

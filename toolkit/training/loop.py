@@ -24,6 +24,7 @@ from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.training.progress.journal import Journal
 from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training
 from attunet.training.time_plan import validation_interval
+from attunet.training.verification import Verification
 
 CURVES = "plots/training.png"
 
@@ -100,13 +101,19 @@ def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None
     stop = stack.enter_context(StopSignals())
     if training.is_planned:  # a resumed training must keep the number of steps, whenever it was stopped
         checkpoints.save(trainer.state, 0)
-    _run_steps(training, journal, checkpoints, lambda: heartbeat.largest(stop.received))
+    cases = [*training.cases, *training.validator.cases]
+    verification = stack.enter_context(Verification(request.store, cases, accelerator))
+    _run_steps(training, journal, checkpoints, verification, lambda: heartbeat.largest(stop.received))
     if main:
         journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
 
 
 def _run_steps(
-    training: Training, journal: Journal, checkpoints: Checkpoints, signal_received: Callable[[], int]
+    training: Training,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    verification: Verification,
+    signal_received: Callable[[], int],
 ) -> None:
     """Train from the first step to the last; `signal_received` gives any process's stop signal, alike in all, or 0."""
     trainer, validator, first_step = training.trainer, training.validator, training.first_step
@@ -117,6 +124,7 @@ def _run_steps(
     logged_step = first_step
     for done in range(first_step + 1, total + 1):
         trainer.step(done - 1)
+        verification.check()
         journal.advance()
         if done % config.run.log_every == 0 or done == total:
             losses = trainer.read_losses()  # waits for the device
@@ -142,6 +150,7 @@ def _run_steps(
     journal.say(f"speed: {telemetry.overall().describe()}")
     if validator.cases:
         _validate_native(training, journal)
+    verification.finish()
     checkpoints.save(trainer.state, total)
     checkpoints.finish()
 

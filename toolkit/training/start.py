@@ -31,6 +31,7 @@ from attunet.runs.read_checkpoint import (
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.store import Store
+from attunet.store_damage import check_sizes
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.optimization import peak_rate
@@ -96,6 +97,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     cases, held_out = store.split(request.fold)
     if not cases:
         raise InputError(f"{store.path}: fold {request.fold} leaves no labelled case to train on")
+    check_sizes(store, [*cases, *held_out])  # before memory is reserved for the slices that the manifest claims
     start = _find_start(request.folder, request.resume, accelerator)
     weights = read_initial_weights(request.init) if request.init is not None and start is None else None
     config = _resolve(request, weights, cases, accelerator, start)

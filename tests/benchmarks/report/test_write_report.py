@@ -178,13 +178,23 @@ def test_results_that_cannot_be_read_are_refused(edited: Callable[[Edit], Path],
     assert not (folder / "report.html").exists()
 
 
+def with_header(path: Path, header: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("prediction.npy", header)
+        archive.writestr("image.npy", header)
+
+
 def lying_header(path: Path) -> None:
     """An array that says to have 2^40 numbers."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**20, 2**20)})
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("prediction.npy", header.getvalue())
-        archive.writestr("image.npy", header.getvalue())
+    with_header(path, header.getvalue())
+
+
+def deep_header(path: Path) -> None:
+    """An array whose shape is a sum that Python's parser cannot follow."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': 1" + b"+1" * 4000 + b"}"
+    with_header(path, b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header)
 
 
 @pytest.mark.parametrize("file", ["image.npz", "prediction-0.npz"])
@@ -195,8 +205,9 @@ def lying_header(path: Path) -> None:
         lambda path: np.savez(path, prediction=np.zeros((2, 2, 2), np.uint8), image=np.zeros((1, 2, 2, 2), np.uint8)),
         lambda path: np.savez(path, prediction=np.array([print], dtype=object), image=np.array([print], dtype=object)),
         lying_header,
+        deep_header,
     ],
-    ids=["cut short", "another shape", "objects", "lying header"],
+    ids=["cut short", "another shape", "objects", "lying header", "deep header"],
 )
 def test_damaged_arrays_are_refused_by_name(
     evaluation: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]

@@ -1,0 +1,67 @@
+"""The arrays that a training reads, compared with the hashes of their store while it trains."""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from attunet.errors import InputError
+from attunet.store import Store
+from attunet.store_damage import verify_case
+
+LOWEST_PRIORITY = 19
+
+
+class Verification:
+    """Compares the arrays of cases with their SHA-256 in a thread, each process its share, while the steps go on.
+
+    Reading all arrays first would keep a training of terabytes waiting for hours. So a changed array ends the training
+    as soon as it is seen, and at the latest before the last checkpoint.
+
+    Args:
+        store: the prepared data set.
+        cases: all cases that the training reads.
+        accelerator: the processes.
+    """
+
+    def __init__(self, store: Store, cases: Sequence[str], accelerator: Accelerator) -> None:
+        self._store, self._cases = store, cases[accelerator.process_index :: accelerator.num_processes]
+        self._error = ""
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._work, name="verification", daemon=True)
+
+    def __enter__(self) -> "Verification":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._is_stopped = True
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise InputError if this process has seen a changed array; never waits."""
+        if self._error:
+            raise InputError(self._error)
+
+    def finish(self) -> None:
+        """Wait until every process has read its share. Raises InputError in all of them if an array was changed."""
+        self._thread.join()
+        for error in gather_object([self._error]):
+            if error:
+                raise InputError(error)
+
+    def _work(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        for case in self._cases:
+            if self._is_stopped:
+                return
+            try:
+                verify_case(self._store, case)
+            except InputError as error:
+                self._error = str(error)
+                return
