@@ -100,6 +100,10 @@ class Loader(ABC):
         numbers, slices = self.locate(np.unique(samples))
         return ", ".join(f"{self.cases[number]}[{index}]" for number, index in zip(numbers, slices, strict=True))
 
+    def drawn_shares(self) -> torch.Tensor | None:
+        """Share of the slices that each class was drawn in, `(K,)` float32; None if all were drawn everywhere."""
+        return None if self._drawn is None else self._drawn.float().mean(0)
+
     def class_frequencies(self, num_classes: int) -> torch.Tensor:
         """Share of each class among the labelled pixels of the cases that it was drawn in, `(num_classes,)` float32.
 

@@ -14,6 +14,8 @@ from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.models.network import LogitsOfLevels
 
+MIN_DRAWN_SHARE = 0.25  # partial labels multiply a class's weight by at most the inverse
+
 
 def peak_rate(optim: ResolvedOptimConfig) -> float:
     """Return the peak learning rate: `lr` times the square root of `batch_size` over `lr_reference_batch`.
@@ -165,7 +167,13 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
 
 
 def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch.Tensor | None:
-    """Weights of the classes in the cross entropy, `(num_classes,)` on the loader's device; None for equal weights."""
+    """Weights of the classes in the cross entropy, `(num_classes,)` on the loader's device; None for equal weights.
+
+    With partial labels, the weight of a class is divided by the share of slices that it was drawn in (not below
+    MIN_DRAWN_SHARE), so that its pixels count as much as with all labels.
+    """
+    shares = loader.drawn_shares()
     if optim.class_weights == "none":
-        return None
-    return 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(loader.device)
+        return None if shares is None else 1 / shares.clamp_min(MIN_DRAWN_SHARE)
+    weights = 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(loader.device)
+    return weights if shares is None else weights / shares.clamp_min(MIN_DRAWN_SHARE)
