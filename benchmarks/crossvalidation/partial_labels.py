@@ -136,11 +136,12 @@ class Setup:
     num_test: int = 6
     steps: int = 1500
     seeds: int = 1
+    scans_seed: int = 0
 
 
 def compare(folder: Path, config: Config, setup: Setup, arms: Sequence[Arm] = ARMS) -> Results:
     """Train and score arms, one seed after the other; writes and returns the content of results.json."""
-    partial = write_sources(folder / "sources", setup.num_training, setup.num_test, seed=0)
+    partial = write_sources(folder / "sources", setup.num_training, setup.num_test, setup.scans_seed)
     write_text(folder / "labelled.json", json.dumps(partial))
     test = _cases(folder / "sources" / "all")[setup.num_training :]
     rows: list[ArmRow] = []
@@ -237,14 +238,15 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=16, help="training scans, a multiple of 16")
     parser.add_argument("--test", type=int, default=6, help="test scans")
     parser.add_argument("--steps", type=int, default=1500, help="of the trainings that are not longer")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each arm")
+    parser.add_argument("--scans-seed", type=int, default=0, help="of the generated scans: another number makes others")
     parser.add_argument(
         "--arm", dest="arms", action="append", metavar="NAME", choices=[arm.name for arm in ARMS], help="default: all"
     )
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     arguments = parser.parse_args()
     config = load_config(None, ["optim.batch_size=8", *arguments.settings])
-    setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds)
+    setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds, arguments.scans_seed)
     arms = [arm for arm in ARMS if arguments.arms is None or arm.name in arguments.arms]
     with forward_log(print):
         results = compare(arguments.folder, config, setup, arms)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from attunet.export.serve.formats import MARKS, MEDIA_TYPES, SUMMARY, ModelDescr
 from attunet.export.serve.settings import MB
 from attunet.fields import Fields, JsonObject, Rule, parse_json
 from attunet.io.dicom.file import is_dicom
+from attunet.io.readers import read_mask
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ class Client:
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.url, self._retry_s = url.rstrip("/"), retry_s
+        self.url, self._timeout_s, self._retry_s = url.rstrip("/"), timeout_s, retry_s
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{url}: a server's address must begin with http:// or https://")
         try:
@@ -94,7 +96,7 @@ class Client:
         if len(chosen) != 1:
             names = ", ".join(model["name"] for model in models)
             wrong = "say which model is meant" if name is None else f"not {name!r}"
-            raise InputError(f"{self.url}: serves {names}; {wrong}")
+            raise InputError(f"{self.url}: serves {names[:MAX_LINE]}; {wrong}")
         return chosen[0]
 
     def segment(
@@ -113,7 +115,8 @@ class Client:
         """
         answer = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
         if out is not None:
-            write_file(Path(out), lambda temporary: temporary.write_bytes(answer.content))
+            with self._no_server():
+                write_file(Path(out), partial(_write_labels, answer.content))
         return answer
 
     def summarize(self, scan: str | Path | Sequence[Path], *, model: str | None = None) -> Answer:
@@ -121,7 +124,9 @@ class Client:
         return self._post(scan, model, "summary", SUMMARY)
 
     def _post(self, scan: str | Path | Sequence[Path], model: str | None, answer: str, accept: str) -> Answer:
-        address = f"/v1/models/{quote(model or self.model()['name'], safe='')}/segment?answer={answer}"
+        name = model or self.model()["name"]
+        with self._no_server():
+            address = f"/v1/models/{quote(name, safe='')}/segment?answer={answer}"
         with _sendable([Path(scan)] if isinstance(scan, str | Path) else list(scan)) as files:
             try:
                 response = self._send("POST", address, files, accept)
@@ -159,9 +164,11 @@ class Client:
             elif opened:
                 body["files"] = [("scan", (f"channel-{n}", file)) for n, file in enumerate(opened)]
             response = stack.enter_context(self._http.stream(method, address, headers=headers, **body))
-            content = bytearray()
+            content, end = bytearray(), time.monotonic() + self._timeout_s
             for chunk in response.iter_raw():
                 content += chunk
+                if time.monotonic() > end:
+                    raise RunError(f"{self.url}: its answer was not whole within {self._timeout_s:g} s")
                 if len(content) > MAX_ANSWER_MB * MB:
                     raise RunError(f"{self.url}: its answer is larger than {MAX_ANSWER_MB} MB")
             return _Response(response.status_code, response.headers, bytes(content))
@@ -247,6 +254,16 @@ def _answer(response: _Response, url: str, accept: str) -> Answer:
         model_sha256=response.headers["x-attunet-model-sha256"],
         confidence=confidence,
     )
+
+
+def _write_labels(content: bytes, path: Path) -> None:
+    """Write a label map. Raises ValueError for one that cannot be read; DICOM SEG is not read again."""
+    path.write_bytes(content)
+    try:
+        if not path.name.endswith(".dcm"):
+            read_mask(path)
+    except InputError:
+        raise ValueError("its label map cannot be read") from None
 
 
 def _finding(row: Fields) -> dict[str, str | float]:

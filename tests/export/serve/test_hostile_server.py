@@ -3,10 +3,14 @@
 import gzip
 import json
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
@@ -20,7 +24,7 @@ GOOD = {
     "X-Attunet-Findings": '[{"rule": "spacing", "level": "warning", "text": "coarse", "figure": 3}]',
     "X-Attunet-Model-SHA256": "0" * 64,
 }
-LABELS = gzip.compress(b"a label map")
+LABELS = gzip.compress(nib.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4)).to_bytes())
 DEEP = "[" * 30_000
 
 
@@ -34,6 +38,7 @@ class Hostile(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Hostile
+    pause_s = 0.0  # after each byte
 
     def log_message(self, *arguments: object) -> None: ...
 
@@ -49,7 +54,12 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if not self.pause_s:
+            self.wfile.write(body)
+        for index in range(len(body) if self.pause_s else 0):
+            with suppress(OSError):  # the client has left
+                self.wfile.write(body[index : index + 1])
+            time.sleep(self.pause_s)
 
 
 @pytest.fixture
@@ -105,6 +115,22 @@ def test_models_that_are_none_are_refused(
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def test_half_of_a_surrogate_pair_is_no_name(hostile: Hostile, scan: Path) -> None:
+    hostile.models = (
+        200,
+        {},
+        b'{"models": [' + json.dumps({**MODEL, "name": "\ud800", "classes": []}).encode() + b"]}",
+    )
+    with pytest.raises(RunError, match="is no server of attunet"):
+        client(hostile).segment(scan)
+
+
+def test_an_answer_that_drips_ends_with_its_time(hostile: Hostile, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "pause_s", 0.05)
+    with pytest.raises(RunError, match=r"not whole within 0\.3 s"):
+        Client(f"http://127.0.0.1:{hostile.server_port}", retry_s=0, timeout_s=0.3).segment(scan)
+
+
 def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path: Path) -> None:
     hostile.models = (200, {}, json.dumps({"models": [{**MODEL, "name": "../../x?y=\n", "classes": []}]}).encode())
     assert client(hostile).segment(scan).volumes == {"liver": 1.5}
@@ -114,6 +140,8 @@ def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path:
     ("headers", "body"),
     [
         ({}, b"anything"),
+        ({}, gzip.compress(b"anything")),
+        ({}, LABELS[:-20]),
         ({"Content-Type": "text/html"}, LABELS),
         ({"X-Attunet-Volumes": '{"unit": "ml", "liver": "x"}'}, LABELS),
         ({"X-Attunet-Volumes": '{"unit": "\\u001b[31m"}'}, LABELS),
@@ -139,8 +167,7 @@ def test_an_answer_is_neither_inflated_nor_read_without_end(
 ) -> None:
     body = gzip.compress(LABELS)
     hostile.answer = (200, GOOD | {"Content-Encoding": "gzip"}, body)
-    client(hostile).segment(scan, tmp_path / "out.nii.gz")
-    assert (tmp_path / "out.nii.gz").read_bytes() == body
+    assert client(hostile).segment(scan).content == body
     monkeypatch.setattr("attunet.export.serve.client.MAX_ANSWER_MB", 1)
     hostile.answer = (200, GOOD, bytes(2_000_000))
     with pytest.raises(RunError, match="larger than 1 MB"):
