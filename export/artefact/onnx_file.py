@@ -27,7 +27,6 @@ CHILDREN: dict[str, dict[int, str]] = {
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
 }
 IR_VERSION, GRAPH, METADATA = 1, 7, 14  # ModelProto
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # TensorProto
@@ -169,6 +168,8 @@ def _external_tensor(data: bytes, start: int, end: int, message: str, depth: int
     """Name of the first tensor with data in another file, None if there is none."""
     if depth > MAX_DEPTH:
         raise _Malformed(f"messages are nested deeper than {MAX_DEPTH}")
+    if message == "sparse":
+        raise _Malformed("sparse tensors are not taken: they unpack to more than the file holds")
     if message == "tensor":
         return _name_if_external(list(_fields(data, start, end)), data)
     for field in _fields(data, start, end):

@@ -40,7 +40,7 @@ def write_error(path: Path, error: OSError) -> InputError | RunError:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
     _remove_leftovers(path)
-    temporary = path.with_name(f".{os.getpid()}.partial.{_end_of(path.name)}")
+    temporary = path.with_name(f".{os.getpid()}.partial.{_short(path.name)}")
     try:
         with name_in_errors(path):
             write(temporary)
@@ -53,15 +53,18 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes the temporary files of `path` whose process was killed."""
-    for left in path.parent.glob(f".*.partial.{glob.escape(_end_of(path.name))}"):
+    for left in path.parent.glob(f".*.partial.{glob.escape(_short(path.name))}"):
         process = left.name.split(".")[1]
         if process.isdecimal() and not _is_running(int(process)):
             left.unlink(missing_ok=True)
 
 
-def _end_of(name: str) -> str:
-    """The end of a file name, with room for a prefix."""
-    return name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
+def _short(name: str) -> str:
+    """The file name with room for a prefix: of a long one its hash and its end, so that no two share a name."""
+    data = os.fsencode(name)
+    if len(data) <= MAX_NAME_BYTES:
+        return name
+    return hashlib.sha256(data).hexdigest()[:32] + os.fsdecode(data[-MAX_NAME_BYTES // 2 :])
 
 
 def _is_running(process: int) -> bool:

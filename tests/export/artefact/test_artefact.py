@@ -221,6 +221,20 @@ def test_a_graph_of_whole_volumes_may_loop(tmp_path, graph, metadata):
     assert "ConstantOfShape" in _refused(tmp_path, write_artefact(model.SerializeToString(), whole))
 
 
+@pytest.mark.parametrize("where", ["initializer", "attribute"])
+def test_sparse_tensors_are_refused(tmp_path, graph, metadata, where):
+    """They unpack when they are loaded, from some bytes to gigabytes."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    values = onnx.helper.make_tensor("large", onnx.TensorProto.FLOAT, [1], [1.0])
+    sparse = onnx.helper.make_sparse_tensor(values, onnx.helper.make_tensor("at", 7, [1], [0]), [2**27])
+    if where == "initializer":
+        model.graph.sparse_initializer.append(sparse)
+    else:
+        model.graph.node.append(onnx.helper.make_node("Constant", [], ["large"], sparse_value=sparse))
+    assert "sparse tensors are not taken" in _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
+
+
 def test_external_data_hidden_in_a_subgraph_are_refused(tmp_path, graph, metadata):
     onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(graph)

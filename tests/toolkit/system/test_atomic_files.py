@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 from attunet.errors import InputError, RunError
-from attunet.system.atomic_files import write_error, write_text
+from attunet.system.atomic_files import write_error, write_file, write_text
 
 KILLED = """
 import os, signal, sys
@@ -38,10 +40,26 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
 
 
 def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
-    for name in ("x" * 248 + ".nii.gz", "ö" * 124 + ".nii.gz"):
+    for name in ("x" * 248 + ".nii.gz", "ö" * 124 + ".nii.gz", os.fsdecode(b"b\xffc.nii.gz")):
         write_text(tmp_path / name, "whole")
         assert (tmp_path / name).read_text() == "whole"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_long_names_with_one_end_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{patient}{'x' * 230}.txt" for patient in ("anna", "bert")]
+    both = Barrier(2)
+
+    def write(path: Path) -> None:
+        def content(temporary: Path) -> None:
+            temporary.write_text(path.name)
+            both.wait(timeout=20)
+
+        write_file(path, content)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, paths))
+    assert [path.read_text() for path in paths] == [path.name for path in paths]
 
 
 def test_a_full_disk_is_no_wrong_path(tmp_path: Path) -> None:
