@@ -4,9 +4,8 @@ import logging
 import re
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,38 +15,16 @@ from urllib.parse import quote
 import httpx
 
 from attunet.errors import InputError, RunError, one_line
-from attunet.export.serve.formats import MARKS, MEDIA_TYPES, SUMMARY, ModelDescription
+from attunet.export.serve.answer import MAX_LINE, Answer, Response, answer_of, description_of, reason_of, write_labels
+from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY, ModelDescription
 from attunet.export.serve.settings import MB
-from attunet.fields import Fields, JsonObject, Rule, parse_json
+from attunet.fields import Fields, parse_json
 from attunet.io.dicom.file import is_dicom
-from attunet.io.readers import read_mask
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
 
 MAX_ANSWER_MB = 1024  # label maps are compressed, or as large as the scan
-MAX_LINE = 2000  # characters of a reason
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The result of a scan.
-
-    Args:
-        content: the label map's file; nothing for a summary.
-        volumes: amount of every foreground class in `unit`, ml or voxels.
-        findings: warnings of the server.
-        model_sha256: of the artefact that gave it.
-        confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None
-            where the artefact has no estimator.
-    """
-
-    content: bytes
-    unit: str
-    volumes: Mapping[str, float]
-    findings: tuple[Mapping[str, str | float], ...]
-    model_sha256: str
-    confidence: JsonObject | None = None
 
 
 class Client:
@@ -87,7 +64,7 @@ class Client:
         """The served models: name, hash, precision, provider, classes."""
         with self._no_server():
             answer = Fields(parse_json(self._send("GET", "/v1/models").content), self.url)
-            return [_description(row) for row in answer.rows("models")]
+            return [description_of(row) for row in answer.rows("models")]
 
     def model(self, name: str | None = None) -> ModelDescription:
         """A served model, or the only one. Raises InputError for an unknown name, or without one for several models."""
@@ -116,7 +93,7 @@ class Client:
         answer = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
         if out is not None:
             with self._no_server():
-                write_file(Path(out), partial(_write_labels, answer.content))
+                write_file(Path(out), partial(write_labels, answer.content))
         return answer
 
     def summarize(self, scan: str | Path | Sequence[Path], *, model: str | None = None) -> Answer:
@@ -133,9 +110,9 @@ class Client:
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
         with self._no_server():
-            return _answer(response, self.url, accept)
+            return answer_of(response, self.url, accept)
 
-    def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> "_Response":
+    def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:
         """The response of status 200; while the server is busy, further tries at the time that it names."""
         until = time.monotonic() + self._retry_s
         while True:
@@ -149,11 +126,11 @@ class Client:
             pause = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
             if response.status != 503 or pause is None or time.monotonic() + pause >= until:
                 kind = RunError if response.status >= 500 else InputError
-                raise kind(f"{_line(response.content)} (status {response.status} of {self.url})")
+                raise kind(f"{reason_of(response.content)} (status {response.status} of {self.url})")
             logger.info(f"{self.url}: busy, trying again in {pause} s")
             time.sleep(pause)
 
-    def _exchange(self, method: str, address: str, files: Sequence[Path], accept: str) -> "_Response":
+    def _exchange(self, method: str, address: str, files: Sequence[Path], accept: str) -> Response:
         """One request: a file as the body, several as a form."""
         headers = {"Accept": accept, "Accept-Encoding": "identity"}  # what is inflated has no bound
         with ExitStack() as stack:
@@ -171,7 +148,7 @@ class Client:
                     raise RunError(f"{self.url}: its answer was not whole within {self._timeout_s:g} s")
                 if len(content) > MAX_ANSWER_MB * MB:
                     raise RunError(f"{self.url}: its answer is larger than {MAX_ANSWER_MB} MB")
-            return _Response(response.status_code, response.headers, bytes(content))
+            return Response(response.status_code, response.headers, bytes(content))
 
     @contextmanager
     def _no_server(self) -> Iterator[None]:
@@ -180,33 +157,6 @@ class Client:
             yield
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
-
-
-@dataclass(frozen=True)
-class _Response:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-
-
-def _description(row: Fields) -> ModelDescription:
-    return {
-        "name": row.text("name"),
-        "network": row.text("network"),
-        "sha256": row.text("sha256"),
-        "precision": row.text("precision"),
-        "provider": row.text("provider"),
-        "channels": row.whole("channels", 1),
-        "classes": [{"name": one.text("name"), "value": one.whole("value")} for one in row.rows("classes")],
-    }
-
-
-def _line(content: bytes) -> str:
-    """The server's reason for a refusal."""
-    try:
-        return " ".join(str(parse_json(content)["error"])[:MAX_LINE].split())
-    except (ValueError, KeyError, TypeError):
-        return "no reason given"
 
 
 def _accept(out: Path) -> str:
@@ -232,40 +182,3 @@ def _sendable(scan: Sequence[Path]) -> Iterator[Sequence[Path]]:
             for number, path in enumerate(slices):
                 zipped.write(path, f"{number:05d}.dcm")
         yield [archive]
-
-
-def _answer(response: _Response, url: str, accept: str) -> Answer:
-    """Raises InputError for a field that is missing or of another type."""
-    kind, content = response.headers["content-type"], b""
-    if accept != SUMMARY:
-        if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
-            raise ValueError(f"its label map is no {accept}")
-        content = response.content
-    amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
-    findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
-    confidence = parse_json(response.headers.get("x-attunet-confidence", "null"))
-    if confidence is not None:
-        Fields(confidence, url).flag("review")
-    return Answer(
-        content=content,
-        unit=amounts.choice("unit", ("ml", "voxels")),
-        volumes={name: float(amounts.get(name, Rule(float, 0))) for name in amounts.data if name != "unit"},
-        findings=tuple(map(_finding, findings.rows("findings"))),
-        model_sha256=response.headers["x-attunet-model-sha256"],
-        confidence=confidence,
-    )
-
-
-def _write_labels(content: bytes, path: Path) -> None:
-    """Write a label map. Raises ValueError for one that cannot be read; DICOM SEG is not read again."""
-    path.write_bytes(content)
-    try:
-        if not path.name.endswith(".dcm"):
-            read_mask(path)
-    except InputError:
-        raise ValueError("its label map cannot be read") from None
-
-
-def _finding(row: Fields) -> dict[str, str | float]:
-    figure = float(row.get("figure", Rule(float)))
-    return {"rule": row.text("rule"), "level": row.text("level"), "text": row.text("text", MAX_LINE), "figure": figure}

@@ -1,0 +1,102 @@
+"""Answers of a server as its client reads them: nothing is believed, every field is checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from attunet.errors import InputError
+from attunet.export.serve.formats import MARKS, SUMMARY, ModelDescription
+from attunet.fields import Fields, JsonObject, Rule, parse_json
+from attunet.io.readers import read_mask
+
+MAX_LINE = 2000  # characters of a text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a scan.
+
+    Args:
+        content: the label map's file; nothing for a summary.
+        volumes: amount of every foreground class in `unit`, ml or voxels.
+        findings: warnings of the server.
+        model_sha256: of the artefact that gave it.
+        confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None
+            where the artefact has no estimator.
+    """
+
+    content: bytes
+    unit: str
+    volumes: Mapping[str, float]
+    findings: tuple[Mapping[str, str | float], ...]
+    model_sha256: str
+    confidence: JsonObject | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response that was read whole; the names of its headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def description_of(row: Fields) -> ModelDescription:
+    """A served model. Raises InputError for a field that is missing or of another type."""
+    return {
+        "name": row.text("name"),
+        "network": row.text("network"),
+        "sha256": row.text("sha256"),
+        "precision": row.text("precision"),
+        "provider": row.text("provider"),
+        "channels": row.whole("channels", 1),
+        "classes": [{"name": one.text("name"), "value": one.whole("value")} for one in row.rows("classes")],
+    }
+
+
+def reason_of(content: bytes) -> str:
+    """The server's reason for a refusal."""
+    try:
+        return " ".join(str(parse_json(content)["error"])[:MAX_LINE].split())
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"
+
+
+def answer_of(response: Response, url: str, accept: str) -> Answer:
+    """The answer to a scan. Raises InputError for a field that is missing or of another type, KeyError and ValueError
+    for headers that are.
+    """
+    kind, content = response.headers["content-type"], b""
+    if accept != SUMMARY:
+        if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
+            raise ValueError(f"its label map is no {accept}")
+        content = response.content
+    amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
+    findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
+    confidence = parse_json(response.headers.get("x-attunet-confidence", "null"))
+    if confidence is not None:
+        Fields(confidence, url).flag("review")
+    return Answer(
+        content=content,
+        unit=amounts.choice("unit", ("ml", "voxels")),
+        volumes={name: float(amounts.get(name, Rule(float, 0))) for name in amounts.data if name != "unit"},
+        findings=tuple(map(_finding, findings.rows("findings"))),
+        model_sha256=response.headers["x-attunet-model-sha256"],
+        confidence=confidence,
+    )
+
+
+def write_labels(content: bytes, path: Path) -> None:
+    """Write a label map. Raises ValueError for one that cannot be read; DICOM SEG is not read again."""
+    path.write_bytes(content)
+    try:
+        if not path.name.endswith(".dcm"):
+            read_mask(path)
+    except InputError:
+        raise ValueError("its label map cannot be read") from None
+
+
+def _finding(row: Fields) -> dict[str, str | float]:
+    figure = float(row.get("figure", Rule(float)))
+    return {"rule": row.text("rule"), "level": row.text("level"), "text": row.text("text", MAX_LINE), "figure": figure}
