@@ -50,7 +50,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
     if out.is_dir():
         raise InputError(f"{out}: must be a file to write the report to, not a folder")
     chosen = choose_cases(contents, cases)
-    with damaged(folder / RESULTS):
+    with _damaged(folder / RESULTS):
         page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def read_contents(folder: Path) -> Contents:
     schema = of_crossvalidation.SCHEMA if "methods" in results else of_evaluation.SCHEMA
     if results.get("schema") != schema:
         raise InputError(f"{file}: the version must be {schema}, got {results.get('schema')!r}; evaluate again")
-    with damaged(file):
+    with _damaged(file):
         if "methods" in results:
             compared = cast(CrossvalidationResults, results)
             _require_file_names(file, chain(*compared["store"]["folds"].values()))
@@ -101,7 +101,7 @@ def _require_file_names(file: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def damaged(file: Path) -> Iterator[None]:
+def _damaged(file: Path) -> Iterator[None]:
     """Raises InputError where a value of the results has another type or is missing."""
     try:
         yield

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.fields import parse_json, shown
+from attunet.system.lock import is_running
 
 MANIFEST = "manifest.json"
 MAX_NAME_BYTES = 200  # of a file's name that its temporary name repeats; file systems allow 255
@@ -55,7 +56,7 @@ def _remove_leftovers(path: Path) -> None:
     """Removes the temporary files of `path` whose process was killed."""
     for left in path.parent.glob(f".*.partial.{glob.escape(_short(path.name))}"):
         process = left.name.split(".")[1]
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             left.unlink(missing_ok=True)
 
 
@@ -65,16 +66,6 @@ def _short(name: str) -> str:
     if len(data) <= MAX_NAME_BYTES:
         return name
     return hashlib.sha256(data).hexdigest()[:32] + os.fsdecode(data[-MAX_NAME_BYTES // 2 :])
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def write_text(path: Path, text: str) -> None:

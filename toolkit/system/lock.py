@@ -155,18 +155,26 @@ def _place() -> str:
     return " ".join(parts)
 
 
+def is_running(process: int) -> bool:
+    """Return True if a process of this machine may have this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or an id of another machine
+        pass
+    return True
+
+
 def _is_gone(content: str) -> bool:
     """Return True if the holder was a process here that no longer exists."""
     try:
         holder = parse_json(content)
         if holder["place"] != _place():
             return False
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return not is_running(holder["pid"]) or holder["pid"] == os.getpid()  # this process has reused its id
+    except (ValueError, KeyError, TypeError):
         return False
-    return bool(holder["pid"] == os.getpid())  # this process has reused its id
 
 
 def _describe(content: str) -> str:
