@@ -1,5 +1,6 @@
 """Audit log: one record per predicted case with hashes of input, output and model, and findings; no names or paths."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding
+from attunet.export.runtime.cohort import Job
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.version import __version__
@@ -30,7 +32,7 @@ class Audit:
 
     def record(
         self,
-        input_sha256: str,
+        input_sha256: str | None,
         output_sha256: str | None,
         findings: Sequence[Finding] = (),
         *,
@@ -40,7 +42,7 @@ class Audit:
         """Append a case.
 
         Args:
-            input_sha256: hash by `hash_of_files`.
+            input_sha256: hash by `hash_of_files`; None if the files cannot be read.
             output_sha256: hash of the label map; None for a case that failed.
             findings: about the input.
             user: of this case, in place of the log's.
@@ -63,6 +65,23 @@ class Audit:
                 "version": __version__,
             }
         )
+
+
+class CaseAudit:
+    """An audit log of the cases that `predict` segments: their input as it was before it was read."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit, self._inputs = audit, dict[Path, str]()
+
+    def begin(self, job: Job) -> None:
+        with contextlib.suppress(OSError):  # reading says what is wrong
+            self._inputs[job.write] = hash_of_files(job.input.files)
+
+    def end(
+        self, job: Job, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None, *, is_written: bool
+    ) -> None:
+        written = sha256(job.write) if is_written else None
+        self._audit.record(self._inputs.pop(job.write, None), written, findings, confidence=estimates)
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

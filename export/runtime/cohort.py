@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-Finished = Callable[["Job", Sequence[Finding], CaseConfidence | None, bool], None]
 
 NO_CONFIDENCE = ConfidenceOptions(estimates=False)
 AHEAD = 2  # maximum of volumes read ahead of the network, and of label maps that wait to be written; limits the memory
@@ -45,6 +45,16 @@ class Job:
     def file(self) -> Path:
         """The volume's file, or its first, for messages."""
         return self.input.files[0]
+
+
+class CaseLog(Protocol):
+    """Sees each job begin, before its files are read, and end: written or failed."""
+
+    def begin(self, job: Job) -> None: ...
+
+    def end(
+        self, job: Job, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None, *, is_written: bool
+    ) -> None: ...
 
 
 @dataclass
@@ -68,7 +78,7 @@ def predict_cohort(
     shard: tuple[int, int] = (0, 1),
     also: Callable[[Volume, Path], None] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
-    finished: Finished | None = None,
+    log: CaseLog | None = None,
     confidence: ConfidenceOptions | None = None,
 ) -> Outcome:
     """Segment the jobs of one process whose label maps do not exist yet; a failed job does not stop the others.
@@ -77,7 +87,7 @@ def predict_cohort(
         shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the
             same order.
         also: called for each job with its volume and label map's path before the label map is written.
-        finished: called at the end of each job with its findings, its estimates, and True if its label map was written.
+        log: of the jobs.
         confidence: estimates and maps that are written beside each label map, before it.
 
     Returns:
@@ -86,12 +96,12 @@ def predict_cohort(
     number, count = shard
     own = list(jobs)[number::count]
     waiting = deque(job for job in own if not job.write.exists())
-    ends, start = _Ends(Outcome(skipped=len(own) - len(waiting)), len(waiting), finished), time.monotonic()
+    ends, start = _Ends(Outcome(skipped=len(own) - len(waiting)), len(waiting), log), time.monotonic()
     reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model, max_megapixels)))
+                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model, max_megapixels, log)))
             job, future = reads.popleft()
             try:
                 volume, prepared, findings = future.result()
@@ -117,8 +127,8 @@ def predict_cohort(
 class _Ends:
     """Label maps that are being written, and the count of written ones. total: number of jobs, for the log."""
 
-    def __init__(self, outcome: Outcome, total: int, finished: Finished | None) -> None:
-        self.outcome, self._total, self._finished = outcome, total, finished
+    def __init__(self, outcome: Outcome, total: int, log: CaseLog | None) -> None:
+        self.outcome, self._total, self._log = outcome, total, log
         self.writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
 
     def wait(self, left: int) -> None:
@@ -130,8 +140,8 @@ class _Ends:
             except CASE_ERRORS as error:
                 self.fail(job, error)
                 continue
-            if self._finished is not None:
-                self._finished(job, findings, estimates, True)
+            if self._log is not None:
+                self._log.end(job, findings, estimates, is_written=True)
             self.outcome.done += 1
             marked = "; review" if estimates is not None and estimates.review else ""
             logger.info(f"{self.outcome.done + len(self.outcome.failed)}/{self._total} {job.write}{marked}")
@@ -141,14 +151,16 @@ class _Ends:
         reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
         self.outcome.failed.append((job.file, reason))
         logger.error(reason)
-        if self._finished is not None:
-            self._finished(job, (), None, False)
+        if self._log is not None:
+            self._log.end(job, is_written=False)
 
 
 def read_prepared(
-    job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS
+    job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS, log: CaseLog | None = None
 ) -> tuple[Volume, PreparedVolume, list[Finding]]:
     """Read a job's volume and prepare the model's input; findings: decisions, and values unlike the training set's."""
+    if log is not None:
+        log.begin(job)
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
     prepared = model.prepare(volume)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from click import option
 
+from attunet.errors import InputError
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import PATH, Value, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
@@ -108,10 +109,14 @@ def inspect(
     from attunet.launch.commands.inspect import describe
     from attunet.launch.commands.lineage import describe_lineage
 
+    errors = 0
     for line in describe_lineage(path) if lineage else describe(path, options, picture):
         click.echo(printable_line(line))
+        errors += line.startswith("error: ")
     if augmented is not None:
         from attunet.plots.augmented import draw_augmented
         from attunet.store import open_store
 
         draw_augmented(augmented, open_store(path), read_config(config_name, settings).augment)
+    if errors:
+        raise InputError(f"{path}: {errors} error(s), named above")

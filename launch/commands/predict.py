@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Choices
-from attunet.errors import Finding, InputError, RunError
+from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
-from attunet.export.runtime.audit import Audit, hash_of_files
-from attunet.export.runtime.cohort import Finished, Job, predict_cohort, read_prepared
+from attunet.export.runtime.audit import Audit, CaseAudit
+from attunet.export.runtime.cohort import CASE_ERRORS, CaseLog, Job, predict_cohort, read_prepared
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
 from attunet.export.runtime.segmenter import Segmenter
@@ -24,7 +23,6 @@ from attunet.launch.commands.label_maps import check_output, label_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
-from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.system.lock import writing
 from attunet.system.pseudonyms import pseudonyms
@@ -55,14 +53,14 @@ class Work:
         model: segments it.
         also: writes other maps of a volume beside its label map.
         max_megapixels: bound on the pixels of a volume on the network's grid.
-        finished: called at the end of each volume.
+        log: of the volumes.
         confidence: estimates and maps that are written beside the label map.
     """
 
     model: Model
     also: Callable[[Volume, Path], None] | None
     max_megapixels: int
-    finished: Finished | None
+    log: CaseLog | None
     confidence: ConfidenceOptions
 
 
@@ -100,14 +98,14 @@ def predict(
     predictor = _load_model(model, provider, device, public_key, tf32)
     if audit is not None and audit.path.resolve() in (model.resolve(), source.resolve(), output.resolve()):
         raise InputError(f"{audit.path}: the audit log must be another file than the model, the input and the output")
-    finished = _auditor(predictor, model, audit) if audit else None
+    log = _auditor(predictor, model, audit) if audit else None
     also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)
     if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
         raise InputError(
             f"{output}: a DICOM SEG has the patient's name from its series: choose .nii.gz, or leave out --pseudonymise"
         )
-    work = Work(predictor, also, max_megapixels, finished, confidence)
+    work = Work(predictor, also, max_megapixels, log, confidence)
     with pseudonyms(pseudonymise, [output]) as names:
         inputs = find_inputs(source, predictor.spec.num_channels, choices)
         is_one = check_output(source, inputs, output)
@@ -143,16 +141,10 @@ def _provider_options(provider: str, tf32: bool) -> dict[str, int] | None:
     return {"device_id": local_gpu(), **({"use_tf32": 1} if tf32 else {})}
 
 
-def _auditor(predictor: Model, model: Path, options: AuditOptions) -> Finished:
+def _auditor(predictor: Model, model: Path, options: AuditOptions) -> CaseAudit:
     if not isinstance(predictor, Segmenter):
         raise InputError(f"{model}: --audit needs an artefact; a run is no finished model")
-    audit = Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user)
-
-    def finished(job: Job, findings: Sequence[Finding], estimates: CaseConfidence | None, is_written: bool) -> None:
-        written = sha256(job.write) if is_written else None
-        audit.record(hash_of_files(job.input.files), written, findings, confidence=estimates)
-
-    return finished
+    return CaseAudit(Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user))
 
 
 def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path], None]:
@@ -170,12 +162,19 @@ def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path],
 
 
 def _predict_one(work: Work, job: Job) -> None:
-    model, finished = work.model, work.finished
     try:
-        volume, prepared, findings = read_prepared(job, model, work.max_megapixels)
+        _segment(work, job)
+    except CASE_ERRORS:
+        if work.log is not None:
+            work.log.end(job, is_written=False)
+        raise
+
+
+def _segment(work: Work, job: Job) -> None:
+    model, log = work.model, work.log
+    try:
+        volume, prepared, findings = read_prepared(job, model, work.max_megapixels, log)
     except InputError as error:
-        if finished is not None:
-            finished(job, (), None, False)
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
         finding.log(logger, job.file)
@@ -186,8 +185,8 @@ def _predict_one(work: Work, job: Job) -> None:
         work.also(volume, job.write)
     estimates = observed.write(job.write, findings)
     write_labels(job.write, indices, model.classes, volume, codes=job.codes)
-    if finished is not None:
-        finished(job, findings, estimates, True)
+    if log is not None:
+        log.end(job, findings, estimates, is_written=True)
     logger.info(f"{job.write}: {_class_volumes(indices, model.classes, volume)}")
     if estimates is not None:
         logger.info(f"{confidence_file(job.write)}: {estimates.describe()}")
@@ -202,7 +201,7 @@ def _predict_folder(work: Work, source: Path, output: Path, jobs: Sequence[Job])
             shard=(number, count),
             also=work.also,
             max_megapixels=work.max_megapixels,
-            finished=work.finished,
+            log=work.log,
             confidence=work.confidence,
         )
         _write_confidence_tables(work, output, jobs)

@@ -134,7 +134,7 @@ def test_inspect_says_what_is_there_and_what_is_wrong(attunet, source: Path, run
     (source / "04-T2SPIR-mask.nii.gz").unlink()
     (source / "03-T2SPIR-src.nii.gz").write_bytes((source / "03-T2SPIR-src.nii.gz").read_bytes()[:500])
     told = attunet("inspect", source)
-    assert told.code == 0
+    assert told.code == 2
     assert "4 cases of 4 patients" in told.out
     assert "1 liver, 2 right kidney, 3 left kidney, 4 spleen" in told.out
     assert re.search(r"^error: .*03-T2SPIR-src.nii.gz", told.out, re.MULTILINE)

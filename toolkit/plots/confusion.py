@@ -6,6 +6,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.plots.figure import new_figure, save
+from attunet.system.plain_text import printable
 
 
 def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: str = "") -> Path:
@@ -23,8 +24,9 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
             text = "0" if value == 0 else "<0.1" if value < 0.1 else f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=10, color=color)
     ticks = range(len(classes))
-    axes.set_xticks(ticks, labels=classes.names, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, labels=classes.names)
+    names = [printable(name) for name in classes.names]
+    axes.set_xticks(ticks, labels=names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, labels=names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     figure.colorbar(drawn, ax=axes, label="% of the true voxels", shrink=0.8)

@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from attunet.classes import PALETTE
 from attunet.system.atomic_files import write_file
+from attunet.system.plain_text import printable
 
 DPI = 150
 rcParams["text.parse_math"] = False  # names come from files, where a dollar sign starts no formula
@@ -37,9 +39,15 @@ def panel_grid(count: int, columns: int, panel: tuple[float, float], extra: floa
 
 
 def save(figure: Figure, path: Path, title: str = "") -> Path:
-    """Write the PNG atomically, with a title if there is one; its folder is made if missing."""
+    """Write the PNG atomically, with a title if there is one; its folder is made if missing.
+
+    Names come from files: control characters in titles, legends and texts become `?`. Labels of ticks, which matplotlib
+    sets while it draws, have to be made `printable` by the caller.
+    """
     if title:
         figure.suptitle(title, fontsize=12)
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, lambda partial: figure.savefig(partial, format="png"))
     return path

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from attunet.metrics.results import MethodComparison, MethodRow, TimeToAccuracy
 from attunet.plots.figure import model_color, new_figure, save
+from attunet.system.plain_text import printable
 
 MAX_COLOURED = 8  # more cases share one colour
 TARGETS = (0.86, 0.88, 0.90)  # of Dice, in the picture of time
@@ -96,7 +97,8 @@ def draw_differences(path: Path, comparisons: Sequence[MethodComparison]) -> Pat
             axes.plot(dice["ci95"], [place, place], color="black", linewidth=2.2, solid_capstyle="butt")
         if dice["mean"] is not None:
             axes.plot([dice["mean"]], [place], color="black", marker="D", markersize=6)
-    axes.set_yticks(range(len(comparisons)), labels=[f"{c['second']}\n− {c['first']}" for c in comparisons], fontsize=8)
+    names = [printable(f"{c['second']}\n− {c['first']}") for c in comparisons]
+    axes.set_yticks(range(len(comparisons)), labels=names, fontsize=8)
     axes.set_ylim(len(comparisons) - 0.5, -0.5)
     axes.margins(x=0.08)
     axes.set_xlabel("difference in mean Dice: patients, their mean, its 95 % interval")

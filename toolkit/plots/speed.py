@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from attunet.metrics.pareto import pareto_front
 from attunet.metrics.results import PARTS, EvaluatedRow, Part
 from attunet.plots.figure import model_color, new_figure, save
+from attunet.system.plain_text import printable
 
 Rows = Mapping[str, EvaluatedRow]  # by the name in the legend
 MARKERS = "osD^vP*X"
@@ -80,10 +81,11 @@ def draw_volume_time(path: Path, models: Rows) -> Path:
     figure = new_figure(9, 1.6 + 0.5 * len(models))
     axes = figure.subplots()
     names = list(models)
+    labels = [printable(name) for name in names]
     left = [0.0] * len(names)
     for part, color in PART_COLORS.items():
         widths = [models[name]["volume_ms"][part] for name in names]
-        axes.barh(names, widths, left=left, color=color, label=part, height=0.65)
+        axes.barh(range(len(names)), widths, left=left, color=color, label=part, height=0.65, tick_label=labels)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     for index, total in enumerate(left):
         axes.text(total, index, f" {total:.0f} ms", va="center", fontsize=9)

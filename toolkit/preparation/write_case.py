@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypedDict
 
 import numpy as np
@@ -141,8 +142,9 @@ def write_shard(task: ShardTask) -> ShardEntry:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with name_in_errors(path):
-        np.save(path, array, allow_pickle=False)
+    with name_in_errors(path), path.open("wb") as file:
+        # numpy's own way to a file does not give the reason of an error
+        np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def _intensity(known: ChannelIntensity, used: ChannelStatistics) -> JsonObject:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from attunet.export.runtime.audit import Audit, CaseAudit
+from attunet.export.runtime.cohort import Job
+from attunet.sources.inputs import Input
 from attunet.system.atomic_files import sha256
-from attunet.system.audit_log import verify_audit
+from attunet.system.audit_log import AuditLog, verify_audit
 
 
 def records(path: Path) -> list[dict]:
@@ -42,6 +45,30 @@ def test_predict_records_every_case_of_a_folder(attunet, artefact, small_store, 
     assert (done.code, "was changed" in done.err) == (2, True)
 
 
+def test_the_hash_is_of_the_input_before_it_is_read(tmp_path):
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(b"as it was read")
+    job = Job(Input("scan", (scan,)), tmp_path / "labels.nii.gz")
+    audit = CaseAudit(Audit(AuditLog(tmp_path / "audit.jsonl"), "00"))
+    audit.begin(job)
+    scan.write_bytes(b"as it is now")
+    job.write.write_bytes(b"labels")
+    audit.end(job, is_written=True)
+    audit.end(job, is_written=False)  # whose begin could not read the input
+    first, second = records(tmp_path / "audit.jsonl")
+    assert first["input_sha256"] == hashlib.sha256(b"as it was read").hexdigest()
+    assert (second["input_sha256"], second["status"]) == (None, "failed")
+
+
+def test_a_label_map_that_cannot_be_written_is_a_record(attunet, artefact, small_store, tmp_path):
+    scan, log = sorted(small_store.path.parent.glob("source/*src*"))[0], tmp_path / "audit.jsonl"
+    (tmp_path / "file").touch()
+    done = attunet("predict", artefact, scan, tmp_path / "file/labels.nii.gz", "--audit", log)
+    assert done.code != 0
+    (record,) = records(log)
+    assert (record["status"], record["input_sha256"]) == ("failed", sha256(scan))
+
+
 def test_a_run_is_not_audited(attunet, run, small_store, tmp_path):
     scan = sorted(small_store.path.parent.glob("source/*src*"))[0]
     done = attunet("predict", run, scan, tmp_path / "labels.nii.gz", "--audit", tmp_path / "audit.jsonl")
@@ -67,7 +94,6 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     from attunet.export.serve.service import Service
     from attunet.export.serve.settings import Settings
     from attunet.export.serve.work.served_model import load_models
-    from attunet.system.audit_log import AuditLog
 
     log = tmp_path / "audit.jsonl"
     scan = sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes()

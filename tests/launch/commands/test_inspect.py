@@ -17,11 +17,12 @@ PLANTED = {
 }
 
 
-def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(succeed, source: Path, tmp_path: Path) -> None:
+def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(attunet, source: Path, tmp_path: Path) -> None:
     (source / "02-T2SPIR-src.nii.gz").write_bytes(b"no scan")
     image = nib.load(source / "03-T2SPIR-mask.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), source / "03-T2SPIR-mask.nii.gz")
-    done = succeed("inspect", source, "--picture", tmp_path / "sheet.png")
+    done = attunet("inspect", source, "--picture", tmp_path / "sheet.png")
+    assert (done.code, done.err) == (2, f"error: {source}: 1 error(s), named above\n")
     assert "error: " in done.out
     assert "02-T2SPIR-src.nii.gz: cannot be read as NIfTI" in done.out
     assert "warning: 03-T2SPIR: the mask is empty [empty-mask]" in done.out.splitlines()

@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="matplotlib draws the pictures")
 
 from matplotlib.image import imread
 
-from attunet.classes import CHAOS_MR
+from attunet.classes import CHAOS_MR, Classes
 from attunet.plots.attention import draw_attention
 from attunet.plots.confusion import draw_confusion
 from attunet.plots.contact_sheet import draw_contact_sheet, tile
@@ -18,7 +18,13 @@ from attunet.plots.curves import draw_curves
 from attunet.plots.figure import new_figure, save
 from attunet.plots.organ_slices import MAX_SLICES, draw_organ_slices, slices_to_show
 from attunet.plots.outlines import draw_outlines
-from attunet.plots.speed import draw_dice_against_latency, draw_latency_against_batch, draw_volume_time, pareto_front
+from attunet.plots.speed import (
+    PART_COLORS,
+    draw_dice_against_latency,
+    draw_latency_against_batch,
+    draw_volume_time,
+    pareto_front,
+)
 from attunet.plots.view import fullest_slice, largest_slice, view_of
 from attunet.volumes.volume import Volume
 
@@ -141,6 +147,18 @@ def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
     points = {"slow best": (30.0, 0.92), "beaten": (31.0, 0.91), "fast": (3.0, 0.88), "middle": (10.0, 0.90)}
     points["as fast, worse"] = (3.0, 0.87)
     assert pareto_front(points) == ["fast", "middle", "slow best"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\udcff"])
+def test_control_characters_and_names_that_are_no_utf8_are_drawn(tmp_path: Path, name: str) -> None:
+    figure = new_figure(4, 3)
+    figure.text(0.1, 0.5, name)
+    assert _is_picture(save(figure, tmp_path / "picture.png", title=name))
+    classes = Classes(("background", name), (0, 1))
+    assert _is_picture(draw_confusion(tmp_path / "confusion.png", np.eye(2), classes, title=name))
+    row = {"volume_ms": dict.fromkeys(PART_COLORS, 1.0)}
+    assert _is_picture(draw_volume_time(tmp_path / "time.png", {name: row, "b": row}))
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "$x^2$", "a$b$c"])
