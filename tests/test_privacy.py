@@ -13,11 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attunet import export, prepare, read_config, train
+from attunet import export, read_config, train
 from attunet.benchmarks.evaluation.evaluate import evaluate
-from attunet.launch.commands.inspect import describe
-from attunet.launch.commands.predict import AuditOptions, predict
-from attunet.sources.case_files import DEFAULTS
+from attunet.launch.commands.predict import predict
 
 SECRET = "ZZTOPSECRET"
 QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
@@ -119,9 +117,7 @@ def leaks(folder: Path, *secrets: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
-def test_nothing_of_a_header_is_written(
-    kind: str, source: Path, tmp_path: Path, write_chaos_case, log_lines: list[str]
-) -> None:
+def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path, write_chaos_case, succeed) -> None:
     pytest.importorskip("torch")
     scans = source
     if kind == "dicom":
@@ -137,31 +133,21 @@ def test_nothing_of_a_header_is_written(
             plant_in_dicom(path)
     assert leaks(scans, SECRET)  # planted indeed
 
-    out = tmp_path / "out"
-    out.mkdir()
-    config = read_config(None, QUICK)
-    store = prepare(scans, out / "store", config.data, folds=2)
-    lines = [*describe(scans, DEFAULTS), *describe(out / "store", DEFAULTS)]
-    train(out / "store", out / "run", config, fold=0)
-    export(out / "run", out / "model.onnx")
-    evaluate(out / "store", [out / "run", out / "model.onnx"], out / "results", fold=0, latency_seconds=0.05)
-    one = next(iter(store.cases)).name
-    given = (
+    one = (
         next(scans.glob("*-src.nii.gz"))
         if kind == "nifti"
         else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
     )
-    predict(out / "model.onnx", given, out / f"{one}.nii.gz")
-    if kind == "dicom":
-        pytest.importorskip("highdicom")
-
+    out = tmp_path / "out"
+    printed = every_command(succeed, scans, one, out)
+    served(out, one)
     assert leaks(out, SECRET, "19700131", "20191224") == []
-    assert not [line for line in [*lines, *log_lines] if SECRET in line]
+    assert SECRET not in printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["picture", "itk"])
-def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, log_lines: list[str]) -> None:
+def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, succeed) -> None:
     """PNG, TIFF and JPEG in one source, NRRD and MHA in another."""
     pytest.importorskip("torch")
     pytest.importorskip("PIL.Image" if kind == "picture" else "SimpleITK")
@@ -170,15 +156,73 @@ def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, lo
         plant_case(tmp_path / "scans", f"{number:02d}", ending)
     assert len(leaks(tmp_path / "scans", SECRET)) == 8  # planted indeed
 
-    out, config = tmp_path / "out", read_config(None, (*QUICK, "data.size=32"))
-    store = prepare(tmp_path / "scans", out / "store", config.data, folds=2)
-    train(store.path, out / "run", config, fold=0)
-    export(out / "run", out / "model.onnx")
-    predict(out / "model.onnx", tmp_path / "scans" / "images", out / "labels", audit=AuditOptions(out / "log.jsonl"))
-    evaluate(store.path, [out / "model.onnx"], out / "results", fold=0, latency_seconds=0.05)
+    out = tmp_path / "out"
+    printed = every_command(succeed, tmp_path / "scans", tmp_path / "scans" / "images", out, "data.size=32")
     assert len(list((out / "labels").iterdir())) == 4
+    if kind == "itk":
+        served(out, tmp_path / "scans" / "images" / "00.nrrd")
     assert leaks(out, SECRET) == []
-    assert not [line for line in [*describe(tmp_path / "scans", DEFAULTS), *log_lines] if SECRET in line]
+    assert SECRET not in printed
+
+
+def every_command(succeed, scans: Path, one: Path, out: Path, *settings: str) -> str:
+    """Calls the commands one after the other; gives what they print."""
+    store, run, model = out / "store", out / "run", out / "model.onnx"
+    quick = [option for setting in QUICK for option in ("--set", setting)]
+    size = [option for setting in settings for option in ("--set", setting)]
+    shortly, log = ["--latency-seconds", 0.02], out / "log.jsonl"
+    commands: list[list[object]] = [
+        ["prepare", scans, store, "--folds", 2, *size],
+        ["inspect", scans, "--picture", out / "source.png"],
+        ["inspect", store, "--picture", out / "store.png", "--augmented", out / "augmented.png"],
+        ["train", store, run, "--fold", 0, *quick, "--set", "run.tracker=tensorboard"],
+        ["inspect", run],
+        ["inspect", run, "--lineage"],
+        ["crossvalidate", store, out / "cv", "--model", "unet", *quick],
+        ["report", out / "cv"],
+        ["export", run, model],
+        ["export", out / "cv" / "default" / "unet", out / "whole.onnx", "--whole"],
+        ["export", run, out / "repository", "--triton", "organs"],
+        ["inspect", model, "--lineage"],
+        ["card", model, "-o", out / "card.md"],
+        ["evaluate", store, run, model, "--out", out / "results", "--fold", 0, *shortly],
+        ["report", out / "results", "--cases", "all"],
+        ["benchmark", run, store, "--out", out / "benchmark", "--provider", "cpu", "--precision", "fp32", *shortly],
+        ["predict", model, one, out / ("one.nii.gz" if one.name != "images" else "labels"), "--audit", log],
+        ["verify", "--audit", log],
+    ]
+    return "".join(done.out + done.err for done in (succeed(*command) for command in commands))
+
+
+def served(out: Path, scan: Path) -> None:
+    """Writes what the server answers to a file, or to a zip of a folder, and what it logs."""
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    from attunet.export.serve.app import make_app
+    from attunet.export.serve.scans.private_folder import PrivateFolder
+    from attunet.export.serve.service import Service
+    from attunet.export.serve.settings import Settings
+    from attunet.export.serve.work.served_model import load_models
+    from attunet.system.audit_log import AuditLog
+
+    body = scan.read_bytes() if scan.is_file() else zipped(scan)
+    models = load_models([out / "model.onnx"], num_threads=1, audit_log=AuditLog(out / "server.jsonl"))
+    with PrivateFolder(out) as folder:
+        app = make_app(Service(Settings(), models, folder))
+        with testclient.TestClient(app, base_url="http://localhost") as client:
+            for kind in ("application/gzip", "application/json"):
+                answer = client.post("/v1/models/model/segment", content=body, headers={"Accept": kind})
+                (out / f"answer-{kind[-4:]}").write_bytes(repr(answer.headers).encode() + answer.content)
+                assert answer.status_code == 200, answer.text
+            (out / "metrics").write_bytes(client.get("/metrics").content)
+
+
+def zipped(folder: Path) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    return data.getvalue()
 
 
 def plant_case(folder: Path, name: str, ending: str) -> None:
