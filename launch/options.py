@@ -4,6 +4,7 @@ A command passes most of its options on under their names, `**options: Value`.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from click import option
 from attunet.config import MODELS
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
+from attunet.fields import MAX_WHOLE
 from attunet.presets import preset_names
 
 Command = Callable[..., object]
@@ -23,7 +25,20 @@ PROVIDERS, PRECISIONS = ("cpu", "cuda", "tensorrt", "openvino"), ("fp32", "fp16"
 PATH = click.Path(path_type=Path)
 MODEL, PROVIDER, PRECISION = click.Choice(list(MODELS)), click.Choice(PROVIDERS), click.Choice(PRECISIONS)
 DEVICE = click.Choice(["cpu", "cuda"])
-SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range. click's own type takes NaN, which compares false with every bound, and infinity."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
+SECONDS, MINUTES = Number(0, 86_400, min_open=True), Number(0.1, 1e6)
+SEED = click.IntRange(0, MAX_WHOLE)
 
 
 class Fold(click.ParamType):

@@ -10,7 +10,7 @@ from click import option
 
 from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import MODEL, PATH, Fold, Value, config_options, pseudonymise_option
+from attunet.launch.options import MINUTES, MODEL, PATH, Fold, Value, config_options, pseudonymise_option
 from attunet.presets import training_config
 from attunet.system.workers import END_WITH_STDIN, end_with_stdin
 
@@ -29,7 +29,7 @@ from attunet.system.workers import END_WITH_STDIN, end_with_stdin
     callback=lambda context, parameter, resume: resume or "never",
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
-@option("--minutes", type=click.FloatRange(0.1), help="The time that the whole training may take, in place of epochs.")
+@option("--minutes", type=MINUTES, help="The time that the whole training may take, in place of epochs.")
 @option(
     "--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name."
 )

@@ -7,7 +7,7 @@ from click import option
 
 from attunet.errors import InputError
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, Value, config_options, pseudonymise_option, source_options
+from attunet.launch.options import PATH, SEED, Value, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
 from attunet.system.plain_text import printable_line
 
@@ -39,7 +39,7 @@ def demo(data: Path | None, out: Path, cases: int, config_name: str | None, sett
 @click.command(short_help="Write generated abdominal cases.")
 @click.argument("out", type=PATH)
 @option("--cases", type=click.IntRange(1), default=8)
-@option("--seed", type=click.IntRange(0), default=0)
+@option("--seed", type=SEED, default=0)
 @debug_option
 def phantom(out: Path, cases: int, seed: int) -> None:
     """Write generated abdominal cases to the new folder OUT, as NIfTI pairs named like those of CHAOS."""
@@ -54,7 +54,7 @@ def phantom(out: Path, cases: int, seed: int) -> None:
 @source_options
 @config_options
 @option("--folds", type=click.IntRange(2), default=5, help="For cross-validation, by patient.")
-@option("--seed", type=click.IntRange(0), default=0, help="Of the folds.")
+@option("--seed", type=SEED, default=0, help="Of the folds.")
 @option("--splits", "splits_file", type=PATH, metavar="FILE", help="Your own splits.json instead.")
 @option(
     "--labelled",

@@ -8,6 +8,7 @@ from click import option
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import (
     DEVICE,
+    MINUTES,
     MODEL,
     PATH,
     PRECISION,
@@ -41,7 +42,7 @@ from attunet.system.lock import writing
 )
 @option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
-@option("--minutes", type=click.FloatRange(0.1), help="The time for all trainings together, in place of epochs.")
+@option("--minutes", type=MINUTES, help="The time for all trainings together, in place of epochs.")
 @option(
     "--init",
     type=PATH,

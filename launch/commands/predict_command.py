@@ -10,6 +10,7 @@ from attunet.launch.options import (
     DEVICE,
     PATH,
     PROVIDER,
+    Number,
     Value,
     audit_options,
     pseudonymise_option,
@@ -33,7 +34,7 @@ ONLY_HERE = (
 @option("--uncertainty", is_flag=True, help="Write the map of uncertainty too: the entropy, from 0 to 1.")
 @option(
     "--review-below",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     metavar="DICE",
     help="Mark estimates below it, not below the learned threshold.",
 )

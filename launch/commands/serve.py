@@ -7,7 +7,7 @@ import click
 from click import option
 
 from attunet.launch.exit_codes import debug_option
-from attunet.launch.options import PATH, PROVIDER, Value, signature_option
+from attunet.launch.options import PATH, PROVIDER, Number, Value, signature_option
 
 
 @click.command("serve", short_help="An HTTP server for artefacts.")
@@ -24,9 +24,7 @@ from attunet.launch.options import PATH, PROVIDER, Value, signature_option
 @option("--max-unpacked-mb", type=click.IntRange(1), default=2048, help="Size of what a zip archive holds.")
 @option("--max-memory-mb", type=click.IntRange(1), default=8192, help="That a scan may need, by its header.")
 @option("--max-megapixels", type=click.IntRange(1), default=512, help="Of a scan, on the network's grid.")
-@option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=1), default=300.0, metavar="S", help="Of a request, in seconds."
-)
+@option("--timeout", "timeout_s", type=Number(1, 86_400), default=300.0, metavar="S", help="Of a request, in seconds.")
 @option("--token-file", type=PATH, metavar="FILE", help="Clients must send its content as Authorization: Bearer TOKEN.")
 @option("--insecure", is_flag=True, help="Let other machines in without a token.")
 @option("--temp", type=PATH, metavar="DIR", help="For uploads.  [default: the system's folder]")

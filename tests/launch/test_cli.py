@@ -185,3 +185,18 @@ def test_inspect_draws_what_a_training_would_see(succeed, small_store: Store, tm
     drawn, plain = (path.read_bytes() for path in pictures)
     assert drawn.startswith(b"\x89PNG")
     assert drawn != plain
+
+
+def test_no_option_takes_a_number_that_is_none(attunet) -> None:
+    numbers = [
+        (name, option.opts[0])
+        for name, command in cli.commands.items()
+        for option in command.params
+        if isinstance(option.type, click.types.FloatParamType)
+    ]
+    assert ("serve", "--timeout") in numbers
+    for name, option in numbers:
+        for value in ("nan", "inf", "-inf", "1e400"):
+            done = attunet(name, f"{option}={value}")
+            assert (done.code, done.err.count("\n")) == (2, 1), (name, option, value)
+            assert f"Invalid value for '{option}'" in done.err, done.err
