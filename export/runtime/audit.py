@@ -68,7 +68,9 @@ class Audit:
 
 
 class CaseAudit:
-    """An audit log of the cases that `predict` segments: their input as it was before it was read."""
+    """An audit log of the cases that `predict` segments: the input before it is read, the label map before it gets its
+    name. So each label map has a record; one whose process was killed in between has two after the next call.
+    """
 
     def __init__(self, audit: Audit) -> None:
         self._audit, self._inputs = audit, dict[Path, str]()
@@ -78,10 +80,14 @@ class CaseAudit:
             self._inputs[job.write] = hash_of_files(job.input.files)
 
     def end(
-        self, job: Job, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None, *, is_written: bool
+        self,
+        job: Job,
+        labels: Path | None,
+        findings: Sequence[Finding] = (),
+        estimates: CaseConfidence | None = None,
     ) -> None:
-        written = sha256(job.write) if is_written else None
-        self._audit.record(self._inputs.pop(job.write, None), written, findings, confidence=estimates)
+        written = sha256(labels) if labels is not None else None
+        self._audit.record(self._inputs.get(job.write), written, findings, confidence=estimates)
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -48,12 +49,20 @@ class Job:
 
 
 class CaseLog(Protocol):
-    """Sees each job begin, before its files are read, and end: written or failed."""
+    """Sees each job begin and end.
+
+    `begin` is called before the job's files are read, `end` with the whole label map before it gets its name, or with
+    None if the job failed. So no label map is there that the log has not seen.
+    """
 
     def begin(self, job: Job) -> None: ...
 
     def end(
-        self, job: Job, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None, *, is_written: bool
+        self,
+        job: Job,
+        labels: Path | None,
+        findings: Sequence[Finding] = (),
+        estimates: CaseConfidence | None = None,
     ) -> None: ...
 
 
@@ -117,7 +126,7 @@ def predict_cohort(
                 continue
             ends.wait(AHEAD - 1)
             ends.writes.append(
-                (job, findings, writer.submit(_write, job, indices, model.classes, volume, observed, findings))
+                (job, writer.submit(write_outputs, job, indices, model.classes, volume, observed, findings, log))
             )
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60
@@ -129,19 +138,17 @@ class _Ends:
 
     def __init__(self, outcome: Outcome, total: int, log: CaseLog | None) -> None:
         self.outcome, self._total, self._log = outcome, total, log
-        self.writes: deque[tuple[Job, Sequence[Finding], Future[CaseConfidence | None]]] = deque()
+        self.writes: deque[tuple[Job, Future[CaseConfidence | None]]] = deque()
 
     def wait(self, left: int) -> None:
         """Wait for the oldest label maps until at most `left` are still being written."""
         while len(self.writes) > left:
-            job, findings, future = self.writes.popleft()
+            job, future = self.writes.popleft()
             try:
                 estimates = future.result()
             except CASE_ERRORS as error:
                 self.fail(job, error)
                 continue
-            if self._log is not None:
-                self._log.end(job, findings, estimates, is_written=True)
             self.outcome.done += 1
             marked = "; review" if estimates is not None and estimates.review else ""
             logger.info(f"{self.outcome.done + len(self.outcome.failed)}/{self._total} {job.write}{marked}")
@@ -152,7 +159,7 @@ class _Ends:
         self.outcome.failed.append((job.file, reason))
         logger.error(reason)
         if self._log is not None:
-            self._log.end(job, is_written=False)
+            self._log.end(job, None)
 
 
 def read_prepared(
@@ -171,11 +178,18 @@ def read_prepared(
     return volume, prepared, [*decisions, *findings]
 
 
-def _write(
-    job: Job, indices: np.ndarray, classes: Classes, volume: Volume, observed: ObservedCase, findings: Sequence[Finding]
+def write_outputs(
+    job: Job,
+    indices: np.ndarray,
+    classes: Classes,
+    volume: Volume,
+    observed: ObservedCase,
+    findings: Sequence[Finding],
+    log: CaseLog | None,
 ) -> CaseConfidence | None:
-    """Write the label map after all other files, because it marks a case as finished."""
+    """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
     job.write.parent.mkdir(parents=True, exist_ok=True)
     estimates = observed.write(job.write, findings)
-    write_labels(job.write, indices, classes, volume, codes=job.codes)
+    complete = partial(log.end, job, findings=findings, estimates=estimates) if log is not None else None
+    write_labels(job.write, indices, classes, volume, codes=job.codes, complete=complete)
     return estimates

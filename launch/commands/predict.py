@@ -12,20 +12,20 @@ from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
-from attunet.export.runtime.cohort import CASE_ERRORS, CaseLog, Job, predict_cohort, read_prepared
+from attunet.export.runtime.cohort import CASE_ERRORS, CaseLog, Job, predict_cohort, read_prepared, write_outputs
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
-from attunet.io.writers import write_labels, write_map
+from attunet.io.writers import write_map
 from attunet.launch.commands.label_maps import check_output, label_map
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
 from attunet.system.audit_log import AuditLog
 from attunet.system.lock import writing
-from attunet.system.pseudonyms import pseudonyms
+from attunet.system.pseudonyms import claim, pseudonyms
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS
@@ -114,9 +114,8 @@ def predict(
         if is_one:
             _predict_one(work, Job(inputs[0], output, codes))
         else:
-            _predict_folder(
-                work, source, output, [Job(one, label_map(one, output, dicom_seg), codes) for one in inputs]
-            )
+            jobs = [Job(one, label_map(one, output, dicom_seg), codes) for one in inputs]
+            _predict_folder(work, source, output, jobs, names.claim if names else claim)
 
 
 def _load_model(path: Path, provider: str, device: str, public_key: Path | None, tf32: bool) -> Model:
@@ -166,14 +165,14 @@ def _predict_one(work: Work, job: Job) -> None:
         _segment(work, job)
     except CASE_ERRORS:
         if work.log is not None:
-            work.log.end(job, is_written=False)
+            work.log.end(job, None)
         raise
 
 
 def _segment(work: Work, job: Job) -> None:
-    model, log = work.model, work.log
+    model = work.model
     try:
-        volume, prepared, findings = read_prepared(job, model, work.max_megapixels, log)
+        volume, prepared, findings = read_prepared(job, model, work.max_megapixels, work.log)
     except InputError as error:
         raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
     for finding in findings:
@@ -183,18 +182,18 @@ def _segment(work: Work, job: Job) -> None:
     job.write.parent.mkdir(parents=True, exist_ok=True)
     if work.also is not None:
         work.also(volume, job.write)
-    estimates = observed.write(job.write, findings)
-    write_labels(job.write, indices, model.classes, volume, codes=job.codes)
-    if log is not None:
-        log.end(job, findings, estimates, is_written=True)
+    estimates = write_outputs(job, indices, model.classes, volume, observed, findings, work.log)
     logger.info(f"{job.write}: {_class_volumes(indices, model.classes, volume)}")
     if estimates is not None:
         logger.info(f"{confidence_file(job.write)}: {estimates.describe()}")
 
 
-def _predict_folder(work: Work, source: Path, output: Path, jobs: Sequence[Job]) -> None:
+def _predict_folder(
+    work: Work, source: Path, output: Path, jobs: Sequence[Job], claim_folder: Callable[[Path, list[Path]], None]
+) -> None:
     number, count = shard_of()
     with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
+        claim_folder(output, [job.write for job in jobs])
         outcome = predict_cohort(
             work.model,
             jobs,

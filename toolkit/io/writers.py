@@ -23,10 +23,17 @@ MAX_PICTURE_VALUE = 65535
 PICTURES = (".png", ".tif", ".tiff")
 
 Writer = Callable[[Path, np.ndarray, Volume], object]
+Complete = Callable[[Path], object]
 
 
 def write_labels(
-    path: Path | str, indices: np.ndarray, classes: Classes, like: Volume, *, codes: Mapping[str, Code] | None = None
+    path: Path | str,
+    indices: np.ndarray,
+    classes: Classes,
+    like: Volume,
+    *,
+    codes: Mapping[str, Code] | None = None,
+    complete: Complete | None = None,
 ) -> None:
     """Writes class indices as a label map with the classes' own values, on the grid and with the codes of `like`.
 
@@ -40,6 +47,7 @@ def write_labels(
         classes: their label values.
         like: the volume that was segmented.
         codes: a user's codes by class name, for DICOM SEG.
+        complete: called with the whole file before it gets its name; an error that it raises leaves no label map.
 
     Raises:
         InputError: where the ending does not fit or the file cannot be written.
@@ -52,11 +60,11 @@ def write_labels(
     if path.name.lower().endswith(".dcm"):
         from attunet.io.dicom.segmentation import segmentation_of
 
-        _write(path, segmentation_of(path, indices, classes, like, codes).save_as)
+        _write(path, segmentation_of(path, indices, classes, like, codes).save_as, complete)
         return
     values = np.array(classes.values)
     bounds = (np.min_scalar_type(int(bound)) for bound in (values.min(), values.max()))
-    write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like)  # holds 200 and -1 alike
+    write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like, complete)  # holds 200 and -1 alike
 
 
 def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
@@ -74,24 +82,26 @@ def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *scans)))
 
 
-def write_map(path: Path | str, values: np.ndarray, like: Volume) -> None:
+def write_map(path: Path | str, values: np.ndarray, like: Volume, complete: Complete | None = None) -> None:
     """Writes any map `(X, Y, Z)` with its own dtype. Of the input's header, units and codes are copied, no text.
 
-    Raises InputError as `write_labels` does.
+    `complete` is called, and InputError raised, as `write_labels` does.
     """
     path = Path(path)
     suffix = next((s for s in WRITERS if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise InputError(f"{path}: the name must end in {', '.join(WRITERS)}")
-    _write(path, lambda temporary: WRITERS[suffix](temporary, values, like))
+    _write(path, lambda temporary: WRITERS[suffix](temporary, values, like), complete)
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def _write(path: Path, write: Callable[[Path], object], complete: Complete | None = None) -> None:
     def write_named(temporary: Path) -> None:
         try:
             write(temporary)
         except InputError as error:
             raise InputError(str(error).replace(str(temporary), str(path))) from None
+        if complete is not None:
+            complete(temporary)
 
     try:
         write_file(path, write_named)

@@ -45,16 +45,33 @@ def _numbers(source: Source, names: Pseudonyms) -> dict[str, str]:
 
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:
     """Replace the names of cases and patients by numbers, in decisions and notes too; files keep their paths."""
-    numbers = _numbers(source, names)
+    numbers, channels = _numbers(source, names), _numbered_channels(source)
+
+    def hide(text: str) -> str:
+        for name in sorted(channels, key=len, reverse=True):
+            text = text.replace(name, channels[name])
+        return names.hide(text)
+
     cases = [replace(case, case=numbers[case.case], patient=numbers[case.patient]) for case in source.cases]
     return replace(
         source,
         cases=tuple(sorted(cases, key=lambda case: case.case)),
         test_patients=frozenset(numbers[patient] for patient in source.test_patients),
         reason=names.hide(source.reason),
-        decisions=tuple(Decision(one.rule, names.hide(one.text)) for one in source.decisions),
-        notes=tuple(map(names.hide, source.notes)),
+        decisions=tuple(Decision(one.rule, hide(one.text)) for one in source.decisions),
+        notes=tuple(map(hide, source.notes)),
+        channels=tuple(channels.get(name, name) for name in source.channels),
     )
+
+
+def _numbered_channels(source: Source) -> dict[str, str]:
+    """Numbers for the channels whose names are parts of files' names, where a patient's name may be."""
+    parts = {part for case in source.cases for path in case.images for part in path.parts}
+    return {
+        name: f"channel {number}"
+        for number, name in enumerate(source.channels, 1)
+        if any(word in part for word in name.split("/") for part in parts)
+    }
 
 
 def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> list[Input]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
-from attunet.system.atomic_files import write_error, write_file
+from attunet.system.atomic_files import write_error, write_file, write_text
 from attunet.system.lock import writing
 from attunet.system.plain_text import printable
 
@@ -24,13 +24,15 @@ DIGITS = 4
 WAIT_S = 120.0  # for the table's lock
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
+MARK = ".pseudonyms"  # file in a folder of label maps that are called by numbers: the table's id
 
 
 class Pseudonyms:
     """The table of names and numbers in a CSV file.
 
     Args:
-        path: the file; it is made when it is not there, and numbers that it has are used again.
+        path: the file; it is made when it is not there, and numbers that it has are used again. The third cell of its
+            header is a random id, by which folders of label maps know their table.
         outputs: files and folders that a command writes, none of which may hold the table.
 
     Raises:
@@ -42,15 +44,15 @@ class Pseudonyms:
     """
 
     def __init__(self, path: str | Path, outputs: Iterable[str | Path]) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))  # of a link, the table itself is written
         for output in map(Path, outputs):
-            if self.path.resolve().is_relative_to(output.resolve()):
+            if self.path.is_relative_to(os.path.realpath(output)):
                 raise InputError(
                     f"{self.path}: the table of names must lie outside of {output}, which is handed on without it"
                 )
         if self.path.exists() and not self.path.is_file():
             raise InputError(f"{self.path}: must be a regular file, the table of names and numbers")
-        self._numbers = self._read()
+        self._id, self._numbers = self._read()
         self._words: dict[str, str] = {}
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
 
@@ -64,14 +66,19 @@ class Pseudonyms:
         names = list(dict.fromkeys(names))
         try:
             with self._locked():
-                self._numbers = self._read()
-                if new := [name for name in names if name not in self._numbers]:
+                self._id, self._numbers = self._read()
+                new = [name for name in names if name not in self._numbers]
+                if new or not self._id:
                     self._add(new)
                 elif self.path.exists():
                     self.path.chmod(0o600)
         except OSError as error:
             raise write_error(self.path, error) from None
         return {name: self._numbers[name] for name in names}
+
+    def claim(self, folder: Path, outputs: Iterable[Path]) -> None:
+        """Mark a folder of outputs that are called by numbers of this table; see `claim`."""
+        claim(folder, outputs, self._id, f"the table {self.path.name}")
 
     def remember(self, words: Mapping[str, str]) -> None:
         """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
@@ -155,9 +162,10 @@ class Pseudonyms:
         is_figure = word.isdecimal() and (len(word) < 5 or "." in (before, behind))
         return is_marked or (len(word) >= SHORTEST and word not in self._common and not is_figure)
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> tuple[str, dict[str, str]]:
+        """The table's id, empty where it has none, and the numbers."""
         if not self.path.exists():
-            return {}
+            return "", {}
         table = f"{self.path}: must be a table of names and numbers with the columns name,number"
         try:
             with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -165,12 +173,14 @@ class Pseudonyms:
             numbers = dict(rows)
         except (OSError, ValueError, csv.Error):
             raise InputError(table) from None
-        is_table = header == COLUMNS and all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers.values())
+        is_table = header[:2] == COLUMNS and len(header) <= 3
+        is_table = is_table and all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers.values())
         if not is_table or len(set(map(int, numbers.values()))) < len(rows):
             raise InputError(f"{table}, each once")
-        return numbers
+        return "".join(header[2:]), numbers
 
     def _add(self, names: list[str]) -> None:
+        self._id = self._id or secrets.token_hex(8)
         first = max(map(int, self._numbers.values()), default=0) + 1
         secrets.SystemRandom().shuffle(names)
         self._numbers |= {name: f"{number:0{DIGITS}d}" for number, name in enumerate(names, first)}
@@ -178,9 +188,32 @@ class Pseudonyms:
         def write(partial: Path) -> None:
             descriptor = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                csv.writer(file).writerows([COLUMNS, *self._numbers.items()])
+                csv.writer(file).writerows([[*COLUMNS, self._id], *self._numbers.items()])
 
         write_file(self.path, write)
+
+
+def claim(folder: Path, outputs: Iterable[Path], table: str = "", what: str = "names") -> None:
+    """Refuse a folder that has outputs of another table, where the same number is another patient.
+
+    Args:
+        folder: it is made, and marked with the table's id.
+        outputs: files that this call takes for its own where they are there.
+        table: id of the table; empty where outputs are called by names.
+        what: the table, for the message.
+
+    Raises:
+        InputError: one of the outputs is there, of another table, of names where there is a table, or the other way.
+    """
+    mark = folder / MARK
+    before = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    if before == table:
+        return
+    if found := next((path for path in outputs if path.exists()), None):
+        other = "another table" if before else "names"
+        raise InputError(f"{found}: is called by {other}, not by {what}: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(mark, table)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
-from attunet.errors import Finding, InputError, RunError
+from attunet.errors import Finding, InputError
 from attunet.export.runtime.audit import hash_of_files
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
@@ -117,7 +117,7 @@ def segment(
     received = hash_of_files(files)
     try:
         answer = _segment(model, files, folder, ending, ticket, settings)
-    except (InputError, RunError, Refusal):
+    except Exception:
         model.audit.record(received, None, user=user)
         raise
     model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)

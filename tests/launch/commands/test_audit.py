@@ -2,14 +2,18 @@
 no name, no path, and any change of it is noticed.
 """
 
+import errno
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attunet.export.runtime import cohort
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job
+from attunet.io.writers import write_labels
 from attunet.sources.inputs import Input
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog, verify_audit
@@ -53,8 +57,8 @@ def test_the_hash_is_of_the_input_before_it_is_read(tmp_path):
     audit.begin(job)
     scan.write_bytes(b"as it is now")
     job.write.write_bytes(b"labels")
-    audit.end(job, is_written=True)
-    audit.end(job, is_written=False)  # whose begin could not read the input
+    audit.end(job, job.write)
+    audit.end(Job(job.input, tmp_path / "other.nii.gz"), None)  # its input could not be read when it began
     first, second = records(tmp_path / "audit.jsonl")
     assert first["input_sha256"] == hashlib.sha256(b"as it was read").hexdigest()
     assert (second["input_sha256"], second["status"]) == (None, "failed")
@@ -67,6 +71,30 @@ def test_a_label_map_that_cannot_be_written_is_a_record(attunet, artefact, small
     assert done.code != 0
     (record,) = records(log)
     assert (record["status"], record["input_sha256"]) == ("failed", sha256(scan))
+
+
+def test_no_label_map_is_there_without_its_record(attunet, artefact, small_store, tmp_path, monkeypatch):
+    """A process that is killed, or whose log's disk is full, leaves none of which the log knows nothing."""
+    scans, log, out = tmp_path / "scans", tmp_path / "audit.jsonl", tmp_path / "out"
+    scans.mkdir()
+    for path in sorted(small_store.path.parent.glob("source/*src*"))[:2]:
+        (scans / path.name).write_bytes(path.read_bytes())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(log))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "append", full)
+        assert attunet("predict", artefact, scans, out, "--audit", log).code == 1
+    assert not out.exists() or not list(out.iterdir())
+
+    def write_and_look(path: Path, indices: object, classes: object, like: object, **options: Any) -> None:
+        write_labels(path, indices, classes, like, **options)
+        assert sha256(path) in [one["output_sha256"] for one in records(log)]
+
+    monkeypatch.setattr(cohort, "write_labels", write_and_look)
+    assert attunet("predict", artefact, scans, out, "--audit", log).code == 0
+    assert len(records(log)) == 2
 
 
 def test_a_run_is_not_audited(attunet, run, small_store, tmp_path):

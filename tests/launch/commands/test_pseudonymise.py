@@ -66,7 +66,39 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(succeed, scans: Path, t
     assert names_in(out) == []
     numbers = table(key)
     assert set(numbers) == set(NAMES)
-    assert {path.name for path in (out / "labels").iterdir()} == {f"{number}.nii.gz" for number in numbers.values()}
+    assert {path.name for path in (out / "labels").glob("*.nii.gz")} == {f"{number}.nii.gz" for number in numbers.values()}
+
+
+@pytest.mark.slow
+def test_a_folder_of_label_maps_has_the_numbers_of_one_table(attunet, succeed, scans, tmp_path, artefact) -> None:
+    """In another table the same number is another patient, whose label map would count as finished."""
+    predict, out, key = ["predict", artefact, scans, tmp_path / "out"], tmp_path / "out", tmp_path / "key.csv"
+    succeed(*predict, "--pseudonymise", key)
+    assert "4 finished before" in succeed(*predict, "--pseudonymise", key).out
+    done = attunet(*predict, "--pseudonymise", tmp_path / "other.csv")
+    assert (done.code, done.err.count("\n"), "another table" in done.err) == (2, 1, True)
+    for path in out.glob("*.nii.gz"):
+        path.unlink()
+    succeed(*predict, "--pseudonymise", tmp_path / "other.csv")  # nothing of the first is left
+    named = tmp_path / "named"
+    succeed(*predict[:3], named)
+    for number, path in enumerate(sorted(named.glob("*.nii.gz")), 1):
+        path.rename(named / f"{number:04d}.nii.gz")  # as of scans that are called by numbers
+    done = attunet(*predict[:3], named, "--pseudonymise", key)
+    assert (done.code, "is called by names" in done.err) == (2, True)
+
+
+def test_a_table_behind_a_link_is_the_file_that_it_leads_to(attunet, succeed, scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "safe").mkdir()
+    link, key = tmp_path / "link.csv", tmp_path / "safe" / "key.csv"
+    link.symlink_to(key)
+    succeed("prepare", scans, tmp_path / "store", "--folds", "2", "--pseudonymise", link)
+    assert link.is_symlink()
+    assert set(table(key)) == set(NAMES)
+    link.unlink()
+    link.symlink_to(tmp_path / "out" / "key.csv")
+    done = attunet("prepare", scans, tmp_path / "out", "--folds", "2", "--pseudonymise", link)
+    assert (done.code, "must lie outside" in done.err) == (2, True)
 
 
 @pytest.mark.slow
@@ -193,7 +225,7 @@ def test_a_patient_has_one_number_in_a_store_and_in_predictions(
     assert set(numbers) == {name, *others}
     assert numbers.items() >= before.items()
     if what.is_dir():
-        assert {path.name for path in out.iterdir()} == {f"{number}.nii.gz" for number in before.values()}
+        assert {path.name for path in out.glob("*.nii.gz")} == {f"{number}.nii.gz" for number in before.values()}
 
 
 def test_two_files_of_one_name_keep_their_own_numbers(
@@ -204,7 +236,7 @@ def test_two_files_of_one_name_keep_their_own_numbers(
     shutil.copy(image, tmp_path / "scans" / "SMITHERS.nii.gz")
     succeed("predict", artefact, tmp_path / "scans", tmp_path / "out", "--pseudonymise", tmp_path / "key.csv")
     assert set(table(tmp_path / "key.csv")) == {"SMITHERS-src", "SMITHERS"}
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
 def test_a_failed_case_is_called_by_its_number(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:
         for ours, theirs in zip(store.read_source(number, scans), plain.read_source(name), strict=True):
             np.testing.assert_array_equal(getattr(ours, "data", ours), getattr(theirs, "data", theirs))
         np.testing.assert_array_equal(store.image(number), plain.image(name))
+
+
+def test_channels_that_are_called_as_files_are_get_numbers(tmp_path: Path, write_case, log_lines: list[str]) -> None:
+    for visit in ("m0", "m1"):
+        folder = tmp_path / "scans" / visit
+        write_case(folder, "Qzwick", seed=1)
+        (folder / "Qzwick-src.nii.gz").rename(folder / "Qzwick T1.nii.gz")
+        (folder / "Qzwick-mask.nii.gz").rename(folder / "Qzwick seg.nii.gz")
+        shutil.copy(folder / "Qzwick T1.nii.gz", folder / "Qzwick T2.nii.gz")
+    store = prepare(tmp_path / "scans", tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    assert store.channels == ("channel 1", "channel 2")
+    assert any("the channels are channel 1, channel 2" in line for line in log_lines)
+    assert not [line for line in log_lines if "Qzwick" in line]
+    assert "Qzwick" not in (tmp_path / "store" / "manifest.json").read_text()
 
 
 def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(
