@@ -66,7 +66,8 @@ def test_no_command_says_a_name_of_a_pseudonymised_store(succeed, scans: Path, t
     assert names_in(out) == []
     numbers = table(key)
     assert set(numbers) == set(NAMES)
-    assert {path.name for path in (out / "labels").glob("*.nii.gz")} == {f"{number}.nii.gz" for number in numbers.values()}
+    maps = {path.name for path in (out / "labels").glob("*.nii.gz")}
+    assert maps == {f"{number}.nii.gz" for number in numbers.values()}
 
 
 @pytest.mark.slow
