@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from attunet.errors import InputError
 from attunet.system.atomic_files import require_regular, write_file
+from attunet.system.lock import beside
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
@@ -66,7 +67,7 @@ class SavedCase:
 @contextmanager
 def new_cases(out: Path) -> Iterator[Path]:
     """A folder to save cases in, which replaces `out/cases` at the end; nothing is left of it after an error."""
-    partial = out.with_name(f".{out.name}.{FOLDER}.partial")
+    partial = beside(out, ".", f".{FOLDER}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

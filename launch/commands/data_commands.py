@@ -9,6 +9,7 @@ from attunet.errors import InputError
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import PATH, SEED, Value, config_options, pseudonymise_option, source_options
 from attunet.presets import read_config
+from attunet.system.lock import writing
 from attunet.system.plain_text import printable_line
 
 
@@ -33,7 +34,8 @@ def demo(data: Path | None, out: Path, cases: int, config_name: str | None, sett
     from attunet.launch.commands.demo import run_demo
 
     config = read_config(config_name or ("chaos-cpu" if data else "demo"), settings)
-    run_demo(out, data=data, num_cases=cases, config=config)
+    with writing(out, "demo"):
+        run_demo(out, data=data, num_cases=cases, config=config)
 
 
 @click.command(short_help="Write generated abdominal cases.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input
+from attunet.system.lock import Lock, writing
 
 
 def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
@@ -30,3 +31,9 @@ def label_map(scan: Input, folder: Path, dicom_seg: bool) -> Path:
     """The file of an input's label map in a folder."""
     known = suffixes_for(scan.files)
     return folder / f"{scan.name}{'.dcm' if dicom_seg and '.dcm' in known else known[0]}"
+
+
+def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Lock:
+    """The lock of one process's label maps in a folder. shard: (number, count) of the processes that share it."""
+    number, count = shard
+    return writing(folder, "prediction", part=f".{number}-of-{count}" if count > 1 else "")

@@ -19,12 +19,11 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import write_map
-from attunet.launch.commands.label_maps import check_output, label_map
+from attunet.launch.commands.label_maps import check_output, label_map, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
 from attunet.system.audit_log import AuditLog
-from attunet.system.lock import writing
 from attunet.system.pseudonyms import claim, pseudonyms
 from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
@@ -191,13 +190,13 @@ def _segment(work: Work, job: Job) -> None:
 def _predict_folder(
     work: Work, source: Path, output: Path, jobs: Sequence[Job], claim_folder: Callable[[Path, list[Path]], None]
 ) -> None:
-    number, count = shard_of()
-    with writing(output, "prediction", part=f".{number}-of-{count}" if count > 1 else ""):
+    shard = shard_of()
+    with writing_label_maps(output, shard):
         claim_folder(output, [job.write for job in jobs])
         outcome = predict_cohort(
             work.model,
             jobs,
-            shard=(number, count),
+            shard=shard,
             also=work.also,
             max_megapixels=work.max_megapixels,
             log=work.log,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.client import Client
-from attunet.launch.commands.label_maps import check_output, label_map
+from attunet.launch.commands.label_maps import check_output, label_map, writing_label_maps
+from attunet.launch.launcher import shard_of
 from attunet.sources.inputs import Input, find_inputs
 
 logger = logging.getLogger(__name__)
@@ -19,16 +20,17 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     """As `predict`, computed by a server: one volume into a file, or every volume of a folder into a folder.
 
     In a folder, finished cases are skipped and one that fails does not stop the others; RunError says at the end how
-    many there were.
+    many there were. Several processes share the cases, as those of `predict` do.
     """
     described = client.model(model)
     inputs = find_inputs(source, described["channels"])
     if check_output(source, inputs, output):
         _segment(client, described["name"], inputs[0], output)
         return
-    jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs]
-    waiting = [job for job in jobs if not job[1].exists()]
-    with ThreadPoolExecutor(AT_ONCE, "send") as threads:
+    number, count = shard_of()
+    jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
+    with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
+        waiting = [job for job in jobs if not job[1].exists()]
         failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:

@@ -114,4 +114,6 @@ def benchmark(model: Path, store: Path, out: Path, **options: Value) -> None:
     """
     from attunet.benchmarks.evaluation.benchmark import benchmark as run
 
-    click.echo(run(model, store, out, **options).table())
+    with writing(out, "benchmark"):
+        results = run(model, store, out, **options)
+    click.echo(results.table())

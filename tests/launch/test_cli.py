@@ -200,3 +200,23 @@ def test_no_option_takes_a_number_that_is_none(attunet) -> None:
             done = attunet(name, f"{option}={value}")
             assert (done.code, done.err.count("\n")) == (2, 1), (name, option, value)
             assert f"Invalid value for '{option}'" in done.err, done.err
+
+
+def test_the_current_folder_may_be_an_output(
+    attunet, succeed, small_store: Store, artefact: Path, tmp_path: Path, monkeypatch
+) -> None:
+    scans = tmp_path / "scans"
+    for command in (
+        ("predict", artefact, scans, "."),
+        ("evaluate", small_store.path, artefact, "--out", ".", "--latency-seconds", "0.05"),
+    ):
+        out = tmp_path / command[0]
+        for folder in (scans, out):
+            folder.mkdir(exist_ok=True)
+        (scans / "a.nii.gz").write_bytes((small_store.source_root / "01-T2SPIR-src.nii.gz").read_bytes())
+        monkeypatch.chdir(out)
+        succeed(*command)
+        assert {"predict": "a.nii.gz", "evaluate": "results.json"}[command[0]] in os.listdir()
+    for command in (("phantom", "."), ("prepare", scans, "."), ("export", artefact, "."), ("demo", "--out", ".")):
+        done = attunet(*command)
+        assert (done.code, done.err.count("\n")) == (2, 1), command

@@ -20,6 +20,7 @@ from attunet.errors import InputError
 from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
 from attunet.phantom.canvas import Body, Canvas, smooth
 from attunet.system.atomic_files import name_in_errors
+from attunet.system.lock import beside, writing
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,14 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> N
     """
     if cases < 1:
         raise InputError(f"phantom: the number of cases must be at least 1, got {cases}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: must be a new or an empty folder")
-    partial = out.with_name(f"{out.name}.partial")
+    with writing(out, "generation of cases"):
+        _write(out, cases, seed, reduce)
+
+
+def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.samefile(".")):
+        raise InputError(f"{out}: must be a new or an empty folder, and not the current one")
+    partial = beside(out, "", ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

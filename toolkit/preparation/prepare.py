@@ -24,7 +24,7 @@ from attunet.splits import Splits, deal_folds
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.atomic_files import sha256, write_error
-from attunet.system.lock import writing
+from attunet.system.lock import beside, writing
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.system.workers import over_cases
 from attunet.version import __version__
@@ -75,7 +75,7 @@ def prepare(
     """
     source, store = Path(source), Path(store)
     _check(source, folds, pseudonymise)
-    building = store.with_name(store.name + ".partial")
+    building = beside(store, "", ".partial")
     with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
         cases = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)

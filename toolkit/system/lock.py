@@ -137,14 +137,24 @@ class Lock:
 
 
 def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
-    """The lock of a file or folder that a command writes: a hidden file beside it.
+    """The lock of a file or folder that a command writes: a hidden file beside it, or in a folder that is the root of a
+    file system or lies where nothing may be written, as the volume of a container does.
 
     Args:
         subject: the file or folder.
         activity: for messages, e.g. "export".
         part: names the share of a process, where several processes write different files of one folder.
     """
-    return Lock(subject.with_name(f".{subject.name}{part}.lock"), subject, activity)
+    path = beside(subject, ".", f"{part}.lock")
+    if subject.is_dir() and path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+        path = subject / path.name
+    return Lock(path, subject, activity)
+
+
+def beside(path: Path, before: str, after: str) -> Path:
+    """A path in the same folder: the name of the file or folder between two texts. `path` may be `.` or a link."""
+    real = Path(os.path.realpath(path))
+    return real.parent / f"{before}{real.name}{after}"
 
 
 def _place() -> str:

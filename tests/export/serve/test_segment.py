@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -152,6 +154,29 @@ def test_predict_on_a_server_writes_what_predict_writes(attunet, server, scan, p
     assert "1 of 2 volumes could not be segmented" in done.err
     assert (tmp_path / "out/a.nii.gz").read_bytes() == predicted
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_two_predictions_into_one_folder_are_one_at_a_time_on_a_server_too(attunet, server, scan, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.nii.gz").write_bytes(scan.read_bytes())
+    code = "import sys, time; from pathlib import Path; from attunet.system.lock import writing\n"
+    code += "with writing(Path(sys.argv[1]), 'prediction'): print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        done = attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out")
+        holder.kill()
+    assert (done.code, f"in use by process {holder.pid}" in done.err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_processes_share_the_scans_that_a_server_segments(attunet, server, scan, tmp_path, monkeypatch):
+    (tmp_path / "scans").mkdir()
+    for name in "abc":
+        (tmp_path / f"scans/{name}.nii.gz").write_bytes(scan.read_bytes())
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    assert attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out").code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.nii.gz"]
 
 
 def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_estimator(serve, scan, sure):

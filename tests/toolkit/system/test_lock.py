@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,30 @@ def test_folders_that_were_made_for_the_lock_are_removed_again(tmp_path: Path) -
     with writing(tmp_path / "a" / "b" / "out", "export"):
         assert (tmp_path / "a" / "b").is_dir()
     assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_has_one_lock_under_all_its_names(holder, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "out" / "store").mkdir()
+    (tmp_path / "link").symlink_to("out/store")
+    monkeypatch.chdir(tmp_path / "out" / "store")
+    for name in (".", "../store", tmp_path / "link"):
+        with pytest.raises(InputError, match=f"in use by process {holder.pid}"), writing(Path(name), "prediction"):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder in whose place its process may not write")
+def test_a_folder_above_which_nothing_may_be_written_holds_its_lock() -> None:
+    with tempfile.TemporaryDirectory() as above:  # pytest's own folders are closed to other users
+        os.chmod(above, 0o755)
+        (out := Path(above, "out")).mkdir()
+        os.chown(out, 65534, 65534)
+        code = HOLD.replace("with ", "import os; os.setuid(65534)\nwith ").replace(
+            "time.sleep(60)", "print(os.listdir())"
+        )
+        command = [sys.executable, "-c", code, "."]
+        done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=True)
+        assert done.stdout == "held\n['.out.lock']\n"
+        assert list(Path(above).rglob("*")) == [out]
 
 
 @pytest.mark.slow
