@@ -10,6 +10,7 @@ from attunet.export.serve.client import Client
 from attunet.launch.commands.label_maps import check_output, label_map, writing_label_maps
 from attunet.launch.launcher import shard_of
 from attunet.sources.inputs import Input, find_inputs
+from attunet.system.pseudonyms import claim
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     number, count = shard_of()
     jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
+        claim(output, [path for _, path in jobs])
         waiting = [job for job in jobs if not job[1].exists()]
         failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
