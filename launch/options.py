@@ -30,7 +30,7 @@ DEVICE = click.Choice(["cpu", "cuda"])
 class Number(click.FloatRange):
     """A finite number in a range. click's own type takes NaN, which compares false with every bound, and infinity."""
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{number} is not a finite number.", param, ctx)
@@ -46,7 +46,7 @@ class Fold(click.ParamType):
 
     name = "K|all"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
+    def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
         if value == "all":
             return "all"
         if not str(value).isdecimal():
@@ -59,7 +59,7 @@ class FoldList(click.ParamType):
 
     name = "K,..."
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+    def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
         parts = [part.strip() for part in str(value).split(",")]
         if not all(part.isdecimal() for part in parts):
             self.fail(f"must be numbers of folds separated by commas, got {value!r}", param, ctx)

@@ -1,5 +1,6 @@
 """Preparation of a source as a store: scan all cases, resolve the preprocessing, write a shard per case, rename."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -31,6 +32,7 @@ from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
+MAY_HAVE_NAMES = ("case_pattern", "images", "masks")  # options, which a store without names keeps as hashes
 UNPACKED = "source"  # the folder in a store that holds the files of an archive
 
 
@@ -81,6 +83,8 @@ def prepare(
         cases = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
         _log_source(source, cases.source)
         request = _request(cases, options, config, [folds, seed], archive)
+        if names:
+            request |= {key: hashlib.sha256(repr(request[key]).encode()).hexdigest() for key in MAY_HAVE_NAMES}
         if store.exists():
             return _unchanged(store, cases.source, request)
         seen = _survey(cases, config, building, names, strict=strict)

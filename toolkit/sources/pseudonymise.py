@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attunet.decisions import Decision
+from attunet.decisions import RULES, Decision
 from attunet.errors import InputError
 from attunet.sources.case_files import Source, SourceOptions, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.inputs import Input
 from attunet.system.pseudonyms import Pseudonyms
+
+NOT_SHOWN = "not shown, for the names in it; attunet inspect shows it"
 
 
 def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> Source:
@@ -44,22 +46,21 @@ def _numbers(source: Source, names: Pseudonyms) -> dict[str, str]:
 
 
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:
-    """Replace the names of cases and patients by numbers, in decisions and notes too; files keep their paths."""
+    """Replace the names of cases and patients by numbers; files keep their paths.
+
+    Lines about the source are made of names of files and folders in many ways, so that none of them is kept: of a
+    decision, the rule; of notes, their number.
+    """
     numbers, channels = _numbers(source, names), _numbered_channels(source)
-
-    def hide(text: str) -> str:
-        for name in sorted(channels, key=len, reverse=True):
-            text = text.replace(name, channels[name])
-        return names.hide(text)
-
+    count = len(source.notes)
     cases = [replace(case, case=numbers[case.case], patient=numbers[case.patient]) for case in source.cases]
     return replace(
         source,
         cases=tuple(sorted(cases, key=lambda case: case.case)),
         test_patients=frozenset(numbers[patient] for patient in source.test_patients),
-        reason=names.hide(source.reason),
-        decisions=tuple(Decision(one.rule, hide(one.text)) for one in source.decisions),
-        notes=tuple(map(hide, source.notes)),
+        reason="by the names of its files",
+        decisions=tuple(Decision(one.rule, f"{RULES[one.rule].question}: {NOT_SHOWN}") for one in source.decisions),
+        notes=(f"{count} line(s) about its files: {NOT_SHOWN}",) if count else (),
         channels=tuple(channels.get(name, name) for name in source.channels),
     )
 

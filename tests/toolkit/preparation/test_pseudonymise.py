@@ -15,7 +15,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
-from attunet.sources.case_files import DEFAULTS
+from attunet.sources.case_files import DEFAULTS, SourceOptions
 from attunet.store import open_store
 
 WARD = "Ward-Hopkins"
@@ -74,9 +74,32 @@ def test_channels_that_are_called_as_files_are_get_numbers(tmp_path: Path, write
         shutil.copy(folder / "Qzwick T1.nii.gz", folder / "Qzwick T2.nii.gz")
     store = prepare(tmp_path / "scans", tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
     assert store.channels == ("channel 1", "channel 2")
-    assert any("the channels are channel 1, channel 2" in line for line in log_lines)
     assert not [line for line in log_lines if "Qzwick" in line]
     assert "Qzwick" not in (tmp_path / "store" / "manifest.json").read_text()
+
+
+def test_no_line_about_files_has_a_name(tmp_path: Path, write_case, log_lines: list[str]) -> None:
+    """Links, folders that are left out, cases of dataset.json without files, and what the user typed."""
+    scans = tmp_path / "scans"
+    for number, name in enumerate(("Qzwicky", "Qzmueller"), 1):
+        image, mask = write_case(tmp_path / "made", name, seed=number)
+        for folder, file in (("imagesTr", image), ("labelsTr", mask), ("manual Qzdoctor", mask)):
+            (scans / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, scans / folder / f"{name}.nii.gz")
+    (scans / "imagesTr" / "Qzlink.nii.gz").symlink_to("/nonexistent")
+    (scans / "Qzfolder").symlink_to("/etc")
+    training = [f"./labelsTr/{name}.nii.gz" for name in ("Qzwicky", "Qzmueller", "Qzgone")]
+    labels = {"background": 0, "liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}
+    (scans / "dataset.json").write_text(json.dumps({"labels": labels, "training": training}))
+    options = SourceOptions(case_pattern="^(Qzwicky|Qzmueller)")
+    again = {"options": options, "folds": 2, "pseudonymise": tmp_path / "key.csv"}
+    prepare(scans, tmp_path / "store", DataConfig(), **again)
+    assert any("line(s) about its files: not shown" in line for line in log_lines)
+    assert not [line for line in log_lines if "Qz" in line]
+    assert "Qz" not in (tmp_path / "store" / "manifest.json").read_text()
+    prepare(scans, tmp_path / "store", DataConfig(), **again)  # the same choices: the store is taken
+    with pytest.raises(InputError):
+        prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
 
 
 def test_a_second_source_gets_further_numbers_and_a_rerun_the_same(

@@ -1,0 +1,138 @@
+"""Whether the automatic settings hold on data that nobody tuned them for: `auto` against the best of a small search.
+
+`python -m attunet.benchmarks.accuracy.untuned OUT` trains, on each generated data set of
+`attunet.benchmarks.accuracy.stand_ins`, a network with the automatic settings, and one with each of the changes in
+`CHANGES`, and judges all on the cases that fold 0 leaves out, on their own grid after finishing. The changes were fixed
+before anything was measured. The aim is that `auto` reaches 95 % of the best mean Dice. OUT/results.json is written
+after every training, and the same call does what is left.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
+from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.export.load_model import load_model
+from attunet.metrics.aggregate import mean
+from attunet.metrics.overlap import dice_from_confusion
+from attunet.preparation.prepare import prepare
+from attunet.presets import read_config
+from attunet.store import Store, open_store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import environment
+from attunet.system.log_lines import forward_log
+
+logger = logging.getLogger(__name__)
+
+AIM = 0.95
+AUTO = "auto"
+WHOLE = "whole slices"  # instead of the smallest window that holds the labels
+CHANGES: dict[str, tuple[str, ...]] = {
+    AUTO: (),
+    "half the rate": ("optim.lr=0.00075",),
+    "twice the rate": ("optim.lr=0.003",),
+    "no augmentation": ("augment.enabled=false",),
+    "weights by frequency": ("optim.class_weights=inverse_frequency",),
+    "U-Net": ("model.name=unet",),
+    WHOLE: (),
+}
+
+
+class Row(TypedDict):
+    """A training: its data set, the change of its settings, the mean Dice of the cases left out."""
+
+    data: str
+    change: str
+    dice: float
+    minutes: float
+
+
+def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Row]:
+    """Train and judge what is left; gives all rows of results.json.
+
+    Args:
+        out: folder of the sources, stores, runs and results.
+        names: data sets.
+        settings: `section.field=value` of all trainings.
+    """
+    file = out / "results.json"
+    rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    for name in names:
+        for change in CHANGES:
+            if any((row["data"], row["change"]) == (name, change) for row in rows):
+                continue
+            store = _store(out / name.replace(" ", "-"), whole=change == WHOLE)
+            if store is None:  # the automatic window is the whole slice
+                continue
+            began = time.monotonic()
+            dice = _train_and_judge(store, store.path.parent / f"run-{change.replace(' ', '-')}", change, settings)
+            minutes = (time.monotonic() - began) / 60
+            rows.append({"data": name, "change": change, "dice": dice, "minutes": round(minutes, 2)})
+            logger.info(f"{name}, {change}: Dice {dice:.4f}, {minutes:.1f} minutes")
+            about = {"environment": environment(), "settings": list(settings), "rows": rows}
+            out.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(about, indent=1, allow_nan=False) + "\n")
+    return rows
+
+
+def _store(folder: Path, *, whole: bool) -> Store | None:
+    """The data set's store, with the automatic window or with whole slices; None where these are the same."""
+    if not (folder / "source").exists():
+        write_stand_in(next(name for name in STAND_INS if name.replace(" ", "-") == folder.name), folder / "source")
+    store = _prepared(folder, "store", ())
+    if not whole:
+        return store
+    plane = [axis for axis in range(3) if axis != store.spec.slice_axis]
+    pixel = store.spec.spacing_mm  # None: pixels of pictures are kept
+    scales = [1 if pixel is None else spacing / pixel for spacing in store.cases[0].spacing]
+    needed = max(case.native_shape[axis] * scales[axis] for case in store.cases for axis in plane)
+    size = 32 * -(-round(needed) // 32)
+    return None if size <= min(store.spec.size) else _prepared(folder, "whole", (f"data.size={size}",))
+
+
+def _prepared(folder: Path, name: str, settings: tuple[str, ...]) -> Store:
+    if (folder / name).exists():
+        return open_store(folder / name)
+    return prepare(folder / "source", folder / name, read_config(None, settings).data, folds=4)
+
+
+def _train_and_judge(store: Store, run: Path, change: str, settings: Sequence[str]) -> float:
+    """Mean Dice of the cases left out."""
+    from attunet.training.loop import train
+
+    train(store.path, run, read_config(None, (*settings, *CHANGES[change])), fold=0, resume="auto")
+    model = load_model(run)
+    cases = (read_labelled_case(store, name) for name in store.split(0)[1])
+    return statistics.mean(mean(dice_from_confusion(evaluate_case(model, case).confusion)[1:]) for case in cases)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table: a row for each data set."""
+    lines = ["| data | like | " + " | ".join(CHANGES) + " | auto / best |", "|---" * (len(CHANGES) + 3) + "|"]
+    for name in dict.fromkeys(row["data"] for row in rows):
+        dice = {row["change"]: row["dice"] for row in rows if row["data"] == name}
+        figures = " | ".join(f"{dice[change]:.3f}" if change in dice else "-" for change in CHANGES)
+        share = f"{dice[AUTO] / (max(dice.values()) or 1):.3f}" if AUTO in dice else "-"
+        lines.append(f"| {name} | {STAND_INS[name].like} | {figures} | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", choices=list(STAND_INS), action="append", help="all by default")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    arguments = parser.parse_args()
+    with forward_log(lambda line: print(line, flush=True)):
+        rows = compare(arguments.out, arguments.data or list(STAND_INS), arguments.settings)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
