@@ -104,7 +104,7 @@ def predict_cohort(
     """
     number, count = shard
     own = list(jobs)[number::count]
-    waiting = deque(job for job in own if not job.write.exists())
+    waiting = deque(job for job in own if job.input.namesake or not job.write.exists())
     ends, start = _Ends(Outcome(skipped=len(own) - len(waiting)), len(waiting), log), time.monotonic()
     reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:

@@ -106,10 +106,13 @@ def predict(
         )
     work = Work(predictor, also, max_megapixels, log, confidence)
     with pseudonyms(pseudonymise, [output]) as names:
-        inputs = find_inputs(source, predictor.spec.num_channels, choices)
+        notes: list[str] = []
+        inputs = find_inputs(source, predictor.spec.num_channels, choices, note=notes.append)
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
+        for text in notes:
+            logger.warning(f"{source}: {names.hide_quoted(text) if names else text}")
         if is_one:
             _predict_one(work, Job(inputs[0], output, codes))
         else:

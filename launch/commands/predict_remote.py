@@ -24,7 +24,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     many there were. Several processes share the cases, as those of `predict` do.
     """
     described = client.model(model)
-    inputs = find_inputs(source, described["channels"])
+    inputs = find_inputs(source, described["channels"], note=partial(_warn, source))
     if check_output(source, inputs, output):
         _segment(client, described["name"], inputs[0], output)
         return
@@ -32,15 +32,20 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
         claim(output, [path for _, path in jobs])
-        waiting = [job for job in jobs if not job[1].exists()]
+        waiting = [job for job in jobs if job[0].namesake or not job[1].exists()]
         failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
         raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
 
 
+def _warn(source: Path, text: str) -> None:
+    logger.warning(f"{source}: {text}")
+
+
 def _fails(client: Client, model: str, job: tuple[Input, Path]) -> bool:
     try:
+        job[0].check_name()
         job[1].parent.mkdir(parents=True, exist_ok=True)
         _segment(client, model, *job)
     except (InputError, RunError, OSError) as error:

@@ -4,7 +4,8 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,16 +13,18 @@ from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
-from attunet.sources.case_files import files_in, regular_files
+from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
+from attunet.sources.layouts.no_layout import links_left_out
+from attunet.sources.layouts.series import DICOM_SUFFIXES
 from attunet.sources.read_case import read_image
 from attunet.volumes.volume import Volume
 
 # Layouts whose images and masks differ in their names; in others the layout is needed
 NAMES_ARE_ENOUGH = ("src-mask", "suffix")
 
-Volumes = Mapping[str, tuple[Path, ...]]  # name below the input folder -> its file, or one for each channel
+Volumes = list[tuple[str, tuple[Path, ...]]]  # name below the input folder, and its file, or one for each channel
 Cases = dict[Path, str]
 
 
@@ -34,27 +37,48 @@ class Input:
         files: one file, or one for each channel.
         choices: the user's interpretations (`--read RULE=VALUE`), by rule.
         case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
+        namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
+            refused when they are read, because both would have one label map.
     """
 
     name: str
     files: tuple[Path, ...]
     choices: Choices = field(default_factory=dict)
     case: str = ""
+    namesake: Path | None = None
+
+    def check_name(self) -> None:
+        """Raise InputError if another volume has the same name."""
+        if self.namesake:
+            raise InputError(
+                f"{self.files[0]}: must differ from {self.namesake} in more than ending, capitals or channel number, "
+                "for a label map of its own: rename one, or take one away"
+            )
 
     def read(self, num_channels: int) -> Volume:
         """Read the volume for a model with `num_channels` channels; raises InputError as `read_volume` does."""
+        self.check_name()
         if len(self.files) > 1:
-            return read_image(self.files, choices=self.choices)
+            volume = read_image(self.files, choices=self.choices)
+            if len(volume.data) != num_channels:
+                raise InputError(
+                    f"{self.files[0]}: must have {num_channels} channels with the {len(self.files) - 1} files beside "
+                    f"it that are of one case, got {len(volume.data)}"
+                )
+            return volume
         return read_volume(self.files[0], channels=num_channels, choices=self.choices)
 
 
-def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -> list[Input]:
+def find_inputs(
+    path: Path, num_channels: int = 1, choices: Choices = NOTHING, *, note: Callable[[str], object] = lambda text: None
+) -> list[Input]:
     """Find the volumes at a path, without masks (`X-mask`, `X_seg`, `segmentations/`, ...).
 
     Args:
         path: a file, the folder of a DICOM series, a data set in a known layout (its images alone), or any folder.
         num_channels: channels of the model; if there are several, `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume.
         choices: the user's interpretations, by rule.
+        note: called with each clause about files of the folder that are left out.
 
     Raises:
         InputError: there is nothing to read.
@@ -65,14 +89,29 @@ def find_inputs(path: Path, num_channels: int = 1, choices: Choices = NOTHING) -
         raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
     cases: Cases = {}
     if path.is_file():
-        volumes: Volumes = {stem_of(path): _channels(path, num_channels)}
+        volumes: Volumes = [(stem_of(path), _channels(path, num_channels))]
     elif any(is_dicom(file) for file in files_in(path)):
-        volumes = {path.name: (path,)}
+        volumes = [(path.name, (path,))]
     else:
-        volumes, cases = _in_folder(path, num_channels)
-    if not volumes:
-        raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
-    return [Input(name, files, choices, cases.get(files[0], _case_of(name))) for name, files in volumes.items()]
+        volumes, cases = _in_folder(path, num_channels, note)
+    alike = defaultdict(list)
+    for name, files in volumes:
+        alike[_as_others_see(name)].append(files[0])
+    return [
+        Input(
+            name,
+            files,
+            choices,
+            cases.get(files[0], _case_of(name)),
+            next((file for file in alike[_as_others_see(name)] if file != files[0]), None),
+        )
+        for name, files in volumes
+    ]
+
+
+def _as_others_see(name: str) -> str:
+    """The name on file systems that do not tell capitals, or composed letters and accents, apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _case_of(name: str) -> str:
@@ -80,26 +119,47 @@ def _case_of(name: str) -> str:
     return unicodedata.normalize("NFC", re.sub(r"(?i)(?<=[^/])(-src|_0000)$", "", name))
 
 
-def _in_folder(path: Path, num_channels: int) -> tuple[Volumes, Cases]:
+def _in_folder(path: Path, num_channels: int, note: Callable[[str], object]) -> tuple[Volumes, Cases]:
     """The volumes, and the names of the cases that their first files belong to, where the layout tells them."""
-    try:
+    cases: Cases = {}
+    masks: set[Path] = set()
+    with suppress(InputError):  # no layout fits
         source = find_cases(path)
-    except InputError:
-        return _one_case(path, num_channels) or _any_folder(path, num_channels, set()), {}
-    cases = {case.images[0]: case.case for case in source.cases}
-    if source.layout not in NAMES_ARE_ENOUGH:
-        return {case.case: case.images for case in source.cases}, cases
-    masks = {label for case in source.cases for label in case.labels}
-    return _one_case(path, num_channels) or _any_folder(path, num_channels, masks), cases
+        cases = {case.images[0]: case.case for case in source.cases}
+        if source.layout not in NAMES_ARE_ENOUGH:
+            for text in (*source.notes, *_unnamed_masks(source)):
+                note(text)
+            return [(case.case, case.images) for case in source.cases], cases
+        masks = {label for case in source.cases for label in case.labels}
+    volumes, links = _one_case(path, num_channels) or _any_folder(path, num_channels, masks), links_left_out(path)
+    if not volumes:
+        but = f", but {links}" if links else ""
+        raise InputError(f"{path}: the folder has no volume{but}; the formats are {FORMAT_NAMES}")
+    if links:
+        note(links)
+    return volumes, cases
+
+
+def _unnamed_masks(source: Source) -> Iterator[str]:
+    """A clause about files that nothing but the name of a series makes masks; they may be conversions of it."""
+    if source.layout == "series-masks":
+        labels = [path.relative_to(source.root) for case in source.cases for path in case.labels]
+        unnamed = [path for path in labels if not any(map(names_a_mask, (*path.parts[:-1], stem_of(path))))]
+        if unnamed:
+            text = f"{len(unnamed)} files have the names of series and are taken as their masks"
+            yield f"{text}, first {str(unnamed[0])!r}"
 
 
 def _one_case(folder: Path, num_channels: int) -> Volumes:
     """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
-    files = [path for path in files_in(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
+    files = [path for path in regular_files(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
     if len(files) != num_channels or num_channels == 1 or stem_of(files[0]).endswith("_0000"):
-        return {}
-    start = os.path.commonprefix([path.name for path in files])  # noqa: RUF071 (names, not paths)
-    return {folder.name: tuple(files)} if re.search(r"\d", start) else {}
+        return []
+    stems = [stem_of(path) for path in files]
+    start = os.path.commonprefix(stems).rstrip("0123456789")  # noqa: RUF071 (names, not paths)
+    are_numbered = all(stem.removeprefix(start).isdecimal() for stem in stems) and start.endswith(("-", "_", " ", "."))
+    is_one = re.search(r"\d", start) and not are_numbered and all(path.parent == folder for path in files)
+    return [(folder.name, tuple(files))] if is_one else []
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
@@ -114,32 +174,35 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
 
 def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volumes:
     """Names and files of every volume below a folder that no layout describes, in the order of the names."""
-    series: dict[str, tuple[Path, ...]] = {}
-    images: dict[str, Path] = {}
-    called_masks: dict[str, Path] = {}
+    series: dict[Path, str] = {}
+    images: list[tuple[str, Path]] = []
+    called_masks: list[tuple[str, Path]] = []
     for path in regular_files(root):
         relative = path.relative_to(root)
         # Scanners' exports often have no endings
-        if path.name.lower().endswith(".dcm") or (not is_readable(path) and is_dicom(path)):
-            series[relative.parent.as_posix() if len(relative.parts) > 1 else root.name] = (path.parent,)
+        if path.name.lower().endswith(DICOM_SUFFIXES) or (not is_readable(path) and is_dicom(path)):
+            series[path.parent] = relative.parent.as_posix() if len(relative.parts) > 1 else root.name
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))
-            (called_masks if any(map(names_a_mask, parts)) else images)["/".join(parts)] = path
-    images = images or ({} if series else called_masks)  # if all files are named like masks, the names mean nothing
-    return dict(sorted({**series, **_joined(images, num_channels)}.items()))
+            (called_masks if any(map(names_a_mask, parts)) else images).append(("/".join(parts), path))
+    images = images or ([] if series else called_masks)  # if all files are named like masks, the names mean nothing
+    return sorted([*((name, (folder,)) for folder, name in series.items()), *_joined(images, num_channels)])
 
 
-def _joined(images: Mapping[str, Path], num_channels: int) -> Volumes:
+def _joined(images: Sequence[tuple[str, Path]], num_channels: int) -> Volumes:
     """Group files by volume: nnU-Net's X_0000, X_0001, ... if these are the model's channels or all end in _0000."""
-    volume_of = {stem: match[1] if (match := CHANNEL.fullmatch(stem)) else stem for stem in images}
-    stems_of: defaultdict[str, list[str]] = defaultdict(list)
-    for stem, volume in volume_of.items():
-        if stem != volume:
-            stems_of[volume].append(stem)
-    all_first = all(stem.endswith("_0000") for stem in images)
-    volumes: defaultdict[str, tuple[Path, ...]] = defaultdict(tuple)
-    for stem, path in sorted(images.items()):
-        volume = volume_of[stem]
-        whole = sorted(stems_of[volume]) == [f"{volume}_{channel:04d}" for channel in range(num_channels)]
-        volumes[volume if whole or all_first else stem] += (path,)
-    return dict(volumes)
+    volumes: defaultdict[str, defaultdict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for stem, path in images:
+        match = CHANNEL.fullmatch(stem)
+        volumes[match[1] if match else stem][stem].append(path)
+    all_first = all(stem.endswith("_0000") for stem, _ in images)
+    joined: Volumes = []
+    for volume, files in volumes.items():
+        channels = {stem: paths for stem, paths in files.items() if stem != volume}
+        whole = sorted(channels) == [f"{volume}_{channel:04d}" for channel in range(num_channels)]
+        if whole or (all_first and channels):
+            joined.append((volume, tuple(channels[stem].pop(0) for stem in sorted(channels))))
+        for stem, paths in files.items():
+            name = volume if stem in channels and (whole or all_first) else stem
+            joined += [(name, (path,)) for path in paths]  # the others of a name, where files were joined
+    return joined

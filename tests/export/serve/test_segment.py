@@ -153,6 +153,9 @@ def test_predict_on_a_server_writes_what_predict_writes(attunet, server, scan, p
     assert done.code == 1
     assert "1 of 2 volumes could not be segmented" in done.err
     assert (tmp_path / "out/a.nii.gz").read_bytes() == predicted
+    (tmp_path / "scans/a.nii").write_bytes(gzip.decompress(scan.read_bytes()))
+    done = attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out")
+    assert (done.code, "3 of 3 volumes could not be segmented" in done.err) == (1, True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
 
 

@@ -83,6 +83,23 @@ def test_a_folder_goes_through_and_a_bad_file_does_not_stop_it(attunet, run: Pat
     assert made == ["deeper/other-src.nii.gz", "scan.nii.gz"]
 
 
+def test_two_scans_of_one_name_fail_both_each_time_and_the_others_are_segmented(
+    attunet, succeed, run: Path, scan: Path, tmp_path: Path
+) -> None:
+    (scan.parent / "other.nii.gz").write_bytes(scan.read_bytes())
+    succeed("predict", run, scan.parent, tmp_path / "out")
+    (tmp_path / "out/other.nii.gz").unlink()
+    nib.save(nib.load(scan), scan.parent / "scan.nii")
+    done = attunet("predict", run, scan.parent, tmp_path / "out")
+    assert (done.code, "2 of 3 volumes" in done.err) == (1, True)
+    failed = [line for line in done.out.splitlines() if line.startswith("failed: ")]
+    assert [line.partition(" must differ from ")[0] for line in failed] == [
+        f"failed: {scan.parent / 'scan.nii'}:",
+        f"failed: {scan}:",
+    ]
+    assert (tmp_path / "out/other.nii.gz").exists()
+
+
 def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
     before = scan.read_bytes()
     for output in (scan, scan.parent / ".." / "scans" / "scan.nii.gz"):

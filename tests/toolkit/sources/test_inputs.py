@@ -94,3 +94,92 @@ def test_the_folder_of_one_case_is_one_input_of_several_channels(tmp_path: Path)
         (tmp_path / "BraTS-GLI-00001-000" / name).touch()
     (one,) = find_inputs(tmp_path / "BraTS-GLI-00001-000", 4)
     assert (one.name, [path.name for path in one.files]) == ("BraTS-GLI-00001-000", names[1:])
+
+
+TWINS = (
+    ("A.nii.gz", "A.nii"),
+    ("A.nii.gz", "A.NII.GZ"),
+    ("A.nii.gz", "a.nii.gz"),
+    ("\u00e4.nii", "a\u0308.nii"),
+    ("A.nii.gz", "A_0000.nii.gz"),
+    ("A_0000.nii", "A_0000.nii.gz"),
+    ("x/A.nii.gz", "X/A.nii.gz"),
+)
+
+
+@pytest.mark.parametrize("twins", TWINS, ids=" ".join)
+def test_two_volumes_of_one_name_are_refused_and_the_others_are_not(tmp_path: Path, twins: tuple[str, str]) -> None:
+    for name in (*twins, "B.nii.gz"):
+        save(tmp_path / name)
+    inputs = find_inputs(tmp_path)
+    assert sorted(one.files[0].relative_to(tmp_path).as_posix() for one in inputs) == sorted([*twins, "B.nii.gz"])
+    for one in inputs:
+        if one.name == "B":
+            assert one.read(1).shape == DATA.shape
+            continue
+        with pytest.raises(InputError, match="rename one, or take one away") as error:
+            one.read(1)
+        assert all(str(tmp_path / name) in str(error.value) for name in twins)
+
+
+def test_a_series_and_a_file_of_one_name_are_refused(tmp_path: Path, write_series) -> None:
+    write_series(tmp_path / "A", DATA, np.diag([-1, -1, 5, 1]))
+    for name in ("A.nii.gz", "B.nii.gz"):
+        save(tmp_path / name)
+    for one in find_inputs(tmp_path)[:2]:
+        with pytest.raises(InputError, match="rename one"):
+            one.read(1)
+
+
+def test_files_of_a_channel_twice_are_refused(tmp_path: Path) -> None:
+    for name in ("A_0000.nii.gz", "A_0001.nii.gz", "A_0001.nii", "B_0000.nii.gz", "B_0001.nii.gz"):
+        save(tmp_path / name)
+    inputs = find_inputs(tmp_path, 2)
+    assert [(one.name, len(one.files), one.namesake is None) for one in inputs] == [
+        ("A", 2, False),
+        ("A", 1, False),
+        ("B", 2, True),
+    ]
+
+
+def test_volumes_that_differ_in_a_number_or_lie_deeper_are_no_channels_of_one_case(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    for number in (9, 10, 11):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        images.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / f"photos/img_{number:03d}.png")
+    assert names(tmp_path / "photos", 3) == ["img_009", "img_010", "img_011"]
+    for name in ("p1_t1.nii", "p1_t2.nii", "deeper/p2_t1.nii", "deeper/p2_t2.nii"):
+        save(tmp_path / "cases" / name)
+    assert len(names(tmp_path / "cases", 2)) == 4
+    assert names(tmp_path / "cases/deeper", 2) == ["deeper"]
+
+
+def test_a_series_of_another_ending_is_one_volume_below_a_folder(tmp_path: Path, write_series) -> None:
+    for path in write_series(tmp_path / "study/series", DATA, np.diag([-1, -1, 5, 1])):
+        path.rename(path.with_suffix(".IMA"))
+    save(tmp_path / "b.nii.gz")
+    assert names(tmp_path) == ["b", "study/series"]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:
+    for name in ("x", "y"):
+        save(tmp_path / f"set/images/{name}.nii.gz")
+        save(tmp_path / f"set/labels/{name}.nii.gz")
+    save(tmp_path / "set/more/z.nii.gz")
+    save(tmp_path / "scans/a.nii.gz")
+    for folder in ("scans", "links"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "b.nii.gz").symlink_to(tmp_path / "set/more/z.nii.gz")
+    said: list[str] = []
+    assert [one.name for one in find_inputs(tmp_path / "set", note=said.append)] == ["x", "y"]
+    assert [one.name for one in find_inputs(tmp_path / "scans", note=said.append)] == ["a"]
+    write_series(tmp_path / "series/A", DATA, np.diag([-1, -1, 5, 1]))
+    save(tmp_path / "series/A.nii.gz")
+    assert [one.files for one in find_inputs(tmp_path / "series", note=said.append)] == [(tmp_path / "series/A",)]
+    assert [text.partition(",")[0] for text in said] == [
+        "1 of 5 files belong to no case and are left out",
+        "1 links to folders or out of the folder are left out",
+        "1 files have the names of series and are taken as their masks",
+    ]
+    with pytest.raises(InputError, match="has no volume, but 1 links to folders or out of the folder are left out"):
+        find_inputs(tmp_path / "links")
