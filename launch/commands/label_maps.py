@@ -1,12 +1,16 @@
 """The files of label maps."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input
+from attunet.sources.pseudonymise import NOT_SHOWN
 from attunet.system.lock import Lock, writing
+
+logger = logging.getLogger(__name__)
 
 
 def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
@@ -31,6 +35,11 @@ def label_map(scan: Input, folder: Path, dicom_seg: bool) -> Path:
     """The file of an input's label map in a folder."""
     known = suffixes_for(scan.files)
     return folder / f"{scan.name}{'.dcm' if dicom_seg and '.dcm' in known else known[0]}"
+
+
+def warn_left_out(source: Path, text: str, *, is_hidden: bool = False) -> None:
+    """Warn of files of a folder that are left out; with `is_hidden` without the text, which has names."""
+    logger.warning(f"{source}: {f'a line about its files: {NOT_SHOWN}' if is_hidden else text}")
 
 
 def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Lock:

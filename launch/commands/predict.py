@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING, stem_of
 from attunet.io.writers import write_map
-from attunet.launch.commands.label_maps import check_output, label_map, writing_label_maps
+from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
@@ -106,13 +107,11 @@ def predict(
         )
     work = Work(predictor, also, max_megapixels, log, confidence)
     with pseudonyms(pseudonymise, [output]) as names:
-        notes: list[str] = []
-        inputs = find_inputs(source, predictor.spec.num_channels, choices, note=notes.append)
+        note = partial(warn_left_out, source, is_hidden=names is not None)
+        inputs = find_inputs(source, predictor.spec.num_channels, choices, note=note)
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
-        for text in notes:
-            logger.warning(f"{source}: {names.hide_quoted(text) if names else text}")
         if is_one:
             _predict_one(work, Job(inputs[0], output, codes))
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.client import Client
-from attunet.launch.commands.label_maps import check_output, label_map, writing_label_maps
+from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import shard_of
 from attunet.sources.inputs import Input, find_inputs
 from attunet.system.pseudonyms import claim
@@ -24,7 +24,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     many there were. Several processes share the cases, as those of `predict` do.
     """
     described = client.model(model)
-    inputs = find_inputs(source, described["channels"], note=partial(_warn, source))
+    inputs = find_inputs(source, described["channels"], note=partial(warn_left_out, source))
     if check_output(source, inputs, output):
         _segment(client, described["name"], inputs[0], output)
         return
@@ -37,10 +37,6 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
         raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
-
-
-def _warn(source: Path, text: str) -> None:
-    logger.warning(f"{source}: {text}")
 
 
 def _fails(client: Client, model: str, job: tuple[Input, Path]) -> bool:

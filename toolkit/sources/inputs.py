@@ -132,11 +132,10 @@ def _in_folder(path: Path, num_channels: int, note: Callable[[str], object]) -> 
             return [(case.case, case.images) for case in source.cases], cases
         masks = {label for case in source.cases for label in case.labels}
     volumes, links = _one_case(path, num_channels) or _any_folder(path, num_channels, masks), links_left_out(path)
-    if not volumes:
-        but = f", but {links}" if links else ""
-        raise InputError(f"{path}: the folder has no volume{but}; the formats are {FORMAT_NAMES}")
     if links:
         note(links)
+    if not volumes:
+        raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     return volumes, cases
 
 

@@ -24,7 +24,6 @@ DIGITS = 4
 WAIT_S = 120.0  # for the table's lock
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
-QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")  # as `repr` quotes
 MARK = ".pseudonyms"  # file in a folder of label maps that are called by numbers: the table's id
 
 
@@ -117,10 +116,6 @@ class Pseudonyms:
             out.append(text[at])
             at += 1
         return "".join(out)
-
-    def hide_quoted(self, text: str) -> str:
-        """As `hide`, for a text that quotes every name: those that are not known are hidden too."""
-        return self.hide(QUOTED.sub(HIDDEN, text))
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

@@ -267,3 +267,15 @@ def test_refusals(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
         done = attunet("predict", artefact, scans, tmp_path / "out", "--pseudonymise", *options)
         assert (done.code, words in done.err) == (2, True)
         assert not (tmp_path / "out").exists()
+
+
+def test_what_predict_leaves_out_is_said_without_names(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
+    (scans / "QUINCEY-Tomq-link.nii.gz").symlink_to("/nowhere/QUINCEY")
+    done = attunet("predict", artefact, scans, tmp_path / "out", "--pseudonymise", tmp_path / "key.csv")
+    assert (done.code, "warning: " in done.out) == (0, True)
+    assert not [part for part in PARTS if part in (done.out + done.err).replace(str(scans), "SOURCE")]
+    for path in scans.glob("*-[ms]*.nii.gz"):
+        path.unlink()
+    done = attunet("predict", artefact, scans, tmp_path / "other", "--pseudonymise", tmp_path / "key.csv")
+    assert not [part for part in PARTS if part in (done.out + done.err).replace(str(scans), "SOURCE")]
+    assert attunet("predict", artefact, scans, tmp_path / "plain").out.count("QUINCEY-Tomq-link.nii.gz") == 1
