@@ -15,7 +15,7 @@ from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_
 from attunet.sources.case_files import content_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
-from attunet.sources.read_case import MaskOptions, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
 from attunet.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
 from attunet.system.pseudonyms import Pseudonyms
@@ -189,18 +189,12 @@ class Store:
         images, masks = self.files_of(name, source_root)
         case = self.case(name)
         options = MaskOptions(case.label_values, self.grey_levels, self.choices)
-        try:
+        with without_names(f"{self.path}: {name}", self.is_pseudonymised):
             volume = read_image(images, choices=self.choices)
             if case.label_mapping is None:
                 return volume, None
             mask = read_labels(masks, volume, images[0], options)
             return volume, to_indices(mask.values, case.label_mapping, masks[0])
-        except InputError:
-            if not self.is_pseudonymised:
-                raise
-            raise InputError(
-                f"{self.path}: the files of {name} can no longer be read; `attunet inspect` on them says why"
-            ) from None
 
 
 def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:

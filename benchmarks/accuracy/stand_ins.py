@@ -119,11 +119,29 @@ def four_channels(rng: np.random.Generator) -> Case:
     return image + 6 * rng.standard_normal(image.shape), labels
 
 
+def small_part(rng: np.random.Generator) -> Case:
+    """A small part in the middle of whole heads; around it, much that looks like it."""
+    shape = (176, 176, 8)
+    grid = _grid(shape) + 0.03 * np.stack([_noise(rng, shape, 6) for _ in range(3)])
+    head = _ball(grid, np.zeros(3), np.array([0.8, 0.9, 9]))
+    size, centre = np.array([0.06, 0.12, 1.5]), rng.uniform(-0.05, 0.05, 3)
+    aside = np.array([1, 0, 0])
+    sides = [_ball(grid, centre + side * rng.uniform(0.15, 0.19) * aside, size) for side in (-1, 1)]
+    labels = np.select(sides, [1, 2])
+    alike = np.zeros(shape, bool)
+    for angle in rng.uniform(0, 2 * np.pi, 14):
+        away = rng.uniform(0.45, 0.75) * np.array([np.cos(angle), np.sin(angle), 0])
+        alike |= _ball(grid, away, size * rng.uniform(0.8, 1.2, 3))
+    image = 100 * head + 30 * ((labels > 0) | alike) + 8 * _noise(rng, shape, 3) + 8 * rng.standard_normal(shape)
+    return image[None], labels
+
+
 STAND_INS = {
     "crops": StandIn("hippocampus of the Decathlon", 16, crops, (1, 1, 1)),
     "membranes": StandIn("pictures of membranes (ISBI 2012)", 12, membranes),
     "rare": StandIn("lesions of one voxel in a thousand", 14, rare, (1, 1, 4)),
     "large CT": StandIn("CT of 512 × 512 pixels (KiTS, LiTS)", 8, large_ct, (0.8, 0.8, 5)),
+    "small part": StandIn("hippocampus in whole heads", 12, small_part, (1.2, 1.2, 4)),
     "four channels": StandIn("tumours in four sequences (BraTS)", 12, four_channels, (2, 2, 6)),
 }
 

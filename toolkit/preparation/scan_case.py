@@ -15,7 +15,7 @@ from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, PERCENTILES
 from attunet.sources.case_files import CaseFiles, content_hash
 from attunet.sources.codings import label_values
 from attunet.sources.grey_levels import region_sizes
-from attunet.sources.read_case import MaskOptions, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares
 from attunet.volumes.volume import Volume
@@ -36,6 +36,11 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
     Raises:
         InputError: a file cannot be read or does not fit the others; the message names it.
     """
+    with without_names(files.case, files.hidden):
+        return _scan(files, choices)
+
+
+def _scan(files: CaseFiles, choices: Choices) -> CaseFacts:
     hashes = case_hashes(files)
     volume = read_image(files.images, choices=choices)
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)

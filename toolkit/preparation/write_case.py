@@ -16,12 +16,13 @@ from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles, joined_hash
 from attunet.sources.codings import to_indices
-from attunet.sources.read_case import MaskOptions, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
 from attunet.system.atomic_files import name_in_errors, sha256
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
+from attunet.volumes.volume import Volume
 
 WRITTEN_BY = 3  # version of the writer; increase it when the same files and settings would give other arrays
 CASE = "case.json"
@@ -99,16 +100,14 @@ def finished_shard(task: ShardTask) -> ShardEntry | None:
 def write_shard(task: ShardTask) -> ShardEntry:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     files = task.files
-    volume = read_image(files.images, choices=task.choices)
+    with without_names(files.case, files.hidden):
+        volume, indices = _read(task)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
     shutil.rmtree(task.folder, ignore_errors=True)  # remains of a killed call, with temporary files
     task.folder.mkdir()
     _save(task.folder / IMAGE, prepared[:].astype(np.float16))
     counts, pixels, cut = None, 0, 0
-    if files.labels and task.mapping is not None:
-        options = MaskOptions(files.label_values, task.levels, task.choices)
-        mask = read_labels(files.labels, volume, files.images[0], options)
-        indices = to_indices(mask.values, task.mapping, files.labels[0])
+    if indices is not None:
         counts = np.bincount(indices.ravel(), minlength=task.num_classes)[: task.num_classes].tolist()
         labels = resample_labels(indices, prepared.grid, task.num_classes)
         window = place(labels, prepared.grid.window, prepared.grid.offset, 0)
@@ -139,6 +138,17 @@ def write_shard(task: ShardTask) -> ShardEntry:
         partial.write_text(text, encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return entry
+
+
+def _read(task: ShardTask) -> tuple[Volume, np.ndarray | None]:
+    """The case's volume, and its class indices if it has labels."""
+    files = task.files
+    volume = read_image(files.images, choices=task.choices)
+    if not files.labels or task.mapping is None:
+        return volume, None
+    options = MaskOptions(files.label_values, task.levels, task.choices)
+    mask = read_labels(files.labels, volume, files.images[0], options)
+    return volume, to_indices(mask.values, task.mapping, files.labels[0])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

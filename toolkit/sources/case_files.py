@@ -49,6 +49,7 @@ class CaseFiles:
             class.
         drawn: names of the classes that were drawn; None for all classes.
         label_values: label value of each mask's foreground; empty if the values in the masks are used.
+        hidden: True if no text in the files may be quoted, since it may have names.
     """
 
     case: str
@@ -57,6 +58,7 @@ class CaseFiles:
     labels: tuple[Path, ...] = ()
     label_values: tuple[int, ...] = ()
     drawn: tuple[str, ...] | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
 from attunet.sources.layouts.series import DICOM_SUFFIXES
-from attunet.sources.read_case import read_image
+from attunet.sources.read_case import read_image, without_names
 from attunet.volumes.volume import Volume
 
 # Layouts whose images and masks differ in their names; in others the layout is needed
@@ -39,6 +39,7 @@ class Input:
         case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
         namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
             refused when they are read, because both would have one label map.
+        hidden: True if no text in the files may be quoted, since it may have names.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Input:
     choices: Choices = field(default_factory=dict)
     case: str = ""
     namesake: Path | None = None
+    hidden: bool = False
 
     def check_name(self) -> None:
         """Raise InputError if another volume has the same name."""
@@ -58,15 +60,19 @@ class Input:
     def read(self, num_channels: int) -> Volume:
         """Read the volume for a model with `num_channels` channels; raises InputError as `read_volume` does."""
         self.check_name()
-        if len(self.files) > 1:
-            volume = read_image(self.files, choices=self.choices)
-            if len(volume.data) != num_channels:
-                raise InputError(
-                    f"{self.files[0]}: must have {num_channels} channels with the {len(self.files) - 1} files beside "
-                    f"it that are of one case, got {len(volume.data)}"
-                )
-            return volume
-        return read_volume(self.files[0], channels=num_channels, choices=self.choices)
+        with without_names(self.name, self.hidden):
+            return self._read(num_channels)
+
+    def _read(self, num_channels: int) -> Volume:
+        if len(self.files) == 1:
+            return read_volume(self.files[0], channels=num_channels, choices=self.choices)
+        volume = read_image(self.files, choices=self.choices)
+        if len(volume.data) != num_channels:
+            raise InputError(
+                f"{self.files[0]}: must have {num_channels} channels with the {len(self.files) - 1} files beside "
+                f"it that are of one case, got {len(volume.data)}"
+            )
+        return volume
 
 
 def find_inputs(

@@ -53,7 +53,9 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
     """
     numbers, channels = _numbers(source, names), _numbered_channels(source)
     count = len(source.notes)
-    cases = [replace(case, case=numbers[case.case], patient=numbers[case.patient]) for case in source.cases]
+    cases = [
+        replace(case, case=numbers[case.case], patient=numbers[case.patient], hidden=True) for case in source.cases
+    ]
     return replace(
         source,
         cases=tuple(sorted(cases, key=lambda case: case.case)),
@@ -88,4 +90,4 @@ def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> l
         names.remember(dict.fromkeys([case, one.name, one.name.rpartition("/")[2]], numbers[case]))
         for path in one.files:
             names.remember_file(path, root, numbers[case])
-    return [replace(one, name=numbers[case]) for one, case in zip(inputs, cases, strict=True)]
+    return [replace(one, name=numbers[case], hidden=True) for one, case in zip(inputs, cases, strict=True)]

@@ -1,6 +1,7 @@
 """Reading of a case's files: image and mask."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,6 +58,17 @@ class MaskOptions:
 
 
 OWN_VALUES = MaskOptions()
+
+
+@contextmanager
+def without_names(case: str, hidden: bool) -> Iterator[None]:
+    """Context in which errors of reading a case's files do not quote what these hold, where names are hidden."""
+    try:
+        yield
+    except InputError:
+        if not hidden:
+            raise
+        raise InputError(f"{case}: its files cannot be read; `attunet inspect` on them says why") from None
 
 
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:

@@ -89,6 +89,24 @@ def test_a_folder_of_label_maps_has_the_numbers_of_one_table(attunet, succeed, s
     assert (done.code, "is called by names" in done.err) == (2, True)
 
 
+def test_what_a_header_says_is_not_quoted(attunet, artefact, tmp_path: Path) -> None:
+    """The data file that a header names may be called as the patient is, and be nowhere else."""
+    header = "NDims = 3\nDimSize = 8 8 4\nElementType = MET_SHORT\nElementDataFile = Qzwicky.raw\n"
+    scans, key = tmp_path / "scans", ["--pseudonymise", tmp_path / "key.csv"]
+    for folder in ("images", "labels"):
+        (scans / folder).mkdir(parents=True)
+        for number in (1, 2):
+            (scans / folder / f"{number}.mhd").write_text(header)
+    (tmp_path / "out").mkdir()
+    one = attunet("predict", artefact, scans / "images" / "1.mhd", tmp_path / "out" / "1.nii.gz", *key)
+    both = attunet("predict", artefact, scans / "images", tmp_path / "out", *key)
+    store = attunet("prepare", scans, tmp_path / "store", "--folds", "2", *key)
+    assert (one.code, both.code, store.code) == (2, 1, 2)
+    for done in (one, both, store):
+        assert "its files cannot be read" in done.out + done.err
+        assert "Qzwicky" not in done.out + done.err
+
+
 def test_a_table_behind_a_link_is_the_file_that_it_leads_to(attunet, succeed, scans: Path, tmp_path: Path) -> None:
     (tmp_path / "safe").mkdir()
     link, key = tmp_path / "link.csv", tmp_path / "safe" / "key.csv"
