@@ -474,6 +474,38 @@ for unending in ("manifest.json", "splits.json", "run-manifest.json", "run-state
     add_unending(unending, "device", lambda path: path.symlink_to("/dev/zero"))
 
 
+def add_annotations(name: str, text: Callable[[], str]) -> None:
+    """A folder of two small pictures, with annotations that unpack to gigabytes or take minutes."""
+
+    def make(path: Path) -> None:
+        from PIL import Image
+
+        (path / "images").mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.full((64, 64), number, dtype=np.uint8)).save(path / f"images/p{number}.png")
+        made = text()
+        (path / f"annotations.{'xml' if made.startswith('<') else 'json'}").write_text(made)
+
+    CORPUS.append(Hostile(f"annotations-{name}", "a large mask or many regions in a small file", make))
+
+
+def coco(segmentation: object, count: int) -> str:
+    rows = [{"image_id": number % 2, "category_id": 1, "segmentation": segmentation} for number in range(count)]
+    pictures = [{"id": number, "file_name": f"p{number}.png"} for number in range(2)]
+    return json.dumps({"images": pictures, "categories": [{"id": 1, "name": "x"}], "annotations": rows})
+
+
+SIDE = 32768
+CVAT_MASK = f'<mask label="x" rle="0,{SIDE**2}" left="0" top="0" width="{SIDE}" height="{SIDE}"/>'
+add_annotations("coco", lambda: coco({"size": [SIDE, SIDE], "counts": [0, SIDE**2]}, 20))
+add_annotations("coco-text", lambda: coco({"size": [SIDE, SIDE], "counts": "0"}, 20_000))
+add_annotations("coco-layers", lambda: coco([[0, 0, 63, 0, 63, 63, 0, 63]], 20_000))
+add_annotations(
+    "cvat",
+    lambda: "<annotations>" + "".join(f'<image name="p{n}.png">{CVAT_MASK}</image>' for n in "01") + "</annotations>",
+)
+
+
 def add_artefact(name: str, attack: str, data: Callable[[], bytes]) -> None:
     CORPUS.append(Hostile(f"{name}.onnx", attack, lambda path: path.write_bytes(data()), True))
 

@@ -1,6 +1,7 @@
 """Annotations that are made to harm: refused in one line, in time that grows with the file alone."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("PIL.Image")
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import read_annotations
+from attunet.io.pictures.regions import Annotations
 
 SHAPE = (9, 7, 1)
 
@@ -67,6 +69,68 @@ def test_a_polygon_far_from_its_picture_is_refused(tmp_path: Path, corner: float
 def test_a_polygon_may_leave_its_picture_by_little(tmp_path: Path) -> None:
     labels = read_annotations(coco(tmp_path, [[-1, -1, 10, -1, 10, 8, -1, 8]]), tmp_path / "a.png", SHAPE)
     assert labels.all()
+
+
+def test_a_mask_is_not_unpacked_before_its_size_is_compared(tmp_path: Path) -> None:
+    path = coco(tmp_path, {"counts": [0, 2**30], "size": [2**15, 2**15]})
+    data = json.loads(path.read_text())
+    del data["images"][0]["width"]
+    path.write_text(json.dumps(data))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="a.png is annotated on 32768 × 32768 pixels and has 9 × 7"):
+        read_annotations(path, tmp_path / "a.png", SHAPE)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_run_lengths_are_those_of_the_whole_mask(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((7, 9)) < rng.choice([0, 0.05, 0.5, 1])
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    runs = [0, *runs] if flat[0] else runs
+    labels = read_annotations(coco(tmp_path, {"counts": runs, "size": [7, 9]}), tmp_path / "a.png", SHAPE)
+    np.testing.assert_array_equal(labels[:, :, 0], mask.T)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_polygons_are_those_of_a_whole_canvas(tmp_path: Path, seed: int) -> None:
+    from PIL import Image, ImageDraw
+
+    rng = np.random.default_rng(seed)
+    corners = [[float(x), float(y)] for x, y in rng.uniform((-4, -3), (14, 11), (6, 2))]
+    canvas = Image.new("1", (9, 7))
+    ImageDraw.Draw(canvas).polygon([tuple(pair) for pair in corners], fill=1, outline=1)
+    labels = read_annotations(coco(tmp_path, [sum(corners, [])]), tmp_path / "a.png", SHAPE)
+    np.testing.assert_array_equal(labels[:, :, 0], np.asarray(canvas).T)
+
+
+def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Path) -> None:
+    path = coco(tmp_path, [[0, 0, 8, 0, 8, 6, 0, 6]])
+    data = json.loads(path.read_text())
+    data["annotations"] *= 1001
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="must not cover it more than 1,000 times"):
+        read_annotations(path, tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("names", "picture", "expected"),
+    [
+        (["a.png", "x/a.png", "y/x/a.png"], "/data/y/x/a.png", "y/x/a.png"),
+        (["z/a.png", "x/a.png"], "/data/y/x/a.png", "x/a.png"),
+        (["z/a.png", "v/a.png"], "/data/y/x/a.png", "z/a.png"),
+        (["0a1b2c3d-a.png"], "/data/a.png", "0a1b2c3d-a.png"),
+        (["0a1b2c3d-a.png", "q/a.png"], "/data/a.png", "q/a.png"),
+        (["b.png"], "/data/a.png", None),
+    ],
+)
+def test_a_picture_is_the_name_with_the_longest_common_end(
+    names: list[str], picture: str, expected: str | None
+) -> None:
+    assert Annotations({}, {name: [] for name in names}).name_of(Path(picture)) == expected
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])

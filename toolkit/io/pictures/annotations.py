@@ -1,5 +1,7 @@
 """Masks from annotations of COCO (JSON), CVAT (XML) and Label Studio (JSON), drawn onto a picture's grid."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -16,6 +18,7 @@ from attunet.io.reading import FILE_ERRORS
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
+MAX_COVER = 1000  # how often the regions of a picture may cover it; bounds the time
 
 
 def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -35,29 +38,46 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
     if shape[2] != 1:
         raise InputError(f"{path}: annotations are of single pictures, {picture.name} has {shape[2]} pages")
     labels = np.zeros((shape[1], shape[0]), dtype=np.int32)
+    drawn = 0
     for region in annotations.pictures[name]:
-        _draw(path, labels, region, annotations.values[region.name])
+        with _named_errors(path):
+            drawn += _draw(labels, region, annotations.values[region.name])
+        if drawn > MAX_COVER * labels.size:
+            raise InputError(f"{path}: the regions of {picture.name} must not cover it more than {MAX_COVER:,} times")
     return np.ascontiguousarray(labels.T)[:, :, None]
 
 
-def _draw(path: Path, labels: np.ndarray, region: Region, value: int) -> None:
+def _draw(labels: np.ndarray, region: Region, value: int) -> int:
+    """Set the pixels of a region; returns how many were looked at, which the time depends on."""
+    looked_at = 0
     if region.mask is not None:
-        column, row = region.corner
-        height, width = region.mask.shape
-        if not (0 <= row <= row + height <= labels.shape[0] and 0 <= column <= column + width <= labels.shape[1]):
-            raise InputError(f"{path}: a region of {region.mask.shape} pixels leaves its picture of {labels.shape}")
-        labels[row : row + height, column : column + width][region.mask != 0] = value
-    if region.polygons:
-        from PIL import Image, ImageDraw
+        (height, width), (top, left) = region.mask.size, region.mask.corner
+        if not (0 <= top <= top + height <= labels.shape[0] and 0 <= left <= left + width <= labels.shape[1]):
+            raise InputError(f"a region of {region.mask.size} pixels leaves its picture of {labels.shape}")
+        pixels, row, column = region.mask.unpack()
+        block = labels[top + row :, left + column :][: len(pixels), : pixels.shape[1]]
+        block[pixels != 0] = value
+        looked_at += pixels.size
+    for corners in region.polygons:
+        sides = np.array(labels.shape[::-1])
+        if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
+            raise InputError(f"a polygon must lie on its picture of {labels.shape}, or near it")
+        if len(corners) >= 3:
+            looked_at += _fill(labels, corners.astype(np.int64), value)
+    return looked_at
 
-        canvas = Image.new("1", (labels.shape[1], labels.shape[0]))
-        sides = np.array(canvas.size)
-        for corners in region.polygons:
-            if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
-                raise InputError(f"{path}: a polygon must lie on its picture of {labels.shape}, or near it")
-            if len(corners) >= 3:
-                ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in corners], fill=1, outline=1)
-        labels[np.asarray(canvas)] = value
+
+def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> int:
+    """Fill a polygon on a canvas of its rows; Pillow takes whole pixels, and rounds alike where columns stay."""
+    from PIL import Image, ImageDraw
+
+    (_, top), (right, bottom) = np.maximum(corners.min(0), 0), np.minimum(corners.max(0) + 1, labels.shape[::-1])
+    if right <= 0 or bottom <= top:
+        return 0
+    canvas = Image.new("1", (int(right), int(bottom - top)))
+    ImageDraw.Draw(canvas).polygon([(int(x), int(y - top)) for x, y in corners], fill=1, outline=1)
+    labels[top:bottom, :right][np.asarray(canvas)] = value
+    return canvas.width * canvas.height
 
 
 def load_annotations(path: Path) -> Annotations:
@@ -75,7 +95,7 @@ def load_annotations(path: Path) -> Annotations:
 def _load(path: Path, _changed: int, size: int) -> Annotations:
     if size > MAX_BYTES:
         raise InputError(f"{path}: annotations of at most {MAX_BYTES:,} bytes are supported, got {size:,}")
-    try:
+    with _named_errors(path):
         if path.suffix.lower() == ".xml":
             return read_cvat(path)
         data = _json(path)
@@ -83,6 +103,14 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
             return read_coco(cast(Coco, data))
         if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
             return read_label_studio(cast(list[Task], data))
+    raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Errors of damaged annotations as one line with the file's name."""
+    try:
+        yield
     except InputError as error:
         raise type(error)(f"{path}: {error}") from None
     except KeyError as error:
@@ -90,7 +118,6 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
         raise InputError(f"{path}: its annotations are damaged: {reason}") from None
     except FILE_ERRORS as error:
         raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}; export them again") from None
-    raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
 
 
 def _json(path: Path) -> object:

@@ -1,12 +1,13 @@
 """COCO's annotations (JSON). The run lengths are decoded here: pycocotools would bring compiled code for ten lines."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Region, add_size, numbered, pixels_of_runs
+from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_size, block_of_runs, numbered
 
 MAX_SHIFT = 30  # bits of a run's length before its last group: MAX_VOXELS needs 31
 
@@ -65,7 +66,8 @@ def read_coco(data: Coco) -> Annotations:
         if isinstance(segmentation, dict):
             height, width = (int(n) for n in segmentation["size"])
             add_size(sizes, name, width, height)
-            region = Region(names[int(row["category_id"])], mask=_columns(segmentation["counts"], height, width))
+            mask = PackedMask((height, width), partial(_columns, segmentation["counts"], height, width))
+            region = Region(names[int(row["category_id"])], mask=mask)
         else:
             polygons = tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation)
             region = Region(names[int(row["category_id"])], polygons)
@@ -73,11 +75,12 @@ def read_coco(data: Coco) -> Annotations:
     return Annotations(values, regions, sizes, undrawn)
 
 
-def _columns(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
-    """The mask `(height, width)` of run lengths down the columns; text holds differences in groups of five bits."""
+def _columns(counts: str | Sequence[int], height: int, width: int) -> Block:
+    """The mask of run lengths down the columns; text holds differences in groups of five bits."""
     if isinstance(counts, str):
         counts = _unpacked(counts)
-    return pixels_of_runs(counts, height * width).reshape(width, height).T
+    pixels, column = block_of_runs(counts, width, height)
+    return Block(pixels.T, column=column)
 
 
 def _unpacked(text: str) -> list[int]:

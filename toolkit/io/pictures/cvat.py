@@ -1,12 +1,22 @@
 """CVAT's annotations (XML)."""
 
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, NotAnnotations, Region, add_size, numbered, pixels_of_runs
+from attunet.io.pictures.regions import (
+    Annotations,
+    Block,
+    NotAnnotations,
+    PackedMask,
+    Region,
+    add_size,
+    block_of_runs,
+    numbered,
+)
 
 OUTLINES = ("polygon", "mask", "tag")  # a tag is of a whole picture
 
@@ -47,8 +57,12 @@ def _region(shape: ElementTree.Element) -> Region | None:
         corners = [[float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";")]
         return Region(name, (np.array(corners),))
     if shape.tag == "mask":
-        height, width = int(shape.attrib["height"]), int(shape.attrib["width"])
-        pixels = pixels_of_runs([int(n) for n in shape.attrib["rle"].split(",")], height * width)
-        corner = int(shape.attrib["left"]), int(shape.attrib["top"])
-        return Region(name, mask=pixels.reshape(height, width), corner=corner)
+        size = int(shape.attrib["height"]), int(shape.attrib["width"])
+        corner = int(shape.attrib["top"]), int(shape.attrib["left"])
+        return Region(name, mask=PackedMask(size, partial(_rows, shape.attrib["rle"], *size), corner))
     return None
+
+
+def _rows(runs: str, height: int, width: int) -> Block:
+    pixels, row = block_of_runs([int(n) for n in runs.split(",")], height, width)
+    return Block(pixels, row=row)

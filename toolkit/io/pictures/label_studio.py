@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Region, add_size, numbered
+from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_size, numbered
 from attunet.io.reading import MAX_VOXELS
 
 
@@ -70,8 +71,12 @@ def _region(row: DrawnRegion) -> Region | None:
         scale = np.array([row["original_width"], row["original_height"]]) / 100
         return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
     height, width = int(row["original_height"]), int(row["original_width"])
-    painted = _brush(value["rle"], height * width * 4).reshape(height, width, 4)[:, :, 3]
-    return Region(str(value["brushlabels"][0]), mask=(painted > 127).astype(np.uint8))
+    mask = PackedMask((height, width), partial(_painted, value["rle"], height, width))
+    return Region(str(value["brushlabels"][0]), mask=mask)
+
+
+def _painted(packed: Sequence[int], height: int, width: int) -> Block:
+    return Block(_brush(packed, height * width * 4).reshape(height, width, 4)[:, :, 3] > 127)
 
 
 def _brush(packed: Sequence[int], size: int) -> np.ndarray:

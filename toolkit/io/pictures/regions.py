@@ -1,9 +1,11 @@
 """Regions that programs for drawing describe in words and numbers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,17 +19,36 @@ class NotAnnotations(InputError):
     """A file of another kind than the annotations that are read."""
 
 
+class Block(NamedTuple):
+    """A part of a mask that holds all of its pixels: `(rows, columns)` of 0 and 1, and its first row and column."""
+
+    pixels: np.ndarray
+    row: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask as its file packs it, since a file of some bytes may hold masks of gigabytes.
+
+    Args:
+        size: rows and columns, which are compared with the picture before anything is unpacked.
+        unpack: gives the mask.
+        corner: row and column of its first pixel on the picture.
+    """
+
+    size: tuple[int, int]
+    unpack: Callable[[], Block]
+    corner: tuple[int, int] = (0, 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One annotated region of a picture: its class, and corners `(n, 2)` of polygons as x and y in pixels, or a mask.
-
-    A mask has pixels `(rows, columns)` of 0 and 1; `corner` is the column and row of its first one.
-    """
+    """One annotated region of a picture: its class, and corners `(n, 2)` of polygons as x and y, or a mask."""
 
     name: str
     polygons: tuple[np.ndarray, ...] = ()
-    mask: np.ndarray | None = None
-    corner: tuple[int, int] = (0, 0)
+    mask: PackedMask | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +73,14 @@ class Annotations:
 
     def name_of(self, picture: Path) -> str | None:
         """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""
-        plain = picture.as_posix()
-        matching = [
-            name for name in self.pictures if plain.endswith("/" + name) or PurePosixPath(name).name == picture.name
-        ] or [n for n in self.pictures if LABEL_STUDIO_PREFIX.sub("", PurePosixPath(n).name, 1) == picture.name]
-        return max(matching, key=lambda name: plain.endswith("/" + name)) if matching else None
+        ends = ("/".join(picture.parts[start:]) for start in range(len(picture.parts)))
+        return next((end for end in ends if end in self.pictures), None) or self._by_last_part.get(picture.name)
+
+    @cached_property
+    def _by_last_part(self) -> dict[str, str]:
+        """Names of pictures by their last part, and by that without Label Studio's prefix where none has this name."""
+        names = {PurePosixPath(name).name: name for name in reversed(self.pictures)}  # the first of several counts
+        return {LABEL_STUDIO_PREFIX.sub("", last, 1): name for last, name in names.items()} | names
 
 
 def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: int) -> None:
@@ -71,13 +95,22 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(dict.fromkeys(names), 1)}
 
 
-def pixels_of_runs(counts: Sequence[int], size: int) -> np.ndarray:
-    """Pixels of alternating runs, of 0 first."""
+def block_of_runs(counts: Sequence[int], lines: int, length: int) -> tuple[np.ndarray, int]:
+    """The lines with pixels of a mask of alternating runs, of 0 first, that follow its lines.
+
+    Returns:
+        Pixels `(lines, length)` of 0 and 1 from the first line with a 1 to the last, and the number of that line.
+    """
+    size = lines * length
     if size > MAX_VOXELS or min(counts, default=0) < 0 or sum(counts) > size:
         raise InputError(f"a mask's run lengths must fill {size:,} pixels, got {sum(counts):,}")
-    pixels = np.zeros(size, dtype=np.uint8)
-    at = 0
-    for number, count in enumerate(counts):
-        pixels[at : at + int(count)] = number % 2
-        at += int(count)
-    return pixels
+    ends = np.cumsum(np.array(counts, dtype=np.int64))
+    runs = np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.empty((0, 2), dtype=np.int64)
+    runs = runs[runs[:, 0] < runs[:, 1]]
+    if not len(runs):
+        return np.zeros((0, length), dtype=np.int8), 0
+    first, last = int(runs[0, 0]) // length, -(-int(runs[-1, 1]) // length)
+    steps = np.zeros((last - first) * length + 1, dtype=np.int8)
+    steps[runs[:, 0] - first * length] += 1
+    steps[runs[:, 1] - first * length] -= 1
+    return np.cumsum(steps[:-1], dtype=np.int8).reshape(-1, length), first
