@@ -77,7 +77,7 @@ def test_a_mask_is_not_unpacked_before_its_size_is_compared(tmp_path: Path) -> N
     del data["images"][0]["width"]
     path.write_text(json.dumps(data))
     tracemalloc.start()
-    with pytest.raises(InputError, match="a.png is annotated on 32768 × 32768 pixels and has 9 × 7"):
+    with pytest.raises(InputError, match=r"a\.png is annotated on 32768 × 32768 pixels and has 9 × 7"):
         read_annotations(path, tmp_path / "a.png", SHAPE)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
@@ -100,10 +100,10 @@ def test_polygons_are_those_of_a_whole_canvas(tmp_path: Path, seed: int) -> None
     from PIL import Image, ImageDraw
 
     rng = np.random.default_rng(seed)
-    corners = [[float(x), float(y)] for x, y in rng.uniform((-4, -3), (14, 11), (6, 2))]
+    corners = rng.uniform((-4, -3), (14, 11), (6, 2)).ravel().tolist()
     canvas = Image.new("1", (9, 7))
-    ImageDraw.Draw(canvas).polygon([tuple(pair) for pair in corners], fill=1, outline=1)
-    labels = read_annotations(coco(tmp_path, [sum(corners, [])]), tmp_path / "a.png", SHAPE)
+    ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
+    labels = read_annotations(coco(tmp_path, [corners]), tmp_path / "a.png", SHAPE)
     np.testing.assert_array_equal(labels[:, :, 0], np.asarray(canvas).T)
 
 
@@ -127,9 +127,7 @@ def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Pat
         (["b.png"], "/data/a.png", None),
     ],
 )
-def test_a_picture_is_the_name_with_the_longest_common_end(
-    names: list[str], picture: str, expected: str | None
-) -> None:
+def test_a_picture_has_the_longest_common_end(names: list[str], picture: str, expected: str | None) -> None:
     assert Annotations({}, {name: [] for name in names}).name_of(Path(picture)) == expected
 
 
