@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError, RunError, one_line
 from attunet.system.log_lines import forward_log
 from attunet.system.plain_text import printable
 
@@ -77,6 +77,8 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case BrokenPipeError():  # `attunet inspect ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE, ""
+        case MemoryError():
+            return FAILED, f"there is too little memory for this: {one_line(error)}"
         case OSError():
             return FAILED, f"{error.filename or 'system'}: {error.strerror or error}"
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in EXTRA_OF:

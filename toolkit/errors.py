@@ -19,6 +19,10 @@ class RunError(RuntimeError):
     """The work itself failed (a loss that is not finite, a full disk, a provider that died). Exit code 1."""
 
 
+class TooLittleMemory(RunError, MemoryError):
+    """There was too little memory to read a file, which the message names."""
+
+
 def one_line(error: Exception) -> str:
     """An exception's text in at most 300 characters without Python's names of objects; its type if it has none."""
     # <_io.BufferedReader name='a.png'>

@@ -99,6 +99,10 @@ def test_exit_codes_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
         "error: run/file: No space left on device\n",
     )
     assert outcome(PermissionError(13, "Permission denied", "out"), capsys) == (1, "error: out: Permission denied\n")
+    assert outcome(MemoryError("Unable to allocate 1 GiB"), capsys) == (
+        1,
+        "error: there is too little memory for this: Unable to allocate 1 GiB\n",
+    )
     assert outcome(KeyboardInterrupt(), capsys) == (130, "\nerror: interrupted\n")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.decisions import Choices, Decision
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLittleMemory
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import read_series
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze, read_mgh
@@ -76,7 +76,7 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
         InputError: for a file that cannot be read, of another number of channels, or with NaN or infinite voxels.
     """
     path = Path(path)
-    volume = format_of(path).read(path, ReadOptions(choices=choices))
+    volume = _read(path, ReadOptions(choices=choices))
     if volume.unit == "mm":
         volume = replace(volume, decisions=(*volume.decisions, *_tilts(volume.affine)))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
@@ -85,6 +85,13 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
         reason = f"voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite"
         raise InputError(f"{path}: {reason}; replace them, e.g. by the background's value")
     return volume
+
+
+def _read(path: Path, options: ReadOptions) -> Volume:
+    try:
+        return format_of(path).read(path, options)
+    except MemoryError:
+        raise TooLittleMemory(f"{path}: there is too little memory to read it") from None
 
 
 def _tilts(affine: np.ndarray) -> list[Decision]:
@@ -108,7 +115,7 @@ def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
         InputError: for a file that cannot be read, or values that are no labels.
     """
     path = Path(path)
-    volume = format_of(path).read(path, ReadOptions(labels=True, choices=choices))
+    volume = _read(path, ReadOptions(labels=True, choices=choices))
     if len(volume.data) != 1:
         raise InputError(f"{path}: a mask must have one channel, got {len(volume.data)}: save it as one label map")
     labels, decisions = _whole_numbers(path, volume.data)

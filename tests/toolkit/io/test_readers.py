@@ -1,4 +1,6 @@
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -170,3 +172,35 @@ def test_predictions_use_the_smallest_type_and_refuse_other_names(tmp_path: Path
         write_labels(tmp_path / "out.png", np.ones((9, 8, 5), np.uint8), CLASSES, volume)
     with pytest.raises(InputError, match="cannot be written"):
         write_labels(tmp_path / "absent" / "out.nii", np.ones((9, 8, 5), np.uint8), CLASSES, volume)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from attunet.errors import TooLittleMemory
+from attunet.io.readers import read_mask, read_volume
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+for read in (read_volume, read_mask):
+    try:
+        read(sys.argv[1])
+    except TooLittleMemory as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is Linux's")
+def test_too_little_memory_is_an_error_with_the_name_of_the_file(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((500, 500, 800))
+    header.set_data_dtype(np.uint8)
+    header.set_sform(np.eye(4), code=1)
+    header["vox_offset"] = 352
+    with gzip.open(tmp_path / "large.nii.gz", "wb", compresslevel=1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in range(200):
+            file.write(bytes(10**6))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path / "large.nii.gz"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{tmp_path / 'large.nii.gz'}: there is too little memory to read it\n" * 2
