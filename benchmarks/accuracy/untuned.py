@@ -1,4 +1,4 @@
-"""Whether the automatic settings hold on data that nobody tuned them for: `auto` against the best of a small search.
+"""The automatic settings on data that nobody tuned them for: `auto` against the best of a small search.
 
 `python -m attunet.benchmarks.accuracy.untuned OUT` trains, on each generated data set of
 `attunet.benchmarks.accuracy.stand_ins`, a network with the automatic settings, and one with each of the changes in

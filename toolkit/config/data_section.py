@@ -19,8 +19,8 @@ class DataConfig(Section):
     )
     size: int | tuple[int, int] | Auto = setting(
         "auto",
-        "Side of the square training window, or its rows and columns; auto: the smallest square that holds every "
-        "label.",
+        "Side of the square training window, or its rows and columns; auto: a square that holds every label "
+        "and nearly whole slices.",
         int,
         32,
         4096,

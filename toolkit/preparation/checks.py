@@ -12,8 +12,11 @@ from attunet.classes import Classes
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.resolve_classes import Mappings, ResolvedClasses
+from attunet.preparation.resolve_data import NEARLY_WHOLE
 from attunet.sources.read_case import SAME_GRID
 from attunet.splits import Splits
+from attunet.volumes.geometry import resampled_length
+from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 
 MAX_GRID_DISTANCE = 1.0  # voxels; beyond it, image and mask show different places
@@ -48,6 +51,27 @@ def check_cases(facts: Sequence[CaseFacts], resolved: ResolvedClasses, splits: S
         *_slices(facts),
         *_duplicates(facts, patients, splits.places() if splits else {}),
     ]
+
+
+def check_window(facts: Sequence[CaseFacts], spec: PreprocessSpec) -> list[Finding]:
+    """Check that the window of the training shows nearly whole slices, to which the network is applied."""
+    columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
+    shares = {
+        fact.case: min(
+            side / resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spec.spacing_mm)
+            for axis, side in zip((rows, columns), spec.size, strict=True)
+        )
+        for fact in facts
+    }
+    case, share = min(shares.items(), key=lambda item: item[1])
+    if share >= NEARLY_WHOLE:
+        return []
+    text = (
+        f"the training window of {spec.size[0]} × {spec.size[1]} pixels shows {share:.0%} of a side of the slices of "
+        f"{case}, and prediction goes over all: what looks like an organ outside of it may be taken for one; choose a "
+        "larger data.size or data.spacing_mm"
+    )
+    return [Finding(None, "small-window", share, "warning", text)]
 
 
 def _voxels_per_class(fact: CaseFacts, mapping: Mapping[int, int], num_classes: int) -> list[int]:

@@ -20,6 +20,7 @@ from attunet.volumes.slices import COLOUR, GREY, MAX_SIDE
 from attunet.volumes.spec import Normalization, Postprocessing, Preprocessing, PreprocessSpec
 
 MARGIN_PIXELS = 8  # pixels added on each side of the labelled extent, as context for the outermost labels
+NEARLY_WHOLE = 0.75  # share of a slice's side; around abdominal organs, it leaves out skin and air
 SIZE_STEP = 32  # divisor of the window: networks of depth 5 halve it five times
 MAX_AUTO_SIZE = 512  # the usual matrix of a CT slice; larger windows take four times the memory
 FAR_SHORTER = 4  # ratio of axis lengths: a much shorter axis is a stack of a few slices of unknown distance
@@ -166,10 +167,10 @@ def _resolve_grid(
     spacing = config.spacing_mm if config.spacing_mm != "auto" else _median_spacing(facts, plane)
     if config.size != "auto":
         return spacing, config.size
-    size = _smallest_size(facts, plane, spacing)
+    size = _size(facts, plane, spacing)
     while config.spacing_mm == "auto" and size > MAX_AUTO_SIZE:
         spacing = float(f"{(spacing or 1.0) * max(1.05, size / MAX_AUTO_SIZE):.4g}")
-        size = _smallest_size(facts, plane, spacing)
+        size = _size(facts, plane, spacing)
     return spacing, size
 
 
@@ -186,8 +187,12 @@ def _median_spacing(facts: Sequence[CaseFacts], plane: Sequence[int]) -> float |
     return spacing
 
 
-def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None) -> int:
-    """Return the smallest multiple of 32 whose centred window holds all labels with a margin; at most whole images."""
+def _size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None) -> int:
+    """Return a multiple of 32 whose centred window holds all labels with a margin.
+
+    A network is applied to whole slices, and may take for an organ what it never saw. So a window that would leave out
+    much of them holds all of a slice, up to `MAX_AUTO_SIZE`.
+    """
     needed = whole = 1
     for fact in facts:
         for axis in plane:
@@ -198,8 +203,11 @@ def _smallest_size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: fl
                 # One pixel more, for resampling and for the centre of an odd length.
                 reach = math.ceil(fact.half_extent[axis] / pixel * length / native) + 1
                 needed = max(needed, min(length, 2 * (reach + MARGIN_PIXELS)))
-    labelled = any(fact.half_extent is not None for fact in facts)
-    return round_up(needed if labelled else whole, SIZE_STEP)
+    if not any(fact.half_extent is not None for fact in facts):
+        needed = whole
+    elif needed < NEARLY_WHOLE * whole:
+        needed = max(needed, min(whole, MAX_AUTO_SIZE))
+    return round_up(needed, SIZE_STEP)
 
 
 def _check_bounds(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None, normalization: str) -> None:

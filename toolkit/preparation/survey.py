@@ -8,7 +8,7 @@ from attunet.config import DataConfig
 from attunet.decisions import Decision, as_findings
 from attunet.errors import Finding, InputError
 from attunet.preparation.case_facts import CaseFacts
-from attunet.preparation.checks import check_cases
+from attunet.preparation.checks import check_cases, check_window
 from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
 from attunet.sources.labelled import check_drawn
@@ -56,6 +56,7 @@ def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, spl
         *as_findings({None: (*source.decisions, *resolved.decisions)}),
         *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),
         *check_cases(facts, resolved, splits),
+        *check_window(facts, resolved.spec),
     ]
     return Survey(tuple(facts), resolved, tuple(findings))
 

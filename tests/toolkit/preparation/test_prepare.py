@@ -185,16 +185,37 @@ def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(
 ) -> None:
     write_case(tmp_path / "source", "1-T2", shape=(100, 100, 3), spacing=(1.0, 1.0, 5.0))
     store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(size=64))
-    (finding,) = store.manifest["findings"]
+    window, finding = store.manifest["findings"]
+    assert (window["case"], window["rule"], window["figure"]) == (None, "small-window", 0.64)
     assert (finding["case"], finding["rule"], finding["level"]) == ("1-T2", "window-cuts-labels", "warning")
     labels = np.asarray(nib.load(tmp_path / "source/1-T2-mask.nii.gz").dataobj)
     assert finding["figure"] == pytest.approx(
         1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6
     )
     assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in log_lines)
-    with pytest.raises(InputError, match=r"1-T2: the training window cuts off .* \[window-cuts-labels\]"):
+    with pytest.raises(
+        InputError, match=r"data set: .* window of 64 × 64 pixels shows 64% .* \[small-window\]"
+    ):
         prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "store"]
+
+
+@pytest.mark.parametrize(("side", "size"), [(40, 64), (100, 128), (300, 320), (700, 512)])
+def test_the_window_of_small_organs_shows_whole_slices(
+    log_lines: list[str], tmp_path: Path, side: int, size: int
+) -> None:
+    """A network that has seen the surroundings of an organ alone takes other places for it."""
+    for kind, values in (("images", np.random.default_rng(0).normal(50, 9, (side, side, 3))), ("labels", None)):
+        if values is None:
+            values = np.zeros((side, side, 3))
+            values[side // 2 - 5 : side // 2 + 5, side // 2 - 5 : side // 2 + 5] = 1
+        (tmp_path / "source" / kind).mkdir(parents=True)
+        for name in ("a", "b"):
+            image = nib.Nifti1Image(values.astype(np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
+            nib.save(image, tmp_path / "source" / kind / f"{name}.nii.gz")
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=2)
+    assert store.spec.size == (size, size)
+    assert any("[small-window]" in line for line in log_lines) == (side == 700)
 
 
 def test_slices_are_cut_along_the_coarsest_axis_of_the_data_set(tmp_path: Path, write_case) -> None:
@@ -350,22 +371,21 @@ def test_a_link_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_pa
 
 KILLED = """
 import os, signal, sys
-import numpy as np
 from attunet.preparation import write_case as shards
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
 
-calls, real = 0, np.save
+calls, real = 0, shards._save
 
-def save(path, array, **options):
+def save(path, array):
     global calls
     calls += 1
-    real(path, array, **options)
+    real(path, array)
     if calls == int(sys.argv[3]):
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
-shards.np.save = save
+shards._save = save
 prepare(sys.argv[1], sys.argv[2], DataConfig())
 """
 
