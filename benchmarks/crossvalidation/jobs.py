@@ -120,4 +120,4 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else "no output"
+    return lines[-1].removeprefix("error: ") if lines else f"{log}: has no output; is the disk full?"

@@ -9,6 +9,7 @@ from pathlib import Path
 from attunet.benchmarks.evaluation.commands import command, repeated
 from attunet.config import Config
 from attunet.errors import InputError
+from attunet.fields import is_file_name
 from attunet.presets import preset_names, training_config
 from attunet.runs.initial_weights import parse_renamed, read_initial_weights
 from attunet.runs.load_run import TrainedRun
@@ -152,6 +153,8 @@ def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
     recipes: dict[str, str | None] = {}
     for name in dict.fromkeys(config_names):
         recipe = name if name in preset_names() else Path(name).stem
+        if not is_file_name(recipe):
+            raise InputError(f"--config: the name of {name} must name the recipe's folder, got {recipe!r}; rename it")
         if recipe in recipes:
             raise InputError(f"--config: must have distinct names, got two recipes {recipe!r}; rename the file {name}")
         recipes[recipe] = name

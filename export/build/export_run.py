@@ -24,7 +24,7 @@ from attunet.export.runtime.self_test import make_self_test
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
-from attunet.system.atomic_files import write_file
+from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Preprocessing
@@ -104,7 +104,8 @@ def _checked(
     """Metadata with the result of the comparison and a self test, and the content of the artefact's file."""
     with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
         draft = Path(folder) / "model.onnx"
-        draft.write_bytes(write_artefact(graph, about))
+        with name_in_errors(draft):
+            draft.write_bytes(write_artefact(graph, about))
         parity = compare(draft)
         parity.refuse_if_different(about.precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))

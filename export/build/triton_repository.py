@@ -11,6 +11,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact, label_dtype
 from attunet.export.runtime.backends.cuda_options import cuda_options
+from attunet.system.atomic_files import name_in_errors
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
@@ -43,15 +44,19 @@ def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, 
         InputError: see `check_triton_call`.
     """
     check_triton_call(repository, name)
-    partial = repository / f".{name}.partial"
+    partial, is_new = repository / f".{name}.partial", not repository.exists()
     shutil.rmtree(partial, ignore_errors=True)
+    files = {"1/model.onnx": artefact, "config.pbtxt": triton_config(about, name).encode()}
     try:
-        (partial / "1").mkdir(parents=True)
-        (partial / "1/model.onnx").write_bytes(artefact)
-        (partial / "config.pbtxt").write_text(triton_config(about, name), encoding="utf-8")
+        for file, content in files.items():
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
+            with name_in_errors(partial / file):
+                (partial / file).write_bytes(content)
         partial.rename(repository / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_new and not any(repository.iterdir()):
+            repository.rmdir()
     return repository / name
 
 

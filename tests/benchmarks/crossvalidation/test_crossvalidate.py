@@ -382,3 +382,11 @@ def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp
         done = compare("--folds", "1", *options, out=tuned)
         assert done.code == 2
         assert words in done.err
+
+
+def test_a_recipe_s_file_may_not_lead_out_of_the_folder(attunet, small_store, tmp_path: Path) -> None:
+    recipe = tmp_path / "...toml"
+    recipe.write_text("[model]\nbase_width = 4\n")
+    done = attunet("crossvalidate", small_store.path, tmp_path / "out/inner", "--model", "unet", "--config", recipe)
+    assert (done.code, "must name the recipe's folder, got '..'" in done.err) == (2, True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["...toml"]

@@ -1,6 +1,7 @@
 """The model repository is what Triton's own description of its format accepts."""
 
 import dataclasses
+import errno
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def test_slices_are_batched_and_tensors_are_the_graph_s(tmp_path: Path, artefact
             sides = value.type.tensor_type.shape.dim[1:]  # Triton adds the batch itself
             assert one.data_type == kinds[value.type.tensor_type.elem_type]
             assert list(one.dims) == [side.dim_value or -1 for side in sides]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about, data = load_artefact(artefact)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # without the file's name, as writing gives it
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*1/model.onnx'"):
+        write_triton_repository(data, about, tmp_path / "models", "organs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_whole_artefact_takes_one_volume_and_int8_runs_on_a_cpu(metadata: Artefact, description: Any) -> None:

@@ -193,9 +193,7 @@ def test_a_window_that_cuts_organs_is_a_warning_with_its_figure(
         1 - np.count_nonzero(labels[18:82, 18:82]) / np.count_nonzero(labels), abs=1e-6
     )
     assert any(line.startswith("warning: 1-T2: the training window cuts off") for line in log_lines)
-    with pytest.raises(
-        InputError, match=r"data set: .* window of 64 × 64 pixels shows 64% .* \[small-window\]"
-    ):
+    with pytest.raises(InputError, match=r"data set: .* window of 64 × 64 pixels shows 64% .* \[small-window\]"):
         prepare(tmp_path / "source", tmp_path / "strict", DataConfig(size=64), strict=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "store"]
 
