@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import resource
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 HEADER_S = 20.0  # for the head of a request
 IDLE_S = 20  # for a connection between two requests
 MAX_CONNECTIONS = 1024
+MAX_FILES = 4096  # open ones, where the system allows so many: connections, their uploads, what libraries open
+BACKLOG = 128  # connections that are accepted at once, before the first of them is looked at
 
 
 def serve(
@@ -82,6 +87,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        files = _allowed_files()
+        backlog = min(BACKLOG, files // 8)
+        BoundedProtocol.max_connections = min(MAX_CONNECTIONS, (files - backlog) // 2)
         settings = service.settings
         super().__init__(
             uvicorn.Config(
@@ -92,13 +100,14 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MAX_CONNECTIONS,
+                backlog=backlog,
                 timeout_keep_alive=IDLE_S,
                 timeout_graceful_shutdown=round(settings.timeout_s) + 5,
             )
         )
-        # Its tracebacks may quote a file; the guard logs errors
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+        # Their tracebacks may quote a file; the guard logs errors
+        for library in ("uvicorn", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -110,16 +119,43 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class BoundedProtocol(H11Protocol):
-    """HTTP whose heads must arrive within `HEADER_S`: uvicorn itself waits for ever."""
+def _allowed_files() -> int:
+    """The number of files that this process may open, raised to `MAX_FILES` where the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unbounded = resource.RLIM_INFINITY
+    wanted = MAX_FILES if hard == unbounded else min(MAX_FILES, hard)
+    if soft != unbounded and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return MAX_FILES if soft == unbounded else soft
 
+
+class BoundedProtocol(H11Protocol):
+    """HTTP whose heads must arrive within `HEADER_S`, on so many connections: uvicorn itself waits for ever.
+
+    Where there are too many, the one that has sent no request for the longest time is closed, so that idle ones do not
+    keep others out.
+    """
+
+    max_connections: ClassVar[int] = MAX_CONNECTIONS
     _timer: asyncio.TimerHandle | None = None
+    _heard = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._heard = time.monotonic()
         self._watch()
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.transport.is_closing()]
+        if len(there) > self.max_connections:
+            idle = [one for one in there if one.cycle is None or one.cycle.response_complete]
+            min(idle, key=lambda one: one._heard).transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
         super().data_received(data)
         self._watch()
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from attunet.errors import Finding, InputError
 from attunet.export.runtime.audit import hash_of_files
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
-from attunet.export.serve.refusal import Refusal, one_line
+from attunet.export.serve.refusal import UNAVAILABLE, Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
 from attunet.export.serve.scans.scan import Scan, open_scan
 from attunet.export.serve.settings import Settings
@@ -28,6 +30,8 @@ from attunet.volumes.predict import Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,24 @@ def segment(
     try:
         answer = _segment(model, files, folder, ending, ticket, settings)
     except Exception:
-        model.audit.record(received, None, user=user)
+        with _kept():
+            model.audit.record(received, None, user=user)
         raise
-    model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
+    with _kept():
+        model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
     return answer
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """The server's own trouble with its audit log is not the scan's, nor is the log's path for clients."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        logger.error(f"audit log: {one_line(error)}")
+        raise Refusal(
+            UNAVAILABLE, "the server cannot write its audit log, and answers nothing without a record", retry_after=30
+        ) from None
 
 
 def _segment(

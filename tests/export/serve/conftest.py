@@ -59,10 +59,12 @@ class Server:
 Serve = Callable[..., Server]
 
 
-def start_server(model: Path, temp: Path, *options: object) -> Server:
+def start_server(model: Path, temp: Path, *options: object, max_files: int | None = None) -> Server:
+    """max_files: that the process may have open."""
     command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
+    limit = ["prlimit", f"--nofile={max_files}", "--"] if max_files else []
     process = subprocess.Popen(
-        list(map(str, [*command, *options])),
+        list(map(str, [*limit, *command, *options])),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,8 +92,8 @@ def serve(artefact: Path, tmp_path: Path) -> Iterator[Serve]:
     """`serve("--max-mb", 1)` starts a server of the test's own, which is stopped at the end."""
     servers: list[Server] = []
 
-    def start(*options: object, model: Path = artefact) -> Server:
-        servers.append(start_server(model, tmp_path / "uploads", *options))
+    def start(*options: object, model: Path = artefact, max_files: int | None = None) -> Server:
+        servers.append(start_server(model, tmp_path / "uploads", *options, max_files=max_files))
         return servers[-1]
 
     yield start

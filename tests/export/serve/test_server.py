@@ -217,3 +217,28 @@ def test_the_log_can_be_json(serve, scan):
         ("none", "", 404),
     ]
     assert set(requests[0]["stages"]) == {"upload", "queue", "read", "network", "write"}
+
+
+def test_connections_without_a_request_keep_nobody_out(serve):
+    server = serve(max_files=256)
+    with ExitStack() as stack:
+        for number in range(400):
+            connection = stack.enter_context(server.connect())
+            if number % 2:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        assert server.get("/v2/health/live").status_code == 200
+        assert server.get("/metrics").status_code == 200
+    assert server.stop() == 0
+    assert not [line for line in server.lines if "Traceback" in line or "accept" in line]
+    assert len(server.lines) < 20
+
+
+def test_trouble_with_the_audit_log_is_not_the_scans(serve, scan, tmp_path):
+    server = serve("--audit", tmp_path / "log.jsonl")
+    assert server.post(content=scan.read_bytes()).status_code == 200
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write("garbage\n")
+    for content in (scan.read_bytes(), b"no scan" * 100):
+        answer = server.post(content=content)
+        assert (answer.status_code, "audit log" in answer.text, str(tmp_path) in answer.text) == (503, True, False)
+    assert [line for line in server.lines if "audit log: " in line and "log.jsonl" in line]
