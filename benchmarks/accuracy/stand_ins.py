@@ -72,11 +72,11 @@ def membranes(rng: np.random.Generator) -> Case:
 
 def rare(rng: np.random.Generator) -> Case:
     """Round lesions, about one voxel in a thousand, among vessels of the same brightness."""
-    shape = (160, 160, 8)
+    shape = (160, 160, 6)
     grid, labels, vessels = _grid(shape), np.zeros(shape, int), np.zeros(shape, bool)
-    for _ in range(rng.integers(1, 4)):
-        radius = rng.uniform(0.04, 0.06)
-        labels[_ball(grid, rng.uniform(-0.6, 0.6, 3), np.array([radius, radius, 0.35]))] = 1
+    for _ in range(rng.integers(3, 6)):
+        radius = rng.uniform(0.03, 0.05)
+        labels[_ball(grid, rng.uniform(-0.8, 0.8, 3), np.array([radius, radius, 0.35]))] = 1
     for _ in range(12):
         angle, offset = rng.uniform(0, np.pi), rng.uniform(-0.7, 0.7)
         across = np.cos(angle) * grid[0] + np.sin(angle) * grid[1] + 0.1 * np.sin(4 * grid[1]) - offset
@@ -139,7 +139,7 @@ def small_part(rng: np.random.Generator) -> Case:
 STAND_INS = {
     "crops": StandIn("hippocampus of the Decathlon", 16, crops, (1, 1, 1)),
     "membranes": StandIn("pictures of membranes (ISBI 2012)", 12, membranes),
-    "rare": StandIn("lesions of one voxel in a thousand", 14, rare, (1, 1, 4)),
+    "rare": StandIn("lesions of one voxel in a thousand", 20, rare, (1, 1, 4)),
     "large CT": StandIn("CT of 512 × 512 pixels (KiTS, LiTS)", 8, large_ct, (0.8, 0.8, 5)),
     "small part": StandIn("hippocampus in whole heads", 12, small_part, (1.2, 1.2, 4)),
     "four channels": StandIn("tumours in four sequences (BraTS)", 12, four_channels, (2, 2, 6)),
