@@ -37,7 +37,9 @@ def _counted(channel: np.ndarray, percentiles: tuple[float, float]) -> tuple[flo
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, percentile: float) -> float:
-    """Compute a percentile of counted values, linear between the two nearest ranks, with the rounding of NumPy."""
+    """Compute a percentile of counted values, linear between the two nearest ranks, with the rounding of
+    `numpy.percentile`, which would sort all voxels of a scan.
+    """
     up_to = np.cumsum(counts)
     last = int(up_to[-1]) - 1
     rank = last * (percentile / 100)
