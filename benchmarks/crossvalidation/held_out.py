@@ -4,17 +4,17 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.confidence.estimator import LearnedCase
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.fields import JsonObject, parse_json
+from attunet.fields import JsonObject, is_number, parse_json
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
@@ -78,7 +78,7 @@ def score_run(
     check_belongs(run, store, fold, config)
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
-    scores = _saved_scores(path / FILE, facts)
+    scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
     origin = Origin.of(run, store.preprocessing.postprocessing)
     if missing or not is_learned(path, origin):
@@ -142,15 +142,40 @@ def _score(
     return scores, learned
 
 
-def _saved_scores(file: Path, facts: JsonObject) -> dict[str, Scores]:
-    """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none."""
+def _saved_scores(file: Path, facts: JsonObject, classes: Sequence[str]) -> dict[str, Scores]:
+    """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none.
+
+    Raises:
+        InputError: the file is of this checkpoint, and does not have a figure or null for each case, metric and class.
+    """
     try:
         data = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):
         return {}
-    return cast(dict[str, Scores], _null_to_nan(data.get("scores", {})))
+    saved = data.get("scores")
+    if not isinstance(saved, dict) or not all(_are_scores(one, facts["cases"], classes) for one in saved.values()):
+        raise InputError(
+            f"{file}: must have a number or null for each case, metric and class; remove it, to judge the run again"
+        )
+    return cast(dict[str, Scores], _null_to_nan(saved))
+
+
+def _are_scores(value: object, cases: object, classes: Sequence[str]) -> bool:
+    assert isinstance(cases, dict)
+    return _has_keys(value, cases) and all(
+        _has_keys(metrics, METRICS)
+        and all(
+            _has_keys(figures, classes) and all(figure is None or is_number(figure) for figure in figures.values())
+            for figures in metrics.values()
+        )
+        for metrics in value.values()
+    )
+
+
+def _has_keys(value: object, keys: Iterable[str]) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict) and set(value) == set(keys)
 
 
 def _null_to_nan(value: object) -> object:

@@ -177,8 +177,9 @@ def _check_names(source: Source) -> None:
 def _patient(case: CaseFiles, pattern: str) -> str:
     try:
         match = re.search(pattern, case.case)
-    except re.error as error:
-        raise InputError(f"case pattern: must be a regular expression, got {pattern!r}: {error}") from None
+    except (re.error, RecursionError, OverflowError) as error:
+        shown = pattern if len(pattern) < 200 else f"{pattern[:200]}..."
+        raise InputError(f"case pattern: must be a regular expression, got {shown!r}: {error}") from None
     if not match or not match.groups() or not match[1]:
         raise InputError(
             f"case pattern: {pattern!r} must match the patient as its first group in every case, not in {case.case!r}"

@@ -314,6 +314,32 @@ def test_a_training_ends_with_a_caller_that_is_killed(small_store: Store, tmp_pa
     assert psutil.wait_procs([training], timeout=60)[1] == []
 
 
+def test_scores_that_were_changed_to_what_is_no_figure_are_refused(compare, folder: Path) -> None:
+    options = ("--no-train", "--folds", "0")
+    assert compare(*options).code == 0
+    kept = folder / "default/unet/seed-0/fold-0/held_out.json"
+    whole = kept.read_text()
+
+    def lose(figures: dict[str, object]) -> object:
+        return figures.pop("liver")
+
+    for change in (
+        lose,
+        lambda figures: figures.update(liver="\x1b[31mX"),
+        lambda figures: figures.update(liver=True),
+        lambda figures: figures.update(heart=0.5),
+    ):
+        data = json.loads(whole)
+        (scores,) = data["scores"].values()
+        change(next(iter(scores.values()))["surface_dice"])
+        kept.write_text(json.dumps(data))
+        done = compare(*options)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"{kept}: must have a number or null for each case, metric and class" in done.err
+    kept.write_text(whole)
+    assert compare(*options).code == 0
+
+
 def test_another_checkpoint_is_judged_again(compare, small_store: Store, folder: Path) -> None:
     options = ("--no-train", "--folds", "0")
     assert compare(*options).code == 0
