@@ -8,6 +8,8 @@ from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "toolkit": "attunet",
@@ -151,6 +153,14 @@ def test_no_module_imports_a_folder_by_its_name() -> None:
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}; the import name is attunet"
         relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
         assert not relative, f"{path.relative_to(ROOT)} has a relative import, which does not say its room"
+
+
+def test_the_root_has_no_other_folders() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("an archive of the repository has no list of its files")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    folders = {line.partition("/")[0] for line in done.stdout.splitlines() if "/" in line}
+    assert folders == {*FOLDERS, "docs", "tests", ".ci"}
 
 
 def test_rooms_import_one_way() -> None:
