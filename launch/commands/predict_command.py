@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from click import option
+from click.core import ParameterSource
 
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import (
@@ -18,9 +19,7 @@ from attunet.launch.options import (
     signature_option,
 )
 
-ONLY_HERE = (
-    "--attention, --uncertainty, --review-below, --audit, --pseudonymise, --require-signature, --read and --series"
-)
+FOR_SERVERS = ("paths", "server", "token_file", "dicom_seg", "debug")  # parameters of a server's client
 
 
 @click.command(short_help="Segment volumes.")
@@ -85,9 +84,8 @@ def predict(
     if len(paths) not in ((2, 3) if server else (3,)):
         raise click.UsageError(f"needs MODEL, INPUT and OUTPUT, got {len(paths)} arguments")
     if server:
-        of_prediction = any(options[name] for name in ("attention", "pseudonymise", "public_key"))
-        if of_prediction or uncertainty or review_below is not None or audit or readings or series:
-            raise click.UsageError(f"{ONLY_HERE} are not for a server's client")
+        if given := _only_here():
+            raise click.UsageError(f"{', '.join(given)}: must be left out with --server, which decides on it")
         _ask_server(server, token_file, paths, options["dicom_seg"])
         return
     from attunet.decisions import parse_choices
@@ -105,6 +103,13 @@ def predict(
         confidence_required=bool(confidence) or review_below is not None,
         **options,
     )
+
+
+def _only_here() -> list[str]:
+    """The options of this call that a server does not take."""
+    context = click.get_current_context()
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return [param.opts[0] for param in context.command.params if param.name in given and param.name not in FOR_SERVERS]
 
 
 def _ask_server(server: str, token_file: Path | None, paths: tuple[Path, ...], dicom_seg: bool) -> None:

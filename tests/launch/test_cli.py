@@ -62,6 +62,8 @@ def test_help_needs_no_heavy_import() -> None:
         ("evaluate STORE empty --out out", "empty: is not a run"),
         ("evaluate STORE nowhere.onnx --out out", "nowhere.onnx"),
         ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.onnx: no such run or artefact"),
+        ("predict --server http://a b c --codes f --tf32", "--tf32, --codes: must be left out with --server"),
+        ("predict --server http://a b c --read oblique=a --user me", "--user, --read: must be left out with --server"),
         ("demo --out full", "full: must be a new or an empty folder"),
         ("phantom full", "full: must be a new or an empty folder"),
     ],
@@ -221,6 +223,8 @@ def test_the_current_folder_may_be_an_output(
         monkeypatch.chdir(out)
         succeed(*command)
         assert {"predict": "a.nii.gz", "evaluate": "results.json"}[command[0]] in os.listdir()
+    (tmp_path / "link").symlink_to("nothing")
+    assert "is a link to nothing" in attunet("prepare", scans, tmp_path / "link").err
     for command in (("phantom", "."), ("prepare", scans, "."), ("export", artefact, "."), ("demo", "--out", ".")):
         done = attunet(*command)
         assert (done.code, done.err.count("\n")) == (2, 1), command

@@ -110,6 +110,8 @@ def _check(source: Path, folds: int, pseudonymise: Path | None) -> None:
 @contextmanager
 def _writing(store: Path, building: Path) -> Iterator[None]:
     """Hold the lock of a new store; after an InputError, remove the files of an archive that were unpacked into it."""
+    if store.is_symlink() and not store.exists():
+        raise InputError(f"{store}: must be a new folder, and is a link to nothing; remove it")
     if building.is_symlink():
         raise InputError(f"{building}: must be a folder, not a link; remove it")
     fresh = not building.exists()

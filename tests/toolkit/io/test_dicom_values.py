@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.decisions import parse_choices
+from attunet.errors import InputError
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -108,6 +109,24 @@ def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series, edit_dico
     scaled = read_volume(tmp_path / "s").data
     for z in range(6):
         np.testing.assert_allclose(scaled[0, :, :, z], stored[0, :, :, z] * (z + 1.0) - 10 * z)
+
+
+@pytest.mark.parametrize(
+    ("element", "value", "words"),
+    [
+        ("PixelSpacing", [-2, 2], "PixelSpacing must be above 0 mm, got -2 and 2"),
+        ("PixelSpacing", [2, 0], "PixelSpacing must be above 0 mm, got 2 and 0"),
+        ("RescaleSlope", "0", "RescaleSlope must not be 0"),
+    ],
+)
+def test_geometry_that_would_mirror_or_flatten_is_refused(
+    tmp_path: Path, write_series, edit_dicom, element: str, value: object, words: str
+) -> None:
+    for path in write_series(tmp_path / "s", DATA, AXIAL):
+        edit_dicom(path, **{element: value})
+    with pytest.raises(InputError, match=words) as error:
+        read_volume(tmp_path / "s")
+    assert str(error.value).startswith(str(tmp_path / "s/IMG-0004-00001.dcm"))
 
 
 def enhanced(write_series, folder: Path, shared: tuple[str, ...] = ("orientation", "measures")) -> Path:

@@ -12,7 +12,15 @@ from attunet.errors import InputError
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of
-from attunet.io.dicom.slices import SeveralSeries, Slice, geometries, in_order, patient_hash_of, slice_of
+from attunet.io.dicom.slices import (
+    SeveralSeries,
+    Slice,
+    check_geometry,
+    geometries,
+    in_order,
+    patient_hash_of,
+    slice_of,
+)
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
@@ -110,6 +118,8 @@ def _read_file(path: Path, options: ReadOptions) -> list[tuple[Slice, list[Decis
     def slices(dataset: "FileDataset", syntax: str) -> list[tuple[Slice, list[Decision]]]:
         check_kind(path, dataset)
         places = list(geometries(path, dataset))
+        for geometry in places:
+            check_geometry(path, geometry)
         stored, decisions = frames_of(path, dataset, syntax, options.choices)
         if len(places) != len(stored):
             known = f"says where {len(places)} of its {len(stored)} frames lie"

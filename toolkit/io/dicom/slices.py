@@ -85,6 +85,15 @@ def patient_hash_of(dataset: "FileDataset") -> str | None:
     return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
 
+def check_geometry(path: Path, geometry: FrameGeometry) -> None:
+    """Raise InputError for numbers that would mirror an image, or make all of its values one."""
+    spacing = _numbers(geometry["PixelSpacing"], 2)
+    if min(spacing) <= 0:
+        raise InputError(f"{path}: PixelSpacing must be above 0 mm, got {spacing[0]:g} and {spacing[1]:g}")
+    if geometry.get("RescaleSlope") == 0:
+        raise InputError(f"{path}: RescaleSlope must not be 0; convert the series again from the scanner's export")
+
+
 def slice_of(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry) -> Slice:
     slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
     vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
