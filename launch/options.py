@@ -38,7 +38,7 @@ class Number(click.FloatRange):
 
 
 SECONDS, MINUTES = Number(0, 86_400, min_open=True), Number(0.1, 1e6)
-SEED = click.IntRange(0, MAX_WHOLE)
+SEED = click.IntRange(0, MAX_WHOLE - 1)
 
 
 class Fold(click.ParamType):

@@ -46,6 +46,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("prepare source out --set data.size=[96,8]", "data.size: must be a multiple of 16 from 32 to 4096, got 8"),
         ("prepare source out --set data.sise=96", "has no field 'sise'"),
         ("prepare source out --folds 1", "--folds"),
+        (f"prepare source out --seed {2**53}", "Invalid value for '--seed'"),
         ("inspect nowhere", "nowhere: no such file or folder"),
         ("inspect empty", "empty: the folder has no files"),
         ("train empty out --fold 0", "empty: is no store"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.fields import MAX_WHOLE, is_whole
 from attunet.manifest import SCHEMA, read_manifest
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.facts_cache import scan_cases
@@ -76,7 +77,7 @@ def prepare(
         prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
     """
     source, store = Path(source), Path(store)
-    _check(source, folds, pseudonymise)
+    _check(source, folds, seed, pseudonymise)
     building = beside(store, "", ".partial")
     with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
@@ -98,9 +99,11 @@ def prepare(
     return opened
 
 
-def _check(source: Path, folds: int, pseudonymise: Path | None) -> None:
+def _check(source: Path, folds: int, seed: int, pseudonymise: Path | None) -> None:
     if folds < 2:
         raise InputError(f"folds: must be at least 2, got {folds}")
+    if not is_whole(seed):
+        raise InputError(f"seed: must be an integer from 0 to {MAX_WHOLE - 1:,}, got {seed}")
     if pseudonymise and is_archive(source):
         raise InputError(
             f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"

@@ -344,6 +344,8 @@ def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, wr
     write_case(source, "05-T2SPIR", spacing=(9.0, 9.0, 10.0))
     for arguments, rule in (
         ({"folds": 1}, "folds: must be at least 2"),
+        ({"seed": 2**53}, "seed: must be an integer from 0 to"),
+        ({"seed": -1}, "seed: must be an integer from 0 to"),
         ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels"),
     ):
         with pytest.raises(InputError, match=rule):

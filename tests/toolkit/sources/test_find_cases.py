@@ -257,6 +257,7 @@ def test_own_classes_and_patients(tmp_path: Path) -> None:
         (r"^(x)", "must match the patient"),
         (r"p\d", "must match the patient"),
         ("(", "must be a regular expression"),
+        ("(" * 5000 + ")" * 5000, "must be a regular expression"),
     ):
         with pytest.raises(InputError, match=rule):
             find_cases(tmp_path, SourceOptions(case_pattern=pattern))
