@@ -34,7 +34,7 @@ HEADS = {
     ),
     "lock.txt": "The versions of constraints.txt with hashes, but for torch: pip install --require-hashes --no-deps.",
     TORCH_LOCK: "torch with the hashes of its builds for GPUs and CPUs: pip install --require-hashes --no-deps.",
-    "lock-cuda.txt": "What the build of torch for GPUs brings, with hashes: pip install --require-hashes --no-deps.",
+    "lock-cuda.txt": "Packages of torch's build for GPUs, with hashes: pip install --require-hashes --no-deps.",
 }
 
 

@@ -128,7 +128,7 @@ pseudonymise_option = option(
     metavar="KEY.csv",
     help="Numbers in place of the names of cases; this table keeps both, and is made or used again.",
 )
-moved_source_option = option("--source", type=PATH, metavar="DIR", help="Where the store's source is now, if it moved.")
+moved_source_option = option("--source", type=PATH, metavar="DIR", help="The source of the store, if it moved.")
 
 
 def source_options(command: Command) -> Command:
@@ -160,7 +160,7 @@ def source_options(command: Command) -> Command:
         return command(options=options, **others)
 
     return together(
-        option("--layout", default="auto", help="How files make cases; auto detects it and prints it."),
+        option("--layout", default="auto", help="File layout; auto detects it and prints it."),
         option(
             "--classes",
             metavar="NAME=VALUE,...",

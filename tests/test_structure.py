@@ -189,17 +189,6 @@ def test_no_circles() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_docstrings_open_with_what_they_document() -> None:
-    wrong = []
-    for name, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                first = (ast.get_docstring(node) or "").split(" ", 1)[0]
-                if first in {"What", "Which", "How", "Whether", "Where", "Who", "Why"}:
-                    wrong.append(f"{name}: {(ast.get_docstring(node) or '')[:60]}")
-    assert not wrong
-
-
 def test_any_is_rare() -> None:
     uses = [
         f"{name}:{node.lineno}"

@@ -81,8 +81,8 @@ def cases_of(at: Fields, classes: Classes, spec_sha256: str) -> tuple[Case, ...]
     for row in at.rows("cases"):
         if row.text("spec_sha256") != spec_sha256:
             raise InputError(
-                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared in another way; prepare "
-                "the store again"
+                f"{row.name('spec_sha256')}: the arrays of {row.text('case')} were prepared with other settings; "
+                "prepare the store again"
             )
         case = _case(row, classes)
         if case.name in cases:

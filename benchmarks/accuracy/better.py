@@ -22,7 +22,7 @@ The arms and their reasons were fixed before anything was measured:
 There is one planned analysis: for each arm the paired difference of mean Dice against the arm it is compared with,
 averaged over networks and seeds for each case, its mean over the cases with its 95 % interval; an arm is kept where the
 interval leaves out zero. The same for the ensembles of an arm against its single networks. Differences of one network
-or organ are told, and decide nothing.
+or organ are printed, and decide nothing.
 
 OUT/results.json is written after every training, so that a run that is killed or out of time keeps its results; the
 same call does what is left, and trains again only what an ensemble still needs. The order is that of worth: the plain
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, help="prepared with --config chaos-cpu; ignored with --rehearse")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--source", type=Path, help="where the store's source files are now, if they moved")
+    parser.add_argument("--source", type=Path, help="the store's source files, if they moved")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")

@@ -16,7 +16,7 @@ from attunet.system.workers import usable_cores
 logger = logging.getLogger(__name__)
 
 Context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-END_S = 5  # for processes that are asked to end
+END_S = 5  # between SIGTERM and SIGKILL
 
 
 class Pool:

@@ -43,7 +43,7 @@ class Arm:
         name: in the table.
         source: folder of the scans: "all" labels, labels that are in part "hidden", the "complete" ones of these, or
             "half" of the scans with all labels.
-        is_marginal: True if the training is told which organs were drawn.
+        is_marginal: True if the training gets the list of drawn organs.
         steps_factor: factor on the number of steps.
     """
 

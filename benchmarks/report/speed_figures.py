@@ -108,7 +108,7 @@ def where_the_time_goes(contents: Contents) -> Figure | None:
         "yaxis": {"autorange": "reversed", "automargin": True},
     }
     about = "Mean over the cases: reading, preparing, the network, finishing the label map, writing."
-    return chart("Where the time goes", about, data, layout)
+    return chart("Parts of the time", about, data, layout)
 
 
 def time_to_accuracy(contents: Contents) -> Figure | None:

@@ -12,7 +12,7 @@ DASH = "–"
 METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, decimals, how it is got
     "dice": ("Dice", 3, "Dice of each class in 3D on the scan's own grid, 2 TP / (2 TP + FP + FN)"),
     "hd95_mm": ("HD95 mm", 1, "the larger of the two directed 95th percentiles of the distances between the surfaces"),
-    "assd_mm": ("ASSD mm", 2, "mean distance between the surfaces, both ways"),
+    "assd_mm": ("ASSD mm", 2, "mean distance between the surfaces, in both directions"),
     "surface_dice": (
         "Surface Dice",
         3,
@@ -140,7 +140,7 @@ def cases_table(contents: Contents, shown: Sequence[str]) -> Table:
         Column("Dice", "Mean"),
         *(Column(name, f"Dice of {name}") for name in contents.classes.foreground),
         Column("HD95 mm", "Mean over the classes"),
-        Column("Training", "Whether the model has seen the case", False),
+        Column("Training", "Yes where the model has seen the case", False),
     )
     rows = []
     for case in contents.cases:

@@ -20,9 +20,9 @@ from attunet.system.plain_text import printable_line
     type=PATH,
     required=True,
     metavar="DIR",
-    help="Where everything goes; what is there already is kept and used.",
+    help="Output folder; files that are there already are kept and used.",
 )
-@option("--cases", type=click.IntRange(2), default=12, help="How many cases to generate.")
+@option("--cases", type=click.IntRange(2), default=12, help="Number of generated cases.")
 @config_options
 @debug_option
 def demo(data: Path | None, out: Path, cases: int, config_name: str | None, settings: tuple[str, ...]) -> None:
@@ -78,7 +78,7 @@ def prepare(
     run(source, store, read_config(config_name, settings).data, **preparation)
 
 
-@click.command(short_help="What is in a path, and what looks wrong.")
+@click.command(short_help="List the contents of a path, and what looks wrong.")
 @click.argument("path", type=PATH)
 @source_options
 @option(

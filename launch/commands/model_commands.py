@@ -25,7 +25,7 @@ from attunet.system.lock import writing
 @click.argument("store", type=PATH)
 @click.argument("out", type=PATH, metavar="DIR")
 @option("--model", "models", type=MODEL, multiple=True, required=True, help="May be repeated.")
-@option("--seeds", "num_seeds", type=click.IntRange(1), default=1, help="How many, from 0.")
+@option("--seeds", "num_seeds", type=click.IntRange(1), default=1, help="Number of seeds, from 0.")
 @option(
     "--config",
     "config_names",
@@ -68,7 +68,7 @@ from attunet.system.lock import writing
     "--largest-component",
     "every_postprocessing",
     is_flag=True,
-    help="Judge in every way: as the store says, with every class's largest connected part alone, with all parts.",
+    help="Judge three times: as the store says, with every class's largest connected part alone, with all parts.",
 )
 @moved_source_option
 @pseudonymise_option
@@ -126,10 +126,10 @@ def crossvalidate(store: Path, out: Path, **options: Value) -> None:
 @option(
     "--largest-component/--all-components",
     default=None,
-    help="Whether the runtime keeps the largest connected part of every class alone.  [default: as the store says]",
+    help="Keep the largest connected part of every class alone, or all parts.  [default: as the store says]",
 )
 @option("--license", help="Of the training data, noted in the artefact.")
-@option("--store", type=PATH, help="Where the run's store is now, if it moved.")
+@option("--store", type=PATH, help="The store of the run, if it moved.")
 @moved_source_option
 @option("--provider", type=DEVICE, help="Judges the artefact.  [default: cuda for fp16 where it runs]")
 @option(

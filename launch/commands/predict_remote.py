@@ -14,7 +14,7 @@ from attunet.system.pseudonyms import claim
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 4  # scans on their way; the server decides how many it works on
+AT_ONCE = 4  # scans being sent; the server decides how many it works on
 
 
 def predict_remote(client: Client, model: str | None, source: Path, output: Path, *, dicom_seg: bool = False) -> None:

@@ -54,7 +54,7 @@ def evaluate(store: Path, models: tuple[Path, ...], out: Path, **options: Value)
 
 @click.command(short_help="One HTML file of an evaluation or a cross-validation.")
 @click.argument("folder", type=PATH, metavar="EVALUATION_OR_CROSSVALIDATION")
-@option("-o", "--out", type=PATH, metavar="FILE.html", help="Where to write it.  [default: report.html in the folder]")
+@option("-o", "--out", type=PATH, metavar="FILE.html", help="The page to write.  [default: report.html in the folder]")
 @option(
     "--cases",
     default="worst:3",

@@ -12,7 +12,7 @@ from attunet.launch.options import PATH, PROVIDER, Number, Value, signature_opti
 
 @click.command("serve", short_help="An HTTP server for artefacts.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@option("--host", default="127.0.0.1", help="Where to listen; another one than this machine needs a token.")
+@option("--host", default="127.0.0.1", help="Address to listen on; another one than this machine's own needs a token.")
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one and prints it.")
 @option("--provider", type=PROVIDER, default="cpu")
 @option(

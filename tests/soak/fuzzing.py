@@ -14,7 +14,7 @@ from workplace import Result  # type: ignore[import-not-found]
 
 HERE = Path(__file__).parent
 START_S = 20  # a process of atheris instruments the code first
-LEAST_S = 5.0  # of a form under atheris; with less time for all, some forms are left out
+MIN_S = 5.0  # of a form under atheris; with less time for all, some forms are left out
 KEPT = ("crash-", "timeout-", "oom-")  # names of inputs that atheris keeps
 EXAMPLES = 1000  # of all forms together in one round of hypothesis
 
@@ -51,12 +51,12 @@ def guided_by_coverage(seconds: float, out: Path, first: int = 0) -> Result:
     if importlib.util.find_spec("atheris") is None:
         result.note = "left out: atheris is not installed"
         return result
-    if seconds < LEAST_S:
+    if seconds < MIN_S:
         result.note = "left out: there is no time for a form"
         return result
     forms = list(_module(HERE.parent / "hostile/forms.py").FORMS)
     forms = forms[first % len(forms) :] + forms[: first % len(forms)]
-    each = max(LEAST_S, seconds / len(forms) - START_S)
+    each = max(MIN_S, seconds / len(forms) - START_S)
     for number, form in enumerate(forms):
         if number and time.monotonic() - began + each + START_S > seconds:
             result.note = f"{number} of {len(forms)} forms, from {forms[0]}"

@@ -178,7 +178,7 @@ def test_arrays_that_were_prepared_in_another_way_are_noticed(small_store: Store
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["preprocessing"]["spec"]["spacing_mm"] += 1
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="01-T2SPIR were prepared in another way; prepare the store again"):
+    with pytest.raises(InputError, match="01-T2SPIR were prepared with other settings; prepare the store again"):
         open_store(copied)
 
 

@@ -59,7 +59,7 @@ class AugmentConfig(Section):
 
     NAME = "augment"
 
-    enabled: bool = setting(True, "Whether training samples are augmented.", bool)
+    enabled: bool = setting(True, "Augment training samples.", bool)
     spatial_probability: float = _probability(0.8, "rotation, scale and shift together")
     rotation_degrees: float = setting(20.0, "Largest rotation in either direction.", float, 0, 180)
     scale: tuple[float, float] = _range((0.8, 1.25), "Range of the magnification.", 0.1, 10)

@@ -25,7 +25,7 @@ SIZE_STEP = 32  # divisor of the window: networks of depth 5 halve it five times
 MAX_AUTO_SIZE = 512  # the usual matrix of a CT slice; larger windows take four times the memory
 FAR_SHORTER = 4  # ratio of axis lengths: a much shorter axis is a stack of a few slices of unknown distance
 NEARLY_EQUAL = 1.01  # ratio up to which spacings count as equal; the last axis is then the slice axis
-LEAST_PADDING = -32768.0  # lowest value outside of a scan; a lower one is no 16-bit value, so the image is no CT
+MIN_PADDING = -32768.0  # lowest value outside of a scan; a lower one is no 16-bit value, so the image is no CT
 CT_AIR = -500.0  # air has -1000 HU and no tissue less than -200, so scans with darker voxels are in Hounsfield units
 MIN_MASKS = 3  # masks needed to conclude that a class is one part; in fewer, a lesion may be single by chance
 # Share of a class's voxels that must stay: 0.5 % is a fifth of the 2.5 % by which two readers of an organ usually
@@ -108,7 +108,7 @@ def _resolve_normalization(facts: Sequence[CaseFacts], config: DataConfig) -> tu
 
 
 def _is_ct(darkest: float) -> bool:
-    return LEAST_PADDING <= darkest <= CT_AIR
+    return MIN_PADDING <= darkest <= CT_AIR
 
 
 def _are_one_part(facts: Sequence[CaseFacts], mappings: Mappings) -> bool:

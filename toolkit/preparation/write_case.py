@@ -153,7 +153,7 @@ def _read(task: ShardTask) -> tuple[Volume, np.ndarray | None]:
 
 def _save(path: Path, array: np.ndarray) -> None:
     with name_in_errors(path), path.open("wb") as file:
-        # numpy's own way to a file does not give the reason of an error
+        # numpy's own writing to a file does not give the reason of an error
         np.save(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 

@@ -121,5 +121,5 @@ def load_optimizer(
 
 def step_folders(folder: Path) -> list[Path]:
     """The checkpoints or snapshots in a folder, the newest first."""
-    found = (p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced")))
-    return sorted(found, reverse=True)
+    complete = (p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith((".partial", ".replaced")))
+    return sorted(complete, reverse=True)

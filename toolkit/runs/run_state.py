@@ -23,9 +23,9 @@ FREE_TO_CHANGE = (
     *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes", "snapshots"),
 )
 
-# What a run learns from, and the words for a difference.
+# Inputs of a run, and the words for a difference.
 CONTENT = {
-    "preprocessing": "scans prepared in another way",
+    "preprocessing": "scans prepared with other settings",
     "classes": "other classes",
     "fold": "another fold",
     "training_cases": "other training cases",

@@ -48,7 +48,7 @@ def _numbers(source: Source, names: Pseudonyms) -> dict[str, str]:
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:
     """Replace the names of cases and patients by numbers; files keep their paths.
 
-    Lines about the source are made of names of files and folders in many ways, so that none of them is kept: of a
+    Lines about the source are made of names of files and folders in many forms, so that none of them is kept: of a
     decision, the rule; of notes, their number.
     """
     numbers, channels = _numbers(source, names), _numbered_channels(source)

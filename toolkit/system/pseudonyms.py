@@ -203,15 +203,15 @@ def claim(folder: Path, outputs: Iterable[Path], table: str = "", what: str = "n
         what: the table, for the message.
 
     Raises:
-        InputError: one of the outputs is there, of another table, of names where there is a table, or the other way.
+        InputError: one of the outputs is there, of another table, of names where there is a table, or the reverse.
     """
     mark = folder / MARK
     before = mark.read_text(encoding="utf-8") if mark.is_file() else ""
     if before == table:
         return
-    if found := next((path for path in outputs if path.exists()), None):
+    if output := next((path for path in outputs if path.exists()), None):
         other = "another table" if before else "names"
-        raise InputError(f"{found}: is called by {other}, not by {what}: choose another folder")
+        raise InputError(f"{output}: is called by {other}, not by {what}: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(mark, table)
 

@@ -16,7 +16,7 @@ from attunet.benchmarks.speed.gpu.steps import Step
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 
-KILL_AFTER_S = 5  # a step that does not end when it is asked to
+KILL_AFTER_S = 5  # of a step that SIGTERM does not end
 MAX_TABLE_LINES = 60  # of one step on the page
 LINES_PER_STEP, MAX_PRINTED_LINES = 12, 98
 

@@ -87,12 +87,12 @@ def running_server(model: Path, temp: Path, options: list[str]) -> Iterator[str]
     try:
         for line in process.stdout:
             lines.append(line)
-            if found := re.match(r"serving at (\S+)", line):
+            if match := re.match(r"serving at (\S+)", line):
                 break
         else:
             raise RunError(f"the server did not start: {' '.join(lines)[-500:]}")
         threading.Thread(target=process.stdout.read, daemon=True).start()  # or else its pipe fills
-        yield found[1]
+        yield match[1]
     finally:
         process.terminate()
         code = process.wait(60)
@@ -163,5 +163,5 @@ def _difference(got: bytes, expected: bytes) -> float:
 
 
 def _memory_mb(http: httpx.Client) -> float:
-    found = re.search(r"^process_resident_memory_bytes (\S+)", http.get("/metrics").text, re.MULTILINE)
-    return float(found[1]) / 1e6 if found else float("nan")
+    match = re.search(r"^process_resident_memory_bytes (\S+)", http.get("/metrics").text, re.MULTILINE)
+    return float(match[1]) / 1e6 if match else float("nan")

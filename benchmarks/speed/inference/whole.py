@@ -1,11 +1,12 @@
-"""A whole graph beside the ordinary way, on one scan:
+"""A whole graph beside the slice graph, on one scan:
 `python -m attunet.benchmarks.speed.inference.whole [--provider cuda] [--json FILE]`.
 
-The ordinary way prepares slices in NumPy, runs the network in batches, and takes labels back to the scan's grid; a
-whole graph does all of that itself. Both segment one generated scan in one process, in turns, from voxels in memory to
-labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them. The network has random
-weights. Wall time and user CPU time of the process are medians of the runs; user time with one thread hardly depends on
-what else the machine does. `--nodes` also counts the nodes by provider: each one that is not on the GPU waits for it.
+With the slice graph the runtime prepares slices in NumPy, runs the network in batches, and takes labels back to the
+scan's grid; a whole graph does all of that itself. Both segment one generated scan in one process, in turns, from
+voxels in memory to labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them.
+The network has random weights. Wall time and user CPU time of the process are medians of the runs; user time with one
+thread hardly depends on what else the machine does. `--nodes` also counts the nodes by provider: each one that is not
+on the GPU waits for it.
 """
 
 import logging
@@ -42,11 +43,11 @@ from attunet.volumes.volume import Volume
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
-WAYS = ("ordinary", "whole", "network")
+FORMS = ("ordinary", "whole", "network")
 COLUMNS = {
     "precision": "{precision}",
     "size": "{size}",
-    **{f"{way} ms": f"{{{way}[wall_ms_p50]:.1f}}" for way in WAYS},
+    **{f"{form} ms": f"{{{form}[wall_ms_p50]:.1f}}" for form in FORMS},
     "whole / ordinary": "{ratio_wall:.3f}",
     "user CPU": "{ratio_user:.3f}",
     "voxels that differ": "{differ:,} of {voxels:,}",
@@ -74,7 +75,7 @@ def measure(
         provider: `cpu` or `cuda`; a precision that it does not run is in `skipped`, with the reason.
         model: name of the network. width: its channels at the finest level.
         sizes: sides of the slices at the network's spacing, multiples of 16.
-        slices: of the scan. runs: of each way, timed in turns.
+        slices: of the scan. runs: of each form, timed in turns.
         enlarged: pixels along a side of the scan's slices for one of the network's, at least 1.
         num_threads: CPU threads of the network.
         nodes: also counts nodes by provider and operator, in a profiled run of its own.
@@ -125,8 +126,8 @@ def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
     calls = (lambda: pair.ordinary.predict_volume(scan), lambda: pair.whole.predict_volume(scan), network_alone)
     wall, user = _in_turns(calls, runs)
     row: dict[str, Any] = {"precision": pair.precision, "size": pair.size, "scan": list(scan.shape), "runs": runs}
-    for way, seconds, cpu in zip(WAYS, wall.T, user.T, strict=True):
-        row[way] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
+    for form, seconds, cpu in zip(FORMS, wall.T, user.T, strict=True):
+        row[form] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
     row["ratio_wall"] = row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"]
     row["ratio_user"] = row["whole"]["user_ms"] / max(row["ordinary"]["user_ms"], 1e-9)
     return {**row, **_agreement(pair, scan)}
@@ -179,7 +180,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = program_parser("A whole graph beside the ordinary way, timed in turns on one scan.")
+    parser = program_parser("A whole graph beside the slice graph, timed in turns on one scan.")
     parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, help="channels of the finest level, 16 by default, on a GPU 64")
@@ -197,7 +198,7 @@ def main() -> None:
         help="pixels of the scan along a side for one of the network's, 1.5 by default",
     )
     parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
-    parser.add_argument("--runs", type=int, default=10, help="timed runs of each way, 10 by default")
+    parser.add_argument("--runs", type=int, default=10, help="timed runs of each form, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
     chosen = parser.parse_args()
     on_gpu = chosen.provider == "cuda"

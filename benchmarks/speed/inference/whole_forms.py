@@ -33,7 +33,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One network in one precision, loaded both ways, and the size of the slices that it gets of the scan."""
+    """One network in one precision, loaded in both forms, and the size of the slices that it gets of the scan."""
 
     precision: str
     size: int

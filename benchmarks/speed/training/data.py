@@ -86,7 +86,7 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results
                 with get_context("spawn").Pool(1) as pool:
                     measured[name].append(pool.apply(measure, (large, name, settings)))
         bytes_on_disk = sum(case.num_slices for case in store.cases) * settings.side**2 * 3
-        rows += [_row(name, size, bytes_on_disk, found, measured["resident"]) for name, found in measured.items()]
+        rows += [_row(name, size, bytes_on_disk, figures, measured["resident"]) for name, figures in measured.items()]
         shutil.rmtree(large)
     return {"environment": environment(), "settings": vars(settings), "results": rows}
 
@@ -180,9 +180,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="each tier is measured so often, in turns")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--folder", type=Path, help="where the stores are made, the system's temporary folder by default"
-    )
+    parser.add_argument("--folder", type=Path, help="folder of the stores, the system's temporary folder by default")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Four ways to train on one store, each in a process of its own:
+"""Four trainings on one store, each in a process of its own:
 `python -m attunet.benchmarks.speed.training.programs TASK.json`.
 
 - `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast,
   channels-last.
 - `attunet-streamed`: the same with the slices streamed from the store.
-- `plain`: a script as it is usually written: one NIfTI file per sample and per label, opened when it is asked for,
+- `plain`: a script as it is usually written: one NIfTI file per sample and per label, opened when it is read,
   fp32, NCHW, Adam, `.item()` after every step, no augmentation. The network is ours, the very same.
 - `monai`: MONAI's CacheDataset and its DataLoader, its random transforms, its AttentionUnet, its loss, autocast to
   bf16.
@@ -83,8 +83,8 @@ class Measured(TypedDict):
 def run(task: Task) -> Measured:
     """Times a training, and trains on to a Dice where the task has one."""
     store = open_store(task.store)
-    asked = load_config(None, [*task.settings, f'model.name="{task.model}"'])
-    config = dataclasses.replace(asked, data=store.data_config).resolve(
+    wanted = load_config(None, [*task.settings, f'model.name="{task.model}"'])
+    config = dataclasses.replace(wanted, data=store.data_config).resolve(
         base_width=task.width, batch_size=task.batch_size, epochs=100
     )
     accelerator = make_accelerator(config.run)

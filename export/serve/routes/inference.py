@@ -69,12 +69,12 @@ def server() -> JSONResponse:
     return JSONResponse({"name": "attunet", "version": __version__, "extensions": extensions})
 
 
-@router.get("/v2/health/live", summary="Whether the server runs")
+@router.get("/v2/health/live", summary="State of the server: does it run")
 def live() -> JSONResponse:
     return JSONResponse({"live": True})
 
 
-@router.get("/v2/health/ready", summary="Whether the server takes scans")
+@router.get("/v2/health/ready", summary="State of the server: does it take scans")
 def ready(request: Request) -> JSONResponse:
     service_of(request).check_running()
     return JSONResponse({"ready": True})
@@ -89,7 +89,7 @@ def model_metadata(name: ModelName, request: Request, version: str = VERSION) ->
     return JSONResponse({"name": name, "versions": [VERSION], "platform": "attunet_onnx", **tensors})
 
 
-@router.get("/v2/models/{name}/ready", summary="Whether a model takes slices")
+@router.get("/v2/models/{name}/ready", summary="State of a model: does it take slices")
 @router.get("/v2/models/{name}/versions/{version}/ready", include_in_schema=False)
 def model_ready(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
     _model(request, name, version)

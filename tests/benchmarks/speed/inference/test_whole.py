@@ -1,4 +1,4 @@
-"""A whole graph and the ordinary way are timed on one scan, and give the same labels."""
+"""A whole graph and the ordinary form are timed on one scan, and give the same labels."""
 
 import json
 
@@ -9,7 +9,7 @@ from attunet.errors import InputError, RunError
 pytest.importorskip("torch", reason="networks are made with torch")
 pytest.importorskip("onnx", reason="artefacts are written with onnx")
 
-from attunet.benchmarks.speed.inference.whole import WAYS, measure, table
+from attunet.benchmarks.speed.inference.whole import FORMS, measure, table
 
 SMALL = {"provider": "cpu", "width": 4, "sizes": [32], "slices": 9, "runs": 2, "num_threads": 1}
 
@@ -23,7 +23,7 @@ def test_both_ways_are_timed_and_agree() -> None:
         assert row["classes"] > 1
         assert row["differ"] <= {"fp32": 1e-4, "int8": 1e-2}[row["precision"]] * row["voxels"]
         assert row["largest_margin"] < {"fp32": 1e-4, "int8": 1.0}[row["precision"]]
-        assert all(row[way]["wall_ms_p50"] > 0 for way in WAYS)
+        assert all(row[form]["wall_ms_p50"] > 0 for form in FORMS)
         assert row["ratio_wall"] == pytest.approx(row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"])
     counted = results["rows"][0]["nodes"]["CPUExecutionProvider"]
     assert counted["Loop"][0] == 1
