@@ -204,6 +204,9 @@ def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
         path: the folder that `attunet prepare` wrote.
         names: gives its cases and patients numbers, see `Store.pseudonymised`.
 
+    Returns:
+        The cases, classes, folds and pre-processing; arrays are read when they are used.
+
     Raises:
         InputError: the folder is no store, was written by another version, or is damaged.
     """

@@ -58,9 +58,10 @@ def evaluate(
     latency_seconds: float = 5.0,
     pseudonymise: str | Path | None = None,
 ) -> EvaluationResults:
-    """Scores and times models on the labelled cases of a store, and returns the content of results.json.
+    """Score and time models on the labelled cases of a store.
 
     Args:
+        store: the prepared data set.
         models: runs, folders of runs, and artefacts.
         out: folder for results.json, results.md and plots/, which replace those of an earlier evaluation.
         providers: that compute the artefacts; each artefact is evaluated with each of them.
@@ -69,6 +70,9 @@ def evaluate(
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
         pseudonymise: a CSV file outside of `out` with the names of cases and patients; the results have their numbers.
+
+    Returns:
+        The content of results.json.
 
     Raises:
         InputError: for models that do not fit the store, and for source files that are missing or changed.

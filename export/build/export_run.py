@@ -56,6 +56,7 @@ def export_run(
     """Write the artefact of a run's newest checkpoint, or of a folder of runs as one ensemble.
 
     Args:
+        run_path: the folder of a run, or a folder of such folders.
         out: the `.onnx` file to write; it is written only if the parity check succeeds.
         precision: `fp32`, `fp16` for GPUs, or `int8` for CPUs.
         store: new path of the run's store, if it was moved. source: likewise of the store's source files.

@@ -96,26 +96,61 @@ class Segmenter:
             raise InputError(f"{self.path}: {error}") from error
 
     def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Attention maps of prepared slices, one float32 `(N, h, w)` per gate, the deepest gate first."""
+        """Compute the attention maps of prepared slices.
+
+        Args:
+            slices: prepared slices float32 `(N, in_channels, H, W)`.
+
+        Returns:
+            One float32 `(N, h, w)` per gate, the deepest gate first; none where the artefact has no maps.
+        """
         names = self.metadata.attention_outputs
         return tuple(values[:, 0] for values in self.run(names, slices)) if names else ()
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
-        """Logits float32 `(N, K, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
+        """Compute the logits of prepared slices.
+
+        Args:
+            slices: prepared slices float32 `(N, in_channels, H, W)`.
+
+        Returns:
+            Logits float32 `(N, num_classes, H, W)`.
+        """
         return self.run(("logits",), slices)[0]
 
     def observed(self, slices: np.ndarray) -> np.ndarray:
-        """The logits and, if the graph gives it, the disagreement of an ensemble's members: `(N, K or K + 1, H, W)`."""
+        """Compute the logits and, if the graph gives it, the disagreement of an ensemble's members.
+
+        Args:
+            slices: prepared slices float32 `(N, in_channels, H, W)`.
+
+        Returns:
+            float32 `(N, num_classes, H, W)`, with the disagreement as one more channel at the end.
+        """
         if DISAGREEMENT not in self.metadata.outputs:
             return self.logits(slices)
         return np.concatenate(self.run(("logits", DISAGREEMENT), slices), axis=1)
 
     def labels(self, slices: np.ndarray) -> np.ndarray:
-        """Class indices uint8 `(N, H, W)` of prepared slices float32 `(N, in_channels, H, W)`."""
+        """Compute the labels of prepared slices.
+
+        Args:
+            slices: prepared slices float32 `(N, in_channels, H, W)`.
+
+        Returns:
+            Class indices uint8 `(N, H, W)`.
+        """
         return self.run(("labels",), slices)[0]
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
-        """The named outputs of the graph for prepared slices float32 `(N, in_channels, H, W)`.
+        """Compute outputs of the graph for prepared slices.
+
+        Args:
+            outputs: their names in the graph, such as `logits`.
+            slices: prepared slices float32 `(N, in_channels, H, W)`.
+
+        Returns:
+            One array per name, in that order.
 
         Raises:
             InputError: for an output that the graph lacks, and for a shape that it does not accept.
@@ -125,6 +160,10 @@ class Segmenter:
 
     def predict_volume(self, volume: Volume, *, batch_size: int = 8) -> np.ndarray:
         """Segment a volume; besides the volume and its label map, memory holds one batch of slices.
+
+        Args:
+            volume: intensities and grid, as of `attunet.io.readers.read_volume`.
+            batch_size: slices that the network computes at once.
 
         Returns:
             Class indices uint8 `(X, Y, Z)` on the volume's own grid.
@@ -140,7 +179,17 @@ class Segmenter:
         return self.predict_prepared(prepared, batch_size=batch_size)
 
     def prepare(self, volume: Volume) -> PreparedVolume:
-        """Input of `predict_prepared`. Raises InputError for a volume that the artefact cannot take."""
+        """Resample and normalise a volume.
+
+        Args:
+            volume: intensities and grid, as of `attunet.io.readers.read_volume`.
+
+        Returns:
+            The input of `predict_prepared`.
+
+        Raises:
+            InputError: the artefact cannot take the volume.
+        """
         return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec).load()
 
     def _lazily_prepared(self, volume: Volume) -> PreparedVolume:
@@ -177,6 +226,8 @@ class Segmenter:
         """Segment the result of `prepare`, or of `attunet.volumes.slices` with `spec`.
 
         Args:
+            prepared: slices, or the oriented volume of a whole artefact.
+            batch_size: slices that the network computes at once.
             postprocessing: replaces the artefact's own.
             observers: functions that receive the result of `observed` for every batch; a whole artefact calls none.
             stop: ends the run of a whole artefact from another thread, with a RunError.
@@ -225,6 +276,15 @@ class Segmenter:
         """Read and segment a file.
 
         `attunet.io.writers.write_labels(out, p.indices, segmenter.classes, p.volume)` writes the result `p`.
+
+        Args:
+            path: a scan in any format that `attunet predict` reads.
+
+        Returns:
+            The volume with its class indices, warnings and, where the artefact estimates it, the confidence.
+
+        Raises:
+            InputError: the file cannot be read or does not fit the artefact; the message names it.
         """
         volume = read_volume(path, channels=self.spec.num_channels)
         try:

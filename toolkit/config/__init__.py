@@ -46,7 +46,19 @@ MAX_BYTES = 65_536  # of a TOML file; a long dotted key takes memory with the sq
 
 @dataclass(frozen=True)
 class Config:
-    """All sections. Every field has a default, so that a file names only what it changes."""
+    """All sections. Every field has a default, so that a file names only what it changes.
+
+    Args:
+        data: preprocessing, resolved by `prepare`.
+        model: the network.
+        augment: random changes of training samples.
+        optim: optimiser, loss and length of the training.
+        run: device, precision, loaders, checkpoints and trackers of a training.
+
+    Example:
+        >>> Config(optim=OptimConfig(epochs=20)).optim.epochs
+        20.0
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -55,7 +67,11 @@ class Config:
     run: RunConfig = RunConfig()
 
     def to_json(self) -> dict[str, dict[str, object]]:
-        """The fields by section and name, as JSON values."""
+        """Convert the configuration to JSON values.
+
+        Returns:
+            Section -> field -> value.
+        """
         sections: dict[str, dict[str, object]] = dataclasses.asdict(self)
         return {
             section: {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
@@ -63,7 +79,11 @@ class Config:
         }
 
     def to_toml(self) -> str:
-        """The text of a TOML file with every field, which `load_config` reads."""
+        """Write every field as TOML.
+
+        Returns:
+            The text of a file that `load_config` reads.
+        """
         # Strings, numbers, booleans and lists of them are written alike in JSON and TOML.
         sections = (
             "\n".join([f"[{section}]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())])
@@ -72,7 +92,16 @@ class Config:
         return "\n\n".join(sections) + "\n"
 
     def resolve(self, *, base_width: int, epochs: float, batch_size: int) -> "ResolvedConfig":
-        """The configuration of a training: each argument is the value of its field where that is "auto"."""
+        """Replace "auto" by numbers.
+
+        Args:
+            base_width: channels of the network's finest level.
+            epochs: passes over the training slices.
+            batch_size: slices of a step.
+
+        Returns:
+            The configuration of a training. A field that is no "auto" keeps its value.
+        """
         width, steps = {"base_width": base_width}, {"epochs": epochs, "batch_size": batch_size}
         return ResolvedConfig(
             data=self.data,
@@ -84,7 +113,18 @@ class Config:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object], where: str = "config") -> Self:
-        """Sections and fields that are missing have their defaults. Raises InputError naming field, rule and value."""
+        """Read the result of `to_json`.
+
+        Args:
+            data: section -> field -> value.
+            where: file or object that messages name.
+
+        Returns:
+            The configuration; sections and fields that are missing have their defaults.
+
+        Raises:
+            InputError: names the field, the rule and the value.
+        """
         sections = {f.name: f.type for f in dataclasses.fields(cls)}
         made: dict[str, Any] = {}
         for name, values in data.items():

@@ -65,7 +65,14 @@ class DataConfig(Section):
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Self:
-        """The section of a resolved preprocessing; without physical spacing, `spacing_mm` stays "auto"."""
+        """Write a resolved preprocessing as a section.
+
+        Args:
+            preprocessing: of a store.
+
+        Returns:
+            The section; without physical spacing, `spacing_mm` stays "auto".
+        """
         spec, post = preprocessing.spec, preprocessing.postprocessing
         return cls(
             spacing_mm="auto" if spec.spacing_mm is None else spec.spacing_mm,

@@ -186,7 +186,16 @@ class UNet(SegmentationNetwork):
         return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Join skip and up-sampled g, both `(N, C, H, W)`, to `(N, 2C, H, W)`, with an attention map or None."""
+        """Join a level's skip with the up-sampled features below it.
+
+        Args:
+            level: 0 is the finest.
+            skip: `(N, C, H, W)` of the encoder.
+            g: `(N, C, H, W)` of the decoder.
+
+        Returns:
+            `(N, 2C, H, W)`, and the attention map `(N, 1, H, W)` or None.
+        """
         return torch.cat((skip, g), dim=1), None
 
     def _check_size(self, x: Tensor) -> None:

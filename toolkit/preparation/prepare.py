@@ -69,12 +69,17 @@ def prepare(
         strict: True treats warnings about the data as errors.
         pseudonymise: a CSV file outside of the store for the names of cases; store and log contain numbers instead.
 
+    Returns:
+        The store, opened.
+
     Raises:
         InputError: the source or a setting is wrong, or the store exists with other files or settings.
         RunError: the disk is full or fails.
 
     Example:
-        prepare("cases", "store", DataConfig(), options=SourceOptions(case_pattern=r"^(p\\d+)_"))
+        >>> store = prepare("cases", "store", DataConfig(), folds=6)  # doctest: +SKIP
+        >>> options = SourceOptions(case_pattern=r"^(p\\d+)_")  # doctest: +SKIP
+        >>> prepare("pictures", "store-2", DataConfig(), options=options).classes.names  # doctest: +SKIP
     """
     source, store = Path(source), Path(store)
     _check(source, folds, seed, pseudonymise)

@@ -14,7 +14,18 @@ def preset_names() -> list[str]:
 
 
 def read_config(name: str | None, settings: tuple[str, ...] = ()) -> Config:
-    """The configuration of a preset or a TOML file (None: the defaults), with settings as of `load_config` over it."""
+    """Read the configuration of a preset or of a TOML file.
+
+    Args:
+        name: a preset or the path of a TOML file; None for the defaults.
+        settings: texts `section.field=value`, each of which sets one field after the file is read.
+
+    Returns:
+        The configuration; fields that are set nowhere have their defaults.
+
+    Raises:
+        InputError: names the file, the field, the rule and the value.
+    """
     path = None
     if name is not None:
         path = PRESETS / f"{name}.toml" if name in preset_names() else Path(name)
