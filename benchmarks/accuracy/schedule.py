@@ -91,6 +91,9 @@ def run_tasks(
         done: folders that tasks may need and that are there; grows.
         report: gets each result.
         making: True while a store that tasks need is still made beside the pool.
+
+    Example:
+        >>> run_tasks(tasks, pool, time.monotonic() + 3600, done=set(), report=results.append)  # doctest: +SKIP
     """
     waiting, failed = list(tasks), set[Path]()
     while time.monotonic() < deadline:

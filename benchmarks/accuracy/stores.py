@@ -56,6 +56,9 @@ def make_generated_store(store: Path, config: DataConfig, *, cases: int, process
         cases: number of abdomens.
         processes: that generate.
         reduce: divides the pixels in plane, for quick tests.
+
+    Example:
+        >>> make_generated_store(Path("abdomens"), store.data_config, cases=64, processes=8, reduce=1)  # doctest: +SKIP
     """
     source = store.with_name(store.name + "-source")
     source.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,9 @@ def keep_cases(
     seed.
 
     Without the source files there are none, which is logged: the scores do not need them.
+
+    Example:
+        >>> keep_cases(Path("results"), store, scored, device="cpu", source=None)  # doctest: +SKIP
     """
     held = {key: run for key, run in scored.items() if run is not None}
     dice: dict[str, list[list[float]]] = {}

@@ -101,6 +101,10 @@ def predict_cohort(
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
+
+    Example:
+        >>> jobs = [Job(Path("scan.nii.gz"), Path("labels.nii.gz"))]  # doctest: +SKIP
+        >>> predict_cohort(Segmenter("model.onnx"), jobs, shard=(0, 2)).failed  # doctest: +SKIP
     """
     number, count = shard
     own = list(jobs)[number::count]
@@ -187,7 +191,11 @@ def write_outputs(
     findings: Sequence[Finding],
     log: CaseLog | None,
 ) -> CaseConfidence | None:
-    """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
+    """Write the label map after all other files, because it marks a case as finished; gives the estimates.
+
+    Example:
+        >>> write_outputs(job, indices, model.classes, volume, observed, findings, None)  # doctest: +SKIP
+    """
     job.write.parent.mkdir(parents=True, exist_ok=True)
     estimates = observed.write(job.write, findings)
     complete = partial(log.end, job, findings=findings, estimates=estimates) if log is not None else None

@@ -22,6 +22,9 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
 
     In a folder, finished cases are skipped and one that fails does not stop the others; RunError says at the end how
     many there were. Several processes share the cases, as those of `predict` do.
+
+    Example:
+        >>> predict_remote(client, None, Path("scans"), Path("labels"), dicom_seg=True)  # doctest: +SKIP
     """
     described = client.model(model)
     inputs = find_inputs(source, described["channels"], note=partial(warn_left_out, source))

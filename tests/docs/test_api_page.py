@@ -1,5 +1,7 @@
 """Docstrings of the public API: every argument, the result, and an example of a long call."""
 
+import ast
+import doctest
 import importlib
 import inspect
 import re
@@ -66,3 +68,42 @@ def test_every_function_documents_its_arguments_its_result_and_a_long_call() -> 
             wrong.append(f"{name}: has no Example")
     assert len(NAMES) > 15
     assert not wrong, "\n".join(wrong)
+
+
+def _public_functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Functions and methods that have a docstring for callers: no kernels, overloads or commands."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in [*tree.body, *(method for one in classes for method in one.body)]:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
+            if not any(kind in decorators for kind in ("triton.jit", "overload", "click.command")):
+                yield node
+
+
+def test_every_long_call_of_the_package_has_an_example() -> None:
+    wrong = []
+    for folder in ("toolkit", "launch", "export", "benchmarks"):
+        for path in (PAGE.parents[1] / folder).rglob("*.py"):
+            if "node_modules" in path.parts:
+                continue
+            for function in _public_functions(ast.parse(path.read_text(encoding="utf-8"))):
+                given = function.args
+                names = [one.arg for one in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
+                is_long = len([name for name in names if name not in ("self", "cls")]) > MAX_WITHOUT_EXAMPLE
+                if is_long and not _section(ast.get_docstring(function) or "", "Example"):
+                    wrong.append(f"{path.name}:{function.lineno}: {function.name}")
+    assert not wrong
+
+
+def test_the_examples_that_need_no_files_give_what_they_say() -> None:
+    pytest.importorskip("torch")
+    ran = 0
+    for name in [*NAMES, "attunet.metrics.overlap.chaos_score"]:
+        module, _, last = name.rpartition(".")
+        place = importlib.import_module(module)
+        names = {**vars(place), "np": importlib.import_module("numpy"), "torch": importlib.import_module("torch")}
+        for test in doctest.DocTestFinder(recurse=False).find(getattr(place, last), last, module=place, globs=names):
+            result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+            assert not result.failed, name
+            ran += result.attempted
+    assert ran > 8

@@ -18,7 +18,11 @@ def setting(
     high: float | None = None,
     **rule: Any,
 ) -> Value:
-    """A field with its documentation and the arguments of its `Rule`; "auto" is accepted where it is the default."""
+    """A field with its documentation and the arguments of its `Rule`; "auto" is accepted where it is the default.
+
+    Example:
+        >>> epochs: float = setting(10.0, "Passes over the training slices.", float, low=0.1)  # doctest: +SKIP
+    """
     made = Rule(kind, low, high, auto=default == "auto", **rule)
     return field(default=default, metadata={"rule": made, "text": text})
 

@@ -150,6 +150,11 @@ def chaos_score(
         dice, ravd_percent, assd_mm, mssd_mm: per class, `(K - 1,)`.
         in_both: True for a class in truth and prediction. A class in one alone gets 0 points, however small the image
             is whose diagonal replaces its distances.
+
+    Example:
+        >>> both = np.array([True])
+        >>> chaos_score(np.array([0.9]), np.array([0.0]), np.array([0.0]), np.array([0.0]), in_both=both)
+        array([97.5])
     """
     dice, ravd_percent, assd_mm, mssd_mm = (
         np.asarray(v, dtype=np.float64) for v in (dice, ravd_percent, assd_mm, mssd_mm)

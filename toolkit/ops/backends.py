@@ -64,7 +64,11 @@ def triton_obstacle(x: Tensor) -> str:
 
 
 def check_parameter(operation: str, name: str, parameter: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
-    """Raises InputError unless a parameter has the shape, the dtype of x or float32, and the device of x."""
+    """Raises InputError unless a parameter has the shape, the dtype of x or float32, and the device of x.
+
+    Example:
+        >>> check_parameter("attention_gate", "bias", torch.zeros(4), (4,), x)  # doctest: +SKIP
+    """
     if tuple(parameter.shape) != shape:
         raise InputError(f"{operation}: {name} must be of shape {shape}, got {tuple(parameter.shape)}")
     if parameter.dtype not in (x.dtype, torch.float32):

@@ -110,7 +110,12 @@ def batch_norm_relu_reference(
     eps: float,
     synchronized: bool = False,
 ) -> Tensor:
-    """The specification of every backend, in float32 or better; arguments as in `batch_norm_relu`."""
+    """The specification of every backend, in float32 or better; arguments as in `batch_norm_relu`.
+
+    Example:
+        >>> one, zero = torch.ones(8), torch.zeros(8)  # doctest: +SKIP
+        >>> batch_norm_relu_reference(x, one, zero, zero, one, training=False, momentum=0.1, eps=1e-5)  # doctest: +SKIP
+    """
     dtype = torch.promote_types(x.dtype, torch.float32)
     values, mean, var = x.to(dtype), running_mean.to(dtype), running_var.to(dtype)
     if training:

@@ -86,13 +86,22 @@ class Canvas:
         return box, np.einsum("ixyz,ixyz->xyz", offset, offset)
 
     def paint(self, box: Box, inside: np.ndarray, brightness: float, *, label: int = 0, texture: float = 0.05) -> None:
+        """Paint pixels of a box with a brightness, its texture and, above 0, a label.
+
+        Example:
+            >>> canvas.paint(box, level < 1, 0.6, label=SPLEEN, texture=0.06)  # doctest: +SKIP
+        """
         self.image[box][inside] = np.float32(brightness) * (1 + np.float32(texture) * self.grain[box][inside])
         self.labels[box][inside] = label
 
     def blob(
         self, center: Point, radii: Point, brightness: float, *, turn: np.ndarray | None = None, texture: float = 0.05
     ) -> None:
-        """A distractor: an ellipsoid without a label."""
+        """A distractor: an ellipsoid without a label.
+
+        Example:
+            >>> canvas.blob((10, 25, 60), (9, 8, 400), 0.8, texture=0.2)  # doctest: +SKIP
+        """
         box, level = self.ellipsoid(center, radii, turn)
         self.paint(box, level < 1, brightness, texture=texture)
 

@@ -43,7 +43,11 @@ def tile(title: str, volume: Volume, view: View, labels: np.ndarray | None) -> T
 def draw_contact_sheet(
     path: Path, tiles: Sequence[Tile], classes: Classes, *, columns: int | None = None, title: str = ""
 ) -> Path:
-    """Draw all tiles in reading order with one legend of the classes; by default in 4 columns, 10 for many."""
+    """Draw all tiles in reading order with one legend of the classes; by default in 4 columns, 10 for many.
+
+    Example:
+        >>> draw_contact_sheet(Path("sheet.png"), tiles, classes, columns=4, title="The worst cases")  # doctest: +SKIP
+    """
     width = WIDE if columns is not None or len(tiles) <= MAX_WIDE_TILES else NARROW
     columns = columns or (4 if len(tiles) <= MAX_WIDE_TILES else 10)
     height = max(one.image.shape[0] * one.row_over_column / one.image.shape[1] for one in tiles)
@@ -78,6 +82,10 @@ def draw_cases(
     """Draw a contact sheet of cases, of at most the first `MAX_CASES`.
 
     cases: name, volume, and class indices `(X, Y, Z)` or None; read one after the other.
+
+    Example:
+        >>> cases = [("case-1", volume, indices)]  # doctest: +SKIP
+        >>> draw_cases(Path("cases.png"), cases, classes, slice_axis=2, title="One case")  # doctest: +SKIP
     """
     tiles: list[Tile] = []
     for name, volume, labels in cases:

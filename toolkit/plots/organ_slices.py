@@ -18,6 +18,10 @@ def draw_organ_slices(
     """Draw the slices of one organ with the most wrong pixels, with the Dice of each and of all.
 
     truth and prediction are masks `(X, Y, Z)` of the organ on the volume's grid; at least one is not empty.
+
+    Example:
+        >>> view, organ = view_of(volume), truth == 1  # doctest: +SKIP
+        >>> draw_organ_slices(Path("liver.png"), volume, view, organ, labels == 1, title="liver")  # doctest: +SKIP
     """
     image, true, predicted = view.slices(volume.data[0]), view.slices(truth), view.slices(prediction)
     shown = slices_to_show(true, predicted)

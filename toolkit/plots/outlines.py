@@ -69,7 +69,11 @@ def outline_layer(axes: Axes, mask: np.ndarray, key: str, colors: Mapping[str, s
 
 
 def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
-    """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask."""
+    """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask.
+
+    Example:
+        >>> outline(axes, labels == 1, color="tab:blue", style="dashed")  # doctest: +SKIP
+    """
     if mask.any():
         padded = np.pad(mask, 1).astype(float)  # closes outlines at the edge of the image
         rows, columns = (np.arange(-1, n + 1) for n in mask.shape)

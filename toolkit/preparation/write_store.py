@@ -27,6 +27,10 @@ def build_store(
 
     The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them. The
     other entries are in `head`. With `strict`, a window that cuts labels is an InputError.
+
+    Example:
+        >>> store, building = Path("store"), Path("store.partial")  # doctest: +SKIP
+        >>> build_store(store, building, survey, splits, {"name": "store"}, strict=False)  # doctest: +SKIP
     """
     tasks = _tasks(seen, building / CASES)
     cut = _write_shards(tasks, building)

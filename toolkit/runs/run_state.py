@@ -82,7 +82,11 @@ class RunState:
     def at_start(
         cls, store: Store, training: list[str], held_out: list[str], fold: int | Literal["all"], config: ResolvedConfig
     ) -> "RunState":
-        """The state of a run before its first step."""
+        """The state of a run before its first step.
+
+        Example:
+            >>> RunState.at_start(store, ["01", "02"], ["03"], 0, config).step  # doctest: +SKIP
+        """
         cases = {case: store.case(case) for case in training}
         return cls(
             config=config,

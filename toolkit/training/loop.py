@@ -60,7 +60,8 @@ def train(
         Stopped: exit with 128 + signal after SIGTERM or SIGINT.
 
     Example:
-        >>> train("store", "runs/unet", load_config(None, ["model.name=unet", "optim.epochs=20"]), fold=0)
+        >>> config = Config(model=ModelConfig(name="unet"), optim=OptimConfig(epochs=20))  # doctest: +SKIP
+        >>> train("store", "runs/unet", config, fold=0)  # doctest: +SKIP
     """
     began = time.monotonic() if began is None else began
     with ExitStack() as stack:

@@ -40,6 +40,9 @@ def resolve_auto(
         cases: the training cases.
         accelerator: device and processes.
         begun: the configuration of the run to resume, whose values are kept on any device; None for a new run.
+
+    Example:
+        >>> resolve_auto(Config(), store, ["01", "02"], Accelerator(cpu=True), None).model.base_width  # doctest: +SKIP
     """
     device, num_processes = accelerator.device, accelerator.num_processes
     if begun is not None:

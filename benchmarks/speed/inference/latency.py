@@ -71,6 +71,9 @@ def sweep(
 ) -> Results:
     """Times every model at every batch size and number of threads:
     `runs` times each, or as often as `seconds` allow (3 at least).
+
+    Example:
+        >>> sweep([Path("model.onnx")], batch_sizes=(1, 8), threads=(1, 2), seconds=5)  # doctest: +SKIP
     """
     rows: list[Row] = []
     load_ms = {}

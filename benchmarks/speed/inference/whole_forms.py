@@ -66,7 +66,11 @@ def balance_head(network: SegmentationNetwork, scan: Volume, spec: PreprocessSpe
 def write_pair(
     network: SegmentationNetwork, precision: str, size: int, scan: Volume, folder: Path
 ) -> tuple[Path, Path]:
-    """The ordinary and the whole artefact of a network, as `attunet export` builds them."""
+    """The ordinary and the whole artefact of a network, as `attunet export` builds them.
+
+    Example:
+        >>> sliced, whole = write_pair(network, "fp32", 192, scan, Path("artefacts"))  # doctest: +SKIP
+    """
     spec, graph = spec_of(scan, size), export_graph(network, 1, ("logits",))
     if precision == "int8":
         upsample_by_pixel_shuffle(graph)

@@ -69,7 +69,11 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def measure_level(calls: Mapping[str, Call], settings: Settings, level: int, mode: str, moved: int) -> list[JsonRow]:
-    """Rows of the calls and of a copy that reads and writes `moved` bytes, as the operation must."""
+    """Rows of the calls and of a copy that reads and writes `moved` bytes, as the operation must.
+
+    Example:
+        >>> measure_level({"triton": call}, settings, 0, "inference", 2 * x.nbytes)  # doctest: +SKIP
+    """
     beside = {**calls, "copy": _copy_call(moved, settings.device)}
     rows = measure_calls(beside, settings.device, settings.seconds)
     copy_ms = rows[-1]["ms_p50"]

@@ -42,6 +42,10 @@ def segmentation_of(
     Raises:
         InputError: for another input than a series with a file for each slice, or one that lacks a needed element; it
             begins with `path`.
+
+    Example:
+        >>> made = segmentation_of(Path("case.dcm"), indices, classes, volume, {"lesion": code})  # doctest: +SKIP
+        >>> made.save_as("case.dcm")  # doctest: +SKIP
     """
     if not isinstance(like.header, SliceNames):
         raise InputError(f"{path}: DICOM SEG can be written for DICOM series alone, the input is none")

@@ -95,6 +95,11 @@ def check_geometry(path: Path, geometry: FrameGeometry) -> None:
 
 
 def slice_of(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry) -> Slice:
+    """Place stored pixels of a file in space, with the rescaling that the file names.
+
+    Example:
+        >>> slice_of("IM1", dataset.SeriesInstanceUID, None, dataset.pixel_array, geometry).position  # doctest: +SKIP
+    """
     slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
     vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
     return Slice(

@@ -55,7 +55,11 @@ def forward(x: Tensor, g: Tensor, parameters: GateParameters) -> tuple[Tensor, T
 def backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters
 ) -> tuple[Tensor, Tensor, GateParameters]:
-    """Returns the gradients of x, g and the parameters; the last are summed in float32 or better, in a fixed order."""
+    """Returns the gradients of x, g and the parameters; the last are summed in float32 or better, in a fixed order.
+
+    Example:
+        >>> grad_x, grad_g, gradients = backward(torch.ones_like(out), None, x, g, parameters)  # doctest: +SKIP
+    """
     channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     grad_x, grad_g = empty_result(x, g, channels), empty_result(x, g, g.shape[1])
     sums: list[Tensor] = []  # over pixels: r x^T (F, C), r g^T (F, G), r (F,), dz (1,)

@@ -24,7 +24,12 @@ class Implementation(Protocol):
 
     def backward(
         self, grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, /
-    ) -> tuple[Tensor, Tensor, GateParameters]: ...
+    ) -> tuple[Tensor, Tensor, GateParameters]:
+        """Compute the gradients of x, g and the parameters.
+
+        Example:
+            >>> grad_x, grad_g, gradients = implementation.backward(grad_out, None, x, g, parameters)  # doctest: +SKIP
+        """
 
 
 def _import_triton_gate() -> Implementation:

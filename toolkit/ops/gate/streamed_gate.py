@@ -53,7 +53,11 @@ def _constants(x: Tensor, g: Tensor, hidden: int, tiling: Tiling) -> dict[str, i
 
 
 def forward(x: Tensor, g: Tensor, parameters: GateParameters, out: Tensor, alpha: Tensor) -> None:
-    """Fills out and alpha."""
+    """Fills out and alpha.
+
+    Example:
+        >>> forward(x, g, parameters, out := x.new_empty(n, c + g_channels, h, w), alpha)  # doctest: +SKIP
+    """
     rows_x, rows_g, rows_out = as_rows(x), as_rows(g), as_rows(out)
     hidden = len(parameters.bias)
     tiling, _, _ = TILINGS[block_of(hidden)]
@@ -67,7 +71,11 @@ def backward(
     grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters,
     grad_x: Tensor, grad_g: Tensor,
 ) -> GateParameters:  # fmt: skip
-    """Fills grad_x and grad_g; returns the gradients of the parameters in float32."""
+    """Fills grad_x and grad_g; returns the gradients of the parameters in float32.
+
+    Example:
+        >>> backward(grad_out, None, x, g, parameters, torch.empty_like(x), torch.empty_like(g)).bias  # doctest: +SKIP
+    """
     rows_x, rows_g, rows_grad = as_rows(x), as_rows(g), as_rows(grad_out)
     rows_grad_x, rows_grad_g = as_rows(grad_x), as_rows(grad_g)
     hidden, count = len(parameters.bias), len(rows_x)

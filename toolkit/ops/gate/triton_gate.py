@@ -76,6 +76,9 @@ def backward(
 
     Sums over pixels are in float32 and always in the same order. The library's products, used for wide gates, round the
     gradients of both weights to the dtype of the pixels.
+
+    Example:
+        >>> grad_x, grad_g, gradients = backward(torch.ones_like(out), None, x, g, parameters)  # doctest: +SKIP
     """
     grad_x, grad_g = empty_result(x, g, x.shape[1]), empty_result(x, g, g.shape[1])
     if grad_x.numel() == 0:

@@ -86,7 +86,11 @@ def combine(
 
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    """relu((x - mean) / sqrt(var + eps) * weight + bias), channels-last."""
+    """relu((x - mean) / sqrt(var + eps) * weight + bias), channels-last.
+
+    Example:
+        >>> normalise(x, weight, bias, running_mean, running_var, 1e-5)  # doctest: +SKIP
+    """
     out, grid = torch.empty_like(x), Grid.of(x, ELEMENTWISE)
     if x.numel():
         with on_device_of(x):
@@ -99,7 +103,11 @@ def normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor
 def gradient_sums(
     grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of weight and bias, (C,) float32: the sums that the gradient of x needs too."""
+    """The gradients of weight and bias, (C,) float32: the sums that the gradient of x needs too.
+
+    Example:
+        >>> grad_weight, grad_bias = gradient_sums(grad_out, x, weight, bias, mean, var, 1e-5)  # doctest: +SKIP
+    """
     grid, channels = Grid.of(x, REDUCTION, operands=2), x.shape[1]
     grad_weight, grad_bias = (x.new_zeros(channels, dtype=torch.float32) for _ in range(2))
     if x.numel():
@@ -119,7 +127,11 @@ def gradient(
     grad_out: Tensor, x: Tensor, parameters: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, eps: float,
     sums: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Tensor:  # fmt: skip
-    """The gradient of x. sums: count (1,), sum of dy and of dy * normalised x, each (C,); None for fixed statistics."""
+    """The gradient of x. sums: count (1,), sum of dy and of dy * normalised x, each (C,); None for fixed statistics.
+
+    Example:
+        >>> gradient(grad_out, x, (weight, bias), running_mean, running_var, 1e-5, None)  # doctest: +SKIP
+    """
     grad_x, grid = torch.empty_like(x), Grid.of(x, ELEMENTWISE, operands=2)
     if x.numel():
         with on_device_of(x):

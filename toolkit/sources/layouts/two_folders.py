@@ -141,6 +141,9 @@ def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only:
 
     Raises:
         InputError: some masks fit and one does not.
+
+    Example:
+        >>> matched(root / "images", root / "labels", below, only=True)  # doctest: +SKIP
     """
     pictures, masks = by_stem(images, below.get(images, ())), by_stem(labels, below.get(labels, ()))
     groups = channels_of(pictures, masks)
