@@ -1,7 +1,6 @@
-"""Software components of an installation: `python -m attunet.launch.components --page > docs/components.md`,
-or `--sbom FOLDER`.
+"""Software components of an installation: `python -m attunet.launch.components --sbom FOLDER`.
 
-The page and the CycloneDX files (SBOM) are made from what is installed, and checked against constraints.txt.
+The CycloneDX files (SBOM) are made from the installation, and checked against constraints.txt.
 """
 
 import argparse
@@ -19,30 +18,6 @@ from attunet.errors import InputError
 from attunet.system.atomic_files import write_text
 
 INSTALLS = {"base": (), "training": ("train", "dicom", "images")}
-# For the direct requirements: what each is used for, and what a fault in it would do.
-PURPOSES = {
-    "numpy": (
-        "arrays",
-        "wrong numbers; the self test of an artefact (`attunet verify`) compares with the answer at export",
-    ),
-    "scipy": ("distances, connected components, statistics", "wrong metrics or post-processing"),
-    "nibabel": ("reading and writing NIfTI", "wrong geometry; label maps are written on the grid that was read"),
-    "click": ("the command line", "a command does not start"),
-    "onnxruntime-gpu": ("inference", "wrong logits; export and `attunet verify` compare with known answers"),
-    "onnxruntime": ("inference", "wrong logits; export and `attunet verify` compare with known answers"),
-    "torch": ("training", "a worse network; the artefact is judged on cases that were left out"),
-    "accelerate": ("processes and mixed precision in training", "a training stops"),
-    "safetensors": ("weights in checkpoints", "a checkpoint is refused by its SHA-256"),
-    "onnx": ("writing the artefact", "an artefact is refused at export"),
-    "onnxscript": ("used by torch to write ONNX", "an artefact is refused at export"),
-    "matplotlib": ("pictures", "a picture is missing"),
-    "wandb": ("a tracker, if run.tracker names it", "no tracker"),
-    "tqdm": ("the progress bar", "no progress bar"),
-    "psutil": ("free memory", "data are streamed where they would fit"),
-    "python-gdcm": ("decoding compressed DICOM", "a compressed series is refused"),
-    "pydicom": ("reading DICOM", "a series is refused or read with a wrong geometry"),
-    "pillow": ("reading PNG, TIFF and JPEG", "a picture is refused or read wrongly"),
-}
 
 
 @dataclass(frozen=True)
@@ -98,27 +73,6 @@ def _component(name: str, required_by: set[str]) -> Component:
     return Component(name, metadata.version(name), license_name, others)
 
 
-def page() -> str:
-    """docs/components.md: every component with its version, licence, purpose, and what happens if it fails."""
-    parts = [
-        "# Software components",
-        "Made by `python -m attunet.launch.components --page` from an installation of `constraints.txt`. Direct "
-        "requirements have a purpose; the others are brought by them. `make sbom` writes the same as CycloneDX files.",
-    ]
-    for install, extras in INSTALLS.items():
-        title = "pip install attunet" + (f"[{','.join(extras)}]" if extras else "")
-        head = ["| component | version | licence | used for | if it fails |", "|---|---|---|---|---|"]
-        rows = [_row(component) for component in components(extras)]
-        parts.append("\n".join([f"## {install}: `{title}`", "", *head, *rows]))
-    return "\n\n".join(parts) + "\n"
-
-
-def _row(component: Component) -> str:
-    purpose, failure = PURPOSES.get(component.name, (f"required by {', '.join(component.required_by)}", ""))
-    version = component.version.partition("+")[0]  # a local build of torch has the hardware in its version
-    return f"| {component.name} | {version} | {component.license} | {purpose} | {failure} |"
-
-
 def write_sbom(folder: Path) -> list[Path]:
     """Writes `sbom-base.json` and `sbom-training.json`, CycloneDX 1.6, into `folder`."""
     from cyclonedx.model.bom import Bom
@@ -169,14 +123,11 @@ def differences(constraints: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="print docs/components.md")
     parser.add_argument("--sbom", type=Path, metavar="FOLDER", help="write CycloneDX files")
     parser.add_argument(
         "--check", type=Path, metavar="FILE", help="compare with a constraints file; exit code 1 if they differ"
     )
     arguments = parser.parse_args()
-    if arguments.page:
-        sys.stdout.write(page())
     if arguments.sbom:
         for path in write_sbom(arguments.sbom):
             print(path)

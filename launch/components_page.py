@@ -1,0 +1,118 @@
+"""The page of software components, made from the lock files:
+`python -m attunet.launch.components_page > docs/components.md`.
+
+The lock files have the names and versions. What requires what, and the licences, are read from the installation.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.markers import Marker
+from packaging.utils import canonicalize_name
+
+from attunet.errors import InputError
+from attunet.launch.components import INSTALLS, Component, components
+
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)(?: ; ([^\\\n]+))?", re.MULTILINE)
+LOCKS = ("lock.txt", "lock-torch.txt")
+CUDA_LOCK = "lock-cuda.txt"
+# For the direct requirements: what each is used for, and what a fault in it would do.
+PURPOSES = {
+    "numpy": (
+        "arrays",
+        "wrong numbers; the self test of an artefact (`attunet verify`) compares with the answer at export",
+    ),
+    "scipy": ("distances, connected components, statistics", "wrong metrics or post-processing"),
+    "nibabel": ("reading and writing NIfTI", "wrong geometry; label maps are written on the grid that was read"),
+    "click": ("the command line", "a command does not start"),
+    "onnxruntime-gpu": ("inference", "wrong logits; export and `attunet verify` compare with known answers"),
+    "onnxruntime": ("inference", "wrong logits; export and `attunet verify` compare with known answers"),
+    "torch": ("training", "a worse network; the artefact is judged on cases that were left out"),
+    "accelerate": ("processes and mixed precision in training", "a training stops"),
+    "safetensors": ("weights in checkpoints", "a checkpoint is refused by its SHA-256"),
+    "onnx": ("writing the artefact", "an artefact is refused at export"),
+    "onnxscript": ("used by torch to write ONNX", "an artefact is refused at export"),
+    "matplotlib": ("pictures", "a picture is missing"),
+    "tqdm": ("the progress bar", "no progress bar"),
+    "psutil": ("free memory", "data are streamed where they would fit"),
+    "python-gdcm": ("decoding compressed DICOM", "a compressed series is refused"),
+    "pydicom": ("reading DICOM", "a series is refused or read with a wrong geometry"),
+    "pillow": ("reading PNG, TIFF and JPEG", "a picture is refused or read wrongly"),
+}
+# Builds of torch state the licences of other libraries in their wheels.
+LICENSES = {"torch": "BSD-3-Clause, and those of the libraries in its wheel"}
+ON_GPUS = (
+    "torch on GPUs",
+    "a training on a GPU stops, or gives a worse network; the artefact is judged on other cases",
+)
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Name -> version of a lock file's packages, of those for this Python and machine."""
+    rows = PIN.findall(lock.read_text(encoding="utf-8"))
+    return {
+        canonicalize_name(name): version for name, version, marker in rows if not marker or Marker(marker).evaluate()
+    }
+
+
+def page(folder: Path = Path()) -> str:
+    """Write docs/components.md: every component with version, licence, purpose, and what happens if it fails.
+
+    Args:
+        folder: of the lock files.
+
+    Returns:
+        The page. Libraries that torch's build for GPUs alone brings have a table of their own.
+
+    Raises:
+        InputError: the lock files lack a component, or the installation does.
+    """
+    versions = {name: version for lock in LOCKS for name, version in pins(folder / lock).items()}
+    on_gpus = {**pins(folder / CUDA_LOCK), "triton": versions["triton"]}
+    parts = [
+        "# Software components",
+        "Made by `python -m attunet.launch.components_page` from `lock.txt`, `lock-torch.txt` and `lock-cuda.txt`. "
+        "A component that others bring fails as they do. `make sbom` writes an installation's as CycloneDX files.",
+    ]
+    for install, extras in INSTALLS.items():
+        title = "pip install attunet" + (f"[{','.join(extras)}]" if extras else "")
+        head = ["| component | version | licence | used for | if it fails |", "|---|---|---|---|---|"]
+        listed = {one.name: one for one in components(extras) if one.name not in on_gpus}
+        if missing := sorted(listed.keys() - versions.keys()):
+            raise InputError(f"{missing[0]}: is in none of {', '.join(LOCKS)}; make lock writes them again")
+        rows = [_row(one, versions[name], listed) for name, one in listed.items()]
+        parts.append("\n".join([f"## {install}: `{title}`", "", *head, *rows]))
+    head = ["| component | version | used for | if it fails |", "|---|---|---|---|"]
+    rows = [f"| {name} | {version} | {' | '.join(ON_GPUS)} |" for name, version in sorted(on_gpus.items())]
+    text = "Brought by torch's build for GPUs. NVIDIA's libraries are under NVIDIA's terms, which lie in their wheels."
+    parts.append("\n".join(["## On GPUs", "", text, "", *head, *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(component: Component, version: str, listed: dict[str, Component]) -> str:
+    direct = sorted({component.name} if not component.required_by else set(_direct(component.name, listed)))
+    if direct == [component.name]:
+        purpose, failure = PURPOSES[component.name]
+    else:
+        purpose = f"required by {', '.join(component.required_by)}"
+        failures: dict[str, list[str]] = {}
+        for name in direct:
+            failures.setdefault(PURPOSES[name][1], []).append(name)
+        failure = "; ".join(f"as {', '.join(names)}: {text}" for text, names in failures.items())
+    return (
+        f"| {component.name} | {version} | {LICENSES.get(component.name, component.license)} | {purpose} | {failure} |"
+    )
+
+
+def _direct(name: str, listed: dict[str, Component], seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The direct requirements that bring a component."""
+    if not listed[name].required_by:
+        yield name
+    for parent in set(listed[name].required_by) - seen:
+        yield from _direct(parent, listed, seen | {name})
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
