@@ -62,7 +62,6 @@ setup(
             # Decodes compressed series (JPEG, JPEG-LS, JPEG 2000); BSD, where pylibjpeg's decoder is GPL
             "python-gdcm>=3.0.24",
         ],
-        "itk": ["SimpleITK>=2.4"],  # NRRD, MHA and MHD
         "dicom-seg": ["highdicom>=0.27"],  # label maps as DICOM Segmentation objects; brings pydicom
         "images": ["pillow>=11"],  # PNG and TIFF, and the masks of the official CHAOS archive
         "wandb": ["wandb>=0.19"],  # trackers of training runs, one extra each
@@ -96,7 +95,7 @@ setup(
             "setuptools>=77",  # a test builds the wheel without isolation
             # Tests write DICOM and PNG sources, and read segmentations
             *["pydicom>=3.0.2", "pillow>=11", "highdicom>=0.27"],
-            # And compressed DICOM, NRRD, MHA
+            # And compressed DICOM; NRRD and MHA as ITK reads and writes them
             *["python-gdcm>=3.0.24", "SimpleITK>=2.4", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.5"],
             "openvino>=2025.0",  # its provider is tested like the others
             # The server

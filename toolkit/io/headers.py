@@ -7,10 +7,10 @@ import numpy as np
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import series_files
+from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened
 from attunet.io.reading import FILE_ERRORS
-from attunet.io.simpleitk import ITK_SUFFIXES
 
 UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the file's size
 
@@ -28,21 +28,13 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
             with opened(path) as (image, num_pages):
                 return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
         if name.endswith(ITK_SUFFIXES):
-            return _itk_voxels(path)
+            stored = read_itk_header(path)
+            return stored.num_voxels, stored.dtype
         if is_dicom(path):
             return _frame_voxels(path), np.dtype(np.float32)
     except (*FILE_ERRORS, ImportError, InputError):
         pass
     return UNKNOWN
-
-
-def _itk_voxels(path: Path) -> tuple[int, np.dtype]:
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return int(np.prod(reader.GetSize(), dtype=object)) * reader.GetNumberOfComponents(), np.dtype(np.float32)
 
 
 def _frame_voxels(path: Path) -> int:

@@ -13,11 +13,11 @@ from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, TooLittleMemory
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import read_series
+from attunet.io.itk.itk import ITK_SUFFIXES, read_itk
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze, read_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
 from attunet.io.pictures.images import IMAGE_SUFFIXES, read_image_file
 from attunet.io.reading import ReadOptions
-from attunet.io.simpleitk import ITK_SUFFIXES, read_itk
 from attunet.volumes.geometry import shear_degrees, tilt_degrees
 from attunet.volumes.volume import Volume
 

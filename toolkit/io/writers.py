@@ -9,13 +9,13 @@ import numpy as np
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.dicom.organ_codes import Code
+from attunet.io.itk.itk import write_itk
 from attunet.io.mgh_analyze import MGH_SUFFIXES, write_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES
 from attunet.io.nifti_header import image_like
 from attunet.io.pictures.mask_colours import colour_of, is_colour
 from attunet.io.readers import FORMATS, format_of
 from attunet.io.reading import quiet_nibabel
-from attunet.io.simpleitk import write_itk
 from attunet.system.atomic_files import write_error, write_file
 from attunet.volumes.volume import Volume
 

@@ -1,0 +1,1 @@
+"""DICOM: series, files, segmentation objects."""

@@ -1,0 +1,130 @@
+"""An image as the header of NRRD or MetaImage describes it, and its voxels.
+
+The headers are read here, and the voxels with NumPy: ITK follows a header to any file of the machine, reads a stream
+that breaks off without an error, and leaves what is missing uninitialised.
+"""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.reading import MAX_DEFLATE_RATIO, check_voxels
+from attunet.io.refusal import AGAIN
+
+MAX_HEADER_BYTES = 2**20
+CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image in a file.
+
+    Args:
+        path: the header's file.
+        holder: the file with the voxels, which may be the same.
+        offset: first byte of the voxels; None if they are the end of the file.
+        encoding: "raw", "zlib" (which gzip is too) or "text".
+        dtype: of a voxel, with its byte order.
+        sizes: of all axes, the one whose voxels follow each other first.
+        channel_axis: number of the axis of channels among them; None for an image of one channel.
+        directions: for each other axis the step between its voxels, `(axes, 3)` in mm, in LPS.
+        origin: place of the first voxel, in mm, in LPS.
+        is_oriented: True if the header states the orientation.
+    """
+
+    path: Path
+    holder: Path
+    offset: int | None
+    encoding: str
+    dtype: np.dtype
+    sizes: tuple[int, ...]
+    channel_axis: int | None
+    directions: np.ndarray
+    origin: np.ndarray
+    is_oriented: bool
+
+    @property
+    def num_voxels(self) -> int:
+        """Of all channels."""
+        return int(np.prod(self.sizes, dtype=object))
+
+    def read(self) -> np.ndarray:
+        """The voxels, with the axes of `sizes`.
+
+        Raises:
+            TooLarge: for more voxels than are supported.
+            InputError: for more voxels than the file can hold, and for fewer or damaged ones than the header says.
+        """
+        size = self.num_voxels * self.dtype.itemsize
+        check_voxels(self.holder, self.num_voxels, self.dtype.itemsize, ratio=MAX_DEFLATE_RATIO)
+        read = {"raw": self._raw, "zlib": self._inflated, "text": self._text}[self.encoding]
+        return read(size).reshape(self.sizes, order="F")
+
+    @property
+    def _subject(self) -> str:
+        return str(self.path) if self.holder == self.path else f"{self.holder} (the voxels of {self.path.name})"
+
+    def _raw(self, size: int) -> np.ndarray:
+        present = self.holder.stat().st_size
+        start = present - size if self.offset is None else self.offset
+        if start < 0 or present - start < size:
+            said = f"the header says {size:,} bytes of voxels, there are {max(0, present - max(0, start)):,}"
+            raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
+        return np.fromfile(self.holder, self.dtype, self.num_voxels, offset=start)
+
+    def _inflated(self, size: int) -> np.ndarray:
+        stream, data = zlib.decompressobj(wbits=47), bytearray()  # 47: zlib's or gzip's header
+        try:
+            with self.holder.open("rb") as file:
+                file.seek(self.offset or 0)
+                while not stream.eof and len(data) <= size and (chunk := file.read(CHUNK_BYTES)):
+                    while chunk and len(data) <= size:
+                        data += stream.decompress(chunk, CHUNK_BYTES)
+                        chunk = stream.unconsumed_tail
+            data += stream.flush()  # less than a window, where the last chunk was taken in without its output
+        except zlib.error:
+            raise InputError(f"{self._subject}: its compressed voxels are damaged: {AGAIN}") from None
+        if len(data) < size or not (stream.eof or len(data) > size):
+            raise InputError(f"{self._subject}: is cut short: its compressed voxels break off; {AGAIN}")
+        return np.frombuffer(memoryview(data)[:size], self.dtype)
+
+    def _text(self, size: int) -> np.ndarray:
+        with self.holder.open("rb") as file:
+            file.seek(self.offset or 0)
+            words = file.read(32 * size).split(maxsplit=self.num_voxels)[: self.num_voxels]
+        if len(words) < self.num_voxels:
+            said = f"the header says {self.num_voxels:,} numbers, there are {len(words):,}"
+            raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
+        return np.array(words).astype(np.float64 if self.dtype.kind == "f" else np.int64).astype(self.dtype)
+
+
+def file_beside(path: Path, name: str) -> Path:
+    """The file with the voxels that a header names. Raises InputError unless it lies beside the header."""
+    beside = path.parent / name
+    if not name or Path(name).name != name or beside.is_symlink():
+        raise InputError(f"{path}: its voxels must lie in one file beside it, got {name!r}")
+    if not beside.is_file():
+        raise InputError(f"{path}: its voxels lie in {name}, which is not there: put it beside the header")
+    return beside
+
+
+def numbers(path: Path, key: str, value: str, count: int) -> np.ndarray:
+    """The `count` numbers of a line of a header."""
+    try:
+        values = np.array([float(word) for word in value.split()])
+    except ValueError:
+        values = np.zeros(0)
+    if len(values) != count:
+        raise InputError(f"{path}: its header's {key} must be {count} numbers, got {value[:60]!r}")
+    return values
+
+
+def whole_numbers(path: Path, key: str, value: str, low: int) -> tuple[int, ...]:
+    """The whole numbers from `low` on of a line of a header."""
+    words = value.split()
+    if not words or not all(word.lstrip("+-").isdecimal() and len(word) < 16 and int(word) >= low for word in words):
+        raise InputError(f"{path}: its header's {key} must be whole numbers from {low} on, got {value[:60]!r}")
+    return tuple(map(int, words))
