@@ -190,6 +190,7 @@ def test_itk_reads_what_is_written(tmp_path: Path, ending: str, dtype: str) -> N
 
 ELSEWHERE = {
     "m1.mhd": META + "elementdatafile = LOCAL\nElementDataFile = ../secret/voxels.raw\n",
+    "m0.mhd": META + "elementdatafile = LOCAL\n" + 100 * "comment\n",
     "m2.mhd": META + "datafile = LOCAL\nComment = elementdatafile\nElementDataFile = ../secret/voxels.raw\n",
     "m3.mhd": META + "ElementDataFile = LIST\n../secret/voxels.raw\n",
     "m4.mhd": META + "ElementDataFile = LIST 3\n../secret/voxels.raw\n",
@@ -201,6 +202,7 @@ ELSEWHERE = {
     "n2.nhdr": NRRD + "elementdatafile:=LOCAL\ndata file: ../secret/voxels.raw\n",
     "n3.nhdr": NRRD + "data file: LIST\n../secret/voxels.raw\n",
     "n4.nhdr": NRRD + "data file: %d.raw 1 4 1\n",
+    "n8.nhdr": NRRD + "data file: LIST 3\n",
     "n5.nhdr": NRRD + "datafile: plain.raw\ndata file: ../secret/voxels.raw\n",
     "n6.nhdr": NRRD + "Data File: /dev/zero\n",
     "n7.nhdr": NRRD + "data file: pipe\n",
@@ -214,8 +216,8 @@ def test_voxels_are_never_those_of_another_folder(folder: Path, name: str) -> No
     (folder / "secret" / "voxels.raw").write_bytes(VOXELS.tobytes())
     scans = folder / "scans"
     scans.mkdir()
-    for file in ("LIST", "LIST 3", ":LOCAL", "plain.raw"):
-        (scans / file).write_bytes(b"../secret/voxels.raw\n")
+    for file in ("LIST", "LIST 3", ":LOCAL", "plain.raw", "%d.raw 1 4 1"):
+        (scans / file).write_bytes(VOXELS.tobytes())
     os.mkfifo(scans / "pipe")
     (scans / "link.raw").symlink_to("../secret/voxels.raw")
     (scans / name).write_text(ELSEWHERE[name])

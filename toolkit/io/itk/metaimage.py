@@ -23,6 +23,12 @@ SYNONYMS = {
     "binarydatabyteordermsb": "elementbyteordermsb",
 }
 LAST = "elementdatafile"
+KEYS = {
+    *("NDims", "DimSize", "ElementNumberOfChannels", "BinaryData", "CompressedData", "ElementType", "HeaderSize"),
+    *("ElementSpacing", "ElementSize", "ElementByteOrderMSB", "BinaryDataByteOrderMSB", "ElementDataFile"),
+    *("Offset", "Position", "Origin", "TransformMatrix", "Rotation", "Orientation"),
+}
+SPELLED = {key.lower(): key for key in KEYS}
 
 
 def read_metaimage(path: Path) -> StoredImage:
@@ -62,6 +68,8 @@ def _keys(path: Path) -> tuple[dict[str, str], int]:
         end = len(start) if end < 0 else end
         name, *value = re.split("[=:]", start[at:end].decode("utf-8", "replace"), maxsplit=1)
         key = name.strip().lower()
+        if SPELLED.get(key, name.strip()) != name.strip():
+            raise InputError(f"{path}: its header must spell {SPELLED[key]} so, got {name.strip()!r}")
         key = SYNONYMS.get(key, key)
         if value and keys.setdefault(key, value[0].strip()) != value[0].strip():
             raise InputError(f"{path}: its header must say {name.strip()[:60]} once")

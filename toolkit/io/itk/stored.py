@@ -104,7 +104,8 @@ class StoredImage:
 def file_beside(path: Path, name: str) -> Path:
     """The file with the voxels that a header names. Raises InputError unless it lies beside the header."""
     beside = path.parent / name
-    if not name or Path(name).name != name or beside.is_symlink():
+    is_list = name.upper().startswith("LIST") or "%" in name  # of several files, to other readers
+    if not name or Path(name).name != name or is_list or beside.is_symlink():
         raise InputError(f"{path}: its voxels must lie in one file beside it, got {name!r}")
     if not beside.is_file():
         raise InputError(f"{path}: its voxels lie in {name}, which is not there: put it beside the header")
