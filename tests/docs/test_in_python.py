@@ -21,6 +21,9 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         exec(compile(example, str(PAGE), "exec"), names)  # our own page
     assert len(EXAMPLES) == 6
     assert names["weights"]
+    gradients = {name: parameter.grad for name, parameter in names["gated"].named_parameters()}  # type: ignore[attr-defined]
+    assert sum(name.startswith("gate.") for name in gradients) == 5
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients.values())
     assert (tmp_path / "model.onnx").exists()
 
 

@@ -1,5 +1,7 @@
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
+from attunet.manifest import Case
 from attunet.splits import deal_folds
-from attunet.store import Store, open_store
+from attunet.store import Store, content_hash, open_store
 
 
 @pytest.fixture
@@ -117,6 +120,32 @@ def test_the_users_own_files_come_back_as_they_were(small_store: Store, tmp_path
     (moved / "02-T2SPIR-src.nii.gz").unlink()
     with pytest.raises(InputError, match="no such file; where the source has moved"):
         small_store.read_source("02-T2SPIR", moved)
+
+
+class Counted(tuple[Case, ...]):
+    """The cases of a store, which count how many of them were looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Case]:
+        for case in super().__iter__():
+            Counted.looked_at += 1
+            yield case
+
+
+def test_reading_every_case_looks_at_cases_and_files_in_proportion_to_their_number(
+    small_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search through all cases for each of them made it quadratic once."""
+    hashed: list[Path] = []
+    monkeypatch.setattr("attunet.store.content_hash", lambda path: hashed.append(path) or content_hash(path))
+    copies = [replace(case, name=f"{case.name}-{copy}") for copy in range(5) for case in small_store.cases]
+    store = replace(small_store, cases=Counted(copies))
+    Counted.looked_at = 0
+    for case in copies:
+        store.read_source(case.name)
+    assert Counted.looked_at <= len(copies)
+    assert len(hashed) == sum(len(case.source_sha256) for case in copies)
 
 
 def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path: Path) -> None:

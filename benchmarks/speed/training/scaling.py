@@ -37,6 +37,7 @@ from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
 from attunet.store import open_store
 from attunet.system.environment import environment
+from attunet.system.workers import usable_cores
 
 COLUMNS = {
     "processes": "{processes}",
@@ -139,7 +140,7 @@ def _train(
     options = repeated("--set", [*settings, *every])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     start = [sys.executable, *(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, usable_cores() // count)
     with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
         runs = [Path(folder) / str(number) for number in range(trainings)]
         children = [
