@@ -62,8 +62,8 @@ def _missing(results: CrossvalidationResults) -> list[str]:
     names = [f"{m['run']} (step {m['step']})" if m["step"] else m["run"] for m in missing]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return [
-        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {shown}. Rows may be "
-        "of different cases; the paired differences use the cases and seeds that both sides have."
+        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {table_cell(shown)}. "
+        "Rows may be of different cases; the paired differences use the cases and seeds that both sides have."
     ]
 
 
@@ -86,7 +86,7 @@ def _seed_spread(results: CrossvalidationResults) -> list[str]:
     for row in results["methods"]:
         values = [v for v in row["scores"]["dice"]["per_seed"].values() if v is not None]
         if len(values) > 1:
-            lines.append(f"{row['name']} {min(values):.3f} to {max(values):.3f}")
+            lines.append(f"{table_cell(row['name'])} {min(values):.3f} to {max(values):.3f}")
     return [f"Mean Dice from seed to seed: {'; '.join(lines)}."] if lines else []
 
 
@@ -113,7 +113,7 @@ def _significance(results: CrossvalidationResults) -> list[str]:
             f"differs at all, one in twenty still falls below 0.05. Compared with p < {bound:.2g} (Bonferroni) the "
             "whole table keeps its 5 %" + (f", which {patients} patients cannot reach." if floor >= bound else ".")
         )
-    return ["\n".join(f"- {c['words']}" for c in comparisons), *notes]
+    return ["\n".join(f"- {table_cell(c['words'])}" for c in comparisons), *notes]
 
 
 def _differences(results: CrossvalidationResults) -> list[str]:
@@ -176,8 +176,8 @@ def _worst_organs(results: CrossvalidationResults) -> list[str]:
     parts = []
     for row in results["methods"]:
         if row["configured"] and (worst := row["worst_organ"]):
-            organ = f"{worst['class']} of {worst['case']}"
-            parts.append(f"{row['name']}: {organ}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
+            organ, name = table_cell(f"{worst['class']} of {worst['case']}"), table_cell(row["name"])
+            parts.append(f"{name}: {organ}, Dice {number(worst['dice'])} (seed {worst['seed']}).")
             if worst["picture"]:
                 parts.append(f"![{organ}]({worst['picture']})")
     return ["## The worst organ", "The lowest Dice of one class in one case by one network.", *parts] if parts else []

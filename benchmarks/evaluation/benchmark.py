@@ -15,7 +15,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
-from attunet.system.plain_text import printable
+from attunet.system.plain_text import printable_line, table_cell
 from attunet.system.pseudonyms import pseudonyms
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class BenchmarkResults:
         return [header, *(_cells(row, first["dice"]["mean"]) for row in models)]
 
     def reasons(self) -> list[str]:
-        return [printable(f"{name}: {reason}") for name, reason in self.not_loaded.items()]
+        return [printable_line(f"{name}: {reason}") for name, reason in self.not_loaded.items()]
 
     def table(self) -> str:
         """Plain text for a terminal."""
@@ -62,7 +62,7 @@ class BenchmarkResults:
             table(header, rows),
         ]
         if self.not_loaded:
-            parts += ["## Not loaded", "\n".join(f"- {reason}" for reason in self.reasons())]
+            parts += ["## Not loaded", "\n".join(f"- {table_cell(reason)}" for reason in self.reasons())]
         return "\n\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.metrics.aggregate import mean
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, PerClass
 from attunet.system.environment import Environment
-from attunet.system.plain_text import printable, table_cell
+from attunet.system.plain_text import printable_line, table_cell
 
 METRICS = {  # name in results.json: title, decimals
     "dice": ("Dice", 3),
@@ -118,7 +118,8 @@ def _notes(results: EvaluationResults) -> list[str]:
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
             effect = "they are not in its means" if left else "no case is left for its means"
-            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
+            text = f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}."
+            notes.append(table_cell(text))
     return notes
 
 
@@ -150,10 +151,8 @@ def _comparisons(results: EvaluationResults) -> list[str]:
     for c in results["comparisons"]:
         agreement = c["agreement"]
         equal = "–" if agreement["equal_voxels"] is None else f"{100 * agreement['equal_voxels']:.3f} %"
-        lines.append(
-            f"- {c['words']} Their label maps agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels "
-            "are equal."
-        )
+        agree = f"agree with Dice {number(agreement['dice'], 4)}; {equal} of all voxels are equal."
+        lines.append(f"- {table_cell(c['words'])} Their label maps {agree}")
     return ["\n".join(lines)] if lines else ["There is only one model."]
 
 
@@ -191,9 +190,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Cells in columns, the first one left-aligned, the others right-aligned."""
+    rows = [[printable_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
         for first, *rest in rows
     )
-    return printable("\n".join(lines))
+    return "\n".join(lines)

@@ -19,6 +19,7 @@ from attunet.errors import InputError
 from attunet.fields import is_file_name, read_json, shown
 from attunet.metrics.results import CrossvalidationResults, EvaluationResults
 from attunet.system.atomic_files import write_error, write_text
+from attunet.system.plain_text import printable
 from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
     environment = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is HTML already
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

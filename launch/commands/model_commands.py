@@ -19,6 +19,7 @@ from attunet.launch.options import (
     pseudonymise_option,
 )
 from attunet.system.lock import writing
+from attunet.system.plain_text import printable_line
 
 
 @click.command(short_help="Folds, seeds, networks and recipes in one table.")
@@ -92,7 +93,7 @@ def crossvalidate(store: Path, out: Path, **options: Value) -> None:
             failure, results = error, error.results
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
-        click.echo(comparison["words"])
+        click.echo(printable_line(comparison["words"]))
     write_report_if_installed(out)
     if failure is not None:
         raise failure
