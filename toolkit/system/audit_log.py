@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from attunet.errors import InputError
 from attunet.fields import parse_json
+from attunet.system.atomic_files import name_in_errors
 
 FIRST = "0" * 64  # stands for the record before the first
 MAX_LINE_BYTES = 2**20
@@ -52,7 +53,8 @@ class AuditLog:
 
     def append(self, record: Mapping[str, object]) -> None:
         """Adds a record, JSON values by name; `previous`, `hash` and `repaired` are the log's own."""
-        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        with name_in_errors(self.path), os.fdopen(descriptor, "rb+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end, torn, previous = self._end(file)
             values = {**record, **({"repaired": True} if torn else {}), "previous": previous}
@@ -61,11 +63,14 @@ class AuditLog:
                 raise InputError(f"{self.path}: a record has at most {MAX_LINE_BYTES:,} bytes, got {len(line):,}")
             file.truncate(end)
             file.seek(end)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                _write_all(file, line)
+                os.fsync(file.fileno())
+            except OSError:  # a full disk: no part of a record stays
+                file.truncate(end)
+                raise
 
-    def _end(self, file: IO[bytes]) -> tuple[int, int, str]:
+    def _end(self, file: BinaryIO) -> tuple[int, int, str]:
         """The end of the last record, the bytes behind it, and the record's hash."""
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 2 * MAX_LINE_BYTES))
@@ -123,6 +128,13 @@ def _record(line: bytes, where: str) -> tuple[str, str]:
     if not is_own:
         raise InputError(f"{where}: was changed: its hash is not the one of its content")
     return str(values["previous"]), str(digest)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all bytes to a file without a buffer, which may take a part of them at a time."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _hash(values: Mapping[str, object]) -> str:

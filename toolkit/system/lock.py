@@ -85,9 +85,9 @@ class Lock:
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self._content)
-        except OSError:  # a full disk
+        except OSError as error:  # a full disk, which the system does not name
             self.path.unlink(missing_ok=True)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return True
 
     def _wait_for_silence(self, content: str) -> None:
