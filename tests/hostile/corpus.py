@@ -286,6 +286,86 @@ add_bytes(
 )
 
 
+NRRD = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 12 10 4\nendian: little\n"
+META = b"NDims = 3\nBinaryData = True\nDimSize = 12 10 4\nElementType = MET_SHORT\n"
+SECRET = "../outside.raw"  # would be read, were it followed
+
+
+def nrrd(*lines: str, head: bytes = NRRD, body: bytes = PIXELS.tobytes()) -> bytes:
+    return head + "".join(f"{line}\n" for line in lines).encode() + b"\n" + body
+
+
+def meta(*lines: str, data_file: str = "LOCAL", head: bytes = META, body: bytes = PIXELS.tobytes()) -> bytes:
+    return head + "".join(f"{line}\n" for line in (*lines, f"ElementDataFile = {data_file}")).encode() + body
+
+
+def add_itk(name: str, attack: str, data: Callable[[], bytes], *, refused: bool = True) -> None:
+    """A NRRD or MetaImage; beside the folder lies a file that is none of the image."""
+
+    def make(path: Path) -> None:
+        path.write_bytes(data())
+        path.with_name("LIST").write_bytes(PIXELS.tobytes())
+        if name.startswith("pipe"):
+            os.mkfifo(path.with_name("pipe.raw"))
+        if name.startswith("link"):
+            path.with_name("link.raw").symlink_to("/dev/zero")
+
+    CORPUS.append(Hostile(name, attack, make, refused))
+
+
+def resized(head: bytes, sizes: str) -> bytes:
+    return head.replace(b"12 10 4", sizes.encode())
+
+
+GZIPPED = "encoding: gzip"
+add_itk("short.nrrd", "more voxels than bytes", lambda: nrrd("encoding: raw", head=resized(NRRD, "30000 30000 9")))
+add_itk("short.mha", "more voxels than bytes", lambda: meta(head=resized(META, "30000 30000 9")))
+add_itk(
+    "bomb.nrrd",
+    "1.6 GB of zeros in 16 MB, a size of 2 GB",
+    lambda: nrrd(GZIPPED, head=resized(NRRD, "2000 2000 250"), body=gzip.compress(bytes(2**24), 1)),
+)
+add_itk(
+    "bomb.mha",
+    "2 GB in some kilobytes",
+    lambda: meta("CompressedData = True", head=resized(META, "2000 2000 250"), body=zlib.compress(bytes(2**24), 9)),
+)
+add_itk("negative.nrrd", "a length below zero", lambda: nrrd("encoding: raw", head=resized(NRRD, "-12 10 4")))
+add_itk("many-axes.nrrd", "more axes than lengths", lambda: nrrd(head=NRRD.replace(b"dimension: 3", b"dimension: 16")))
+add_itk("many-axes.mha", "axes without bound", lambda: meta(head=META.replace(b"NDims = 3", b"NDims = 99999")))
+add_itk(
+    "spacing-of-nan.nrrd",
+    "a spacing that is no number",
+    lambda: nrrd("spacings: nan 1 5", "encoding: raw"),
+    refused=False,
+)
+add_itk("spacing-of-zero.mha", "a spacing of zero", lambda: meta("ElementSpacing = 0 0 0"), refused=False)
+add_itk("outside.nhdr", "voxels of a file elsewhere", lambda: nrrd("encoding: raw", f"data file: {SECRET}"))
+add_itk("absolute.mhd", "voxels of a file of the system", lambda: meta(data_file="/etc/passwd"))
+add_itk("pipe.mhd", "voxels of a pipe", lambda: meta(data_file="pipe.raw"))
+add_itk("link.nhdr", "voxels of a link to a device", lambda: nrrd("encoding: raw", "data file: link.raw"))
+add_itk("list.mhd", "a list of files elsewhere", lambda: meta(data_file=f"LIST\n{SECRET}"), refused=False)
+add_itk("pattern.nhdr", "a pattern of files elsewhere", lambda: nrrd("data file: ../outside%d.raw 1 4 1"))
+add_itk(
+    "outside-behind-many-lines.nrrd",
+    "voxels of a file elsewhere, named behind a thousand lines",
+    lambda: nrrd("encoding: raw", *["# line"] * 2000, f"data file: {SECRET}"),
+)
+add_itk(
+    "outside-behind-a-return.nrrd",
+    "voxels of a file elsewhere, in a line that a CR alone begins",
+    lambda: nrrd("encoding: raw", f"# line\rdata file: {SECRET}"),
+    refused=False,
+)
+add_itk("outside-twice.mha", "two files, of which the reader takes the second", lambda: two_files(), refused=False)
+add_itk("long.nrrd", "a header of 4 MB", lambda: nrrd("encoding: raw", *["# " + "x" * 9000] * 450))
+add_itk("long.mha", "a header of 4 MB", lambda: meta(*["Comment = " + "x" * 9000] * 450))
+
+
+def two_files() -> bytes:
+    return meta(f"elementdatafile = LOCAL\nElementDataFile = {SECRET}")
+
+
 def tiff(*, width: int = 8, height: int = 8, offset: int = 8 + 2 + 12 * 8 + 4, following: int = 0) -> bytes:
     entries = [
         (256, 4, width),
