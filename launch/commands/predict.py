@@ -190,11 +190,11 @@ def _segment(work: Work, job: Job) -> None:
 
 
 def _predict_folder(
-    work: Work, source: Path, output: Path, jobs: Sequence[Job], claim_folder: Callable[[Path, list[Path]], None]
+    work: Work, source: Path, output: Path, jobs: Sequence[Job], claim_folder: Callable[[Path], None]
 ) -> None:
     shard = shard_of()
     with writing_label_maps(output, shard):
-        claim_folder(output, [job.write for job in jobs])
+        claim_folder(output)
         outcome = predict_cohort(
             work.model,
             jobs,

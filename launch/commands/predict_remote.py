@@ -34,7 +34,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     number, count = shard_of()
     jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
-        claim(output, [path for _, path in jobs])
+        claim(output)
         waiting = [job for job in jobs if job[0].namesake or not job[1].exists()]
         failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")

@@ -24,6 +24,8 @@ DIGITS = 4
 WAIT_S = 120.0  # for the table's lock
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
+QUOTED = ("=", "+", "-", "@", "'", "\t", "\r", "\n")  # first characters of names that the table has behind a quote
+MAX_MARK_BYTES = 64
 MARK = ".pseudonyms"  # file in a folder of label maps that are called by numbers: the table's id
 
 
@@ -76,9 +78,9 @@ class Pseudonyms:
             raise write_error(self.path, error) from None
         return {name: self._numbers[name] for name in names}
 
-    def claim(self, folder: Path, outputs: Iterable[Path]) -> None:
+    def claim(self, folder: Path) -> None:
         """Mark a folder of outputs that are called by numbers of this table; see `claim`."""
-        claim(folder, outputs, self._id, f"the table {self.path.name}")
+        claim(folder, self._id, f"the table {self.path.name}")
 
     def remember(self, words: Mapping[str, str]) -> None:
         """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
@@ -170,7 +172,7 @@ class Pseudonyms:
         try:
             with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
-            numbers = dict(rows)
+            numbers = {_plain(name): number for name, number in rows}
         except (OSError, ValueError, csv.Error):
             raise InputError(table) from None
         is_table = header[:2] == COLUMNS and len(header) <= 3
@@ -185,35 +187,49 @@ class Pseudonyms:
         secrets.SystemRandom().shuffle(names)
         self._numbers |= {name: f"{number:0{DIGITS}d}" for number, name in enumerate(names, first)}
 
+        rows = [(_quoted(name), number) for name, number in self._numbers.items()]
+
         def write(partial: Path) -> None:
             descriptor = os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                csv.writer(file).writerows([[*COLUMNS, self._id], *self._numbers.items()])
+                csv.writer(file).writerows([[*COLUMNS, self._id], *rows])
 
         write_file(self.path, write)
 
 
-def claim(folder: Path, outputs: Iterable[Path], table: str = "", what: str = "names") -> None:
-    """Refuse a folder that has outputs of another table, where the same number is another patient.
+def claim(folder: Path, table: str = "", what: str = "names") -> None:
+    """Mark a folder of outputs with the table whose numbers they are called by: in others, a number is another patient.
 
     Args:
-        folder: it is made, and marked with the table's id.
-        outputs: files that this call takes for its own where they are there.
+        folder: it is made where it is not there.
         table: id of the table; empty where outputs are called by names.
         what: the table, for the message.
 
     Raises:
-        InputError: one of the outputs is there, of another table, of names where there is a table, or the reverse.
+        InputError: the folder has files that are called by another table, by names where there is a table, or the other
+            way.
     """
     mark = folder / MARK
-    before = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    before = _marked(mark)
     if before == table:
         return
-    if output := next((path for path in outputs if path.exists()), None):
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if found := next(files, None):
         other = "another table" if before else "names"
-        raise InputError(f"{output}: is called by {other}, not by {what}: choose another folder")
+        raise InputError(f"{found}: is called by {other}, not by {what}: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(mark, table)
+
+
+def _marked(mark: Path) -> str:
+    """The table of a marked folder; empty where there is no mark, and where names are used again."""
+    if not mark.exists() and not mark.is_symlink():
+        return ""
+    is_file = mark.is_file() and not mark.is_symlink() and mark.stat().st_size <= MAX_MARK_BYTES
+    table = mark.read_text(encoding="latin-1") if is_file else "?"
+    if not re.fullmatch(r"[0-9a-f]*", table):
+        raise InputError(f"{mark}: must be the id of a table of names, as predict --pseudonymise writes it; remove it")
+    return table
 
 
 @contextmanager
@@ -233,6 +249,15 @@ def pseudonyms(table: str | Path | None, outputs: Iterable[str | Path]) -> Itera
     names = Pseudonyms(table, outputs)
     with names.hidden():
         yield names
+
+
+def _quoted(name: str) -> str:
+    """The name as a cell that no spreadsheet takes for a formula."""
+    return f"'{name}" if name[:1] in QUOTED else name
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in QUOTED and cell[1:2] else cell
 
 
 def _spellings(word: str) -> set[str]:

@@ -78,6 +78,16 @@ def test_a_folder_of_label_maps_has_the_numbers_of_one_table(attunet, succeed, s
     assert "4 finished before" in succeed(*predict, "--pseudonymise", key).out
     done = attunet(*predict, "--pseudonymise", tmp_path / "other.csv")
     assert (done.code, done.err.count("\n"), "another table" in done.err) == (2, 1, True)
+    (tmp_path / "new").mkdir()
+    shutil.copy(next(scans.glob("*-src*")), tmp_path / "new" / "NEWCOMER-src.nii.gz")  # whose number is free there
+    for table_of in (["--pseudonymise", tmp_path / "other.csv"], []):
+        done = attunet("predict", artefact, tmp_path / "new", out, *table_of)
+        assert (done.code, "is called by another table" in done.err) == (2, True)
+    mark = (out / ".pseudonyms").read_text()
+    (out / ".pseudonyms").write_bytes(b"\xff\xfe")
+    done = attunet(*predict, "--pseudonymise", key)
+    assert (done.code, ".pseudonyms: must be the id" in done.err) == (2, True)
+    (out / ".pseudonyms").write_text(mark)
     for path in out.glob("*.nii.gz"):
         path.unlink()
     succeed(*predict, "--pseudonymise", tmp_path / "other.csv")  # nothing of the first is left

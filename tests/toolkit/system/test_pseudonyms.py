@@ -2,6 +2,7 @@
 and nothing else than such a table is read.
 """
 
+import csv
 import logging
 import os
 import stat
@@ -45,7 +46,30 @@ def test_a_table_that_others_could_read_is_closed(tmp_path: Path) -> None:
     assert Pseudonyms(key, []).numbers_of(["Miller"]) == {"Miller": "0008"}
 
 
-@pytest.mark.parametrize("name", ['a,"b', "=1+1", " blank ", "zwei\nzeilen", "M\xfcller", os.fsdecode(b"b\xff")])
+def test_no_cell_of_the_table_is_a_formula(tmp_path: Path) -> None:
+    Pseudonyms(tmp_path / "key.csv", []).numbers_of(["=1+1", "+cmd|x", "-1", "@SUM(1)", "\t=1"])
+    with (tmp_path / "key.csv").open(newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert {name[0] for name in names} == {"'"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a,"b',
+        "=1+1",
+        "'=1",
+        "'",
+        "''a",
+        "'Ada",
+        "+cmd|x",
+        "@SUM(1)",
+        " blank ",
+        "zwei\nzeilen",
+        "M\xfcller",
+        os.fsdecode(b"b\xff"),
+    ],
+)
 def test_every_name_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
     first = Pseudonyms(tmp_path / "key.csv", []).numbers_of([name, "other"])
     assert Pseudonyms(tmp_path / "key.csv", []).numbers_of(["another", name])[name] == first[name]
