@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from folder_forms import checkpoint, pair, read_pair, read_parts  # type: ignore[import-not-found]
 from PIL import Image
 
 from attunet.classes import Classes
@@ -180,6 +181,35 @@ CVAT = (
     b'<polygon label="x" points="1,1;5,1;5,4"/>'
     b'<mask label="y" rle="1, 3, 2" left="2" top="2" width="3" height="2"/></image></annotations>'
 )
+LABEL_STUDIO = json.dumps(
+    [
+        {
+            "data": {"image": "/data/upload/1/a.png"},
+            "annotations": [
+                {
+                    "result": [
+                        {
+                            "type": "polygonlabels",
+                            "original_width": 9,
+                            "original_height": 7,
+                            "value": {"points": [[10, 10], [60, 10], [60, 70]], "polygonlabels": ["x"]},
+                        },
+                        {
+                            "type": "brushlabels",
+                            "original_width": 9,
+                            "original_height": 7,
+                            "value": {
+                                "format": "rle",
+                                "rle": [0, 0, 0, 252, 57, 27, 255, 0, 71, 0, 224, 22, 127, 224],
+                                "brushlabels": ["y"],
+                            },
+                        },
+                    ]
+                }
+            ],
+        }
+    ]
+).encode()
 
 
 def annotations(path: Path) -> None:
@@ -321,6 +351,14 @@ FORMS: dict[str, Form] = {
     "ppm": Form("a.ppm", lambda: picture("PPM"), 20, read_any, 0.02),
     "coco": Form("a.json", lambda: ANNOTATIONS, 10_000, annotations, 0.04),
     "cvat": Form("a.xml", lambda: CVAT, 10_000, annotations, 0.04),
+    "label studio": Form("a.json", lambda: LABEL_STUDIO, 10_000, annotations, 0.04),
+    "analyze, header": Form("a.hdr", lambda: pair("a.hdr")[".hdr"], 348, read_pair, 0.06),
+    "analyze, voxels": Form("a.img", lambda: pair("a.img")[".img"], 100, read_pair, 0.02),
+    "mhd": Form("a.mhd", lambda: pair("a.mhd")[".mhd"], 10_000, read_pair, 0.06),
+    "checkpoint's state": Form("state.json", lambda: checkpoint()["state.json"], 10_000, read_parts, 0.04),
+    "checkpoint's weights": Form(
+        "average.safetensors", lambda: checkpoint()["average.safetensors"], 10_000, read_parts, 0.04
+    ),
     "tar": Form("a.tar.gz", tarred, 10_000, unzip, 0.04),
     "tar, unpacked": Form("a.tar", lambda: gzip.decompress(tarred()), 600, unzip, 0.04),
     "zip": Form("a.zip", zipped, 10_000, unzip, 0.06),

@@ -17,6 +17,7 @@ INSTRUMENTED = [  # what parses; dictionaries and models are left out, for each 
         "attunet.io",
         "attunet.sources",
         "attunet.manifest",
+        "attunet.runs",
         "attunet.store",
         "attunet.splits",
         "attunet.fields",
@@ -30,7 +31,14 @@ INSTRUMENTED = [  # what parses; dictionaries and models are left out, for each 
         "nibabel.spatialimages",
         "nibabel.volumeutils",
     ),
-    *("nibabel.analyze", "nibabel.freesurfer.mghformat", "pydicom.filereader", "pydicom.dataset", "pydicom.dataelem"),
+    *(
+        "nibabel.analyze",
+        "nibabel.spm99analyze",
+        "nibabel.freesurfer.mghformat",
+        "pydicom.filereader",
+        "pydicom.dataset",
+        "pydicom.dataelem",
+    ),
     *(
         "pydicom.sequence",
         "pydicom.valuerep",
