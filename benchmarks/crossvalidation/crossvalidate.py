@@ -19,6 +19,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
+from attunet.system.lock import writing
 from attunet.system.pseudonyms import pseudonyms
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
@@ -72,7 +73,8 @@ def crossvalidate(
             numbers.
 
     Raises:
-        InputError: before anything is trained, for invalid arguments and for a run that does not belong in its folder.
+        InputError: before anything is trained, for invalid arguments, for a run that does not belong in its folder, and
+            while another process writes `out`.
         Stopped: after a signal.
         TrainingsFailed: if some trainings failed; the results of the others are written. RunError if all did.
 
@@ -81,7 +83,7 @@ def crossvalidate(
     """
     store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
-    with pseudonyms(pseudonymise, [out]) as names:
+    with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
         store = open_store(store_path, names)
         _check_folder(out, store_path, train)
         if minutes is not None:

@@ -38,6 +38,7 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
+from attunet.system.lock import writing
 from attunet.system.pseudonyms import pseudonyms
 from attunet.volumes.model import Model
 
@@ -75,14 +76,15 @@ def evaluate(
         The content of results.json.
 
     Raises:
-        InputError: for models that do not fit the store, and for source files that are missing or changed.
+        InputError: for models that do not fit the store, for source files that are missing or changed, and while
+            another process writes `out`.
         RunError: for a model or provider that fails during a run.
 
     Example:
         >>> evaluate("store", ["run", "model.onnx"], "results", fold=0)["models"][0]["dice"]["mean"]  # doctest: +SKIP
     """
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
-    with pseudonyms(pseudonymise, [out]) as names:
+    with pseudonyms(pseudonymise, [out]) as names, writing(Path(out), "evaluation"):
         return evaluate_loaded(
             loaded,
             open_store(store, names),

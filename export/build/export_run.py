@@ -26,6 +26,7 @@ from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
+from attunet.system.lock import writing
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Preprocessing
 
@@ -75,7 +76,7 @@ def export_run(
         The metadata of the artefact.
 
     Raises:
-        InputError: for arguments that are invalid or do not fit together.
+        InputError: for arguments that are invalid or do not fit together, and while another process writes `out`.
         RunError: with the figures, if the artefact disagrees with the checkpoint on held-out cases (or training cases).
 
     Example:
@@ -83,7 +84,7 @@ def export_run(
     """
     out, source = Path(out), Path(source) if source is not None else None
     _check_call(out, precision, size, outputs if whole else None, triton, confidence)
-    with pseudonyms(pseudonymise, [out]) as names:
+    with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
         opened, numbers = _store_of(run, run_path, store, names)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)

@@ -18,7 +18,6 @@ from attunet.launch.options import (
     parse_parity_cases,
     pseudonymise_option,
 )
-from attunet.system.lock import writing
 from attunet.system.plain_text import printable_line
 
 
@@ -86,11 +85,10 @@ def crossvalidate(store: Path, out: Path, **options: Value) -> None:
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
     failure: TrainingsFailed | None = None
-    with writing(out, "cross-validation"):
-        try:
-            results = run(store, out, **options)
-        except TrainingsFailed as error:
-            failure, results = error, error.results
+    try:
+        results = run(store, out, **options)
+    except TrainingsFailed as error:
+        failure, results = error, error.results
     click.echo(summary_table(results))
     for comparison in results["comparisons"]:
         click.echo(printable_line(comparison["words"]))
@@ -159,7 +157,6 @@ def export(run: Path, out: Path, web: Path | None, **options: Value) -> None:
 
     if web is not None:
         page_files()  # a page that is not built ends the work before the export
-    with writing(out, "export"):
-        export_run(run, out, **options)
+    export_run(run, out, **options)
     if web is not None:
         write_page(out, web)

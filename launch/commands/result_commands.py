@@ -45,8 +45,7 @@ def evaluate(store: Path, models: tuple[Path, ...], out: Path, **options: Value)
     from attunet.benchmarks.evaluation.results_table import summary_table
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
-    with writing(out, "evaluation"):
-        results = run(store, models, out, **options)
+    results = run(store, models, out, **options)
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")
     write_report_if_installed(out)

@@ -1,0 +1,99 @@
+"""Two of one command into one place: the second is refused and names the process at work, which finishes."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from small_trainings import set_options, start
+
+import attunet
+from attunet.errors import InputError
+from attunet.system import lock
+
+if TYPE_CHECKING:
+    import subprocess
+
+# Beats more often than every 5 seconds, so that nobody has to wait for one; and waits at its first one, to be met
+FIRST = """
+import os, sys, threading
+from pathlib import Path
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+from attunet.system import lock
+lock.BEAT_S = 0.05
+enter = lock.Lock.__enter__
+def enter_and_wait(self):
+    taken = enter(self)
+    if self.path == Path(sys.argv[1]):
+        print("locked", flush=True)
+        sys.stdin.readline()
+    return taken
+lock.Lock.__enter__ = enter_and_wait
+sys.exit(run_command(cli, "attunet", sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch) -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts a command and returns when it holds the lock of `out`; it goes on when its input ends."""
+    monkeypatch.setattr(lock, "POLL_S", 0.05)
+
+    def call(out: Path, *arguments: object) -> "subprocess.Popen[str]":
+        process = start([sys.executable, "-c", FIRST, out.with_name(f".{out.name}.lock"), *arguments], stdin=-1)
+        assert process.stdout is not None
+        assert any(line == "locked\n" for line in process.stdout), process.returncode
+        return process
+
+    return call
+
+
+def finish(process: "subprocess.Popen[str]") -> None:
+    printed = process.communicate("go\n", timeout=240)[0]
+    assert process.returncode == 0, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["predict", "export", "evaluate", "crossvalidate", "benchmark"])
+def test_the_second_of_two_is_refused_and_the_first_finishes(
+    command: str, first, small_store, run: Path, artefact: Path, tmp_path: Path, attunet
+) -> None:
+    scans, shortly, store = small_store.path / "../source", ["--latency-seconds", 0.01], small_store.path
+    out = tmp_path / {"export": "model.onnx"}.get(command, "out")
+    arguments: dict[str, list[object]] = {
+        "predict": ["predict", artefact, scans, out],
+        "export": ["export", run, out],
+        "evaluate": ["evaluate", store, artefact, "--out", out, *shortly],
+        "crossvalidate": [
+            *["crossvalidate", store, out, "--model", "unet", "--folds", "0", *set_options("optim.epochs=1")]
+        ],
+        "benchmark": ["benchmark", artefact, store, "--out", out, "--provider", "cpu", *shortly],
+    }
+    working = first(out, *arguments[command])
+    refused = attunet(*arguments[command])
+    assert refused.code == 2
+    assert re.fullmatch(rf"error: .*: in use by process {working.pid} on .*; one [a-z -]+ at a time .*\n", refused.err)
+    finish(working)
+    made = {"predict": "01-T2SPIR-src.nii.gz", "export": ".", "benchmark": "benchmark.md"}.get(command, "results.md")
+    assert (out / made).exists() if command != "export" else out.is_file()
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+@pytest.mark.slow
+def test_export_and_evaluate_of_python_take_the_locks_of_the_commands(
+    first, small_store, run: Path, artefact: Path, tmp_path: Path
+) -> None:
+    model, results = tmp_path / "model.onnx", tmp_path / "results"
+    working = first(model, "export", run, model)
+    with pytest.raises(InputError, match=f"in use by process {working.pid} "):
+        attunet.export(run, model)
+    finish(working)
+    working = first(results, "evaluate", small_store.path, artefact, "--out", results, "--latency-seconds", 0.01)
+    with pytest.raises(InputError, match=f"in use by process {working.pid} "):
+        attunet.evaluate(small_store.path, [artefact], results)
+    os.kill(working.pid, signal.SIGKILL)
+    working.communicate()
