@@ -13,7 +13,7 @@ from attunet.store import Store
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 
-CALIBRATION_BATCHES, CALIBRATION_BATCH_SIZE = 24, 4
+CALIBRATION_SLICES = 48
 
 
 def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
@@ -30,20 +30,18 @@ def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelPr
         model = to_half(model)
     elif about.precision == "int8":
         upsample_by_pixel_shuffle(model)
-        model = to_int8(model, _calibration_batches(run, store, size))
+        model = to_int8(model, _calibration_slices(run, store, size))
     tidy(model)
     return whole_graph(model, run.spec, run.classes, full_batches=about.precision == "fp16") if about.whole else model
 
 
-def _calibration_batches(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Training slices float32 (N, C, H, W), evenly spread over the cases; full batches where there are enough."""
+def _calibration_slices(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> np.ndarray:
+    """Training slices float32 (N, C, H, W), evenly spread over the cases, those with the greatest contrast first."""
     images = [store.image(case) for case in sorted(run.training_cases)]
     places = [(image, z) for image in images for z in range(len(image))]
-    count = min(len(places), CALIBRATION_BATCHES * CALIBRATION_BATCH_SIZE)
-    chosen = [places[i] for i in np.linspace(0, len(places) - 1, count).round().astype(int)]
-    slices = np.stack([gather_context(image, [z], run.spec.context_slices)[0] for image, z in chosen])
+    chosen = np.linspace(0, len(places) - 1, min(len(places), CALIBRATION_SLICES)).round().astype(int)
+    slices = np.stack([gather_context(places[i][0], [places[i][1]], run.spec.context_slices)[0] for i in chosen])
     slices = slices.astype(np.float32)
     if size is not None:
         slices = fit_window(slices, size, float(slices.min()))
-    full = [slices[i : i + CALIBRATION_BATCH_SIZE] for i in range(0, count, CALIBRATION_BATCH_SIZE)]
-    return [batch for batch in full if len(batch) == CALIBRATION_BATCH_SIZE] or [slices]
+    return slices[np.argsort(-slices.std(axis=(1, 2, 3)), kind="stable")]

@@ -29,7 +29,7 @@ from attunet.models.torch_network import TorchNetwork
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 OUTPUTS = ("labels", "logits")
-CALIBRATION_BATCHES = 2  # of slices; the scales do not change the time
+CALIBRATION_SLICES = 4  # the scales do not change the time
 RATIOS = {  # name: the form expected to be slower, the one expected to be faster
     "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
     "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
@@ -76,7 +76,7 @@ class Subject:
             if pixel_shuffle:
                 upsample_by_pixel_shuffle(model)
             if precision == "int8":
-                model = to_int8(model, [self.slices(2, seed) for seed in range(CALIBRATION_BATCHES)])
+                model = to_int8(model, self.slices(CALIBRATION_SLICES))
             elif precision == "fp16":
                 model = to_half(model)
             path.write_bytes(write_artefact(model.SerializeToString(), self._metadata(precision)))

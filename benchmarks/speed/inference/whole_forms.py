@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 
-from attunet.benchmarks.speed.inference.forms import CALIBRATION_BATCHES
+from attunet.benchmarks.speed.inference.forms import CALIBRATION_SLICES
 from attunet.classes import CHAOS_MR
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact, write_artefact
@@ -74,9 +74,7 @@ def write_pair(
     spec, graph = spec_of(scan, size), export_graph(network, 1, ("logits",))
     if precision == "int8":
         upsample_by_pixel_shuffle(graph)
-        graph = to_int8(
-            graph, [VolumeSlices(scan, spec).batch(z, z + 1) for z in range(min(CALIBRATION_BATCHES, scan.shape[2]))]
-        )
+        graph = to_int8(graph, VolumeSlices(scan, spec).batch(0, min(CALIBRATION_SLICES, scan.shape[2])))
     elif precision == "fp16":
         graph = to_half(graph)
     tidy(graph)

@@ -31,7 +31,7 @@ def converted(graph: bytes) -> dict[str, Any]:
     models = {precision: onnx.load_from_string(graph) for precision in PRECISIONS}
     models["fp16"] = to_half(models["fp16"])
     upsample_by_pixel_shuffle(models["int8"])
-    models["int8"] = to_int8(models["int8"], [SLICES])
+    models["int8"] = to_int8(models["int8"], SLICES)
     for model in models.values():
         tidy(model)
     return models

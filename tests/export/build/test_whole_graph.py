@@ -202,7 +202,7 @@ def test_other_precisions(pair: Pair, graphs: Graphs, precision: str) -> None:
         graph = to_half(graph)
     else:
         upsample_by_pixel_shuffle(graph)
-        graph = to_int8(graph, [VolumeSlices(_volume(scan), _spec(scan)).batch(0, 4)])
+        graph = to_int8(graph, VolumeSlices(_volume(scan), _spec(scan)).batch(0, 4))
     tidy(graph)
     volume, slices, whole = pair(scan, precision, graph=graph)
     # int8 rounds its input, so the last bit of an intensity can become a whole step, and this untrained network has

@@ -176,7 +176,7 @@ def test_openvino_gives_what_onnxruntime_gives(variant, graph, precision):
         model = pytest.importorskip("onnx").load_from_string(graph)
         if precision == "int8":
             upsample_by_pixel_shuffle(model)
-        graph = (to_half(model) if precision == "fp16" else to_int8(model, [_slices(4, 1, 48, 64)])).SerializeToString()
+        graph = (to_half(model) if precision == "fp16" else to_int8(model, _slices(4, 1, 48, 64))).SerializeToString()
     plain = variant(graph, precision=precision)
     other = Segmenter(plain.path, provider="openvino", num_threads=1)
     slices = _slices(3, 1, 48, 64)

@@ -170,7 +170,7 @@ def int8_artefact(network, save_artefact) -> Path:
     model = export_graph(network, 1, ("labels", "logits"))
     upsample_by_pixel_shuffle(model)
     torch.manual_seed(1)
-    quantized = to_int8(model, [torch.randn(4, 1, 64, 64).numpy() for _ in range(4)])
+    quantized = to_int8(model, torch.randn(16, 1, 64, 64).numpy())
     content = quantized.SerializeToString()
     return save_artefact("int8.onnx", content, precision="int8", outputs=("labels", "logits"))
 
