@@ -205,8 +205,8 @@ def test_other_precisions(pair: Pair, graphs: Graphs, precision: str) -> None:
         graph = to_int8(graph, VolumeSlices(_volume(scan), _spec(scan)).batch(0, 4))
     tidy(graph)
     volume, slices, whole = pair(scan, precision, graph=graph)
-    # int8 rounds its input, so the last bit of an intensity can become a whole step, and this untrained network has
-    # ties everywhere
+    # int8 rounds its activations, so the last bit of an intensity can become a whole step, and this untrained network
+    # has ties everywhere
     assert _agreement(_labels(whole, volume), _labels(slices, volume)) >= {"fp16": 0.9995, "int8": 0.99}[precision]
 
 
