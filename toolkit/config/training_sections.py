@@ -55,7 +55,7 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class AugmentConfig(Section):
-    """Random changes of training samples."""
+    """Random changes of training samples: `NAME_probability` is that of `attunet.loading.transforms.NAME`."""
 
     NAME = "augment"
 
@@ -74,12 +74,12 @@ class AugmentConfig(Section):
     gamma: tuple[float, float] = _range((0.7, 1.5), "Range of the exponent.", 0.01, 100)
     bias_field_probability: float = _probability(0.3, "a smooth multiplicative field (coil sensitivity)")
     bias_field: float = setting(0.3, "Standard deviation of the field's logarithm at its coarse nodes.", float, 0, 3)
+    low_resolution_probability: float = _probability(0.15, "a lower resolution, sampled down and up again")
+    low_resolution: tuple[float, float] = _range((1.0, 2.0), "Range of the down-sampling factor.", 1, 8)
     noise_probability: float = _probability(0.15, "Gaussian noise")
     noise: tuple[float, float] = _range(
         (0.0, 0.15), "Range of its standard deviation, in standard deviations of the volume.", 0, 10
     )
-    low_resolution_probability: float = _probability(0.15, "a lower resolution, sampled down and up again")
-    low_resolution: tuple[float, float] = _range((1.0, 2.0), "Range of the down-sampling factor.", 1, 8)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from attunet.config import AugmentConfig
-from attunet.loading.transforms import (
-    INTENSITY,
-    MIN_UNIFORMS,
-    SPATIAL,
-    TRANSFORMS,
-    Context,
-    Sample,
-    low_resolution_table,
-)
+from attunet.loading.transform import Context, Sample
+from attunet.loading.transforms import INTENSITY, MIN_UNIFORMS, SPATIAL, TRANSFORMS
+from attunet.loading.transforms.low_resolution import low_resolution_table
 
 
 @dataclass(frozen=True)

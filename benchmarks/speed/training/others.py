@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from attunet.config import ResolvedConfig
-from attunet.loading.transforms import SHIFT_FRACTION
+from attunet.loading.transforms.spatial import SHIFT_FRACTION
 from attunet.models import build_model
 from attunet.store import Store
 

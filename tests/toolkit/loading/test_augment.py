@@ -1,6 +1,7 @@
 """Augmentation: a function of (seed, epoch, sample), labels never mixed, image and label moved together, sides kept."""
 
 import dataclasses
+import pkgutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from attunet.config import AugmentConfig
 from attunet.errors import InputError
+from attunet.loading import transforms
 from attunet.loading.augment import Augmenter, draw_parameters
-from attunet.loading.transforms import _gaussian_noise
+from attunet.loading.transforms.noise import gaussian_noise
 
 SIZE = (96, 128)
 CPU = torch.device("cpu")
@@ -90,7 +92,7 @@ def test_each_intensity_transform_changes_images_and_no_label(name: str) -> None
 
 
 def test_noise_is_standard_normal_and_independent_between_samples() -> None:
-    noise = _gaussian_noise(torch.arange(64) * 1_234_567, torch.Size((64, 1, 100, 100))).flatten(1)
+    noise = gaussian_noise(torch.arange(64) * 1_234_567, torch.Size((64, 1, 100, 100))).flatten(1)
     assert abs(noise.mean().item()) < 0.01
     assert abs(noise.std().item() - 1) < 0.01
     assert abs((noise.abs() > 2).float().mean().item() - 0.0455) < 0.003
@@ -115,3 +117,10 @@ def test_a_range_that_falls_is_refused() -> None:
     ):
         AugmentConfig(scale=(1.2, 0.8))
     assert AugmentConfig(scale=(1.0, 1.0)).scale == (1.0, 1.0)
+
+
+def test_no_transform_is_left_out() -> None:
+    """A module without a probability in the configuration would never be applied."""
+    modules = {module.name for module in pkgutil.iter_modules(transforms.__path__)}
+    assert modules == {transform.name for transform in transforms.TRANSFORMS}
+    assert len(transforms.SPATIAL) + len(transforms.INTENSITY) == len(modules)
