@@ -214,9 +214,9 @@ def claim(folder: Path, table: str = "", what: str = "names") -> None:
     if before == table:
         return
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    if found := next(files, None):
+    if output := next(files, None):
         other = "another table" if before else "names"
-        raise InputError(f"{found}: is called by {other}, not by {what}: choose another folder")
+        raise InputError(f"{output}: is called by {other}, not by {what}: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(mark, table)
 
