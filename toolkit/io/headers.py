@@ -8,6 +8,7 @@ from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
+from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened
 from attunet.io.reading import FILE_ERRORS
@@ -16,7 +17,7 @@ UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the
 
 
 def count_voxels(path: Path) -> tuple[int, np.dtype]:
-    """Voxels of all channels and pages, and their type, of a picture, an ITK file, or DICOM (a file or a folder).
+    """Voxels of all channels and pages, and their type, of a file of any format but NIfTI, or of a folder of DICOM.
 
     A header that cannot be read counts as nothing: the reader says what is wrong with it.
     """
@@ -27,6 +28,9 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
         if name.endswith(IMAGE_SUFFIXES) and not name.endswith(".gz"):
             with opened(path) as (image, num_pages):
                 return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
+        if name.endswith((*MGH_SUFFIXES, *ANALYZE_SUFFIXES)):
+            header = mgh_header(path) if name.endswith(MGH_SUFFIXES) else analyze_header(path)[0]
+            return int(np.prod(header.get_data_shape(), dtype=object)), header.get_data_dtype()
         if name.endswith(ITK_SUFFIXES):
             stored = read_itk_header(path)
             return stored.num_voxels, stored.dtype

@@ -24,12 +24,28 @@ ANALYZE_HEADER_BYTES = 348
 
 def read_mgh(path: Path, options: ReadOptions) -> Volume:
     """Reads MGH, plain or gzipped (MGZ). Arguments, result and errors are as for `read_nifti`."""
-    packed = path.name.lower().endswith("z")
     with nibabel_reads(path, "MGH"):
-        with gzip.open(path) if packed else path.open("rb") as file:
-            header = nib.freesurfer.MGHImage.header_class(file.read(MGH_HEADER_BYTES))
-        volume = _read(path, header, path, MAX_DEFLATE_RATIO if packed else 1, options)
+        header = mgh_header(path)
+        volume = _read(path, header, path, MAX_DEFLATE_RATIO if _is_packed(path) else 1, options)
     return replace(volume, header=".mgz", is_oriented=bool(header["goodRASFlag"]))
+
+
+def mgh_header(path: Path) -> MGHHeader:
+    """The header alone; raises errors of nibabel and gzip."""
+    with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+        return nib.freesurfer.MGHImage.header_class(file.read(MGH_HEADER_BYTES))
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith("z")
+
+
+def analyze_header(path: Path) -> tuple[nib.AnalyzeHeader, bytes]:
+    """The header of a pair, of Analyze or NIfTI, and its bytes; raises errors of nibabel."""
+    with path.open("rb") as file:
+        start = file.read(ANALYZE_HEADER_BYTES)
+    is_nifti = start[344:348] == b"ni1\0"
+    return (nib.nifti1.Nifti1PairHeader if is_nifti else nib.Spm2AnalyzeImage.header_class)(start), start
 
 
 def read_analyze(path: Path, options: ReadOptions) -> Volume:
@@ -43,10 +59,8 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
     if voxels is None:
         raise InputError(f"{path}: its voxels must lie beside it in {beside[0].name}, which is not there")
     with nibabel_reads(path, "Analyze"):
-        with path.open("rb") as file:
-            start = file.read(ANALYZE_HEADER_BYTES)
-        is_nifti = start[344:348] == b"ni1\0"
-        header = nib.nifti1.Nifti1PairHeader(start) if is_nifti else nib.Spm2AnalyzeImage.header_class(start)
+        header, start = analyze_header(path)
+        is_nifti = isinstance(header, nib.nifti1.Nifti1PairHeader)
         volume = replace(_read(path, header, voxels, 1, options), header=".hdr")
     if is_nifti:
         geometry = geometry_of(path, header, start, options.choices)

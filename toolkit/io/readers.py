@@ -89,7 +89,8 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
 
 def _read(path: Path, options: ReadOptions) -> Volume:
     try:
-        return format_of(path).read(path, options)
+        with np.errstate(all="ignore"):  # what comes of strange numbers in a header is judged
+            return format_of(path).read(path, options)
     except MemoryError:
         raise TooLittleMemory(f"{path}: there is too little memory to read it") from None
 

@@ -21,6 +21,7 @@ from attunet.io.refusal import AGAIN
 MAX_VOXELS = 2**30
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
 SPACING_RANGE_MM = (1e-6, 1e6)
+MAX_OFFSET_MM = 1e9  # of the first voxel; headers of label maps hold it as float32
 
 # The exceptions of nibabel, pydicom, Pillow, SimpleITK, gzip and NumPy on files that are damaged or made to harm.
 FILE_ERRORS = (
@@ -79,14 +80,17 @@ def quiet_nibabel() -> Iterator[None]:
 
 
 def checked_affine(path: Path | str, affine: np.ndarray) -> np.ndarray:
-    """The affine `(4, 4)` itself. Raises InputError unless it is finite, invertible and of a possible spacing."""
-    with np.errstate(over="ignore"):
+    """The affine `(4, 4)` itself. Raises InputError unless it is finite, invertible and of possible sizes."""
+    with np.errstate(over="ignore", invalid="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     low, high = SPACING_RANGE_MM
     if not np.isfinite(affine).all() or spacing.min() < low or spacing.max() > high:
         raise InputError(
             f"{path}: the affine must be finite with voxels of {low:g} to {high:g} mm, got {spacing.tolist()}"
         )
+    if np.abs(affine[:3, 3]).max() > MAX_OFFSET_MM:
+        place = affine[:3, 3].tolist()
+        raise InputError(f"{path}: the first voxel must lie within {MAX_OFFSET_MM:g} mm of the origin, got {place}")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-4:
         raise InputError(f"{path}: the affine must be invertible, got {affine[:3, :3].tolist()}")
     return affine

@@ -69,7 +69,10 @@ def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
     image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "scan.png")
     itk = pytest.importorskip("SimpleITK")
     itk.WriteImage(itk.GetImageFromArray(np.zeros((20, 200, 200), np.int16)), str(tmp_path / "scan.nrrd"), True)
-    for name in ("scan.png", "scan.nrrd"):
+    zeros = np.zeros((200, 200, 20), np.float32)
+    nib.save(nib.MGHImage(zeros, np.eye(4)), tmp_path / "scan.mgz")
+    nib.save(nib.Spm2AnalyzeImage(zeros, np.eye(4)), tmp_path / "pair.hdr")
+    for name in ("scan.png", "scan.nrrd", "scan.mgz", "pair.hdr"):
         with pytest.raises(TooLarge, match="MB of memory") as refused:
             check_header([tmp_path / name], about, low)
         assert refusal_of(refused.value).status == 413

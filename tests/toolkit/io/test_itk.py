@@ -223,3 +223,13 @@ def test_voxels_are_never_those_of_another_folder(folder: Path, name: str) -> No
     (scans / name).write_text(ELSEWHERE[name])
     with pytest.raises(InputError, match=name):
         read_volume(scans / name)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "line", ["Offset = 1e308 0 0", "TransformMatrix = 1e308 0 0 0 1e308 0 0 0 1", "Offset = nan 0 0"]
+)
+def test_a_place_that_no_scanner_has_is_refused(folder: Path, line: str) -> None:
+    (folder / "a.mhd").write_text(f"{META}{line}\nElementDataFile = plain.raw\n")
+    with pytest.raises(InputError, match=r"a\.mhd: the (affine|first voxel) must"):
+        read_volume(folder / "a.mhd")
