@@ -189,6 +189,16 @@ def test_no_circles() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def test_one_module_opens_dicom() -> None:
+    """Its reading is bounded, and turns pydicom's errors, which may quote a patient's name, into lines of our own."""
+    modules_that_open = [
+        name
+        for name, path in modules().items()
+        if any(call in path.read_text(encoding="utf-8") for call in ("dcmread", "read_partial"))
+    ]
+    assert modules_that_open == ["attunet.io.dicom.file"]
+
+
 def test_any_is_rare() -> None:
     uses = [
         f"{name}:{node.lineno}"

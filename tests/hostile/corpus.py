@@ -235,6 +235,41 @@ add_dicom("bomb-of-jpeg-2000", "2 GB of pixels in 200 bytes", compressed("1.2.84
 add_dicom("bomb-of-jpeg-ls", "2 GB of pixels in 200 bytes", compressed("1.2.840.10008.1.2.4.80", jpeg_ls(32768)))
 
 
+def dicom_head(syntax: str) -> bytes:
+    return bytes(128) + b"DICM" + b"\2\0\x10\0UI" + struct.pack("<H", len(syntax)) + syntax.encode()
+
+
+@hostile("deflated.dcm", "3 GB of zeros in a deflated data set of 3 MB")
+def _(path: Path) -> None:
+    deflate, zeros = zlib.compressobj(1, wbits=-15), bytes(2**20)
+    with path.open("wb") as file:
+        file.write(dicom_head("1.2.840.10008.1.2.1.99"))
+        for _ in range(3000):
+            file.write(deflate.compress(zeros))
+        file.write(deflate.flush())
+
+
+@hostile("items.dcm", "a million items that hold nothing")
+def _(path: Path) -> None:
+    sequence = struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 2**32 - 1)
+    path.write_bytes(dicom_head("1.2.840.10008.1.2.1\0") + sequence + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 10**6)
+
+
+add_dicom("of-shared-groups", "3,000 sequences that 2,000 frames share", lambda one: shared(one), refused=False)
+
+
+def shared(one) -> None:  # type: ignore[no-untyped-def]
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    one.NumberOfFrames, one.Rows, one.Columns, one.PixelData = 2000, 1, 1, bytes(4000)
+    one.PerFrameFunctionalGroupsSequence = Sequence([Dataset() for _ in range(2000)])
+    group = Dataset()
+    for number in range(3000):
+        group.add_new((0x0041, 0x1000 + number), "SQ", Sequence([Dataset()]))
+    one.SharedFunctionalGroupsSequence = Sequence([group])
+
+
 @hostile("series-broken-bytes", "random bytes behind a DICOM preamble")
 def _(path: Path) -> None:
     path.mkdir()

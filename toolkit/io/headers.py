@@ -1,17 +1,21 @@
 """Sizes of images from their headers alone, before memory is reserved; reading checks the rest."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.file import is_dicom, with_dataset
 from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened
 from attunet.io.reading import FILE_ERRORS
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the file's size
 
@@ -42,9 +46,7 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
 
 
 def _frame_voxels(path: Path) -> int:
-    from pydicom import config, dcmread
+    def voxels(header: "FileDataset", _syntax: str) -> int:
+        return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)
 
-    tags: list[int | str] = ["Rows", "Columns", "NumberOfFrames"]
-    with config.disable_value_validation():
-        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
-    return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)
+    return with_dataset(path, voxels)

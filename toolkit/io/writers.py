@@ -60,7 +60,8 @@ def write_labels(
     if path.name.lower().endswith(".dcm"):
         from attunet.io.dicom.segmentation import segmentation_of
 
-        _write(path, segmentation_of(path, indices, classes, like, codes).save_as, complete)
+        content = segmentation_of(path, indices, classes, like, codes)
+        _write(path, lambda temporary: temporary.write_bytes(content), complete)
         return
     values = np.array(classes.values)
     bounds = (np.min_scalar_type(int(bound)) for bound in (values.min(), values.max()))

@@ -111,3 +111,21 @@ def test_what_makes_no_segmentation_is_one_line(series: Path, tmp_path: Path, wr
         with pytest.raises(InputError, match="needs the element StudyInstanceUID"):
             write_labels(path, np.zeros((4, 4, 2), np.uint8), CLASSES, read_volume(tmp_path / "bare"))
         assert not path.exists()
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "SOPClassUID", "StudyDate", "PositionReferenceIndicator"])
+def test_an_element_that_cannot_be_converted_or_written_again_is_one_line(
+    series: Path, tmp_path: Path, keyword: str
+) -> None:
+    """An element in another representation than the standard's, a sequence with an item that is damaged inside."""
+    volume = read_volume(series)
+    item = b"\xfe\xff\x00\xe0\x10\0\0\0" + b"\x08\0\x50\x11FD\x04\0abc " + bytes(4)
+    tag = pydicom.tag.Tag(keyword)
+    for path in series.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset[tag] = pydicom.dataelem.RawDataElement(tag, "SQ", len(item), item, 0, False, True)
+        dataset.save_as(path)
+    with pytest.raises(InputError, match=r"cannot be read as DICOM|does not make a DICOM SEG") as error:
+        write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    assert "abc" not in str(error.value)
+    assert not (tmp_path / "out.dcm").exists()

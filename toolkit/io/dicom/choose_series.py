@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attunet.errors import InputError
-from attunet.io.dicom.file import DERIVED, read_header
+from attunet.io.dicom.file import DERIVED, with_dataset
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -52,28 +52,39 @@ class Series:
 def list_series(files: Sequence[Path]) -> list[Series]:
     """The series of DICOM files by number. A file that cannot be read is left out: reading it gives the reason."""
     groups: defaultdict[str, list[Path]] = defaultdict(list)
-    headers: dict[str, FileDataset] = {}
+    firsts: dict[str, _FirstFile] = {}
     for file in files:
         try:
-            header = read_header(file)
+            uid, first = with_dataset(file, _first_file)
         except InputError:
             continue
-        uid = str(header.get("SeriesInstanceUID", ""))
         groups[uid].append(file)
-        headers.setdefault(uid, header)
-    numbers = {uid: _number(header) for uid, header in headers.items()}
+        firsts.setdefault(uid, first)
+    numbers = {uid: first.number for uid, first in firsts.items()}
     distinct = [number for number in numbers.values() if number is not None]
     in_order = sorted(groups, key=lambda uid: (numbers[uid] is None, numbers[uid] or 0, groups[uid][0]))
     if len(set(distinct)) < len(groups):
         numbers = {uid: place for place, uid in enumerate(in_order, 1)}
-    return [_series(numbers[uid] or 0, headers[uid], groups[uid]) for uid in in_order]
+    return [
+        Series(numbers[uid] or 0, firsts[uid].description, firsts[uid].modality, firsts[uid].size, tuple(groups[uid]))
+        for uid in in_order
+    ]
 
 
-def _series(number: int, header: "FileDataset", files: Sequence[Path]) -> Series:
+class _FirstFile(NamedTuple):
+    number: int | None
+    description: str
+    modality: str
+    size: str
+
+
+def _first_file(header: "FileDataset", _syntax: str) -> tuple[str, _FirstFile]:
+    """The series' UID, and the series as this file describes it."""
     modality = str(header.get("Modality", ""))
     has_pixels = modality not in DERIVED and "Rows" in header
     size = f"{header.Rows} × {header.Columns}" if has_pixels else ""
-    return Series(number, _description(header), modality, size, tuple(files))
+    uid = str(header.get("SeriesInstanceUID", ""))
+    return uid, _FirstFile(_number(header), _description(header), modality, size)
 
 
 def _number(header: "FileDataset") -> int | None:

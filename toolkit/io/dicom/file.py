@@ -3,11 +3,11 @@
 import re
 import warnings
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from attunet.errors import InputError
+from attunet.io.dicom.bounded_reads import BoundedReads, drop_long_elements
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN, needs
 
@@ -22,7 +22,6 @@ COMPRESSED = (
     *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)),  # JPEG, JPEG-LS, JPEG 2000
 )
 MAX_FILE_BYTES = 2**30
-LONG_FORM = (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UN", b"UT", b"UC", b"UR")
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF"
@@ -47,19 +46,9 @@ def lacks_preamble(start: bytes) -> bool:
     return named if start[:2] == FIRST_GROUPS[0] else named or int.from_bytes(start[4:8], "little") <= 64
 
 
-def read_header(path: Path) -> "FileDataset":
-    """A file's header as pydicom has it, without the pixels, after the same checks as before reading them."""
-
-    def without_pixels(dataset: "FileDataset", _syntax: str) -> "FileDataset":
-        if "PixelData" in dataset:
-            del dataset.PixelData
-        return dataset
-
-    return with_dataset(path, without_pixels)
-
-
 def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Result:
-    """Calls `use` with a file's data set and transfer syntax.
+    """Calls `use` with a file's data set and transfer syntax. Nothing else opens DICOM, and the data set ends with
+    `use`: pydicom converts an element when it is asked for, and may fail there.
 
     Raises:
         InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
@@ -69,43 +58,47 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Res
         raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
     with needs(path, "DICOM needs pydicom", "dicom"):
         import pydicom
+    content = BoundedReads(path.read_bytes(), path)  # so that no element can ask for more than there is
     try:
-        raw = path.read_bytes()  # so that no element can ask for more than there is
-        syntax = _transfer_syntax(raw)
-        if syntax not in (*UNCOMPRESSED, *COMPRESSED):
-            named = syntax or "of a damaged header"
-            raise InputError(f"{path}: the transfer syntax {named} is not read; decompress it, e.g. with dcmdjpeg")
         # Warnings quote the header, and with it a patient
         with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
-            return use(pydicom.dcmread(BytesIO(raw), force=True), syntax)
+            dataset = pydicom.dcmread(content, force=True)
+            drop_long_elements(dataset)
+            return use(dataset, _transfer_syntax(path, dataset))
     except InputError:
         raise
     except AttributeError as error:
         keyword = re.search(r"has no attribute '([A-Z][A-Za-z]+)'", str(error))
         missing = keyword and f"is no slice of a volume: the element {keyword[1]} is missing{WITHOUT_A_PLACE}"
         raise InputError(f"{path}: {missing or 'cannot be read as DICOM: AttributeError'}") from None
-    except (*FILE_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
+    except pydicom_errors() as error:
         # Only the kind of error: its text may quote the header, and with it a patient.
         reason = f"cannot be read as DICOM: {type(error).__name__}; is it damaged or cut short? {AGAIN}"
-        raise InputError(f"{path}: {reason}") from None
+        raise content.refusal or InputError(f"{path}: {reason}") from None
 
 
-def _transfer_syntax(raw: bytes) -> str:
-    """A UID or nothing, from the meta group alone: pydicom would inflate a deflated file without a bound."""
-    at, uid = (0 if lacks_preamble(raw[:132]) else 132), b""
-    if raw[at : at + 2] != b"\x02\x00":
-        return EXPLICIT if raw[at + 4 : at + 6].isalpha() else IMPLICIT
-    while at + 8 <= len(raw) and raw[at : at + 2] == b"\x02\x00":
-        element, kind = raw[at + 2 : at + 4], raw[at + 4 : at + 6]
-        length = int.from_bytes(raw[at + 6 : at + 8], "little")
-        at += 8
-        if kind in LONG_FORM:
-            length = int.from_bytes(raw[at : at + 4], "little")
-            at += 4
-        if element == b"\x10\x00":
-            uid = raw[at : at + length].rstrip(b"\0 ")
-        at += length
-    return uid.decode() if re.fullmatch(rb"[0-9.]{1,64}", uid) else ""
+def modality_of(path: Path) -> str:
+    """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `with_dataset` does."""
+    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")))
+
+
+def pydicom_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of pydicom on files that are damaged or made to harm; their texts may quote the header."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*FILE_ERRORS, InvalidDicomError, BytesLengthException)
+
+
+def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:
+    """The UID by which pydicom has read a file, or the one that fits how it has read a file without a meta group."""
+    if dataset.file_meta:
+        syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+    else:
+        syntax = {(True, True): IMPLICIT, (False, True): EXPLICIT}.get(dataset.original_encoding, BIG_ENDIAN)
+    if syntax not in (*UNCOMPRESSED, *COMPRESSED):
+        named = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "of a damaged header"
+        raise InputError(f"{path}: the transfer syntax {named} is not read; decompress it, e.g. with dcmdjpeg")
+    return syntax
 
 
 def check_kind(path: Path, dataset: "FileDataset") -> None:

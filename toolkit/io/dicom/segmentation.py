@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +11,15 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom.file import read_header
+from attunet.io.dicom.file import pydicom_errors, with_dataset
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
-from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import needs
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
 
 if TYPE_CHECKING:
-    from highdicom.seg import Segmentation, SegmentDescription
+    from highdicom.seg import SegmentDescription
     from pydicom import FileDataset
 
 SERIES_NUMBER = 9100
@@ -32,8 +32,8 @@ MAY_BE_EMPTY = (
 
 def segmentation_of(
     path: Path, indices: np.ndarray, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None
-) -> "Segmentation":
-    """A label map of a DICOM series as a highdicom Segmentation: binary, a segment for each class.
+) -> bytes:
+    """A label map of a DICOM series as a DICOM file of highdicom's Segmentation: binary, a segment for each class.
 
     Segment n is class n, with the class's name, its colour, and its code: the user's of that name in `codes`, SNOMED
     CT's where the name is an organ's, else the label value in a private scheme. As in all of DICOM, the object belongs
@@ -44,7 +44,7 @@ def segmentation_of(
             begins with `path`.
 
     Example:
-        >>> made = segmentation_of(Path("case.dcm"), indices, classes, volume, {"lesion": code})  # doctest: +SKIP
+        >>> content = segmentation_of(Path("case.dcm"), indices, classes, volume, {"lesion": code})  # doctest: +SKIP
         >>> made.save_as("case.dcm")  # doctest: +SKIP
     """
     if not isinstance(like.header, SliceNames):
@@ -58,7 +58,7 @@ def segmentation_of(
     headers = [_header(like.header.folder / name, like.spacing[2]) for name in like.header.names]
     with warnings.catch_warnings(action="ignore"):  # warnings quote the header, and with it a patient
         try:
-            return DicomSegmentation(
+            made = DicomSegmentation(
                 source_images=headers,
                 pixel_array=np.ascontiguousarray(indices.transpose(2, 1, 0), dtype=np.uint8),
                 segmentation_type=SegmentationTypeValues.BINARY,
@@ -74,22 +74,31 @@ def segmentation_of(
                 content_label="SEGMENTATION",
                 series_description="Segmentation by attunet, not a medical device",
             )
-        except FILE_ERRORS as error:
+            content = BytesIO()
+            made.save_as(content)
+            return content.getvalue()
+        except pydicom_errors() as error:
             raise InputError(f"{like.header.folder}: does not make a DICOM SEG: {type(error).__name__}") from None
 
 
 def _header(path: Path, thickness_mm: float) -> "FileDataset":
-    header = read_header(path)
-    if missing := [name for name in NEEDED if not header.get(name)]:
-        raise InputError(
-            f"{path}: DICOM SEG needs the element {missing[0]}, which the file lacks; write .nii.gz instead"
-        )
-    for name in MAY_BE_EMPTY:
-        if name not in header:
-            setattr(header, name, None)
-    if not header.get("SliceThickness"):
-        header.SliceThickness = f"{thickness_mm:.9g}"
-    return header
+    """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
+
+    def completed(header: "FileDataset", _syntax: str) -> "FileDataset":
+        if "PixelData" in header:
+            del header.PixelData
+        if missing := [name for name in NEEDED if not header.get(name)]:
+            raise InputError(
+                f"{path}: DICOM SEG needs the element {missing[0]}, which the file lacks; write .nii.gz instead"
+            )
+        for name in MAY_BE_EMPTY:
+            if name not in header:
+                setattr(header, name, None)
+        if not header.get("SliceThickness"):
+            header.SliceThickness = f"{thickness_mm:.9g}"
+        return header
+
+    return with_dataset(path, completed)
 
 
 def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "SegmentDescription":

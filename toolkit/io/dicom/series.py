@@ -13,6 +13,7 @@ from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of
 from attunet.io.dicom.slices import (
+    MAX_SLICES,
     SeveralSeries,
     Slice,
     check_geometry,
@@ -27,8 +28,6 @@ from attunet.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
-
-MAX_SLICES = 16384
 
 
 @dataclass(frozen=True)

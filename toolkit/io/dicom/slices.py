@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import numpy as np
 
 from attunet.errors import InputError
+from attunet.io.dicom.bounded_reads import items_of
 from attunet.io.dicom.file import WITHOUT_A_PLACE
 
 if TYPE_CHECKING:
-    from pydicom import FileDataset
+    from pydicom import Dataset, FileDataset
 
 # Identifiers that programs put in place of a patient's
 STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)
 SAME_PLACE = "; leave one out, or put phases into folders of their own"
+MAX_SLICES = 16384
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-GEOMETRY = (*PLACE, "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept")
+GROUPS = {  # functional groups of a file of many frames, with the elements that are read
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
+GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
 
 
 class SeveralSeries(InputError):
@@ -54,6 +62,8 @@ class FrameGeometry(TypedDict, total=False):
 
 def geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
     """The elements that say where a frame lies and how its values are scaled, one dictionary for each frame."""
+    from pydicom import Dataset
+
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
             lacking = "do not say where they lie (no PerFrameFunctionalGroupsSequence)"
@@ -62,18 +72,26 @@ def geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
             getattr(dataset, name)  # an AttributeError names what is missing
         yield cast(FrameGeometry, {name: dataset.get(name) for name in GEOMETRY})
         return
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [None]
-    for frame in dataset.PerFrameFunctionalGroupsSequence:
-        values: dict[str, object] = {}
-        for group in (shared[0], frame):
-            for sequence in group or ():
-                if sequence.VR == "SQ" and sequence.value:
-                    item = sequence.value[0]
-                    values |= {name: item.get(name) for name in GEOMETRY if name in item}
+    shared, *_ = items_of(dataset, dataset, "SharedFunctionalGroupsSequence") or [Dataset()]
+    common = _geometry_of(dataset, shared)
+    per_frame = items_of(dataset, dataset, "PerFrameFunctionalGroupsSequence")
+    if len(per_frame) > MAX_SLICES:
+        raise InputError(f"{path}: at most {MAX_SLICES:,} frames are supported, got {len(per_frame):,}")
+    for frame in per_frame:
+        values = common | _geometry_of(dataset, frame)
         if missing := [name for name in PLACE if values.get(name) is None]:
             lacking = f"a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}"
             raise InputError(f"{path}: is no slice of a volume: {lacking}")
         yield cast(FrameGeometry, values)
+
+
+def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
+    """The elements that the sequences of a functional group have in their first items."""
+    values: dict[str, object] = {}
+    for keyword, names in GROUPS.items():
+        for item in items_of(dataset, group, keyword)[:1]:
+            values |= {name: item.get(name) for name in names if name in item}
+    return values
 
 
 def patient_hash_of(dataset: "FileDataset") -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.io.dicom.file import is_dicom, read_header
+from attunet.io.dicom.file import is_dicom, modality_of
 from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_of
 from attunet.sources.layouts.matching import names_a_mask
 
@@ -73,7 +73,7 @@ def _dicom_masks(readable: Sequence[Path]) -> str | None:
     kinds = {"RTSTRUCT": "contours (RTSTRUCT)", "SEG": "a segmentation (SEG)"}
     for path in list(firsts.values())[:MAX_LOOKED_INTO]:
         try:
-            kind = kinds.get(str(read_header(path).get("Modality", ""))) if is_dicom(path) else None
+            kind = kinds.get(modality_of(path)) if is_dicom(path) else None
         except InputError:
             continue
         if kind:
