@@ -161,6 +161,19 @@ def test_long_elements_are_not_converted(tmp_path: Path, refused, little_memory)
         refused(path, "the element ImagePositionPatient is missing")
 
 
+@pytest.mark.parametrize("words", [b"punycode", rb"ISO 2022 IR 6\ISO 2022 IR 149\ISO 2022 IR 58"])
+def test_a_long_name_in_an_odd_character_set_is_not_decoded(tmp_path: Path, write_series, words: bytes) -> None:
+    """Python's punycode takes quadratic time, pydicom a step for each escape."""
+    path = write_series(tmp_path / "s", PIXELS[:, :, :1], AXIAL, PatientID="7")[0]
+    assert read_volume(path).patient_hash is not None
+    dataset = pydicom.dcmread(path)
+    dataset.SpecificCharacterSet = words.decode().split("\\")
+    tag = pydicom.tag.Tag("PatientID")
+    dataset[tag] = pydicom.dataelem.RawDataElement(tag, "UC", 10**6, b"\x1b" * 10**6, 0, False, True)
+    dataset.save_as(path)
+    assert read_volume(path).patient_hash is None
+
+
 LATE = {  # elements that pydicom converts when they are asked for, and then refuses
     "Modality": (b"FD", b"abc "),
     "SeriesInstanceUID": (b"FD", b"abc "),

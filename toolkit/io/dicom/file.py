@@ -48,7 +48,7 @@ def lacks_preamble(start: bytes) -> bool:
 
 def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Result:
     """Calls `use` with a file's data set and transfer syntax. Nothing else opens DICOM, and the data set ends with
-    `use`: pydicom converts an element when it is asked for, and may fail there.
+    `use`: pydicom converts an element at its first use, and may fail there.
 
     Raises:
         InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
