@@ -1,5 +1,6 @@
 """Compressed pixels of DICOM: decoded as they were, or refused before their decoder takes memory and time."""
 
+import io
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from attunet.io.dicom.pixels import codestream_size
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
+Image = pytest.importorskip("PIL.Image")
 from pydicom.encaps import encapsulate, generate_frames  # noqa: E402
 
 # Encoders want more than a few pixels
@@ -93,3 +95,21 @@ def test_more_pixels_than_compressed_bytes_can_hold_are_refused(
     dataset["PixelData"].VR = "OB"
     dataset.save_as(path)
     refused(path, "compressed bytes are there")
+
+
+def test_the_slices_of_a_series_share_what_compressed_pixels_may_hold(tmp_path: Path, write_series, refused) -> None:
+    """Each of 33 MB in some hundred bytes, as one alone may be: two fit, and the third is refused undecoded."""
+    side = 5792
+    paths = write_series(tmp_path / "s", np.zeros((4, 4, 8), np.uint8), AXIAL)
+    frame = io.BytesIO()
+    Image.fromarray(np.zeros((side, side), np.uint8)).save(frame, "JPEG2000", irreversible=False)
+    stream = frame.getvalue()[frame.getvalue().find(b"\xff\x4f\xff\x51") :]
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = SYNTAXES["JPEG 2000"]
+        dataset.Rows = dataset.Columns = side
+        dataset.PixelData = encapsulate([stream])
+        dataset["PixelData"].VR = "OB"
+        dataset.save_as(path)
+    assert read_volume(paths[0]).data.size == side**2
+    refused(tmp_path / "s", rf"{paths[2].name}: its header says 33,547,264 bytes of pixels, and \d+ compressed bytes")

@@ -1,5 +1,6 @@
 """Pixels of one DICOM file behind checks of their size: grey frames, compressed or not, as their header means them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,28 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 2**15
 MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
-MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of other forms, beyond pixels that harm nobody: black slices pack well
+MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of a series in other forms, beyond pixels that harm nobody: black packs well
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
 
 
-def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+def room_of(files: Sequence[Path]) -> int:
+    """Bytes of pixels that the files of a series may hold together."""
+    return SMALL_BYTES + MAX_RATIO * sum(file.stat().st_size for file in files)
+
+
+def frames_of(
+    path: Path, dataset: "FileDataset", syntax: str, choices: Choices, room: int
+) -> tuple[np.ndarray, list[Decision]]:
     """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
+
+    Args:
+        path: the file, for errors.
+        dataset: its data set.
+        syntax: its transfer syntax.
+        choices: the user's readings.
+        room: bytes that compressed pixels may unpack to, what `room_of` leaves to this file.
 
     Raises:
         InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
@@ -53,19 +68,20 @@ def frames_of(path: Path, dataset: "FileDataset", syntax: str, choices: Choices)
             raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
         stored = np.frombuffer(content[:needed], f"{'>' if syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
     else:
-        stored = _decoded(path, dataset, syntax, (frames, rows, columns)).astype(kind)
+        stored = _decoded(path, dataset, syntax, (frames, rows, columns), room).astype(kind)
     return _meant(dataset, stored.reshape(frames, rows, columns), choices)
 
 
-def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int]) -> np.ndarray:
+def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int], room: int) -> np.ndarray:
     from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
 
     frames, rows, columns = shape
     size, content = frames * rows * columns * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
-    if size > (MAX_RLE_RATIO * content if syntax == RLE else SMALL_BYTES + MAX_RATIO * content):
+    limit = MAX_RLE_RATIO * content if syntax == RLE else room
+    if size > limit:
         said = f"its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there"
-        raise InputError(f"{path}: {said}: is it cut short? {AGAIN}")
+        raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
     if syntax != RLE:  # RLE's decoder takes the size from the header
         for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
             if codestream_size(frame) != (rows, columns) or number >= frames:

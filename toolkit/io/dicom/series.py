@@ -11,7 +11,7 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import check_kind, is_dicom, lacks_preamble, with_dataset
-from attunet.io.dicom.pixels import frames_of
+from attunet.io.dicom.pixels import frames_of, room_of
 from attunet.io.dicom.slices import (
     MAX_SLICES,
     SeveralSeries,
@@ -68,12 +68,13 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
         raise InputError(f"{path}: at most {MAX_SLICES} slices are supported, got {len(files)}")
     slices: list[Slice] = []
     decisions: dict[Decision, None] = {}
-    voxels = 0
+    voxels, room = 0, room_of(files)
     for file in files:
-        for one, made in _read_file(file, options):
+        for one, made in _read_file(file, options, room):
             slices.append(one)
             decisions |= dict.fromkeys(made)
             voxels += one.pixels.size
+            room -= one.pixels.nbytes
         if voxels > MAX_VOXELS:
             raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported")
     if any(_without_preamble(file) for file in files):
@@ -111,7 +112,7 @@ def _without_preamble(path: Path) -> bool:
         return lacks_preamble(file.read(132))
 
 
-def _read_file(path: Path, options: ReadOptions) -> list[tuple[Slice, list[Decision]]]:
+def _read_file(path: Path, options: ReadOptions, room: int) -> list[tuple[Slice, list[Decision]]]:
     """The slices of a file, one or one for each frame, with the decisions about each."""
 
     def slices(dataset: "FileDataset", syntax: str) -> list[tuple[Slice, list[Decision]]]:
@@ -119,7 +120,7 @@ def _read_file(path: Path, options: ReadOptions) -> list[tuple[Slice, list[Decis
         places = list(geometries(path, dataset))
         for geometry in places:
             check_geometry(path, geometry)
-        stored, decisions = frames_of(path, dataset, syntax, options.choices)
+        stored, decisions = frames_of(path, dataset, syntax, options.choices, room)
         if len(places) != len(stored):
             known = f"says where {len(places)} of its {len(stored)} frames lie"
             raise InputError(f"{path}: {known}; a volume needs all")
