@@ -13,7 +13,7 @@ from attunet.fields import Fields, parse_json
 from attunet.models import SegmentationNetwork
 from attunet.runs.lineage import Lineage
 from attunet.runs.read_checkpoint import newest_step_folder
-from attunet.system.atomic_files import sha256, verify_folder
+from attunet.system.atomic_files import require_regular, sha256, verify_folder
 from attunet.volumes.spec import PreprocessSpec
 
 AVERAGE = "average.safetensors"
@@ -64,6 +64,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         verify_folder(path, (AVERAGE,))
         path = path / AVERAGE
     try:
+        require_regular(path)
         with safe_open(path, "pt") as file:
             metadata = (file.metadata() or {}).get("attunet")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
@@ -124,6 +125,7 @@ def load_initial_weights(
     first = next(name for name in own if name not in head)
     others = set(own) - {*head, first}
     _check_same_network(own, others, weights)
+    _check_ends(own, head, first, weights)
     matched = _match(classes.names, weights.classes, renamed)
     same_classes = list(matched.values()) == list(range(len(weights.classes))) and len(matched) == len(classes.names)
     for name in head:
@@ -157,6 +159,23 @@ def _check_same_network(own: Mapping[str, torch.Tensor], others: Collection[str]
             raise InputError(
                 f"--init: {weights.name} is of another width: {name} has the shapes {shapes}; set model.base_width "
                 "alike"
+            )
+
+
+def _check_ends(own: Mapping[str, torch.Tensor], head: Sequence[str], first: str, weights: InitialWeights) -> None:
+    """Raise InputError unless head and first convolution fit the classes and channels that the file names, and all
+    weights are finite numbers of the network's type.
+    """
+    ends = {name: (len(weights.classes), *own[name].shape[1:]) for name in head}
+    slices = max(1, weights.tensors[first].numel() // max(1, weights.num_channels * own[first][:, 0].numel()))
+    ends[first] = (len(own[first]), slices * weights.num_channels, *own[first].shape[2:])
+    for name, tensor in weights.tensors.items():
+        shape = ends.get(name, tuple(tensor.shape))
+        if tuple(tensor.shape) != shape or tensor.dtype != own[name].dtype or not bool(torch.isfinite(tensor).all()):
+            must, got = (str(one.dtype).removeprefix("torch.") for one in (own[name], tensor))
+            raise InputError(
+                f"--init: {weights.name}: {name} must be finite {must} {shape}, for the file's {len(weights.classes)} "
+                f"classes and {weights.num_channels} channels, got {got} {tuple(tensor.shape)}"
             )
 
 

@@ -1,6 +1,7 @@
 """A training starts from another model: classes by name, other channels and context, parts that keep their weights."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,38 @@ def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
         parse_renamed("liver")
     (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(InputError, match=r"must be a run, a checkpoint or a \.safetensors file"):
+        read_initial_weights(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head.weight": lambda t: t[:2]},
+        {"head.weight": lambda t: t[:, :1]},
+        {"head.bias": lambda t: t.to(torch.int8)},
+        {"num_channels": 3},
+        {"num_channels": 2**53},
+        {"classes": [*NAMES, "kidney"]},
+        {"first": lambda t: t * float("nan")},
+        {"first": lambda t: t.reshape(-1)},
+    ],
+    ids=str,
+)
+def test_a_file_whose_parts_do_not_fit_is_one_line(change: dict) -> None:
+    _, weights = parent()
+    (key, value) = next(iter(change.items()))
+    if callable(value):
+        name = next(iter(weights.tensors)) if key == "first" else key
+        weights = dataclasses.replace(weights, tensors={**weights.tensors, name: value(weights.tensors[name])})
+    else:
+        weights = dataclasses.replace(weights, **change)
+    with pytest.raises(InputError, match=r"abdomen: .* must be finite float32"):
+        load_initial_weights(network(1, 4, 2), weights, SPEC, classes(*NAMES[1:]), {})
+
+
+def test_a_pipe_is_no_start(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match="is no regular file"):
         read_initial_weights(tmp_path / "weights.safetensors")
 
 
