@@ -4,32 +4,28 @@ The table of both lies in a file of its own, outside of everything that a comman
 """
 
 import csv
-import logging
 import os
 import re
 import secrets
 import time
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError
 from attunet.system.atomic_files import write_error, write_file, write_text
+from attunet.system.hidden_names import HiddenNames
 from attunet.system.lock import writing
-from attunet.system.plain_text import printable
 
 COLUMNS = ["name", "number"]
 DIGITS = 4
 WAIT_S = 120.0  # for the table's lock
-SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
-HIDDEN = "(a name)"
 QUOTED = ("=", "+", "-", "@", "'", "\t", "\r", "\n")  # first characters of names that the table has behind a quote
 MAX_MARK_BYTES = 64
 MARK = ".pseudonyms"  # file in a folder of label maps that are called by numbers: the table's id
 
 
-class Pseudonyms:
+class Pseudonyms(HiddenNames):
     """The table of names and numbers in a CSV file.
 
     Args:
@@ -55,8 +51,7 @@ class Pseudonyms:
         if self.path.exists() and not self.path.is_file():
             raise InputError(f"{self.path}: must be a regular file, the table of names and numbers")
         self._id, self._numbers = self._read()
-        self._words: dict[str, str] = {}
-        self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
+        super().__init__()
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
         """The number of each name; new names get numbers in a random order, which tell nothing about them.
@@ -82,65 +77,6 @@ class Pseudonyms:
         """Mark a folder of outputs that are called by numbers of this table; see `claim`."""
         claim(folder, self._id, f"the table {self.path.name}")
 
-    def remember(self, words: Mapping[str, str]) -> None:
-        """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
-        for name, number in words.items():
-            for word in _spellings(name):
-                if name in self._common or self._words.get(word, HIDDEN) not in (HIDDEN, number):
-                    self._common.add(word)
-                self._words[word] = HIDDEN if word in self._common else number
-
-    def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
-        """A file or folder below a source: its path and every part of it.
-
-        Args:
-            path: the file.
-            root: the source.
-            number: of its case; by default it belongs to none.
-        """
-        relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-        stems = {path.name[: end.start()] for end in re.finditer(r"\.", path.name)} - {""}
-        self._common.update(relative.parts[:-1])
-        self.remember(dict.fromkeys(relative.parts[:-1], HIDDEN))
-        self.remember(dict.fromkeys([str(path), str(path.resolve()), relative.as_posix(), path.name, *stems], number))
-
-    def hide(self, text: str) -> str:
-        """The text with numbers instead of the names, files and paths that are known."""
-        lengths = sorted({len(word) for word in self._words}, reverse=True)
-        out, at = [], 0
-        while at < len(text):
-            if at == 0 or not _is_inside(text, at):
-                word = next((text[at : at + n] for n in lengths if self._is_name(text, at, at + n)), None)
-                if word is not None:
-                    out.append(self._words[word])
-                    at += len(word)
-                    continue
-            out.append(text[at])
-            at += 1
-        return "".join(out)
-
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Context in which the log and the errors that leave it have numbers instead of names."""
-        make = logging.getLogRecordFactory()
-
-        def make_hidden(*values: object, **named: object) -> logging.LogRecord:
-            record = make(*values, **named)
-            if record.name.partition(".")[0] == "attunet":
-                record.msg, record.args = self.hide(record.getMessage()), ()
-            return record
-
-        logging.setLogRecordFactory(make_hidden)
-        try:
-            yield
-        except (InputError, RunError) as error:
-            error.args = (self.hide(str(error)),)
-            raise error from None
-        except OSError as error:
-            raise RunError(self.hide(f"{error.filename or 'system'}: {error.strerror or error}")) from None
-        finally:
-            logging.setLogRecordFactory(make)
-
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Holds the table's lock. Others hold it for moments, so that one that has changed hands is waited for too."""
@@ -154,15 +90,6 @@ class Pseudonyms:
                     if time.monotonic() > end:
                         raise
             yield
-
-    def _is_name(self, text: str, start: int, end: int) -> bool:
-        word = text[start:end]
-        if len(word) < end - start or word not in self._words or (end < len(text) and _is_inside(text, end)):
-            return False
-        before, behind = text[start - 1 : start], text[end : end + 1]
-        is_marked = "/" in word or "." in word or before in ("/", "'", '"') or behind == "/"
-        is_figure = word.isdecimal() and (len(word) < 5 or "." in (before, behind))
-        return is_marked or (len(word) >= SHORTEST and word not in self._common and not is_figure)
 
     def _read(self) -> tuple[str, dict[str, str]]:
         """The table's id, empty where it has none, and the numbers."""
@@ -258,20 +185,3 @@ def _quoted(name: str) -> str:
 
 def _plain(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and cell[1:2] in QUOTED and cell[1:2] else cell
-
-
-def _spellings(word: str) -> set[str]:
-    """A name as lines may have it: with blanks in place of other white space, without control characters, escaped,
-    with letters and accents composed and decomposed.
-    """
-    if word.isascii() and word.isprintable() and not re.search(r"^ |  | $|['\\]", word):
-        return {word} - {""}  # as most are, of the hundred thousand that a source may have
-    forms = {unicodedata.normalize(form, word) for form in ("NFC", "NFD")} | {word}
-    forms |= {" ".join(form.split()) for form in forms} | {printable(form) for form in forms}
-    forms |= {" ".join(form.split()) for form in forms} | {repr(form)[1:-1] for form in forms}
-    return forms - {""}
-
-
-def _is_inside(text: str, at: int) -> bool:
-    """True if the characters on both sides of a place belong to one word."""
-    return all(character.isalnum() or character == "_" for character in text[at - 1 : at + 1])
