@@ -134,11 +134,21 @@ class Config:
             known = [f.name for f in dataclasses.fields(section)]
             if unknown := sorted(set(values) - set(known)):
                 raise InputError(f"{where}: [{name}] has no field {unknown[0]!r}; it has {', '.join(known)}")
+            if missing := sorted(_required(section) - set(values)):
+                raise InputError(f"{where}: [{name}] must have the field {missing[0]}")
             try:
                 made[name] = section(**values)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
+        if missing := sorted(_required(cls) - set(made)):
+            raise InputError(f"{where}: must have the section [{missing[0]}]")
         return cls(**made)
+
+
+def _required(kind: type[Section] | type[Config]) -> set[str]:
+    """Names of the fields without a default."""
+    without = (f for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
+    return {f.name for f in without}
 
 
 def _without_auto(section: Section, values: Mapping[str, float]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.config import load_config
+from attunet.config import Config, ResolvedConfig, load_config
 from attunet.errors import InputError
 
 
@@ -39,3 +39,23 @@ def test_a_broken_file_is_refused_by_name(make: Callable[[Path], object], tmp_pa
 def test_a_broken_setting_is_refused(value: str) -> None:
     with pytest.raises(InputError):
         load_config(None, [f"data.spacing_mm={value}"])
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "rule"),
+    [
+        ("optim", None, r"^state\.json: must have the section \[optim\]$"),
+        ("model", "base_width", r"^state\.json: \[model\] must have the field base_width$"),
+        ("optim", "epochs", r"^state\.json: \[optim\] must have the field epochs$"),
+    ],
+)
+def test_a_resolved_configuration_without_a_value_is_refused(section: str, field: str | None, rule: str) -> None:
+    """A checkpoint's state may be a stranger's."""
+    data = Config().resolve(base_width=4, epochs=1, batch_size=2).to_json()
+    assert ResolvedConfig.from_json(data, "state.json").to_json() == data
+    if field is None:
+        del data[section]
+    else:
+        del data[section][field]
+    with pytest.raises(InputError, match=rule):
+        ResolvedConfig.from_json(data, "state.json")
