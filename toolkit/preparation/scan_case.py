@@ -23,6 +23,7 @@ from attunet.volumes.volume import Volume
 MANY_VALUES = 20  # a mask with more values may be an image
 SCATTERED = 0.3  # minimum fraction of neighbours with equal values in a mask; noise has less
 MAX_LABEL_VALUES = 1000  # a "mask" with more values is an image
+BLOCK_VOXELS = 2**20  # that are computed at once
 
 
 def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,18 +130,21 @@ def _centres(
 ) -> dict[int, tuple[float, float, float]]:
     """Compute the centre of mass of every value but 0, from the image centre.
 
-    The mask is read plane by plane, so that many values take no longer than few.
+    The mask is read in blocks of rows, so that many values take no longer than few, and large planes little memory.
     """
     known = np.array(list(values))
     sums = np.zeros((3, len(known)))
     shortest = int(np.argmin(labels.shape))
     rows, columns = (axis for axis in range(3) if axis != shortest)
-    row, column = (c.ravel() for c in np.indices((labels.shape[rows], labels.shape[columns])))
+    step = max(1, BLOCK_VOXELS // labels.shape[columns])
     for number, plane in enumerate(np.moveaxis(labels, shortest, 0)):
-        index = np.searchsorted(known, plane).ravel()
-        sums[shortest] += number * np.bincount(index, minlength=len(known))
-        sums[rows] += np.bincount(index, weights=row, minlength=len(known))
-        sums[columns] += np.bincount(index, weights=column, minlength=len(known))
+        for first in range(0, len(plane), step):
+            block = plane[first : first + step]
+            row, column = (c.ravel() for c in np.indices(block.shape))
+            index = np.searchsorted(known, block).ravel()
+            sums[shortest] += number * np.bincount(index, minlength=len(known))
+            sums[rows] += np.bincount(index, weights=first + row, minlength=len(known))
+            sums[columns] += np.bincount(index, weights=column, minlength=len(known))
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
     return {value: (x, y, z) for value, (x, y, z) in zip(values, centres.T.tolist(), strict=True) if value != 0}

@@ -68,6 +68,21 @@ def test_a_picture_of_more_parts_than_it_needs_is_refused(tmp_path: Path, name: 
     count_voxels(tmp_path / name)  # of the header alone: an answer, or 0 for one that the reader refuses
 
 
+@pytest.mark.parametrize(("form", "options"), [("JPEG2000", {}), ("WEBP", {"lossless": True})])
+def test_a_picture_of_one_colour_holds_what_its_bytes_may_hold(tmp_path: Path, form: str, options: dict) -> None:
+    """Both formats put any number of equal pixels into some hundred bytes."""
+    ending = "jp2" if form == "JPEG2000" else "webp"
+    for side in (2048, 6000):
+        Image.new("L" if form == "JPEG2000" else "RGB", (side, side), 7).save(
+            tmp_path / f"{side}.{ending}", form, **options
+        )
+    assert read_volume(tmp_path / f"2048.{ending}").data.shape[1:] == (2048, 2048, 1)
+    with pytest.raises(
+        InputError, match=rf"is cut short: the header says \d+,000,000 values, a {form} of [\d,]+ bytes"
+    ):
+        read_volume(tmp_path / f"6000.{ending}")
+
+
 def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(2_000))
     assert read_volume(tmp_path / "a.tif").data.shape == (1, 16, 16, 2_000)

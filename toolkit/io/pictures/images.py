@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 WITHOUT_ALPHA = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
-MAX_LOSSY_RATIO = 20_000  # uniform pixels shrink further in lossy formats than deflate could shrink them
+SMALL_VALUES = 2**24  # of WebP and JPEG 2000, in which a picture of one colour takes as many bytes as a small one
 LOSSY = ("JPEG", "MPO")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 MAX_JPEG_RIPPLE = 8  # in the 3 × 3 neighbourhood of a pixel inside a region
@@ -73,10 +73,12 @@ def _check_size(path: Path, image: "Image", num_pages: int) -> None:
     compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
     if values > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
-    lossy = image.format in ("WEBP", "JPEG2000") or path.name.lower().endswith(".gz")
-    ratio = MAX_LOSSY_RATIO if lossy else 1 if compression == "raw" else MAX_DEFLATE_RATIO
-    if values // 8 > present * ratio:
-        said = f"the header says {values:,} values, the file has {present:,} bytes"
+    if image.format in ("WEBP", "JPEG2000"):
+        limit = SMALL_VALUES + MAX_DEFLATE_RATIO * present
+    else:
+        limit = 8 * present * (1 if compression == "raw" else MAX_DEFLATE_RATIO)  # values may be bits
+    if values > limit:
+        said = f"the header says {values:,} values, a {image.format} of {present:,} bytes may hold {limit:,}"
         raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
