@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.system.atomic_files import require_regular
 from attunet.volumes.predict import MAX_MEGAPIXELS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MIN_TOKEN_CHARACTERS = 16
+MIN_TOKEN_CHARACTERS, MAX_TOKEN_BYTES = 16, 2**12
 MB = 10**6
 
 
@@ -62,6 +63,9 @@ def check_reachable(settings: Settings, *, insecure: bool) -> None:
 def read_token(path: Path) -> str:
     """The token in a file, stripped of white space. Raises InputError if it is short or not printable ASCII."""
     try:
+        require_regular(path)
+        if (size := path.stat().st_size) > MAX_TOKEN_BYTES:
+            raise OSError(f"must have at most {MAX_TOKEN_BYTES:,} bytes, got {size:,}")
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: the token cannot be read: {error}") from None

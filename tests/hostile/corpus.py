@@ -589,6 +589,10 @@ for unending in ("manifest.json", "splits.json", "run-manifest.json", "run-state
     add_unending(unending, "device", lambda path: path.symlink_to("/dev/zero"))
 
 
+for scan in ("scan", "scan.nii.gz", "scan.dcm", "scan.zip"):
+    CORPUS.append(Hostile(f"pipe-{scan}", "a pipe in the place of a scan", os.mkfifo))
+
+
 def add_annotations(name: str, text: Callable[[], str]) -> None:
     """A folder of two small pictures, with annotations that unpack to gigabytes or take minutes."""
 

@@ -18,6 +18,7 @@ from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze,
 from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
 from attunet.io.pictures.images import IMAGE_SUFFIXES, read_image_file
 from attunet.io.reading import ReadOptions
+from attunet.io.refusal import refuse_unending
 from attunet.volumes.geometry import shear_degrees, tilt_degrees
 from attunet.volumes.volume import Volume
 
@@ -88,6 +89,7 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
 
 
 def _read(path: Path, options: ReadOptions) -> Volume:
+    refuse_unending(path)
     try:
         with np.errstate(all="ignore"):  # what comes of strange numbers in a header is judged
             return format_of(path).read(path, options)

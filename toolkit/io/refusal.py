@@ -40,6 +40,12 @@ PICTURES = ("is a PNG", "is a JPEG", "is a TIFF")  # Pillow reads them under eac
 NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
+def refuse_unending(path: Path) -> None:
+    """Raise InputError for a pipe or a device in the place of a file or a folder; a path to nothing is fine."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
+
+
 @contextmanager
 def needs(path: Path, what: str, extra: str) -> Iterator[None]:
     """Imports a library of an extra; InputError says how to install it. what: `DICOM needs pydicom`."""

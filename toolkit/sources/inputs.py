@@ -13,6 +13,7 @@ from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
+from attunet.io.refusal import refuse_unending
 from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
@@ -91,8 +92,7 @@ def find_inputs(
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if not path.is_file() and not path.is_dir():
-        raise InputError(f"{path}: must be a file or a folder; reading a pipe or a device might never end")
+    refuse_unending(path)
     cases: Cases = {}
     if path.is_file():
         volumes: Volumes = [(stem_of(path), _channels(path, num_channels))]

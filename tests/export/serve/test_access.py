@@ -1,6 +1,11 @@
 """Access to the server: tokens, hosts, and calls that do not start one."""
 
+import os
+
 import pytest
+
+from attunet.errors import InputError
+from attunet.export.serve.settings import read_token
 
 
 @pytest.fixture
@@ -21,6 +26,18 @@ def test_other_machines_need_a_token(refused, artefact, tmp_path):
     (tmp_path / "token").write_text("short\n")
     code, line = refused(artefact, "--host", "0.0.0.0", "--port", 0, "--token-file", tmp_path / "token")
     assert (code, "at least 16" in line) == (2, True)
+
+
+def test_a_token_is_a_small_regular_file(tmp_path):
+    """Reading a pipe waits for ever, and a device has no end; nothing of what is read is in the line."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "large").write_text("x" * 5000)
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "device", "large", "folder"):
+        with pytest.raises(InputError, match=f"{name}: the token cannot be read") as error:
+            read_token(tmp_path / name)
+        assert "\n" not in str(error.value)
 
 
 def test_only_pages_without_data_need_no_token(attunet, serve, scan, predicted, tmp_path):

@@ -1,4 +1,5 @@
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +205,14 @@ def test_too_little_memory_is_an_error_with_the_name_of_the_file(tmp_path: Path)
         [sys.executable, "-c", LIMITED, tmp_path / "large.nii.gz"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{tmp_path / 'large.nii.gz'}: there is too little memory to read it\n" * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["a", "a.nii.gz", "a.dcm", "a.png", "a.mgz", "a.hdr"])
+@pytest.mark.parametrize("read", [read_volume, read_mask])
+def test_a_pipe_or_a_device_is_refused_unread(tmp_path: Path, name: str, read, refused) -> None:
+    os.mkfifo(tmp_path / name)
+    refused(tmp_path / name, "must be a file or a folder; reading a pipe or a device might never end", read)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / name).symlink_to("/dev/zero")
+    refused(tmp_path / "link" / name, "must be a file or a folder", read)
