@@ -83,6 +83,20 @@ def test_a_picture_of_one_colour_holds_what_its_bytes_may_hold(tmp_path: Path, f
         read_volume(tmp_path / f"6000.{ending}")
 
 
+@pytest.mark.parametrize("ending", ["j2k", "jp2"])
+def test_tiles_of_jpeg_2000_that_are_missing_are_no_black_pixels(tmp_path: Path, ending: str, little_memory) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (255, 255), np.uint8)
+    for name, options in (("whole", {}), ("tiled", {"tile_size": (64, 64)})):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.{ending}", **options)
+        assert (read_volume(tmp_path / f"{name}.{ending}").data[0, :, :, 0] == pixels.T).all()
+    path = tmp_path / f"whole.{ending}"
+    content = path.read_bytes()
+    at = content.index(b"\xff\x4f\xff\x51") + 24  # width and height of a tile
+    path.write_bytes(content[:at] + struct.pack(">II", 1, 1) + content[at + 8 :])
+    with little_memory(), pytest.raises(InputError, match="is cut short: it lacks tiles that its header announces"):
+        read_volume(path)
+
+
 def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(2_000))
     assert read_volume(tmp_path / "a.tif").data.shape == (1, 16, 16, 2_000)

@@ -55,6 +55,15 @@ def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decode
     refused(path, "its compressed frames must have the 40 × 48 pixels of the header")
 
 
+def test_tiles_that_are_missing_are_no_black_pixels(tmp_path: Path, write_series, refused) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    compress(path, "JPEG 2000")
+    raw = path.read_bytes()
+    at = raw.index(b"\xff\x4f\xff\x51") + 24
+    path.write_bytes(raw[:at] + (1).to_bytes(4, "big") * 2 + raw[at + 8 :])
+    refused(path, "its compressed pixels are cut short: tiles are missing")
+
+
 def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_is_decoded() -> None:
     """The decoder's process may have what the pixels of the header need, and the stream says 16384 × 16384."""
     import struct

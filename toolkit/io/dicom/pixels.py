@@ -10,6 +10,7 @@ from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom.decode import DECODER, DecodingError, Request
 from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED
+from attunet.io.pictures.jpeg_2000 import START, lacks_tiles
 from attunet.io.reading import MAX_VOXELS
 from attunet.io.refusal import AGAIN
 
@@ -86,6 +87,8 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
             if codestream_size(frame) != (rows, columns) or number >= frames:
                 raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
+            if frame.startswith(START) and lacks_tiles(frame):
+                raise InputError(f"{path}: its compressed pixels are cut short: tiles are missing; {AGAIN}")
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")

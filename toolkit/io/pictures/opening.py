@@ -11,8 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from attunet.errors import InputError
+from attunet.io.pictures.jpeg_2000 import lacks_tiles
 from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
-from attunet.io.refusal import needs
+from attunet.io.refusal import AGAIN, needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,6 +63,10 @@ def opened(path: Path) -> Iterator[tuple["Image", int]]:
         _contents(path) as file,
         pillow(path).open(file, formats=IMAGE_FORMATS) as image,
     ):
+        if image.format == "JPEG2000":
+            file.seek(0)
+            if lacks_tiles(file.read()):
+                raise InputError(f"{path}: is cut short: it lacks tiles that its header announces; {AGAIN}")
         yield image, _count_pages(file) if image.format == "TIFF" else 1
 
 
