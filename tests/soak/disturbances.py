@@ -6,10 +6,12 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
-from workplace import Command, Result, Workplace, complaint, finished, kill, started  # type: ignore[import-not-found]
+from commands import Command  # type: ignore[import-not-found]
+from workplace import Result, Workplace, complaint, finished, kill, started  # type: ignore[import-not-found]
 
 PAGE = 4096
 LEFT = (".partial", ".lock", ".replaced")
@@ -26,9 +28,12 @@ def kills(place: Workplace, command: Command, number: int) -> list[str]:
 
 
 def full_disk(place: Workplace, command: Command, number: int) -> list[str]:
-    """Lets a command find a disk that is full after some number of pages, then one with room."""
+    """Lets a command find a disk that is full after some number of pages, then one with room; a quick command's number
+    of pages is the try's.
+    """
     out, log = place.empty("out"), place.folder / "log"
-    pages = random.Random(number).randint(1, 2 + int(1.2 * place.reference(command).size / PAGE))
+    last = _pages(place, command)
+    pages = 1 + number % last if command.is_quick else random.Random(number).randint(1, last)
     with _Disk(out, pages * PAGE) as disk:
         code, text = finished(started(command.arguments(out), log, file_limit=disk.file_limit), log)
         finds = [complaint(code, text, (0, 1, 2))]
@@ -37,6 +42,20 @@ def full_disk(place: Workplace, command: Command, number: int) -> list[str]:
         finds += _half_written(place, command, out) if code != 0 else []
         disk.enlarge()
         return [f"{find} [{pages} pages]" for find in (*finds, *_again(place, command, out)) if find]
+
+
+def read_only_disk(place: Workplace, command: Command, number: int) -> list[str]:
+    """Lets a command find a disk on which nothing may be written, then one on which it may."""
+    out, log = place.empty("out"), place.folder / "log"
+    with _Disk(out, 2**28) as disk:
+        arguments = command.arguments(out)
+        disk.mount("ro")
+        code, text = finished(started(arguments, log), log)
+        finds = [complaint(code, text, (1, 2))]
+        if "Read-only" not in text or str(out) not in text:
+            finds.append(f"the error does not say it: {text.strip().splitlines()[-1:]}")
+        disk.mount("rw")
+        return [find for find in (*finds, *_again(place, command, out)) if find]
 
 
 def two_at_once(place: Workplace, command: Command, number: int) -> list[str]:
@@ -56,23 +75,45 @@ def two_at_once(place: Workplace, command: Command, number: int) -> list[str]:
 DISTURBANCES: dict[str, Callable[[Workplace, Command, int], list[str]]] = {
     "kills": kills,
     "full disks": full_disk,
+    "read-only disks": read_only_disk,
     "two at once": two_at_once,
 }
 
 
 def disturb(place: Workplace, part: str, seconds: float) -> list[Result]:
     """One row for each command. The commands take turns until the time is over; the first has at least one try."""
+    if part == "read-only disks" and not can_mount(place.folder):
+        return [Result(part, "every command", note="left out: nothing can be mounted here")]
     results = [Result(part, command.name) for command in place.commands]
-    end, number = time.monotonic() + seconds, 0
-    while number == 0 or time.monotonic() < end:
-        command, result = place.commands[number % len(results)], results[number % len(results)]
+    end = time.monotonic() + seconds
+    for index, number in _turns(place, part):
+        if results[0].tries and time.monotonic() > end:
+            break
+        command, result = place.commands[index], results[index]
         place.reference(command)
         began = time.monotonic()
         result.finds += DISTURBANCES[part](place, command, number)
         result.tries += 1
         result.seconds += time.monotonic() - began
-        number += 1
     return results
+
+
+def _turns(place: Workplace, part: str) -> Iterator[tuple[int, int]]:
+    """Indices of commands, with a number for each try. Disks of quick commands are full at every page first."""
+    commands = list(enumerate(place.commands))
+    if part == "full disks":
+        for index, command in commands:
+            yield from ((index, number) for number in range(_pages(place, command) if command.is_quick else 0))
+    if part == "read-only disks":  # one is like the other
+        yield from ((index, 0) for index, _ in commands)
+        return
+    for number in count():
+        yield number % len(commands), number
+
+
+def _pages(place: Workplace, command: Command) -> int:
+    """Pages within which a command's disk may become full."""
+    return 2 + int(1.2 * place.reference(command).size / PAGE)
 
 
 def _again(place: Workplace, command: Command, out: Path) -> list[str]:
@@ -101,6 +142,13 @@ def _half_written(place: Workplace, command: Command, out: Path) -> list[str]:
     return [f"half-written: {path.relative_to(out)}" for path in whole if str(path.relative_to(out)) in changed]
 
 
+def can_mount(folder: Path) -> bool:
+    """True where a file system can be mounted at a new folder."""
+    (probe := folder / "probe").mkdir()
+    with _Disk(probe, PAGE) as disk:
+        return disk.file_limit is None
+
+
 class _Disk:
     """A file system of a few pages at `folder`, where one can be mounted;
     elsewhere a limit on the size of every file.
@@ -118,7 +166,10 @@ class _Disk:
 
     def enlarge(self) -> None:
         if self.file_limit is None:
-            subprocess.run(["mount", "-o", "remount,size=1g", str(self.folder)], check=True)
+            self.mount("size=1g")
+
+    def mount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.folder)], check=True)
 
     def __exit__(self, *error: object) -> None:
         if self.file_limit is None:

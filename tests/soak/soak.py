@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,11 +26,14 @@ WHOLE_MINUTES = 80.0
 SHARES = {  # of the time; leaks are counted in tries and take about a twentieth
     "kills": 0.11,
     "full disks": 0.14,
+    "read-only disks": 0.02,
     "two at once": 0.08,
     "drawn changes": 0.05,
     "guided by coverage": 0.13,
+    "faults": 0.04,
     "tests": 0.42,
 }
+FAULTS = ("tests/toolkit/training/test_faults.py",)  # a dead rank, one that hangs, a disk that fills up or is read-only
 LONG_TESTS_FROM = 60.0  # minutes; the tests marked soak do not scale
 
 
@@ -39,22 +42,23 @@ def rows(minutes: float, build: Path) -> Iterator[Result]:
     seconds = {part: 60 * minutes * share for part, share in SHARES.items()}
     with tempfile.TemporaryDirectory(prefix="attunet-soak-") as folder:
         place = Workplace(Path(folder))
-        for part in ("kills", "full disks", "two at once"):
+        for part in ("kills", "full disks", "read-only disks", "two at once"):
             yield from disturb(place, part, seconds[part])
         yield from leaks(Path(folder), minutes / WHOLE_MINUTES)
     yield drawn_changes(seconds["drawn changes"])
     yield guided_by_coverage(seconds["guided by coverage"], build / "fuzz", first=int(time.time() // 3600))
-    yield (
-        long_tests(seconds["tests"])
-        if minutes >= LONG_TESTS_FROM
-        else Result("tests", "marked soak", note="left out: they do not scale")
-    )
+    for part, subject, chosen in (("faults", "ranks and disks", FAULTS), ("tests", "marked soak", ("-m", "soak"))):
+        yield (
+            tests(part, subject, chosen, seconds[part])
+            if minutes >= LONG_TESTS_FROM
+            else Result(part, subject, note="left out: they do not scale")
+        )
 
 
-def long_tests(seconds: float) -> Result:
-    """The tests that are marked soak, until the time is over."""
-    result, began = Result("tests", "marked soak"), time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-m", "soak", "-v", "-p", "no:cacheprovider"]
+def tests(part: str, subject: str, chosen: Sequence[str], seconds: float) -> Result:
+    """Tests that options of pytest choose, until the time is over."""
+    result, began = Result(part, subject), time.monotonic()
+    command = [sys.executable, "-m", "pytest", *chosen, "-v", "-p", "no:cacheprovider"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False).stdout
     except subprocess.TimeoutExpired as late:

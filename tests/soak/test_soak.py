@@ -23,7 +23,7 @@ def test_a_rehearsal_has_every_part_and_no_find(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert {row[0] for row in rows[1:-1]} == {"kills", "full", "two", "leaks", "fuzz", "tests"}
+    assert {row[0] for row in rows[1:-1]} == {"kills", "full", "read-only", "two", "leaks", "fuzz", "faults", "tests"}
 
 
 BROKEN = """

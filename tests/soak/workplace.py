@@ -10,12 +10,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from commands import PREPARATION, SHORTLY, TRAINING, Command, commands_of  # type: ignore[import-not-found]
 
 from attunet.export.build import export_run as _export  # noqa: F401  # imported before the forks, as torch is
 from attunet.launch.cli import cli
@@ -43,26 +44,6 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command that writes into a folder.
-
-    Args:
-        name: of the command.
-        arguments: of the command line, for an output folder.
-        product: what is whole or not there, below the output folder; empty for a folder that grows, or whose figures
-            differ.
-        varies: endings of files that differ from one call to the next: logs, times, pictures.
-        again: arguments that are added to go on after a stop.
-    """
-
-    name: str
-    arguments: Callable[[Path], Sequence[object]]
-    product: str
-    varies: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Reference:
     """An undisturbed call: SHA-256 of its files by path, their bytes together, and its seconds."""
 
@@ -80,41 +61,18 @@ class Workplace:
         self.folder = folder
         scans, self.store, run, self.model = (folder / name for name in ("scans", "store", "run", "model.onnx"))
         self.scans, results = scans, folder / "evaluation"
-        prepare = ["--folds", 2, "--set=data.size=32"]
-        train = ["--fold", 0, *SMALL, "--set=optim.epochs=2", "--set=run.checkpoint_every_steps=2"]
-        quick = ["--fold", 0, "--latency-seconds", 0.01]
+        train = ["--fold", 0, *SMALL, *TRAINING]
         setup: list[list[object]] = [
-            ["prepare", scans, self.store, *prepare],
+            ["prepare", scans, self.store, *PREPARATION],
             ["train", self.store, run, *train],
             ["export", run, self.model],
-            ["evaluate", self.store, self.model, "--out", results, *quick],
+            ["evaluate", self.store, self.model, "--out", results, *SHORTLY],
         ]
         write_scans(scans, 4)
         for arguments in setup:
             code, text = finished(started(arguments, folder / "log"), folder / "log")
             assert code == 0, text
-        log = (".jsonl", ".log", ".png", "environment.json")
-        figures = (*log, "results.json", "results.md", "report.html")  # times differ from call to call
-        cross = ["--model", "unet", "--folds", "0", *SMALL, "--set=optim.epochs=1"]
-        self.commands = [  # quick ones first: in a rehearsal the others may not get their turn
-            Command("prepare", lambda out: ["prepare", scans, out / "store", *prepare], "store"),
-            Command("predict", lambda out: ["predict", self.model, scans, out / "labels"], "labels"),
-            Command("report", lambda out: ["report", results, "-o", out / "report.html"], "report.html"),
-            Command("train", lambda out: ["train", self.store, out / "run", *train], "", log, ("--resume=auto",)),
-            Command(
-                "evaluate",
-                lambda out: ["evaluate", self.store, self.model, "--out", out / "results", *quick],
-                "",
-                figures,
-            ),
-            Command("export", lambda out: ["export", run, out / "model.onnx"], "model.onnx"),
-            Command(
-                "crossvalidate",
-                lambda out: ["crossvalidate", self.store, out / "cv", *cross],
-                "",
-                (*figures, "held_out.json"),
-            ),
-        ]
+        self.commands = commands_of(folder, SMALL)
         self._references: dict[str, Reference] = {}
 
     def reference(self, command: Command) -> Reference:
