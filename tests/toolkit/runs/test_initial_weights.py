@@ -165,7 +165,7 @@ def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
         {"first": lambda t: t * float("nan")},
         {"first": lambda t: t.reshape(-1)},
     ],
-    ids=str,
+    ids=["few rows", "few columns", "type", "channels", "many channels", "classes", "not finite", "shape"],
 )
 def test_a_file_whose_parts_do_not_fit_is_one_line(change: dict) -> None:
     _, weights = parent()
