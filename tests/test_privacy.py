@@ -2,117 +2,21 @@
 searched for in everything that the commands write.
 """
 
-import gzip
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from planted import DATE, SECRET, leaks, plant_annotations, plant_case, plant_in_dicom, plant_in_nifti
 
 from attunet import export, read_config, train
 from attunet.benchmarks.evaluation.evaluate import evaluate
+from attunet.export.web.write_page import PAGE
 from attunet.launch.commands.predict import predict
 
-SECRET = "ZZTOPSECRET"
 QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
-
-
-def plant_in_nifti(path: Path) -> None:
-    image = nib.load(path)
-    header = image.header
-    header["descrip"], header["aux_file"] = f"{SECRET} descrip", f"{SECRET} aux"
-    header["db_name"], header["intent_name"] = f"{SECRET} db"[:18], f"{SECRET}"[:16]
-    header["data_type"] = SECRET[:10]
-    header.extensions.append(nib.nifti1.Nifti1Extension("comment", f"{SECRET} 1970-01-31".encode()))
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, header), path)
-
-
-def plant_in_dicom(path: Path) -> None:
-    pydicom = pytest.importorskip("pydicom")
-    dataset = pydicom.dcmread(path)
-    for keyword in (
-        "PatientName",
-        "PatientID",
-        "PatientAddress",
-        "InstitutionName",
-        "ReferringPhysicianName",
-        "StudyDescription",
-    ):
-        setattr(dataset, keyword, SECRET)
-    for keyword in (
-        "SeriesDescription",
-        "ProtocolName",
-        "PatientComments",
-        "ImageComments",
-        "OperatorsName",
-        "AccessionNumber",
-    ):
-        setattr(dataset, keyword, SECRET[:16])
-    dataset.PatientBirthDate, dataset.StudyDate = "19700131", "20191224"
-    block = dataset.private_block(0x0041, "attunet test", create=True)
-    block.add_new(0x01, "LO", SECRET)
-    dataset.save_as(path)
-
-
-def plant_in_picture(image: Any, path: Path) -> None:
-    """Saves a picture with secrets in PNG's texts, TIFF's tags, EXIF and JPEG's comment."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    texts, tags, exif = PngInfo(), ImageFileDirectory_v2(), Image.Exif()
-    texts.add_text("Comment", SECRET)
-    texts.add_itxt("Author", SECRET)
-    exif[0x010E], exif[0x9C9D] = SECRET, SECRET.encode("utf-16-le")  # ImageDescription, XPAuthor
-    for tag in (270, 305, 315, 65000):  # description, software, artist, a private one
-        tags[tag] = SECRET
-    options = {
-        ".png": {"pnginfo": texts, "exif": exif},
-        ".tif": {"tiffinfo": tags},
-        ".jpg": {"exif": exif, "comment": SECRET.encode()},
-    }
-    image.save(path, **options[path.suffix])
-
-
-def plant_in_itk(array: np.ndarray, path: Path) -> None:
-    """Writes `(Z, Y, X)` as NRRD or MHA with secrets in keys, values and comments."""
-    import SimpleITK
-
-    volume = SimpleITK.GetImageFromArray(array)
-    volume.SetSpacing((2, 2, 8))
-    for key in ("Comment", "PatientName", "ITK_notes", "0010|0010", SECRET):
-        volume.SetMetaData(key, SECRET)
-    SimpleITK.WriteImage(volume, str(path))
-    if path.suffix == ".nrrd":
-        first, _, rest = path.read_bytes().partition(b"\n")
-        path.write_bytes(first + b"\n# " + SECRET.encode() + b"\n" + rest)
-
-
-def contents(path: Path) -> Iterator[bytes]:
-    """A file's bytes, and what is in it if it is compressed."""
-    data = path.read_bytes()
-    yield data
-    if data[:2] == b"\x1f\x8b":
-        yield gzip.decompress(data)
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            yield from (archive.read(name) for name in archive.namelist())
-
-
-def leaks(folder: Path, *secrets: str) -> list[str]:
-    """Names of files below `folder` that hold a secret, as UTF-8 or as UTF-16."""
-    needles = [needle for secret in secrets for needle in (secret.encode(), secret.encode("utf-16-le"))]
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert files
-    return [
-        str(path.relative_to(folder))
-        for path in files
-        if any(needle in data for data in contents(path) for needle in needles)
-    ]
 
 
 @pytest.mark.slow
@@ -139,29 +43,54 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
         else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
     )
     out = tmp_path / "out"
-    printed = every_command(succeed, scans, one, out)
+    printed = every_command(succeed, scans, one, out) + other_outputs(succeed, scans, one, out)
     served(out, one)
-    assert leaks(out, SECRET, "19700131", "20191224") == []
+    assert leaks(out, SECRET, DATE) == []
+    if kind == "dicom":  # a DICOM SEG names its patient; nothing else does
+        printed += printed_by(succeed, [["predict", out / "model.onnx", one, tmp_path / "segmented.dcm"]])
+        assert leaks(tmp_path, SECRET, DATE) == leaks(tmp_path, SECRET)
+        assert {path for path in leaks(tmp_path, SECRET) if not path.startswith("tree/")} == {"segmented.dcm"}
     assert SECRET not in printed
+    assert DATE not in printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["picture", "itk"])
 def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, succeed) -> None:
-    """PNG, TIFF and JPEG in one source, NRRD and MHA in another."""
+    """All formats of pictures in one source, all of volumes but NIfTI and DICOM in another."""
     pytest.importorskip("torch")
     pytest.importorskip("PIL.Image" if kind == "picture" else "SimpleITK")
-    endings = [".png", ".tif", ".jpg", ".png"] if kind == "picture" else [".nrrd", ".mha", ".nrrd", ".mha"]
+    pictures, volumes = (".png", ".tif", ".jpg", ".gif", ".bmp", ".webp", ".jp2"), (".nrrd", ".mha", ".mgz", ".hdr")
+    endings = pictures if kind == "picture" else volumes
     for number, ending in enumerate(endings):
         plant_case(tmp_path / "scans", f"{number:02d}", ending)
-    assert len(leaks(tmp_path / "scans", SECRET)) == 8  # planted indeed
+    with_texts = [path for path in (tmp_path / "scans").rglob("*.*") if path.suffix not in (".img", ".mat")]
+    assert len(leaks(tmp_path / "scans", SECRET)) == len(with_texts)  # planted indeed
 
     out = tmp_path / "out"
     printed = every_command(succeed, tmp_path / "scans", tmp_path / "scans" / "images", out, "data.size=32")
-    assert len(list((out / "labels").iterdir())) == 4
+    assert len({path.stem for path in (out / "labels").iterdir()}) == len(endings)
     if kind == "itk":
         served(out, tmp_path / "scans" / "images" / "00.nrrd")
     assert leaks(out, SECRET) == []
+    assert SECRET not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["coco", "cvat", "label studio"])
+def test_nobody_who_drew_is_written(kind: str, tmp_path: Path, succeed) -> None:
+    pytest.importorskip("PIL.Image")
+    source, out = tmp_path / "source", tmp_path / "out"
+    plant_annotations(source, kind, 4)
+    assert len(leaks(source, SECRET)) == 5  # planted indeed
+    commands: list[list[object]] = [
+        ["inspect", source, "--picture", out / "source.png"],
+        ["prepare", source, out / "store", "--folds", 2, "--set", "data.size=32"],
+        ["inspect", out / "store", "--picture", out / "store.png"],
+    ]
+    printed = printed_by(succeed, commands)
+    assert "cell" in printed
+    assert leaks(out, SECRET, DATE) == []
     assert SECRET not in printed
 
 
@@ -191,6 +120,29 @@ def every_command(succeed, scans: Path, one: Path, out: Path, *settings: str) ->
         ["predict", model, one, out / ("one.nii.gz" if one.name != "images" else "labels"), "--audit", log],
         ["verify", "--audit", log],
     ]
+    return printed_by(succeed, commands)
+
+
+def other_outputs(succeed, scans: Path, one: Path, out: Path) -> str:
+    """Calls commands with other outputs, after `every_command`; gives what they print."""
+    maps, outputs = out / "maps.onnx", [f"--output={name}" for name in ("labels", "logits", "attention")]
+    commands: list[list[object]] = [
+        ["export", out / "run", maps, *outputs],
+        ["predict", maps, one, out / "maps.nii.gz", "--attention", "--uncertainty"],
+        ["export", out / "cv" / "default" / "unet", out / "confident.onnx", "--confidence", out / "cv"],
+        ["predict", out / "confident.onnx", one, out / "confident.nii.gz"],
+        ["predict", out / "whole.onnx", one, out / "whole.nii.gz"],
+        ["predict", out / "run", one, out / "of-run.nii.gz"],
+    ]
+    if (PAGE / "index.html").is_file():
+        commands += [["web", maps, out / "page"], ["web", out / "model.onnx", out / "page.html"]]
+    if one.is_file():
+        quick = [option for setting in QUICK for option in ("--set", setting)]
+        commands += [["demo", "--data", scans, "--out", out / "demo", *quick]]
+    return printed_by(succeed, commands)
+
+
+def printed_by(succeed, commands: list[list[object]]) -> str:
     return "".join(done.out + done.err for done in (succeed(*command) for command in commands))
 
 
@@ -223,23 +175,6 @@ def zipped(folder: Path) -> bytes:
         for path in sorted(folder.iterdir()):
             archive.write(path, path.name)
     return data.getvalue()
-
-
-def plant_case(folder: Path, name: str, ending: str) -> None:
-    """An image and its mask with secrets in every text that their format has; JPEG's mask is PNG."""
-    from PIL import Image
-
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (6, 36, 40)), indexing="ij"))
-    labels = ((grid**2).sum(axis=0) < 0.4).astype(np.uint8)
-    image = 100 * labels + np.random.default_rng(int(name)).normal(60, 9, labels.shape)
-    for kind, array in (("images", image), ("labels", labels)):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        path = folder / kind / f"{name}{'.png' if (kind, ending) == ('labels', '.jpg') else ending}"
-        if ending in (".nrrd", ".mha"):
-            plant_in_itk(array.astype(np.uint8 if kind == "labels" else np.int16), path)
-        else:
-            grey = array[3] * (255 if kind == "labels" else 1)
-            plant_in_picture(Image.fromarray(grey.clip(0, 255).astype(np.uint8)), path)
 
 
 @pytest.mark.slow

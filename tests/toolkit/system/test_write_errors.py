@@ -26,7 +26,7 @@ Arguments = Callable[[Path, Path, Path], Sequence[object]]
 
 @pytest.fixture(scope="module")
 def made(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, an artefact, a key, an evaluation and a cross-validation."""
+    """A folder with a run, two artefacts and an evaluation."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("made")
     quick = set_options("optim.epochs=1")
@@ -38,9 +38,16 @@ def made(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         code, text = limited(command, None)
         assert code == 0, text
-    keys = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder / "key.pem"]
-    subprocess.run(keys, check=True, capture_output=True)
     return folder
+
+
+def make_key(path: Path) -> None:
+    """A private elliptic-curve key."""
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
 
 
 @contextlib.contextmanager
@@ -95,7 +102,7 @@ COMMANDS: dict[str, tuple[Arguments, tuple[int, ...]]] = {  # arguments for stor
     ),
     "web": (lambda s, m, o: ["web", m / "model.onnx", o / "page"], (LOCKED, 5000)),
     "card": (lambda s, m, o: ["card", m / "model.onnx", "-o", o / "README.md"], (LOCKED,)),
-    "sign": (lambda s, m, o: ["sign", o / "model.onnx", "--key", m / "key.pem"], (LOCKED,)),
+    "sign": (lambda s, m, o: ["sign", o / "model.onnx", "--key", o / "key.pem"], (LOCKED,)),
     "demo": (lambda s, m, o: ["demo", "--out", o, "--cases", 2], (LOCKED, 500)),
 }
 FEW = ("--provider", "cpu", "--precision", "fp32")
@@ -118,6 +125,7 @@ def test_a_command_names_the_file_that_could_not_be_written(
         pytest.skip("the page is not built: make web")
     if command == "sign":
         (tmp_path / "model.onnx").write_bytes((made / "model.onnx").read_bytes())
+        make_key(tmp_path / "key.pem")
     code, text = limited(COMMANDS[command][0](small_store.path, made, tmp_path), size)
     line = text.splitlines()[-1]
     assert code == 1, text
