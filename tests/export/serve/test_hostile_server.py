@@ -24,7 +24,7 @@ GOOD = {
     "X-Attunet-Findings": '[{"rule": "spacing", "level": "warning", "text": "coarse", "figure": 3}]',
     "X-Attunet-Model-SHA256": "0" * 64,
 }
-LABELS = gzip.compress(nib.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4)).to_bytes())
+LABELS = gzip.compress(nib.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4)).to_bytes(), mtime=0)
 DEEP = "[" * 30_000
 
 
@@ -140,7 +140,7 @@ def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path:
     ("headers", "body"),
     [
         ({}, b"anything"),
-        ({}, gzip.compress(b"anything")),
+        ({}, gzip.compress(b"anything", mtime=0)),
         ({}, LABELS[:-20]),
         ({"Content-Type": "text/html"}, LABELS),
         ({"X-Attunet-Volumes": '{"unit": "ml", "liver": "x"}'}, LABELS),

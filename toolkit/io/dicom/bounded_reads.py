@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MIN_READS = 2**17  # that any file may take: about two for an element or an item
-BYTES_PER_READ = 256  # above these, a file of N bytes may take N / 256 more
+BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more: a frame of 64 × 64 pixels has about 170
 MAX_CHARACTER_SET_BYTES, CHARACTER_SET = 256, (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 MAX_ELEMENT_BYTES = 2**10  # of an element that is converted: numbers, names of 3 × 64 characters, descriptions
 LONG_ELEMENTS = ("PixelData", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
