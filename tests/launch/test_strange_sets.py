@@ -133,7 +133,7 @@ def test_both_ways_of_describing_classes_give_one_store(succeed, tmp_path: Path)
 def test_photographs_with_smoothed_masks(succeed, tmp_path: Path) -> None:
     photographs(tmp_path / "photos", 4)
     model, said = trained(succeed, tmp_path, tmp_path / "photos", 200)
-    assert any("spacing as it is, window 64 × 64 pixels" in line for line in said)
+    assert any("spacing as it is, window 96 × 96 pixels" in line for line in said)
     assert any("[mask-greys]" in line for line in said)
     succeed("predict", model, tmp_path / "photos/images", tmp_path / "predicted")
     paths = sorted((tmp_path / "predicted").iterdir())

@@ -45,6 +45,9 @@ def frames_of(
     Raises:
         InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
             says.
+
+    Example:
+        >>> frames_of(path, dataset, syntax, {}, room_of([path]))[0].shape  # doctest: +SKIP
     """
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
