@@ -80,11 +80,7 @@ class CaseAudit:
             self._inputs[job.write] = hash_of_files(job.input.files)
 
     def end(
-        self,
-        job: Job,
-        labels: Path | None,
-        findings: Sequence[Finding] = (),
-        estimates: CaseConfidence | None = None,
+        self, job: Job, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
     ) -> None:
         written = sha256(labels) if labels is not None else None
         self._audit.record(self._inputs.get(job.write), written, findings, confidence=estimates)

@@ -58,11 +58,7 @@ class CaseLog(Protocol):
     def begin(self, job: Job) -> None: ...
 
     def end(
-        self,
-        job: Job,
-        labels: Path | None,
-        findings: Sequence[Finding] = (),
-        estimates: CaseConfidence | None = None,
+        self, job: Job, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
     ) -> None: ...
 
 

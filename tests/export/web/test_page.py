@@ -69,8 +69,7 @@ def test_int8_agrees_with_the_command_line(
     theirs = np.asarray(predicted(int8_artefact, scan).dataobj)
     for value in np.unique(theirs)[1:]:
         both, sizes = ((ours == value) & (theirs == value)).sum(), (ours == value).sum() + (theirs == value).sum()
-        # Sums in another order turn some roundings, and this untrained network has ties everywhere
-        assert 2 * both / sizes > 0.995, value
+        assert 2 * both / sizes > 0.999, value
 
 
 def test_one_html_file_works_from_disk(
