@@ -23,7 +23,7 @@ MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink further than 1032 to 1
 SPACING_RANGE_MM = (1e-6, 1e6)
 MAX_OFFSET_MM = 1e9  # of the first voxel; headers of label maps hold it as float32
 
-# The exceptions of nibabel, pydicom, Pillow, SimpleITK, gzip and NumPy on files that are damaged or made to harm.
+# The exceptions of nibabel, pydicom, Pillow, gzip and NumPy on files that are damaged or made to harm.
 FILE_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(AssertionError, RuntimeError, struct.error, zlib.error),
