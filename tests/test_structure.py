@@ -1,6 +1,7 @@
 """The structure of the package: the order of rooms, no circles, and a base install that works without the extras."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +198,14 @@ def test_one_module_opens_dicom() -> None:
         if any(call in path.read_text(encoding="utf-8") for call in ("dcmread", "read_partial"))
     ]
     assert modules_that_open == ["attunet.io.dicom.file"]
+
+
+def test_children_import_nothing_from_the_working_directory() -> None:
+    """`python -m` would: with a stranger's folder as the working directory, the stranger's numpy.py."""
+    for name, path in modules().items():
+        for call in re.finditer(r"sys\.executable, [^\n]+", path.read_text(encoding="utf-8")):
+            in_the_repository = name in ("attunet.launch.vulnerabilities", "attunet.benchmarks.speed.gpu.run")
+            assert in_the_repository or call[0].startswith('sys.executable, "-P"'), (name, call[0])
 
 
 def test_any_is_rare() -> None:

@@ -85,7 +85,7 @@ def _start(job: Job, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "attunet.launch.train", *job.arguments],
+            [sys.executable, "-P", "-m", "attunet.launch.train", *job.arguments],
             stdin=subprocess.PIPE,  # its end tells the training that this process was killed
             stdout=log,
             stderr=subprocess.STDOUT,

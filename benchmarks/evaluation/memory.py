@@ -32,7 +32,7 @@ def peak_memory_mb(model: Path, *, provider: str) -> float | None:
         Megabytes; None if the system does not report them, and, with a line in the log, if the process fails or takes
         longer than `TIMEOUT_S`.
     """
-    command = [sys.executable, "-m", "attunet.benchmarks.evaluation.memory", str(model), "--provider", provider]
+    command = [sys.executable, "-P", "-m", "attunet.benchmarks.evaluation.memory", str(model), "--provider", provider]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except subprocess.TimeoutExpired:

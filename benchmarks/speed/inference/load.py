@@ -20,7 +20,7 @@ import numpy as np
 
 from attunet.errors import RunError
 
-ATTUNET = (sys.executable, "-m", "attunet.launch.cli")
+ATTUNET = (sys.executable, "-P", "-m", "attunet.launch.cli")
 
 
 @dataclass(eq=False)

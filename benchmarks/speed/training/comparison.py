@@ -135,7 +135,7 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
 def _in_own_process(task: Task, folder: Path) -> Measured:
     written = folder / "task.json"
     written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
-    command = [sys.executable, "-m", "attunet.benchmarks.speed.training.programs", str(written)]
+    command = [sys.executable, "-P", "-m", "attunet.benchmarks.speed.training.programs", str(written)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{task.program}: the training failed: {last_line(done.stderr)}")

@@ -139,7 +139,8 @@ def _train(
     ]
     options = repeated("--set", [*settings, *every])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    start = [sys.executable, *(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
+    program = [*(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
+    start = [sys.executable, "-P", *program]
     threads = max(1, usable_cores() // count)
     with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
         runs = [Path(folder) / str(number) for number in range(trainings)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.io.dicom.decode import DECODER, DecodingError, Request
+from attunet.io.dicom.decode import DECODER, Decoder, DecodingError, Request
 from attunet.io.dicom.pixels import codestream_size
 from attunet.io.readers import read_volume
 
@@ -38,6 +38,31 @@ def test_compressed_slices_are_the_slices(tmp_path: Path, write_series, name: st
     volume = read_volume(tmp_path / "s")
     np.testing.assert_array_equal(volume.data, expected)
     assert volume.data.dtype == np.uint16
+
+
+def test_the_decoder_imports_nothing_from_the_working_directory(
+    tmp_path: Path, write_series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    compress(path, "JPEG-LS")
+    for module in ("numpy", "pydicom", "json", "attunet"):
+        (path.parent / f"{module}.py").write_text("open('executed', 'w'); raise SystemExit")
+    monkeypatch.chdir(path.parent)
+    assert Decoder().decode(_request(path), pydicom.dcmread(path).PixelData).shape == (40, 48)
+    assert not Path("executed").exists()
+
+
+def _request(path: Path) -> Request:
+    return Request(
+        syntax=str(pydicom.dcmread(path).file_meta.TransferSyntaxUID),
+        rows=40,
+        columns=48,
+        number_of_frames=1,
+        bits_allocated=16,
+        bits_stored=12,
+        pixel_representation=0,
+        photometric_interpretation="MONOCHROME2",
+    )
 
 
 @pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])

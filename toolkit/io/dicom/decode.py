@@ -83,7 +83,8 @@ class Decoder:
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            command = [sys.executable, "-m", "attunet.io.dicom.decode"]
+            # -P: the working directory may be a stranger's, with a numpy.py in it
+            command = [sys.executable, "-P", "-m", "attunet.io.dicom.decode"]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
