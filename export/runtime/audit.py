@@ -1,15 +1,15 @@
 """Audit log: one record per predicted case with hashes of input, output and model, and findings; no names or paths."""
 
 import contextlib
-import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.confidence.estimate import CaseConfidence
-from attunet.errors import Finding
+from attunet.errors import Finding, InputError
 from attunet.export.runtime.cohort import Job
+from attunet.sources.case_files import content_hash, joined_hash
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.version import __version__
@@ -76,7 +76,7 @@ class CaseAudit:
         self._audit, self._inputs = audit, dict[Path, str]()
 
     def begin(self, job: Job) -> None:
-        with contextlib.suppress(OSError):  # reading says what is wrong
+        with contextlib.suppress(InputError):  # reading says what is wrong
             self._inputs[job.write] = hash_of_files(job.input.files)
 
     def end(
@@ -86,8 +86,15 @@ class CaseAudit:
         self._audit.record(self._inputs.get(job.write), written, findings, confidence=estimates)
 
 
-def hash_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 of a file; of several, or of a folder, the hash of their sorted hashes: names and order do not count."""
-    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
-    digests = sorted(sha256(file) for file in files if file.is_file())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def hash_of_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of a scan: of its file (and the one beside it with its voxels), or of the hashes of its channels in their
+    order. Of a folder, it is the one of its files' sorted hashes: their names do not count.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return joined_hash([_hash_of_folder(path) if path.is_dir() else content_hash(path) for path in paths])
+
+
+def _hash_of_folder(folder: Path) -> str:
+    return joined_hash(sorted(content_hash(file) for file in folder.rglob("*") if file.is_file()))

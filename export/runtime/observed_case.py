@@ -18,6 +18,8 @@ from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Observer
 from attunet.volumes.volume import Volume
 
+UNCERTAINTY = "uncertainty"  # ending of a map's name
+
 
 @dataclass(frozen=True)
 class ConfidenceOptions:
@@ -91,8 +93,13 @@ class ObservedCase:
         if confidence is not None:
             write_text(confidence_file(labels), json.dumps(confidence.to_json(), indent=1, allow_nan=False) + "\n")
         if self._map is not None:
-            write_map(labels.with_name(f"{stem_of(labels)}-uncertainty.nii.gz"), self._map.volume(), self._volume)
+            write_map(map_file(labels, UNCERTAINTY), self._map.volume(), self._volume)
         return confidence
+
+
+def map_file(labels: Path, kind: str) -> Path:
+    """The file of another map of a case, beside its label map."""
+    return labels.with_name(f"{stem_of(labels)}-{kind}.nii.gz")
 
 
 def confidence_file(labels: Path) -> Path:

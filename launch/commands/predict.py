@@ -15,10 +15,16 @@ from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import CASE_ERRORS, CaseLog, Job, predict_cohort, read_prepared, write_outputs
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
-from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
+from attunet.export.runtime.observed_case import (
+    UNCERTAINTY,
+    ConfidenceOptions,
+    ObservedCase,
+    confidence_file,
+    map_file,
+)
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
-from attunet.io.readers import NOTHING, stem_of
+from attunet.io.readers import NOTHING
 from attunet.io.writers import write_map
 from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
@@ -112,11 +118,30 @@ def predict(
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
+        jobs = [Job(one, output if is_one else label_map(one, output, dicom_seg), codes) for one in inputs]
+        maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
+        _check_files(jobs, [*maps, *([UNCERTAINTY] if confidence.uncertainty else [])], audit)
         if is_one:
-            _predict_one(work, Job(inputs[0], output, codes))
+            _predict_one(work, jobs[0])
         else:
-            jobs = [Job(one, label_map(one, output, dicom_seg), codes) for one in inputs]
             _predict_folder(work, source, output, jobs, names.claim if names else claim)
+
+
+def _check_files(jobs: Sequence[Job], maps: Sequence[str], audit: AuditOptions | None) -> None:
+    """Raises InputError where a case's file would replace an input, another case's label map, or the audit log."""
+    if not maps and audit is None:
+        return
+    kept = {path.resolve() for job in jobs for path in (job.write, *job.input.files)}
+    for job in jobs:
+        beside = [map_file(job.write, kind) for kind in maps]
+        if taken := next((path for path in beside if path.resolve() in kept), None):
+            raise InputError(
+                f"{taken}: would be a map of {job.file}, and is an input or the label map of another: rename that one"
+            )
+        if audit is not None and audit.path.resolve() in {
+            path.resolve() for path in (job.write, confidence_file(job.write), *beside)
+        }:
+            raise InputError(f"{audit.path}: the audit log must be another file than those of {job.file}")
 
 
 def _load_model(path: Path, provider: str, device: str, public_key: Path | None, tf32: bool) -> Model:
@@ -156,7 +181,7 @@ def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path],
     def write(volume: Volume, labels: Path) -> None:
         prepared = VolumeSlices(volume, predictor.spec).load()
         for number, values in enumerate(attention_volumes(predictor.attention, prepared), 1):
-            write_map(labels.with_name(f"{stem_of(labels)}-attention-{number}.nii.gz"), values, volume)
+            write_map(map_file(labels, f"attention-{number}"), values, volume)
 
     return write
 

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
+from attunet.io.readers import files_of
 from attunet.manifest import Case
 from attunet.splits import deal_folds
 from attunet.store import Store, content_hash, open_store
+from attunet.system.atomic_files import sha256
 
 
 @pytest.fixture
@@ -120,6 +123,29 @@ def test_the_users_own_files_come_back_as_they_were(small_store: Store, tmp_path
     (moved / "02-T2SPIR-src.nii.gz").unlink()
     with pytest.raises(InputError, match="no such file; where the source has moved"):
         small_store.read_source("02-T2SPIR", moved)
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".hdr"])
+def test_voxels_beside_a_header_belong_to_its_hash(tmp_path: Path, ending: str) -> None:
+    """Two scans of one geometry have equal headers, and a change of the voxels is a change of the scan."""
+    scans, digests = [], []
+    for number in range(2):
+        scan = tmp_path / str(number) / f"scan{ending}"
+        scan.parent.mkdir()
+        voxels = np.full((4, 3, 2), number, np.uint8)
+        if ending == ".hdr":
+            nib.Nifti1Pair(voxels, np.eye(4)).to_filename(scan)
+        else:
+            about = ("ObjectType = Image", "NDims = 3", "DimSize = 4 3 2", "ElementType = MET_UCHAR")
+            scan.write_text("\n".join((*about, "ElementDataFile = v.raw")))
+            voxels.tofile(scan.with_name("v.raw"))
+        scans.append(scan)
+        digests.append(content_hash(scan))
+    assert sha256(scans[0]) == sha256(scans[1])
+    assert digests[0] != digests[1]
+    assert content_hash(scans[0]) == digests[0]
+    assert [files_of(scan)[0] for scan in scans] == scans
+    assert all(len(files_of(scan)) == 2 for scan in scans)
 
 
 class Counted(tuple[Case, ...]):

@@ -48,16 +48,22 @@ def analyze_header(path: Path) -> tuple[nib.AnalyzeHeader, bytes]:
     return (nib.nifti1.Nifti1PairHeader if is_nifti else nib.Spm2AnalyzeImage.header_class)(start), start
 
 
+def analyze_voxels(path: Path) -> Path:
+    """The file beside a header that holds the voxels; raises InputError where there is none."""
+    beside = (path.with_suffix(".img"), path.with_suffix(".IMG"))
+    voxels = next((p for p in beside if p.is_file() and not p.is_symlink()), None)
+    if voxels is None:
+        raise InputError(f"{path}: its voxels must lie beside it in {beside[0].name}, which is not there")
+    return voxels
+
+
 def read_analyze(path: Path, options: ReadOptions) -> Volume:
     """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it; otherwise as `read_nifti`.
 
     Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left. SPM's matrix
     `X.mat` beside them is not read.
     """
-    beside = (path.with_suffix(".img"), path.with_suffix(".IMG"))
-    voxels = next((p for p in beside if p.is_file() and not p.is_symlink()), None)
-    if voxels is None:
-        raise InputError(f"{path}: its voxels must lie beside it in {beside[0].name}, which is not there")
+    voxels = analyze_voxels(path)
     with nibabel_reads(path, "Analyze"):
         header, start = analyze_header(path)
         is_nifti = isinstance(header, nib.nifti1.Nifti1PairHeader)

@@ -4,6 +4,7 @@ Only InputError comes out: one line with the file and the rule.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, TooLittleMemory
 from attunet.io.dicom.file import is_dicom
 from attunet.io.dicom.series import read_series
-from attunet.io.itk.itk import ITK_SUFFIXES, read_itk
-from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, read_analyze, read_mgh
+from attunet.io.itk.itk import ITK_SUFFIXES, read_itk, read_itk_header
+from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_voxels, read_analyze, read_mgh
 from attunet.io.nifti import NIFTI_SUFFIXES, read_nifti
 from attunet.io.pictures.images import IMAGE_SUFFIXES, read_image_file
-from attunet.io.reading import ReadOptions
+from attunet.io.reading import FILE_ERRORS, ReadOptions
 from attunet.io.refusal import refuse_unending
 from attunet.volumes.geometry import shear_degrees, tilt_degrees
 from attunet.volumes.volume import Volume
@@ -161,6 +162,20 @@ def stem_of(path: Path) -> str:
     """The file's name without the ending of its format; `.nii.gz` counts as one."""
     ending = max((s for s in SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
     return path.name[: len(path.name) - len(ending)]
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that an image file needs: itself, and the one beside it that has its voxels, if it is a header alone.
+
+    Of a header that cannot be read it is the only one: the reader says what is wrong with it.
+    """
+    name, voxels = path.name.lower(), path
+    with suppress(*FILE_ERRORS, InputError):
+        if path.is_file() and name.endswith(ITK_SUFFIXES):
+            voxels = read_itk_header(path).holder
+        elif path.is_file() and name.endswith(ANALYZE_SUFFIXES):
+            voxels = analyze_voxels(path)
+    return (path,) if voxels == path else (path, voxels)
 
 
 def format_of(path: Path) -> Format:

@@ -9,6 +9,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, one_line
+from attunet.io.readers import files_of
 from attunet.sources.codings import choose_coding
 from attunet.system.atomic_files import sha256
 
@@ -143,12 +144,14 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def content_hash(path: Path) -> str:
-    """Compute the SHA-256 of a file, or of the names and hashes of the files directly in a folder."""
+    """Compute the SHA-256 of a file, joined with that of the file beside it which has its voxels, or of the names and
+    hashes of the files directly in a folder.
+    """
     try:
         if path.is_dir():
             lines = "".join(f"{p.name} {sha256(p)}\n" for p in files_in(path))
             return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
-        return sha256(path)
+        return joined_hash([sha256(file) for file in files_of(path)])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
 

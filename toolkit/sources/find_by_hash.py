@@ -10,9 +10,6 @@ from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.sources.case_files import content_hash, regular_files
 
-# Files that name others beside them, and those named: the same content may stand for several cases.
-NOT_ALONE = (".mhd", ".nhdr", ".hdr", ".img", *ANNOTATION_SUFFIXES)
-
 
 @functools.lru_cache(maxsize=2)  # an evaluation reads case after case
 def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
@@ -38,7 +35,8 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
             raise InputError(
                 f"{name}: no file below {root} has its SHA-256 {wanted[name][:12]}...; was it changed or moved?"
             )
-    if any(name.endswith(NOT_ALONE) for name in paths_of) and (
+    # Annotations name pictures beside them: the same content may stand for several cases.
+    if any(name.endswith(ANNOTATION_SUFFIXES) for name in paths_of) and (
         twice := [name for name, paths in paths_of.items() if len(paths) > 1]
     ):
         raise InputError(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from attunet.export.runtime.audit import hash_of_files
 from attunet.launch.commands.predict import AuditOptions, predict
 from attunet.system.audit_log import verify_audit
 
@@ -22,3 +23,17 @@ def test_predict_records_the_estimates(sure: Path, artefact: Path, write_scan, t
     assert "confidence" not in without
     assert "Planted" not in log.read_text()
     assert verify_audit(log).records == 4
+
+
+def test_swapped_channels_are_another_input(tmp_path: Path) -> None:
+    """The names of a series' files do not count, nor does their order."""
+    channels = [tmp_path / name for name in ("a.nii", "b.nii", "series", "renamed")]
+    for channel in channels[:2]:
+        channel.write_text(channel.name)
+    for folder, names in zip(channels[2:], ("xy", "yz"), strict=True):
+        folder.mkdir()
+        for name, content in zip(names, "21" if names == "xy" else "12", strict=True):
+            (folder / name).write_text(content)
+    first, second, series, renamed = channels
+    assert hash_of_files([first, second]) != hash_of_files([second, first])
+    assert hash_of_files([series]) == hash_of_files([renamed])

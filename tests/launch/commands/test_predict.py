@@ -67,6 +67,23 @@ def test_attention_writes_a_map_per_gate_on_the_same_grid(
         assert values.std() > 0
 
 
+@pytest.mark.parametrize("option", ["--attention", "--uncertainty", "--audit"])
+def test_no_file_of_a_case_replaces_another(attunet, artefact: Path, scan: Path, tmp_path: Path, option: str) -> None:
+    """A map replaced an input that was called like it, and label maps replaced maps, and the audit log."""
+    kind = {"--attention": "attention-1", "--uncertainty": "uncertainty", "--audit": "confidence"}[option]
+    other = scan.with_name(f"scan-{kind}.nii.gz")
+    other.write_bytes(scan.read_bytes())
+    more, out = [option], tmp_path / "out"
+    if option == "--audit":
+        more.append(out / "scan-confidence.json")
+    else:
+        done = attunet("predict", artefact, other, scan, option)
+        assert (done.code, f"scan-{kind}.nii.gz: would be a map of" in done.err) == (2, True)
+        assert other.read_bytes() == scan.read_bytes()
+    done = attunet("predict", artefact, scan.parent, out, *more)
+    assert (done.code, [path for path in out.rglob("*") if path.is_file()]) == (2, []), done.err
+
+
 def test_a_folder_goes_through_and_a_bad_file_does_not_stop_it(attunet, run: Path, scan: Path, tmp_path: Path) -> None:
     folder = scan.parent
     (folder / "deeper").mkdir()
