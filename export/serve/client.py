@@ -19,7 +19,7 @@ from attunet.export.serve.answer import MAX_LINE, Answer, Response, answer_of, d
 from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY, ModelDescription
 from attunet.export.serve.settings import MB
 from attunet.fields import Fields, parse_json
-from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.series import series_files
 from attunet.system.atomic_files import write_file
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def _sendable(scan: Sequence[Path]) -> Iterator[Sequence[Path]]:
         yield scan
         return
     folder = scan[0]
-    slices = sorted(path for path in folder.iterdir() if path.is_file() and is_dicom(path)) if folder.is_dir() else []
+    slices = series_files(folder) if folder.is_dir() else []
     if not slices or len(scan) > 1:
         raise InputError(f"{folder}: must be a file, or the folder of a DICOM series")
     with TemporaryDirectory(prefix="attunet-client-") as temporary:

@@ -1,5 +1,6 @@
 """Sizes of images from their headers alone, before memory is reserved; reading checks the rest."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
     name = path.name.lower()
     try:
         if path.is_dir():
-            return sum(_frame_voxels(file) for file in series_files(path)), np.dtype(np.float32)
+            files = series_files(path)
+            return sum(_frame_voxels(file, len(files)) for file in files), np.dtype(np.float32)
         if name.endswith(IMAGE_SUFFIXES) and not name.endswith(".gz"):
             with opened(path) as (image, num_pages):
                 return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
@@ -45,8 +47,12 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
     return UNKNOWN
 
 
-def _frame_voxels(path: Path) -> int:
+def _frame_voxels(path: Path, num_files: int = 1) -> int:
     def voxels(header: "FileDataset", _syntax: str) -> int:
-        return int(header.get("Rows", 0)) * int(header.get("Columns", 0)) * int(header.get("NumberOfFrames") or 1)
+        sides = (header.get("Rows", 0), header.get("Columns", 0), header.get("NumberOfFrames") or 1)
+        return math.prod(max(0, int(side)) for side in sides)
 
-    return with_dataset(path, voxels)
+    try:
+        return with_dataset(path, voxels, num_files)
+    except InputError:  # this file alone: others of its series may hold gigabytes
+        return 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, TooLittleMemory
-from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
 from attunet.io.dicom.series import read_series
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk, read_itk_header
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_voxels, read_analyze, read_mgh
@@ -55,7 +55,7 @@ FORMATS = (
     Format("NRRD, MHA, MHD", ITK_SUFFIXES, read_itk, companions=(".raw", ".zraw", ".raw.gz")),
     Format("PNG, TIFF, JPEG, BMP, GIF, WebP, JPEG 2000, PPM", IMAGE_SUFFIXES, read_image_file),
     Format("Analyze (.hdr with .img)", ANALYZE_SUFFIXES, read_analyze, companions=(".img",)),
-    Format("DICOM (a folder with one series, or a file)", (".dcm", ".dicom", ".ima"), read_series, single=False),
+    Format("DICOM (a folder with one series, or a file)", DICOM_SUFFIXES, read_series, single=False),
 )
 SUFFIXES = tuple(suffix for format in FORMATS for suffix in format.suffixes)
 SINGLE_FILE_SUFFIXES = tuple(suffix for format in FORMATS if format.single for suffix in format.suffixes)

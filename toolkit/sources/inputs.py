@@ -11,14 +11,13 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
 from attunet.io.refusal import refuse_unending
 from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
-from attunet.sources.layouts.series import DICOM_SUFFIXES
 from attunet.sources.read_case import read_image, without_names
 from attunet.volumes.volume import Volume
 

@@ -119,10 +119,3 @@ def test_a_small_file_that_declares_a_large_element_asks_for_no_memory(
     path.write_bytes(raw[: at + 8] + (2**32 - 2).to_bytes(4, "little") + raw[at + 12 : -50])
     with little_memory():
         refused(path, r"cannot be read as DICOM|is cut short")
-
-
-def test_links_in_a_series_are_left_aside(tmp_path: Path, write_series) -> None:
-    paths = write_series(tmp_path / "series", DATA, AXES["axial"])
-    paths[-1].rename(tmp_path / "elsewhere.dcm")
-    paths[-1].symlink_to(tmp_path / "elsewhere.dcm")
-    assert read_volume(tmp_path / "series").data.shape[-1] == 5

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.io.dicom.bounded_reads import BYTES_PER_READ, MIN_READS, BoundedReads
+from attunet.io.dicom.bounded_reads import BYTES_PER_READ, MIN_READS, READS_PER_FILE, BoundedReads
 from attunet.io.dicom.choose_series import list_series
 from attunet.io.dicom.file import modality_of
 from attunet.io.headers import UNKNOWN, count_voxels
@@ -91,12 +91,26 @@ def test_more_elements_than_a_scan_needs_are_refused(tmp_path: Path, refused, li
         refused(tmp_path / "a.dcm", f"has more elements than a scan of its size needs, {MIN_READS:,} reads")
 
 
-def test_the_bound_of_reads_grows_with_the_file() -> None:
-    reads = BoundedReads(bytes(BYTES_PER_READ * 1000), Path("a.dcm"))
-    for _ in range(MIN_READS + 1000):
+@pytest.mark.parametrize("num_files", [1, 1000])
+def test_the_bound_of_reads_grows_with_the_file_and_is_shared_by_a_series(num_files: int) -> None:
+    reads = BoundedReads(bytes(BYTES_PER_READ * 1000), Path("a.dcm"), num_files)
+    for _ in range(MIN_READS // num_files + READS_PER_FILE + 1000):
         reads.read(1)
     with pytest.raises(ValueError, match="has more elements"):
         reads.read(1)
+
+
+def test_a_series_of_files_full_of_empty_elements_is_refused_at_its_first(
+    tmp_path: Path, write_series, refused
+) -> None:
+    paths = write_series(tmp_path / "s", np.repeat(PIXELS[:, :, :1], 40, axis=2), AXIAL)
+    empty = b"".join(element(0x29, 0x1000 + number, b"LO", b"") for number in range(8000))
+    for path in paths:
+        raw = path.read_bytes()
+        at = raw.index(struct.pack("<HH", 0x7FE0, 0x10))
+        path.write_bytes(raw[:at].replace(empty, b"") + empty + raw[at:])
+    assert read_volume(paths[0]).data.shape == (1, 8, 6, 1)
+    refused(tmp_path / "s", f"{paths[0].name}: has more elements than a scan of its size needs")
 
 
 @pytest.mark.parametrize("group", ["shared", "frame"])

@@ -2,13 +2,14 @@
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attunet.io.dicom.decode import DECODER, Decoder, DecodingError, Request
-from attunet.io.dicom.pixels import codestream_size
+from attunet.io.dicom.pixels import form_of
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -72,7 +73,7 @@ def test_a_stream_of_another_size_than_its_header_is_refused_before_it_is_decode
     path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
     dataset = compress(path, name)
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    assert codestream_size(frame) == (dataset.Rows, dataset.Columns)
+    assert form_of(frame)[:2] == (dataset.Rows, dataset.Columns)
     raw = path.read_bytes()
     lie = (60000).to_bytes(4, "big") if name == "JPEG 2000" else (60000).to_bytes(2, "big")
     at = raw.index(b"\xff\x4f\xff\x51") + 8 if name == "JPEG 2000" else raw.index(b"\xff\xf7") + 5
@@ -86,7 +87,40 @@ def test_tiles_that_are_missing_are_no_black_pixels(tmp_path: Path, write_series
     raw = path.read_bytes()
     at = raw.index(b"\xff\x4f\xff\x51") + 24
     path.write_bytes(raw[:at] + (1).to_bytes(4, "big") * 2 + raw[at + 8 :])
-    refused(path, "its compressed pixels are cut short: tiles are missing")
+    refused(path, "its compressed pixels are cut short: tiles or the end are missing")
+
+
+def test_a_tile_in_a_comment_is_not_there(tmp_path: Path, write_series, refused) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    dataset = compress(path, "JPEG 2000")
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    tile, height = frame.index(b"\xff\x90\x00\x0a"), int.from_bytes(frame[12:16], "big")
+    comment = b"\xff\x64\x00\x10\x00\x01" + frame[tile : tile + 4] + b"\0\1" + frame[tile + 6 : tile + 12]
+    two_tiles = frame[:28] + (height // 2).to_bytes(4, "big") + frame[32:tile] + comment + frame[tile:]
+    dataset.PixelData = encapsulate([two_tiles])
+    dataset.save_as(path)
+    refused(path, "its compressed pixels are cut short: tiles or the end are missing")
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule"),
+    [
+        (lambda frame: frame[: len(frame) // 2], "cut short: tiles or the end are missing"),
+        (lambda frame: frame.replace(b"\xff\xf7", b"\xff\xc2"), "must have the 40 × 48 pixels of the header"),
+        (lambda frame: frame.replace(b"\x0c\0\x28\0\x30\1", b"\x0c\0\x28\0\x30\3"), "got 3 components of 12 bits"),
+        (lambda frame: frame.replace(b"\x0c\0\x28\0\x30\1", b"\x11\0\x28\0\x30\1"), "got 1 components of 17 bits"),
+    ],
+)
+def test_a_stream_is_whole_grey_sequential_and_of_the_bits_of_its_header(
+    tmp_path: Path, write_series, refused, edit: Callable[[bytes], bytes], rule: str
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    dataset = compress(path, "JPEG-LS")
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    assert edit(frame) != frame
+    dataset.PixelData = encapsulate([edit(frame)])
+    dataset.save_as(path)
+    refused(path, rule)
 
 
 def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_is_decoded() -> None:

@@ -116,7 +116,7 @@ def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series, edit_dico
     [
         ("PixelSpacing", [-2, 2], "PixelSpacing must be above 0 mm, got -2 and 2"),
         ("PixelSpacing", [2, 0], "PixelSpacing must be above 0 mm, got 2 and 0"),
-        ("RescaleSlope", "0", "RescaleSlope must not be 0"),
+        ("RescaleSlope", "0", "RescaleSlope must tell values apart, got 0"),
     ],
 )
 def test_geometry_that_would_mirror_or_flatten_is_refused(

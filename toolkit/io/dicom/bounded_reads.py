@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-MIN_READS = 2**17  # that any file may take: about two for an element or an item
+MIN_READS = 2**17  # that the files of a series may take together: about two for an element or an item
+READS_PER_FILE = 2**10  # and each of them, whatever its size
 BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more: a frame of 64 × 64 pixels has about 170
 MAX_CHARACTER_SET_BYTES, CHARACTER_SET = 256, (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 MAX_ELEMENT_BYTES = 2**10  # of an element that is converted: numbers, names of 3 × 64 characters, descriptions
-LONG_ELEMENTS = ("PixelData", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+LONG_ELEMENTS = (
+    *("PixelData", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ModalityLUTSequence"),
+)
+SHORT_ELEMENTS = (  # without which the pixels would mean something else
+    *("NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("RescaleSlope", "RescaleIntercept", "SpacingBetweenSlices", "SliceThickness", "Modality"),
+)
 
 
 class BoundedReads(BytesIO):
@@ -25,15 +32,16 @@ class BoundedReads(BytesIO):
     Args:
         content: the bytes.
         path: the file, for the error.
+        num_files: of a series, which share some reads.
         whole: the reads of the whole file, which bound those of its part.
     """
 
-    def __init__(self, content: bytes, path: Path, whole: "BoundedReads | None" = None) -> None:
+    def __init__(self, content: bytes, path: Path, num_files: int = 1, whole: "BoundedReads | None" = None) -> None:
         super().__init__(content)
         self.path = path
         self.refusal: InputError | None = None  # pydicom puts its own error in this one's place
         self._whole = whole or self
-        self._left = MIN_READS + len(content) // BYTES_PER_READ
+        self._left = MIN_READS // num_files + READS_PER_FILE + len(content) // BYTES_PER_READ
         self._tag = b""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -41,7 +49,7 @@ class BoundedReads(BytesIO):
         if size is None or size < 0:  # so pydicom reads a deflated file, and would inflate it without a bound
             self._refuse(f"the transfer syntax {DEFLATED} is not read; decompress it, e.g. with dcmconv")
         elif self._whole._left < 0:
-            bound = f"{MIN_READS:,} reads and one for each {BYTES_PER_READ} bytes"
+            bound = f"{MIN_READS:,} reads for a series and one for each {BYTES_PER_READ} bytes"
             advice = "leave out its private elements, or write it as NIfTI"
             self._refuse(f"has more elements than a scan of its size needs, {bound}; {advice}")
         elif size > MAX_CHARACTER_SET_BYTES and self._tag in CHARACTER_SET:  # each of its words is looked up at once
@@ -57,14 +65,19 @@ class BoundedReads(BytesIO):
 
 
 def drop_long_elements(dataset: "Dataset") -> None:
-    """Drop elements without use here whose conversion takes time for each of their bytes."""
+    """Drop elements without use here whose conversion takes time for each of their bytes.
+
+    Raises ValueError for one of use that is so long.
+    """
     from pydicom.datadict import keyword_for_tag
 
     long = [
         raw.tag for raw in dataset.elements() if isinstance(raw.value, bytes) and len(raw.value) > MAX_ELEMENT_BYTES
     ]
     for tag in long:
-        if keyword_for_tag(tag) not in LONG_ELEMENTS:
+        if (keyword := keyword_for_tag(tag)) in SHORT_ELEMENTS:
+            raise ValueError("a long number")
+        if keyword not in LONG_ELEMENTS:
             del dataset[tag]
 
 
@@ -85,7 +98,7 @@ def items_of(dataset: "FileDataset", holder: "Dataset", keyword: str) -> "list[D
         if element.VR not in (None, "SQ", "UN"):
             raise ValueError("no sequence")
         reads = cast(BoundedReads, dataset.buffer)
-        part = BoundedReads(element.value, reads.path, reads)
+        part = BoundedReads(element.value, reads.path, whole=reads)
         items = read_sequence(part, element.is_implicit_VR, element.is_little_endian, len(element.value), "iso8859")
     if not isinstance(items, Sequence):
         raise ValueError("no sequence")

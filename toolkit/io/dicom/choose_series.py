@@ -49,17 +49,25 @@ class Series:
         return f"{self.number}{described} ({kind}, {count})"
 
 
-def list_series(files: Sequence[Path]) -> list[Series]:
-    """The series of DICOM files by number. A file that cannot be read is left out: reading it gives the reason."""
+def list_series(files: Sequence[Path], *, whole: bool = False) -> list[Series]:
+    """The series of DICOM files by number.
+
+    A file that cannot be read is left out: reading it gives the reason. With `whole` it raises InputError, since the
+    file may be a slice of any of the series.
+    """
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     firsts: dict[str, _FirstFile] = {}
     for file in files:
         try:
-            uid, first = with_dataset(file, _first_file)
+            uid, first = with_dataset(file, _first_file, len(files))
         except InputError:
+            if whole:
+                raise
             continue
         groups[uid].append(file)
         firsts.setdefault(uid, first)
+    if whole and "" in groups and len(groups) > 1:
+        raise InputError(f"{groups[''][0]}: lacks the element SeriesInstanceUID, and may be a slice: take it away")
     numbers = {uid: first.number for uid, first in firsts.items()}
     distinct = [number for number in numbers.values() if number is not None]
     in_order = sorted(groups, key=lambda uid: (numbers[uid] is None, numbers[uid] or 0, groups[uid][0]))
@@ -118,9 +126,10 @@ def several_series(files: Sequence[Path]) -> str | None:
 def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path]:
     """The DICOM files of a folder that are of the wanted series, by its number or a part of its description.
 
-    A folder of one series gives all its files. Raises InputError where no series or several fit.
+    A folder of one series gives all its files. Raises InputError where no series or several fit, or a file cannot be
+    read.
     """
-    series = list_series(files)
+    series = list_series(files, whole=True)
     if len(series) < 2:
         return list(files)
     fitting = [one for one in series if wanted == str(one.number)] or [

@@ -21,6 +21,7 @@ COMPRESSED = (
     RLE,
     *(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203)),  # JPEG, JPEG-LS, JPEG 2000
 )
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MAX_FILE_BYTES = 2**30
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
@@ -46,9 +47,10 @@ def lacks_preamble(start: bytes) -> bool:
     return named if start[:2] == FIRST_GROUPS[0] else named or int.from_bytes(start[4:8], "little") <= 64
 
 
-def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Result:
+def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_files: int = 1) -> Result:
     """Calls `use` with a file's data set and transfer syntax. Nothing else opens DICOM, and the data set ends with
-    `use`: pydicom converts an element at its first use, and may fail there.
+    `use`: pydicom converts an element at its first use, and may fail there. `num_files` are read one after the other,
+    as those of a series are, and share the reads that a file has whatever its size.
 
     Raises:
         InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
@@ -58,7 +60,7 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result]) -> Res
         raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
     with needs(path, "DICOM needs pydicom", "dicom"):
         import pydicom
-    content = BoundedReads(path.read_bytes(), path)  # so that no element can ask for more than there is
+    content = BoundedReads(path.read_bytes(), path, num_files)  # so that no element can ask for more than there is
     try:
         # Warnings quote the header, and with it a patient
         with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():

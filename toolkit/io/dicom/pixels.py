@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_SIDE = 2**15
 MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
 MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of a series in other forms, beyond pixels that harm nobody: black packs well
+SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xF7)  # markers of frames: JPEG baseline, extended and lossless, JPEG-LS
+END_OF_IMAGE = b"\xff\xd9"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
@@ -64,16 +66,35 @@ def frames_of(
     if frames * rows * columns > MAX_VOXELS:
         said = f"the header says {frames * rows * columns:,}"
         raise InputError(f"{path}: at most {MAX_VOXELS:,} voxels are supported, {said}")
-    kind = f"{'i' if dataset.get('PixelRepresentation', 0) else 'u'}{bits // 8}"
+    signed = int(dataset.get("PixelRepresentation", 0))
+    if signed not in (0, 1):
+        raise InputError(f"{path}: PixelRepresentation must be 0 or 1, got {signed}; convert the series again")
+    if "ModalityLUTSequence" in dataset:
+        advice = "convert the series with it applied"
+        raise InputError(
+            f"{path}: its values mean what a table says (ModalityLUTSequence), which is not read: {advice}"
+        )
+    kind = f"{'i' if signed else 'u'}{bits // 8}"
     if syntax in UNCOMPRESSED:
         content, needed = dataset.PixelData, frames * rows * columns * bits // 8
-        if len(content) < needed:
-            said = f"its pixels need {needed:,} bytes, the file has {len(content):,}"
-            raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
+        _check_content(path, dataset, syntax, needed)
         stored = np.frombuffer(content[:needed], f"{'>' if syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
     else:
         stored = _decoded(path, dataset, syntax, (frames, rows, columns), room).astype(kind)
-    return _meant(dataset, stored.reshape(frames, rows, columns), choices)
+    return _meant(path, dataset, stored.reshape(frames, rows, columns), choices)
+
+
+def _check_content(path: Path, dataset: "FileDataset", syntax: str, needed: int) -> None:
+    """Raise InputError for uncompressed pixels that are not as many as the header says, or swapped in words."""
+    present, row = len(dataset.PixelData), int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+    said = f"its pixels need {needed:,} bytes, the file has {present:,}"
+    if present < needed:
+        raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
+    if present - needed >= max(row, 2):  # beyond padding
+        raise InputError(f"{path}: has more pixels than its header names: {said}; convert the series again")
+    if syntax == BIG_ENDIAN and dataset.BitsAllocated == 8 and dataset["PixelData"].VR == "OW":
+        advice = "convert it to Little Endian, e.g. with dcmconv +te"
+        raise InputError(f"{path}: has pixels of 8 bits in words of Big Endian, which are not read: {advice}")
 
 
 def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int], room: int) -> np.ndarray:
@@ -88,10 +109,14 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
     if syntax != RLE:  # RLE's decoder takes the size from the header
         for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
-            if codestream_size(frame) != (rows, columns) or number >= frames:
+            form = form_of(frame)
+            if form is None or form[:2] != (rows, columns) or number >= frames:
                 raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
-            if frame.startswith(START) and lacks_tiles(frame):
-                raise InputError(f"{path}: its compressed pixels are cut short: tiles are missing; {AGAIN}")
+            if form.components != 1 or form.bits > int(dataset.BitsAllocated):
+                got = f"{form.components} components of {form.bits} bits"
+                raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
+            if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
+                raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
     decoder = get_decoder(syntax)
     if not decoder.is_available:
         raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
@@ -115,30 +140,46 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         raise InputError(f"{path}: its compressed pixels {reason}") from None
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream itself names, None where it names none.
+class Form(NamedTuple):
+    """The picture that a compressed stream says it holds."""
 
-    Decoders reserve memory by these figures, so they are compared with the header first.
+    rows: int
+    columns: int
+    components: int
+    bits: int
+
+
+def form_of(frame: bytes) -> Form | None:
+    """The form that a JPEG, JPEG-LS or JPEG 2000 stream itself names, None where it names none that is read.
+
+    Decoders reserve memory by these figures, so they are compared with the header first. Progressive JPEG, whose frames
+    can be drawn thousands of times, is no part of the syntaxes that are read.
     """
-    if frame[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: the marker SIZ comes second
+    if frame.startswith(START) and len(frame) > 42:  # JPEG 2000: the marker SIZ comes second
         width, height, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
-        return height - top, width - left
+        return Form(height - top, width - left, int.from_bytes(frame[40:42], "big"), (frame[42] & 0x7F) + 1)
     at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
+    while at + 10 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+        if marker in SEQUENTIAL:
+            height, width = (int.from_bytes(frame[place : place + 2], "big") for place in (at + 5, at + 7))
+            return Form(height, width, frame[at + 9], frame[at + 4])
         at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
 
 
-def _meant(dataset: "FileDataset", stored: np.ndarray, choices: Choices) -> tuple[np.ndarray, list[Decision]]:
+def _meant(
+    path: Path, dataset: "FileDataset", stored: np.ndarray, choices: Choices
+) -> tuple[np.ndarray, list[Decision]]:
     """Values as BitsStored and HighBit say, turned where the lowest value is white; with the decisions."""
     decisions = []
     allocated = 8 * stored.itemsize
     bits = int(dataset.get("BitsStored") or allocated)
     high = int(dataset.get("HighBit", bits - 1))
-    if 1 <= bits <= allocated and bits - 1 <= high < allocated and choice("dicom-bits", choices) == "stored":
+    if choice("dicom-bits", choices) == "stored":
+        if not (1 <= bits <= allocated and bits - 1 <= high < allocated):
+            said = f"BitsStored {bits} and HighBit {high} do not fit {allocated} bits"
+            raise InputError(f"{path}: {said}; where all bits are values: --read dicom-bits=allocated")
         values = (stored << (allocated - 1 - high)) >> (allocated - bits)
         if (values != stored).any():
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"

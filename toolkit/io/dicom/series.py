@@ -10,18 +10,18 @@ import numpy as np
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
-from attunet.io.dicom.file import check_kind, is_dicom, lacks_preamble, with_dataset
+from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of, room_of
 from attunet.io.dicom.slices import (
     MAX_SLICES,
-    SeveralSeries,
     Slice,
     check_geometry,
+    common_of,
     geometries,
-    in_order,
     patient_hash_of,
     slice_of,
 )
+from attunet.io.dicom.stack import SeveralSeries, in_order
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
@@ -48,8 +48,8 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
         `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
 
     Raises:
-        InputError: where slices differ in size, spacing, direction or series, lie in the same place or unevenly, or
-            where a file is damaged, in colour, or is no image of slices.
+        InputError: where slices differ in size, spacing, direction, series or patient, lie in the same place or
+            unevenly, or where a file is damaged, in colour, or is no image of slices.
     """
     files = _files(path, options)
     try:
@@ -70,7 +70,7 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
     decisions: dict[Decision, None] = {}
     voxels, room = 0, room_of(files)
     for file in files:
-        for one, made in _read_file(file, options, room):
+        for one, made in _read_file(file, options, room, len(files)):
             slices.append(one)
             decisions |= dict.fromkeys(made)
             voxels += one.pixels.size
@@ -84,16 +84,23 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
     if data.dtype == np.float64:
         data = data.astype(np.float32)  # slices of large integers beside rescaled ones
     names = SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
-    first, *others = {s.patient_hash for s in slices}
-    patient = None if others else first
     affine = checked_affine(path, affine)
-    return Volume(data, affine, header=names, decisions=tuple(decisions), patient_hash=patient)
+    return Volume(data, affine, header=names, decisions=tuple(decisions), patient_hash=slices[0].patient_hash)
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder, sorted; links, hidden files and DICOMDIR are left out."""
-    regular = (p for p in folder.iterdir() if p.is_file() and not p.is_symlink() and not p.name.startswith("."))
-    return sorted(p for p in regular if p.name.upper() != "DICOMDIR" and is_dicom(p))
+    """The DICOM files directly in a folder, sorted; other files, hidden ones and DICOMDIR are left out.
+
+    Raises InputError for what may be a slice and cannot be read: a volume would lack it.
+    """
+    entries = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.upper() != "DICOMDIR"]
+    for path in sorted(entries):
+        is_named = path.name.lower().endswith(DICOM_SUFFIXES) and not path.is_dir()
+        if is_named and (path.is_symlink() or not path.is_file()):
+            raise InputError(f"{path}: must be a file of its own, no link: copy the slice, or take the link away")
+        if (is_named and not is_dicom(path)) or (path.is_file() and path.stat().st_size == 0):
+            raise InputError(f"{path}: holds no DICOM, so a slice may be missing: {AGAIN}, or take it away")
+    return sorted(p for p in entries if p.is_file() and not p.is_symlink() and is_dicom(p))
 
 
 def _files(path: Path, options: ReadOptions) -> list[Path]:
@@ -112,8 +119,8 @@ def _without_preamble(path: Path) -> bool:
         return lacks_preamble(file.read(132))
 
 
-def _read_file(path: Path, options: ReadOptions, room: int) -> list[tuple[Slice, list[Decision]]]:
-    """The slices of a file, one or one for each frame, with the decisions about each."""
+def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> list[tuple[Slice, list[Decision]]]:
+    """The slices of a file of a series, one or one for each frame, with the decisions about each."""
 
     def slices(dataset: "FileDataset", syntax: str) -> list[tuple[Slice, list[Decision]]]:
         check_kind(path, dataset)
@@ -124,10 +131,10 @@ def _read_file(path: Path, options: ReadOptions, room: int) -> list[tuple[Slice,
         if len(places) != len(stored):
             known = f"says where {len(places)} of its {len(stored)} frames lie"
             raise InputError(f"{path}: {known}; a volume needs all")
-        series, patient = str(dataset.get("SeriesInstanceUID", "")), patient_hash_of(dataset)
+        common, patient = common_of(dataset), patient_hash_of(dataset)
         return [
-            (slice_of(path.name, series, patient, frame, geometry), decisions)
+            (slice_of(path.name, common, patient, frame, geometry), decisions)
             for frame, geometry in zip(stored, places, strict=True)
         ]
 
-    return with_dataset(path, slices)
+    return with_dataset(path, slices, num_files)

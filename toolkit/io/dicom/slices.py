@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 # Identifiers that programs put in place of a patient's
 STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)
-SAME_PLACE = "; leave one out, or put phases into folders of their own"
 MAX_SLICES = 16384
-GAP_TOLERANCE = 0.1  # of the slice spacing
-DIRECTION_TOLERANCE = 1e-3
+MAX_SKEW = 5e-3  # of the directions' lengths from 1, and of their cosine from 0: headers round
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 GROUPS = {  # functional groups of a file of many frames, with the elements that are read
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -30,10 +28,11 @@ GROUPS = {  # functional groups of a file of many frames, with the elements that
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
 }
 GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
-
-
-class SeveralSeries(InputError):
-    """Slices of a folder are of several series."""
+# What the slices of a volume have in common; a series of two patients is one that a program has mixed up
+COMMON = (
+    *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
+    *("FrameOfReferenceUID", "Modality", "PhotometricInterpretation"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Slice:
     directions: np.ndarray  # (2, 3): along a row, down a column
     pixel_mm: tuple[float, float]  # between rows, between columns
     thickness: float
-    series: str
+    common: tuple[str, ...]  # values of `COMMON`
     patient_hash: str | None
 
 
@@ -73,7 +72,8 @@ def geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
         yield cast(FrameGeometry, {name: dataset.get(name) for name in GEOMETRY})
         return
     shared, *_ = items_of(dataset, dataset, "SharedFunctionalGroupsSequence") or [Dataset()]
-    common = _geometry_of(dataset, shared)
+    scaling = {name: dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept") if name in dataset}
+    common = scaling | _geometry_of(dataset, shared)
     per_frame = items_of(dataset, dataset, "PerFrameFunctionalGroupsSequence")
     if len(per_frame) > MAX_SLICES:
         raise InputError(f"{path}: at most {MAX_SLICES:,} frames are supported, got {len(per_frame):,}")
@@ -94,6 +94,11 @@ def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
     return values
 
 
+def common_of(dataset: "FileDataset") -> tuple[str, ...]:
+    """A file's values of `COMMON`, empty where they are missing."""
+    return tuple(str(dataset.get(name) or "").strip() for name in COMMON)
+
+
 def patient_hash_of(dataset: "FileDataset") -> str | None:
     """SHA-256 of the patient's identifier; None where it is missing or a stand-in."""
     identifier = str(dataset.get("PatientID") or "").strip()
@@ -104,21 +109,34 @@ def patient_hash_of(dataset: "FileDataset") -> str | None:
 
 
 def check_geometry(path: Path, geometry: FrameGeometry) -> None:
-    """Raise InputError for numbers that would mirror an image, or make all of its values one."""
+    """Raise InputError for numbers that would mirror, scale or shear an image, or make all of its values one."""
     spacing = _numbers(geometry["PixelSpacing"], 2)
     if min(spacing) <= 0:
         raise InputError(f"{path}: PixelSpacing must be above 0 mm, got {spacing[0]:g} and {spacing[1]:g}")
-    if geometry.get("RescaleSlope") == 0:
-        raise InputError(f"{path}: RescaleSlope must not be 0; convert the series again from the scanner's export")
+    directions = np.array(_numbers(geometry["ImageOrientationPatient"], 6)).reshape(2, 3)
+    if np.abs(directions @ directions.T - np.eye(2)).max() > MAX_SKEW:
+        rule = "must be two directions of length 1 at right angles"
+        raise InputError(f"{path}: ImageOrientationPatient {rule}; convert the series again from the scanner's export")
+    slope, intercept = _scaling(geometry)
+    if not abs(slope) >= np.spacing(np.float32(abs(intercept))):  # of float32, in which values are computed
+        got = f"got {slope:g} with RescaleIntercept {intercept:g}"
+        raise InputError(f"{path}: RescaleSlope must tell values apart, {got}; convert the series again")
 
 
-def slice_of(name: str, series: str, patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry) -> Slice:
+def _scaling(geometry: FrameGeometry) -> tuple[float, float]:
+    slope, intercept = geometry.get("RescaleSlope"), geometry.get("RescaleIntercept")
+    return 1.0 if slope is None else float(slope), float(intercept or 0)
+
+
+def slice_of(
+    name: str, common: tuple[str, ...], patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry
+) -> Slice:
     """Place stored pixels of a file in space, with the rescaling that the file names.
 
     Example:
-        >>> slice_of("IM1", dataset.SeriesInstanceUID, None, dataset.pixel_array, geometry).position  # doctest: +SKIP
+        >>> slice_of("IM1", common_of(dataset), None, dataset.pixel_array, geometry).position  # doctest: +SKIP
     """
-    slope, intercept = float(geometry.get("RescaleSlope") or 1), float(geometry.get("RescaleIntercept") or 0)
+    slope, intercept = _scaling(geometry)
     vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
     return Slice(
         name=name,
@@ -126,8 +144,8 @@ def slice_of(name: str, series: str, patient_hash: str | None, stored: np.ndarra
         position=np.array(_numbers(geometry["ImagePositionPatient"], 3)),
         directions=np.array(_numbers(geometry["ImageOrientationPatient"], 6)).reshape(2, 3),
         pixel_mm=(vertical, horizontal),
-        thickness=float(geometry.get("SpacingBetweenSlices") or geometry.get("SliceThickness") or 1),
-        series=series,
+        thickness=abs(float(geometry.get("SpacingBetweenSlices") or geometry.get("SliceThickness") or 1)),
+        common=common,
         patient_hash=patient_hash,
     )
 
@@ -137,42 +155,3 @@ def _numbers(values: Iterable[float], count: int) -> list[float]:
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError("geometry")
     return numbers
-
-
-def in_order(path: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
-    """The slices along their normal, and the affine in RAS+ of `(column, row, slice)`."""
-    first = slices[0]
-    for other in slices[1:]:
-        if other.series != first.series:
-            differ = f"{other.name} is of another than {first.name}"
-            raise SeveralSeries(f"{path}: the folder must hold one series, {differ}")
-        same_grid = other.pixels.shape == first.pixels.shape and np.allclose(other.pixel_mm, first.pixel_mm, rtol=1e-4)
-        if not same_grid or np.abs(other.directions - first.directions).max() > DIRECTION_TOLERANCE:
-            differ = f"{other.name} differs from {first.name}"
-            raise InputError(f"{path}: slices must agree in size, spacing and direction, {differ}")
-    normal = np.cross(*first.directions)
-    ordered = sorted(slices, key=lambda s: float(s.position @ normal))
-    step = normal * first.thickness
-    if len(ordered) > 1:
-        _check_gaps(path, ordered, normal)
-        step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
-    affine = np.eye(4)
-    affine[:3, 0] = first.directions[0] * first.pixel_mm[1]
-    affine[:3, 1] = first.directions[1] * first.pixel_mm[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = ordered[0].position
-    affine[:2] *= -1  # DICOM's left and posterior to right and anterior
-    return ordered, affine
-
-
-def _check_gaps(path: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    gaps = np.diff([s.position @ normal for s in slices])
-    typical = float(np.median(gaps))
-    if gaps.min() <= 1e-3:
-        at = int(gaps.argmin())
-        both = f"{slices[at].name} and {slices[at + 1].name}"
-        raise InputError(f"{path}: two slices lie in the same place, {both}{SAME_PLACE}")
-    if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
-        at = int(np.abs(gaps - typical).argmax())
-        apart = f"{slices[at].name} and {slices[at + 1].name} are {gaps[at]:g} mm apart: is one missing?"
-        raise InputError(f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {apart}")

@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from attunet.io.dicom.file import is_dicom
-from attunet.io.readers import FORMATS, is_readable, is_single_file, stem_of
+from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
+from attunet.io.readers import is_readable, is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.layouts.matching import match_masks
-
-DICOM_SUFFIXES = FORMATS[-1].suffixes
 
 
 def series_folders(files: Iterable[Path]) -> list[Path]:
