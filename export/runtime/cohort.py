@@ -19,7 +19,7 @@ from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.confidence import estimator_of
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
 from attunet.io.dicom.organ_codes import Code
-from attunet.io.writers import write_labels
+from attunet.io.writers import check_labels, write_labels
 from attunet.sources.inputs import Input
 from attunet.volumes.model import Model, PreparedVolume
 from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels
@@ -170,6 +170,7 @@ def read_prepared(
         log.begin(job)
     volume = job.input.read(model.spec.num_channels)
     check_megapixels(volume, model.spec, max_megapixels)
+    check_labels(job.write, model.classes, volume, job.codes)
     prepared = model.prepare(volume)
     decisions, findings = (
         as_findings({None: volume.decisions}),

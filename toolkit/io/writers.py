@@ -68,6 +68,14 @@ def write_labels(
     write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like, complete)  # holds 200 and -1 alike
 
 
+def check_labels(path: Path, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> None:
+    """Raise InputError, before there is a label map, for a DICOM series that makes no DICOM SEG at this path."""
+    if path.name.lower().endswith(".dcm"):
+        from attunet.io.dicom.segmentation import check_segmentation
+
+        check_segmentation(path, classes, like, codes)
+
+
 def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
     """Endings with which the label map of an input in these files can be written, the default first."""
     name, format = files[0].name.lower(), format_of(files[0])

@@ -23,7 +23,7 @@ from attunet.export.serve.scans.scan import Scan, open_scan
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
-from attunet.io.writers import write_labels
+from attunet.io.writers import check_labels, write_labels
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Observer, predict_prepared
@@ -152,6 +152,7 @@ def _segment(
             scan = open_scan(files, folder, settings)
             suffix = _suffix(scan, ending)
             volume, prepared = _read(scan, model, settings)
+            check_labels(folder / f"labels{suffix}", segmenter.classes, volume)
             findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
         with ticket.stage("network"):
             observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)

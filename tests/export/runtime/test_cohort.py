@@ -43,6 +43,18 @@ def test_broken_cases_are_listed_and_do_not_stop_the_others(log_lines: list[str]
     assert not jobs[1].write.exists()
 
 
+def test_a_series_that_makes_no_dicom_seg_is_refused_before_anything_is_computed(
+    segmenter, tmp_path, write_series, monkeypatch
+):
+    pytest.importorskip("highdicom")
+    write_series(tmp_path / "bare", np.ones((24, 20, 3), np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]))
+    monkeypatch.setattr(segmenter, "logits", lambda slices: pytest.fail("the network was asked"))
+    outcome = predict_cohort(segmenter, [Job(Input("bare", (tmp_path / "bare",)), tmp_path / "out/bare.dcm")])
+    (reason,) = dict(outcome.failed).values()
+    assert "DICOM SEG needs the element StudyInstanceUID, which the file lacks; write .nii.gz instead" in reason
+    assert not (tmp_path / "out").exists()
+
+
 def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_computed(
     segmenter, jobs, tmp_path, monkeypatch
 ):

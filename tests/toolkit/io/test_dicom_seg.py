@@ -129,3 +129,35 @@ def test_an_element_that_cannot_be_converted_or_written_again_is_one_line(
         write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
     assert "abc" not in str(error.value)
     assert not (tmp_path / "out.dcm").exists()
+
+
+@pytest.mark.parametrize(
+    ("character_set", "patient"),
+    [
+        ("ISO_IR 100", "Müller^Jörg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("GB18030", "王^小东"),
+        (None, "Doe^J"),
+    ],
+)
+def test_names_of_classes_and_patients_keep_their_characters(
+    series: Path, tmp_path: Path, edit_dicom, character_set: str | list[str] | None, patient: str
+) -> None:
+    for path in series.iterdir():
+        elements = {"PatientName": patient} | ({"SpecificCharacterSet": character_set} if character_set else {})
+        edit_dicom(path, **elements)
+    volume = read_volume(series)
+    classes = Classes(("background", "肝臓", "膵臓", " "), (0, 1, 2, 3))
+    write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), classes, volume)
+    made = hd.seg.segread(tmp_path / "out.dcm")
+    assert [segment.SegmentLabel for segment in made.SegmentSequence] == ["肝臓", "膵臓", "class 3"]
+    assert str(made.PatientName) == patient
+
+
+def test_copies_of_one_slice_are_no_reference(series: Path, tmp_path: Path, edit_dicom, capfd) -> None:
+    for path in series.iterdir():
+        edit_dicom(path, SOPInstanceUID="1.2.826.0.1.77")
+    volume = read_volume(series)
+    with pytest.raises(InputError, match="DICOM SEG needs slices of different SOPInstanceUIDs"):
+        write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    assert capfd.readouterr() == ("", "")

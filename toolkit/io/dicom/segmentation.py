@@ -23,11 +23,19 @@ if TYPE_CHECKING:
     from pydicom import FileDataset
 
 SERIES_NUMBER = 9100
+UTF_8 = "ISO_IR 192"
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality")
 MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
     *("StudyTime", "ReferringPhysicianName", "SeriesNumber", "InstanceNumber"),
 )
+
+
+def check_segmentation(path: Path, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> None:
+    """Raise InputError as `segmentation_of` would for any label map of this volume: nobody waits for it in vain."""
+    indices = np.zeros(like.shape, np.uint8)
+    indices[0, 0, 0] = 1
+    segmentation_of(path, indices, classes, like, codes)
 
 
 def segmentation_of(
@@ -55,7 +63,10 @@ def segmentation_of(
         from highdicom.seg import Segmentation as DicomSegmentation
         from highdicom.seg import SegmentationTypeValues
         from highdicom.uid import UID
-    headers = [_header(like.header.folder / name, like.spacing[2]) for name in like.header.names]
+    names = like.header.names
+    headers = [_header(like.header.folder / name, like.spacing[2], len(names)) for name in names]
+    if len({str(header.SOPInstanceUID) for header in headers}) != len(headers):
+        raise InputError(f"{like.header.folder}: DICOM SEG needs slices of different SOPInstanceUIDs; write .nii.gz")
     with warnings.catch_warnings(action="ignore"):  # warnings quote the header, and with it a patient
         try:
             made = DicomSegmentation(
@@ -81,7 +92,7 @@ def segmentation_of(
             raise InputError(f"{like.header.folder}: does not make a DICOM SEG: {type(error).__name__}") from None
 
 
-def _header(path: Path, thickness_mm: float) -> "FileDataset":
+def _header(path: Path, thickness_mm: float, num_files: int) -> "FileDataset":
     """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
 
     def completed(header: "FileDataset", _syntax: str) -> "FileDataset":
@@ -96,9 +107,10 @@ def _header(path: Path, thickness_mm: float) -> "FileDataset":
                 setattr(header, name, None)
         if not header.get("SliceThickness"):
             header.SliceThickness = f"{thickness_mm:.9g}"
+        header.SpecificCharacterSet = UTF_8  # which has the characters of the patient's name and of the classes'
         return header
 
-    return with_dataset(path, completed)
+    return with_dataset(path, completed, num_files)
 
 
 def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "SegmentDescription":
@@ -109,12 +121,14 @@ def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "Segmen
     from pydicom.sr.codedict import codes
 
     code = code_of(classes.names[number], classes.values[number], own)
-    name = re.sub(r"[\\\x00-\x1f]", " ", classes.names[number])[:64]
+    name = re.sub(r"[\\\x00-\x1f]", " ", classes.names[number])[:64].strip() or f"class {number}"
     description = SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=CodedConcept(code.value, code.scheme, re.sub(r"[\\\x00-\x1f]", " ", code.meaning)[:64]),
+        segmented_property_type=CodedConcept(
+            code.value, code.scheme, re.sub(r"[\\\x00-\x1f]", " ", code.meaning)[:64].strip() or name
+        ),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             "attunet", codes.DCM.ArtificialIntelligence, __version__
