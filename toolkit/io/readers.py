@@ -128,6 +128,7 @@ def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
 
 def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Decision]]:
     if labels.dtype.kind != "f":
+        _check_range(path, labels)
         return labels, []
     decisions = []
     missing = np.isnan(labels)
@@ -141,11 +142,16 @@ def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Dec
     if not whole.all():
         got = f"{labels[~whole][0]:g}"
         raise InputError(f"{path}: label values must be whole numbers, got {got}; is it a probability map?")
-    if np.abs(labels).max() > np.iinfo(np.int32).max:
-        raise InputError(f"{path}: label values must fit 32 bits, got {np.abs(labels).max():g}")
+    _check_range(path, labels)
     if (np.rint(labels) != labels).any():
         decisions.append(Decision("rounded-labels", "label values within 0.001 of whole numbers are rounded"))
     return np.rint(labels).astype(np.int32), decisions
+
+
+def _check_range(path: Path, labels: np.ndarray) -> None:
+    bounds = np.iinfo(np.int32)
+    if odd := [value for value in (labels.min(), labels.max()) if not bounds.min <= int(value) <= bounds.max]:
+        raise InputError(f"{path}: label values must fit 32 bits, got {odd[0]:g}")
 
 
 def is_readable(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from attunet.errors import InputError, one_line
 from attunet.io.readers import files_of
 from attunet.sources.codings import choose_coding
 from attunet.system.atomic_files import sha256
+
+MAX_DEPTH = 100  # of folders within each other
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Source:
         decisions: interpretations of the folder that may differ from the user's.
         notes: lines about files that were left out.
         channels: names of the channels, such as T1w and FLAIR; empty if they are not known.
+        left_out: files that belong to no case and of which a note says so.
     """
 
     root: Path
@@ -99,6 +102,7 @@ class Source:
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    left_out: frozenset[Path] = frozenset()
 
     @property
     def labelled(self) -> list[CaseFiles]:
@@ -123,16 +127,31 @@ class Source:
         return value
 
 
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder below `root` with the names of its folders and files, sorted, without hidden ones.
+
+    Raises InputError for a folder that cannot be listed, and for more than `MAX_DEPTH` folders within each other.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from None
+
+    start = len(root.parts)
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        if len(Path(folder).parts) - start > MAX_DEPTH:
+            raise InputError(f"{root}: has folders more than {MAX_DEPTH} deep, which is none of the known layouts")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(folder), folders, sorted(name for name in names if not name.startswith("."))
+
+
 def regular_files(root: Path) -> list[Path]:
     """List all regular files below `root`, sorted, without hidden files and links that lead out of the folder."""
     inside = root.resolve()
     files = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+    for folder, _, names in walk(root):
         files += [
             path
-            for path in visible
+            for path in map(folder.joinpath, names)
             if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(inside))
         ]
     return files

@@ -1,21 +1,20 @@
 """Search for files of a source by their content, for a store that does not contain their names."""
 
 import functools
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
-from attunet.sources.case_files import content_hash, regular_files
+from attunet.sources.case_files import content_hash, regular_files, walk
 
 
 @functools.lru_cache(maxsize=2)  # an evaluation reads case after case
 def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
     """Every file below a folder, and every folder with files in it, by its `content_hash`."""
     paths: dict[str, tuple[Path, ...]] = {}
-    for path in (*regular_files(root), *(Path(folder) for folder, _, files in os.walk(root) if files)):
+    for path in (*regular_files(root), *(folder for folder, _, files in walk(root) if files)):
         with suppress(InputError):  # an unreadable file that belongs to no case; its name stays hidden
             digest = content_hash(path)
             paths[digest] = (*paths.get(digest, ()), path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom, modality_of
 from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_of
+from attunet.sources.case_files import walk
 from attunet.sources.layouts.matching import names_a_mask
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
@@ -60,7 +61,7 @@ def _other_annotations(path: Path) -> str | None:
         kind = "is an annotation of VGG's VIA, which is not read"
     elif suffix == ".xml" and "<annotation" in start and "<bndbox>" in start:
         kind = "has boxes of Pascal VOC and no outlines"
-    elif suffix == ".txt" and re.fullmatch(r"(\d+( [01](\.\d+)?){4,}\s*)+", start.partition("\n")[0]):
+    elif suffix == ".txt" and re.fullmatch(r"\d+( [01](\.\d+)?){4,}\s*", start.partition("\n")[0]):
         kind = "has a picture's labels in YOLO's form, which is not read"
     else:
         return None
@@ -85,10 +86,9 @@ def links_left_out(root: Path) -> str | None:
     """A clause about links to nothing or out of the folder, which are left out; None where there are none."""
     inside = root.resolve()
     dead, outside = list[Path](), list[Path]()
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for path in (Path(folder, name) for name in (*folders, *sorted(names))):
-            if path.is_symlink() and not path.name.startswith("."):
+    for folder, folders, names in walk(root):
+        for path in map(folder.joinpath, (*folders, *names)):
+            if path.is_symlink():
                 if not path.exists():
                     dead.append(path)
                 elif path.is_dir() or not path.resolve().is_relative_to(inside):
