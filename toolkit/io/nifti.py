@@ -90,6 +90,12 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
     )
 
 
+def nifti_shape(path: Path) -> tuple[int, ...]:
+    """The shape in a NIfTI file's header, of which nothing else is looked at. Raises InputError for a damaged one."""
+    with nibabel_reads(path, "NIfTI"), _open(path) as file:
+        return tuple(int(n) for n in _header(path, file.read(540)).get_data_shape())
+
+
 def nifti_volume(path: Path) -> Volume:
     """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
 
@@ -150,8 +156,7 @@ def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -
     x, y, z, c = (*shape, 1, 1)[:4]
     dtype, offset = header.get_data_dtype(), float(header["vox_offset"])
     check_real_numbers(path, dtype)
-    if not 0 <= offset <= MAX_VOXEL_OFFSET:
-        raise InputError(
-            f"{path}: voxels must start within the first {MAX_VOXEL_OFFSET:,} bytes, the header says {offset:g}"
-        )
+    if not header.single_vox_offset <= offset <= MAX_VOXEL_OFFSET:
+        rule = f"voxels must start behind the header and within the first {MAX_VOXEL_OFFSET:,} bytes"
+        raise InputError(f"{path}: {rule}, the header says {offset:g}")
     return x, y, z, c

@@ -2,6 +2,8 @@
 
 import gzip
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +235,52 @@ def test_a_place_that_no_scanner_has_is_refused(folder: Path, line: str) -> None
     (folder / "a.mhd").write_text(f"{META}{line}\nElementDataFile = plain.raw\n")
     with pytest.raises(InputError, match=r"a\.mhd: the (affine|first voxel) must"):
         read_volume(folder / "a.mhd")
+
+
+@pytest.mark.parametrize("words", ["20001 -1", "40000", "1.5", "1e3", "x", "nan", "9" * 5000, str(2**70)])
+def test_text_that_is_no_number_of_the_type_is_refused(tmp_path: Path, words: str) -> None:
+    numbers = f"{words} " + " ".join(map(str, range(120)))
+    (tmp_path / "a.mha").write_text(f"{META}BinaryData = False\nElementDataFile = LOCAL\n{numbers}")
+    if words == "20001 -1":
+        assert read_volume(tmp_path / "a.mha").data.ravel(order="F")[:2].tolist() == [20001, -1]
+        return
+    with pytest.raises(InputError, match=r"a\.mha: its voxels must be numbers of the type int16"):
+        read_volume(tmp_path / "a.mha")
+
+
+def test_one_long_number_takes_no_memory_for_each(
+    tmp_path: Path, little_memory: Callable[[], AbstractContextManager[None]]
+) -> None:
+    head = "NDims = 3\nDimSize = 25000 1 1\nElementType = MET_DOUBLE\nBinaryData = False\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_text(head + "0" * 30_000 + " 1" * 24_999)
+    with little_memory():
+        assert read_volume(tmp_path / "a.mha").data.sum() == 24_999
+
+
+def test_the_header_itself_is_never_voxels(tmp_path: Path) -> None:
+    (tmp_path / "a.mha").write_bytes(f"{META}HeaderSize = 10\nElementDataFile = LOCAL\n".encode() + VOXELS.tobytes())
+    with pytest.raises(InputError, match=r"a\.mha: its header's HeaderSize must not lie within the header, got 10"):
+        read_volume(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        ("space: patient\nspace directions: (1,0,0) (0,1,0) (0,0,1)", "space must be one of .*, got 'patient'"),
+        ("space: RAS\nspacings: 1 1 1", "space must have space directions"),
+    ],
+)
+def test_a_space_that_itk_refuses_is_refused(tmp_path: Path, lines: str, rule: str) -> None:
+    head = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 6 5 4\nendian: little\nencoding: raw\n{lines}\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + VOXELS.tobytes())
+    with pytest.raises(InputError, match=rf"a\.nrrd: its header's {rule}"):
+        read_volume(tmp_path / "a.nrrd")
+    with pytest.raises(RuntimeError):
+        as_itk_reads(tmp_path / "a.nrrd")
+
+
+def test_space_and_time_are_a_space(tmp_path: Path) -> None:
+    head = "NRRD0004\ntype: short\ndimension: 4\nsizes: 6 5 4 1\nendian: little\nencoding: raw\n"
+    lines = "space: right-anterior-superior-time\nspace directions: (1,0,0,0) (0,1,0,0) (0,0,1,0) (0,0,0,1)\n\n"
+    (tmp_path / "a.nrrd").write_bytes((head + lines).encode() + VOXELS.tobytes())
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").affine, np.eye(4))

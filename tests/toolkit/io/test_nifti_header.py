@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attunet.classes import Classes
+from attunet.errors import InputError
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.sources.read_case import read_labels
@@ -197,3 +198,22 @@ def test_label_values_come_back_exactly(tmp_path: Path, values: tuple[int, ...])
         np.testing.assert_array_equal(
             read_mask(tmp_path / f"out{ending}").data[0], np.array(values)[DATA % len(values)]
         )
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0, 351.0, -1.0])
+def test_voxels_begin_behind_the_header(tmp_path: Path, offset: float) -> None:
+    path = scan(tmp_path / "a.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5))
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii: (voxels must start behind the header|cannot be read as NIfTI)"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.int64, -(2**62)), (np.int64, 2**40), (np.uint32, 2**32 - 1)])
+def test_label_values_fit_32_bits(tmp_path: Path, dtype: type, value: int) -> None:
+    labels = np.zeros((4, 4, 4), dtype)
+    labels[1:3] = value
+    nib.save(nib.Nifti1Image(labels, AFFINE, dtype=dtype), tmp_path / "a.nii")
+    with pytest.raises(InputError, match=r"a\.nii: label values must fit 32 bits"):
+        read_mask(tmp_path / "a.nii")

@@ -96,6 +96,8 @@ def _offset(path: Path, keys: dict[str, str], start: int, encoding: str) -> int 
     (skipped,) = whole_numbers(path, "HeaderSize", keys.get("headersize", "0"), -1)
     if skipped == 0:
         return start
+    if 0 < skipped < start:
+        raise InputError(f"{path}: its header's HeaderSize must not lie within the header, got {skipped}")
     if encoding != "raw":
         raise InputError(f"{path}: its header's HeaderSize must be 0 for voxels that are not raw, got {skipped}")
     return None if skipped < 0 else skipped

@@ -146,7 +146,12 @@ def _grid(
     path: Path, keys: dict[str, str], vectors: list[np.ndarray | None], domain: list[int], dimension: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Directions `(axes, 3)` and origin, in LPS."""
-    signs = np.array([*SPACES.get(keys.get("space", "").lower(), (1, 1)), 1])
+    space = keys.get("space", "lps").lower().removesuffix("-time")
+    if space not in SPACES:
+        raise InputError(f"{path}: its header's space must be one of {', '.join(SPACES)}, got {space[:60]!r}")
+    if "space" in keys and "spacedirections" not in keys:
+        raise InputError(f"{path}: its header's space must have space directions: write it anew")
+    signs = np.array([*SPACES[space], 1])
     origin = np.zeros(3)
     if "(" in keys.get("spaceorigin", ""):
         stated = _vector(path, "space origin", keys["spaceorigin"])

@@ -98,7 +98,16 @@ class StoredImage:
         if len(words) < self.num_voxels:
             said = f"the header says {self.num_voxels:,} numbers, there are {len(words):,}"
             raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
-        return np.array(words).astype(np.float64 if self.dtype.kind == "f" else np.int64).astype(self.dtype)
+        number, wide = (float, np.dtype(np.float64)) if self.dtype.kind == "f" else (int, np.dtype(np.int64))
+        try:
+            # One by one: an array of texts would give each of them the length of the longest
+            values = np.fromiter(map(number, words), wide, len(words))
+            fit = number is float or np.array_equal(values, values.astype(self.dtype))
+        except (ValueError, OverflowError):
+            fit = False
+        if not fit:
+            raise InputError(f"{self._subject}: its voxels must be numbers of the type {self.dtype.name}")
+        return values.astype(self.dtype)
 
 
 def file_beside(path: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Pictures and stacks of pages through Pillow (the extra `images`); they have no physical spacing."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
 from attunet.io.pictures.opening import IMAGE_FORMATS, opened, pillow
+from attunet.io.pictures.samples import check_samples, check_unsigned
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, native, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refused_as
 from attunet.volumes.volume import Volume
@@ -30,6 +32,8 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 MAX_JPEG_RIPPLE = 8  # in the 3 × 3 neighbourhood of a pixel inside a region
 MAX_JPEG_GREYS = 0.05  # share of a JPEG mask's pixels between clearly black and clearly white
 EXIF_ORIENTATION = 0x0112
+DESCRIPTION = 270  # a tag of TIFF
+IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=(\d{1,9})")  # large stacks have one page for all images
 
 
 def read_image_file(path: Path, options: ReadOptions) -> Volume:
@@ -68,6 +72,8 @@ def _in_words(error: Exception) -> str:
 
 
 def _check_size(path: Path, image: "Image", num_pages: int) -> None:
+    from PIL.TiffImagePlugin import TiffImageFile
+
     width, height = image.size
     values, present = width * height * len(image.getbands()) * num_pages, path.stat().st_size
     compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
@@ -82,6 +88,11 @@ def _check_size(path: Path, image: "Image", num_pages: int) -> None:
         raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
+    stated = IMAGEJ.match(str(image.tag_v2.get(DESCRIPTION, ""))) if isinstance(image, TiffImageFile) else None
+    if stated and int(stated[1]) > num_pages:
+        raise InputError(
+            f"{path}: holds {stated[1]} images of ImageJ and {num_pages} page(s): save a page for each, or .nii.gz"
+        )
     if compression and compression not in TIFF_COMPRESSIONS:
         raise InputError(f"{path}: TIFF compression must be one of {', '.join(TIFF_COMPRESSIONS)}, got {compression}")
 
@@ -93,6 +104,7 @@ def _page(
     if index:
         image.seek(index)
     _check_size(path, image, num_pages)
+    check_samples(path, image, labels=options.labels)
     upright, decisions = _upright(image, options)
     palette: dict[int, int] = {}
     if options.labels:
@@ -104,6 +116,7 @@ def _page(
                 require_black_and_white(path, array)
     else:
         array = _samples(path, upright)
+    check_unsigned(path, image, array)
     return native(array).reshape(*array.shape[:2], -1), palette, decisions
 
 

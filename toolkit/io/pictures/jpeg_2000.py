@@ -1,8 +1,9 @@
-"""Tiles of JPEG 2000, which OpenJPEG takes memory for and leaves black where the file lacks them."""
+"""JPEG 2000 by its code stream: tiles that the file lacks and OpenJPEG leaves black, bits of the samples, losses."""
 
 import re
 
 START = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
+SIZE, CODING, TILE = b"\xff\x51", b"\xff\x52", b"\xff\x90"  # the markers SIZ, COD and SOT
 CODESTREAM = re.compile(rb"(?:\A|jp2c|jp2c.{8})\xff\x4f\xff\x51(.{36})", re.DOTALL)  # alone, or in a box of JP2
 TILE_PART = b"\xff\x90"  # the marker SOT
 
@@ -26,6 +27,29 @@ def _num_present(content: bytes, at: int) -> int:
             break
         at += 2 + length
     return len(present)
+
+
+def sample_bits(content: bytes) -> set[int]:
+    """Return the numbers of bits of the components' samples."""
+    size = _segment(content, SIZE)
+    return {(depth & 127) + 1 for depth in size[36 : 36 + 3 * int.from_bytes(size[34:36], "big") : 3]}
+
+
+def is_irreversible(content: bytes) -> bool:
+    """Return True for a wavelet that does not give the samples back exactly."""
+    return _segment(content, CODING)[9:10] == b"\0"
+
+
+def _segment(content: bytes, marker: bytes) -> bytes:
+    """Return a marker segment of the first code stream's main header, after its length; empty if there is none."""
+    start = CODESTREAM.search(content)
+    at = start.start(1) - 2 if start else len(content)  # of the marker SIZ
+    while content[at : at + 1] == b"\xff" and content[at : at + 2] != TILE:
+        length = max(2, int.from_bytes(content[at + 2 : at + 4], "big"))
+        if content[at : at + 2] == marker:
+            return content[at + 4 : at + 2 + length]
+        at += 2 + length
+    return b""
 
 
 def _num_tiles(size: bytes) -> int:

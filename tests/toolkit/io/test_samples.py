@@ -1,0 +1,93 @@
+"""Samples of pictures that Pillow changes while it reads: label values are those of the file, or it is refused."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attunet.io.readers import read_mask, read_volume
+
+images = pytest.importorskip("PIL.Image")
+
+VALUES = (0, 1, 2, 5)
+Refused = Callable[..., str]
+
+
+def png(path: Path, colour_type: int, channels: int) -> Path:
+    """A PNG of 16 bits in each channel, 4 × 4."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + b"".join(struct.pack(">H", value) * channels for value in VALUES)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b""))
+    return path
+
+
+def tiff(path: Path, bits: int, sample_format: int, data: bytes) -> Path:
+    """An uncompressed TIFF, 4 × 4."""
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: 1, 273: 8 + 2 + 12 * 10 + 4, 277: 1, 278: 4, 279: len(data)}
+    rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + bytes(4) + data)
+    return path
+
+
+def regions() -> np.ndarray:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[10:30, 10:30], labels[30:50, 30:50], labels[5:9, 5:60] = 1, 2, 3
+    return labels
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_the_low_byte_of_a_channel_is_not_dropped(
+    tmp_path: Path, refused: Refused, colour_type: int, channels: int
+) -> None:
+    path = png(tmp_path / "a.png", colour_type, channels)
+    for read in (read_volume, read_mask):
+        refused(path, "must have 8 bits in each of its channels, or one grey channel of 16", read)
+    assert set(np.unique(read_mask(png(tmp_path / "grey.png", 0, 1)).data)) == set(VALUES)
+
+
+def test_a_sign_of_8_bits_is_not_lost_and_32_bits_get_none(tmp_path: Path, refused: Refused) -> None:
+    signed = np.tile(np.array([0, -1, -100, 5]), 4)
+    refused(tiff(tmp_path / "8.tif", 8, 2, signed.astype(np.int8).tobytes()), "signed samples of 8 bits are not read")
+    assert read_volume(tiff(tmp_path / "16.tif", 16, 2, signed.astype(np.int16).tobytes())).data.min() == -100
+    large = np.tile(np.array([0, 1, 2, 3 * 10**9], np.uint32), 4)
+    refused(tiff(tmp_path / "32.tif", 32, 1, large.tobytes()), r"samples of 32 bits must be below 2\^31")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_label_values_of_few_bits_are_not_stretched(tmp_path: Path, refused: Refused, bits: int) -> None:
+    path = tiff(tmp_path / "a.tif", bits, 1, bytes([0b00011011]) * (2 * bits))
+    refused(path, f"a mask as TIFF must have 1, 8, 16 or 32 bits, got {bits}", read_mask)
+    assert read_volume(path).data.max() > 2
+
+
+@pytest.mark.parametrize("form", ["P5\n4 1\n5\n\0\1\2\5", "P2\n4 1\n5\n0 1 2 5\n", "P5\n2 1\n1000\n\0\1\0\5"])
+def test_label_values_are_not_stretched_to_the_maximum(tmp_path: Path, refused: Refused, form: str) -> None:
+    (tmp_path / "a.pgm").write_bytes(form.encode())
+    refused(tmp_path / "a.pgm", "must have the maximum 255 or 65535, got (5|1000)", read_mask)
+    read_volume(tmp_path / "a.pgm")
+
+
+def test_a_mask_is_compressed_without_loss(tmp_path: Path, refused: Refused) -> None:
+    grey, colour = images.fromarray(regions()), images.fromarray(regions()).convert("RGB")
+    colour.save(tmp_path / "lossy.webp", quality=50)
+    grey.save(tmp_path / "lossy.jp2", irreversible=True, quality_mode="rates", quality_layers=[20])
+    refused(tmp_path / "lossy.webp", "a mask as WebP must be compressed without loss", read_mask)
+    refused(tmp_path / "lossy.jp2", "a mask as JPEG 2000 must have 8 or 16 bits and be compressed without", read_mask)
+    colour.save(tmp_path / "a.webp", lossless=True)
+    grey.save(tmp_path / "a.jp2")
+    grey.save(tmp_path / "a.j2k")
+    for name in ("a.webp", "a.jp2", "a.j2k"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name).data[0, :, :, 0], regions().T)
+
+
+def test_a_stack_of_imagej_behind_one_page_is_refused(tmp_path: Path, refused: Refused) -> None:
+    text = "ImageJ=1.53t\nimages=10\nslices=10\n"
+    images.fromarray(regions()).save(tmp_path / "a.tif", description=text)
+    refused(tmp_path / "a.tif", "holds 10 images of ImageJ and 1 page")

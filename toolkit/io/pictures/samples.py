@@ -1,0 +1,96 @@
+"""Samples that Pillow changes while it reads a picture: it drops bits and signs, and stretches few bits to eight."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attunet.errors import InputError
+from attunet.io.pictures.jpeg_2000 import is_irreversible, sample_bits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2  # a tag of TIFF, and its values
+WHOLE_BYTES = (8, 16)
+WHOLE_MAXIMA = (255, 65535)  # of PPM and PGM
+
+
+def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
+    """Refuse a page, not yet loaded, whose samples Pillow would not give as they are stored.
+
+    Args:
+        path: the file.
+        image: the opened file at this page.
+        labels: the page is a mask, in which a sample is a label value, and not a share of the brightest one.
+
+    Raises:
+        InputError: 16 bits in each of several channels, signed samples of 8 bits; in masks also samples that are
+            stretched to 8 or 16 bits, and lossy compression.
+    """
+    if reason := _changed(path, image) or (_changed_labels(path, image) if labels else ""):
+        raise InputError(f"{path}: {reason}")
+
+
+def check_unsigned(path: Path, image: "Image", samples: np.ndarray) -> None:
+    """Refuse numbers of 32 bits without a sign that Pillow gives a sign."""
+    if samples.dtype.kind == "i" and samples.min() < 0 and _sample_format(image) == UNSIGNED:
+        raise InputError(f"{path}: samples of 32 bits must be below 2^31: save it with fewer bits")
+
+
+def _changed(path: Path, image: "Image") -> str:
+    bits, is_grey = _raw_mode(image).partition(";")[2], image.mode.startswith(("I", "F", "L", "1"))
+    deep = bits.startswith("16") and not image.mode.startswith("I")
+    if deep or (image.format == "JPEG2000" and not is_grey and max(sample_bits(path.read_bytes())) > 8):
+        return "must have 8 bits in each of its channels, or one grey channel of 16, got 16 in several: save it so"
+    if _sample_format(image) == SIGNED and bits == "" and image.mode in ("L", "RGB", "RGBA"):
+        return "signed samples of 8 bits are not read: save them with 16 bits"
+    return ""
+
+
+def _changed_labels(path: Path, image: "Image") -> str:
+    advice = "save the mask as PNG"
+    maximum = next((value for value in _stored(image)[1:] if image.format == "PPM"), 255)
+    if maximum not in WHOLE_MAXIMA:
+        return f"a mask as PPM or PGM must have the maximum 255 or 65535, got {maximum}: {advice}"
+    if image.format == "TIFF" and (few := re.match(r"L;([24])", _raw_mode(image))):
+        return f"a mask as TIFF must have 1, 8, 16 or 32 bits, got {few[1]}: {advice}"
+    if image.format == "WEBP" and _is_lossy_webp(path.read_bytes()):
+        return f"a mask as WebP must be compressed without loss: {advice}"
+    if image.format == "JPEG2000":
+        content = path.read_bytes()
+        if is_irreversible(content) or not sample_bits(content) <= set(WHOLE_BYTES):
+            return f"a mask as JPEG 2000 must have 8 or 16 bits and be compressed without loss: {advice}"
+    return ""
+
+
+def _raw_mode(image: "Image") -> str:
+    """The form of the stored samples in Pillow's words, such as `RGB;16B`; empty for a format without one."""
+    return str(next(iter(_stored(image)), ""))
+
+
+def _stored(image: "Image") -> tuple[object, ...]:
+    """Pillow's arguments for the decoder of the page, which begin with the form of its samples."""
+    tiles = getattr(image, "tile", [])
+    args = tiles[0][3] if tiles else ()
+    return args if isinstance(args, tuple) else (args,)
+
+
+def _sample_format(image: "Image") -> int:
+    """The tag of a TIFF; 0 for another format."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    stated = image.tag_v2.get(SAMPLE_FORMAT, UNSIGNED) if isinstance(image, TiffImageFile) else 0
+    return int(stated[0] if isinstance(stated, tuple) else stated)
+
+
+def _is_lossy_webp(content: bytes) -> bool:
+    """True for a chunk `VP8 ` of the file, as against `VP8L`."""
+    at = 12
+    while at + 8 <= len(content):
+        if content[at : at + 4] == b"VP8 ":
+            return True
+        at += 8 + int.from_bytes(content[at + 4 : at + 8], "little")
+        at += at % 2
+    return False
