@@ -26,6 +26,7 @@ MAX_MEMBER_BYTES = 2**33
 MAX_TOTAL_BYTES = 2**39
 MAX_RATIO = 100  # unpacked over packed, of the whole archive; single masks may shrink further
 ALWAYS_ALLOWED_BYTES = 2**30  # whatever the ratio
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take memory that no limit here bounds
 MAX_READ_BYTES = 2**24  # at once, of a tar
 
 ARCHIVE_ERRORS = (*FILE_ERRORS, zipfile.BadZipFile, tarfile.TarError)
@@ -106,6 +107,9 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
     for entry in opened.infolist():
         mode = entry.external_attr >> 16
         regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
+        if entry.compress_type not in ZIP_METHODS:
+            by = f"{entry.filename!r} is by method {entry.compress_type}"
+            raise InputError(f"{opened.filename}: must be compressed by deflate (method 8), {by}: pack it anew")
         encrypted, reads = bool(entry.flag_bits & 1), partial(opened.open, entry)
         yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, encrypted, reads)
 

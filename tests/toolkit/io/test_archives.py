@@ -122,3 +122,15 @@ def test_an_archive_of_more_files_than_it_has_bytes_for_is_refused(tmp_path: Pat
             for number in range(14_000):
                 opened.addfile(tarfile.TarInfo(f"{number}.nii"))
     refused(path, tmp_path / "out", r"at most 1[0-2],[0-9]{3} members are supported in [0-9,]+ bytes")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_methods_of_compression_are_refused_unread(tmp_path: Path, method: int) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", method) as file:
+        file.writestr("a.nii", b"voxels" * 100)
+    content = bytearray(archive.read_bytes())
+    content[46:50] = bytes(4)  # of the stream, whose library would raise an error of its own
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zip: must be compressed by deflate .*, 'a\.nii' is by method 1[24]"):
+        extract(archive, tmp_path / "into", lambda _: True)
