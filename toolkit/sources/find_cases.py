@@ -9,7 +9,8 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import choice
 from attunet.errors import InputError
-from attunet.io.readers import is_readable
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
+from attunet.io.readers import COMPANIONS, is_readable
 from attunet.sources.case_files import DEFAULTS, CaseFiles, Source, SourceOptions, regular_files
 from attunet.sources.layouts.annotated import find_annotated
 from attunet.sources.layouts.by_role import find_bids, find_case_folders
@@ -23,6 +24,11 @@ from attunet.sources.layouts.two_folders import find_anywhere, find_folders
 from attunet.sources.patients import with_patients_of_names
 from attunet.sources.several_masks import resolve_masks
 
+# Endings of files beside the data, which are no case that could be missed
+NO_DATA = (
+    *(*COMPANIONS, *ANNOTATION_SUFFIXES, "readme", "license", "licence", "changes", "dicomdir"),
+    *(".txt", ".csv", ".tsv", ".md", ".pdf", ".html", ".xls", ".xlsx", ".doc", ".docx", ".bval", ".bvec", ".cfg"),
+)
 TEST_FOLDER = re.compile(r"(test|testing)([-_ ].*)?", re.IGNORECASE)
 CASE_NAME = re.compile(r'[^. /\\:*?"<>|][^/\\:*?"<>|]*')
 
@@ -134,21 +140,21 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     source = _with_test_part(source)
     used = {path for case in source.cases for path in (*case.images, *case.labels)}
     folders = {path for path in used if path.is_dir()}
-    readable = [path for path in files if is_readable(path)]
-    unused = [path for path in readable if path not in used and folders.isdisjoint(path.parents)]
-    if not unused or source.notes or source.layout in ("chaos-mr", "chaos-ct"):
+    used |= source.left_out
+    data = [path for path in files if is_readable(path) or not path.name.lower().endswith(NO_DATA)]
+    unused = [path for path in data if path not in used and folders.isdisjoint(path.parents)]
+    if not unused or source.layout in ("chaos-mr", "chaos-ct"):
         return source
-    count = f"{len(unused)} of {len(readable)} files belong to no case and are left out"
-    return replace(source, notes=(f"{count}, first {unused[0].relative_to(source.root)}",))
+    count = f"{len(unused)} of {len(data)} files belong to no case and are left out"
+    return replace(source, notes=(*source.notes, f"{count}, first {unused[0].relative_to(source.root)}"))
 
 
 def _with_classes(source: Source, coding: Classes, ignored: int | None) -> Source:
     """Set the user's classes, and rename the drawn classes of the cases to the user's names for the same values."""
     layout = source.codings[0] if len(source.codings) == 1 else None
     values = dict(zip(layout.names, layout.values, strict=True)) if layout else {}
-    if any(case.label_values for case in source.cases) and set(coding.names) == set(values):
-        # The names of mask files are classes, whose values the layout has set
-        coding = Classes(coding.names, tuple(values[name] for name in coding.names))
+    if any(case.label_values for case in source.cases):
+        source, values = _with_values_of_files(source, coding, values)
     names = dict(zip(coding.values, coding.names, strict=True))
     renamed = {name: names[value] for name, value in values.items() if value in names}
     cases = tuple(
@@ -156,6 +162,24 @@ def _with_classes(source: Source, coding: Classes, ignored: int | None) -> Sourc
         for case in source.cases
     )
     return replace(source, cases=cases, codings=(coding,), ignored=ignored, grey_ranges=None)
+
+
+def _with_values_of_files(source: Source, coding: Classes, values: dict[str, int]) -> tuple[Source, dict[str, int]]:
+    """Give classes that are mask files each the user's values, if the user names all of them; else names go by values.
+
+    Returns the source, and the values that its files have now by name.
+    """
+    given = dict(zip(coding.names, coding.values, strict=True))
+    if given.keys() != values.keys():
+        if odd := [name for name in given if given[name] != values.get(name, given[name])]:
+            shown = ", ".join(name for name in values if values[name])
+            raise InputError(f"classes: the mask files are {shown}: name all of them, got {odd[0]} without the others")
+        return source, values
+    if coding.values[0] != 0 or min(coding.values) < 0:
+        raise InputError(f"classes: the values of mask files must be positive and background 0, got {given}")
+    new = {value: given[name] for name, value in values.items()}
+    cases = tuple(replace(case, label_values=tuple(new[v] for v in case.label_values)) for case in source.cases)
+    return replace(source, cases=cases), given
 
 
 def _check_names(source: Source) -> None:

@@ -541,29 +541,3 @@ def test_hounsfield_units_are_recognised(tmp_path: Path, write_case) -> None:
     store: Store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
     assert store.spec.normalization == "ct"
     assert float(store.image("1-CT").min()) == -1
-
-
-@pytest.mark.parametrize(("header", "voxels"), [(".mhd", ".raw"), (".hdr", ".img")])
-def test_voxels_beside_a_header_belong_to_its_hash(tmp_path: Path, header: str, voxels: str) -> None:
-    rng = np.random.default_rng(0)
-    for case in "abc":
-        for folder in ("images", "labels"):
-            array = rng.integers(0, 200, (8, 8, 4)).astype(np.uint8) // (150 if folder == "labels" else 1)
-            (tmp_path / "s" / folder).mkdir(parents=True, exist_ok=True)
-            path = tmp_path / f"s/{folder}/{case}{header}"
-            if header == ".hdr":
-                nib.save(nib.Nifti1Pair(array, np.eye(4)), path)
-            else:
-                head = "NDims = 3\nDimSize = 8 8 4\nElementType = MET_UCHAR\nElementSpacing = 1 1 1\n"
-                path.write_text(f"{head}ElementDataFile = {case}.raw\n")
-                path.with_suffix(".raw").write_bytes(array.tobytes(order="F"))
-    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2)
-    assert len({case.source_sha256[case.image_files[0]] for case in store.cases}) == 3
-    changed = tmp_path / f"s/labels/a{voxels}"
-    content = bytearray(changed.read_bytes())
-    content[-100:] = bytes(100)
-    changed.write_bytes(content)
-    with pytest.raises(InputError, match="exists and was made of other files"):
-        prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2)
-    with pytest.raises(InputError, match=rf"a\{header}: is not the file that .* was made of"):
-        store.read_source("a")

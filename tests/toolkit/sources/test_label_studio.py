@@ -144,7 +144,10 @@ def test_of_a_json_export_the_first_annotation_that_stands_counts_and_pictures_w
     source = find_cases(tmp_path / "s")
     assert [case.case for case in source.cases] == ["a", "b", "d"]
     assert [decision.rule for decision in source.decisions] == ["label-studio-annotations"]
-    assert source.notes == ("pictures of project.json that nobody annotated, which are left out: 1",)
+    assert source.notes == (
+        "pictures of project.json that nobody annotated, which are left out: 1",
+        "1 of 4 files belong to no case and are left out, first c.png",
+    )
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2)
     second = store.read_source("b")[1][:, :, 0]
     assert (int(np.flatnonzero(second.any(axis=1))[0]), int(np.flatnonzero(second.any(axis=1))[-1])) == (4, 10)

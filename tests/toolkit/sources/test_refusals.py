@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "a channel too few": (
         a_channel_too_few,
-        "c1: every case must have the same channels and unit, got 1 in mm beside 2 in mm (c0); is",
+        "c1_0000.nii.gz: its channels must be those of other cases (_0000, _0001), got _0000; is a file missing?",
     ),
     "packed masks": (packed_masks, "holds the archive labels.zip, in which nothing is looked for: unpack it"),
     "no masks": (

@@ -28,7 +28,8 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
         InputError: for a damaged file, one that does not name the picture, or regions of another size.
     """
     annotations = load_annotations(path)
-    name = annotations.name_of(picture)
+    with _named_errors(path):
+        name = annotations.name_of(picture)
     if name is None:
         raise InputError(f"{path}: has no annotations of {picture.name}")
     width, height = annotations.sizes.get(name, shape[:2])

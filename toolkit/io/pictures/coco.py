@@ -7,7 +7,16 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_size, block_of_runs, numbered
+from attunet.io.pictures.regions import (
+    Annotations,
+    Block,
+    PackedMask,
+    Region,
+    add_picture,
+    add_size,
+    block_of_runs,
+    numbered,
+)
 
 MAX_SHIFT = 30  # bits of a run's length before its last group: MAX_VOXELS needs 31
 
@@ -52,7 +61,9 @@ def read_coco(data: Coco) -> Annotations:
     kept = [key for key in names if key != 0 or 0 in used]  # some exports have a group of all classes as category 0
     values = numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept}
     pictures = {int(row["id"]): row for row in data["images"]}
-    regions: dict[str, list[Region]] = {str(row["file_name"]): [] for row in pictures.values()}
+    regions: dict[str, list[Region]] = {}
+    for picture in data["images"]:
+        add_picture(regions, str(picture["file_name"]), [])
     sizes: dict[str, tuple[int, int]] = {}
     for picture in pictures.values():
         if picture.get("width") and picture.get("height"):

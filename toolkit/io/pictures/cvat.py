@@ -13,6 +13,7 @@ from attunet.io.pictures.regions import (
     NotAnnotations,
     PackedMask,
     Region,
+    add_picture,
     add_size,
     block_of_runs,
     numbered,
@@ -35,7 +36,7 @@ def read_cvat(path: Path) -> Annotations:
     for image in root.iter("image"):
         ordered = sorted(image, key=lambda shape: int(shape.attrib.get("z_order", 0)))
         regions = [region for shape in ordered if (region := _region(shape)) is not None]
-        pictures[image.attrib["name"]] = regions
+        add_picture(pictures, image.attrib["name"], regions)
         undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
         if "width" in image.attrib and "height" in image.attrib:
             add_size(sizes, image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))

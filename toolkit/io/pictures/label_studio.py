@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_size, numbered
+from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_picture, add_size, numbered
 from attunet.io.reading import MAX_VOXELS
 
 
@@ -38,9 +38,6 @@ class Task(TypedDict):
     annotations: list[Drawings]
 
 
-UNDRAWN = ("rectanglelabels", "ellipselabels", "keypointlabels")  # types of results without an outline that is read
-
-
 def read_label_studio(tasks: Sequence[Task]) -> Annotations:
     """The first annotation of each task that was not cancelled; pictures without one are left out."""
     pictures: dict[str, list[Region]] = {}
@@ -54,13 +51,19 @@ def read_label_studio(tasks: Sequence[Task]) -> Annotations:
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
         results = annotations[0]["result"]
         name = picture.rpartition("?d=")[2].lstrip("/")
-        pictures[name] = [region for row in results if (region := _region(row)) is not None]
-        undrawn += sum(str(row.get("type")) in UNDRAWN for row in results)
+        add_picture(pictures, name, [region for row in results if (region := _region(row)) is not None])
+        undrawn += sum(_is_drawing(row) for row in results) - len(pictures[name])
         for row in results:
             if row.get("original_width") and row.get("original_height"):
                 add_size(sizes, name, int(row["original_width"]), int(row["original_height"]))
     values = numbered(sorted({region.name for regions in pictures.values() for region in regions}))
     return Annotations(values, pictures, sizes, undrawn, repeated, empty=len(tasks) - len(pictures))
+
+
+def _is_drawing(row: DrawnRegion) -> bool:
+    """True for what was drawn on the picture, as against choices and texts about all of it."""
+    value = row.get("value")
+    return isinstance(value, dict) and not value.keys().isdisjoint(("points", "rle", "x", "vertices"))
 
 
 def _region(row: DrawnRegion) -> Region | None:

@@ -1,6 +1,7 @@
 """Regions that programs for drawing describe in words and numbers."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,15 +73,28 @@ class Annotations:
     empty: int = 0
 
     def name_of(self, picture: Path) -> str | None:
-        """The file's name of a picture, by the longest common end of its path; None where the file does not name it."""
+        """The file's name of a picture, by the longest common end of its path; None where the file does not name it.
+
+        Raises InputError where the file has several names that end alike.
+        """
         ends = ("/".join(picture.parts[start:]) for start in range(len(picture.parts)))
-        return next((end for end in ends if end in self.pictures), None) or self._by_last_part.get(picture.name)
+        if name := next((end for end in ends if end in self.pictures), None):
+            return name
+        first, *others = self._by_last_part.get(picture.name, [None])
+        if others:
+            raise InputError(f"names {first} and {others[0]}, and {picture.name} may be either: keep the folders")
+        return first
 
     @cached_property
-    def _by_last_part(self) -> dict[str, str]:
+    def _by_last_part(self) -> dict[str, list[str]]:
         """Names of pictures by their last part, and by that without Label Studio's prefix where none has this name."""
-        names = {PurePosixPath(name).name: name for name in reversed(self.pictures)}  # the first of several counts
-        return {LABEL_STUDIO_PREFIX.sub("", last, 1): name for last, name in names.items()} | names
+        plain: defaultdict[str, list[str]] = defaultdict(list)
+        shortened: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self.pictures:
+            last = PurePosixPath(name).name
+            plain[last].append(name)
+            shortened[LABEL_STUDIO_PREFIX.sub("", last, 1)].append(name)
+        return shortened | plain
 
 
 def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: int) -> None:
@@ -89,6 +103,13 @@ def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: i
         known = " × ".join(map(str, sizes[name]))
         both = f"{known} and on {width} × {height} pixels"
         raise InputError(f"{name}: is annotated on {both}: export the annotations again")
+
+
+def add_picture(pictures: dict[str, list[Region]], name: str, regions: list[Region]) -> None:
+    """Add a picture with its regions. Raises InputError for a second one of this name."""
+    if name in pictures:
+        raise InputError(f"has the picture {name} twice, so nothing shows which regions it has: leave one out")
+    pictures[name] = regions
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +32,17 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
             annotations = load_annotations(path)
         except NotAnnotations:
             continue  # another program's JSON or XML
-        notes += _left_out(path, annotations, pictures)
+        named = _pictures_of(path, annotations, pictures)
+        notes += _left_out(path, annotations, set(named))
         if tasks := annotations.repeated:
             text = f"of several annotations of a task the first counts; {path.name} has {tasks} such tasks"
             decisions.append(Decision("label-studio-annotations", text))
-        for picture in [p for p in pictures if p.is_relative_to(path.parent)] or pictures:
-            if picture not in cases and annotations.name_of(picture) is not None:
-                name = flat(picture.parent.relative_to(root) / stem_of(picture))
-                cases[picture] = CaseFiles(name, name, (picture,), (path,))
+        for picture in named.values():
+            if picture in cases:
+                other = cases[picture].labels[0].name
+                raise InputError(f"{path}: names {picture.name}, which {other} names too: leave one of both files out")
+            name = flat(picture.parent.relative_to(root) / stem_of(picture))
+            cases[picture] = CaseFiles(name, name, (picture,), (path,))
         if any(values.setdefault(name, value) != value for name, value in annotations.values.items()):
             raise InputError(
                 f"{path}: gives classes other numbers than another annotation file here does; prepare them one by one"
@@ -52,7 +55,20 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     return replace(source, notes=tuple(notes), decisions=tuple(decisions))
 
 
-def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> Iterator[str]:
+def _pictures_of(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> dict[str, Path]:
+    """The picture of each name in a file; raises InputError where several may be meant."""
+    named: dict[str, Path] = {}
+    for picture in [p for p in pictures if p.is_relative_to(path.parent)] or pictures:
+        try:
+            name = annotations.name_of(picture)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        if name is not None and (other := named.setdefault(name, picture)) != picture:
+            raise InputError(f"{path}: names {name}, and there are {other} and {picture}: leave one out")
+    return named
+
+
+def _left_out(path: Path, annotations: Annotations, named: Collection[str]) -> Iterator[str]:
     """Lines about annotations without outlines and pictures that are not there; raises InputError for boxes alone."""
     undrawn, drawn = annotations.undrawn, sum(map(len, annotations.pictures.values()))
     if undrawn and not drawn:
@@ -61,6 +77,6 @@ def _left_out(path: Path, annotations: Annotations, pictures: Sequence[Path]) ->
         yield f"{undrawn} of {undrawn + drawn} annotations of {path.name} have no outline and are left out"
     if annotations.empty:
         yield f"pictures of {path.name} that nobody annotated, which are left out: {annotations.empty}"
-    absent = sorted(set(annotations.pictures) - {annotations.name_of(picture) for picture in pictures})
+    absent = sorted(set(annotations.pictures) - set(named))
     if absent:
         yield f"{len(absent)} of {len(annotations.pictures)} pictures of {path.name} are not here, first {absent[0]}"

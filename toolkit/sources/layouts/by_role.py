@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.decisions import Decision
@@ -25,38 +26,57 @@ SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?_(.+)")
 
 Roles = dict[str, Path]
 Groups = Mapping[str, tuple[str, Roles]]  # case -> its patient, and its files by role
+Twins = dict[Path, Path]  # a file by role -> another one of the same role and case
 
 
 def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
     """Cases in a folder each, with files by role: t1, t2 and seg, or ct and segmentations/liver, ..."""
     items = [*filter(is_single_file, files), *series_folders(files)]
     best: Groups = {}
+    best_twins: Twins = {}
     for depth in range(1, MAX_DEPTH + 1):
         folders: defaultdict[Path, list[Path]] = defaultdict(list)
         for path in items:
             parts = path.relative_to(root).parts
             if len(parts) > depth or (len(parts) == depth and path.is_dir()):
                 folders[Path(*parts[:depth])].append(path)
+        twins: Twins = {}
         groups = {
-            name: (folder.name, _roles_in(root / folder, inside))
+            name: (folder.name, _roles_in(root / folder, inside, twins))
             for name, (folder, inside) in zip(case_names(list(folders)), folders.items(), strict=True)
         }
         if len(_paired(groups)) > len(_paired(best)):
-            best = groups
-    return _source(root, "case-folders", "each case has a folder of files by role", best, options)
+            best, best_twins = groups, twins
+    source = _source(root, "case-folders", "each case has a folder of files by role", best, options)
+    return _without_twins(source, best_twins)
 
 
 def find_bids(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
     """Cases of BIDS: `sub-X[_ses-Y]_..._T1w.nii.gz`, with masks there or below derivatives/."""
     groups: dict[str, tuple[str, Roles]] = {}
+    twins: Twins = {}
     for path in filter(is_single_file, files):
         if match := SUBJECT.fullmatch(stem_of(path)):
             _, roles = groups.setdefault(match[1] + (match[2] or ""), (match[1], {}))
-            roles.setdefault(match[3], path)
-    return _source(root, "bids", "names are those of BIDS", groups, options)
+            _add(roles, match[3], path, twins)
+    return _without_twins(_source(root, "bids", "names are those of BIDS", groups, options), twins)
 
 
-def _roles_in(folder: Path, items: Iterable[Path]) -> Roles:
+def _add(roles: Roles, role: str, path: Path, twins: Twins) -> None:
+    if (first := roles.setdefault(role, path)) != path:
+        twins.setdefault(first, path)
+
+
+def _without_twins(source: Source | None, twins: Twins) -> Source | None:
+    """The source itself; raises InputError where a case has another file of the same role."""
+    for case in source.cases if source else ():
+        for path in (*case.images, *case.labels):
+            if path in twins:
+                raise InputError(f"{twins[path]}: {case.case} has this file twice, also as {path}: leave one out")
+    return source
+
+
+def _roles_in(folder: Path, items: Iterable[Path], twins: Twins) -> Roles:
     """Files of a case's folder by role: paths below it, without the case's name."""
     stems = {path: (path.parent / stem_of(path)).relative_to(folder).as_posix() for path in items}
     if folder in stems:
@@ -67,7 +87,7 @@ def _roles_in(folder: Path, items: Iterable[Path]) -> Roles:
     roles: Roles = {}
     for path, stem in sorted(stems.items()):
         parts = [_without_case(part, folder.name, common) for part in stem.split("/")]
-        roles.setdefault("/".join(filter(None, parts)) or "image", path)
+        _add(roles, "/".join(filter(None, parts)) or "image", path, twins)
     return roles
 
 
@@ -117,9 +137,8 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     named = tuple(channels) if len(channels) > 1 else ()
     if named:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(named)}"))
-    return Source(
-        root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes), channels=named
-    )
+    source = Source(root, layout, reason, (), tuple(cases), decisions=tuple(decisions), notes=tuple(notes))
+    return replace(source, channels=named, left_out=frozenset(left))
 
 
 def _slice_masks(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, ...]:

@@ -32,14 +32,17 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
         return None
     description = root / "dataset.json"
     if description not in files:
-        everything = tuple(case for part in cases.values() for case in part)
-        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), everything)
+        listed = [case for part in cases.values() for case in part]
+        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), tuple(listed))
     data = _read_json(description)
     classes, ignored = _described_classes(description, data)
-    listed: list[CaseFiles] = []
+    listed = []
     notes: list[str] = []
     for part, part_cases in cases.items():
+        _check_pairs(description, part_cases, data.get(PARTS[part]))
         listed += _listed(part_cases, PARTS[part], data, notes)
+    kept = {path for case in listed for path in (*case.images, *case.labels)}
+    everything = (path for part in cases.values() for case in part for path in (*case.images, *case.labels))
     source = Source(
         root,
         "decathlon",
@@ -49,6 +52,7 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
         ignored=ignored,
         notes=tuple(notes),
         channels=_described_channels(data),
+        left_out=frozenset(everything) - kept,
     )
     if "labelled" not in data:
         return source
@@ -64,7 +68,7 @@ def _listed(
     if not isinstance(rows, list) or not rows:
         return cases
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
-    names = {stem_of(Path(path.replace("\\", "/"))) for path in paths if isinstance(path, str)}
+    names = {_stem(path) for path in paths if isinstance(path, str)}
     names_of = {case: {case.case, *map(stem_of, (*case.labels, *case.images))} for case in cases}
     kept = tuple(case for case in cases if names_of[case] & names)
     if absent := sorted(names.difference(*(names_of[case] for case in kept))):
@@ -75,6 +79,23 @@ def _listed(
         of = f"{len(left)} of {len(cases)} cases"
         notes.append(f"{of} are not in the {part} list of dataset.json and are left out: {shown}")
     return kept
+
+
+def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object) -> None:
+    """Refuse a list in dataset.json that pairs an image with another mask than the names do."""
+    case_of = {name: case.case for case in cases for name in (case.case, *map(stem_of, (*case.labels, *case.images)))}
+    for row in rows if isinstance(rows, list) else ():
+        pair = [row.get("image"), row.get("label")] if isinstance(row, dict) else []
+        named = {case_of.get(_stem(name)) for name in pair if isinstance(name, str)} - {None}
+        if len(named) > 1:
+            raise InputError(
+                f"{path}: pairs the image {pair[0]!r} with the mask {pair[1]!r}, and the files' names pair others: "
+                "name each mask like its image"
+            )
+
+
+def _stem(path: str) -> str:
+    return stem_of(Path(path.replace("\\", "/")))
 
 
 def _read_json(path: Path) -> Mapping[str, object]:

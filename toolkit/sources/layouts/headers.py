@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import nibabel as nib
-
-from attunet.io.nifti import NIBABEL_ERRORS, NIFTI_SUFFIXES
-from attunet.io.reading import quiet_nibabel
+from attunet.errors import InputError
+from attunet.io.nifti import NIFTI_SUFFIXES, nifti_shape
 
 
 def shape_of(path: Path) -> tuple[int, ...]:
@@ -13,9 +11,8 @@ def shape_of(path: Path) -> tuple[int, ...]:
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
         return ()
     try:
-        with quiet_nibabel():
-            return tuple(int(n) for n in nib.load(path).shape)
-    except NIBABEL_ERRORS:
+        return nifti_shape(path)
+    except InputError:
         return ()
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -145,8 +145,16 @@ def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str,
     known = {*masks, *map(without_mask_words, masks)}
     channels = known.isdisjoint(images) and not known.isdisjoint(numbered.values())
     groups: defaultdict[str, list[Path]] = defaultdict(list)
+    numbers: defaultdict[str, set[str]] = defaultdict(set)
     for stem, path in sorted(images.items()):
-        groups[numbered.get(stem, stem) if channels else stem].append(path)
+        case = numbered.get(stem, stem) if channels else stem
+        groups[case].append(path)
+        numbers[case].add(stem.removeprefix(case))
+    usual = Counter(map(frozenset, numbers.values())).most_common(1)
+    if odd := [case for case in groups if numbers[case] != usual[0][0]] if channels else []:
+        others, own = (", ".join(sorted(endings)) or "none" for endings in (usual[0][0], numbers[odd[0]]))
+        rule = f"its channels must be those of other cases ({others}), got {own}; is a file missing?"
+        raise InputError(f"{groups[odd[0]][0]}: {rule}")
     return dict(groups)
 
 

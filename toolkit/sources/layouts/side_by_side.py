@@ -59,7 +59,7 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
         f"{len(series)} of {len(cases)} images have several moments and no mask and are left out, first "
         f"{series[0].images[0].name}"
     )
-    return replace(source, notes=(note,))
+    return replace(source, notes=(note,), left_out=frozenset(case.images[0] for case in series))
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:

@@ -1,0 +1,177 @@
+"""Folders of strangers that can be read in two ways: each is refused in one line, and nothing is dropped in silence."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from attunet.config import DataConfig
+from attunet.errors import InputError
+from attunet.preparation.prepare import prepare
+from attunet.sources.case_files import MAX_DEPTH, SourceOptions
+from attunet.sources.codings import parse_classes
+from attunet.sources.find_cases import find_cases
+
+LABELS = {"background": 0, "a": 1, "b": 2}
+OUTLINE = [2.0, 2.0, 9.0, 2.0, 9.0, 9.0]
+
+
+def decathlon(made: SimpleNamespace, root: Path, channels: Mapping[str, Sequence[int]]) -> Path:
+    for number, (case, numbers) in enumerate(channels.items()):
+        image, labels = made.body(number)
+        for channel in numbers:
+            made.save_nifti(root / f"imagesTr/{case}_{channel:04d}.nii.gz", image)
+        made.save_nifti(root / f"labelsTr/{case}.nii.gz", labels)
+    (root / "dataset.json").write_text(json.dumps({"labels": LABELS}))
+    return root
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def coco(root: Path, names: Sequence[str], pictures: Sequence[str]) -> Path:
+    touched(root, *pictures)
+    data = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [{"image_id": n, "category_id": 1, "segmentation": [OUTLINE]} for n in range(len(names))],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (root / "annotations.json").write_text(json.dumps(data))
+    return root
+
+
+def cvat(root: Path, names: Sequence[str]) -> Path:
+    touched(root, *names)
+    shape = '<polygon label="a" points="2,2;9,2;9,9"/>'
+    rows = "".join(f'<image name="{name}" width="20" height="20">{shape}</image>' for name in names)
+    (root / "annotations.xml").write_text(f"<annotations>{rows}</annotations>")
+    return root
+
+
+def label_studio(root: Path, names: Sequence[str], kind: str = "polygonlabels") -> Path:
+    touched(root, *names)
+    drawn = {"points": [[2, 2], [9, 2], [9, 9]], "polygonlabels": ["a"]}
+    results = [
+        {"type": "polygonlabels", "original_width": 20, "original_height": 20, "value": drawn},
+        {"type": kind, "original_width": 20, "original_height": 20, "value": drawn},
+        {"type": "choices", "original_width": 20, "original_height": 20, "value": {"choices": ["good"]}},
+    ]
+    tasks = [{"data": {"image": f"/data/{name}"}, "annotations": [{"result": results}]} for name in names]
+    (root / "project.json").write_text(json.dumps(tasks))
+    return root
+
+
+def test_a_list_that_pairs_other_files_than_the_names_do_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    root = decathlon(made, tmp_path, {"a": [0], "b": [0]})
+    rows = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/b.nii.gz"}]
+    (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "training": rows}))
+    with pytest.raises(InputError, match=r"dataset\.json: pairs the image './imagesTr/a\.nii\.gz' with the mask"):
+        find_cases(root)
+
+
+@pytest.mark.parametrize("second", [[0, 2], [1], [0], [1, 2]])
+def test_a_channel_is_never_taken_for_another(made: SimpleNamespace, tmp_path: Path, second: list[int]) -> None:
+    root = decathlon(made, tmp_path, {"a": [0, 1], "b": second, "c": [0, 1]})
+    with pytest.raises(
+        InputError, match=r"b_000\d\.nii\.gz: its channels must be those of other cases \(_0000, _0001\)"
+    ):
+        find_cases(root)
+
+
+def test_files_that_are_not_read_are_counted_too(made: SimpleNamespace, tmp_path: Path) -> None:
+    decathlon(made, tmp_path, {"a": [0], "b": [0]})
+    touched(tmp_path, "imagesTr/c.npy", "labelsTr/c.npy", "imagesTr/c.json", "readme.txt", "LICENSE")
+    assert find_cases(tmp_path).notes == ("2 of 6 files belong to no case and are left out, first imagesTr/c.npy",)
+
+
+def test_other_lines_do_not_hide_files_of_no_case(made: SimpleNamespace, tmp_path: Path) -> None:
+    decathlon(made, tmp_path, {"a": [0], "b": [0]})
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": LABELS, "training": ["a"]}))
+    touched(tmp_path, "more/d.nii.gz", "more/d_seg.nii.gz")
+    assert find_cases(tmp_path).notes == (
+        "1 of 2 cases are not in the training list of dataset.json and are left out: b",
+        "2 of 6 files belong to no case and are left out, first more/d.nii.gz",
+    )
+
+
+@pytest.mark.parametrize(
+    "twins",
+    [
+        ("sub-1/sub-1_T1w.nii", "derivatives/x/sub-1/sub-1_mask.nii", "derivatives/y/sub-1/sub-1_mask.nii"),
+        ("x/sub-1/sub-1_T1w.nii", "x/sub-1/sub-1_mask.nii", "y/sub-1/sub-1_T1w.nii"),
+        ("case_1/ct.nii", "case_1/seg.nii", "case_1/ct.mha"),
+        ("case_1/ct.nii", "case_1/seg.nii", "case_1/case_1_seg.nii"),
+    ],
+)
+def test_a_case_has_no_file_of_a_role_twice(tmp_path: Path, twins: tuple[str, ...]) -> None:
+    touched(tmp_path, *twins, *(name.replace("-1", "-2").replace("_1", "_2") for name in twins))
+    with pytest.raises(InputError, match=r"there twice, also as .*: leave one out|1 has this file twice, also as "):
+        find_cases(tmp_path)
+
+
+def test_a_picture_is_annotated_once_and_by_one_name(tmp_path: Path) -> None:
+    for build, rule in (
+        (lambda root: coco(root, ["1.png", "1.png"], ["1.png"]), "has the picture 1.png twice"),
+        (lambda root: cvat(root, ["1.png", "1.png"]), "has the picture 1.png twice"),
+        (lambda root: label_studio(root, ["1.png", "1.png"]), "has the picture data/1.png twice"),
+        (lambda root: coco(root, ["1.png"], ["a/1.png", "b/1.png"]), "names 1.png, and there are"),
+        (lambda root: coco(root, ["x/1.png", "y/1.png"], ["a/1.png"]), "names x/1.png and y/1.png, and 1.png may be"),
+        (lambda root: cvat(coco(root, ["1.png"], []), ["1.png"]), r"names 1.png, which annotations\.json names too"),
+    ):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        root.mkdir()
+        with pytest.raises(InputError, match=rule):
+            find_cases(build(root))
+
+
+def test_regions_without_a_label_of_their_own_are_counted(tmp_path: Path) -> None:
+    source = find_cases(label_studio(tmp_path, ["1.png"], kind="polygon"))
+    assert source.notes == ("1 of 2 annotations of project.json have no outline and are left out",)
+
+
+def test_classes_of_mask_files_get_the_values_of_the_user(made: SimpleNamespace, tmp_path: Path) -> None:
+    for number in range(3):
+        image, labels = made.body(number)
+        made.save_nifti(tmp_path / f"s/p{number}/ct.nii", image)
+        for value, organ in ((1, "liver"), (2, "spleen")):
+            made.save_nifti(tmp_path / f"s/p{number}/segmentations/{organ}.nii", (labels == value).astype(np.uint8))
+    options = SourceOptions(classes=parse_classes("spleen=7,liver=5"))
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), options=options, folds=2)
+    assert (store.classes.names, store.classes.values) == (("background", "spleen", "liver"), (0, 7, 5))
+    np.testing.assert_array_equal(store.read_source("p0")[1], np.array([0, 2, 1])[made.body(0)[1]])
+    for text, rule in (("liver=2", "mask files are liver, spleen: name all"), ("liver=-1,spleen=2", "be positive")):
+        with pytest.raises(InputError, match=rule):
+            find_cases(tmp_path / "s", SourceOptions(classes=parse_classes(text)))
+
+
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    deep = tmp_path / "/".join("d" * (MAX_DEPTH + 2))
+    deep.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"has folders more than {MAX_DEPTH} deep"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may list every folder")
+def test_a_folder_that_cannot_be_listed_is_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    decathlon(made, tmp_path, {"a": [0], "b": [0]})
+    touched(tmp_path, "more/c.nii.gz").joinpath("more").chmod(0)
+    with pytest.raises(InputError, match="more: cannot be listed: Permission denied"):
+        find_cases(tmp_path)
+
+
+def test_a_line_of_numbers_is_looked_at_once(tmp_path: Path) -> None:
+    touched(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_text("0 " * 2000 + "x\n")  # a pattern that tries all splits of the line never ends
+    with pytest.raises(InputError, match="has 1 file to read, and none of them"):
+        find_cases(tmp_path)
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.25 1\n")
+    with pytest.raises(InputError, match="YOLO's form"):
+        find_cases(tmp_path)
