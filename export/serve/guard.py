@@ -22,6 +22,7 @@ from attunet.export.serve.work.queue import Ticket
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = (*PAGES, "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a token
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # a method may be any text
 MAX_REQUESTS = 256  # open ones, of all clients
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")  # a name or an address, and a port
 HUNG_UP = 499  # as web servers log a client that left
@@ -56,6 +57,7 @@ class Guard:
             exchange.status = exchange.status or HUNG_UP
         finally:
             self._count(-1)
+            self._service.answers.give_back(ticket.answer_bytes)
             self._record(scope, exchange.status or HUNG_UP, time.monotonic() - start, ticket)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
@@ -91,7 +93,7 @@ class Guard:
         self._service.metrics.open_requests.set(self._open)
 
     def _record(self, scope: Scope, status: int, seconds: float, ticket: Ticket) -> None:
-        """One line without a word of the scan: the pattern of the address, and a name only if a model has it."""
+        """One line without a word of the request: the pattern of the address, and a name only if a model has it."""
         route = getattr(scope.get("route"), "path", "none")
         name = scope.get("path_params", {}).get("name", "")
         model = name if name in self._service.models else ""
@@ -100,10 +102,11 @@ class Guard:
         if status >= 400:
             metrics.failures.labels(route, model, str(status)).inc()
         stages = {stage: round(spent, 4) for stage, spent in ticket.seconds.items()}
-        facts: dict[str, object] = {"method": scope["method"], "route": route, "model": model, "status": status}
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        facts: dict[str, object] = {"method": method, "route": route, "model": model, "status": status}
         facts |= {"seconds": round(seconds, 4), "stages": stages}
         text = " ".join(f"{stage} {spent:.3f}" for stage, spent in stages.items())
-        line = f"{scope['method']} {route} {model or '-'} {status} {seconds:.3f} s {text}"
+        line = f"{method} {route} {model or '-'} {status} {seconds:.3f} s {text}"
         logger.info(line, extra={"request": facts})
 
 

@@ -15,7 +15,12 @@ from attunet.export.serve.work.served_model import ServedModel
 
 @dataclass(eq=False)
 class Service:
-    """One server's state. ending: set when a signal came; nothing new is begun then."""
+    """One server's state.
+
+    Args:
+        space: for bodies on the disk. answers: for answers in memory until their clients have read them.
+        ending: set when a signal came; nothing new is begun then.
+    """
 
     settings: Settings
     models: Mapping[str, ServedModel]
@@ -23,6 +28,7 @@ class Service:
     metrics: Metrics = field(init=False)
     queue: WorkQueue = field(init=False)
     space: SpaceLeft = field(init=False)
+    answers: SpaceLeft = field(init=False)
     ending: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -31,6 +37,7 @@ class Service:
         self.queue = WorkQueue(workers=limits.workers, max_waiting=limits.max_queue, metrics=self.metrics)
         # As many bodies of the largest size as the queue holds, and one that comes in.
         self.space = SpaceLeft((limits.max_queue + limits.workers + READ_AHEAD + 1) * limits.max_mb * MB)
+        self.answers = SpaceLeft(limits.max_memory_mb * MB)
 
     def model(self, name: str) -> ServedModel:
         """Raises Refusal with status 404 for a name that is not served."""

@@ -27,9 +27,16 @@ def service_of(request: Request) -> Service:
 
 
 async def receive_and_run(
-    request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], Result]
+    request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], tuple[Result, int]]
 ) -> tuple[Result, Ticket]:
-    """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case."""
+    """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case.
+
+    Args:
+        work: returns the result, and the bytes of the answer, which stay in memory until the client has read them.
+
+    Raises:
+        Refusal: as `receive` and `WorkQueue.run` raise it; 503 where clients have read too few of the answers before.
+    """
     service, ticket = service_of(request), request.scope[TICKET]
     service.check_running()
     service.queue.check_room()  # before anything is sent in vain
@@ -46,12 +53,14 @@ async def receive_and_run(
         undo.pop_all()
     taken = upload.size
     try:
-        result = await service.queue.run(
+        result, size = await service.queue.run(
             lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), finished=clean
         )
     finally:
         for stage, seconds in ticket.seconds.items():
             service.metrics.seconds.labels(model.name, stage).observe(seconds)
+    service.answers.take(size)
+    ticket.answer_bytes = size
     return result, ticket
 
 

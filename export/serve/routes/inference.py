@@ -119,13 +119,8 @@ def index(request: Request) -> JSONResponse:
 async def infer(name: ModelName, request: Request, version: str = VERSION) -> Response:
     model, settings = _model(request, name, version), service_of(request).settings
     work = partial(_infer, model, request.headers, settings)
-    (content, json_bytes), _ = await receive_and_run(request, model, work)
-    headers = {} if json_bytes is None else {JSON_BYTES: str(json_bytes)}
-    accepted = request.headers.get("accept-encoding", "").strip().lower()
-    if accepted in ("gzip", "deflate"):  # Triton's client names one where it wants one; browsers name several
-        content = gzip.compress(content, 1) if accepted == "gzip" else zlib.compress(content, 1)
-        headers["Content-Encoding"] = accepted
-    return Response(content, media_type=JSON if json_bytes is None else BYTES, headers=headers)
+    response, _ = await receive_and_run(request, model, work)
+    return response
 
 
 def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -150,7 +145,7 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
 
 def _infer(
     model: ServedModel, headers: Headers, settings: Settings, upload: Upload, _: Path, ticket: Ticket
-) -> tuple[bytes, int | None]:
+) -> tuple[Response, int]:
     with ticket.stage("read"):
         if len(upload.files) != 1:
             raise Refusal(400, "body: must be one request, not a form")
@@ -164,7 +159,16 @@ def _infer(
         except InputError as error:
             raise Refusal(400, f"inputs: {str(error).removeprefix(f'{model.segmenter.path}: ')}") from None
     with ticket.stage("write"):
-        return write_answer(model.name, request, results)
+        response = _response(*write_answer(model.name, request, results), headers.get("accept-encoding", ""))
+        return response, len(response.body)
+
+
+def _response(content: bytes, json_bytes: int | None, accepted: str) -> Response:
+    headers, accepted = {} if json_bytes is None else {JSON_BYTES: str(json_bytes)}, accepted.strip().lower()
+    if accepted in ("gzip", "deflate"):  # Triton's client names one where it wants one; browsers name several
+        content = gzip.compress(content, 1) if accepted == "gzip" else zlib.compress(content, 1)
+        headers["Content-Encoding"] = accepted
+    return Response(content, media_type=JSON if json_bytes is None else BYTES, headers=headers)
 
 
 def _run(model: ServedModel, request: InferenceRequest, settings: Settings, ticket: Ticket) -> dict[str, np.ndarray]:

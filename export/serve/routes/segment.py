@@ -1,5 +1,6 @@
 """`/v1`: scans in, label maps on their own grid out."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -9,7 +10,9 @@ from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, TEXT, ModelName, json_object
-from attunet.export.serve.scans.segment import ending_for, segment
+from attunet.export.serve.scans.segment import Answer, ending_for, segment
+from attunet.export.serve.scans.upload import Upload
+from attunet.export.serve.work.queue import Ticket
 
 router = APIRouter(tags=["Scans"])
 
@@ -72,11 +75,12 @@ async def segment_scan(
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
     user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None
-    result, ticket = await receive_and_run(
-        request,
-        model,
-        lambda upload, folder, ticket: segment(model, upload.files, folder, ending, ticket, service.settings, user),
-    )
+
+    def work(upload: Upload, folder: Path, ticket: Ticket) -> tuple[Answer, int]:
+        result = segment(model, upload.files, folder, ending, ticket, service.settings, user)
+        return result, len(result.content)
+
+    result, ticket = await receive_and_run(request, model, work)
     headers = result.headers(model)
     if ending == SUMMARY:
         return JSONResponse(result.summary(model, ticket.seconds), headers=headers)

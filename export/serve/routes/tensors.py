@@ -5,6 +5,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,14 +208,15 @@ def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
 
 
 def _from_json(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
-    try:
-        array = np.asarray(tensor.data)
-    except (ValueError, OverflowError):
-        array = np.asarray(None)
-    if not isinstance(tensor.data, list) or array.dtype.kind not in "iuf" or array.size != math.prod(tensor.shape):
+    array = np.asarray(None)
+    with suppress(ValueError):  # nested too deeply
+        array = np.asarray(tensor.data, object)  # a pointer for each: a long text would make all of them as long
+    are_numbers = isinstance(tensor.data, list) and set(map(type, array.flat)) <= {int, float}
+    if not are_numbers or array.size != math.prod(tensor.shape):
         raise _wrong(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), suppress(OverflowError):
         return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
+    raise _wrong(f"inputs: {spec.name} must be finite numbers")
 
 
 def _id(values: Mapping[str, object]) -> str | None:

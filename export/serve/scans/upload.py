@@ -23,14 +23,14 @@ PATIENCE_S, MIN_BYTES_PER_S = 60.0, 1000  # for a body, so that clients that sen
 
 @dataclass
 class SpaceLeft:
-    """Bytes that all uploads together may still take."""
+    """Bytes that all uploads, or all answers, may still take together."""
 
     left: int
 
     def take(self, count: int) -> None:
         """Raises Refusal where less is left."""
         if count > self.left:
-            raise Refusal(UNAVAILABLE, "the server keeps as many uploads as it may; try again", retry_after=5)
+            raise Refusal(UNAVAILABLE, "the server keeps as many bytes as it may; try again", retry_after=5)
         self.left -= count
 
     def give_back(self, count: int) -> None:

@@ -31,6 +31,7 @@ class Ticket:
         self.deadline = deadline  # of time.monotonic()
         self.seconds: dict[str, float] = {}
         self.stop = Stop()  # of the graph that runs
+        self.answer_bytes = 0  # kept until the client has read them
 
     def check(self) -> None:
         """Raises Stopped where the client left or the time is over; work calls it between its steps."""

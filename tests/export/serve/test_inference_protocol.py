@@ -1,12 +1,23 @@
 """The Open Inference Protocol: Triton's own client against the server, and requests that must be refused."""
 
+import asyncio
 import gzip
 import json
+import threading
+import tracemalloc
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from attunet.export.runtime import Segmenter
+from attunet.export.serve.app import make_app
+from attunet.export.serve.refusal import Refusal
+from attunet.export.serve.routes.tensors import TensorSpec, read_request
+from attunet.export.serve.scans.private_folder import PrivateFolder
+from attunet.export.serve.service import Service
+from attunet.export.serve.settings import Settings
+from attunet.export.serve.work.served_model import load_models
 
 
 @pytest.fixture
@@ -87,6 +98,72 @@ ROW = {"name": "slices", "datatype": "FP32", "shape": [1, 1, 16, 16], "data": [0
 
 def with_row(**changes: object) -> dict[str, object]:
     return {"inputs": [{key: value for key, value in (ROW | changes).items() if value is not ...}]}
+
+
+def test_texts_in_place_of_numbers_take_no_memory(tmp_path):
+    """NumPy makes every text of an array as long as its longest."""
+    spec = TensorSpec("slices", "FP32", (-1, 1, -1, -1))
+    body = tmp_path / "body"
+    body.write_text(json.dumps(with_row(data=["a" * 1000] + ["b"] * 50_000)))
+    tracemalloc.start()
+    with pytest.raises(Refusal, match="must be 256 numbers"):
+        read_request(body, None, [spec], [spec])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000  # 200 MB as an array of texts
+
+
+@pytest.fixture
+def small_service(artefact, tmp_path):
+    with PrivateFolder(tmp_path) as folder:
+        yield Service(Settings(), load_models([f"small={artefact}"]), folder)
+
+
+def test_an_answer_is_compressed_where_it_is_computed(small_service, monkeypatch):
+    """In the event loop, everyone else would wait."""
+    threads: list[str] = []
+    compress = gzip.compress
+
+    def watched(*arguments: object) -> bytes:
+        threads.append(threading.current_thread().name)
+        return compress(*arguments)
+
+    monkeypatch.setattr(gzip, "compress", watched)
+    with TestClient(make_app(small_service), base_url="http://localhost") as client:
+        headers = {"Accept-Encoding": "gzip"}
+        answer = client.post("/v2/models/small/infer", json=with_row(), headers=headers)
+    assert (answer.status_code, answer.headers["content-encoding"]) == (200, "gzip")
+    assert len(threads) == 1
+    assert threads[0].startswith("scan")
+
+
+def test_answers_have_a_bound_until_they_are_read(small_service):
+    """Clients that read nothing would fill the memory."""
+    before, counts = small_service.answers.left, []
+    app, body = make_app(small_service), json.dumps(with_row()).encode()
+
+    async def infer() -> list[int]:
+        messages = [{"type": "http.request", "body": body}]
+        statuses: list[int] = []
+
+        async def receive() -> dict[str, object]:
+            return messages.pop() if messages else await asyncio.Future()
+
+        async def send(message: dict[str, object]) -> None:
+            counts.append(before - small_service.answers.left)
+            statuses.extend(message[key] for key in ("status",) if key in message)
+
+        path, headers = "/v2/models/small/infer", [(b"host", b"localhost"), (b"content-length", b"%d" % len(body))]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+        await app(scope, receive, send)
+        return statuses
+
+    assert asyncio.run(infer()) == [200]
+    assert counts[0] > 1000
+    assert small_service.answers.left == before
+    small_service.answers.left = 100
+    assert asyncio.run(infer()) == [503]
+    assert small_service.answers.left == 100
 
 
 BROKEN = {
