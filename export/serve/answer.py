@@ -7,6 +7,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.serve.formats import MARKS, SUMMARY, ModelDescription
 from attunet.fields import Fields, JsonObject, Rule, parse_json
+from attunet.io.dicom.segmentation import check_segmentation_file
 from attunet.io.readers import read_mask
 
 MAX_LINE = 2000  # characters of a text
@@ -88,13 +89,12 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
 
 
 def write_labels(content: bytes, path: Path) -> None:
-    """Write a label map. Raises ValueError for one that cannot be read; DICOM SEG is not read again."""
+    """Write a label map. Raises ValueError for one that cannot be read."""
     path.write_bytes(content)
     try:
-        if not path.name.endswith(".dcm"):
-            read_mask(path)
-    except InputError:
-        raise ValueError("its label map cannot be read") from None
+        (check_segmentation_file if path.name.lower().endswith(".dcm") else read_mask)(path)
+    except InputError as error:
+        raise ValueError(f"its label map cannot be read: {str(error).removeprefix(f'{path}: ')}") from None
 
 
 def _finding(row: Fields) -> dict[str, str | float]:

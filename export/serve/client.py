@@ -2,10 +2,12 @@
 
 import logging
 import re
+import socket
+import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +27,8 @@ from attunet.system.atomic_files import write_file
 logger = logging.getLogger(__name__)
 
 MAX_ANSWER_MB = 1024  # label maps are compressed, or as large as the scan
+MAX_JSON_MB = 4  # parsed, JSON takes up to twenty times its bytes
+ONE_USE = httpx.Limits(max_keepalive_connections=0)  # each request has a socket of its own, which its time limit closes
 
 
 class Client:
@@ -47,7 +51,9 @@ class Client:
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{url}: a server's address must begin with http:// or https://")
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
+            self._http = httpx.Client(
+                base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False, limits=ONE_USE
+            )
         except (httpx.InvalidURL, ValueError, UnicodeError) as error:
             raise InputError(f"{url}: is no address of a server: {error}") from None
 
@@ -116,14 +122,11 @@ class Client:
         """The response of status 200; while the server is busy, further tries at the time that it names."""
         until = time.monotonic() + self._retry_s
         while True:
-            try:
-                response = self._exchange(method, address, files, accept)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise RunError(f"{self.url}: {type(error).__name__}: {error or 'no answer'}") from None
+            response = self._exchange(method, address, files, accept)
             if response.status == 200:
                 return response
             wait = response.headers.get("retry-after", "")
-            pause = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
+            pause = max(1, int(wait)) if re.fullmatch(r"[0-9]{1,6}", wait) else None
             if response.status != 503 or pause is None or time.monotonic() + pause >= until:
                 kind = RunError if response.status >= 500 else InputError
                 raise kind(f"{reason_of(response.content)} (status {response.status} of {self.url})")
@@ -140,15 +143,47 @@ class Client:
                 body["content"] = opened[0]
             elif opened:
                 body["files"] = [("scan", (f"channel-{n}", file)) for n, file in enumerate(opened)]
-            response = stack.enter_context(self._http.stream(method, address, headers=headers, **body))
-            content, end = bytearray(), time.monotonic() + self._timeout_s
+            body["extensions"] = stack.enter_context(self._time_limit())
+            response, content = (
+                stack.enter_context(self._http.stream(method, address, headers=headers, **body)),
+                bytearray(),
+            )
+            max_mb = MAX_JSON_MB if accept == SUMMARY or response.status_code != 200 else MAX_ANSWER_MB
             for chunk in response.iter_raw():
                 content += chunk
-                if time.monotonic() > end:
-                    raise RunError(f"{self.url}: its answer was not whole within {self._timeout_s:g} s")
-                if len(content) > MAX_ANSWER_MB * MB:
-                    raise RunError(f"{self.url}: its answer is larger than {MAX_ANSWER_MB} MB")
+                if len(content) > max_mb * MB:
+                    raise RunError(f"{self.url}: its answer is larger than {max_mb} MB")
             return Response(response.status_code, response.headers, bytes(content))
+
+    @contextmanager
+    def _time_limit(self) -> Iterator[dict[str, object]]:
+        """Context of a request, with its extensions of httpx, whose own limit is of each read: a server may send bytes
+        for ever. Raises RunError for errors of httpx.
+        """
+        sockets: list[socket.socket] = []
+        over = threading.Event()
+
+        def note(event: str, about: Mapping[str, Any]) -> None:
+            if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+                sockets.append(about["return_value"].get_extra_info("socket"))
+
+        def end() -> None:
+            over.set()
+            for one in sockets:
+                with suppress(OSError):  # the one below TLS is closed already
+                    one.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self._timeout_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield {"trace": note}
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = f"{type(error).__name__}: {error or 'no answer'}"
+            late = f"its answer was not whole within {self._timeout_s:g} s"
+            raise RunError(f"{self.url}: {late if over.is_set() else reason}") from None
+        finally:
+            timer.cancel()
 
     @contextmanager
     def _no_server(self) -> Iterator[None]:

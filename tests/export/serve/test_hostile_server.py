@@ -39,6 +39,7 @@ class Hostile(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Hostile
     pause_s = 0.0  # after each byte
+    endless = b""  # sent before each answer, without end
 
     def log_message(self, *arguments: object) -> None: ...
 
@@ -50,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
         self._send(*self.server.answer)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        with suppress(OSError):  # the client has left
+            while self.endless:
+                self.wfile.write(self.endless)
+                time.sleep(0.01)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -129,6 +134,40 @@ def test_an_answer_that_drips_ends_with_its_time(hostile: Hostile, scan: Path, m
     monkeypatch.setattr(Handler, "pause_s", 0.05)
     with pytest.raises(RunError, match=r"not whole within 0\.3 s"):
         Client(f"http://127.0.0.1:{hostile.server_port}", retry_s=0, timeout_s=0.3).segment(scan)
+
+
+@pytest.mark.parametrize("endless", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H"])
+def test_an_answer_that_never_begins_ends_with_its_time(
+    hostile: Hostile, scan: Path, monkeypatch: pytest.MonkeyPatch, endless: bytes
+) -> None:
+    monkeypatch.setattr(Handler, "endless", endless)
+    with pytest.raises(RunError, match=r"not whole within 0\.5 s"):
+        Client(f"http://127.0.0.1:{hostile.server_port}", retry_s=0, timeout_s=0.5).segment(scan)
+
+
+def test_a_server_that_is_always_busy_is_asked_once_a_second(hostile: Hostile, scan: Path) -> None:
+    hostile.models = (503, {"Retry-After": "0"}, b"{}")
+    start = time.monotonic()
+    with pytest.raises(RunError, match="no reason given"):
+        Client(f"http://127.0.0.1:{hostile.server_port}", retry_s=1.5).segment(scan)
+    assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize("content", [b"anything at all", bytes(128) + b"DICM"])
+def test_a_dicom_segmentation_that_is_none_is_not_written(
+    hostile: Hostile, scan: Path, tmp_path: Path, content: bytes
+) -> None:
+    hostile.answer = (200, GOOD | {"Content-Type": "application/dicom"}, content)
+    with pytest.raises(RunError, match="label map cannot be read"):
+        client(hostile).segment(scan, tmp_path / "out.dcm")
+    assert not (tmp_path / "out.dcm").exists()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_json_of_any_size_is_not_parsed(hostile: Hostile, scan: Path, status: int) -> None:
+    hostile.models = (status, {}, b'{"models": [' + b"[]," * 2_000_000 + b"[]]}")
+    with pytest.raises(RunError, match="larger than 4 MB"):
+        client(hostile).segment(scan)
 
 
 def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path: Path) -> None:

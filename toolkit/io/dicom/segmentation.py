@@ -1,5 +1,6 @@
 """A label map of a DICOM series as a DICOM Segmentation object, through highdicom (the extra `dicom-seg`)."""
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -90,6 +91,17 @@ def segmentation_of(
             return content.getvalue()
         except pydicom_errors() as error:
             raise InputError(f"{like.header.folder}: does not make a DICOM SEG: {type(error).__name__}") from None
+
+
+def check_segmentation_file(path: Path) -> None:
+    """Raises InputError for a file that is no DICOM Segmentation with all its pixels."""
+
+    def lacks(dataset: "FileDataset", _syntax: str) -> bool:
+        bits = math.prod(int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames", "BitsAllocated"))
+        return str(dataset.get("Modality")) != "SEG" or 8 * len(dataset.PixelData) < bits
+
+    if with_dataset(path, lacks):
+        raise InputError(f"{path}: is no whole DICOM Segmentation")
 
 
 def _header(path: Path, thickness_mm: float, num_files: int) -> "FileDataset":
