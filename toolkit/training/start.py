@@ -167,11 +167,38 @@ def _resolve(
 ) -> ResolvedConfig:
     """Resolve the configuration: `[data]` of the store, no "auto", the width of initial weights, epochs by time."""
     config = dataclasses.replace(request.config, data=request.store.data_config)
-    if config.run.minutes:
-        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
+    if start is not None:
+        config = _with_kept_plan(config, start.state.config.run.minutes, accelerator)
+    elif config.run.minutes:
+        config = _without_epochs(config)
     if weights is not None and config.model.base_width == "auto":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.base_width))
     return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
+
+
+def _with_kept_plan(config: Config, minutes: float, accelerator: Accelerator) -> Config:
+    """Keep the plan of a run that is resumed: its number of steps, if it or this call has a time, and its minutes.
+
+    Args:
+        config: the configuration of this call.
+        minutes: the time for which the run was planned; 0 for none.
+        accelerator: its first process logs what the call gives in vain.
+    """
+    given, epochs = config.run.minutes, config.optim.epochs
+    plan = f"its plan for {minutes:g} minutes" if minutes else "its number of steps, made without a time"
+    in_vain = ""
+    if given not in (0, minutes):
+        in_vain = f"run.minutes={given:g}"
+    elif minutes and not given and not isinstance(epochs, str):
+        in_vain = f"optim.epochs={epochs:g}"
+    if in_vain and accelerator.is_main_process:
+        logger.info(f"{in_vain} changes nothing: a resumed training keeps {plan}")
+    kept = _without_epochs(config) if given or minutes else config
+    return dataclasses.replace(kept, run=dataclasses.replace(kept.run, minutes=minutes))
+
+
+def _without_epochs(config: Config) -> Config:
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
 
 
 def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:

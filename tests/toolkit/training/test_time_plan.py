@@ -62,18 +62,56 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
         assert (timed / name).read_bytes() == (plain / name).read_bytes(), part
 
 
+@pytest.mark.parametrize(
+    ("begun", "continued", "line"),
+    [
+        ("run.minutes=1", "run.minutes=1", ""),
+        (
+            "run.minutes=1",
+            "run.minutes=9",
+            "run.minutes=9 changes nothing: a resumed training keeps its plan for 1 minutes",
+        ),
+        (
+            "run.minutes=1",
+            "optim.epochs=3",
+            "optim.epochs=3 changes nothing: a resumed training keeps its plan for 1 minutes",
+        ),
+    ],
+)
 def test_a_timed_training_that_is_resumed_keeps_its_steps(
-    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log_lines: list[str],
+    begun: str,
+    continued: str,
+    line: str,
 ) -> None:
     monkeypatch.setattr("attunet.training.loop._run_steps", stop)
     monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: Costs(1e-3))
     monkeypatch.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: 5)
     with pytest.raises(Started):
-        train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="auto")
+        train(small_store.path, tmp_path, small_config(begun), fold=0, resume="auto")
     monkeypatch.undo()
-    train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="auto")
+    train(small_store.path, tmp_path, small_config(continued), fold=0, resume="auto")
     assert load_run(tmp_path).step == 5
     assert load_run(tmp_path).finished
+    assert load_config(tmp_path / "config.toml").run.minutes == 1
+    assert [one for one in log_lines if "changes nothing" in one] == [line] * bool(line)
+
+
+def test_a_training_by_epochs_that_is_resumed_with_a_time_keeps_its_steps(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    config = small_config("optim.epochs=1 run.checkpoint_every_steps=1")
+    with monkeypatch.context() as patched:
+        patched.setattr("attunet.training.loop._validate_native", stop)
+        with pytest.raises(Started):
+            train(small_store.path, tmp_path, config, fold=0)
+    train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="require")
+    assert load_run(tmp_path).config.optim.epochs == 1
+    assert load_run(tmp_path).config.run.minutes == 0
+    assert any("run.minutes=1 changes nothing" in one for one in log_lines)
 
 
 def test_a_training_without_a_time_says_before_it_starts_what_it_will_take(
