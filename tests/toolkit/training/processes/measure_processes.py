@@ -41,6 +41,10 @@ def main(store_path: Path, settings: list[str]) -> None:
         return batch
 
     trainer.loader.take = watched  # type: ignore[method-assign]
+    batch = taken(0)
+    trainer.gradient([(batch.images, batch.labels, batch.drawn)])
+    gradient = torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()])
+    trainer.optimizer.zero_grad()
     losses = []
     for step in range(STEPS):
         trainer.step(step)
@@ -55,6 +59,7 @@ def main(store_path: Path, settings: list[str]) -> None:
         facts = {
             "processes": accelerator.num_processes,
             "losses": losses,
+            "gradient": gradient.tolist(),
             "each_once": sorted(seen) == sorted(expected),
         }
         print(json.dumps({**facts, "validation": asdict(result)}), flush=True)

@@ -10,6 +10,7 @@ from small_trainings import TWO_PROCESSES, start
 
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
+from attunet.sources.find_cases import find_cases
 from attunet.store import Store
 
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -33,6 +34,18 @@ def five_cases(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) 
 
 
 @pytest.fixture(scope="module")
+def partly_labelled(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) -> Store:
+    """Five cases: in the first the spleen was not drawn, in the second the liver alone was, in the others all were."""
+    folder = tmp_path_factory.mktemp("partly")
+    for number, values in enumerate([(0, 1, 2, 3, 0), (0, 1, 0, 0, 0), *[(0, 1, 2, 3, 4)] * 3], 1):
+        write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number, values=values)
+    names = find_cases(folder / "source").codings[0].names[1:]
+    file = folder / "drawn.json"
+    file.write_text(json.dumps({"01-T2SPIR": names[:3], "02-T2SPIR": names[:1]}))
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, labelled_file=file)
+
+
+@pytest.fixture(scope="module")
 def alone(five_cases: Store) -> dict:
     return measure(1, five_cases)
 
@@ -48,6 +61,17 @@ def test_many_processes_compute_what_one_does(five_cases: Store, alone: dict, pr
     assert together["losses"][-1] < 0.95 * together["losses"][0]
     assert together["validation"]["dice"] == alone["validation"]["dice"]
     assert together["validation"]["loss"] == pytest.approx(alone["validation"]["loss"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_partial_labels_have_one_gradient_in_any_number_of_processes(partly_labelled: Store) -> None:
+    """Processes differ in the classes that were drawn in their slices."""
+    alone, *others = (measure(processes, partly_labelled) for processes in (1, 2, 3))
+    largest = max(map(abs, alone["gradient"]))
+    for together in others:
+        assert together["gradient"] == pytest.approx(alone["gradient"], abs=1e-5 * largest)
+        assert together["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+        assert together["validation"]["dice"] == alone["validation"]["dice"]
 
 
 @pytest.mark.slow
