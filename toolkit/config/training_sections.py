@@ -99,7 +99,7 @@ class OptimConfig(Section):
     )
     init_lr_factor: float = setting(1.0, "Factor of the rate for weights that --init carried over.", float, 0, 10)
     freeze: Literal["none", "encoder"] = setting(
-        "none", "Part of the network that keeps its weights.", str, choices=("none", "encoder")
+        "none", "Part of the network that keeps the weights of --init.", str, choices=("none", "encoder")
     )
     weight_decay: float = setting(
         1e-2, "Decoupled weight decay on convolution weights; 0 makes AdamW plain Adam.", float, 0, 10

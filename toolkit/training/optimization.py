@@ -128,25 +128,32 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
 
 
-def freeze(network: nn.Module, part: str) -> list[nn.Module]:
-    """Freeze a part of a network: its parameters are not trained.
+def freeze(network: nn.Module, part: str, carried: Collection[str]) -> list[nn.Module]:
+    """Freeze the parameters of a part of a network that start from another model.
+
+    Parameters that are not the parent's as they were, such as a first convolution for other channels, are trained.
 
     Args:
         network: to be trained.
         part: `optim.freeze`: "none" or "encoder".
+        carried: names of the parameters that start from another model.
 
     Returns:
         The frozen modules, which must stay in eval mode so that their batch-norm statistics stay too.
 
     Raises:
-        InputError: the network has no such part.
+        InputError: the network has no such part, or starts from no other model.
     """
     if part == "none":
         return []
     modules = getattr(network, part, None)
     if not isinstance(modules, nn.Module):
         raise InputError(f"optim.freeze: {type(network).__name__} has no {part}")
-    modules.requires_grad_(False)
+    if not carried:
+        raise InputError(f"optim.freeze: needs weights to keep (--init), got {part} for a network with fresh weights")
+    for name, parameter in network.named_parameters():
+        if name in carried and name.startswith(f"{part}."):
+            parameter.requires_grad_(False)
     return [modules]
 
 

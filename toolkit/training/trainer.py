@@ -44,10 +44,11 @@ class Trainer:
         num_classes: number of classes, with the background.
         config: the resolved configuration.
         accelerator: device, precision and processes.
-        carried: names of the parameters that start from another model, see `optim.init_lr_factor`.
+        carried: names of the parameters that start from another model, see `optim.freeze` and `init_lr_factor`.
 
     Raises:
-        InputError: the batch is smaller than the number of processes times `optim.accumulate_steps`.
+        InputError: the batch is smaller than the number of processes times `optim.accumulate_steps`, or a part is to be
+            frozen that starts from no other model.
 
     Example:
         >>> trainer = Trainer(build_model(config.model, 1, 5), loader, 5, config, make_accelerator(config.run))
@@ -76,7 +77,7 @@ class Trainer:
         self.network = network
         self._memory_format = memory_format(config.run)
         model, self.average = place_network(network, config, device)
-        frozen = freeze(network, optim.freeze)
+        frozen = freeze(network, optim.freeze, carried)
         self.optimizer = make_optimizer(network, optim, carried)
         if config.run.compile:
             # One graph; the gradient reduction of networks this small hides anyway

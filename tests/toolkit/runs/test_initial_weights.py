@@ -18,6 +18,7 @@ from attunet.runs.lineage import Lineage
 from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.training.loop import train
+from attunet.training.optimization import freeze
 from attunet.volumes.spec import PreprocessSpec
 
 MODEL = ModelConfig(name="attention_unet", base_width=4, depth=2)
@@ -204,3 +205,22 @@ def test_what_is_frozen_stays_and_what_is_carried_learns_slowly(small_store: Sto
         if name.startswith("encoder.") or not (name.startswith("head.") or "running" in name or "tracked" in name):
             assert torch.equal(value, before[name]), name
     assert not torch.equal(after["head.weight"][0], before["head.weight"][0])
+
+
+def test_what_is_not_the_parents_is_trained_in_a_frozen_encoder() -> None:
+    """A new channel beside a matched one starts at zero in the first convolution, and would stay there."""
+    made = network(2, 4, 1)
+    first = next(name for name, _ in made.named_parameters())
+    carried = [name for name, _ in made.named_parameters() if name != first]
+    assert len(freeze(made, "encoder", carried)) == 1
+    trained = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+    assert first.startswith("encoder.")
+    assert {name for name in trained if name.startswith("encoder.")} == {first}
+    made.train()
+    made(torch.randn(2, 2, 32, 32)).square().mean().backward()
+    assert made.get_parameter(first).grad is not None
+
+
+def test_nothing_is_frozen_without_a_parent(small_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"optim\.freeze: needs weights to keep \(--init\), got encoder"):
+        train(small_store.path, tmp_path / "run", small_config("optim.epochs=1 optim.freeze=encoder"), fold=0)
