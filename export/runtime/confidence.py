@@ -113,5 +113,6 @@ def _table(cases: dict[str, CaseRecord], names: Sequence[str]) -> str:
         values = [value for organ in organs for value in (organ["dice"], organ["low"], organ["high"])]
         figures = ["" if value is None else f"{value:.3f}" for value in values]
         reasons = spreadsheet_cell("; ".join(record["reasons"]))
-        writer.writerow([spreadsheet_cell(case), "yes" if record["review"] else "no", *figures, reasons])
+        review = "yes" if record["review"] else "no" if record["organs"] else "cannot tell"
+        writer.writerow([spreadsheet_cell(case), review, *figures, reasons])
     return out.getvalue()

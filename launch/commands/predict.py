@@ -245,9 +245,11 @@ def _write_confidence_tables(work: Work, folder: Path, jobs: Sequence[Job]) -> N
     if model.metadata.whole:
         return
     marked = write_tables(folder, [job.write for job in jobs], model.estimator, model.sha256, model.classes.foreground)
+    table = folder / "confidence.csv"
     if model.estimator.cannot:
-        logger.info(f"{folder / 'confidence.json'}: cannot tell: {model.estimator.cannot}")
-    logger.info(f"{folder / 'confidence.csv'}: {marked} cases to be looked at")
+        logger.info(f"{table}: look at all cases, it cannot tell: {model.estimator.cannot}")
+    else:
+        logger.info(f"{table}: {marked} cases to be looked at")
 
 
 def _class_volumes(indices: np.ndarray, classes: Classes, volume: Volume) -> str:

@@ -209,7 +209,10 @@ def test_few_patients_say_that_they_cannot_tell(
     path = save_artefact(confidence=learn(learned_cases(6)))
     done = attunet("predict", path, scans, tmp_path / "out")
     assert done.code == 0, done.err
-    assert "cannot tell: it was learned on 6 patients, at least 10 are needed" in done.out
+    assert "look at all cases, it cannot tell: it was learned on 6 patients, at least 10 are needed" in done.out
+    assert "0 cases to be looked at" not in done.out
+    rows = list(csv.DictReader((tmp_path / "out/confidence.csv").read_text().splitlines()))
+    assert {row["review"] for row in rows} == {"cannot tell"}
     record = json.loads((tmp_path / "out/scan-0-confidence.json").read_text())
     assert (record["organs"], record["review"]) == ({}, False)
     assert "cannot tell" in attunet("inspect", path).out
