@@ -15,20 +15,16 @@ _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": 1,
     "fuse_conv_bias": 0,  # with 1 transposed convolutions and channels-first ones fail, and the others are not faster
-    "use_tf32": 0,  # full float32, as in the parity check at export
+    # Full float32, as in the parity check at export; with 1, convolutions round their inputs to 10 bits of mantissa
+    "use_tf32": 0,
 }
 # Tensor cores compute channels-last convolutions
 _BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}
 
 
-def cuda_options(precision: str, *, tf32: bool = False) -> dict[str, str | int]:
-    """Options of the CUDA provider.
-
-    Args:
-        precision: precision of the artefact.
-        tf32: True lets float32 convolutions round their inputs to TF32 (10 bits of mantissa), 2.4 to 3.3 times as fast.
-    """
-    return {**_CUDA, **_BY_PRECISION.get(precision, {"prefer_nhwc": 0}), "use_tf32": int(tf32)}
+def cuda_options(precision: str) -> dict[str, str | int]:
+    """Options of the CUDA provider for an artefact of a precision."""
+    return {**_CUDA, **_BY_PRECISION.get(precision, {"prefer_nhwc": 0})}
 
 
 def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:

@@ -44,7 +44,6 @@ def test_another_tensorrt_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.M
         preload("tensorrt")
 
 
-def test_float32_stays_float32_unless_tf32_is_chosen() -> None:
+def test_float32_stays_float32() -> None:
     assert cuda_options("fp32")["use_tf32"] == 0
-    assert cuda_options("fp32", tf32=True)["use_tf32"] == 1
     assert cuda_options("fp16")["prefer_nhwc"] == 1
