@@ -16,7 +16,10 @@ from attunet.launch.options import PATH, PROVIDER, Number, Value, signature_opti
 @option("--port", type=click.IntRange(0, 65535), default=8000, help="0 takes a free one and prints it.")
 @option("--provider", type=PROVIDER, default="cpu")
 @option(
-    "--threads", "num_threads", type=click.IntRange(1, 4096), help="CPU threads of a network.  [default: one per core]"
+    "--threads",
+    "num_threads",
+    type=click.IntRange(1, 4096),
+    help="CPU threads of a network.  [default: one per core for all WORKERS together]",
 )
 @option("--workers", type=click.IntRange(1, 64), default=1, help="Networks that run at the same time.")
 @option("--max-queue", type=click.IntRange(0), default=16, help="Scans that wait; more get 503 and Retry-After.")

@@ -20,8 +20,9 @@ BODY: dict[str, object] = {
     "requestBody": {
         "required": True,
         "description": (
-            "A NIfTI file (.nii, .nii.gz), a DICOM file, a zip of one DICOM series, or a picture; or a form with one "
-            "file, or with one file per channel in order. The file's beginning tells its format, not its name."
+            "A NIfTI file (.nii, .nii.gz), an NRRD, MHA or MGZ file, a DICOM file, a zip of one DICOM series, or a "
+            "picture; or a form with one file, or with one file per channel in order. The file's beginning tells its "
+            "format, not its name."
         ),
         "content": {
             "application/octet-stream": {"schema": BINARY},

@@ -14,6 +14,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.system.audit_log import AuditLog
+from attunet.system.workers import usable_cores
 
 GPU_PROVIDERS = ("cuda", "tensorrt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -67,9 +68,10 @@ def load_models(
 ) -> dict[str, ServedModel]:
     """Load every artefact under its file's name without ending, or under NAME where the path is NAME=PATH.
 
-    All of them share `workers` turns: on a CPU every network uses all threads, so several at once would be slower.
+    All of them share `workers` turns.
 
     Args:
+        num_threads: CPU threads of each network; by default so many that all that run at once have a core for each.
         public_key: refuses artefacts that are not signed with it.
         audit_log: of all models.
 
@@ -80,6 +82,8 @@ def load_models(
         >>> load_models(["liver.onnx", "kidneys=model.onnx"], workers=2)  # doctest: +SKIP
     """
     turns, models = threading.Semaphore(workers), {}
+    if num_threads is None and workers > 1 and provider == "cpu":
+        num_threads = _threads(len(paths), workers)
     for text in map(str, paths):
         given, _, path = text.rpartition("=") if "=" in text and not Path(text).exists() else ("", "", text)
         if Path(path).is_dir():
@@ -97,3 +101,10 @@ def load_models(
         audit = Audit(audit_log, segmenter.sha256, segmenter.signature) if audit_log is not None else None
         models[name] = ServedModel(name, segmenter, turns, shared, audit)
     return models
+
+
+def _threads(num_models: int, workers: int) -> int:
+    """Threads of each session, without more running ones than cores: those of a session help all of its runs, each of
+    which has the thread that called it besides.
+    """
+    return 1 + max(0, usable_cores() - workers) // min(num_models, workers)
