@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attunet.errors import InputError
+from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.file import is_dicom, with_dataset
 from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
@@ -24,7 +25,8 @@ UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the
 def count_voxels(path: Path) -> tuple[int, np.dtype]:
     """Voxels of all channels and pages, and their type, of a file of any format but NIfTI, or of a folder of DICOM.
 
-    A header that cannot be read counts as nothing: the reader says what is wrong with it.
+    A header that cannot be read counts as nothing: the reader says what is wrong with it. Raises TooManyElements for
+    DICOM that is made to take time.
     """
     name = path.name.lower()
     try:
@@ -42,6 +44,8 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
             return stored.num_voxels, stored.dtype
         if is_dicom(path):
             return _frame_voxels(path), np.dtype(np.float32)
+    except TooManyElements:
+        raise
     except (*FILE_ERRORS, ImportError, InputError):
         pass
     return UNKNOWN
@@ -54,5 +58,7 @@ def _frame_voxels(path: Path, num_files: int = 1) -> int:
 
     try:
         return with_dataset(path, voxels, num_files)
-    except InputError:  # this file alone: others of its series may hold gigabytes
-        return 0
+    except InputError as error:
+        if isinstance(error, TooManyElements):
+            raise
+        return 0  # this file alone: others of its series may hold gigabytes

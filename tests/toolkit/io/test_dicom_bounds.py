@@ -10,7 +10,7 @@ import pytest
 from attunet.io.dicom.bounded_reads import BYTES_PER_READ, MIN_READS, READS_PER_FILE, BoundedReads
 from attunet.io.dicom.choose_series import list_series
 from attunet.io.dicom.file import modality_of
-from attunet.io.headers import UNKNOWN, count_voxels
+from attunet.io.headers import count_voxels
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -65,7 +65,7 @@ def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path, refuse
     for meta in (head(b"1.2.840.10008.1.2.1.99"), _disguised()):
         path.write_bytes(meta + packed)
         with little_memory():
-            assert count_voxels(path) == UNKNOWN
+            refused(path, r"the transfer syntax 1.2.840.10008.1.2.1.99 is not read", count_voxels)
             refused(path, r"the transfer syntax 1.2.840.10008.1.2.1.99 is not read; decompress it")
 
 
@@ -101,7 +101,7 @@ def test_the_bound_of_reads_grows_with_the_file_and_is_shared_by_a_series(num_fi
 
 
 def test_a_series_of_files_full_of_empty_elements_is_refused_at_its_first(
-    tmp_path: Path, write_series, refused
+    tmp_path: Path, write_series, refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = write_series(tmp_path / "s", np.repeat(PIXELS[:, :, :1], 40, axis=2), AXIAL)
     empty = b"".join(element(0x29, 0x1000 + number, b"LO", b"") for number in range(8000))
@@ -110,7 +110,11 @@ def test_a_series_of_files_full_of_empty_elements_is_refused_at_its_first(
         at = raw.index(struct.pack("<HH", 0x7FE0, 0x10))
         path.write_bytes(raw[:at].replace(empty, b"") + empty + raw[at:])
     assert read_volume(paths[0]).data.shape == (1, 8, 6, 1)
-    refused(tmp_path / "s", f"{paths[0].name}: has more elements than a scan of its size needs")
+    reads: list[Path] = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or path.open("rb").read())
+    for read in (read_volume, count_voxels):
+        refused(tmp_path / "s", f"{paths[0].name}: has more elements than a scan of its size needs", read)
+    assert reads == paths[:1] * 2
 
 
 @pytest.mark.parametrize("group", ["shared", "frame"])

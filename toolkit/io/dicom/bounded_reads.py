@@ -25,6 +25,10 @@ SHORT_ELEMENTS = (  # without which the pixels would mean something else
 )
 
 
+class TooManyElements(InputError):
+    """A file is made to take time: no other of its series is read."""
+
+
 class BoundedReads(BytesIO):
     """A file's bytes with a bound of reads that grows with their number: pydicom works in Python for every element,
     item and fragment, and a file can have a million of them that hold nothing.
@@ -60,7 +64,7 @@ class BoundedReads(BytesIO):
         return content
 
     def _refuse(self, reason: str) -> None:
-        self._whole.refusal = InputError(f"{self.path}: {reason}")
+        self._whole.refusal = TooManyElements(f"{self.path}: {reason}")
         raise self._whole.refusal
 
 

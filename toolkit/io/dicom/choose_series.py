@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from attunet.errors import InputError
+from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.file import DERIVED, with_dataset
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ def list_series(files: Sequence[Path], *, whole: bool = False) -> list[Series]:
     """The series of DICOM files by number.
 
     A file that cannot be read is left out: reading it gives the reason. With `whole` it raises InputError, since the
-    file may be a slice of any of the series.
+    file may be a slice of any of the series. Raises TooManyElements for a file that takes time.
     """
     groups: defaultdict[str, list[Path]] = defaultdict(list)
     firsts: dict[str, _FirstFile] = {}
     for file in files:
         try:
             uid, first = with_dataset(file, _first_file, len(files))
-        except InputError:
-            if whole:
+        except InputError as error:
+            if whole or isinstance(error, TooManyElements):
                 raise
             continue
         groups[uid].append(file)

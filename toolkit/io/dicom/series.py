@@ -9,6 +9,7 @@ import numpy as np
 
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError
+from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of, room_of
@@ -55,7 +56,7 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     try:
         return _read_files(path, files, options)
     except InputError as error:
-        if RULE in options.choices or not (listed := several_series(files)):
+        if isinstance(error, TooManyElements) or RULE in options.choices or not (listed := several_series(files)):
             raise
         line = f"{path}: {listed}" if isinstance(error, SeveralSeries) else f"{error}; {path} {listed}"
         raise InputError(line) from None
