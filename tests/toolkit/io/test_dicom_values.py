@@ -179,6 +179,19 @@ def test_many_frames_in_one_file_are_the_series(tmp_path: Path, write_series, sh
     np.testing.assert_allclose(np.moveaxis(volume.data[0], -1, 0), by_number)
 
 
+@pytest.mark.parametrize("offsets", ["backwards", "too few"])
+def test_compressed_frames_are_all_there(tmp_path: Path, write_series, refused, offsets: str) -> None:
+    path = enhanced(write_series, tmp_path)
+    dataset = pydicom.dcmread(path)
+    dataset.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+    frames = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=6))
+    content = pydicom.encaps.encapsulate(frames if offsets == "backwards" else frames[:5])
+    table = np.frombuffer(content[8:32], "<u4")[::-1].tobytes()
+    dataset.PixelData = content[:8] + table + content[32:] if offsets == "backwards" else content
+    dataset.save_as(path)
+    refused(path, "cannot be read as DICOM: StopIteration")
+
+
 def test_a_frame_without_its_place_is_refused(tmp_path: Path, write_series, refused) -> None:
     path = enhanced(write_series, tmp_path)
     dataset = pydicom.dcmread(path)

@@ -115,12 +115,13 @@ def _num_bytes(request: Mapping[str, Any]) -> int:
     return int(request["number_of_frames"] * request["rows"] * request["columns"] * request["bits_allocated"] // 8)
 
 
-def _decoded(request: dict[str, Any], pixel_data: bytes) -> np.ndarray:
+def pixels_of(request: Mapping[str, Any], pixel_data: bytes) -> np.ndarray:
+    """The stored values, decoded in this process. Raises whatever the library does."""
     from pydicom.pixels import get_decoder
 
-    decoder = get_decoder(str(request.pop("syntax")))
-    _limit_memory(MEMORY + MEMORY_RATIO * _num_bytes(request))
-    pixels, _ = decoder.as_array(pixel_data, raw=True, samples_per_pixel=1, pixel_keyword="PixelData", **request)
+    options = {name: value for name, value in request.items() if name != "syntax"} | {"samples_per_pixel": 1}
+    decoder = get_decoder(str(request["syntax"]))
+    pixels, _ = decoder.as_array(pixel_data, raw=True, pixel_keyword="PixelData", **options)
     return np.ascontiguousarray(pixels)
 
 
@@ -138,6 +139,8 @@ def _limit_memory(more: int) -> None:
 
 
 def main() -> None:
+    import pydicom.pixels  # noqa: F401 (its memory is not the pixels')
+
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries write lines of their own
     while True:
@@ -146,7 +149,8 @@ def main() -> None:
         except ValueError:
             return
         try:
-            pixels = _decoded(request, pixel_data)
+            _limit_memory(MEMORY + MEMORY_RATIO * _num_bytes(request))
+            pixels = pixels_of(request, pixel_data)
             head = Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes)
             _write(replies, head, pixels.tobytes())
         except Exception as error:  # whatever a library raises; its text may quote the file

@@ -88,7 +88,7 @@ def pydicom_errors() -> tuple[type[Exception], ...]:
     """The exceptions of pydicom on files that are damaged or made to harm; their texts may quote the header."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    return (*FILE_ERRORS, InvalidDicomError, BytesLengthException)
+    return (*FILE_ERRORS, StopIteration, InvalidDicomError, BytesLengthException)
 
 
 def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:

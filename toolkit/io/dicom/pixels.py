@@ -8,7 +8,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.dicom.decode import DECODER, DecodingError, Request
+from attunet.io.dicom.decode import DECODER, DecodingError, Request, pixels_of
 from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED
 from attunet.io.pictures.jpeg_2000 import START, lacks_tiles
 from attunet.io.reading import MAX_VOXELS
@@ -98,7 +98,6 @@ def _check_content(path: Path, dataset: "FileDataset", syntax: str, needed: int)
 
 
 def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int], room: int) -> np.ndarray:
-    from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
 
     frames, rows, columns = shape
@@ -108,21 +107,9 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         said = f"its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there"
         raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
     if syntax != RLE:  # RLE's decoder takes the size from the header
-        for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
-            form = form_of(frame)
-            if form is None or form[:2] != (rows, columns) or number >= frames:
-                raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
-            if form.components != 1 or form.bits > int(dataset.BitsAllocated):
-                got = f"{form.components} components of {form.bits} bits"
-                raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
-            if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
-                raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
-    decoder = get_decoder(syntax)
-    if not decoder.is_available:
+        _check_frames(path, dataset, shape)
+    if not get_decoder(syntax).is_available:
         raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
-    if syntax == RLE:  # in Python
-        pixels, _ = decoder.as_array(dataset, raw=True)
-        return np.asarray(pixels)
     request = Request(
         syntax=syntax,
         rows=rows,
@@ -133,11 +120,29 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         pixel_representation=int(dataset.get("PixelRepresentation", 0)),
         photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")),
     )
+    if syntax == RLE:  # in Python
+        return pixels_of(request, dataset.PixelData)
     try:
         return DECODER.decode(request, dataset.PixelData)
     except DecodingError as error:
         reason = f"cannot be decoded ({error}); is it damaged or cut short? {AGAIN}"
         raise InputError(f"{path}: its compressed pixels {reason}") from None
+
+
+def _check_frames(path: Path, dataset: "FileDataset", shape: tuple[int, int, int]) -> None:
+    """Raise InputError for compressed frames that are not those of the header, or cut short."""
+    from pydicom.encaps import generate_frames
+
+    frames, rows, columns = shape
+    for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
+        form = form_of(frame)
+        if form is None or form[:2] != (rows, columns) or number >= frames:
+            raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
+        if form.components != 1 or form.bits > int(dataset.BitsAllocated):
+            got = f"{form.components} components of {form.bits} bits"
+            raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
+        if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
+            raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
 
 
 class Form(NamedTuple):
