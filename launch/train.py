@@ -69,11 +69,11 @@ def train_command(
     from attunet.training.loop import train
 
     renamed = parse_renamed(init_classes) if init_classes else None
-    train(store, run, config, init_classes=renamed, began=_process_start(), **options)
+    train(store, run, config, init_classes=renamed, began=process_start(), **options)
 
 
-def _process_start() -> float:
-    """The `time.monotonic()` at which this process was started: so that imports count towards `run.minutes`."""
+def process_start() -> float:
+    """Return the `time.monotonic()` at which this process was started: so that imports count towards `--minutes`."""
     import psutil
 
     return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())

@@ -3,14 +3,15 @@ in one table.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run
+from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
-from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, start_from
+from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, minutes_per_run, start_from
 from attunet.benchmarks.crossvalidation.results import results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
@@ -46,6 +47,7 @@ def crossvalidate(
     folds: Sequence[int] | None = None,
     jobs: int | None = None,
     minutes: float | None = None,
+    began: float | None = None,
     init: str | Path | None = None,
     init_classes: str = "",
     train: bool = True,
@@ -62,7 +64,8 @@ def crossvalidate(
         settings: `section.field=value` for every recipe.
         num_seeds: trainings per fold, with the seeds from 0.
         jobs: parallel trainings, one per GPU by default.
-        minutes: time for all trainings together, in place of epochs; each run gets an equal share.
+        minutes: time for all trainings and the table, in place of epochs; each run gets an equal share.
+        began: start of `minutes`, as a value of `time.monotonic()`; the time of the call by default.
         init: a run, a checkpoint or a .safetensors file whose weights every training starts from.
         init_classes: `NEW=OLD,...`, classes that `init` calls by another name.
         train: False scores the finished runs only.
@@ -81,14 +84,18 @@ def crossvalidate(
     Example:
         >>> crossvalidate("store", "out", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
     """
+    began = time.monotonic() if began is None else began
     store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
         store = open_store(store_path, names)
         _check_folder(out, store_path, train)
-        if minutes is not None:
-            grid = grid.in_minutes(minutes, len(grid.plan(store, out)), jobs or max(1, len(visible_gpus())))
         plan = grid.plan(store, out)
+        if minutes is not None:
+            scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1, source) / 60
+            spent, at_a_time = (time.monotonic() - began) / 60, jobs or max(1, len(visible_gpus()))
+            grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
+            plan = grid.plan(store, out)
         _check_runs(plan, store, grid.parent)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""

@@ -4,10 +4,13 @@ import dataclasses
 import json
 import logging
 import math
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard, cast
+
+import numpy as np
 
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.confidence.estimator import LearnedCase
@@ -30,6 +33,7 @@ from attunet.volumes.spec import Postprocessing
 logger = logging.getLogger(__name__)
 
 SCHEMA = 2
+FIXED_SECONDS = 10.0  # for the plots and pages of a table
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
 
@@ -117,6 +121,30 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
                 raise InputError(
                     f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}"
                 )
+
+
+def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int, source: Path | None) -> float:
+    """Estimates how long the scores and pictures of trainings take, from one case that is read and judged.
+
+    Args:
+        folds: of each training.
+        num_postprocessings: how often each label map is judged.
+        source: where the store's source files are now, if they moved.
+
+    Returns:
+        Seconds; 0 where no source file is there.
+    """
+    held_out = [name for fold in folds for name in store.split(fold)[1]]
+    try:
+        began = time.monotonic()
+        case = read_labelled_case(store, held_out[0], source)
+        read = time.monotonic()
+        case.metrics(np.roll(case.truth, 1, axis=0))
+        judged = time.monotonic() - read
+    except (InputError, IndexError):  # the source files are gone, or nothing is held out: no scores
+        return 0.0
+    per_case = read - began + num_postprocessings * judged
+    return FIXED_SECONDS + 2 * per_case * len(held_out)  # the network and the pictures take about as long again
 
 
 def _score(

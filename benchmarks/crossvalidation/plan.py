@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from attunet.runs.load_run import TrainedRun
 from attunet.store import Store
 
 SCORING_SHARE = 0.08  # of the time, for scores and pictures
+MIN_MINUTES = 0.1  # of a training
 
 Key = tuple[str, str, int, int]  # recipe, model, seed, fold
 
@@ -132,18 +134,35 @@ class Grid:
         words += ["--largest-component"] if every_postprocessing else []
         return command("crossvalidate", store.name, out.resolve().name, *words)
 
-    def in_minutes(self, minutes: float, num_runs: int, jobs: int) -> "Grid":
-        """The same trainings, each ended by the clock. minutes: for all of them and their scores."""
-        limit = f"run.minutes={minutes_per_run(minutes, num_runs, jobs)}"
-        return dataclasses.replace(self, settings=(*self.settings, limit))
+    def in_minutes(self, minutes: float) -> "Grid":
+        """The same trainings, each ended by the clock after so many minutes."""
+        return dataclasses.replace(self, settings=(*self.settings, f"run.minutes={minutes}"))
 
 
-def minutes_per_run(minutes: float, num_runs: int, jobs: int) -> float:
-    """The share of one training in the time of the whole table, of which `SCORING_SHARE` is kept for the scores and the
-    pictures.
+def minutes_per_run(minutes: float, num_runs: int, jobs: int, *, scoring: float = 0.0, spent: float = 0.0) -> float:
+    """The share of one training in the time of a whole table.
+
+    Args:
+        minutes: for everything.
+        num_runs: the trainings; `jobs` of them run at a time.
+        scoring: minutes for scores and pictures; `SCORING_SHARE` of the time is kept for them at least.
+        spent: minutes that are over.
+
+    Raises:
+        InputError: under `MIN_MINUTES` are left for each training.
+
+    Example:
+        >>> minutes_per_run(100, 10, 2)
+        18.4
     """
     rounds = -(-num_runs // jobs)
-    return round((1 - SCORING_SHARE) * minutes / rounds, 3)
+    share = round((minutes - spent - max(SCORING_SHARE * minutes, scoring)) / rounds, 3)
+    if share < MIN_MINUTES:
+        missing = math.ceil(round(10 * (MIN_MINUTES - share) * rounds, 6)) / 10
+        raise InputError(
+            f"--minutes: too little time for {num_runs} trainings and their scores, {missing:.1f} more are needed"
+        )
+    return share
 
 
 def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:

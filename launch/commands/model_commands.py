@@ -18,6 +18,7 @@ from attunet.launch.options import (
     parse_parity_cases,
     pseudonymise_option,
 )
+from attunet.launch.train import process_start
 from attunet.system.plain_text import printable_line
 
 
@@ -42,7 +43,7 @@ from attunet.system.plain_text import printable_line
 )
 @option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
-@option("--minutes", type=MINUTES, help="The time for all trainings together, in place of epochs.")
+@option("--minutes", type=MINUTES, help="The time for all trainings and their table, in place of epochs.")
 @option(
     "--init",
     type=PATH,
@@ -86,7 +87,7 @@ def crossvalidate(store: Path, out: Path, **options: Value) -> None:
 
     failure: TrainingsFailed | None = None
     try:
-        results = run(store, out, **options)
+        results = run(store, out, began=process_start(), **options)
     except TrainingsFailed as error:
         failure, results = error, error.results
     click.echo(summary_table(results))

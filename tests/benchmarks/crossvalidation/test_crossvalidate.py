@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of
+from attunet.benchmarks.crossvalidation.held_out import FIXED_SECONDS, check_belongs, progress_of, scoring_seconds
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 from attunet.benchmarks.crossvalidation.plan import minutes_per_run
 from attunet.benchmarks.evaluation.commands import repeated
@@ -387,6 +387,19 @@ def test_a_stopped_comparison_stops_its_trainings_and_continues(small_store: Sto
 @pytest.mark.parametrize(("num_runs", "jobs", "expected"), [(10, 1, 9.2), (10, 4, 30.667), (3, 4, 92.0)])
 def test_the_time_of_a_table_is_shared_by_its_trainings(num_runs: int, jobs: int, expected: float) -> None:
     assert minutes_per_run(100, num_runs, jobs) == expected
+
+
+def test_long_scores_and_the_start_leave_less_time_to_the_trainings() -> None:
+    assert minutes_per_run(10, 2, 1, scoring=0.1, spent=0.2) == 4.5
+    assert minutes_per_run(10, 2, 1, scoring=3.0, spent=0.2) == 3.4
+    with pytest.raises(InputError, match=r"too little time for 20 trainings and their scores, 1\.2 more"):
+        minutes_per_run(1, 20, 1, scoring=0.2)
+
+
+def test_scores_are_estimated_from_one_case(small_store: Store, tmp_path: Path) -> None:
+    few, many = (scoring_seconds(small_store, folds, 1, None) for folds in ([0], [0] * 50))
+    assert FIXED_SECONDS < few < many
+    assert scoring_seconds(small_store, [0], 1, tmp_path) == 0
 
 
 @pytest.mark.slow
