@@ -46,7 +46,7 @@ def keep_cases(
     try:
         for name in dice:
             labelled = read_labelled_case(store, name, source)
-            save_case(out / FOLDER / name, labelled.volume, labelled.truth, store.spec)
+            save_case(out / FOLDER / name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
         limit_images(out / FOLDER, ordered)
         for (_, _, seed, fold), run in held.items():
             if seed == first_seed:

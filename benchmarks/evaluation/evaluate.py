@@ -190,7 +190,7 @@ def _evaluate_cases(
     predictions = Predictions()
     for number, case in enumerate(cases, start=1):
         labelled = read_labelled_case(store, case.name, source)
-        save_case(kept / case.name, labelled.volume, labelled.truth, store.spec)
+        save_case(kept / case.name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
         first: np.ndarray | None = None
         for index, one in enumerate(models):
             if number == 1:

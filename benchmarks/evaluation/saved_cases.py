@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attunet.errors import InputError
+from attunet.metrics.aggregate import mean
 from attunet.system.atomic_files import require_regular, write_file
 from attunet.system.lock import beside
 from attunet.volumes.attention import attention_volumes
@@ -49,6 +50,7 @@ class SavedCase:
         image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; v stands for
             `low + (high - low) * v / 255`.
         truth: class indices uint8 `(X, Y, Z)`.
+        undrawn: indices of the classes that were not drawn in it, of whose predictions nothing is known.
         spacing: of the voxels along X, Y, Z in `unit`.
         slice_axis: that slices are stacked along.
         oriented: whether R, L, A, P, S and I are known.
@@ -56,6 +58,7 @@ class SavedCase:
 
     image: np.ndarray
     truth: np.ndarray
+    undrawn: tuple[int, ...]
     low: float
     high: float
     spacing: tuple[float, float, float]
@@ -80,12 +83,11 @@ def new_cases(out: Path) -> Iterator[Path]:
 
 
 def worst_first(dice: Mapping[str, Sequence[npt.ArrayLike]]) -> list[str]:
-    """Cases by their mean Dice. dice: of every model, per class; 0 where it is not defined."""
+    """Cases by their mean Dice; one without a Dice comes last. dice: of every model, per class, NaN for none."""
     means = {
-        case: float(np.mean([np.nan_to_num(np.asarray(scores)).mean() for scores in models]))
-        for case, models in dice.items()
+        case: mean(mean(np.asarray(scores, dtype=np.float64)) for scores in models) for case, models in dice.items()
     }
-    return sorted(means, key=lambda case: means[case])
+    return sorted(means, key=lambda case: (np.isnan(means[case]), means[case]))
 
 
 def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_IMAGES_MB) -> None:
@@ -104,8 +106,18 @@ def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_I
         )
 
 
-def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec) -> None:
-    """Writes `image.npz` of one case. truth: class indices `(X, Y, Z)` on the volume's grid."""
+def save_case(
+    folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec, drawn: np.ndarray | None = None
+) -> None:
+    """Writes `image.npz` of one case.
+
+    Args:
+        truth: class indices `(X, Y, Z)` on the volume's grid.
+        drawn: bool `(K,)`, the classes that were drawn in it; None for all.
+
+    Example:
+        >>> save_case(Path("cases/01"), case.volume, case.truth, store.spec, case.drawn)  # doctest: +SKIP
+    """
     transform = _viewing_transform(volume, spec)
     channels = volume.data if len(volume.data) == 3 and volume.unit == "pixel" else volume.data[:1]
     low, high = _range(channels, volume, spec)
@@ -113,6 +125,7 @@ def save_case(folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessS
     arrays = {
         "image": _thinned(orient(np.rint(scaled).astype(np.uint8), transform)),
         "truth": _thinned(orient(truth.astype(np.uint8), transform)),
+        "undrawn": np.flatnonzero(~drawn) if drawn is not None else np.zeros(0, dtype=np.int64),
         "range": np.array([low, high]),
         "spacing": np.array(oriented_spacing(volume.spacing, transform)) * _steps(orient(truth, transform)),
         "unit": np.array(volume.unit),
@@ -146,6 +159,7 @@ def load_case(folder: Path) -> SavedCase | None:
         case = SavedCase(
             image=kept["image"],
             truth=kept["truth"],
+            undrawn=tuple(int(index) for index in kept["undrawn"]),
             low=float(kept["range"][0]),
             high=float(kept["range"][1]),
             spacing=(x, y, z),

@@ -66,7 +66,8 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
                     "evaluate again"
                 )
             volumes[f"v{number}-labels-{index}"] = pack(_bytes(labels))
-            is_wrong = (labels != saved.truth) & (saved.truth != IGNORE_LABEL)
+            known = np.where(np.isin(labels, saved.undrawn), 0, labels)
+            is_wrong = (known != saved.truth) & (saved.truth != IGNORE_LABEL)
             per_slice = _per_slice(is_wrong, saved.slice_axis)
             dice = dict(model.scores["dice"]["per_case"].get(name, {}))
             layers.append({"name": model.label, "index": index, "wrong": per_slice, "dice": dice})
@@ -89,6 +90,7 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
         "oriented": saved.oriented,
         "range": [saved.low, saved.high],
         "window": (0.0, 255.0) if saved.unit == "pixel" else _spread(saved.image, 1, 99.5),
+        "undrawn": list(saved.undrawn),
         "layers": layers,
         "attention": attention,
         "worst": _worst_place(wrong, saved),

@@ -100,7 +100,8 @@ class CaseBrowser {
     const image = viewer.volumes[`${about.prefix}-image`];
     const values = Array.from({ length: about.channels }, (_, c) => viewer.valueOf(image[offset * about.channels + c]));
     const parts = [["Voxel", viewer.index.map((place) => place + 1).join(", ")], ["Value", values.map((v) => v.toPrecision(3) * 1).join(", ")]];
-    parts.push(["Truth", className(viewer.volumes[`${about.prefix}-truth`][offset])]);
+    const truth = viewer.volumes[`${about.prefix}-truth`][offset];
+    parts.push(["Truth", truth === 0 && about.undrawn.length ? "background or a class that was not drawn" : className(truth)]);
     about.layers.forEach((layer) => parts.push([layer.name, className(viewer.volumes[`${about.prefix}-labels-${layer.index}`][offset])]));
     if (viewer.fill?.kind === "attention") parts.push(["Attention", viewer.attentionAt(viewer.fill).toFixed(2)]);
     byId("readout").replaceChildren(...parts.map(([title, value]) => {

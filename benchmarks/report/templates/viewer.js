@@ -116,13 +116,15 @@ class Viewer {
 
   labelFile({ kind, labels }) {
     const { visible } = this;
+    const { undrawn } = this.about; // classes of whose predictions nothing is known
     const truth = this.volumes[`${this.about.prefix}-truth`];
     const bytes = new Uint8Array(truth.length);
     const shown = (label) => (visible[label] ? label : 0);
     for (let n = 0; n < bytes.length; n++) {
       const [real, got] = [shown(truth[n]), shown(labels[n])];
+      const known = undrawn.includes(got) ? 0 : got;
       if (kind === "labels") bytes[n] = got;
-      else if (real !== got && truth[n] !== 255) bytes[n] = got === 0 ? 1 : real === 0 ? 2 : 3;
+      else if (real !== known && truth[n] !== 255) bytes[n] = known === 0 ? 1 : real === 0 ? 2 : 3;
     }
     const colors = kind === "labels" ? report.classes.map((one) => one.color) : differenceColors;
     const channel = (at) => [0, ...colors.map((color) => parseInt(color.slice(at, at + 2), 16))];

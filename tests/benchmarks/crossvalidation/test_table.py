@@ -52,6 +52,12 @@ def test_seeds_are_averaged_before_cases() -> None:
     assert row["worst_organ"] == {"seed": 0, "fold": 1, "case": "case2", "class": "liver", "dice": 0.1}
 
 
+def test_a_case_without_a_dice_counts_in_no_mean_and_no_number() -> None:
+    row = method_row(method_of("unet", {(0, 0): held(case0=0.6, case1=float("nan"))}), PATIENTS, time_row([]))
+    assert row["num_cases"] == 1
+    assert row["scores"]["dice"]["mean"] == pytest.approx(0.65)
+
+
 def test_a_comparison_pairs_what_both_have() -> None:
     """The missing run of the second method was the first's best: a difference of unpaired means would be wrong."""
     values = np.random.default_rng(0).uniform(0.3, 0.8, (2, 8))

@@ -12,6 +12,7 @@ from attunet.benchmarks.evaluation.saved_cases import (
     new_cases,
     save_case,
     save_prediction,
+    worst_first,
 )
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
@@ -90,3 +91,9 @@ def test_an_evaluation_that_fails_keeps_the_cases_of_the_one_before(tmp_path: Pa
     with pytest.raises(RuntimeError):
         fill(tmp_path / "out", "second", True)
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "cases", "first"]
+
+
+def test_the_worst_case_is_that_of_the_lowest_mean_of_what_is_defined() -> None:
+    nan = float("nan")
+    dice = {"partly drawn": [[0.9, nan, nan]], "whole": [[0.5, 0.6, 0.7]], "nothing": [[nan, nan, nan]]}
+    assert worst_first(dice) == ["whole", "partly drawn", "nothing"]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attunet.benchmarks.evaluation.saved_cases import load_arrays
 from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
@@ -157,6 +158,21 @@ def test_a_case_opens_where_most_is_wrong(evaluation: Path) -> None:
     assert data.about["layers"][0]["wrong"] != data.about["layers"][1]["wrong"]
     assert 0 < x < 48
     assert 0 < y < 40
+
+
+def test_a_prediction_of_a_class_that_was_not_drawn_is_not_wrong(evaluation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "partly")
+    image, prediction = (folder / "cases/01-T2" / name for name in ("image.npz", "prediction-0.npz"))
+    arrays = load_arrays(image)
+    whole, hidden = arrays["truth"], int(arrays["truth"].max())
+    np.savez(prediction, prediction=whole)
+    np.savez(image, **{**arrays, "truth": np.where(whole == hidden, 0, whole)})
+    layer, *_ = case_data(read_contents(folder), "01-T2", 0).about["layers"]
+    assert sum(layer["wrong"]) == (whole == hidden).sum()
+    np.savez(image, **{**arrays, "truth": np.where(whole == hidden, 0, whole), "undrawn": np.array([hidden])})
+    about = case_data(read_contents(folder), "01-T2", 0).about
+    assert sum(about["layers"][0]["wrong"]) == 0
+    assert about["undrawn"] == [hidden]
 
 
 @pytest.mark.parametrize(
