@@ -117,6 +117,39 @@ def test_a_case_has_no_file_of_a_role_twice(tmp_path: Path, twins: tuple[str, ..
         find_cases(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images/s3.v1.tif", "labels/s0.v0_mask.tif"),
+        ("images/volume-2.nii", "labels/m0.nii", "labels/m2.nii"),
+        ("images/p2/scan-2.nii", "labels/p0/label-0.nii", "labels/p2/label-2.nii"),
+        ("images/é1_0000.png", "labels/é0_liver.mha"),
+        ("images/p0_s1_0000.mha", "images/p1_s0_0000.mha", "labels/p0_s1.mha", "labels/p1_s0.mha", "labels/p1_s1.mha"),
+        ("images/t01-2.tif", "images/t02-0.tif", "labels/m01-2.tif", "labels/m02-0.tif", "labels/m02-1.tif"),
+        ("images/ct_1.mha", "images/ct_2.mha", "labels/m_1.mha", "labels/m_2.mha", "labels/m_3.mha", "labels/x_5.mha"),
+        ("part0/images/ct_0.nii", "part0/images/ct_8.nii", "part0/labels/m0.nii", "part0/labels/m2.nii"),
+        ("part0/images/000.mha", "part0/labels/mask_002.nii.gz"),
+    ],
+)
+def test_a_mask_is_not_that_of_an_image_with_another_number(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"this mask has no image of its name or number|fits no known layout"):
+        find_cases(touched(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("brain.nii", ["liver.nii", "spleen.nii"]),
+        ("IMG_0231.png", ["mask_1.png", "mask_2.png", "mask_3.png"]),
+        ("IMG_0231.png", ["231.png"]),
+        ("scan 7.nii", ["liver.nii"]),
+    ],
+)
+def test_a_single_image_has_masks_of_other_names(tmp_path: Path, image: str, masks: list[str]) -> None:
+    (case,) = find_cases(touched(tmp_path, f"images/{image}", *(f"masks/{mask}" for mask in masks))).cases
+    assert [path.name for path in case.labels] == masks
+
+
 def test_a_picture_is_annotated_once_and_by_one_name(tmp_path: Path) -> None:
     for build, rule in (
         (lambda root: coco(root, ["1.png", "1.png"], ["1.png"]), "has the picture 1.png twice"),

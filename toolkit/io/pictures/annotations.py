@@ -111,7 +111,8 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
 def _named_errors(path: Path) -> Iterator[None]:
     """Errors of damaged annotations as one line with the file's name."""
     try:
-        yield
+        with np.errstate(all="ignore"):  # what comes of strange numbers is judged
+            yield
     except InputError as error:
         raise type(error)(f"{path}: {error}") from None
     except KeyError as error:

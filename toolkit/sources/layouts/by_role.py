@@ -18,6 +18,7 @@ from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.layouts.headers import shape_of
 from attunet.sources.layouts.matching import MASK_ROLE, case_names, names_one_of
 from attunet.sources.layouts.series import series_folders
+from attunet.sources.layouts.two_folders import names_images_or_masks
 
 MAX_DEPTH = 4
 USUAL_SHARE = 0.5  # a role of fewer groups than this share is no channel
@@ -40,6 +41,8 @@ def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> 
             parts = path.relative_to(root).parts
             if len(parts) > depth or (len(parts) == depth and path.is_dir()):
                 folders[Path(*parts[:depth])].append(path)
+        if any(names_images_or_masks(folder) for folder in folders):
+            continue  # these are no cases
         twins: Twins = {}
         groups = {
             name: (folder.name, _roles_in(root / folder, inside, twins))
@@ -107,10 +110,16 @@ def _paired(groups: Groups) -> list[str]:
     return [case for case, (_, roles) in groups.items() if len(set(map(is_mask_role, roles))) == 2]
 
 
+def _has_folder_of_images(roles: Roles) -> bool:
+    """True for images in a folder of that name: with one such group, nothing shows that they are one case's."""
+    folders = (Path(role).parts[:-1] for role in roles if not is_mask_role(role))
+    return any(names_images_or_masks(Path(part)) for parts in folders for part in parts)
+
+
 def _source(root: Path, layout: str, reason: str, groups: Groups, options: SourceOptions) -> Source | None:
     """The source of groups; None where they have no masks and images by role."""
     labelled = [groups[case][1] for case in _paired(groups)]
-    if len(labelled) * 2 < len(groups) or not labelled:
+    if len(labelled) * 2 < len(groups) or not labelled or (len(labelled) == 1 and _has_folder_of_images(labelled[0])):
         return None
     counts = Counter(role for roles in labelled for role in roles)
     channels, decisions = _channels(labelled, counts, options.images)

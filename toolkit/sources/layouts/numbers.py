@@ -1,7 +1,7 @@
 """Pairs of image and mask by the numbers in their names, for names that are equal apart from these."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 
@@ -15,7 +15,8 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
     """Masks by image, by the numbers in their names: img0001 with label0001, 7 with mask_007, p1_s2 with mask_1_2.
 
     If both names have equally many numbers, all of them are compared, in their order or by the words before them
-    (`slice2_case1`). Otherwise only those numbers are compared under which every image has a mask.
+    (`slice2_case1`). Otherwise as many are compared as both names have, of those that vary,
+    where they give every image a mask.
 
     Returns:
         For each image that has a mask, its masks in the order of their names; None if the numbers pair nothing.
@@ -82,6 +83,22 @@ def by_image(image_of: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(matched)
 
 
+def other_number(image: str, masks: Collection[str]) -> str | None:
+    """A mask with numbers that the only image lacks; None if all have its numbers, or count from 0 or 1."""
+    own = _numbers_in(image)
+    numbers = {mask: _numbers_in(mask) for mask in sorted(masks)}
+    odd = [mask for mask, theirs in numbers.items() if not (own <= theirs or theirs <= own)]
+    if not own or not odd:
+        return None
+    counts = sorted(max(theirs, default=-1) for theirs in numbers.values())
+    are_counted = len(odd) > 1 and counts[0] in (0, 1) and counts == list(range(counts[0], counts[0] + len(counts)))
+    return None if are_counted else odd[0]
+
+
+def _numbers_in(stem: str) -> Counter[int]:
+    return Counter(map(int, re.findall(r"\d+", last_part(stem))))
+
+
 def last_part(stem: str) -> str:
     """A name without the folders before it."""
     return stem.rpartition("/")[2]
@@ -124,18 +141,18 @@ def _by_all_numbers(images: Mapping[str, Row], masks: Mapping[str, Row]) -> dict
 
 
 def _by_some_numbers(images: Mapping[str, Row], masks: Mapping[str, Row]) -> Iterator[dict[str, str]]:
-    """The image of each mask by some of the numbers, in every reading that gives each image a mask."""
+    """The image of each mask by as many varying numbers as both have, in every reading that gives each image one."""
     image_places, mask_places = _varying(images), _varying(masks)
     if max(len(image_places), len(mask_places)) > MAX_VARYING:
         return
-    for count in range(1, min(len(image_places), len(mask_places)) + 1):
-        for of_image, of_mask in product(combinations(image_places, count), combinations(mask_places, count)):
-            paired = pair_by_key(
-                {image: tuple(row[place] for place in of_image) for image, row in images.items()},
-                {mask: tuple(row[place] for place in of_mask) for mask, row in masks.items()},
-            )
-            if paired is not None and len(set(paired.values())) == len(images):
-                yield paired
+    count = min(len(image_places), len(mask_places))  # fewer would pair p1_s2 with p1_s1, whose mask is missing
+    for of_image, of_mask in product(combinations(image_places, count), combinations(mask_places, count)):
+        paired = pair_by_key(
+            {image: tuple(row[place] for place in of_image) for image, row in images.items()},
+            {mask: tuple(row[place] for place in of_mask) for mask, row in masks.items()},
+        )
+        if count and paired is not None and len(set(paired.values())) == len(images):
+            yield paired
 
 
 def _varying(rows: Mapping[str, Row]) -> list[int]:

@@ -11,6 +11,7 @@ from attunet.io.readers import is_single_file
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.codings import read_label_map
 from attunet.sources.layouts.matching import (
+    CHANNEL,
     by_stem,
     case_names,
     channels_of,
@@ -20,6 +21,7 @@ from attunet.sources.layouts.matching import (
     names_a_mask,
     names_one_of,
 )
+from attunet.sources.layouts.numbers import other_number
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "original")
 # Parts of a folder's name, the most telling first: a folder mask beside manual or groundtruth holds the camera's field
@@ -126,6 +128,11 @@ def _pairs(root: Path, place: Path, folders: Sequence[Path], below: Below) -> It
             yield _Pair(rank, fitting[0], labels, cases_of[fitting[0]])
 
 
+def names_images_or_masks(folder: Path) -> bool:
+    """True for a folder called images, labels or the like."""
+    return folder.name.lower() in IMAGE_FOLDERS or _rank(folder) is not None
+
+
 def _plain(folder: Path) -> str:
     return re.sub(r"[^a-z0-9]", "", folder.name.lower())
 
@@ -137,7 +144,8 @@ def _rank(folder: Path) -> int | None:
 def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
     """Make the cases of a folder of images and one of masks, named with a prefix; none if no mask fits.
 
-    With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names.
+    With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names, but
+    for those with the number of another image.
 
     Raises:
         InputError: some masks fit and one does not.
@@ -148,11 +156,16 @@ def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only:
     pictures, masks = by_stem(images, below.get(images, ())), by_stem(labels, below.get(labels, ()))
     groups = channels_of(pictures, masks)
     pairs = match_masks(groups, masks)
-    if pairs is None and only and len(groups) == 1:
-        pairs = {next(iter(groups)): sorted(masks)}
     if pairs is None:
-        if orphan := first_orphan(groups, masks):
+        orphan = first_orphan(groups, masks)
+        if only and len(groups) == 1:
+            (image,) = groups
+            channel = CHANNEL.fullmatch(image)
+            orphan = orphan or other_number(channel[1] if channel else image, masks)
+            pairs = {image: sorted(masks)}
+        if orphan:
             raise InputError(f"{masks[orphan]}: this mask has no image of its name or number in {images.name}/")
+    if pairs is None:
         return ()
     return tuple(
         CaseFiles(name, name, tuple(paths), tuple(masks[mask] for mask in pairs.get(stem, [])))
