@@ -46,6 +46,11 @@ test.each(fixtures.wrong_files)("refused as on the command line: $line", async (
   await expect(readScan([file(name, base64)], null, 1)).rejects.toThrow(new InputError(line));
 });
 
+test.each(fixtures.wrong_series)("a series is refused as on the command line: $line", async ({ files, line }) => {
+  const series = Object.entries(files).map(([name, base64]) => file(name, base64!));
+  await expect(readScan(series, "series", 1)).rejects.toThrow(new InputError(line));
+});
+
 test("more voxels than a browser holds are refused before any is read", async () => {
   const header = Buffer.from(bytes(fixtures.niftis.find(({ name }) => name === "qform.nii")!.base64).slice(0, 352));
   [3, 2000, 2000, 2000].forEach((n, i) => header.writeInt16LE(n, 40 + 2 * i));

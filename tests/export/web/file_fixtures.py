@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from fixture_inputs import affines, flat, image, packed, refused
 
+from attunet.errors import InputError
 from attunet.io.readers import read_volume
 
 
@@ -156,3 +157,34 @@ def wrong_files() -> list[dict[str, Any]]:
     }
     lines = {name: refused(read_volume, name, data) for name, data in files.items()}
     return [{"name": name, "base64": packed(data), "line": lines[name]} for name, data in files.items()]
+
+
+def wrong_series() -> list[dict[str, Any]]:
+    """Series of three slices of which one differs, with the line that the command line prints."""
+    pixels = image((3, 4, 3), "int16", seed=6)
+    rows = []
+    for elements in (
+        {"PatientID": "7"},
+        {"StudyInstanceUID": "1.2.7"},
+        {"FrameOfReferenceUID": "1.2.7"},
+        {"Modality": "CT"},
+        {"ImageOrientationPatient": [1.6, 1.2, 0, -1.2, 1.6, 0]},
+        {"ImageOrientationPatient": [0.8, 0.6, 0, 0.8, 0.6, 0]},
+        {"ImagePositionPatient": [3.5, -20, 16]},
+        {"RescaleSlope": "0"},
+        {"RescaleSlope": "1e-9", "RescaleIntercept": "1000000"},
+        {"Rows": 2},
+        {"PixelRepresentation": 2},
+    ):
+        heights = [12.0, 16.0, 20.0]
+        files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [heights[z]], elements if z == 1 else {}) for z in range(3)}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            try:
+                read_volume(folder)
+            except InputError as error:
+                line = str(error).replace(f"{folder}/", "").replace(folder, "series")
+                rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
+    assert len(rows) == 11
+    return rows

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from file_fixtures import dicoms, niftis, wrong_files
+from file_fixtures import dicoms, niftis, wrong_files, wrong_series
 from fixture_inputs import packed, refused
 from step_fixtures import SPEC, finishings, orientations, preparations, resizes, scalings, warnings
 
@@ -52,6 +52,7 @@ def fixtures() -> dict[str, Any]:
         "artefacts": artefacts(),
         "niftis": niftis(),
         "dicoms": dicoms(),
+        "wrong_series": wrong_series(),
         "wrong_files": wrong_files(),
     }
     return json.loads(json.dumps(made))

@@ -1,12 +1,13 @@
 /** One DICOM series, its slices sorted along their normal. */
 
-import { readSlices, type Slice, type Vector } from "./dicom_file";
+import { COMMON, readSlices, type Slice, type Vector } from "./dicom_file";
 import { checkedAffine, InputError, type Matrix, MAX_VOXELS, type Volume, type Voxels } from "./volume";
 import { general, thousands } from "./words";
 
 const MAX_SLICES = 16384;
 const GAP_TOLERANCE = 0.1; // of the slice spacing
 const DIRECTION_TOLERANCE = 1e-3;
+const MAX_SHIFT = 0.5; // voxels from a slice's place in the volume, along each axis
 
 /** The one series in `files`, all with DICOM's mark; X along a row's columns, Y down the rows, Z along the normal. */
 export async function readSeries(name: string, files: readonly File[]): Promise<Volume> {
@@ -52,6 +53,7 @@ function inOrder(name: string, unordered: Slice[]): [Slice[], Matrix] {
     step = low.map((value, axis) => (high[axis]! - value) / (slices.length - 1)) as Vector;
   }
   const origin = slices[0]!.position;
+  checkPlaces(name, slices, normal, step);
   const affine = [0, 1, 2].map((axis) => {
     const row = [u[axis]! * first.pixelMm[1], v[axis]! * first.pixelMm[0], step[axis]!, origin[axis]!];
     return axis < 2 ? row.map((value) => -value) : row; // DICOM's left and posterior to right and anterior
@@ -60,8 +62,13 @@ function inOrder(name: string, unordered: Slice[]): [Slice[], Matrix] {
 }
 
 function checkAlike(name: string, first: Slice, other: Slice): void {
-  if (other.series !== first.series) {
+  const differing = Object.keys(COMMON).find((element) => other.common[element] !== first.common[element]);
+  if (differing === "SeriesInstanceUID") {
     throw new InputError(`${name}: holds several DICOM series, ${other.name} is of another than ${first.name}: choose the files of one`);
+  }
+  if (differing) {
+    const rule = `slices of a series must agree in ${differing}, ${other.name} differs from ${first.name}`;
+    throw new InputError(`${name}: ${rule}; put each patient's and each scan's into a folder of its own`);
   }
   const near = (a: number, b: number): boolean => Math.abs(a - b) <= 1e-8 + 1e-4 * Math.abs(b);
   const sameGrid =
@@ -69,6 +76,22 @@ function checkAlike(name: string, first: Slice, other: Slice): void {
   const turn = Math.max(...other.directions.flat().map((value, i) => Math.abs(value - first.directions.flat()[i]!)));
   if (!sameGrid || turn > DIRECTION_TOLERANCE) {
     throw new InputError(`${name}: slices must agree in size, spacing and direction, ${other.name} differs from ${first.name}`);
+  }
+}
+
+/** No slice lies elsewhere than the volume's axis of slices goes, as after a shift. */
+function checkPlaces(name: string, slices: Slice[], normal: Vector, step: Vector): void {
+  const { position: origin, directions, pixelMm } = slices[0]!;
+  const shifts = slices.map(({ position }, index) => {
+    const away = position.map((value, axis) => value - origin[axis]! - index * step[axis]!) as Vector;
+    const along = dot(away, normal) / dot(step, normal);
+    const rest = away.map((value, axis) => value - along * step[axis]!) as Vector;
+    return Math.max(Math.abs(along), Math.abs(dot(rest, directions[0])) / pixelMm[1], Math.abs(dot(rest, directions[1])) / pixelMm[0]);
+  });
+  const worst = shifts.indexOf(Math.max(...shifts));
+  if (shifts[worst]! > MAX_SHIFT) {
+    const shifted = `${slices[worst]!.name} is ${general(shifts[worst]!, 2)} voxels away from the line of the first to the last`;
+    throw new InputError(`${name}: slices must lie in a straight line, evenly, but ${shifted}`);
   }
 }
 

@@ -1,8 +1,9 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
-import { AGAIN, InputError, MAX_VOXELS, type Voxels } from "./volume";
-import { thousands } from "./words";
+import { stored } from "./dicom_pixels";
+import { InputError, type Voxels } from "./volume";
+import { general, thousands } from "./words";
 
 const WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF";
 
@@ -10,8 +11,6 @@ const IMPLICIT = "1.2.840.10008.1.2";
 const EXPLICIT = "1.2.840.10008.1.2.1";
 const BIG_ENDIAN = "1.2.840.10008.1.2.2";
 const MAX_FILE_BYTES = 2 ** 30;
-const MAX_SIDE = 2 ** 15;
-const QUANTITATIVE = ["CT", "PT"]; // modalities whose values have a unit, so that they are never inverted
 
 export type Vector = [number, number, number];
 
@@ -28,8 +27,19 @@ export interface Slice {
   /** Between rows, and between columns. */
   pixelMm: [number, number];
   thickness: number;
-  series: string;
+  /** What the slices of a volume have in common, by the names of `COMMON`; empty where it is missing. */
+  common: Record<string, string>;
 }
+
+export const COMMON = {
+  SeriesInstanceUID: "x0020000e",
+  StudyInstanceUID: "x0020000d",
+  PatientID: "x00100020",
+  IssuerOfPatientID: "x00100021",
+  FrameOfReferenceUID: "x00200052",
+  Modality: "x00080060",
+  PhotometricInterpretation: "x00280004",
+} as const;
 
 /** Elements by name; a frame's come from its functional groups. */
 const TAGS = {
@@ -43,6 +53,7 @@ const TAGS = {
 } as const;
 type Geometry = Partial<Record<keyof typeof TAGS, string>>;
 const NEEDED = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"] as const;
+const MAX_SKEW = 5e-3; // of the directions' lengths from 1, and of their cosine from 0: headers round
 const SHARED_GROUPS = "x52009229";
 const FRAME_GROUPS = "x52009230";
 
@@ -105,8 +116,8 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
   const size = rows * columns;
   return geometries.map((geometry, frame) => {
     const directions = numbers(name, geometry.ImageOrientationPatient, 6);
-    const slope = Number(geometry.RescaleSlope) || 1;
-    const intercept = Number(geometry.RescaleIntercept) || 0;
+    checkDirections(name, directions);
+    const [slope, intercept] = scaling(name, geometry);
     const raw = values.subarray(frame * size, (frame + 1) * size);
     const plain = slope === 1 && intercept === 0;
     return {
@@ -118,10 +129,30 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
       position: numbers(name, geometry.ImagePositionPatient, 3) as Vector,
       directions: [directions.slice(0, 3) as Vector, directions.slice(3) as Vector],
       pixelMm: numbers(name, geometry.PixelSpacing, 2) as [number, number],
-      thickness: Number(geometry.SpacingBetweenSlices) || Number(geometry.SliceThickness) || 1,
-      series: data.string("x0020000e") ?? "",
+      thickness: Math.abs(Number(geometry.SpacingBetweenSlices) || Number(geometry.SliceThickness) || 1),
+      common: Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, data.string(tag)?.trim() ?? ""])),
     };
   });
+}
+
+function checkDirections(name: string, [a, b, c, d, e, f]: number[]): void {
+  const skew = [a! * a! + b! * b! + c! * c! - 1, d! * d! + e! * e! + f! * f! - 1, a! * d! + b! * e! + c! * f!];
+  if (Math.max(...skew.map(Math.abs)) > MAX_SKEW) {
+    const rule = "must be two directions of length 1 at right angles";
+    throw new InputError(`${name}: ImageOrientationPatient ${rule}; convert the series again from the scanner's export`);
+  }
+}
+
+/** Slope and intercept, with which float32 tells stored values apart. */
+function scaling(name: string, geometry: Geometry): [number, number] {
+  const slope = geometry.RescaleSlope?.trim() ? Number(geometry.RescaleSlope) : 1;
+  const intercept = Number(geometry.RescaleIntercept) || 0;
+  const exponent = Math.max(Math.floor(Math.log2(Math.abs(intercept))), -126);
+  if (!(Math.abs(slope) >= 2 ** (exponent - 23))) {
+    const got = `got ${general(slope, 6)} with RescaleIntercept ${general(intercept, 6)}`;
+    throw new InputError(`${name}: RescaleSlope must tell values apart, ${got}; convert the series again`);
+  }
+  return [slope, intercept];
 }
 
 /** The elements that say where a frame lies and how its values are scaled, for each frame. */
@@ -139,7 +170,9 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
     if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing${WITHOUT_A_PLACE}`);
     return [geometry];
   }
-  const shared = inGroups(data.elements[SHARED_GROUPS]?.items?.[0]);
+  const { RescaleSlope, RescaleIntercept } = elementsOf(data);
+  const scaling = { ...(RescaleSlope && { RescaleSlope }), ...(RescaleIntercept && { RescaleIntercept }) };
+  const shared = { ...scaling, ...inGroups(data.elements[SHARED_GROUPS]?.items?.[0]) };
   return frames.map((frame) => {
     const geometry = { ...shared, ...inGroups(frame) };
     const missing = NEEDED.find((element) => geometry[element] === undefined);
@@ -156,75 +189,6 @@ function inGroups(group: Element | undefined): Geometry {
 function elementsOf(data: DataSet | undefined): Geometry {
   const found = Object.entries(TAGS).map(([name, tag]) => [name, data?.string(tag)] as const);
   return Object.fromEntries(found.filter(([, value]) => value !== undefined)) as Geometry;
-}
-
-interface Stored {
-  frames: number;
-  rows: number;
-  columns: number;
-  values: Voxels;
-  range: number;
-}
-
-/** The values of all frames, as BitsStored and HighBit say, turned where the lowest value is white. */
-function stored(name: string, data: DataSet, little: boolean): Stored {
-  const whole = (tag: string, missing: number): number => data.uint16(tag) ?? missing;
-  const [rows, columns, bits] = [whole("x00280010", 0), whole("x00280011", 0), whole("x00280100", 0)];
-  const frames = data.intString("x00280008") || 1;
-  const samples = whole("x00280002", 1);
-  const sizes = rows >= 1 && rows <= MAX_SIDE && columns >= 1 && columns <= MAX_SIDE && frames >= 1;
-  const photometric = data.string("x00280004") ?? "MONOCHROME2";
-  if (!["MONOCHROME1", "MONOCHROME2"].includes(photometric) || samples !== 1) {
-    throw new InputError(
-      `${name}: is a colour image (${photometric}, ${samples} samples a pixel), which is not read: ` +
-        "leave it out, or write pictures as PNG",
-    );
-  }
-  if (!sizes || ![8, 16, 32].includes(bits)) {
-    throw new InputError(
-      `${name}: must be grey frames of 8, 16 or 32 bits and at most ${MAX_SIDE} pixels a side, ` +
-        `got ${frames} × ${rows} × ${columns} of ${bits} bits`,
-    );
-  }
-  const count = frames * rows * columns;
-  if (count > MAX_VOXELS) {
-    throw new InputError(
-      `${name}: at most ${thousands(MAX_VOXELS)} voxels are supported, the header says ${thousands(count)}`,
-    );
-  }
-  const signed = data.uint16("x00280103") === 1;
-  const values = pixels(name, data, count, bits, signed, little);
-  asMeant(values, data, bits, signed, photometric === "MONOCHROME1" && !QUANTITATIVE.includes(data.string("x00080060") ?? ""));
-  return { frames, rows, columns, values, range: 2 ** bits - 1 };
-}
-
-function pixels(name: string, data: DataSet, count: number, bits: number, signed: boolean, little: boolean): Voxels {
-  const element = data.elements["x7fe00010"]!;
-  const size = bits / 8;
-  const present = Math.min(element.length, data.byteArray.length - element.dataOffset);
-  if (present < count * size) {
-    throw new InputError(
-      `${name}: is cut short: its pixels need ${thousands(count * size)} bytes, the file has ${thousands(present)}; ${AGAIN}`,
-    );
-  }
-  const bytes = new Uint8Array(data.byteArray.subarray(element.dataOffset, element.dataOffset + count * size));
-  if (!little) for (let at = 0; at < bytes.length; at += size) bytes.subarray(at, at + size).reverse();
-  const kinds = signed ? [Int8Array, Int16Array, Int32Array] : [Uint8Array, Uint16Array, Uint32Array];
-  return new (kinds[Math.log2(size)] as new (buffer: ArrayBufferLike) => Voxels)(bytes.buffer);
-}
-
-/** Bits beyond BitsStored are no values; inverted: bright is high. */
-function asMeant(values: Voxels, data: DataSet, allocated: number, signed: boolean, inverted: boolean): void {
-  const bits = data.uint16("x00280101") || allocated;
-  const high = data.uint16("x00280102") ?? bits - 1;
-  const cut = bits >= 1 && bits < allocated && high >= bits - 1 && high < allocated;
-  if (!cut && !inverted) return;
-  const top = 2 ** allocated - 1;
-  for (let i = 0; i < values.length; i++) {
-    let value = values[i]!;
-    if (cut) value = signed ? (value << (31 - high)) >> (32 - bits) : (value << (31 - high)) >>> (32 - bits);
-    values[i] = !inverted ? value : signed ? ~value : top - value;
-  }
 }
 
 function numbers(name: string, text: string | undefined, count: number): number[] {

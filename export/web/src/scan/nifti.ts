@@ -102,9 +102,10 @@ function checkedShape(file: File, header: Header, channels: number, gzipped: boo
     throw new InputError(`${name}: cannot be read as NIfTI: data code ${code} not ${what}`);
   }
   const offset = header.vox_offset;
-  if (!(offset >= 0 && offset <= MAX_VOXEL_OFFSET)) {
-    const most = thousands(MAX_VOXEL_OFFSET);
-    throw new InputError(`${name}: voxels must start within the first ${most} bytes, the header says ${general(offset, 6)}`);
+  const headerBytes = String(header.magic).startsWith("n+2") ? 544 : 352;
+  if (!(offset >= headerBytes && offset <= MAX_VOXEL_OFFSET)) {
+    const rule = `voxels must start behind the header and within the first ${thousands(MAX_VOXEL_OFFSET)} bytes`;
+    throw new InputError(`${name}: ${rule}, the header says ${general(offset, 6)}`);
   }
   const [voxels, bytes] = [x * y * z * c, x * y * z * c * type.bytes];
   if (voxels > MAX_VOXELS) {
