@@ -1,22 +1,25 @@
 """Files and folders that are either whole or not there."""
 
 import errno
+import functools
 import glob
 import hashlib
 import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.fields import parse_json, shown
-from attunet.system.lock import is_running
+from attunet.system.lock import is_running, place
 
 MANIFEST = "manifest.json"
 MAX_NAME_BYTES = 200  # of a file's name that its temporary name repeats; file systems allow 255
+ABANDONED_S = 86_400.0
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def write_error(path: Path, error: OSError) -> InputError | RunError:
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
     _remove_leftovers(path)
-    temporary = path.with_name(f".{os.getpid()}.partial.{_short(path.name)}")
+    temporary = path.with_name(f".{os.getpid()}-{_place_hash()}.partial.{_short(path.name)}")
     try:
         with name_in_errors(path):
             write(temporary)
@@ -53,11 +56,20 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes the temporary files of `path` whose process was killed."""
-    for left in path.parent.glob(f".*.partial.{glob.escape(_short(path.name))}"):
-        process = left.name.split(".")[1]
-        if process.isdecimal() and not is_running(int(process)):
-            left.unlink(missing_ok=True)
+    """Removes the temporary files of `path` whose process was killed, or is of elsewhere and has written nothing for a
+    day: containers and machines that share a folder have processes of the same ids.
+    """
+    for left in path.parent.glob(f".*-*.partial.{glob.escape(_short(path.name))}"):
+        process, _, where = left.name.split(".")[1].partition("-")
+        with suppress(OSError):  # another process has removed it, or it is none of ours
+            is_here, age = where == _place_hash(), time.time() - left.stat().st_mtime
+            if process.isdecimal() and (not is_running(int(process)) if is_here else age > ABANDONED_S):
+                left.unlink()
+
+
+@functools.cache
+def _place_hash() -> str:
+    return hashlib.sha256(place().encode()).hexdigest()[:8]
 
 
 def _short(name: str) -> str:

@@ -3,6 +3,7 @@
 filelock needs the file locks that NFS may lack.
 """
 
+import functools
 import json
 import logging
 import os
@@ -44,7 +45,7 @@ class Lock:
         """
         self.path, self._subject, self._activity = path, subject, activity
         self._made_folders: list[Path] = []
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": _place(), "token": secrets.token_hex(8)}
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": place(), "token": secrets.token_hex(8)}
         self._content = json.dumps(holder)
         self._left = threading.Event()
 
@@ -157,7 +158,8 @@ def beside(path: Path, before: str, after: str) -> Path:
     return real.parent / f"{before}{real.name}{after}"
 
 
-def _place() -> str:
+@functools.cache
+def place() -> str:
     """Identify the scope of process ids: this machine since its boot, and the process namespace."""
     parts = [socket.gethostname()]
     with suppress(OSError):  # only Linux has these
@@ -180,7 +182,7 @@ def _is_gone(content: str) -> bool:
     """Return True if the holder was a process here that no longer exists."""
     try:
         holder = parse_json(content)
-        if holder["place"] != _place():
+        if holder["place"] != place():
             return False
         return not is_running(holder["pid"]) or holder["pid"] == os.getpid()  # this process has reused its id
     except (ValueError, KeyError, TypeError):

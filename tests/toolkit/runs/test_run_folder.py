@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on this process is on another machine."""
-    monkeypatch.setattr(lock, "_place", lambda: "node8 of a cluster")
+    monkeypatch.setattr(lock, "place", lambda: "node8 of a cluster")
 
 
 def leave_lock(run: Path, content: str, age_s: float = 0) -> Path:
@@ -78,7 +78,7 @@ def test_a_process_that_is_gone_from_this_machine_is_not_watched(
     child = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    gone = {"host": "here", "pid": int(child.stdout), "place": lock._place(), "token": "x"}
+    gone = {"host": "here", "pid": int(child.stdout), "place": lock.place(), "token": "x"}
     leave_lock(tmp_path, json.dumps(gone))
     with RunFolder(tmp_path):
         pass

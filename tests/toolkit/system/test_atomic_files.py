@@ -2,12 +2,15 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+
+import pytest
 
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_error, write_file, write_text
@@ -24,6 +27,27 @@ def write(temporary):
 write_file(Path(sys.argv[1]), write)
 """
 
+SLOW = """
+import sys
+from pathlib import Path
+from attunet.system.atomic_files import write_file
+
+def write(temporary):
+    temporary.write_text("half")
+    print("half", flush=True)
+    sys.stdin.readline()
+    with temporary.open("a") as file:
+        file.write("whole")
+
+write_file(Path(sys.argv[1]), write)
+print("whole", flush=True)
+"""
+
+
+def can_unshare() -> bool:
+    command = ["unshare", "--pid", "--fork", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command, check=False).returncode == 0
+
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     path = tmp_path / "labels[1].txt"
@@ -31,12 +55,37 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists()
     assert len(list(tmp_path.iterdir())) == 1
-    others = [tmp_path / f".{os.getppid()}.partial.{path.name}", tmp_path / ".note.partial.labels[1].txt"]
+    (left,) = tmp_path.iterdir()
+    is_own = left.name.partition(".partial.")[0].removeprefix(f".{killed_id(left)}")
+    names = [f".{os.getppid()}{is_own}", f".{killed_id(left)}-0123abcd", ".note", ".note-0123abcd"]
+    others = [tmp_path / f"{name}.partial.{path.name}" for name in names]
     for other in others:
-        other.write_text("another process writes this")
+        other.write_text("another process writes this, here or on another machine")
     write_text(path, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])
     assert path.read_text() == "whole"
+    os.utime(others[1], (0, 0))
+    write_text(path, "whole")
+    assert not others[1].exists(), "nothing was written there for a day"
+
+
+def killed_id(left: Path) -> str:
+    return left.name.split(".")[1].partition("-")[0]
+
+
+@pytest.mark.skipif(not can_unshare(), reason="this user may not make process namespaces")
+def test_containers_that_share_a_folder_do_not_share_temporary_files(tmp_path: Path) -> None:
+    """The first process of each has the id 1."""
+    path = tmp_path / "labels.txt"
+    container = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", SLOW, str(path)]
+    slow = subprocess.Popen(container, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert slow.stdout is not None
+    assert slow.stdout.readline() == "half\n"
+    quick = subprocess.run([*container, "quick"], input="\n", capture_output=True, text=True, check=True)
+    assert quick.stdout == "half\nwhole\n"
+    assert slow.communicate("\n")[0] == "whole\n"
+    assert path.read_text() == "halfwhole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_longest_names_can_be_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.store import open_store
-from attunet.system.lock import _place, writing
+from attunet.system.lock import place, writing
 
 HOLD = """
 import sys, time
@@ -76,7 +76,7 @@ def test_what_is_no_lock_is_refused_by_name(make: Callable[[Path], object], tmp_
 def test_the_lock_of_nobody_is_taken_over(content: bytes, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("attunet.system.lock.SILENT_S", 0.2)
     (tmp_path / ".out.lock").write_bytes(
-        content.replace(b"{", b'{"host": "a", "place": ' + json.dumps(_place()).encode() + b", ")
+        content.replace(b"{", b'{"host": "a", "place": ' + json.dumps(place()).encode() + b", ")
     )
     with writing(tmp_path / "out", "export"):
         pass
