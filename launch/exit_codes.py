@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -75,12 +76,25 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED, "interrupted"
         case BrokenPipeError():  # `attunet inspect ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return 128 + signal.SIGPIPE, ""
         case MemoryError():
             return FAILED, f"there is too little memory for this: {one_line(error)}"
+        case OSError() if _is_of_output(error):
+            _drop_output()
+            return FAILED, f"standard output: {error.strerror or error}"
         case OSError():
             return FAILED, f"{error.filename or 'system'}: {error.strerror or error}"
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in EXTRA_OF:
             return WRONG, f"this needs {package}, which is not installed: pip install 'attunet[{EXTRA_OF[package]}]'"
     return None
+
+
+def _is_of_output(error: OSError) -> bool:
+    """True if `click.echo` could not write; the system does not name the output."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename == click.utils.__file__
+
+
+def _drop_output() -> None:
+    """Lets what is left of the output go nowhere: the interpreter's end would fail with it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

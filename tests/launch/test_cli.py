@@ -229,3 +229,19 @@ def test_the_current_folder_may_be_an_output(
     for command in (("phantom", "."), ("prepare", scans, "."), ("export", artefact, "."), ("demo", "--out", ".")):
         done = attunet(*command)
         assert (done.code, done.err.count("\n")) == (2, 1), command
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--version", "inspect"])
+def test_an_output_that_cannot_be_written_is_named(artefact, unbuffered, command):
+    call = [sys.executable, "-m", "attunet.launch.cli", command, *([artefact] if command == "inspect" else [])]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            list(map(str, call)),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")

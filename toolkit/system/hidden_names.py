@@ -76,7 +76,9 @@ class HiddenNames:
             error.args = (self.hide(str(error)),)
             raise error from None
         except OSError as error:
-            raise RunError(self.hide(f"{error.filename or 'system'}: {error.strerror or error}")) from None
+            if error.filename is None:
+                raise
+            raise RunError(self.hide(f"{error.filename}: {error.strerror or error}")) from None
         finally:
             logging.setLogRecordFactory(make)
 
