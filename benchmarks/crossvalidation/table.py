@@ -82,7 +82,7 @@ def method_row(method: Method, patients: Mapping[str, str], time: TimeToAccuracy
         "postprocessing": method.postprocessing.words,
         "configured": method.configured,
         "num_runs": len(method.runs),
-        "num_cases": sum(not isnan(case["mean"]) for case in scores[PRIMARY]["per_case"].values()),
+        "num_cases": sum(not isnan(case["mean"] or 0.0) for case in scores[PRIMARY]["per_case"].values()),
         "scores": scores,
         "worst_organ": worst_organ(method),
         "time_to_accuracy": time,
