@@ -18,6 +18,7 @@ from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
+from attunet.sources.layouts.series import series_folders
 from attunet.sources.read_case import read_image, without_names
 from attunet.volumes.volume import Volume
 
@@ -97,6 +98,8 @@ def find_inputs(
         volumes: Volumes = [(stem_of(path), _channels(path, num_channels))]
     elif any(is_dicom(file) for file in files_in(path)):
         volumes = [(path.name, (path,))]
+        if below := [folder for folder in series_folders(regular_files(path)) if folder != path]:
+            note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
     else:
         volumes, cases = _in_folder(path, num_channels, note)
     alike = defaultdict(list)

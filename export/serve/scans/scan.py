@@ -82,10 +82,14 @@ def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:
     extract(archive, folder, lambda name: not name.startswith(("__MACOSX/", ".")) and "/." not in name)
     archive.unlink()
     folder.mkdir(exist_ok=True)  # nothing was in it
-    inputs = find_inputs(folder)
+    inputs = find_inputs(folder, note=_refuse_rest)
     if len(inputs) != 1:
         raise InputError(f"scan.zip: must hold one series or one volume, got {len(inputs)}")
     return inputs[0]
+
+
+def _refuse_rest(text: str) -> None:
+    raise InputError(f"scan.zip: must hold one series or one volume: {text}")
 
 
 def _check_directory(archive: Path) -> None:

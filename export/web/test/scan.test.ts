@@ -42,6 +42,17 @@ test("slices that lie unevenly, or twice in one place, are refused", async () =>
   await expect(readScan([cut], null, 1)).rejects.toThrow(/^cut.dcm: (is cut short: its pixels need 24 bytes|cannot be read as DICOM)/);
 });
 
+test.each([
+  ["c.dcm", "nonsense"],
+  ["c", ""],
+])("a file that may be a slice is not left out: %s", async (name, content) => {
+  const [one, two] = Object.values(fixtures.dicoms[0]!.files) as [string, string];
+  const files = [file("a.dcm", one), file("b.dcm", two), new File(["hello"], "notes.txt")];
+  expect((await readScan(files, "series", 1)).volume.shape[2]).toBe(2);
+  const line = `${name}: holds no DICOM, so a slice may be missing: copy or download it again, or take it away`;
+  await expect(readScan([...files, new File([content], name)], "series", 1)).rejects.toThrow(new InputError(line));
+});
+
 test.each(fixtures.wrong_files)("refused as on the command line: $line", async ({ name, base64, line }) => {
   await expect(readScan([file(name, base64)], null, 1)).rejects.toThrow(new InputError(line));
 });

@@ -81,6 +81,18 @@ def test_a_zip_of_a_dicom_series_gives_nifti_or_dicom_seg(attunet, server, serie
     assert segmentation.pixel_array.sum() == (indices > 0).sum()
 
 
+def test_a_zip_of_a_series_in_two_folders_is_refused(server, series):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for number, path in enumerate(series):
+            archive.write(path, f"{'' if number < 3 else 'more/'}{number}.dcm")
+    answer = server.post(content=content.getvalue())
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "scan.zip: must hold one series or one volume: DICOM below its own files is left out, first in 'more'",
+    )
+
+
 def test_a_picture_gives_a_picture(attunet, server, artefact, tmp_path):
     image = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 48), dtype=np.uint8)

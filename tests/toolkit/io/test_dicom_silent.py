@@ -24,7 +24,6 @@ AXIAL = np.diag([-1.5, -1.5, 5, 1.0])
         ("PatientID", "another"),
         ("IssuerOfPatientID", "another"),
         ("StudyInstanceUID", "1.2.826.0.1.7"),
-        ("FrameOfReferenceUID", "1.2.826.0.1.8"),
         ("Modality", "CT"),
         ("PhotometricInterpretation", "MONOCHROME1"),
     ],
@@ -36,6 +35,14 @@ def test_slices_of_one_series_agree_in(tmp_path: Path, write_series, edit_dicom,
         edit_dicom(path, **{element: value})
     line = refused(tmp_path / "s", f"must agree in {element}, {paths[3].name} differs from {paths[0].name}")
     assert "another" not in line
+
+
+def test_frames_of_reference_may_differ_as_anonymising_programs_leave_them(
+    tmp_path: Path, write_series, edit_dicom
+) -> None:
+    for number, path in enumerate(write_series(tmp_path / "s", DATA, AXIAL)):
+        edit_dicom(path, FrameOfReferenceUID=f"1.2.826.0.1.{number + 1}")
+    assert read_volume(tmp_path / "s").data.shape == (1, 12, 10, 6)
 
 
 @pytest.mark.parametrize("value", [[2, 0, 0, 0, 2, 0], [1, 0, 0, 0.6, 0.8, 0], [0] * 6, [1, 0, 0, 0, 0.98, 0]])

@@ -161,6 +161,15 @@ def test_a_series_of_another_ending_is_one_volume_below_a_folder(tmp_path: Path,
     assert names(tmp_path) == ["b", "study/series"]
 
 
+def test_a_series_that_goes_on_in_a_folder_below_is_not_cut_without_a_word(tmp_path: Path, write_series) -> None:
+    paths = write_series(tmp_path / "a", DATA, np.diag([-1, -1, 5, 1]))
+    (tmp_path / "a/more").mkdir()
+    paths[-1].rename(tmp_path / "a/more" / paths[-1].name)
+    said: list[str] = []
+    assert [one.files for one in find_inputs(tmp_path / "a", note=said.append)] == [(tmp_path / "a",)]
+    assert said == ["DICOM below its own files is left out, first in 'more'"]
+
+
 def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:
     for name in ("x", "y"):
         save(tmp_path / f"set/images/{name}.nii.gz")

@@ -28,10 +28,10 @@ GROUPS = {  # functional groups of a file of many frames, with the elements that
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
 }
 GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
-# What the slices of a volume have in common; a series of two patients is one that a program has mixed up
+# What the slices of a volume have in common. Not FrameOfReferenceUID: programs that anonymise draw one for each file
 COMMON = (
     *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("FrameOfReferenceUID", "Modality", "PhotometricInterpretation"),
+    *("Modality", "PhotometricInterpretation"),
 )
 
 

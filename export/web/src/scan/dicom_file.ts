@@ -36,7 +36,6 @@ export const COMMON = {
   StudyInstanceUID: "x0020000d",
   PatientID: "x00100020",
   IssuerOfPatientID: "x00100021",
-  FrameOfReferenceUID: "x00200052",
   Modality: "x00080060",
   PhotometricInterpretation: "x00280004",
 } as const;

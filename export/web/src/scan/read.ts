@@ -7,6 +7,7 @@ import { readNifti } from "./nifti";
 import { AGAIN, checkFinite, InputError, type Volume } from "./volume";
 
 const FORMATS = "NIfTI, DICOM (a folder with one series, or a file)";
+const DICOM = /\.(dcm|dicom|ima)$/i;
 const NIFTI = /\.nii(\.gz)?$/i;
 
 export interface Scan {
@@ -33,6 +34,10 @@ export function stemOf(name: string): string {
 async function readDicom(name: string, files: readonly File[], isFolder: boolean): Promise<Volume> {
   const marks = await Promise.all(files.map(isDicom));
   const slices = files.filter((_, i) => marks[i]);
+  const lost = files.find((file, i) => !marks[i] && (file.size === 0 || DICOM.test(file.name)));
+  if (slices.length > 0 && lost) {
+    throw new InputError(`${lost.name}: holds no DICOM, so a slice may be missing: ${AGAIN}, or take it away`);
+  }
   if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
   if (isFolder) throw new InputError(`${name}: the folder has no volume; the formats are ${FORMATS}`);
   if (/\.dcm$/i.test(name)) {
