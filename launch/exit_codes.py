@@ -43,8 +43,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
         code, line = described
         if line:
             rank = os.environ.get("RANK", "0")  # one of several processes says which one it is
-            who = "" if rank == "0" else f"rank {rank}: "
-            print(f"error: {who}{printable(' '.join(line.split()))}", file=sys.stderr)
+            who = "" if rank == "0" else f"rank {rank[:9]}: "
+            print(f"error: {printable(' '.join((who + line).split()))}", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 

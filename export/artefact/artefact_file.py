@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA, Artefact
-from attunet.export.artefact.onnx_file import find_metadata, operators_of, read_bytes, with_metadata
+from attunet.export.artefact.onnx_file import check_file, read_bytes, with_metadata
 from attunet.fields import Fields, JsonObject, parse_strict_json, shown
 
 KEY = "attunet"
@@ -36,7 +36,7 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
     """Metadata and content of the artefact at `path`, the bytes that were checked; errors as of `read_artefact`."""
     data = read_bytes(Path(path))
     where = str(path)
-    spans = find_metadata(data, KEY, where)
+    spans, operators = check_file(data, KEY, where)
     if not spans:
         raise InputError(f"{where}: is an ONNX model that attunet did not export: it has no metadata {KEY!r}")
     if len(spans) > 1:
@@ -52,7 +52,7 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
         )
     _check_hash(data, start, end, values, where)
     artefact = Artefact.from_json(values, where)
-    _check_operators(data, where, whole=artefact.whole)
+    _check_operators(operators, where, whole=artefact.whole)
     return artefact, data
 
 
@@ -86,9 +86,9 @@ def _parse(text: bytes, where: str) -> JsonObject:
     return values
 
 
-def _check_operators(data: bytes, where: str, *, whole: bool) -> None:
+def _check_operators(operators: set[tuple[str, str]], where: str, *, whole: bool) -> None:
     """Raises InputError for operators that are not ONNX's own, or that bring their own amount of work."""
-    for domain, name in sorted(operators_of(data)):
+    for domain, name in sorted(operators):
         if domain not in ("", "ai.onnx"):
             raise InputError(f"{where}: must have operators of ONNX alone, got {shown(name)} of {shown(domain)}")
         if name in UNBOUNDED and not (whole and name in OF_WHOLE):

@@ -17,20 +17,25 @@ MAX_NUMBER = (
     2**29 - 1
 )  # of a field; readers in C++ cut longer ones off, and would see another field than this code does
 MAX_DEPTH = 24  # messages within messages; attunet's own files need 4
+MAX_FIELDS = 2**20  # of all messages that are read here: a network has some thousands
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
-# Fields of a ModelProto that can contain tensors: message -> field number -> message.
-CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-}
 IR_VERSION, GRAPH, METADATA = 1, 7, 14  # ModelProto
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # TensorProto
 OP_TYPE, DOMAIN = 4, 7  # NodeProto
+
+# Fields that can contain operators or tensors: message -> field number -> message.
+CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", METADATA: "entry", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+}
+REFUSED = {
+    "sparse": "sparse tensors are not taken: they unpack to more than the file holds",
+    "training": "graphs of a training are not taken",
+    "function": "functions are not taken: they unpack to more than the file holds",
+}
 
 
 class Field(NamedTuple):
@@ -41,6 +46,18 @@ class Field(NamedTuple):
     value: int
     start: int
     end: int
+
+
+class OnnxFile(NamedTuple):
+    """The checked contents of a serialised ONNX model.
+
+    Args:
+        metadata: start and end of the value of each metadata entry with the key that was looked for.
+        operators: domain and name of each operator, those of subgraphs too.
+    """
+
+    metadata: list[tuple[int, int]]
+    operators: set[tuple[str, str]]
 
 
 class _Malformed(Exception):
@@ -62,54 +79,26 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def find_metadata(data: bytes, key: str, where: str) -> list[tuple[int, int]]:
-    """Positions of the metadata entries with this key in a serialised ONNX model.
+def check_file(data: bytes, key: str, where: str) -> OnnxFile:
+    """Check a serialised ONNX model.
 
     Args:
+        key: of the metadata entries to look for.
         where: the file's name, for messages.
-
-    Returns:
-        Start and end of each entry's value in `data`.
 
     Raises:
         InputError: for bytes that are no ONNX model, are truncated, or refer to tensors in other files.
     """
+    walk = _Walk(data, key.encode())
     try:
-        fields = list(_fields(data, 0, len(data)))
-        if not {IR_VERSION, GRAPH} <= {f.number for f in fields}:
-            raise InputError(f"{where}: is not an ONNX model: it has no version or no graph")
-        if name := _external_tensor(data, 0, len(data), "model", 0):
-            raise InputError(f"{where}: must contain its weights, but the tensor {name!r} refers to another file")
-        entries = [list(_fields(data, f.start, f.end)) for f in fields if f.number == METADATA and f.wire == BYTES]
+        walk.visit("model", 0, len(data), 0)
     except _Malformed as error:
         raise InputError(f"{where}: is not an ONNX model, or truncated: {error}") from None
-    spans = []
-    for entry in entries:
-        parts = {f.number: (f.start, f.end) for f in entry if f.wire == BYTES}
-        if {1, 2} <= set(parts) and data[slice(*parts[1])] == key.encode():
-            spans.append(parts[2])
-    return spans
-
-
-def operators_of(data: bytes) -> set[tuple[str, str]]:
-    """Domain and name of the operators of a serialised ONNX model that `find_metadata` has checked, those of subgraphs
-    and functions too.
-    """
-    operators: set[tuple[str, str]] = set()
-    waiting = [("model", 0, len(data))]
-    while waiting:
-        message, start, end = waiting.pop()
-        fields = list(_fields(data, start, end))
-        if message == "node":
-            texts = {f.number: data[f.start : f.end].decode("utf-8", "replace") for f in fields if f.wire == BYTES}
-            operators.add((texts.get(DOMAIN, ""), texts.get(OP_TYPE, "")))
-        children = CHILDREN[message]
-        waiting += [
-            (child, f.start, f.end)
-            for f in fields
-            if (child := children.get(f.number)) is not None and child not in ("tensor", "sparse")
-        ]
-    return operators
+    if not walk.numbers >= {IR_VERSION, GRAPH}:
+        raise InputError(f"{where}: is not an ONNX model: it has no version or no graph")
+    if walk.external:
+        raise InputError(f"{where}: must contain its weights, but the tensor {walk.external!r} refers to another file")
+    return OnnxFile(walk.metadata, walk.operators)
 
 
 def with_metadata(model: bytes, key: str, value: bytes) -> bytes:
@@ -164,25 +153,42 @@ def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     raise _Malformed(f"a number of more than 64 bits before byte {at}")
 
 
-def _external_tensor(data: bytes, start: int, end: int, message: str, depth: int) -> str | None:
-    """Name of the first tensor with data in another file, None if there is none."""
-    if depth > MAX_DEPTH:
-        raise _Malformed(f"messages are nested deeper than {MAX_DEPTH}")
-    if message == "sparse":
-        raise _Malformed("sparse tensors are not taken: they unpack to more than the file holds")
-    if message == "tensor":
-        return _name_if_external(list(_fields(data, start, end)), data)
-    for field in _fields(data, start, end):
-        if child := CHILDREN[message].get(field.number):
-            if field.wire != BYTES:
-                raise _Malformed(f"field {field.number} of a {message} must be a message")
-            if name := _external_tensor(data, field.start, field.end, child, depth + 1):
-                return name
-    return None
+class _Walk:
+    """One way through the messages of a model; `visit` raises _Malformed."""
 
+    def __init__(self, data: bytes, key: bytes) -> None:
+        self._data, self._key, self._left = data, key, MAX_FIELDS
+        self.numbers: set[int] = set()  # of the model's own fields
+        self.metadata: list[tuple[int, int]] = []
+        self.operators: set[tuple[str, str]] = set()
+        self.external = ""  # name of the first tensor with data in another file
 
-def _name_if_external(tensor: list[Field], data: bytes) -> str | None:
-    if not any(f.number == EXTERNAL_DATA or (f.number == DATA_LOCATION and f.value) for f in tensor):
-        return None
-    names = [data[f.start : f.end][:100] for f in tensor if f.number == NAME and f.wire == BYTES]
-    return names[0].decode("utf-8", "replace") if names and names[0] else "without a name"
+    def visit(self, message: str, start: int, end: int, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise _Malformed(f"messages are nested deeper than {MAX_DEPTH}")
+        if message in REFUSED:
+            raise _Malformed(REFUSED[message])
+        children, own, is_external = CHILDREN.get(message, {}), dict[int, Field](), False
+        for field in _fields(self._data, start, end):
+            self._left -= 1
+            if self._left < 0:
+                raise _Malformed(f"it has more than {MAX_FIELDS:,} fields")
+            if child := children.get(field.number):
+                if field.wire != BYTES:
+                    raise _Malformed(f"field {field.number} of a {message} must be a message")
+                self.visit(child, field.start, field.end, depth + 1)
+            if message == "model":
+                self.numbers.add(field.number)
+            elif message == "tensor" and field.number in (EXTERNAL_DATA, DATA_LOCATION):
+                is_external = is_external or field.number == EXTERNAL_DATA or field.value > 0
+            elif field.wire == BYTES:
+                own[field.number] = field  # the last one counts
+        if is_external:
+            self.external = self.external or self._text(own.get(NAME))[:100] or "without a name"
+        elif message == "node":
+            self.operators.add((self._text(own.get(DOMAIN)), self._text(own.get(OP_TYPE))))
+        elif message == "entry" and {1, 2} <= set(own) and self._data[own[1].start : own[1].end] == self._key:
+            self.metadata.append((own[2].start, own[2].end))
+
+    def _text(self, field: Field | None) -> str:
+        return "" if field is None else self._data[field.start : field.end].decode("utf-8", "replace")

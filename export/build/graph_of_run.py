@@ -10,6 +10,7 @@ from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole.graph import whole_graph
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store
+from attunet.store_damage import verify_case
 from attunet.volumes.geometry import fit_window
 from attunet.volumes.slices import gather_context
 
@@ -37,6 +38,8 @@ def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelPr
 
 def _calibration_slices(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> np.ndarray:
     """Training slices float32 (N, C, H, W), evenly spread over the cases, those with the greatest contrast first."""
+    for case in run.training_cases:
+        verify_case(store, case)
     images = [store.image(case) for case in sorted(run.training_cases)]
     places = [(image, z) for image in images for z in range(len(image))]
     chosen = np.linspace(0, len(places) - 1, min(len(places), CALIBRATION_SLICES)).round().astype(int)

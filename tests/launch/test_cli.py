@@ -245,3 +245,15 @@ def test_an_output_that_cannot_be_written_is_named(artefact, unbuffered, command
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+def test_the_environment_does_not_control_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def fails() -> None:
+        raise RunError("no")
+
+    monkeypatch.setenv("RANK", "\x1b[31m" + "9" * 5000)
+    assert run_command(fails, "attunet", []) == 1
+    assert capsys.readouterr().err == "error: rank ?[31m9999: no\n"

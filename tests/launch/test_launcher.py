@@ -22,7 +22,8 @@ from attunet.launch.launcher import local_gpu, local_threads, shard_of
             },
             (2, 3),
         ),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 2)),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # in a batch script, which srun has not started
         ({"RANK": "0"}, (0, 1)),
     ],
 )
@@ -30,10 +31,26 @@ def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
     assert shard_of(environment) == expected
 
 
-@pytest.mark.parametrize("environment", [{"RANK": "a", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
-def test_a_share_that_cannot_be_is_an_input_error(environment):
-    with pytest.raises(InputError, match="RANK"):
+ARRAY = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"RANK": "a", "WORLD_SIZE": "2"}, "RANK"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK"),
+        ({"RANK": "0", "WORLD_SIZE": "1" + "0" * 5000}, "WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": "\u0662"}, "WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_STEP": "abc"}, "SLURM_ARRAY_TASK_STEP"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_STEP": "0"}, "SLURM_ARRAY_TASK_STEP"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "2"}, "SLURM_ARRAY_TASK_ID"),
+    ],
+)
+def test_a_share_that_cannot_be_is_an_input_error(environment, name):
+    with pytest.raises(InputError, match=f"^{name}: ") as error:
         shard_of(environment)
+    assert len(str(error.value)) < 200
 
 
 def test_each_process_of_a_machine_has_its_own_gpu():

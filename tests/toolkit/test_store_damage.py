@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attunet.config import DataConfig
+from attunet.config import AugmentConfig, DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
+from attunet.plots.augmented import draw_augmented
 from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import SourceOptions
 from attunet.store import Store, open_store
@@ -67,3 +68,10 @@ def test_inspect_and_prepare_name_an_array_that_was_changed(copied: Path, small_
     assert f"{path}: is not the array that was prepared" in error
     with pytest.raises(InputError, match="is not the array that was prepared"):
         prepare(small_store.source_root, copied, DataConfig(), folds=3)
+
+
+def test_a_changed_array_is_not_drawn(copied: Path, tmp_path: Path) -> None:
+    changed_array(copied, "shifted")
+    with pytest.raises(InputError, match=r"label\.npy: is not the array that was prepared"):
+        draw_augmented(tmp_path / "seen.png", open_store(copied), AugmentConfig())
+    assert not (tmp_path / "seen.png").exists()

@@ -15,7 +15,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 
 from attunet.config import RunConfig
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError, one_line
+from attunet.system.launched import launcher_number
 
 Value = TypeVar("Value")
 
@@ -46,11 +47,18 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     # Its successor is not in torch 2.10
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
-    _join_processes(timedelta(minutes=run.timeout_minutes), on_cpu)
-    AcceleratorState._reset_state()  # a singleton, which refuses a second training with another precision
-    return Accelerator(
-        mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False
-    )
+    for name, low in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)):
+        launcher_number(name, low, low=low)
+    try:
+        _join_processes(timedelta(minutes=run.timeout_minutes), on_cpu)
+        AcceleratorState._reset_state()  # a singleton, which refuses a second training with another precision
+        return Accelerator(
+            mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False
+        )
+    except (ValueError, ImportError) as error:  # MASTER_PORT, ACCELERATE_...
+        raise InputError(f"environment: accelerate does not start with its variables: {one_line(error)}") from error
+    except RuntimeError as error:  # ACCELERATE_TORCH_DEVICE, or the other processes are not there
+        raise RunError(f"accelerate does not start: {one_line(error)}") from error
 
 
 def _join_processes(timeout: timedelta, on_cpu: bool) -> None:
@@ -59,7 +67,7 @@ def _join_processes(timeout: timedelta, on_cpu: bool) -> None:
     A launcher that restarts a job keeps its key-value store with the addresses of the dead processes. So each restart
     uses its own prefix there; without it, a process may connect to one that is gone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+    if launcher_number("WORLD_SIZE", 1, low=1) == 1 or distributed.is_initialized():
         return
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
     own = distributed.PrefixStore(f"try-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]

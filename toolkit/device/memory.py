@@ -1,11 +1,11 @@
 """Memory of the training device: out-of-memory errors, the budget for slices, the peak."""
 
-import os
 from pathlib import Path
 
 import psutil
 import torch
 
+from attunet.system.launched import launcher_number
 from attunet.system.peak_memory import peak_resident_mb
 
 HOST_MESSAGES = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")
@@ -39,8 +39,8 @@ def memory_budget(device: torch.device, resident_gb: float | str, num_processes:
         return int(float(resident_gb) * 1e9)
     if device.type == "cuda":
         return int(RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0])
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", num_processes))
-    return int(RESIDENT_SHARE * _free_host_memory() / max(1, local_processes))
+    local_processes = launcher_number("LOCAL_WORLD_SIZE", max(1, num_processes), low=1)
+    return int(RESIDENT_SHARE * _free_host_memory() / local_processes)
 
 
 def _free_host_memory() -> int:

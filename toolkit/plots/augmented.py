@@ -11,6 +11,7 @@ from attunet.loading.augment import Augmenter
 from attunet.plots.contact_sheet import Tile, draw_contact_sheet
 from attunet.plots.view import fullest_slice
 from attunet.store import Store
+from attunet.store_damage import verify_case
 from attunet.volumes.slices import gather_context
 
 SLICES, DRAWS = 4, 6
@@ -19,7 +20,7 @@ SLICES, DRAWS = 4, 6
 def draw_augmented(path: Path, store: Store, config: AugmentConfig) -> Path:
     """Draw a row per slice of four cases: as it is in the store, and as six epochs of a training would get it.
 
-    Raises InputError where no case has labels.
+    Raises InputError where no case has labels, or where an array is not the one that was prepared.
     """
     labelled = [case.name for case in store.cases if case.labelled]
     if not labelled:
@@ -27,6 +28,7 @@ def draw_augmented(path: Path, store: Store, config: AugmentConfig) -> Path:
     augmenter = Augmenter(config, store.spec.size, torch.device("cpu"))
     tiles = []
     for number, case in enumerate(labelled[:SLICES]):
+        verify_case(store, case)
         images, labels = store.image(case), store.label(case)
         chosen = fullest_slice(labels)
         image = torch.from_numpy(gather_context(images, [chosen], store.spec.context_slices)).float()

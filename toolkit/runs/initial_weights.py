@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from attunet.classes import Classes
 from attunet.errors import InputError, one_line
-from attunet.fields import Fields, parse_json
+from attunet.fields import Fields, parse_json, shown
 from attunet.models import SegmentationNetwork
 from attunet.runs.lineage import Lineage
 from attunet.runs.read_checkpoint import newest_step_folder
@@ -149,9 +149,9 @@ def load_initial_weights(
 def _check_same_network(own: Mapping[str, torch.Tensor], others: Collection[str], weights: InitialWeights) -> None:
     """Raise InputError if a tensor is missing, or one of `others` has another shape."""
     if set(own) != set(weights.tensors):
-        settings = " ".join(f"--set model.{field}={value}" for field, value in weights.settings.items())
+        settings = ", ".join(f"model.{field} is {shown(value)}" for field, value in weights.settings.items())
         raise InputError(
-            f"--init: {weights.name} holds another network than the one to be trained; train the same with {settings}"
+            f"--init: {weights.name} holds another network than the one to be trained; its file says that {settings}"
         )
     for name in others:
         if own[name].shape != weights.tensors[name].shape:

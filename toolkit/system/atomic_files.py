@@ -42,7 +42,12 @@ def write_error(path: Path, error: OSError) -> InputError | RunError:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place."""
+    """Calls `write` with a temporary path beside `path` (same suffix), makes it durable and renames it into place.
+
+    Raises InputError where a folder is at `path`.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: must be the name of a file, and is a folder")
     _remove_leftovers(path)
     temporary = path.with_name(f".{os.getpid()}-{_place_hash()}.partial.{_short(path.name)}")
     try:

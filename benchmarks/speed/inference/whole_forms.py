@@ -17,7 +17,7 @@ from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole.graph import whole_graph
-from attunet.export.runtime.backends.cpu import LABELS, SPACING, VOLUME, session_options
+from attunet.export.runtime.backends.cpu import LABELS, NOT_WHILE_LOADING, SPACING, VOLUME, session_options
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
 from attunet.export.runtime.segmenter import Segmenter
@@ -123,7 +123,7 @@ def count_nodes(
             options,
             providers=providers,
             enable_fallback=0,
-            disabled_optimizers=DISABLED_OPTIMIZERS.get(segmenter.provider, []),
+            disabled_optimizers=DISABLED_OPTIMIZERS.get(segmenter.provider, NOT_WHILE_LOADING),
         )
         for _ in range(2):
             session.run([LABELS], {VOLUME: prepared.data, SPACING: prepared.spacing})

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INPUT = "slices"
 VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
+# A stranger's graph of some kilobytes can have constants that fill the memory while it is loaded
+NOT_WHILE_LOADING = ["ConstantFolding"]
 SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
 # Shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
@@ -80,7 +82,13 @@ def _open_session(data: bytes, options: "SessionOptions") -> "InferenceSession":
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            return onnxruntime.InferenceSession(
+                data,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
+                disabled_optimizers=NOT_WHILE_LOADING,
+            )
     except Exception as error:  # the library's exceptions share no other base
         raise refused_graph(error) from error
 

@@ -11,6 +11,7 @@ import numpy as np
 from attunet.errors import RunError, one_line
 from attunet.export.runtime.backends.cpu import (
     INPUT,
+    NOT_WHILE_LOADING,
     SILENT,
     WARNINGS,
     failure,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 EXECUTION_PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 # See `attunet.export.build.precision.biases_as_additions`.
-DISABLED_OPTIMIZERS = {"cuda": ["ConvAddFusion"], "tensorrt": []}
+DISABLED_OPTIMIZERS = {"cuda": [*NOT_WHILE_LOADING, "ConvAddFusion"], "tensorrt": NOT_WHILE_LOADING}
 
 Key = tuple[tuple[str, ...], tuple[int, ...]]  # outputs, and the shape of a batch
 

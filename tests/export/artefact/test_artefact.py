@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA
 from attunet.export.artefact.artefact_file import KEY, load_artefact, read_artefact, write_artefact
 from attunet.export.artefact.card import card
-from attunet.export.artefact.onnx_file import _varint, find_metadata, with_metadata
+from attunet.export.artefact.onnx_file import MAX_FIELDS, _varint, check_file, with_metadata
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.spec import Postprocessing, Preprocessing
@@ -104,7 +104,7 @@ def test_hash_can_be_checked_as_documented(artefact):
     import hashlib
 
     data = artefact.read_bytes()
-    ((start, end),) = find_metadata(data, KEY, "")
+    ((start, end),) = check_file(data, KEY, "").metadata
     digest = json.loads(data[start:end])["sha256"]
     assert hashlib.sha256(data.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
 
@@ -138,7 +138,7 @@ def test_metadata_of_another_artefact_are_refused(tmp_path, graph, artefact, met
     other = onnx.load_from_string(graph)
     other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
     data = artefact.read_bytes()
-    ((start, end),) = find_metadata(data, KEY, "")
+    ((start, end),) = check_file(data, KEY, "").metadata
     assert "damaged or changed" in _refused(tmp_path, with_metadata(other.SerializeToString(), KEY, data[start:end]))
 
 
@@ -182,7 +182,7 @@ def test_external_data_behind_tags_of_more_than_32_bits_are_refused(tmp_path, gr
     assert "is not an ONNX model" in _refused(tmp_path, write_artefact(changed, metadata))
 
 
-@pytest.mark.parametrize("where", ["graph", "subgraph", "function"])
+@pytest.mark.parametrize("where", ["graph", "subgraph"])
 @pytest.mark.parametrize(
     ("operator", "domain", "reason"),
     [
@@ -201,10 +201,8 @@ def test_operators_without_a_bound_and_of_others_are_refused(
     node = onnx.NodeProto(op_type=operator, domain=domain, input=["slices"], output=["another"])
     if where == "graph":
         model.graph.node.append(node)
-    elif where == "subgraph":
-        model.graph.node[0].attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g.node.append(node)
     else:
-        model.functions.add(name="f", domain="").node.append(node)
+        model.graph.node[0].attribute.add(name="body", type=onnx.AttributeProto.GRAPH).g.node.append(node)
     message = _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
     assert reason in message
     assert operator in message
@@ -219,6 +217,21 @@ def test_a_graph_of_whole_volumes_may_loop(tmp_path, graph, metadata):
     assert read_artefact(tmp_path / "model.onnx").whole
     model.graph.node.add(op_type="ConstantOfShape", input=["a"], output=["c"])
     assert "ConstantOfShape" in _refused(tmp_path, write_artefact(model.SerializeToString(), whole))
+
+
+def test_functions_and_graphs_of_a_training_are_refused(tmp_path, graph, metadata):
+    onnx = pytest.importorskip("onnx")
+    for field, words in (("functions", "functions are not taken"), ("training_info", "graphs of a training are not")):
+        model = onnx.load_from_string(graph)
+        getattr(model, field).add()
+        assert words in _refused(tmp_path, write_artefact(model.SerializeToString(), metadata))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_million_fields_that_hold_nothing_are_refused(tmp_path, graph, metadata, inside):
+    many = b"\x0a\x00" * (MAX_FIELDS + 1)  # nodes of a graph
+    data = graph + (b"\x3a" + _varint(len(many)) + many if inside else b"\xf8\x3f\x00" * (MAX_FIELDS + 1))
+    assert "more than 1,048,576 fields" in _refused(tmp_path, write_artefact(data, metadata))
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import KEY, write_artefact
 from attunet.export.artefact.card import card
-from attunet.export.artefact.onnx_file import find_metadata
+from attunet.export.artefact.onnx_file import check_file
 from attunet.export.runtime.segmenter import Segmenter
 
 TRIES = 500
@@ -32,7 +32,7 @@ def _truncated(data: bytes, random: np.random.Generator) -> bytes:
 
 def _flipped(data: bytes, random: np.random.Generator) -> bytes:
     damaged = bytearray(data)
-    (start, end), *_ = find_metadata(data, KEY, "")
+    (start, end), *_ = check_file(data, KEY, "").metadata
     for _ in range(random.integers(1, 9)):
         # the graph's structure, the metadata and the ends are small beside the weights: aim at them too
         low, high = [(0, len(data)), (0, 4000), (start - 20, end), (len(data) - 50, len(data))][random.integers(4)]
@@ -92,7 +92,7 @@ def test_fuzzed_artefacts_raise_the_projects_own_errors_alone(tmp_path, graph, a
 @given(st.binary(max_size=400))
 def test_any_bytes_are_judged_without_another_error(data):
     with contextlib.suppress(InputError):
-        find_metadata(data, KEY, "model.onnx")
+        check_file(data, KEY, "model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From a run to an artefact: the content of the file, and refusals without a file."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,15 @@ def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoi
     assert "ConvTranspose" not in _operators(model)
     quantized = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8]
     assert len(quantized) > 20
+
+
+def test_int8_is_not_calibrated_on_arrays_that_were_changed(run, small_store, tmp_path):
+    shutil.copytree(small_store.path, tmp_path / "store")
+    array = tmp_path / "store/cases" / sorted(load_run(run).training_cases)[0] / "image.npy"
+    np.save(array, np.load(array) * 2)
+    with pytest.raises(InputError, match=r"image\.npy: is not the array that was prepared"):
+        export_run(run, tmp_path / "int8.onnx", precision="int8", store=tmp_path / "store")
+    assert not (tmp_path / "int8.onnx").exists()
 
 
 @pytest.mark.parametrize(

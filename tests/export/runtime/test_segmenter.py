@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -237,3 +239,21 @@ def test_an_input_unlike_the_training_warns_and_is_segmented_all_the_same(varian
     assert [f.rule for f in prediction.findings] == ["untrained-spacing", "untrained-size"]
     assert [str(warning.message) for warning in warned] == [f"{f.text} [{f.rule}]" for f in prediction.findings]
     np.testing.assert_array_equal(prediction.indices, expected)
+
+
+def test_loading_a_graph_computes_none_of_its_constants(save_artefact, graph):
+    """Twenty doublings of a constant of 4 KB have 4 GB, which nobody asks for."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(graph)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1024, np.float32), "constant-0"))
+    for number in range(20):
+        name = f"constant-{number}"
+        model.graph.node.append(onnx.helper.make_node("Concat", [name, name], [f"constant-{number + 1}"], axis=0))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("constant-20", onnx.TensorProto.FLOAT, None))
+    path = save_artefact("model.onnx", model.SerializeToString())
+    code = (
+        "import resource, sys; from attunet.export.runtime.segmenter import Segmenter; "
+        "Segmenter(sys.argv[1], num_threads=1); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 1_000_000  # KB

@@ -137,7 +137,7 @@ def test_one_channel_is_carried_whatever_its_name_and_places_count_without_names
 def test_what_cannot_be_a_start_is_one_line(tmp_path: Path) -> None:
     _, weights = parent()
     wide, other = (dataclasses.replace(MODEL, **change) for change in ({"base_width": 8}, {"name": "unet"}))
-    hint = rf"train the same with --set model\.name=attention_unet --set model\.depth={MODEL.depth}$"
+    hint = rf"its file says that model\.name is 'attention_unet', model\.depth is {MODEL.depth}$"
     for model, names, renamed, message in (
         (wide, NAMES[1:], {}, r"of another width: .*set model\.base_width alike"),
         (other, NAMES[1:], {}, hint),

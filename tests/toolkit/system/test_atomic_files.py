@@ -117,3 +117,12 @@ def test_a_full_disk_is_no_wrong_path(tmp_path: Path) -> None:
     assert str(write_error(tmp_path, full)) == f"{tmp_path}: cannot be written: No space left on device"
     assert isinstance(write_error(tmp_path, wrong), InputError)
     assert str(write_error(tmp_path, wrong)) == "a/b: cannot be written: Not a directory"
+
+
+@pytest.mark.parametrize("folder", [".", "/", "there"])
+def test_a_folder_is_no_file_to_write(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="must be the name of a file, and is a folder"):
+        write_text(Path(folder), "text")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
