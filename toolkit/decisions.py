@@ -41,6 +41,11 @@ RULES: dict[str, Rule] = {
     "analyze-orientation": Rule(
         "Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"
     ),
+    "mgh-orientation": Rule(
+        "MGH and MGZ files whose direction is not valid (goodRASFlag 0)",
+        "voxels of 1 mm in FreeSurfer's coronal slices",
+        option="write NIfTI",
+    ),
     "itk-orientation": Rule(
         "NRRD without a space and MetaImage without directions",
         "axes run to left, posterior and superior, as ITK reads them",

@@ -37,7 +37,7 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
             with opened(path) as (image, num_pages):
                 return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
         if name.endswith((*MGH_SUFFIXES, *ANALYZE_SUFFIXES)):
-            header = mgh_header(path) if name.endswith(MGH_SUFFIXES) else analyze_header(path)[0]
+            header, _ = (mgh_header if name.endswith(MGH_SUFFIXES) else analyze_header)(path)
             return int(np.prod(header.get_data_shape(), dtype=object)), header.get_data_dtype()
         if name.endswith(ITK_SUFFIXES):
             stored = read_itk_header(path)

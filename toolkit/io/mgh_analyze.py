@@ -19,21 +19,29 @@ from attunet.volumes.volume import Volume
 MGH_SUFFIXES = (".mgz", ".mgh")
 ANALYZE_SUFFIXES = (".hdr",)
 MGH_HEADER_BYTES = 284
+HAS_DIRECTION, NO_DIRECTION = slice(28, 30), b"\0\0"  # the place of MGH's goodRASFlag, and its value without one
 ANALYZE_HEADER_BYTES = 348
 
 
 def read_mgh(path: Path, options: ReadOptions) -> Volume:
     """Reads MGH, plain or gzipped (MGZ). Arguments, result and errors are as for `read_nifti`."""
     with nibabel_reads(path, "MGH"):
-        header = mgh_header(path)
+        header, start = mgh_header(path)
         volume = _read(path, header, path, MAX_DEFLATE_RATIO if _is_packed(path) else 1, options)
-    return replace(volume, header=".mgz", is_oriented=bool(header["goodRASFlag"]))
+    if float(header["delta"].min()) <= 0:
+        raise InputError(f"{path}: voxel sizes must be above 0, the header says {header['delta'].tolist()}")
+    if start[HAS_DIRECTION] != NO_DIRECTION:
+        return replace(volume, header=".mgz")
+    reading = "the header says that its direction is not valid: voxels of 1 mm in FreeSurfer's coronal slices are taken"
+    decisions = (Decision("mgh-orientation", reading), *volume.decisions)
+    return replace(volume, header=".mgz", is_oriented=False, decisions=decisions)
 
 
-def mgh_header(path: Path) -> MGHHeader:
-    """The header alone; raises errors of nibabel and gzip."""
+def mgh_header(path: Path) -> tuple[MGHHeader, bytes]:
+    """The header alone, and its bytes, which nibabel repairs; raises errors of nibabel and gzip."""
     with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
-        return nib.freesurfer.MGHImage.header_class(file.read(MGH_HEADER_BYTES))
+        start = file.read(MGH_HEADER_BYTES)
+    return nib.freesurfer.MGHImage.header_class(start), start
 
 
 def _is_packed(path: Path) -> bool:

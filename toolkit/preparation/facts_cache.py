@@ -25,11 +25,12 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
     """Yield the facts of every case, in the order of the source's cases; raises InputError if one cannot be read.
 
     The facts are stored in the folder `building` one by one. Those of an earlier call are used if the files still have
-    the same SHA-256.
+    the same SHA-256 and the mask files stand for the same values.
     """
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS
-    header = json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices)})
+    mask_values = sorted({case.label_values for case in source.cases})
+    header = json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices), "mask_values": mask_values})
     known = _read(path, header)
     tasks: list[Task] = [(files, known.get(files.case)) for files in source.cases]
     with path.open("a" if known else "w", encoding="utf-8") as file:

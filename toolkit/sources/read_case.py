@@ -208,6 +208,9 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
     if not same_shape:
         shapes = f"{image.shape} ({image_path.name}), got {labels.shape}"
         raise InputError(f"{path}: the mask must have the image's shape {shapes}: resample it to the image's grid")
+    if image.unit != mask.unit:
+        text = "image or mask is a picture without a place in space: they belong together voxel by voxel"
+        decisions = (*decisions, Decision("mask-geometry", text))
     return Mask(labels, distance, palette, decisions)
 
 

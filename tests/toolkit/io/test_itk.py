@@ -237,6 +237,14 @@ def test_a_place_that_no_scanner_has_is_refused(folder: Path, line: str) -> None
         read_volume(folder / "a.mhd")
 
 
+@pytest.mark.parametrize("centers", ["node cell node", "cell node cell", "none none node", "cell cell cell"])
+def test_each_axis_has_a_center_of_its_own(tmp_path: Path, centers: str) -> None:
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 6 5 4\nendian: little\nencoding: raw\n"
+    lines = f"spacings: 1.5 2.5 3.5\naxis mins: 10 20 30\ncenterings: {centers}\n\n"
+    (tmp_path / "a.nrrd").write_bytes((head + lines).encode() + VOXELS.tobytes())
+    check_as_itk(tmp_path / "a.nrrd")
+
+
 @pytest.mark.parametrize("words", ["20001 -1", "40000", "1.5", "1e3", "x", "nan", "9" * 5000, str(2**70)])
 def test_text_that_is_no_number_of_the_type_is_refused(tmp_path: Path, words: str) -> None:
     numbers = f"{words} " + " ".join(map(str, range(120)))

@@ -151,6 +151,7 @@ def test_predictions_lie_on_the_inputs_grid_with_its_codes_and_values(tmp_path: 
     image = nib.load(path)
     image.header["sform_code"], image.header["qform_code"] = codes
     image.header.set_xyzt_units("mm", "sec")
+    image.header["vox_offset"] = 352  # nibabel forgets it
     raw = image.header.binaryblock
     path = tmp_path / "coded.nii"
     path.write_bytes(raw + bytes(4) + DATA.tobytes(order="F"))

@@ -157,14 +157,16 @@ def _grid(
         stated = _vector(path, "space origin", keys["spaceorigin"])
         origin[: len(stated)] = stated
     spacings, mins = (_per_axis(path, keys, key, dimension) for key in ("spacings", "axismins"))
-    at_edge = "node" not in keys.get("centers", keys.get("centerings", "")).lower()  # mins are of cells' edges
+    centers = keys.get("centers", keys.get("centerings", "")).lower().split() + [""] * dimension
     steps = []
     for place, (axis, vector) in enumerate(zip(domain, vectors, strict=True)):
         step = np.zeros(3) if vector is None else np.pad(vector, (0, 3 - len(vector)))
         if vector is None and place < 3:
             step[place] = 1.0 if np.isnan(spacings[axis]) else spacings[axis]
             if "spacedirections" not in keys and not np.isnan(mins[axis]):
-                origin[place] = mins[axis] + (step[place] / 2 if at_edge else 0)
+                origin[place] = mins[axis] + (
+                    0 if centers[axis] == "node" else step[place] / 2
+                )  # else of a cell's edge
         steps.append(step)
     return np.stack(steps) * signs, origin * signs
 
