@@ -6,6 +6,7 @@ says who vouches for it.
 
 import hashlib
 import importlib
+import logging
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -45,12 +46,13 @@ def sign_artefact(
         if certificate is None:
             config.use_elliptic_key_signer(private_key=key)
         else:
-            config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=chain)
+            above = chain or (certificate,)  # the library reads no empty chain
+            config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=above)
         write_file(out, lambda temporary: config.sign(path, temporary))
     except OSError as error:
         raise write_error(out, error) from None
     except Exception as error:  # of several libraries, without a base of their own
-        raise InputError(f"{key}: {path} cannot be signed with it: {one_line(error)}") from None
+        raise InputError(f"{key}: {path} cannot be signed with it: {_reason(error)}") from None
     return out
 
 
@@ -86,7 +88,7 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
             own.write_bytes(content)
             config.verify(model, own)
     except Exception as error:  # of several libraries, without a base of their own
-        raise InputError(f"{path}: its signature does not verify with {key}: {one_line(error)}") from None
+        raise InputError(f"{path}: its signature does not verify with {key}: {_reason(error)}") from None
     return hashlib.sha256(content).hexdigest()
 
 
@@ -102,7 +104,13 @@ def _check_files(*paths: Path) -> None:
             raise InputError(f"{path}: no such file")
 
 
+def _reason(error: Exception) -> str:
+    """The library takes the curve of any key."""
+    return "must be an elliptic-curve key" if isinstance(error, AttributeError) else one_line(error)
+
+
 def _library(name: str) -> ModuleType:
+    logging.getLogger("model_signing").setLevel(logging.CRITICAL)  # its errors say enough
     try:
         return importlib.import_module(f"model_signing.{name}")
     except ImportError as error:

@@ -17,6 +17,7 @@ from attunet.export.runtime import Segmenter
 pytest.importorskip("model_signing")
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
 
 
 def write_key(folder: Path, name: str) -> tuple[Path, Path]:
@@ -136,9 +137,25 @@ def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
     run("x509 -req -in signer.csr -CA root.crt -CAkey root.pem -CAcreateserial -days 1 -extfile usage -out signer.crt")
     sign_artefact(model, tmp_path / "signer.pem", certificate=tmp_path / "signer.crt", chain=(tmp_path / "root.crt",))
     assert len(verify_signature(model, tmp_path / "root.crt")) == 64
+    sign_artefact(model, tmp_path / "signer.pem", certificate=tmp_path / "signer.crt")
+    assert len(verify_signature(model, tmp_path / "root.crt")) == 64, "nothing stands between both"
     run(f"{request} -x509 -keyout o.pem -out other.crt -subj /CN=other -days 2")
     with pytest.raises(InputError, match="does not verify"):
         verify_signature(model, tmp_path / "other.crt")
+
+
+def test_a_key_of_another_kind_is_refused(artefact, tmp_path):
+    model, key = Path(shutil.copy(artefact, tmp_path / "model.onnx")), tmp_path / "key.pem"
+    private = ed25519.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    key.write_bytes(private.private_bytes(pem, *plain))
+    with pytest.raises(InputError, match=r"key\.pem: .* must be an elliptic-curve key"):
+        sign_artefact(model, key)
+    sign_artefact(model, write_key(tmp_path, "own")[0])
+    key.write_bytes(private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(InputError, match="must be an elliptic-curve key"):
+        verify_signature(model, key)
 
 
 def test_the_commands(attunet, artefact, write_scan, tmp_path):
