@@ -150,6 +150,26 @@ def test_a_single_image_has_masks_of_other_names(tmp_path: Path, image: str, mas
     assert [path.name for path in case.labels] == masks
 
 
+def test_a_letter_of_a_case_is_no_part_of_its_files_names(tmp_path: Path) -> None:
+    touched(tmp_path, *(f"{case}/{name}.nii" for case in "abc" for name in ("ct", "liver_seg")))
+    assert [case.images[0].name for case in find_cases(tmp_path).cases] == ["ct.nii"] * 3
+
+
+def test_a_mask_of_a_case_without_its_image_is_refused(tmp_path: Path) -> None:
+    touched(
+        tmp_path, *(f"p{case}/{name}.nii" for case in range(3) for name in ("ct", "seg")), "p3/seg.nii", "p3/mr.nii"
+    )
+    with pytest.raises(InputError, match=r"p3/seg\.nii: p3 has this mask and none of the images ct"):
+        find_cases(tmp_path)
+
+
+def test_an_older_mask_does_not_make_the_newer_an_image(tmp_path: Path) -> None:
+    touched(tmp_path, *(f"p{case}/{name}.nii" for case in range(2) for name in ("ct", "seg", "seg_old")))
+    assert [(case.images[0].name, case.labels[0].name) for case in find_cases(tmp_path).cases] == [
+        ("ct.nii", "seg.nii")
+    ] * 2
+
+
 def test_a_picture_is_annotated_once_and_by_one_name(tmp_path: Path) -> None:
     for build, rule in (
         (lambda root: coco(root, ["1.png", "1.png"], ["1.png"]), "has the picture 1.png twice"),

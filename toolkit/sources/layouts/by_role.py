@@ -95,8 +95,9 @@ def _roles_in(folder: Path, items: Iterable[Path], twins: Twins) -> Roles:
 
 
 def _without_case(part: str, case: str, common: str) -> str:
-    if part.lower().startswith(case.lower()):
-        return part[len(case) :].strip(SEPARATORS)
+    rest = part[len(case) :]
+    if part.lower().startswith(case.lower()) and (not rest or rest[0] in SEPARATORS):
+        return rest.strip(SEPARATORS)
     return part.removeprefix(common).strip(SEPARATORS)
 
 
@@ -128,6 +129,8 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     for case, (patient, roles) in groups.items():
         images = [roles[role] for role in channels if role in roles]
         if not images:
+            if masks := [roles[role] for role in sorted(roles) if role in chosen]:
+                raise InputError(f"{masks[0]}: {case} has this mask and none of the images {', '.join(channels)}")
             left += roles.values()
             continue
         if missing := [role for role in channels if role not in roles]:

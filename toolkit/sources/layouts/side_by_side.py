@@ -11,7 +11,7 @@ from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.codings import CHAOS_CODINGS
 from attunet.sources.layouts.headers import has_frames
-from attunet.sources.layouts.matching import by_stem, flat, match_masks, once_each, without_mask_words
+from attunet.sources.layouts.matching import by_stem, flat, match_masks, names_a_mask, once_each, without_mask_words
 
 
 def find_src_mask(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
@@ -65,7 +65,7 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
     """Pair the images of a folder with their masks; a file that is named like a mask but has no image is an image."""
     readable = by_stem(folder, files)
-    masks = {stem for stem in readable if without_mask_words(stem) != stem}
+    masks = {stem for stem in readable if names_a_mask(stem)}
     matched = match_masks(set(readable) - masks, masks)
     if matched is None:
         masks = {stem for stem in masks if without_mask_words(stem) in readable}
