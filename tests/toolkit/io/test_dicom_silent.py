@@ -96,6 +96,14 @@ def test_pixels_that_do_not_fit_their_header(tmp_path: Path, write_series, edit_
     refused(tmp_path / "s", rule)
 
 
+def test_a_damaged_length_is_no_pixel(tmp_path: Path, write_series, refused) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
+    raw = path.read_bytes()
+    at = raw.index(b"\xe0\x7f\x10\x00") + 4
+    path.write_bytes(raw[:at] + b"." + raw[at + 1 :])
+    refused(path, "is cut short: its pixels need 240 bytes")
+
+
 def test_one_byte_of_padding_is_no_pixel(tmp_path: Path, write_series) -> None:
     path = write_series(tmp_path / "s", np.ones((3, 3, 1), np.uint8), AXIAL)[0]
     assert read_volume(path).data.sum() == 9

@@ -76,25 +76,31 @@ def frames_of(
         )
     kind = f"{'i' if signed else 'u'}{bits // 8}"
     if syntax in UNCOMPRESSED:
-        content, needed = dataset.PixelData, frames * rows * columns * bits // 8
-        _check_content(path, dataset, syntax, needed)
+        needed = frames * rows * columns * bits // 8
+        content = _checked_content(path, dataset, syntax, needed)
         stored = np.frombuffer(content[:needed], f"{'>' if syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
     else:
         stored = _decoded(path, dataset, syntax, (frames, rows, columns), room).astype(kind)
     return _meant(path, dataset, stored.reshape(frames, rows, columns), choices)
 
 
-def _check_content(path: Path, dataset: "FileDataset", syntax: str, needed: int) -> None:
-    """Raise InputError for uncompressed pixels that are not as many as the header says, or swapped in words."""
-    present, row = len(dataset.PixelData), int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+def _checked_content(path: Path, dataset: "FileDataset", syntax: str, needed: int) -> bytes:
+    """Uncompressed pixels. Raises InputError where they are not as many as the header says, or swapped in words."""
+    from pydicom.dataelem import RawDataElement
+
+    element = dataset.get_item("PixelData")
+    announced = element.length if isinstance(element, RawDataElement) else 0
+    content: bytes = dataset.PixelData
+    present, row = len(content), int(dataset.Columns) * int(dataset.BitsAllocated) // 8
     said = f"its pixels need {needed:,} bytes, the file has {present:,}"
-    if present < needed:
+    if present < needed or announced > present:  # as where damage has put a length into the pixels
         raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if present - needed >= max(row, 2):  # beyond padding
         raise InputError(f"{path}: has more pixels than its header names: {said}; convert the series again")
     if syntax == BIG_ENDIAN and dataset.BitsAllocated == 8 and dataset["PixelData"].VR == "OW":
         advice = "convert it to Little Endian, e.g. with dcmconv +te"
         raise InputError(f"{path}: has pixels of 8 bits in words of Big Endian, which are not read: {advice}")
+    return content
 
 
 def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int], room: int) -> np.ndarray:
