@@ -14,12 +14,45 @@ from attunet.export.runtime.backends.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with weights and arithmetic in float16; input and outputs stay float32, biases become additions."""
+    """The model with weights and arithmetic in float16; biases become additions.
+
+    Input, outputs and what follows the last convolution stay float32: logarithms of small probabilities, which the
+    members of an ensemble have, need its range, and it costs no time.
+    """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    end = _cut_behind_convolutions(model)
     half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=False)
+    half.graph.node.extend(end.node)
+    half.graph.initializer.extend(end.initializer)
+    replace_items(half.graph.output, end.output)
     biases_as_additions(half)
     return half
+
+
+def _cut_behind_convolutions(model: onnx.ModelProto) -> onnx.GraphProto:
+    """Remove the nodes that no convolution follows, in place; what the others give them becomes the graph's outputs.
+
+    Returns:
+        The removed nodes, their weights under names of their own, and the outputs that the model had.
+    """
+    graph, end, last = model.graph, onnx.GraphProto(), set(_not_reached(model.graph.node, backwards=True))
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    values = {value.name: value for value in (*inferred, *graph.output)}
+    weights = {weight.name: weight for weight in graph.initializer}
+    end.output.extend(graph.output)
+    end.node.extend(node for node in graph.node if node.name in last and node.op_type != "Conv")
+    removed = {node.name for node in end.node}
+    replace_items(graph.node, [node for node in graph.node if node.name not in removed])
+    wanted = dict.fromkeys([*(v.name for v in end.output), *(name for node in end.node for name in node.input)])
+    for name in wanted.keys() & weights.keys():
+        end.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weights[name]), f"{name}.float32"))
+    for node in end.node:
+        replace_items(node.input, [f"{name}.float32" if name in weights else name for name in node.input])
+    made = {name for node in graph.node for name in node.output}
+    replace_items(graph.output, [values[name] for name in wanted if name in made])
+    drop_unused_initializers(model)
+    return end
 
 
 def biases_as_additions(model: onnx.ModelProto) -> None:
@@ -101,13 +134,17 @@ def _ends(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     Few channels come in, so the errors of the first kernels do not average out, and all that follows depends on them.
     Logits in 256 steps have ties, and probabilities would not sum to 1.
     """
+    return [*_not_reached(nodes), *_not_reached(nodes, backwards=True)]
+
+
+def _not_reached(nodes: Sequence[onnx.NodeProto], *, backwards: bool = False) -> list[str]:
+    """Names of the nodes, in topological order, with no convolution before them, or none after them."""
     names = []
-    for ordered, backwards in ((nodes, False), (nodes[::-1], True)):  # in topological order, and against it
-        reached: set[str] = set()  # tensors with a convolution before them, or after them
-        for node in ordered:
-            sources, results = (node.output, node.input) if backwards else (node.input, node.output)
-            if is_end := reached.isdisjoint(sources):
-                names.append(node.name)
-            if node.op_type == "Conv" or not is_end:
-                reached.update(results)
+    reached: set[str] = set()  # tensors with a convolution before them, or after them
+    for node in nodes[::-1] if backwards else nodes:
+        sources, results = (node.output, node.input) if backwards else (node.input, node.output)
+        if is_end := reached.isdisjoint(sources):
+            names.append(node.name)
+        if node.op_type == "Conv" or not is_end:
+            reached.update(results)
     return names

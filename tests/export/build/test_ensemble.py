@@ -95,6 +95,22 @@ def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
     np.testing.assert_allclose(sums, 1, atol=1e-4)
 
 
+def test_an_fp16_ensemble_averages_in_float32(folds, tmp_path):
+    """Probabilities below float16's range have logarithms, in every implementation of the operators."""
+    onnx = pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    export_run(folds, tmp_path / "fp16.onnx", precision="fp16", outputs=("labels", "logits", "probabilities"))
+    slices = 4 * np.random.default_rng(0).standard_normal((2, 1, 64, 64), dtype=np.float32)
+    labels, logits, probabilities = Segmenter(tmp_path / "fp16.onnx").run(("labels", "logits", "probabilities"), slices)
+    np.testing.assert_allclose(np.exp(logits).sum(1), 1, atol=1e-4)
+    assert np.exp(logits).min() < 6e-8  # the least number of float16
+    reference = ReferenceEvaluator(onnx.load(tmp_path / "fp16.onnx")).run(None, {"slices": slices})
+    assert (labels == reference[0]).mean() > 0.97
+    np.testing.assert_allclose(reference[1], logits, atol=0.1)
+    np.testing.assert_allclose(reference[2], probabilities, atol=0.02)
+
+
 def test_members_must_fit_together(folds, tmp_path, change_state):
     with pytest.raises(InputError, match="none lies up to 3 levels below it"):
         load_runs(tmp_path)
