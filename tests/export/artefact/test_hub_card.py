@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from attunet.export.artefact.hub_card import hub_card
+from attunet.export.runtime.segmenter import Segmenter
+from attunet.system.atomic_files import sha256
 
 DICE = {
     "cases": "held out",
@@ -57,3 +59,14 @@ def test_scores_of_training_cases_are_called_so(card_of: Callable[..., str]) -> 
 def test_a_stranger_s_names_cannot_break_out_of_the_page(card_of: Callable[..., str]) -> None:
     text = card_of(name="a\n---\n<script>", license="x\n---")
     assert text.count("\n---\n") == 1
+
+
+def test_a_snapshot_that_the_hub_s_tools_left_is_loaded_and_described(artefact: Path, tmp_path: Path) -> None:
+    """Their cache keeps files under their hashes, and a snapshot's files are relative links to them."""
+    blob, snapshot = tmp_path / "blobs" / sha256(artefact), tmp_path / "snapshots/1f2e3d/model.onnx"
+    for path in (blob, snapshot):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(artefact.read_bytes())
+    snapshot.symlink_to(Path("../../blobs", blob.name))
+    assert Segmenter(snapshot, num_threads=1).sha256 == blob.name
+    assert "attunet predict model.onnx" in hub_card(snapshot)
