@@ -100,8 +100,9 @@ def _without_object_numbers(names: Mapping[str, list[str]]) -> dict[str, list[st
         for name in given:
             cases[name].add(case)
             cases[_base(name)].add(case)
+    having = {name: len(having) for name, having in cases.items()}
     objects = {
-        _base(name) for name in cases if len(cases[name]) < USUAL_SHARE * len(cases[_base(name)]) or len(names) == 1
+        _base(name) for name in having if having[name] < USUAL_SHARE * having.get(_base(name), 0) or len(names) == 1
     }
     return {case: [_base(name) if _base(name) in objects else name for name in given] for case, given in names.items()}
 

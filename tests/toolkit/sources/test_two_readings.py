@@ -129,6 +129,7 @@ def test_a_case_has_no_file_of_a_role_twice(tmp_path: Path, twins: tuple[str, ..
         ("images/ct_1.mha", "images/ct_2.mha", "labels/m_1.mha", "labels/m_2.mha", "labels/m_3.mha", "labels/x_5.mha"),
         ("part0/images/ct_0.nii", "part0/images/ct_8.nii", "part0/labels/m0.nii", "part0/labels/m2.nii"),
         ("part0/images/000.mha", "part0/labels/mask_002.nii.gz"),
+        ("images/ct_case_0100.mha", "labels/case_0098_mask_1.png", "labels/case_0100_mask_1.png"),
     ],
 )
 def test_a_mask_is_not_that_of_an_image_with_another_number(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -148,6 +149,12 @@ def test_a_mask_is_not_that_of_an_image_with_another_number(tmp_path: Path, name
 def test_a_single_image_has_masks_of_other_names(tmp_path: Path, image: str, masks: list[str]) -> None:
     (case,) = find_cases(touched(tmp_path, f"images/{image}", *(f"masks/{mask}" for mask in masks))).cases
     assert [path.name for path in case.labels] == masks
+
+
+def test_names_with_two_numbers_at_the_end_are_no_objects_or_classes_by_themselves(tmp_path: Path) -> None:
+    masks = [f"liver_{case}_{part}" for case in (1, 2) for part in (1, 2)]
+    touched(tmp_path, *(f"p{case}/{name}.nii" for case in range(2) for name in ("ct", *(f"seg/{m}" for m in masks))))
+    assert [len(case.labels) for case in find_cases(tmp_path).cases] == [4, 4]
 
 
 def test_a_letter_of_a_case_is_no_part_of_its_files_names(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only:
         orphan = first_orphan(groups, masks)
         if only and len(groups) == 1:
             (image,) = groups
-            channel = CHANNEL.fullmatch(image)
-            orphan = orphan or other_number(channel[1] if channel else image, masks)
+            channel = CHANNEL.fullmatch(image)  # or a case's number of four digits
+            orphan = orphan or other_number(image, masks) or (other_number(channel[1], masks) if channel else None)
             pairs = {image: sorted(masks)}
         if orphan:
             raise InputError(f"{masks[orphan]}: this mask has no image of its name or number in {images.name}/")
