@@ -128,8 +128,8 @@ class Fixed(SegmentationNetwork):
         self.logits = torch.nn.Parameter(torch.tensor(logits))
 
     def with_attention(self, x):
-        rest = torch.zeros_like(x).expand(-1, len(self.logits) - 1, -1, -1)
-        return torch.cat([x, rest], dim=1) + self.logits[None, :, None, None], ()
+        rest = [0 * x] * (len(self.logits) - 1)
+        return torch.cat([x, *rest], dim=1) + self.logits[None, :, None, None], ()
 
 
 def test_disagreement_is_one_between_sure_opposites_and_none_between_equals() -> None:
