@@ -68,8 +68,9 @@ class Client:
 
     def models(self) -> list[ModelDescription]:
         """The served models: name, hash, precision, provider, classes."""
+        response = self._send("GET", "/v1/models")
         with self._no_server():
-            answer = Fields(parse_json(self._send("GET", "/v1/models").content), self.url)
+            answer = Fields(parse_json(response.content), self.url)
             return [description_of(row) for row in answer.rows("models")]
 
     def model(self, name: str | None = None) -> ModelDescription:

@@ -120,6 +120,12 @@ def test_models_that_are_none_are_refused(
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def test_a_wrong_token_is_the_users_mistake(hostile: Hostile, scan: Path) -> None:
+    hostile.models = (401, {}, b'{"error": "Authorization: must be Bearer"}')
+    with pytest.raises(InputError, match=r"^Authorization: must be Bearer \(status 401"):
+        client(hostile).segment(scan)
+
+
 def test_half_of_a_surrogate_pair_is_no_name(hostile: Hostile, scan: Path) -> None:
     hostile.models = (
         200,

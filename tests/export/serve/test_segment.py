@@ -79,6 +79,9 @@ def test_a_zip_of_a_dicom_series_gives_nifti_or_dicom_seg(attunet, server, serie
     indices = Segmenter(artefact, num_threads=1).predict_file(series[0].parent).indices
     assert segmentation.PatientID == "4711"
     assert segmentation.pixel_array.sum() == (indices > 0).sum()
+    with Client(server.url) as client:
+        client.segment(series[0].parent, tmp_path / "labels.dcm")
+    assert (pydicom.dcmread(tmp_path / "labels.dcm").pixel_array == segmentation.pixel_array).all()
 
 
 def test_a_zip_of_a_series_in_two_folders_is_refused(server, series):
