@@ -38,7 +38,11 @@ CASES = {
     "other axes, largest part": ({"slice_axis": 1, "spacing_mm": 2.2, "orientation": "RSP"}, Postprocessing(True)),
     "cut at necks": ({}, Postprocessing(True, 2.0)),
     "CT window": ({"normalization": "ct", "window": (40.0, 160.0)}, Postprocessing()),
+    "sheared": ({}, Postprocessing()),
 }
+OBLIQUE = np.array([[0, -1.9, 0.2], [1.4, 0, 0], [0, 0.1, 3.0]])
+# The nearest rotation has other axes than the columns themselves
+SHEARED = np.array([[1.273, -1.057, -0.336], [-0.144, 0.943, 1.987], [-0.564, -1.266, 2.222]])
 
 
 @pytest.mark.slow
@@ -49,7 +53,7 @@ def test_node_gets_the_same_label_values(
     changes, finish = CASES[case]
     path = save_artefact(preprocessing=Preprocessing(dataclasses.replace(metadata.spec, **changes), finish))
     data = np.random.default_rng(3).normal(100, 30, (1, 37, 32, 9)).astype(np.float32)
-    affine = nib.affines.from_matvec(np.array([[0, -1.9, 0.2], [1.4, 0, 0], [0, 0.1, 3.0]]), [1, 2, 3])
+    affine = nib.affines.from_matvec(SHEARED if case == "sheared" else OBLIQUE, [1, 2, 3])
     scan = {"shape": data.shape, "data": data.ravel().tolist(), "affine": affine.tolist()}
     (tmp_path / "scan.json").write_text(json.dumps(scan))
     command = ["node", client, path, tmp_path / "scan.json", tmp_path / "labels.json"]

@@ -29,18 +29,31 @@ function metadata(bytes) {
   throw new Error("not an attunet artefact");
 }
 
-// The axis of the scan that runs to each of the codes, and whether it runs the other way (step 1); by the largest cosines.
+// The orthogonal factor of the polar decomposition, by Newton's iteration: the mean of a matrix and its inverse's transpose.
+function nearestRotation(rows) {
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  for (let step = 0; step < 50; step++) {
+    const cofactors = [cross(rows[1], rows[2]), cross(rows[2], rows[0]), cross(rows[0], rows[1])];
+    const determinant = rows[0].reduce((sum, v, i) => sum + v * cofactors[0][i], 0);
+    rows = rows.map((row, r) => row.map((v, c) => (v + cofactors[r][c] / determinant) / 2));
+  }
+  return rows;
+}
+
+// The axis of the scan that runs to each of the codes, and whether it runs the other way (step 1).
 function orientation(affine, codes) {
   const world = { R: [0, 1], L: [0, -1], A: [1, 1], P: [1, -1], S: [2, 1], I: [2, -1] };
   const spacing = [0, 1, 2].map((c) => Math.hypot(affine[0][c], affine[1][c], affine[2][c]));
   if (!codes) return { axes: [0, 1, 2], flips: [false, false, false], spacing };
-  const cosines = [];
-  for (let w = 0; w < 3; w++) for (let c = 0; c < 3; c++) cosines.push([Math.abs(affine[w][c]) / spacing[c], w, c]);
-  cosines.sort((a, b) => b[0] - a[0]);
-  const axisOf = {}, taken = new Set();
-  for (const [, w, c] of cosines) if (!(w in axisOf) && !taken.has(c)) { axisOf[w] = c; taken.add(c); }
+  const rotation = nearestRotation([0, 1, 2].map((w) => spacing.map((length, c) => affine[w][c] / length)));
+  const size = (w, c) => Math.abs(rotation[w][c]), greatest = (c) => Math.max(size(0, c), size(1, c), size(2, c));
+  const axisOf = {};
+  for (const c of [0, 1, 2].sort((a, b) => greatest(b) - greatest(a))) {
+    const [w] = [0, 1, 2].filter((w) => !(w in axisOf)).sort((a, b) => size(b, c) - size(a, c));
+    axisOf[w] = c;
+  }
   const axes = [...codes].map((code) => axisOf[world[code][0]]);
-  const flips = [...codes].map((code, i) => Math.sign(affine[world[code][0]][axes[i]]) !== world[code][1]);
+  const flips = [...codes].map((code, i) => Math.sign(rotation[world[code][0]][axes[i]]) !== world[code][1]);
   return { axes, flips, spacing };
 }
 
