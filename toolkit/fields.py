@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,11 +188,21 @@ class Fields:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for any other text, and for one that is nested too deeply."""
+    """The value of a JSON text. Raises ValueError for any other text, for one that is nested too deeply, and for an
+    object with a name twice, which programs read in two ways.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_names_once)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def _names_once(pairs: list[tuple[str, object]]) -> JsonObject:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"has the name {twice[:60]!r} twice in an object")
+    return data
 
 
 def read_json(path: str | Path) -> Fields:

@@ -70,6 +70,8 @@ def parse_classes(text: str) -> tuple[Classes, int | None]:
         values[name] = number
     ignored = values.pop("ignore", None)
     values = {"background": values.pop("background", 0), **values}
+    if ignored in values.values():
+        raise InputError(f"classes: ignore must have a value of its own, got {ignored}")
     return Classes(tuple(values), tuple(values.values())), ignored
 
 

@@ -15,6 +15,8 @@ from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import MAX_DEPTH, SourceOptions
 from attunet.sources.codings import parse_classes
 from attunet.sources.find_cases import find_cases
+from attunet.sources.labelled import read_labelled
+from attunet.splits import read_splits
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 OUTLINE = [2.0, 2.0, 9.0, 2.0, 9.0, 9.0]
@@ -155,6 +157,29 @@ def test_names_with_two_numbers_at_the_end_are_no_objects_or_classes_by_themselv
     masks = [f"liver_{case}_{part}" for case in (1, 2) for part in (1, 2)]
     touched(tmp_path, *(f"p{case}/{name}.nii" for case in range(2) for name in ("ct", *(f"seg/{m}" for m in masks))))
     assert [len(case.labels) for case in find_cases(tmp_path).cases] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ('{"labels": {"background": 0, "a": 1, "a": 2}}', "has the name 'a' twice"),
+        ('{"labels": {"background": 0, "a": 1}, "labels": {"background": 0, "b": 1}}', "has the name 'labels' twice"),
+        ('{"labels": {"background": 0, "a": 1, "ignore": 1}}', '"ignore" a value of its own, got 1'),
+    ],
+)
+def test_a_dataset_json_has_one_reading(made: SimpleNamespace, tmp_path: Path, text: str, rule: str) -> None:
+    (decathlon(made, tmp_path, {"a": [0], "b": [0]}) / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=rf"dataset\.json: .*{rule}"):
+        find_cases(tmp_path)
+
+
+def test_files_of_the_user_have_one_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema": 1, "folds": [["a"], ["b"]], "folds": [["b"], ["a"]]}')
+    for read in (read_splits, read_labelled):
+        with pytest.raises(InputError, match=r"a\.json: cannot be read as JSON: has the name 'folds' twice"):
+            read(tmp_path / "a.json")
+    with pytest.raises(InputError, match="ignore must have a value of its own, got 1"):
+        parse_classes("liver=1,ignore=1")
 
 
 def test_a_letter_of_a_case_is_no_part_of_its_files_names(tmp_path: Path) -> None:

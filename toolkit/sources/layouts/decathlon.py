@@ -127,6 +127,8 @@ def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes,
     ignored = values.pop("ignore", None)
     if 0 not in values.values():
         raise InputError(f'{path}: "labels" must have the value 0, which is the background')
+    if ignored in values.values():
+        raise InputError(f'{path}: "labels" must give "ignore" a value of its own, got {ignored}')
     ordered = sorted(values, key=lambda name: (values[name] != 0, values[name]))
     return Classes(tuple(ordered), tuple(values[name] for name in ordered)), ignored
 
