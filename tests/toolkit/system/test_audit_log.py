@@ -41,7 +41,7 @@ def test_every_change_is_noticed_with_its_line(tmp_path):
         "doubled": (lines[:2] + lines[1:], "line 3: does not follow"),
         "foreign": ([*lines[:2], "{}\n", *lines[2:]], "line 3: is no record"),
         "no JSON": ([*lines, "hello\n"], "line 6: is no record"),
-        "a key twice": ([*lines[:2], lines[2].replace("{", '{"number":9,', 1), *lines[3:]], "line 3: was changed"),
+        "a key twice": ([*lines[:2], lines[2].replace("{", '{"number":9,', 1), *lines[3:]], "line 3: is no record"),
         "blanks": ([*lines[:2], lines[2].replace(",", ", "), *lines[3:]], "line 3: was changed"),
         "line ends": ([*lines[:2], lines[2].replace("\n", "\r\n"), *lines[3:]], "line 3: was changed"),
         "cut short": ([*lines[:4], lines[4][:-5]], "the last line is cut short"),
