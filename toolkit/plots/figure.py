@@ -4,6 +4,7 @@ Figures are made without pyplot: nothing global, no display, and Agg draws the P
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ def save(figure: Figure, path: Path, title: str = "") -> Path:
     for text in figure.findobj(Text):
         text.set_text(printable(text.get_text()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, lambda partial: figure.savefig(partial, format="png"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)  # it is drawn as a box
+        write_file(path, lambda partial: figure.savefig(partial, format="png"))
     return path
 
 

@@ -1,6 +1,7 @@
 """Pictures show the patient the right way round, and what they are given."""
 
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,10 @@ def test_a_name_is_drawn_as_text(tmp_path: Path, name: str) -> None:
 
     assert picture(name).shape == picture("").shape
     assert not np.array_equal(picture(name), picture(name.replace("$", "")))  # the signs are seen
+
+
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(new_figure(2, 1), tmp_path / "a.png", "\u809d\u81d3")
+    assert (tmp_path / "a.png").stat().st_size > 0
