@@ -3,6 +3,7 @@
 concurrent.futures alone would submit all tasks at once and leave workers of a killed parent behind.
 """
 
+import math
 import multiprocessing
 import os
 import threading
@@ -10,10 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import TypeVar
 
 MIN_TASKS_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
 AHEAD = 8  # tasks per process that are submitted before the first result is taken, which limits the memory
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and in how many
 END_WITH_STDIN = "ATTUNET_END_WITH_STDIN"  # environment variable that a parent sets for a training of its own
 
 Task = TypeVar("Task")
@@ -51,7 +54,12 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
 
 def usable_cores() -> int:
     """CPU cores that this process may use; fewer than the machine's where a scheduler or a container limits it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no control group, or "max" for no limit
+        return cores
+    return min(cores, max(1, math.ceil(quota / period)))
 
 
 def _end_with_parent() -> None:
