@@ -119,7 +119,7 @@ def _results(about: Artefact) -> list[str]:
     rows += [f"| {table_cell(name)} | {score(value, 3)} |" for name, value in dice["per_class"].items()]
     rows.append(f"| **mean** | **{score(dice['artefact'], 3)}** |")
     return [
-        f"Dice on {len(dice['per_case'])} {kind}, in 3D on the native grid, after post-processing; {span}.",
+        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing; {span}.",
         "\n".join(rows),
     ]
 
@@ -127,8 +127,8 @@ def _results(about: Artefact) -> list[str]:
 def _limits(about: Artefact) -> str:
     cases = len(about.dice_at_export["per_case"]) if about.dice_at_export else 0
     lines = [
-        f"- Scores are of {cases} cases from the same source as the training set; other scanners, sites and protocols "
-        "were not tested.",
+        f"- The scored cases ({cases} in all) come from the same source as the training set; other scanners, sites and "
+        "protocols were not tested.",
         "- A network segments every input, also one without these organs.",
     ]
     if about.precision == "int8":
