@@ -62,6 +62,73 @@ test.each(fixtures.wrong_series)("a series is refused as on the command line: $l
   await expect(readScan(series, "series", 1)).rejects.toThrow(new InputError(line));
 });
 
+/** The bytes of a DICOM file with one element, found by its start, in another form. */
+function withElement(base64: string, start: string, form: string): File {
+  const letters = Buffer.from(base64, "base64").toString("latin1");
+  const at = letters.indexOf(start);
+  expect(at).toBeGreaterThan(0);
+  const end = at + 8 + Buffer.from(letters, "latin1").readUInt16LE(at + 6);
+  return new File([Buffer.from(letters.slice(0, at) + form + letters.slice(end), "latin1")], "a.dcm");
+}
+
+const SLOPE = "\x28\0\x53\x10DS";
+const INTERCEPT = "\x28\0\x52\x10DS";
+test.each([
+  ["another type", INTERCEPT, "\x28\0\x52\x10FL\x04\0\0\0\0\x40"],
+  ["no number", INTERCEPT, "\x28\0\x52\x10DS\x04\0abc "],
+  ["two numbers", INTERCEPT, "\x28\0\x52\x10DS\x04\x001\\2 "],
+  ["another base", SLOPE, "\x28\0\x53\x10DS\x04\x000x10"],
+  ["a word of 32 bits", "\x28\0\x10\0US", "\x28\0\x10\0UL\x04\0\x03\0\x01\0"],
+])("an element of a DICOM file is read as what it is, or refused: %s", async (_, start, form) => {
+  const [one] = Object.values(fixtures.dicoms.find(({ name }) => name === "rescaled")!.files) as [string];
+  await expect(readScan([withElement(one, start, form)], null, 1)).rejects.toThrow("a.dcm: cannot be read as DICOM");
+});
+
+test("objects that are no scan, and pixels in fragments, are refused", async () => {
+  const [one] = Object.values(fixtures.dicoms[0]!.files) as [string];
+  const mask = withElement(one, "\x08\0\x60\0CS", "\x08\0\x60\0CS\x04\0SEG ");
+  await expect(readScan([mask], null, 1)).rejects.toThrow("a.dcm: is no image of slices: its modality is SEG");
+  const letters = Buffer.from(one, "base64").toString("latin1");
+  const at = letters.indexOf("\xe0\x7f\x10\0OW");
+  const item = "\xfe\xff\0\xe0\x18\0\0\0";
+  const parts = `${letters.slice(0, at + 8)}\xff\xff\xff\xff${item}${letters.slice(at + 12)}\xfe\xff\xdd\xe0\0\0\0\0`;
+  await expect(readScan([new File([Buffer.from(parts, "latin1")], "a.dcm")], null, 1)).rejects.toThrow("a.dcm: has pixels in fragments");
+});
+
+test("a frame's elements count in their own functional groups alone", async () => {
+  const [many] = Object.values(fixtures.dicoms.find(({ name }) => name === "many frames")!.files) as [string];
+  const letters = Buffer.from(many, "base64").toString("latin1").replace("\x28\0\x10\x91SQ", "\x28\0\x32\x91SQ"); // FrameVOILUTSequence
+  await expect(readScan([new File([Buffer.from(letters, "latin1")], "a.dcm")], null, 1)).rejects.toThrow("lacks the element PixelSpacing");
+});
+
+test("slices without the bytes before DICM, and NIfTI beside DICOM, are not left out", async () => {
+  const [one, two] = Object.values(fixtures.dicoms[0]!.files) as [string, string];
+  const bare = new File([bytes(two).slice(132)], "IM2");
+  await expect(readScan([file("IM1", one), bare], "series", 1)).rejects.toThrow("IM2: is DICOM without its first 132 bytes");
+  const nifti = file("a.nii", fixtures.niftis.find(({ name }) => name === "qform.nii")!.base64);
+  await expect(readScan([file("IM1", one), nifti], "series", 1)).rejects.toThrow("series: holds NIfTI and DICOM");
+});
+
+test("files are the channels of one scan by their names alone", async () => {
+  const { base64 } = fixtures.niftis.find(({ name }) => name === "sform.nii.gz")!;
+  const line = "the channels of one scan must be called X_0000, X_0001";
+  for (const names of [["a.nii.gz", "b.nii.gz"], ["a.nii.gz", "a.nii.gz"], ["a_0000.nii.gz", "b_0001.nii.gz"], ["a_0000.nii.gz", "a_0002.nii.gz"]]) {
+    await expect(readScan(names.map((name) => file(name, base64)), null, 2)).rejects.toThrow(line);
+  }
+});
+
+test("headers that the command line mends or refuses", async () => {
+  const axes = changed("axes.nii", (header) => header.writeInt16LE(8, 40));
+  await expect(readScan([axes], null, 1)).rejects.toThrow("axes.nii: cannot be read as NIfTI: it must have 1 to 7 axes, got 8");
+  const sizes = await readScan([changed("sizes.nii", (header) => header.writeFloatLE(0, 80))], null, 1);
+  expect(sizes.volume.codes!.pixdim[1]).toBe(1);
+  const long = fixtures.niftis.find(({ name }) => name === "version2.nii")!;
+  const header = Buffer.from(bytes(long.base64).slice(0, 544));
+  [3, 40000, 1, 1].forEach((n, i) => header.writeBigInt64LE(BigInt(n), 16 + 8 * i));
+  const file = new File([header, new Uint8Array(8 * 40000)], "long.nii");
+  await expect(readScan([file], null, 1)).rejects.toThrow("long.nii: an axis of at most 32767 voxels is segmented in the browser, got 40000");
+});
+
 test("more voxels than a browser holds are refused before any is read", async () => {
   const header = Buffer.from(bytes(fixtures.niftis.find(({ name }) => name === "qform.nii")!.base64).slice(0, 352));
   [3, 2000, 2000, 2000].forEach((n, i) => header.writeInt16LE(n, 40 + 2 * i));

@@ -73,6 +73,7 @@ def dicoms() -> list[dict[str, Any]]:
         "shifted bits": {"BitsStored": 12, "HighBit": 13, "PixelRepresentation": 0},
         "white is low": white,
         "a CT is never inverted": {**white, "Modality": "CT"},
+        "a CT with blanks": {**white, "Modality": " CT "},
     }.items():
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [12.0 + 4 * z], elements) for z in (1, 0)}
         rows.append({"name": name, **_series(files)})
@@ -153,6 +154,7 @@ def wrong_files() -> list[dict[str, Any]]:
         "picture.nii": b"\x89PNG\r\n\x1a\n" + bytes(400),
         "array.nii.gz": b"\x93NUMPY" + bytes(400),
         "dicom.nii.gz": bytes(128) + b"DICM" + bytes(400),
+        "far.nii": changed(292, "<f", 2e9),
         "holes.nii": real[:352] + struct.pack("<f", float("nan")) + real[356:],
     }
     lines = {name: refused(read_volume, name, data) for name, data in files.items()}
@@ -174,6 +176,8 @@ def wrong_series() -> list[dict[str, Any]]:
         {"RescaleSlope": "1e-9", "RescaleIntercept": "1000000"},
         {"Rows": 2},
         {"PixelRepresentation": 2},
+        {"PixelSpacing": [1.25, -0.75]},
+        {"PixelSpacing": [0, 0.75]},
     ):
         heights = [12.0, 16.0, 20.0]
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [heights[z]], elements if z == 1 else {}) for z in range(3)}
@@ -185,5 +189,5 @@ def wrong_series() -> list[dict[str, Any]]:
             except InputError as error:
                 line = str(error).replace(f"{folder}/", "").replace(folder, "series")
                 rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
-    assert len(rows) == 10
+    assert len(rows) == 12
     return rows

@@ -97,6 +97,9 @@ def test_white_at_the_lowest_value_is_inverted_unless_values_have_a_unit(tmp_pat
     assert rules(volume) == {"monochrome1"}
     ct = with_bits(write_series, tmp_path / "ct", data, Modality="CT", PhotometricInterpretation="MONOCHROME1", **bits)
     np.testing.assert_array_equal(read_volume(ct).data, plain)
+    blanks = {"Modality": " CT ", "PhotometricInterpretation": " MONOCHROME1"}
+    padded = with_bits(write_series, tmp_path / "padded", data, **blanks, **bits)
+    np.testing.assert_array_equal(read_volume(padded).data, plain)
     kept = read_volume(inverted, choices=parse_choices(["monochrome1=stored"]))
     np.testing.assert_array_equal(kept.data, 4095 - plain)
 

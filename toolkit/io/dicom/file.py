@@ -81,7 +81,7 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_fi
 
 def modality_of(path: Path) -> str:
     """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `with_dataset` does."""
-    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")))
+    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")).strip())
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:
@@ -105,7 +105,7 @@ def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:
 
 def check_kind(path: Path, dataset: "FileDataset") -> None:
     """Raises InputError with the kind of the object for DICOM that holds no scan (reports, RT plans, DICOMDIR)."""
-    modality = str(dataset.get("Modality", ""))
+    modality = str(dataset.get("Modality", "")).strip()
     if "PixelData" in dataset and "Rows" in dataset and modality not in DERIVED:
         return
     from pydicom.uid import UID

@@ -53,7 +53,7 @@ def frames_of(
     """
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if photometric not in GREY or samples != 1:
         named = photometric if photometric in (*COLOURED, *GREY) else "another photometric interpretation"
         what = f"a colour image ({named}, {samples} samples a pixel)"
@@ -124,7 +124,7 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         bits_allocated=int(dataset.BitsAllocated),
         bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
         pixel_representation=int(dataset.get("PixelRepresentation", 0)),
-        photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")),
+        photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip(),
     )
     if syntax == RLE:  # in Python
         return pixels_of(request, dataset.PixelData)
@@ -196,9 +196,9 @@ def _meant(
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
             decisions.append(Decision("dicom-bits", text))
         stored = values
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        reading = choice("monochrome1", choices)
-        inverted = reading == "inverted" or (reading == "auto" and dataset.get("Modality") not in QUANTITATIVE)
+    if str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1":
+        reading, modality = choice("monochrome1", choices), str(dataset.get("Modality")).strip()
+        inverted = reading == "inverted" or (reading == "auto" and modality not in QUANTITATIVE)
         text = "values are inverted, so that bright is high" if inverted else "values stay as stored"
         decisions.append(Decision("monochrome1", text))
         stored = ~stored if inverted else stored

@@ -24,7 +24,7 @@ export function fromInput(input: HTMLInputElement): Dropped {
 }
 
 async function collect(entry: FileSystemEntry, files: File[]): Promise<void> {
-  if (files.length >= MAX_FILES) return;
+  if (files.length >= MAX_FILES) throw new Error(`a folder of at most ${MAX_FILES} files is read: drop the folder of one scan`);
   if (entry.isFile) {
     files.push(await new Promise<File>((done, failed) => (entry as FileSystemFileEntry).file(done, failed)));
     return;

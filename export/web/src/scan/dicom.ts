@@ -25,11 +25,12 @@ export async function readSeries(name: string, files: readonly File[]): Promise<
   const first = ordered[0]!;
   const real = ordered.some((slice) => slice.integerRange === null);
   const alike = ordered.every((slice) => slice.pixels.constructor === first.pixels.constructor);
+  if (!alike && !real) throw new InputError(`${name}: slices must have one type of values: BitsAllocated and PixelRepresentation`);
   const kind = (alike ? first.pixels.constructor : Float32Array) as new (n: number) => Voxels;
   const values = new kind(voxels);
   ordered.forEach((slice, z) => values.set(slice.pixels, z * slice.pixels.length));
   return {
-    channels: [{ values, integerRange: real || !alike ? null : first.integerRange }],
+    channels: [{ values, integerRange: real ? null : first.integerRange }],
     shape: [first.columns, first.rows, ordered.length],
     affine: checkedAffine(name, affine),
     isOriented: true,

@@ -1,6 +1,7 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
+import { decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
 import { stored } from "./dicom_pixels";
 import { InputError, type Voxels } from "./volume";
 import { general, thousands } from "./words";
@@ -40,26 +41,31 @@ export const COMMON = {
   PhotometricInterpretation: "x00280004",
 } as const;
 
-/** Elements by name; a frame's come from its functional groups. */
-const TAGS = {
-  ImagePositionPatient: "x00200032",
-  ImageOrientationPatient: "x00200037",
-  PixelSpacing: "x00280030",
-  SliceThickness: "x00180050",
-  SpacingBetweenSlices: "x00180088",
-  RescaleSlope: "x00281053",
-  RescaleIntercept: "x00281052",
-} as const;
-type Geometry = Partial<Record<keyof typeof TAGS, string>>;
+const PLACE = { ImagePositionPatient: "x00200032" } as const;
+const ORIENTATION = { ImageOrientationPatient: "x00200037" } as const;
+const MEASURES = { PixelSpacing: "x00280030", SliceThickness: "x00180050", SpacingBetweenSlices: "x00180088" } as const;
+const SCALING = { RescaleSlope: "x00281053", RescaleIntercept: "x00281052" } as const;
+const GEOMETRY = { ...PLACE, ...ORIENTATION, ...MEASURES, ...SCALING };
+/** Functional groups of a file of many frames, with the elements that are read. */
+const GROUPS = { x00209113: PLACE, x00209116: ORIENTATION, x00289110: MEASURES, x00289145: SCALING } as const;
+type Geometry = Partial<Record<keyof typeof GEOMETRY, number[]>>;
 const NEEDED = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"] as const;
 const MAX_SKEW = 5e-3; // of the directions' lengths from 1, and of their cosine from 0: headers round
+const DERIVED = ["RTDOSE", "RTIMAGE", "SEG", "PR", "KO"]; // modalities of objects with pixels that are no scan
 const SHARED_GROUPS = "x52009229";
 const FRAME_GROUPS = "x52009230";
 
-/** Bytes 129 to 132 are DICM. */
+/** Bytes 129 to 132 are DICM. Raises InputError for DICOM without these first 132 bytes, whose slices would be left out. */
 export async function isDicom(file: File): Promise<boolean> {
-  const mark = new Uint8Array(await file.slice(128, 132).arrayBuffer());
-  return String.fromCharCode(...mark) === "DICM";
+  const start = new Uint8Array(await file.slice(0, 132).arrayBuffer());
+  const letters = String.fromCharCode(...start);
+  if (letters.slice(128) === "DICM") return true;
+  const named = /^[A-Z]{2}$/.test(letters.slice(4, 6));
+  const short = start.length >= 16 && new DataView(start.buffer).getUint32(4, true) <= 64;
+  if (start.length >= 16 && start[3] === 0 && (letters.startsWith("\b\0") ? named || short : letters.startsWith("\x02\0") && named)) {
+    throw new InputError(`${file.name}: is DICOM without its first 132 bytes, which attunet predict reads and this page does not`);
+  }
+  return false;
 }
 
 export async function readSlices(file: File): Promise<Slice[]> {
@@ -104,9 +110,11 @@ function transferSyntax(bytes: Uint8Array): string {
 }
 
 function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
-  if (!data.elements["x7fe00010"] || data.uint16("x00280010") === undefined) {
+  if (!data.elements["x7fe00010"] || wholeOf(data, "x00280010") === undefined) {
     throw new InputError(`${name}: is no image of slices: the element PixelData is missing`);
   }
+  const modality = textOf(data, COMMON.Modality) ?? "";
+  if (DERIVED.includes(modality)) throw new InputError(`${name}: is no image of slices: its modality is ${modality}; leave it out`);
   const geometries = geometriesOf(name, data);
   const { frames, rows, columns, values, range } = stored(name, data, little);
   if (geometries.length !== frames) {
@@ -116,6 +124,11 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
   return geometries.map((geometry, frame) => {
     const directions = numbers(name, geometry.ImageOrientationPatient, 6);
     checkDirections(name, directions);
+    const pixelMm = numbers(name, geometry.PixelSpacing, 2) as [number, number];
+    if (Math.min(...pixelMm) <= 0) {
+      const [vertical, horizontal] = pixelMm.map((mm) => general(mm, 6));
+      throw new InputError(`${name}: PixelSpacing must be above 0 mm, got ${vertical} and ${horizontal}`);
+    }
     const [slope, intercept] = scaling(name, geometry);
     const raw = values.subarray(frame * size, (frame + 1) * size);
     const plain = slope === 1 && intercept === 0;
@@ -127,9 +140,9 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
       integerRange: plain ? range : null,
       position: numbers(name, geometry.ImagePositionPatient, 3) as Vector,
       directions: [directions.slice(0, 3) as Vector, directions.slice(3) as Vector],
-      pixelMm: numbers(name, geometry.PixelSpacing, 2) as [number, number],
-      thickness: Math.abs(Number(geometry.SpacingBetweenSlices) || Number(geometry.SliceThickness) || 1),
-      common: Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, data.string(tag)?.trim() ?? ""])),
+      pixelMm,
+      thickness: Math.abs(one(name, geometry.SpacingBetweenSlices) || one(name, geometry.SliceThickness) || 1),
+      common: Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""])),
     };
   });
 }
@@ -144,8 +157,8 @@ function checkDirections(name: string, [a, b, c, d, e, f]: number[]): void {
 
 /** Slope and intercept, with which float32 tells stored values apart. */
 function scaling(name: string, geometry: Geometry): [number, number] {
-  const slope = geometry.RescaleSlope?.trim() ? Number(geometry.RescaleSlope) : 1;
-  const intercept = Number(geometry.RescaleIntercept) || 0;
+  const slope = one(name, geometry.RescaleSlope) ?? 1;
+  const intercept = one(name, geometry.RescaleIntercept) ?? 0;
   const exponent = Math.max(Math.floor(Math.log2(Math.abs(intercept))), -126);
   if (!(Math.abs(slope) >= 2 ** (exponent - 23))) {
     const got = `got ${general(slope, 6)} with RescaleIntercept ${general(intercept, 6)}`;
@@ -158,20 +171,18 @@ function scaling(name: string, geometry: Geometry): [number, number] {
 function geometriesOf(name: string, data: DataSet): Geometry[] {
   const frames = data.elements[FRAME_GROUPS]?.items;
   if (!frames) {
-    const count = data.intString("x00280008") || 1;
+    const count = framesOf(data);
     if (count > 1) {
       throw new InputError(
         `${name}: has ${count} frames that do not say where they lie (no PerFrameFunctionalGroupsSequence)`,
       );
     }
-    const geometry = elementsOf(data);
+    const geometry = elementsOf(data, GEOMETRY);
     const missing = NEEDED.find((element) => geometry[element] === undefined);
     if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing${WITHOUT_A_PLACE}`);
     return [geometry];
   }
-  const { RescaleSlope, RescaleIntercept } = elementsOf(data);
-  const scaling = { ...(RescaleSlope && { RescaleSlope }), ...(RescaleIntercept && { RescaleIntercept }) };
-  const shared = { ...scaling, ...inGroups(data.elements[SHARED_GROUPS]?.items?.[0]) };
+  const shared = { ...elementsOf(data, SCALING), ...inGroups(data.elements[SHARED_GROUPS]?.items?.[0]) };
   return frames.map((frame) => {
     const geometry = { ...shared, ...inGroups(frame) };
     const missing = NEEDED.find((element) => geometry[element] === undefined);
@@ -181,19 +192,26 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
 }
 
 function inGroups(group: Element | undefined): Geometry {
-  const sequences = Object.values(group?.dataSet?.elements ?? {});
-  return Object.assign({}, ...sequences.map((sequence) => elementsOf(sequence.items?.[0]?.dataSet))) as Geometry;
+  const parts = Object.entries(GROUPS).map(([sequence, tags]) => {
+    const item = group?.dataSet?.elements[sequence]?.items?.[0]?.dataSet;
+    return item ? elementsOf(item, tags) : {};
+  });
+  return Object.assign({}, ...parts) as Geometry;
 }
 
-function elementsOf(data: DataSet | undefined): Geometry {
-  const found = Object.entries(TAGS).map(([name, tag]) => [name, data?.string(tag)] as const);
-  return Object.fromEntries(found.filter(([, value]) => value !== undefined)) as Geometry;
+function elementsOf(data: DataSet, tags: Partial<Record<keyof Geometry, string>>): Geometry {
+  const values = Object.entries(tags).map(([name, tag]) => [name, decimalsOf(data, tag)] as const);
+  return Object.fromEntries(values.filter(([, numbers]) => numbers !== undefined)) as Geometry;
 }
 
-function numbers(name: string, text: string | undefined, count: number): number[] {
-  const values = (text ?? "").split("\\").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
-  if (values.length !== count || !values.every(Number.isFinite)) {
+function numbers(name: string, values: number[] | undefined, count: number): number[] {
+  if (values?.length !== count || !values.every(Number.isFinite)) {
     throw new InputError(`${name}: cannot be read as DICOM: an element of its geometry is damaged`);
   }
   return values;
+}
+
+/** The number of an element that may be missing or blank. */
+function one(name: string, values: number[] | undefined): number | undefined {
+  return values?.length ? numbers(name, values, 1)[0] : undefined;
 }

@@ -1,6 +1,7 @@
 /** The pixels of one uncompressed DICOM file: grey frames as their header means them. */
 
 import type { DataSet } from "dicom-parser";
+import { framesOf, textOf, wholeOf } from "./dicom_elements";
 import { AGAIN, InputError, MAX_VOXELS, type Voxels } from "./volume";
 import { thousands } from "./words";
 
@@ -17,12 +18,12 @@ interface Stored {
 
 /** The values of all frames, as BitsStored and HighBit say, turned where the lowest value is white. */
 export function stored(name: string, data: DataSet, little: boolean): Stored {
-  const whole = (tag: string, missing: number): number => data.uint16(tag) ?? missing;
+  const whole = (tag: string, missing: number): number => wholeOf(data, tag) ?? missing;
   const [rows, columns, bits] = [whole("x00280010", 0), whole("x00280011", 0), whole("x00280100", 0)];
-  const frames = data.intString("x00280008") || 1;
+  const frames = framesOf(data);
   const samples = whole("x00280002", 1);
-  const sizes = rows >= 1 && rows <= MAX_SIDE && columns >= 1 && columns <= MAX_SIDE && frames >= 1;
-  const photometric = data.string("x00280004") ?? "MONOCHROME2";
+  const sizes = rows >= 1 && rows <= MAX_SIDE && columns >= 1 && columns <= MAX_SIDE && frames >= 1 && Number.isInteger(frames);
+  const photometric = textOf(data, "x00280004") ?? "MONOCHROME2";
   if (!["MONOCHROME1", "MONOCHROME2"].includes(photometric) || samples !== 1) {
     throw new InputError(
       `${name}: is a colour image (${photometric}, ${samples} samples a pixel), which is not read: ` +
@@ -49,13 +50,14 @@ export function stored(name: string, data: DataSet, little: boolean): Stored {
   }
   const values = pixels(name, data, count, bits, signed === 1, little);
   checkPadding(name, data, values.byteLength, (columns * bits) / 8);
-  asMeant(name, values, data, bits, signed === 1, photometric === "MONOCHROME1" && !QUANTITATIVE.includes(data.string("x00080060") ?? ""));
+  asMeant(name, values, data, bits, signed === 1, photometric === "MONOCHROME1" && !QUANTITATIVE.includes(textOf(data, "x00080060") ?? ""));
   return { frames, rows, columns, values, range: 2 ** bits - 1 };
 }
 
 function pixels(name: string, data: DataSet, count: number, bits: number, signed: boolean, little: boolean): Voxels {
   const element = data.elements["x7fe00010"]!;
   const size = bits / 8;
+  if (element.hadUndefinedLength) throw new InputError(`${name}: has pixels in fragments though they are not compressed; convert it again`);
   const present = Math.min(element.length, data.byteArray.length - element.dataOffset);
   if (present < count * size) {
     throw new InputError(
@@ -83,8 +85,8 @@ function checkPadding(name: string, data: DataSet, needed: number, row: number):
 
 /** Bits beyond BitsStored are no values; inverted: bright is high. */
 function asMeant(name: string, values: Voxels, data: DataSet, allocated: number, signed: boolean, inverted: boolean): void {
-  const bits = data.uint16("x00280101") || allocated;
-  const high = data.uint16("x00280102") ?? bits - 1;
+  const bits = wholeOf(data, "x00280101") || allocated;
+  const high = wholeOf(data, "x00280102") ?? bits - 1;
   if (bits > allocated || high < bits - 1 || high >= allocated) {
     throw new InputError(`${name}: BitsStored ${bits} and HighBit ${high} do not fit ${allocated} bits`);
   }

@@ -77,17 +77,21 @@ function parse(name: string, start: Uint8Array): Header {
   }
   const copy = new Uint8Array(HEADER_BYTES);
   copy.set(start.subarray(0, size)); // without the mark of extensions: they are passed over, not parsed
+  let header: Header;
   try {
-    return readHeader(copy.buffer);
+    header = readHeader(copy.buffer);
   } catch {
     throw new InputError(`${name}: cannot be read as NIfTI: the header has no mark of the format`);
   }
+  const axes = is2 ? Number(view.getBigInt64(16, header.littleEndian)) : header.dims[0]!;
+  if (!(axes >= 1 && axes <= 7)) throw new InputError(`${name}: cannot be read as NIfTI: it must have 1 to 7 axes, got ${axes}`);
+  return header;
 }
 
 /** Spatial shape and number of channels: along axis 4, or along axis 5 as vectors are stored. */
 function checkedShape(file: File, header: Header, channels: number, gzipped: boolean): [Triple, number] {
   const { name } = file;
-  let dims = header.dims.slice(1, 1 + Math.max(0, Math.min(7, header.dims[0]!)));
+  let dims = header.dims.slice(1, 1 + header.dims[0]!);
   if (dims.length === 5 && dims[3] === 1) dims = [...dims.slice(0, 3), dims[4]!];
   if (dims.length < 2 || Math.min(...dims) < 1 || dims.slice(4).some((n) => n !== 1)) {
     const words = `(${dims.join(", ")}${dims.length === 1 ? "," : ""})`;

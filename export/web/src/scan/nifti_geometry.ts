@@ -38,12 +38,17 @@ function codesOf(header: Header, start: Uint8Array): GridCodes {
     qformCode: known(header.qform_code),
     sformCode: known(header.sform_code),
     units: (length in UNIT_MM ? length : 0) | time,
-    pixdim: [qfac === -1 ? -1 : 1, Math.abs(dx), Math.abs(dy), Math.abs(dz)],
+    pixdim: [qfac === -1 ? -1 : 1, sizeOf(dx), sizeOf(dy), sizeOf(dz)],
     quaternion: [header.quatern_b, header.quatern_c, header.quatern_d, header.qoffset_x, header.qoffset_y, header.qoffset_z],
     sform: Array.from({ length: 12 }, (_, i) =>
       is2 ? view.getFloat64(400 + 8 * i, header.littleEndian) : view.getFloat32(280 + 4 * i, header.littleEndian),
     ),
   };
+}
+
+/** A voxel size as the command line mends it: 0 says nothing. */
+function sizeOf(size: number): number {
+  return size === 0 ? 1 : Math.abs(size);
 }
 
 /** The sform, unless it contradicts the other reading of the header. */

@@ -4,11 +4,12 @@ import { otherContents } from "./contents";
 import { readSeries } from "./dicom";
 import { isDicom } from "./dicom_file";
 import { readNifti } from "./nifti";
-import { AGAIN, checkFinite, InputError, type Volume } from "./volume";
+import { AGAIN, checkVoxels, InputError, type Volume } from "./volume";
 
 const FORMATS = "NIfTI, DICOM (a folder with one series, or a file)";
 const DICOM = /\.(dcm|dicom|ima)$/i;
 const NIFTI = /\.nii(\.gz)?$/i;
+const FIRST_CHANNEL = /_0000\.nii(\.gz)?$/i;
 
 export interface Scan {
   /** The file's name, or the folder's. */
@@ -21,8 +22,12 @@ export async function readScan(files: readonly File[], folder: string | null, ch
   const seen = files.filter((file) => !file.name.startsWith(".") && file.name.toUpperCase() !== "DICOMDIR");
   const nifti = seen.filter((file) => NIFTI.test(file.name));
   const name = folder ?? seen[0]?.name ?? "the folder";
+  const others = nifti.length > 0 ? seen.filter((file) => !nifti.includes(file)) : [];
+  if ((await Promise.all(others.map(isDicom))).includes(true)) {
+    throw new InputError(`${name}: holds NIfTI and DICOM; one scan at a time is segmented: choose the files of one`);
+  }
   const volume = nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null);
-  checkFinite(nifti[0]?.name ?? name, volume);
+  checkVoxels(nifti[0]?.name ?? name, volume);
   return { name: nifti[0]?.name ?? name, volume };
 }
 
@@ -66,6 +71,10 @@ async function readFiles(files: readonly File[], channels: number): Promise<Volu
   const names = files.map((file) => file.name).sort();
   if (files.length !== channels) {
     throw new InputError(`${names[0]}: one scan at a time is segmented, got ${files.length} files`);
+  }
+  const start = names[0]!.replace(FIRST_CHANNEL, "");
+  if (!names.every((n, i) => n.replace(NIFTI, "") === `${start}_${String(i).padStart(4, "0")}`)) {
+    throw new InputError(`${names[0]}: the channels of one scan must be called X_0000, X_0001, ... in their order, got ${names[1]} beside it`);
   }
   const [first, ...others] = await Promise.all(names.map((n) => readOne(files.find((file) => file.name === n)!, 1)));
   others.forEach((other, i) => {

@@ -54,6 +54,8 @@ export class InputError extends Error {
 
 export const AGAIN = "copy or download it again";
 export const MAX_VOXELS = 2 ** 28; // a browser's memory; the command line takes four times as many
+const MAX_AXIS = 2 ** 15 - 1; // of the label map, which is NIfTI-1
+const MAX_OFFSET_MM = 1e9;
 export const SPACING_RANGE_MM: [number, number] = [1e-6, 1e6];
 
 /** Volume of a voxel in mm³; of a sheared grid less than the product of its sizes. */
@@ -88,6 +90,11 @@ export function checkedAffine(name: string, affine: Matrix): Matrix {
     const rows = affine.slice(0, 3).map((row) => list(row.slice(0, 3)));
     throw new InputError(`${name}: the affine must be invertible, got [${rows.join(", ")}]`);
   }
+  const first = [0, 1, 2].map((row) => affine[row]![3]!);
+  if (Math.max(...first.map(Math.abs)) > MAX_OFFSET_MM) {
+    const limit = general(MAX_OFFSET_MM, 6);
+    throw new InputError(`${name}: the first voxel must lie within ${limit} mm of the origin, got ${list(first)}`);
+  }
   return affine;
 }
 
@@ -95,8 +102,12 @@ function list(values: number[]): string {
   return `[${values.map(python).join(", ")}]`;
 }
 
-/** Refuses voxels that are not finite. */
-export function checkFinite(name: string, volume: Volume): void {
+/** Refuses voxels that are not finite, and an axis that the label map's header cannot hold. */
+export function checkVoxels(name: string, volume: Volume): void {
+  const longest = Math.max(...volume.shape);
+  if (longest > MAX_AXIS) {
+    throw new InputError(`${name}: an axis of at most ${MAX_AXIS} voxels is segmented in the browser, got ${longest}; use attunet predict`);
+  }
   let bad = 0;
   let total = 0;
   for (const { values, integerRange } of volume.channels) {
