@@ -166,9 +166,10 @@ def _per_case(results: CrossvalidationResults) -> Table:
     for fold, cases in results["store"]["folds"].items():
         for case in cases:
             for row in results["methods"]:
-                scores = row["scores"]["dice"]["per_case"].get(case)
-                if scores is not None:
-                    rows.append([case, fold, row["name"], *(number(scores[name]) for name in ("mean", *classes))])
+                dice = row["scores"]["dice"]
+                if (scores := dice["per_case"].get(case)) is not None:
+                    values = (dice["per_case_mean"][case], *(scores[name] for name in classes))
+                    rows.append([case, fold, row["name"], *map(number, values)])
     return ["case", "fold", "", "mean", *classes], rows
 
 

@@ -82,7 +82,7 @@ def method_row(method: Method, patients: Mapping[str, str], time: TimeToAccuracy
         "postprocessing": method.postprocessing.words,
         "configured": method.configured,
         "num_runs": len(method.runs),
-        "num_cases": sum(not isnan(case["mean"] or 0.0) for case in scores[PRIMARY]["per_case"].values()),
+        "num_cases": sum(not isnan(value or 0.0) for value in scores[PRIMARY]["per_case_mean"].values()),
         "scores": scores,
         "worst_organ": worst_organ(method),
         "time_to_accuracy": time,
@@ -109,7 +109,8 @@ def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> Method
         "per_class_worst": {
             name: worst_of((v for v in values if not isnan(v)), default=nan) for name, values in per_class.items()
         },
-        "per_case": {case: {"mean": means[case], **values} for case, values in cases.items()},
+        "per_case": {case: {**values} for case, values in cases.items()},
+        "per_case_mean": {**means},
         "per_seed": {seed: mean(scores.values()) for seed, scores in per_seed_case.items()},
         "per_seed_case": {seed: {**scores} for seed, scores in per_seed_case.items()},
     }

@@ -63,9 +63,8 @@ def _row(
     scores: dict[Metric, Score] = {}
     for metric in SCORES:
         given = method["scores"][metric]
-        per_case = {case: {k: v for k, v in row.items() if k != "mean"} for case, row in given["per_case"].items()}
         mean, ci95, per_class = given["mean"], given["ci95"], given["per_class"]
-        scores[metric] = {"mean": mean, "ci95": ci95, "per_class": per_class, "per_case": per_case}
+        scores[metric] = {"mean": mean, "ci95": ci95, "per_class": per_class, "per_case": given["per_case"]}
     curves = {_name(run): curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
         label=method["name"],

@@ -74,6 +74,7 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
             raise ValueError(f"its label map is no {accept}")
         content = response.content
     amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
+    volumes = amounts.inner("volumes")
     findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
     confidence = parse_json(response.headers.get("x-attunet-confidence", "null"))
     if confidence is not None:
@@ -81,7 +82,7 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
     return Answer(
         content=content,
         unit=amounts.choice("unit", ("ml", "voxels")),
-        volumes={name: float(amounts.get(name, Rule(float, 0))) for name in amounts.data if name != "unit"},
+        volumes={name: float(volumes.get(name, Rule(float, 0))) for name in volumes.data},
         findings=tuple(map(_finding, findings.rows("findings"))),
         model_sha256=response.headers["x-attunet-model-sha256"],
         confidence=confidence,

@@ -148,10 +148,11 @@ class WorstCase(TypedDict):
 
 
 class MethodScore(Score):
-    """One metric of a method: `per_case` (with the key "mean" too) and `per_class` are means over the seeds."""
+    """One metric of a method: `per_case`, its mean over the classes, and `per_class` are means over the seeds."""
 
     median: float | None
     worst: WorstCase | None
+    per_case_mean: PerClass
     per_class_worst: PerClass
     per_seed: PerClass
     per_seed_case: dict[str, PerClass]

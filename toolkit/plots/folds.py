@@ -22,7 +22,7 @@ def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
     cases.
     """
     classes = list(rows[0]["scores"]["dice"]["per_class"])
-    panels = ["mean", *classes]
+    panels = [None, *classes]  # None: their mean
     cases = sorted({case for row in rows for case in row["scores"]["dice"]["per_case"]})
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -33,10 +33,10 @@ def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
             _draw_case(axes, rows, case, panel, model_color(index) if len(cases) <= MAX_COLOURED else "#56B4E9")
         for place, row in enumerate(rows):
             scores = row["scores"]["dice"]
-            mean = scores["mean"] if panel == "mean" else scores["per_class"][panel]
+            mean = scores["mean"] if panel is None else scores["per_class"][panel]
             if mean is not None:
                 axes.plot([place - 0.3, place + 0.3], [mean, mean], color="black", linewidth=2, zorder=4)
-        axes.set_title("mean of the classes" if panel == "mean" else panel, fontsize=10)
+        axes.set_title("mean of the classes" if panel is None else panel, fontsize=10)
         axes.set_xticks(range(len(rows)), labels=[str(i + 1) for i in range(len(rows))])
         axes.set_xlim(-0.6, len(rows) - 0.4)
         axes.grid(alpha=0.3)
@@ -52,14 +52,18 @@ def draw_cases(path: Path, rows: Sequence[MethodRow]) -> Path:
     return save(figure, path)
 
 
-def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str, color: str) -> None:
-    values = [row["scores"]["dice"]["per_case"].get(case, {}).get(panel) for row in rows]
+def _draw_case(axes: Axes, rows: Sequence[MethodRow], case: str, panel: str | None, color: str) -> None:
+    dice = [row["scores"]["dice"] for row in rows]
+    if panel is None:
+        values = [scores["per_case_mean"].get(case) for scores in dice]
+    else:
+        values = [scores["per_case"].get(case, {}).get(panel) for scores in dice]
     means = np.array([np.nan if v is None else v for v in values], dtype=float)
     for start, stop in _alike(rows):  # points of one recipe are joined
         label = case if start == 0 else None
         places = range(start, stop)
         axes.plot(places, means[start:stop], "o-", label=label, color=color, ms=5.5, lw=0.8, alpha=0.85, zorder=3)
-    if panel != "mean":
+    if panel is not None:
         return
     for place, row in enumerate(rows):
         by_seed = row["scores"]["dice"]["per_seed_case"]

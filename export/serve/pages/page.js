@@ -41,15 +41,15 @@ async function segment(file) {
   if (mine !== turn) return;
   if (!response.ok) return say((await response.json()).error, true);
   const content = await response.arrayBuffer();
-  showTable(JSON.parse(response.headers.get("X-Attunet-Volumes")), JSON.parse(response.headers.get("X-Attunet-Findings")));
+  showTable(model.classes.slice(1), JSON.parse(response.headers.get("X-Attunet-Volumes")), JSON.parse(response.headers.get("X-Attunet-Findings")));
   offer(content, response.headers.get("Content-Type"), file.name);
   element("answer").hidden = false;
   say(file.name);
   await show(file, content, model);
 }
 
-function showTable({ unit, ...volumes }, findings) {
-  const rows = Object.entries(volumes).map(([name, amount], index) => {
+function showTable(classes, { unit, volumes }, findings) {
+  const rows = classes.map(({ name }, index) => {
     const row = document.createElement("tr"), colour = document.createElement("td"), title = document.createElement("td"), value = document.createElement("td");
     const square = document.createElement("canvas");
     square.width = square.height = 12;
@@ -58,7 +58,7 @@ function showTable({ unit, ...volumes }, findings) {
     context.fillRect(0, 0, 12, 12);
     colour.append(square);
     title.textContent = name;
-    value.textContent = `${amount.toFixed(unit === "ml" ? 1 : 0)} ${unit}`;
+    value.textContent = `${volumes[name].toFixed(unit === "ml" ? 1 : 0)} ${unit}`;
     value.className = "number";
     row.append(colour, title, value);
     return row;

@@ -31,7 +31,7 @@ BODY: dict[str, object] = {
     }
 }
 HEADERS = {
-    "X-Attunet-Volumes": "Amount of every class, as JSON",
+    "X-Attunet-Volumes": "As JSON: unit, and in volumes the amount of every class",
     "X-Attunet-Findings": "Differences from the training, as JSON",
     "X-Attunet-Confidence": (
         "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range"

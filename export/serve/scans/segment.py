@@ -60,7 +60,7 @@ class Answer:
         """Amounts, findings and estimates of Dice as JSON in ASCII."""
         headers = {
             "X-Attunet-Model-SHA256": model.segmenter.sha256,
-            "X-Attunet-Volumes": json.dumps({"unit": self.unit, **self.amounts}),
+            "X-Attunet-Volumes": json.dumps({"unit": self.unit, "volumes": self.amounts}),
             "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
         }
         if self.confidence is not None:  # in short: proxies refuse headers of more than some kilobytes

@@ -9,7 +9,7 @@ from attunet.benchmarks.crossvalidation.held_out import METRICS, HeldOut
 from attunet.benchmarks.crossvalidation.results_table import _significance
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, methods_of, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import accuracy_curve, time_row
-from attunet.plots.folds import draw_differences
+from attunet.plots.folds import draw_cases, draw_differences
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
 PATIENTS = {f"case{i}": f"p{i}" for i in range(8)}
@@ -50,6 +50,16 @@ def test_seeds_are_averaged_before_cases() -> None:
     # The largest distance
     assert row["scores"]["hd95_mm"]["worst"]["case"] == "case2"
     assert row["worst_organ"] == {"seed": 0, "fold": 1, "case": "case2", "class": "liver", "dice": 0.1}
+
+
+def test_a_class_may_be_called_mean(tmp_path: Path) -> None:
+    scores = {"case0": {m: {"mean": 0.2, "liver": 0.6} for m in METRICS}}
+    run = HeldOut(Path("run"), {UNTOUCHED.words: scores})
+    row = method_row(method_of("unet", {(0, 0): run}), PATIENTS, time_row([]))
+    dice = row["scores"]["dice"]
+    assert dice["per_case"] == {"case0": {"mean": 0.2, "liver": 0.6}}
+    assert dice["per_case_mean"] == {"case0": pytest.approx(0.4)}
+    assert draw_cases(tmp_path / "cases.png", [row]).is_file()
 
 
 def test_a_case_without_a_dice_counts_in_no_mean_and_no_number() -> None:

@@ -20,7 +20,7 @@ MODEL = {"name": "m", "network": "unet", "sha256": "0" * 64, "precision": "fp32"
 MODELS = {"models": [{**MODEL, "classes": [{"name": "liver", "value": 1}]}]}
 GOOD = {
     "Content-Type": "application/gzip",
-    "X-Attunet-Volumes": '{"unit": "ml", "liver": 1.5}',
+    "X-Attunet-Volumes": '{"unit": "ml", "volumes": {"liver": 1.5}}',
     "X-Attunet-Findings": '[{"rule": "spacing", "level": "warning", "text": "coarse", "figure": 3}]',
     "X-Attunet-Model-SHA256": "0" * 64,
 }
@@ -169,6 +169,13 @@ def test_a_dicom_segmentation_that_is_none_is_not_written(
     assert not (tmp_path / "out.dcm").exists()
 
 
+def test_a_class_may_be_called_as_a_field_is(hostile: Hostile, scan: Path) -> None:
+    headers = GOOD | {"X-Attunet-Volumes": '{"unit": "ml", "volumes": {"unit": 2, "volumes": 3}}'}
+    hostile.answer = (200, headers, LABELS)
+    answer = client(hostile).segment(scan)
+    assert (answer.unit, answer.volumes) == ("ml", {"unit": 2.0, "volumes": 3.0})
+
+
 @pytest.mark.parametrize("status", [200, 400])
 def test_json_of_any_size_is_not_parsed(hostile: Hostile, scan: Path, status: int) -> None:
     hostile.models = (status, {}, b'{"models": [' + b"[]," * 2_000_000 + b"[]]}")
@@ -188,9 +195,9 @@ def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path:
         ({}, gzip.compress(b"anything", mtime=0)),
         ({}, LABELS[:-20]),
         ({"Content-Type": "text/html"}, LABELS),
-        ({"X-Attunet-Volumes": '{"unit": "ml", "liver": "x"}'}, LABELS),
-        ({"X-Attunet-Volumes": '{"unit": "\\u001b[31m"}'}, LABELS),
-        ({"X-Attunet-Volumes": '{"unit": "ml", "liver": NaN}'}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "ml", "volumes": {"liver": "x"}}'}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "\\u001b[31m", "volumes": {}}'}, LABELS),
+        ({"X-Attunet-Volumes": '{"unit": "ml", "volumes": {"liver": NaN}}'}, LABELS),
         ({"X-Attunet-Findings": "[{}]"}, LABELS),
         ({"X-Attunet-Findings": '["a"]'}, LABELS),
         ({"X-Attunet-Findings": DEEP}, LABELS),
