@@ -7,18 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.layouts.matching import flat
 
 # The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`,
 # `_left`, `L`, a date.
 _TIMES = "phase|time|timepoint|tp|t|visit|v|session|ses|day|week|month|year|m"
 _WORDS = f"slice|sl|frame|fr|{_TIMES}|scan|series|img|image|z|patch|tile|crop|aug|copy"
 _ALONE = "left|right|l|r|lt|rt|od|os|baseline|bl|follow[_-]?up|fu|pre|post"
-_DATE = r"(?:19|20)\d\d([_\-.])\d\d\1\d\d"
+_YEAR = r"(?:19|20)\d\d"
+_DATE = rf"{_YEAR}([_\-.])\d\d\1\d\d"
 _NUMBERED = rf"(?:{_WORDS})[_\-. ]?\d+|follow[_-]?up[_\-. ]?\d+|fu[_\-. ]?\d+"
 _PART = re.compile(rf"(?:[_\-. ](?:{_DATE}|{_NUMBERED}|{_ALONE})|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
 # Folders of many patients
 _PORTION = re.compile(
-    r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$", re.IGNORECASE
+    r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$"
+    r"|(?:^|[_\-. ])(?:site|cent(?:er|re)|hospital)[_\-. ]?\w{1,2}$"
+    r"|(?:train|test|valid|data|challenge|images?)\D*$|(?:^|[_\-. ])val$",
+    re.IGNORECASE,
 )
 
 
@@ -34,6 +39,7 @@ def with_patients_of_names(source: Source) -> Source:
         ("names that differ in a slice, frame, visit or side alone are", _without_part),
         ("names that differ in the last number alone are", _without_number),
         ("cases in one folder are", _folder),
+        ("cases whose folders have one name are", _name_of_folder),
     ):
         patients = {case.case: patient_of(source.root, case) for case in source.cases}
         numbers = Counter(patients.values())
@@ -69,9 +75,10 @@ def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
 
 
 def _without_part(root: Path, case: CaseFiles) -> str:
-    """Remove the endings of a case's name, as long as something is left."""
-    name = case.case
-    while (shorter := _PART.sub("", name)) not in (name, ""):
+    """Remove the endings of a case's name, as long as something is left that is not the name of a set of patients."""
+    name, place = case.case, _place(root, case)
+    of_many = flat(place) if _PORTION.search(place.name) else ""
+    while (shorter := _PART.sub("", name)) not in (name, "", of_many):
         name = shorter
     return name
 
@@ -81,14 +88,37 @@ def _without_number(root: Path, case: CaseFiles) -> str:
 
     The last number of `BraTS-GLI-00001-000` is a visit, that of `case_0001` the patient.
     """
-    folder = "_".join(case.images[0].parent.relative_to(root).parts) + "_"
-    own = case.case.removeprefix(folder)
+    own = case.case.removeprefix(f"{flat(_place(root, case))}_")
     stem = re.sub(r"[_\-. ]\d+$", "", own)
     return case.case.removesuffix(own) + stem if re.search(r"\d", stem) else case.case
 
 
 def _folder(root: Path, case: CaseFiles) -> str:
-    """Return the folder of a case's image if its name has a number, as folders of patients have; otherwise the case."""
-    folder = case.images[0].parent
-    of_patient = folder != root and re.search(r"\d", folder.name) and not _PORTION.search(folder.name)
-    return folder.name if of_patient else case.case
+    """Return the folder that a case lies in if its name has a number, as folders of patients have; else the case."""
+    place = _place(root, case).name
+    is_time = re.fullmatch(_YEAR, place) or _PART.fullmatch(f"_{place}")
+    return place if re.search(r"\d", place) and not _PORTION.search(place) and not is_time else case.case
+
+
+def _name_of_folder(root: Path, case: CaseFiles) -> str:
+    """Return the name of a case's own folder, as in `visit1/pat1` and `visit2/pat1`; else the case.
+
+    Sets of patients, as `train` and `test`, count theirs anew.
+    """
+    image = case.images[0].relative_to(root)
+    own = next((folder for folder in (image, *image.parents) if case.case == flat(folder)), None)
+    return case.case if own is None or _PORTION.search(own.parent.name) else own.name
+
+
+def _place(root: Path, case: CaseFiles) -> Path:
+    """The folder, below the source, that a case lies in, and whose name may begin the case's name.
+
+    Of a case that is a folder itself, it is the folder above.
+    """
+    image = case.images[0].relative_to(root)
+    for folder in (image, *image.parents):
+        if folder.name and case.case in (folder.name, flat(folder)):
+            return folder.parent
+        if folder.name and case.case.startswith(f"{flat(folder)}_"):
+            return folder
+    return image.parent

@@ -13,6 +13,7 @@ from attunet.io.pictures.annotations import read_annotations
 from attunet.io.pictures.regions import Annotations
 
 SHAPE = (9, 7, 1)
+OUTLINE = [1, 1, 5, 1, 5, 4]
 
 
 def coco(folder: Path, segmentation: object) -> Path:
@@ -137,3 +138,18 @@ def test_entities_are_refused_in_every_encoding(tmp_path: Path, encoding: str) -
     head = '<!DOCTYPE a [<!ENTITY a0 "bb"><!ENTITY a1 "&a0;&a0;">]>'
     with pytest.raises(InputError, match="must not define entities"):
         read_annotations(cvat(tmp_path, head, "&a1;", encoding), tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["images", "categories"])
+def test_an_id_of_two_rows_is_refused(tmp_path: Path, kind: str) -> None:
+    data = json.loads(coco(tmp_path, [OUTLINE]).read_text())
+    data[kind].append({**data[kind][0], "file_name": "b.png", "name": "y"})
+    (tmp_path / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"gives two rows the (picture|category) id [01]: give each an id of its own"):
+        read_annotations(tmp_path / "annotations.json", tmp_path / "a.png", SHAPE)
+
+
+def test_names_with_the_separators_of_windows(tmp_path: Path) -> None:
+    path = coco(tmp_path, [OUTLINE])
+    path.write_text(path.read_text().replace("a.png", "images\\\\a.png"))
+    assert read_annotations(path, tmp_path / "images/a.png", SHAPE).any()

@@ -157,3 +157,66 @@ def test_each_part_of_a_data_set_has_its_own_list(made: SimpleNamespace, tmp_pat
     )
     kept = {case: labels for case, labels in truth.items() if case not in ("la_002", "la_004")}
     stored(tmp_path / "s", kept, {case: case for case in kept})
+
+
+@pytest.mark.parametrize(
+    ("folders", "patients"),
+    [
+        (["pat1/visit1", "pat1/visit2", "pat2/visit1"], ["pat1", "pat1", "pat2"]),
+        (["P01/20190304", "P01/20201130", "P02/20190304"], ["P01", "P01", "P02"]),
+        (["P01/20190304", "P01/20201130", "P02/20170102"], ["P01", "P01", "P02"]),
+        (["knee1/left", "knee1/right", "knee2/left"], ["knee1", "knee1", "knee2"]),
+        (["CT/pat1", "MR/pat1", "CT/pat2"], ["pat1", "pat1", "pat2"]),
+        (["visit1/pat1", "visit2/pat1", "visit1/pat2"], ["pat1", "pat1", "pat2"]),
+        (["2018/pat1", "2019/pat1", "2018/pat2"], ["pat1", "pat1", "pat2"]),
+        (["siteA/1", "siteB/1", "siteA/2"], ["siteA_1", "siteB_1", "siteA_2"]),
+        (["train/1", "test/1", "train/2"], ["train_1", "test_1", "train_2"]),
+    ],
+)
+def test_folders_of_visits_are_of_one_patient_and_sets_count_anew(
+    made: SimpleNamespace, tmp_path: Path, folders: list[str], patients: list[str]
+) -> None:
+    for seed, folder in enumerate(folders):
+        image, labels = made.body(seed)
+        made.save_nifti(tmp_path / folder / "ct.nii.gz", image)
+        made.save_nifti(tmp_path / folder / "seg.nii.gz", labels)
+    source = find_cases(tmp_path)
+    of = {case.images[0].parent.relative_to(tmp_path).as_posix(): case.patient for case in source.cases}
+    assert [of[folder] for folder in folders] == patients
+    assert ("same-patient" in {decision.rule for decision in source.decisions}) == (len(set(patients)) == 2)
+
+
+def test_a_set_of_images_called_by_moments_is_no_patient(made: SimpleNamespace, tmp_path: Path) -> None:
+    for seed, (part, name) in enumerate((("train", "t0001"), ("train", "t0002"), ("val", "v0001"))):
+        image, labels = made.plane(seed)
+        made.save_picture(tmp_path / f"{part}/images/{name}.png", image)
+        made.save_picture(tmp_path / f"{part}/masks/{name}.png", labels)
+    assert {case.patient for case in find_cases(tmp_path).cases} == {"train_t0001", "train_t0002", "val_v0001"}
+
+
+def test_the_only_image_of_each_folder_may_have_any_name(made: SimpleNamespace, tmp_path: Path) -> None:
+    for seed, name in enumerate(("Panoramix", "Data/CTACardio", "MRHead")):
+        image, labels = made.body(seed)
+        made.save_nifti(tmp_path / f"case{seed}/{name}.nii.gz", image)
+        made.save_nifti(tmp_path / f"case{seed}/Segmentation.nii.gz", labels)
+        made.save_picture(tmp_path / f"case{seed}/Master Scene View.png", made.plane(seed)[0])  # 3D Slicer's
+        made.save_picture(tmp_path / f"case{seed}/mask_view.png", made.plane(seed)[0])
+    source = find_cases(tmp_path)
+    assert [[path.name for path in case.images] for case in source.cases] == [
+        ["Panoramix.nii.gz"],
+        ["CTACardio.nii.gz"],
+        ["MRHead.nii.gz"],
+    ]
+    assert [len(case.labels) for case in source.cases] == [1, 1, 1]
+    assert "whatever its name: Panoramix, Data/CTACardio, MRHead" in source.decisions[0].text
+    assert source.notes == ("6 of 12 files belong to no case and are left out, first case0/Master Scene View.png",)
+
+
+def test_folders_of_a_single_visit_with_a_date(made: SimpleNamespace, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        image, labels = made.body(number)
+        for name, array in (("t1", image), ("t2", image + 1), ("seg", labels)):
+            made.save_nifti(tmp_path / f"pat{number}/2001010{number}/{name}.nii.gz", array)
+    source = find_cases(tmp_path)
+    assert source.channels == ("t1", "t2")
+    assert [case.case for case in source.cases] == ["20010101", "20010102", "20010103"]

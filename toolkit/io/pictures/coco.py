@@ -55,22 +55,24 @@ class Coco(TypedDict):
 
 
 def read_coco(data: Coco) -> Annotations:
-    categories = sorted(data["categories"], key=lambda row: int(row["id"]))
-    names = {int(row["id"]): str(row["name"]) for row in categories}
+    names = dict(sorted(_by_id("category", [(row["id"], row["name"]) for row in data["categories"]]).items()))
     used = {int(row["category_id"]) for row in data["annotations"]}
     kept = [key for key in names if key != 0 or 0 in used]  # some exports have a group of all classes as category 0
     values = numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept}
-    pictures = {int(row["id"]): row for row in data["images"]}
+    pictures = {
+        key: name.replace("\\", "/")  # as Windows separates folders
+        for key, name in _by_id("picture", [(row["id"], row["file_name"]) for row in data["images"]]).items()
+    }
     regions: dict[str, list[Region]] = {}
-    for picture in data["images"]:
-        add_picture(regions, str(picture["file_name"]), [])
     sizes: dict[str, tuple[int, int]] = {}
-    for picture in pictures.values():
+    for picture in data["images"]:
+        name = pictures[int(picture["id"])]
+        add_picture(regions, name, [])
         if picture.get("width") and picture.get("height"):
-            add_size(sizes, str(picture["file_name"]), int(picture["width"]), int(picture["height"]))
+            add_size(sizes, name, int(picture["width"]), int(picture["height"]))
     undrawn = 0
     for row in data["annotations"]:
-        name, segmentation = str(pictures[int(row["image_id"])]["file_name"]), row.get("segmentation")
+        name, segmentation = pictures[int(row["image_id"])], row.get("segmentation")
         if not segmentation:
             undrawn += 1
             continue
@@ -84,6 +86,16 @@ def read_coco(data: Coco) -> Annotations:
             region = Region(names[int(row["category_id"])], polygons)
         regions[name].append(region)
     return Annotations(values, regions, sizes, undrawn)
+
+
+def _by_id(kind: str, rows: Sequence[tuple[int, str]]) -> dict[int, str]:
+    """Names by id. Raises InputError for an id of two rows."""
+    names: dict[int, str] = {}
+    for key, name in rows:
+        if int(key) in names:
+            raise InputError(f"gives two rows the {kind} id {key}: give each an id of its own")
+        names[int(key)] = str(name)
+    return names
 
 
 def _columns(counts: str | Sequence[int], height: int, width: int) -> Block:

@@ -35,6 +35,7 @@ def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> 
     items = [*filter(is_single_file, files), *series_folders(files)]
     best: Groups = {}
     best_twins: Twins = {}
+    best_fit = (0, 0)
     for depth in range(1, MAX_DEPTH + 1):
         folders: defaultdict[Path, list[Path]] = defaultdict(list)
         for path in items:
@@ -45,11 +46,13 @@ def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> 
             continue  # these are no cases
         twins: Twins = {}
         groups = {
-            name: (folder.name, _roles_in(root / folder, inside, twins))
+            name: (name, _roles_in(root / folder, inside, twins))
             for name, (folder, inside) in zip(case_names(list(folders)), folders.items(), strict=True)
         }
-        if len(_paired(groups)) > len(_paired(best)):
-            best, best_twins = groups, twins
+        # Of two depths with as many cases it is the one where roles recur: pat1/20240131/t1 is t1 of pat1's visit
+        fit = (len(_paired(groups)), -len({role for _, roles in groups.values() for role in roles}))
+        if fit[0] and fit > best_fit:
+            best, best_twins, best_fit = groups, twins, fit
     source = _source(root, "case-folders", "each case has a folder of files by role", best, options)
     return _without_twins(source, best_twins)
 
@@ -119,11 +122,13 @@ def _has_folder_of_images(roles: Roles) -> bool:
 
 def _source(root: Path, layout: str, reason: str, groups: Groups, options: SourceOptions) -> Source | None:
     """The source of groups; None where they have no masks and images by role."""
+    groups, decisions = _with_one_image(_without_snapshots(groups))
     labelled = [groups[case][1] for case in _paired(groups)]
     if len(labelled) * 2 < len(groups) or not labelled or (len(labelled) == 1 and _has_folder_of_images(labelled[0])):
         return None
     counts = Counter(role for roles in labelled for role in roles)
-    channels, decisions = _channels(labelled, counts, options.images)
+    channels, of_channels = _channels(labelled, counts, options.images)
+    decisions += of_channels
     chosen = _mask_roles(counts, options.masks)
     cases, left = [], list[Path]()
     for case, (patient, roles) in groups.items():
@@ -153,10 +158,39 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     return replace(source, channels=named, left_out=frozenset(left))
 
 
+def _without_snapshots(groups: Groups) -> Groups:
+    """Leave out pictures where images are volumes: a program's view of a scan is no channel and no mask of it."""
+    images = [path for _, roles in groups.values() for role, path in roles.items() if not is_mask_role(role)]
+    if not any(is_single_file(path) and not _is_picture(path) for path in images):
+        return groups
+    return {
+        case: (patient, {role: path for role, path in roles.items() if not _is_picture(path)})
+        for case, (patient, roles) in groups.items()
+    }
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _with_one_image(groups: Groups) -> tuple[Groups, list[Decision]]:
+    """Give the images of cases the same role where every case has one, and each of them another name."""
+    names = {case: [role for role in roles if not is_mask_role(role)] for case, (_, roles) in groups.items()}
+    roles_of_images = [role for roles in names.values() for role in roles]
+    if len(groups) < 2 or set(map(len, names.values())) != {1} or len(set(roles_of_images)) < len(groups):
+        return groups, []
+    renamed = {
+        case: (patient, {"image" if role in names[case] else role: path for role, path in roles.items()})
+        for case, (patient, roles) in groups.items()
+    }
+    shown = ", ".join(roles_of_images[:5])
+    return renamed, [Decision("image-roles", f"the only image of each case is its image, whatever its name: {shown}")]
+
+
 def _slice_masks(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, ...]:
     """The masks; the folder of a picture for each slice, where the image is a DICOM series."""
     folders = {path.parent for path in labels}
-    pictures = all(path.name.lower().endswith(IMAGE_SUFFIXES) for path in labels)
+    pictures = all(map(_is_picture, labels))
     a_slice_each = len(labels) > 1 and len(folders) == 1 and pictures
     return tuple(folders) if len(images) == 1 and images[0].is_dir() and a_slice_each else tuple(labels)
 
