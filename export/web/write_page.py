@@ -16,6 +16,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.artefact.artefact_file import load_artefact
 from attunet.system.atomic_files import MANIFEST, write_folder, write_text
+from attunet.system.lock import writing
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,11 @@ def write_page(model: Path | str, out: Path | str) -> None:
         InputError: for a file that is no artefact, a folder with other files, a page that is not built, or a model too
             large for one HTML file.
     """
-    model, out, files = Path(model), Path(out), page_files()
+    with writing(Path(out), "page"):
+        _write(Path(model), Path(out), page_files())
+
+
+def _write(model: Path, out: Path, files: dict[str, Path]) -> None:
     metadata, content = load_artefact(model)
     if metadata.whole:
         raise InputError(f"{model}: takes a whole volume, the page gives it slices: export it without --whole")

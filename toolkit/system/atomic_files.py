@@ -107,14 +107,12 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
             manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
         _sync(manifest)
         _sync(partial)
+        replaced = path.with_name(path.name + ".replaced")
         if path.exists():
-            replaced = path.with_name(path.name + ".replaced")
             shutil.rmtree(replaced, ignore_errors=True)
             os.rename(path, replaced)
-            os.rename(partial, path)
-            shutil.rmtree(replaced)
-        else:
-            os.rename(partial, path)
+        os.rename(partial, path)
+        shutil.rmtree(replaced, ignore_errors=True)  # a killed process may have left it, and no folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone: a full disk gets its room back
     _sync(path.parent)

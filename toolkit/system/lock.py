@@ -3,6 +3,7 @@
 filelock needs the file locks that NFS may lack.
 """
 
+import fcntl
 import functools
 import json
 import logging
@@ -57,15 +58,13 @@ class Lock:
             content = self._read()
             if content is not None:
                 self._wait_for_silence(content)
-                if self._read() == content:
-                    self.path.unlink(missing_ok=True)
+                self._remove(content)
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._left.set()
-        if self._read() == self._content:
-            self.path.unlink(missing_ok=True)
+        self._remove(self._content)
         for folder in self._made_folders:
             with suppress(OSError):  # something was written there
                 folder.rmdir()
@@ -122,6 +121,21 @@ class Lock:
         with suppress(FileNotFoundError), self._open() as file:
             return file.read(MAX_BYTES).decode("utf-8", "replace")
         return None
+
+    def _remove(self, content: str) -> None:
+        """Remove the file if it still has this content: two processes that find a dead one's would otherwise remove
+        each other's. Where files cannot be locked, a moment is left.
+        """
+        with suppress(FileNotFoundError, BlockingIOError), self._open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process is about to remove it
+                raise
+            except OSError:
+                logger.debug(f"{self.path}: file locks are not supported")
+            is_this = os.path.samestat(os.fstat(file.fileno()), os.lstat(self.path))
+            if is_this and file.read(MAX_BYTES).decode("utf-8", "replace") == content:
+                self.path.unlink()
 
     def _open(self) -> BinaryIO:
         """Open the file for reading; a link, a pipe or a device, from which reading might never end, is refused."""

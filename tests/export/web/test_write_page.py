@@ -1,14 +1,17 @@
 """`attunet web` and `attunet export --web`: the written files, and refusals in one line."""
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from attunet.errors import InputError
 from attunet.export.web import write_page as module
 from attunet.export.web.write_page import write_page
+from attunet.system import lock
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,6 +48,27 @@ def test_a_folder_with_other_files_is_left_alone(built_page: Path, artefact: Pat
     with pytest.raises(InputError, match="must be a new folder, or one that holds nothing but an earlier page"):
         write_page(artefact, tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_second_call_is_refused_and_what_a_killed_one_left_goes(
+    built_page: Path, artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(_path: Path) -> NoReturn:
+        with pytest.raises(InputError, match="web: in use by process"):
+            module.write_page(artefact, tmp_path / "web")
+        os.rename(tmp_path / "web", tmp_path / "web.replaced")  # as if killed between the two renames
+        raise KeyboardInterrupt
+
+    write_page(artefact, tmp_path / "web")
+    monkeypatch.setattr(lock, "POLL_S", 0.02)
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "_is_gone", lambda content: False)  # both calls are of this process
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_artefact", meanwhile)
+        with pytest.raises(KeyboardInterrupt):
+            write_page(artefact, tmp_path / "web")
+    write_page(artefact, tmp_path / "web")
+    assert [path.name for path in tmp_path.iterdir()] == ["web"]
 
 
 def test_a_file_that_is_no_artefact_is_refused(built_page: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Two of one command on one folder: the second is refused, and nothing is lost."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +70,27 @@ def test_what_is_no_lock_is_refused_by_name(make: Callable[[Path], object], tmp_
     make(tmp_path / ".out.lock")
     with pytest.raises(InputError, match=r"/\.out\.lock: .*; remove it"), writing(tmp_path / "out", "export"):
         pass
+
+
+def test_a_dead_lock_that_another_process_is_about_to_remove_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / ".out.lock"
+    path.write_text(json.dumps({"host": "a", "place": place(), "pid": 2**22 + 1}))
+    held, taken = threading.Event(), threading.Event()
+
+    def take() -> None:
+        held.wait()
+        with writing(tmp_path / "out", "export"):
+            taken.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        held.set()
+        assert not taken.wait(0.5)
+        assert path.exists()
+    assert taken.wait(10)
+    thread.join()
 
 
 @pytest.mark.parametrize(
