@@ -123,6 +123,17 @@ def _(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(nifti()))[:-20])
 
 
+@hostile("members.nii.gz", "500,000 members with nothing in them")
+def _(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"") * 500_000 + gzip.compress(bytes(nifti())))
+
+
+@hostile("name.nii.gz", "a name of 32 MB in the header of gzip", refused=False)
+def _(path: Path) -> None:
+    content = gzip.compress(bytes(nifti()))
+    path.write_bytes(content[:3] + b"\x08" + content[4:10] + b"a" * 2**25 + b"\0" + content[10:])
+
+
 @hostile("plain.nii.gz", "no gzip at all behind that name", refused=False)
 def _(path: Path) -> None:
     path.write_bytes(bytes(nifti()))

@@ -1,6 +1,5 @@
 """Unpacking zip and tar archives without trusting them."""
 
-import gzip
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from attunet.errors import InputError, one_line
+from attunet.io.gzip_file import open_gzip
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
 from attunet.system.atomic_files import name_in_errors
@@ -45,7 +45,7 @@ class _Member:
 class _ShortReads:
     """A file whose reads are short: tarfile reads the headers of members at once, whatever length they claim."""
 
-    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
 
@@ -93,7 +93,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
         else:
             packed = not archive.name.lower().endswith(".tar")
             with (
-                gzip.open(archive) if packed else archive.open("rb") as file,
+                open_gzip(archive) if packed else archive.open("rb") as file,
                 tarfile.TarFile(fileobj=cast(IO[bytes], _ShortReads(file))) as opened_tar,
             ):
                 yield _checked(archive, _tar_members(opened_tar))

@@ -1,9 +1,9 @@
 """MGH and MGZ (FreeSurfer), and Analyze 7.5 pairs, through nibabel: the header is judged before the voxels are read."""
 
-import gzip
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +12,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
+from attunet.io.gzip_file import open_gzip
 from attunet.io.nifti import channel_decision, geometry_of, nibabel_reads
 from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_real_numbers, check_voxels, checked_affine, native
 from attunet.volumes.volume import Volume
@@ -39,9 +40,13 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
 
 def mgh_header(path: Path) -> tuple[MGHHeader, bytes]:
     """The header alone, and its bytes, which nibabel repairs; raises errors of nibabel and gzip."""
-    with gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+    with _open(path) as file:
         start = file.read(MGH_HEADER_BYTES)
     return nib.freesurfer.MGHImage.header_class(start), start
+
+
+def _open(path: Path) -> BinaryIO:
+    return open_gzip(path) if _is_packed(path) else path.open("rb")
 
 
 def _is_packed(path: Path) -> bool:
@@ -94,11 +99,10 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
     check_real_numbers(path, dtype)
     check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
     # The two files of an Analyze pair alone: nibabel's own reading would open a third, `X.mat`, too
-    if isinstance(header, MGHHeader):
-        voxels, affine = nib.load(path).dataobj, header.get_affine()
-    else:
-        voxels, affine = ArrayProxy(holder, header, mmap=False), header.get_best_affine()
-    data = native(np.asanyarray(voxels)).reshape((*shape, 1, 1)[:4])
+    affine = header.get_affine() if isinstance(header, MGHHeader) else header.get_best_affine()
+    with _open(holder) as file:
+        voxels = np.asanyarray(ArrayProxy(file, header, mmap=False))
+    data = native(voxels).reshape((*shape, 1, 1)[:4])
     affine = checked_affine(path, np.asarray(affine, dtype=np.float64))
     return Volume(np.moveaxis(data, 3, 0), affine, decisions=channel_decision(data.shape[3]))
 

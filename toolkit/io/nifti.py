@@ -1,12 +1,11 @@
 """NIfTI-1 and -2, plain or gzipped: the header is judged before the voxels are read."""
 
-import gzip
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +16,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, TooLarge
+from attunet.io.gzip_file import open_gzip
 from attunet.io.nifti_header import Geometry, read_geometry
 from attunet.io.reading import (
     FILE_ERRORS,
@@ -134,7 +134,7 @@ def channel_decision(channels: int) -> tuple[Decision, ...]:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+    return open_gzip(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _header(path: Path, start: bytes) -> nib.Nifti1Header:

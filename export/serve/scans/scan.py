@@ -1,6 +1,5 @@
 """Uploaded files as a scan: formats recognised by their first bytes, zip archives unpacked within bounds."""
 
-import gzip
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.archives import extract
 from attunet.io.dicom.file import is_dicom
+from attunet.io.gzip_file import open_gzip
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input, find_inputs
 
@@ -70,7 +70,7 @@ def _named(file: Path, stem: str) -> Path:
 
 def _inflated(file: Path, count: int) -> bytes:
     try:
-        with gzip.open(file) as opened:
+        with open_gzip(file) as opened:
             return opened.read(count)
     except (OSError, EOFError, zlib.error):
         return b""

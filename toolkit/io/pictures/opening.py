@@ -1,6 +1,5 @@
 """Opening of pictures with Pillow (the extra `images`), and the sizes in their headers, in bounded work."""
 
-import gzip
 import struct
 import warnings
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from attunet.errors import InputError
+from attunet.io.gzip_file import open_gzip
 from attunet.io.pictures.jpeg_2000 import lacks_tiles
 from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
 from attunet.io.refusal import AGAIN, needs
@@ -75,7 +75,7 @@ def _contents(path: Path) -> _BoundedReads:
     if not path.name.lower().endswith(".gz"):
         return _BoundedReads(FileIO(path), path, path.stat().st_size)
     limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
-    with gzip.open(path) as file:
+    with open_gzip(path) as file:
         contents = file.read(limit + 1)
     if len(contents) > limit:
         raise InputError(f"{path}: must unpack to at most {limit:,} bytes")
