@@ -10,7 +10,7 @@ from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
-from attunet.io.dicom.file import is_dicom
+from attunet.io.dicom.file import may_be_slice
 from attunet.manifest import MANIFEST
 from attunet.metrics.aggregate import describe_dice
 from attunet.preparation.case_facts import CaseFacts
@@ -45,7 +45,7 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return _store(path, picture)
-        if any(is_dicom(file) for file in files_in(path)):
+        if any(may_be_slice(file) for file in files_in(path)):
             return _volume(path, options.choices)
         return _run(path) if holds_runs(path) else _source(path, options, picture)
     if is_archive(path):

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
+from attunet.io.dicom.file import DICOM_SUFFIXES, may_be_slice
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
 from attunet.io.refusal import refuse_unending
 from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
-from attunet.sources.layouts.series import series_folders
+from attunet.sources.layouts.series import series_folders, series_in_parts
 from attunet.sources.read_case import read_image, without_names
 from attunet.volumes.volume import Volume
 
@@ -96,7 +96,7 @@ def find_inputs(
     cases: Cases = {}
     if path.is_file():
         volumes: Volumes = [(stem_of(path), _channels(path, num_channels))]
-    elif any(is_dicom(file) for file in files_in(path)):
+    elif any(may_be_slice(file) for file in files_in(path)):
         volumes = [(path.name, (path,))]
         if below := [folder for folder in series_folders(regular_files(path)) if folder != path]:
             note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
@@ -139,9 +139,10 @@ def _in_folder(path: Path, num_channels: int, note: Callable[[str], object]) -> 
                 note(text)
             return [(case.case, case.images) for case in source.cases], cases
         masks = {label for case in source.cases for label in case.labels}
-    volumes, links = _one_case(path, num_channels) or _any_folder(path, num_channels, masks), links_left_out(path)
-    if links:
-        note(links)
+    volumes = _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
+    for text in (links_left_out(path), series_in_parts(path, [files[0] for _, files in volumes if files[0].is_dir()])):
+        if text:
+            note(text)
     if not volumes:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     return volumes, cases
@@ -187,7 +188,7 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volum
     for path in regular_files(root):
         relative = path.relative_to(root)
         # Scanners' exports often have no endings
-        if path.name.lower().endswith(DICOM_SUFFIXES) or (not is_readable(path) and is_dicom(path)):
+        if path.name.lower().endswith(DICOM_SUFFIXES) or (not is_readable(path) and may_be_slice(path)):
             series[path.parent] = relative.parent.as_posix() if len(relative.parts) > 1 else root.name
         elif is_readable(path) and path not in masks:
             parts = (*relative.parts[:-1], stem_of(path))

@@ -61,13 +61,18 @@ def _memory(
 
 
 def check_header(files: Sequence[Path], artefact: Artefact, settings: Settings) -> None:
-    """Refuses files whose headers announce more than a scan may need, before a voxel is read."""
-    for file in files:
+    """Refuses files, one for each channel, whose headers announce more than a scan may need; no voxel is read."""
+    needed = 0
+    for number, file in enumerate(files):
+        labels = LABEL_BYTES if number == 0 else 0
         if file.name.endswith(NIFTI_SUFFIXES):
-            check_volume(nifti_volume(file), artefact, settings)
-            continue
-        voxels, dtype = count_voxels(file)
-        _check_memory(voxels * voxel_bytes(dtype, 1, artefact) / MB, settings)
+            volume = nifti_volume(file)
+            check_volume(volume, artefact, settings)
+            voxels, dtype, labels = volume.data.size, volume.data.dtype, 0
+        else:
+            voxels, dtype = count_voxels(file)
+        needed += voxels * (voxel_bytes(dtype, 1, artefact) - LABEL_BYTES + labels)
+    _check_memory(needed / MB, settings)
 
 
 def check_volume(volume: Volume, artefact: Artefact, settings: Settings) -> None:

@@ -24,6 +24,7 @@ from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
 from attunet.io.writers import check_labels, write_labels
+from attunet.system.deadline import ended_by
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Observer, predict_prepared
@@ -147,7 +148,7 @@ def _segment(
 ) -> Answer:
     segmenter = model.segmenter
     try:
-        with ticket.stage("read"):
+        with ticket.stage("read"), ended_by(ticket.check):
             ticket.check()
             scan = open_scan(files, folder, settings)
             suffix = _suffix(scan, ending)
@@ -157,7 +158,7 @@ def _segment(
         with ticket.stage("network"):
             observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
             indices = _indices(model, prepared, ticket, observed.observers)
-        with ticket.stage("write"):
+        with ticket.stage("write"), ended_by(ticket.check):
             ticket.check()
             content = b""
             if ending != SUMMARY:

@@ -79,6 +79,19 @@ def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
         check_header([tmp_path / name], about, Settings())
 
 
+def test_channels_in_files_are_counted_together(artefact, tmp_path):
+    """They are read one after the other, and live at once."""
+    about = read_artefact(artefact)
+    nib.save(nib.Nifti1Image(np.zeros((100, 100, 40), np.float32), np.diag([1.5, 1.5, 5, 1])), tmp_path / "a.nii")
+    itk = pytest.importorskip("SimpleITK")
+    itk.WriteImage(itk.GetImageFromArray(np.zeros((40, 100, 100), np.float32)), str(tmp_path / "a.nrrd"), True)
+    for file in (tmp_path / "a.nii", tmp_path / "a.nrrd"):
+        settings = Settings(max_memory_mb=400)
+        check_header([file], about, settings)
+        with pytest.raises(TooLarge, match="MB of memory"):
+            check_header([file] * 40, about, settings)
+
+
 def test_the_server_bounds_pixels_as_predict_does(artefact):
     from attunet.launch.cli import cli
 

@@ -12,6 +12,7 @@ from attunet.io.dicom.choose_series import list_series
 from attunet.io.dicom.file import modality_of
 from attunet.io.headers import count_voxels
 from attunet.io.readers import read_volume
+from attunet.system.deadline import ended_by
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402
@@ -223,3 +224,18 @@ def test_a_file_without_columns_beside_another_series_is_one_line(tmp_path: Path
     edit_dicom(paths[2], SeriesInstanceUID="1.2.3.4")
     edit_dicom(paths[0], Columns=None)
     refused(tmp_path / "s", "the element Columns is missing")
+
+
+def test_reading_a_series_ends_where_its_time_is_over(tmp_path: Path, write_series) -> None:
+    write_series(tmp_path / "s", PIXELS, AXIAL)
+    calls = []
+
+    def over() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise TimeoutError
+
+    with ended_by(over), pytest.raises(TimeoutError):
+        read_volume(tmp_path / "s")
+    assert len(calls) == 2
+    assert read_volume(tmp_path / "s").shape == PIXELS.shape

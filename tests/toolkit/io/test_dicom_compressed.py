@@ -102,6 +102,18 @@ def test_a_tile_in_a_comment_is_not_there(tmp_path: Path, write_series, refused)
     refused(path, "its compressed pixels are cut short: tiles or the end are missing")
 
 
+@pytest.mark.parametrize("padding", [b"\0", b"\xff", b"\0\0\0"])
+def test_a_frame_may_be_padded(tmp_path: Path, write_series, padding: bytes) -> None:
+    """Encoders of the nineties fill an odd frame with 0xFF, not with 0."""
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    expected = read_volume(path).data
+    dataset = compress(path, "JPEG-LS")
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame.rstrip(b"\0") + padding])
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_volume(path).data, expected)
+
+
 @pytest.mark.parametrize(
     ("edit", "rule"),
     [

@@ -65,6 +65,17 @@ def test_segments_are_the_classes_on_the_grid_of_the_series(series: Path, tmp_pa
     np.testing.assert_array_equal(values.reshape(volume.shape), indices)
 
 
+@pytest.mark.parametrize("said", ["6", "-4", "0"])
+def test_slices_lie_as_far_apart_as_their_positions_say(tmp_path: Path, series: Path, edit_dicom, said) -> None:
+    for path in series.iterdir():
+        edit_dicom(path, SpacingBetweenSlices=said)
+    volume = read_volume(series)
+    write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    made = hd.seg.segread(tmp_path / "out.dcm")
+    assert made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices == pytest.approx(4)
+    assert made.get_volume(combine_segments=True, rescale_fractional=False).spacing[0] == pytest.approx(4)
+
+
 def test_codes_are_those_of_dicom_a_users_or_private(tmp_path: Path, series: Path) -> None:
     from pydicom.sr.codedict import codes
 

@@ -174,3 +174,9 @@ def test_a_file_without_a_size_hides_no_others(tmp_path: Path, write_series, edi
 def test_the_only_slice_is_not_mirrored(tmp_path: Path, write_series) -> None:
     path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, SpacingBetweenSlices="-3")[0]
     np.testing.assert_allclose(read_volume(path).affine[:3, 2], (0, 0, 3))
+
+
+def test_a_mosaic_of_slices_is_no_picture(tmp_path: Path, write_series, edit_dicom, refused) -> None:
+    first, *_ = write_series(tmp_path / "s", DATA, AXIAL)
+    edit_dicom(first, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+    refused(first, "is a mosaic, one picture of all slices of a volume, which is not read: convert it to NIfTI")

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError
+from attunet.sources.case_files import regular_files
 from attunet.sources.inputs import find_inputs
+from attunet.sources.layouts.series import series_folders
 
 DATA = np.random.default_rng(0).integers(0, 900, (9, 8, 4)).astype(np.int16)
 
@@ -168,6 +170,29 @@ def test_a_series_that_goes_on_in_a_folder_below_is_not_cut_without_a_word(tmp_p
     said: list[str] = []
     assert [one.files for one in find_inputs(tmp_path / "a", note=said.append)] == [(tmp_path / "a",)]
     assert said == ["DICOM below its own files is left out, first in 'more'"]
+
+
+def test_an_export_with_a_dicomdir_is_a_folder_of_series(tmp_path: Path, write_series) -> None:
+    series = tmp_path / "DICOM/PAT0/STU0/SER0"
+    for number, path in enumerate(write_series(series, DATA, np.diag([-1, -1, 5, 1]))):
+        path.rename(path.with_name(f"IM{number}"))
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (series / "AUTORUN").write_text("no slice, though it comes first")
+    said: list[str] = []
+    assert [one.files for one in find_inputs(tmp_path, note=said.append)] == [(series,)]
+    assert said == []
+    assert series_folders(regular_files(tmp_path)) == [series]
+
+
+def test_a_series_in_two_folders_is_said(tmp_path: Path, write_series) -> None:
+    paths = write_series(tmp_path / "p/a", DATA, np.diag([-1, -1, 5, 1]))
+    (tmp_path / "p/b").mkdir()
+    paths[-1].rename(tmp_path / "p/b" / paths[-1].name)
+    write_series(tmp_path / "q", DATA, np.diag([-1, -1, 5, 1]), SeriesInstanceUID="1.2.826.0.1.9")
+    said: list[str] = []
+    assert [one.name for one in find_inputs(tmp_path, note=said.append)] == ["p/a", "p/b", "q"]
+    assert len(said) == 1
+    assert said[0].startswith("'p/a' and 'p/b' hold slices of one DICOM series, and become a volume each")
 
 
 def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:

@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import BoundedReads, drop_long_elements
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN, needs
+from attunet.system.deadline import check_end
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -39,6 +40,11 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or lacks_preamble(start)
 
 
+def may_be_slice(path: Path) -> bool:
+    """True for DICOM that is no list of other files (DICOMDIR)."""
+    return path.name.upper() != "DICOMDIR" and is_dicom(path)
+
+
 def lacks_preamble(start: bytes) -> bool:
     """True where a file begins with an element of DICOM's first groups."""
     if start[:2] not in FIRST_GROUPS or start[128:132] == b"DICM" or len(start) < 16 or start[3] != 0:
@@ -56,6 +62,7 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_fi
         InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
             that `use` needs.
     """
+    check_end()
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise InputError(f"{path}: a DICOM file of at most {MAX_FILE_BYTES:,} bytes is supported, got {size:,}")
     with needs(path, "DICOM needs pydicom", "dicom"):
@@ -92,10 +99,9 @@ def pydicom_errors() -> tuple[type[Exception], ...]:
 
 
 def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:
-    """The UID by which pydicom has read a file, or the one that fits how it has read a file without a meta group."""
-    if dataset.file_meta:
-        syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
-    else:
+    """The UID by which pydicom has read a file, or the one that fits how it has read a file that names none."""
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    if not syntax:
         syntax = {(True, True): IMPLICIT, (False, True): EXPLICIT}.get(dataset.original_encoding, BIG_ENDIAN)
     if syntax not in (*UNCOMPRESSED, *COMPRESSED):
         named = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "of a damaged header"
@@ -106,6 +112,9 @@ def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:
 def check_kind(path: Path, dataset: "FileDataset") -> None:
     """Raises InputError with the kind of the object for DICOM that holds no scan (reports, RT plans, DICOMDIR)."""
     modality = str(dataset.get("Modality", "")).strip()
+    if "MOSAIC" in str(dataset.get("ImageType", "")):
+        advice = "convert it to NIfTI, e.g. with dcm2niix"
+        raise InputError(f"{path}: is a mosaic, one picture of all slices of a volume, which is not read: {advice}")
     if "PixelData" in dataset and "Rows" in dataset and modality not in DERIVED:
         return
     from pydicom.uid import UID

@@ -21,7 +21,7 @@ MAX_SIDE = 2**15
 MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
 MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of a series in other forms, beyond pixels that harm nobody: black packs well
 SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xF7)  # markers of frames: JPEG baseline, extended and lossless, JPEG-LS
-END_OF_IMAGE = b"\xff\xd9"
+END_OF_IMAGE, PADDING = b"\xff\xd9", b"\0\xff"  # of an odd stream; either byte is in use
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
@@ -131,7 +131,7 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
     try:
         return DECODER.decode(request, dataset.PixelData)
     except DecodingError as error:
-        reason = f"cannot be decoded ({error}); is it damaged or cut short? {AGAIN}"
+        reason = f"cannot be decoded ({error}); is it damaged? {AGAIN}, or decompress it, e.g. with gdcmconv --raw"
         raise InputError(f"{path}: its compressed pixels {reason}") from None
 
 
@@ -147,7 +147,7 @@ def _check_frames(path: Path, dataset: "FileDataset", shape: tuple[int, int, int
         if form.components != 1 or form.bits > int(dataset.BitsAllocated):
             got = f"{form.components} components of {form.bits} bits"
             raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
-        if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(b"\0").endswith(END_OF_IMAGE):
+        if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(PADDING).endswith(END_OF_IMAGE):
             raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
 
 
@@ -195,11 +195,12 @@ def _meant(
         if (values != stored).any():
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
             decisions.append(Decision("dicom-bits", text))
-        stored = values
+        stored, allocated = values, bits
     if str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1":
         reading, modality = choice("monochrome1", choices), str(dataset.get("Modality")).strip()
         inverted = reading == "inverted" or (reading == "auto" and modality not in QUANTITATIVE)
         text = "values are inverted, so that bright is high" if inverted else "values stay as stored"
         decisions.append(Decision("monochrome1", text))
-        stored = ~stored if inverted else stored
+        if inverted:  # within the bits that are values
+            stored = ~stored if stored.dtype.kind == "i" else stored ^ stored.dtype.type(2**allocated - 1)
     return stored, decisions

@@ -65,7 +65,8 @@ def segmentation_of(
         from highdicom.seg import SegmentationTypeValues
         from highdicom.uid import UID
     names = like.header.names
-    headers = [_header(like.header.folder / name, like.spacing[2], len(names)) for name in names]
+    apart_mm = abs(np.linalg.det(like.affine[:3, :3])) / (like.spacing[0] * like.spacing[1])  # along the normal
+    headers = [_header(like.header.folder / name, apart_mm, len(names)) for name in names]
     if len({str(header.SOPInstanceUID) for header in headers}) != len(headers):
         raise InputError(f"{like.header.folder}: DICOM SEG needs slices of different SOPInstanceUIDs; write .nii.gz")
     with warnings.catch_warnings(action="ignore"):  # warnings quote the header, and with it a patient
@@ -90,7 +91,8 @@ def segmentation_of(
             made.save_as(content)
             return content.getvalue()
         except pydicom_errors() as error:
-            raise InputError(f"{like.header.folder}: does not make a DICOM SEG: {type(error).__name__}") from None
+            reason = f"does not make a DICOM SEG: {type(error).__name__}; write .nii.gz instead"
+            raise InputError(f"{like.header.folder}: {reason}") from None
 
 
 def check_segmentation_file(path: Path) -> None:
@@ -104,7 +106,7 @@ def check_segmentation_file(path: Path) -> None:
         raise InputError(f"{path}: is no whole DICOM Segmentation")
 
 
-def _header(path: Path, thickness_mm: float, num_files: int) -> "FileDataset":
+def _header(path: Path, apart_mm: float, num_files: int) -> "FileDataset":
     """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
 
     def completed(header: "FileDataset", _syntax: str) -> "FileDataset":
@@ -117,8 +119,9 @@ def _header(path: Path, thickness_mm: float, num_files: int) -> "FileDataset":
         for name in MAY_BE_EMPTY:
             if name not in header:
                 setattr(header, name, None)
+        header.SpacingBetweenSlices = f"{apart_mm:.9g}"  # as the positions say, whatever the series does
         if not header.get("SliceThickness"):
-            header.SliceThickness = f"{thickness_mm:.9g}"
+            header.SliceThickness = f"{apart_mm:.9g}"
         header.SpecificCharacterSet = UTF_8  # which has the characters of the patient's name and of the classes'
         return header
 

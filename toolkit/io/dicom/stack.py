@@ -9,6 +9,7 @@ from attunet.errors import InputError
 from attunet.io.dicom.slices import COMMON, Slice
 
 SAME_PLACE = "; leave one out, or put phases into folders of their own"
+SAME_FRAMES = ", as phases and echoes do: convert it to a NIfTI file for each, e.g. with dcm2niix"
 GAP_TOLERANCE = 0.1  # of the slice spacing
 DIRECTION_TOLERANCE = 1e-3
 MAX_SHIFT = 0.5  # voxels from a slice's place in the volume, along each axis
@@ -54,8 +55,10 @@ def _check_gaps(path: Path, slices: Sequence[Slice], normal: np.ndarray) -> None
     typical = float(np.median(gaps))
     if gaps.min() <= 1e-3:
         at = int(gaps.argmin())
-        both = f"{slices[at].name} and {slices[at + 1].name}"
-        raise InputError(f"{path}: two slices lie in the same place, {both}{SAME_PLACE}")
+        one, other = slices[at].name, slices[at + 1].name
+        if one == other:
+            raise InputError(f"{path}: {one} has several frames in the same place{SAME_FRAMES}")
+        raise InputError(f"{path}: two slices lie in the same place, {one} and {other}{SAME_PLACE}")
     if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
         at = int(np.abs(gaps - typical).argmax())
         apart = f"{slices[at].name} and {slices[at + 1].name} are {gaps[at]:g} mm apart: is one missing?"

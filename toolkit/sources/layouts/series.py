@@ -1,26 +1,43 @@
 """DICOM series in folders of their own, with one mask file for each, elsewhere in the tree."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
+from attunet.errors import InputError
+from attunet.io.dicom.file import DICOM_SUFFIXES, may_be_slice, with_dataset
 from attunet.io.readers import is_readable, is_single_file, stem_of
-from attunet.sources.case_files import CaseFiles, Source, SourceOptions
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions, files_in
 from attunet.sources.layouts.matching import match_masks
+
+MAX_LOOKED_INTO_BYTES = 2**24  # of a folder's first file: a slice, not a whole volume
 
 
 def series_folders(files: Iterable[Path]) -> list[Path]:
-    """The folders that hold DICOM files, sorted. Of files without an ending, the first of a folder is looked into."""
+    """The folders that hold DICOM files, sorted; other files may lie among them."""
     folders: set[Path] = set()
-    looked: set[Path] = set()
     for path in files:
-        if path.name.lower().endswith(DICOM_SUFFIXES):
+        named = path.name.lower().endswith(DICOM_SUFFIXES)
+        if named or (path.parent not in folders and not is_readable(path) and may_be_slice(path)):
             folders.add(path.parent)
-        elif not is_readable(path) and path.parent not in looked and path.name.upper() != "DICOMDIR":
-            looked.add(path.parent)
-            if is_dicom(path):
-                folders.add(path.parent)
     return sorted(folders)
+
+
+def series_in_parts(root: Path, folders: Iterable[Path]) -> str | None:
+    """A clause about folders whose first files are of one series, each of which becomes a volume; None for none."""
+    first_of: dict[str, Path] = {}
+    for folder in folders:
+        file = next(filter(may_be_slice, files_in(folder)), None)
+        if file is None or file.stat().st_size > MAX_LOOKED_INTO_BYTES:
+            continue
+        with suppress(InputError):  # reading the series gives the reason
+            uid = with_dataset(file, lambda dataset, _syntax: str(dataset.get("SeriesInstanceUID") or ""))
+            other = first_of.setdefault(uid, folder)
+            if uid and other != folder:
+                both = f"{str(other.relative_to(root))!r} and {str(folder.relative_to(root))!r}"
+                advice = "if they are no phases, put all slices into one folder"
+                return f"{both} hold slices of one DICOM series, and become a volume each: {advice}"
+    return None
 
 
 def find_series_with_masks(root: Path, files: list[Path], _: SourceOptions) -> Source | None:

@@ -115,6 +115,10 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
   }
   const modality = textOf(data, COMMON.Modality) ?? "";
   if (DERIVED.includes(modality)) throw new InputError(`${name}: is no image of slices: its modality is ${modality}; leave it out`);
+  if (textOf(data, "x00080008")?.includes("MOSAIC")) {
+    const advice = "convert it to NIfTI, e.g. with dcm2niix";
+    throw new InputError(`${name}: is a mosaic, one picture of all slices of a volume, which is not read: ${advice}`);
+  }
   const geometries = geometriesOf(name, data);
   const { frames, rows, columns, values, range } = stored(name, data, little);
   if (geometries.length !== frames) {

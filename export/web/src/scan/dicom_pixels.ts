@@ -92,7 +92,7 @@ function asMeant(name: string, values: Voxels, data: DataSet, allocated: number,
   }
   const cut = bits < allocated;
   if (!cut && !inverted) return;
-  const top = 2 ** allocated - 1;
+  const top = 2 ** bits - 1;
   for (let i = 0; i < values.length; i++) {
     let value = values[i]!;
     if (cut) value = signed ? (value << (31 - high)) >> (32 - bits) : (value << (31 - high)) >>> (32 - bits);
