@@ -8,8 +8,9 @@ from typing import Any
 
 from attunet.benchmarks.speed.inference import sweep as inference_sweep
 from attunet.benchmarks.speed.operations import gate, norm_relu
-from attunet.benchmarks.speed.training import comparison
+from attunet.benchmarks.speed.training import comparison_rows
 from attunet.benchmarks.speed.training import sweep as training_sweep
+from attunet.benchmarks.speed.training.nnunet import PACKAGE
 
 TESTS = Path(__file__).resolve().parents[3] / "tests"
 PROGRAMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # step: module, formatter of its JSON
@@ -18,8 +19,9 @@ PROGRAMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # step: module, forma
     "training_sweep": ("training.sweep", training_sweep.table),
     "training_sweep_all": ("training.sweep", training_sweep.table),
     "inference": ("inference.sweep", inference_sweep.table),
-    "training": ("training.comparison", comparison.table),
+    "training": ("training.comparison", comparison_rows.table),
 }
+NNUNET_S = 100  # more for the comparison of trainings where nnU-Net, which begins slowly, is in it
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def _full_steps(out: Path) -> list[Step]:
     tests = f"-m pytest -q -m gpu -p no:cacheprovider {'-n 12' if find_spec('xdist') else ''}".split()
     on_gpu = [str(TESTS / "toolkit/ops"), str(TESTS / "toolkit/training/test_step_graph.py")]
     profiled = "--profile --model attention_unet --widths 64 --batch-sizes 16,64 --minutes 1.2 --seconds 2"
+    beside = "--batch-size 16 --steps 20 --warm-up-steps 6 --rounds 1 --limit 90"
     return [
         Step("tests", 150, [*tests, *on_gpu]),
         _program(out, "gate", 80, "--seconds 0.3 --no-network"),
         _program(out, "norm_relu", 60, "--seconds 0.2 --no-compile"),
         _program(out, "training_sweep", 110, profiled),
         _program(out, "inference", 140, "--device cuda --runs 200 --seconds 0.6"),
-        _program(out, "training", 90, "--batch-size 16 --steps 20 --warm-up-steps 6 --rounds 1"),
+        _program(out, "training", 90 + _nnunet_s(), beside),
         _program(out, "training_sweep_all", 150, "--minutes 2 --seconds 1.5"),
     ]
 
@@ -67,15 +70,20 @@ def _tiny_steps(out: Path) -> list[Step]:
     small = "--device cpu --width 4 --size 32 --batch-size 1 --seconds 0.01 --no-compile"
     few = "--device cpu --model unet --widths 4 --batch-sizes 2 --size 32 --seconds 0.1 --profile"
     forms = "--width 4 --size 32 --batch-sizes 1 --runs 3 --threads 1 --only"
-    beside = "--width 4 --size 32 --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0"
+    beside = "--width 4 --size 32 --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0 --limit 100"
+    programs = "--only attunet --only plain" + " --only nnunet" * bool(_nnunet_s())
     return [
         Step("tests", 120, [*tests, str(TESTS / "toolkit/ops/test_norm_relu.py")]),
         _program(out, "gate", 120, f"{small} --no-network"),
         _program(out, "norm_relu", 120, small),
         _program(out, "training_sweep", 120, few),
         _program(out, "inference", 120, forms, "PyTorch eager fp32"),
-        _program(out, "training", 120, f"{beside} --only attunet --only plain"),
+        _program(out, "training", 120 + _nnunet_s(), f"{beside} {programs}"),
     ]
+
+
+def _nnunet_s() -> float:
+    return NNUNET_S if find_spec(PACKAGE) else 0
 
 
 def _program(out: Path, name: str, limit_s: float, options: str, *more: str) -> Step:

@@ -1,127 +1,65 @@
-"""Training speed beside a plain script and MONAI:
+"""Training speed beside a plain script, MONAI and nnU-Net:
 `python -m attunet.benchmarks.speed.training.comparison [--model] [--width] [--size] [--json FILE]`.
 
 All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What
 each does is written in `programs`. With `--dice D` each goes on until its validation Dice (store's grid, cases
-left out) is D. Prints a table and one JSON line; `--plot FILE` draws it.
+left out) is D. With `--limit S` none runs longer than S seconds, and its row says what it reached. Prints a table and
+one JSON line; `--json FILE` is written after every training; `--plot FILE` draws it.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, cast
 
 import nibabel as nib
 import numpy as np
 
-from attunet.benchmarks.speed.program import format_table, last_line, percentile_fields, program_parser, run_program
+from attunet.benchmarks.speed.program import keep, last_line, program_parser, run_program
+from attunet.benchmarks.speed.training.comparison_rows import Results, draw, results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
+from attunet.benchmarks.speed.training.nnunet import PACKAGE, write_raw
 from attunet.benchmarks.speed.training.others import Task
-from attunet.benchmarks.speed.training.programs import Measured, ToDice
+from attunet.benchmarks.speed.training.programs import Measured
+from attunet.benchmarks.speed.training.progress import read_progress
 from attunet.config import MODELS
-from attunet.errors import RunError
+from attunet.errors import InputError, RunError
 from attunet.store import Store, open_store
-from attunet.system.environment import Environment, environment
 from attunet.system.workers import usable_cores
 
-PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai")
+PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai", "nnunet")
+PACKAGES = {"monai": "monai", "nnunet": PACKAGE}  # that are not installed with attunet
+GRACE_S = 10  # beyond the limit, in which no timed step begins; then the training is ended
 
 
-COLUMNS = {
-    "training": "{name}",
-    "slices/s": "{slices_per_s:.2f}",
-    "ms/step": "{step_ms_p50:.0f}",
-    "waiting": "{waiting_share:.2%}",
-    "memory MB": "{peak_memory_mb:.0f}",
-    "parameters": "{num_parameters:,}",
-    "times plain": "{times_plain:.2f}",
-    "times monai": "{times_monai:.2f}",
-    "to Dice": "{reached}",
-}
-
-
-class Row(TypedDict):
-    """One program, besides `step_ms_p20`, p50 and p80. `times_plain`, `times_monai`: its rate over theirs, None where
-    they were not measured.
-    """
-
-    name: str
-    device: str
-    num_parameters: int
-    slices_per_s: float
-    steps_per_s: float
-    waiting_share: float
-    peak_memory_mb: float | None
-    to_dice: ToDice | None
-    times_plain: float | None
-    times_monai: float | None
-
-
-class Settings(TypedDict):
-    """The task without names of programs and folders. `shape`: of a batch."""
-
-    model: str
-    width: int
-    rounds: int
-    shape: list[int]
-
-
-class Results(TypedDict):
-    environment: Environment
-    settings: Settings
-    results: list[Row]
-
-
-def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int) -> Results:
-    """Trains every program `rounds` times, in turns. `task` is what they have in common.
+def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, file: Path | None = None) -> Results:
+    """Trains every program `rounds` times, in turns. `task` is what they have in common; `file` is written after each.
 
     Raises RunError when a training fails.
     """
     measured: dict[str, list[Measured]] = {name: [] for name in programs}
+    results = results_of(store, task, measured, rounds)
     with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
         if {"plain", "monai"} & set(programs):
             _write_slices(store, store.split(task.fold)[0], Path(folder))
+        if "nnunet" in programs:
+            write_raw(store, task.fold, Path(folder) / "nnunet")
         for number in range(rounds):
             for name in programs:
                 dice = task.dice if number == rounds - 1 else None
                 one = dataclasses.replace(task, program=name, store=str(store.path), slices=folder, dice=dice)
                 measured[name].append(_in_own_process(one, Path(folder)))
-    rates = {name: task.batch_size / _median_step(rows, task) for name, rows in measured.items()}
-    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
-    shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
-    return {
-        "environment": environment(),
-        "settings": cast(Settings, settings | {"rounds": rounds, "shape": shape}),
-        "results": [_row(name, rows, task, rates) for name, rows in measured.items()],
-    }
-
-
-def _median_step(rows: Sequence[Measured], task: Task) -> float:
-    return float(np.median([row["seconds"] for row in rows])) / task.steps
-
-
-def _row(name: str, rows: Sequence[Measured], task: Task, rates: Mapping[str, float]) -> Row:
-    memory = [row["peak_memory_mb"] for row in rows if row["peak_memory_mb"] is not None]
-    row: Row = {
-        "name": name,
-        "device": rows[0]["device"],
-        "num_parameters": rows[0]["num_parameters"],
-        "slices_per_s": rates[name],
-        "steps_per_s": 1 / _median_step(rows, task),
-        "waiting_share": sum(row["waiting_s"] for row in rows) / sum(row["seconds"] for row in rows),
-        "peak_memory_mb": max(memory, default=None),
-        "to_dice": rows[-1]["to_dice"],
-        "times_plain": rates[name] / rates["plain"] if "plain" in rates else None,
-        "times_monai": rates[name] / rates["monai"] if "monai" in rates else None,
-    }
-    steps = percentile_fields([1000 * row["seconds"] / task.steps for row in rows], "step_ms_p{}")
-    return cast(Row, {**row, **steps})
+                results = results_of(store, task, measured, rounds)
+                keep(results, file)
+    return results
 
 
 def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
@@ -133,50 +71,49 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
 
 
 def _in_own_process(task: Task, folder: Path) -> Measured:
+    """Runs one training, which is ended with all its processes `GRACE_S` after its limit."""
     written = folder / "task.json"
     written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
     command = [sys.executable, "-P", "-m", "attunet.benchmarks.speed.training.programs", str(written)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RunError(f"{task.program}: the training failed: {last_line(done.stderr)}")
-    answer: Measured = json.loads(done.stdout.splitlines()[-1])
+    limit = None if task.limit_s is None else task.limit_s + GRACE_S
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        try:
+            printed, errors = child.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return _unfinished(task, read_progress(folder))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+    if child.returncode:
+        raise RunError(f"{task.program}: the training failed: {last_line(errors)}")
+    answer: Measured = json.loads(printed.splitlines()[-1])
+    if answer["steps"] < task.steps:
+        answer["note"] += f"{'; ' * bool(answer['note'])}{answer['steps']} of {task.steps} steps in {task.limit_s:g} s"
     return answer
 
 
-def table(results: Results) -> str:
-    return format_table(({**row, "reached": _reached(row["to_dice"])} for row in results["results"]), COLUMNS)
-
-
-def _reached(to_dice: ToDice | None) -> str:
-    if to_dice is None:
-        return "-"
-    if to_dice["minutes"] is None:
-        return f"best {to_dice['best_dice']:.3f} in {to_dice['trained_minutes']:.1f} min"
-    return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
-
-
-def draw(results: Results, path: Path) -> None:
-    """Slices per second as bars, the share of waiting hatched."""
-    from attunet.plots.figure import model_color, new_figure, save
-
-    rows = results["results"]
-    figure = new_figure(8, 1.4 + 0.6 * len(rows))
-    axes = figure.subplots()
-    for index, row in enumerate(rows):
-        rate = row["slices_per_s"]
-        axes.barh([row["name"]], [rate], color=model_color(index), height=0.6)
-        axes.text(rate, index, f" {rate:.3g} slices/s, waiting {row['waiting_share']:.1%}", va="center", fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * max(row["slices_per_s"] for row in rows))
-    batch, _, height, width = results["settings"]["shape"]
-    model, base = results["settings"]["model"], results["settings"]["width"]
-    axes.set_xlabel(f"training, slices per second ({model} {base} wide, {height} × {width}, batch {batch})")
-    save(figure, path)
+def _unfinished(task: Task, parts: dict[str, float]) -> Measured:
+    reached = f"after {list(parts)[-1]}" if parts else "in its imports"
+    return {
+        "steps": 0,
+        "seconds": 0.0,
+        "waiting_s": 0.0,
+        "start_s": parts,
+        "note": f"out of time ({task.limit_s:g} s) {reached}",
+        "num_parameters": None,
+        "device": None,
+        "peak_memory_mb": None,
+        "to_dice": None,
+    }
 
 
 def _arguments() -> argparse.Namespace:
     cores = usable_cores()
-    parser = program_parser("Training speed of attunet, of a plain script and of MONAI on the same store.", plot=True)
+    parser = program_parser(
+        "Training speed of attunet, a plain script, MONAI and nnU-Net on the same store.", plot=True
+    )
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
@@ -193,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dice", type=float, help="also the minutes to this validation Dice")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
+    parser.add_argument("--limit", dest="limit_s", type=float, metavar="SECONDS", help="of each training and round")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
@@ -203,20 +141,32 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
+def installed(programs: Sequence[str]) -> list[str]:
+    """The programs whose packages are installed, each once; a line on stderr for each that is left out."""
+    kept = []
+    for name in dict.fromkeys(programs):
+        package = PACKAGES.get(name)
+        if package is None or importlib.util.find_spec(package):
+            kept.append(name)
+        else:
+            print(f"{package} is not installed, so {name} is left out (pip install {package})", file=sys.stderr)
+    return kept
+
+
 def main() -> None:
     arguments = _arguments()
-    programs = list(dict.fromkeys(arguments.only or PROGRAMS))
-    if "monai" in programs and importlib.util.find_spec("monai") is None:
-        print("monai is not installed, so it is left out (pip install monai)", file=sys.stderr)
-        programs.remove("monai")
-    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a training ends with this program
+    programs = installed(arguments.only or PROGRAMS)
+    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
     chosen = {name: getattr(arguments, name) for name in shared}
     task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **chosen)
 
     def measured() -> Results:
+        if not programs:
+            raise InputError("none of the programs of --only is installed: there is nothing to compare")
         with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
             store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
-            return compare(store, task, programs=programs, rounds=arguments.rounds)
+            return compare(store, task, programs=programs, rounds=arguments.rounds, file=arguments.json)
 
     run_program("training.comparison", arguments, measured, table, draw)
 

@@ -37,12 +37,13 @@ class Task:
     dice: float | None  # train until this validation Dice, or `minutes`
     minutes: float
     settings: tuple[str, ...]
+    limit_s: float | None = None  # seconds of the process after which no timed step begins
 
 
 @dataclass
 class Training:
     """A training that goes on step by step. `wait` is finished when the device is;
-    `waited_s` sums what its data took.
+    `waited_s` sums what its data took. note: what else a reader of its figures should know.
     """
 
     step: Callable[[], None]
@@ -50,6 +51,7 @@ class Training:
     waited_s: Callable[[], float]
     network: nn.Module  # what is validated
     accelerator: Accelerator
+    note: str = ""
 
 
 class SliceFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -1,4 +1,4 @@
-"""Four trainings on one store, each in a process of its own:
+"""Five trainings on one store, each in a process of its own:
 `python -m attunet.benchmarks.speed.training.programs TASK.json`.
 
 - `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast,
@@ -8,8 +8,9 @@
   fp32, NCHW, Adam, `.item()` after every step, no augmentation. The network is ours, the very same.
 - `monai`: MONAI's CacheDataset and its DataLoader, its random transforms, its AttentionUnet, its loss, autocast to
   bf16.
+- `nnunet`: nnU-Net's own 2D trainer as its command runs it, with our batch size, where `nnunetv2` is installed.
 
-Each says how long every step took and how long it waited for data; one JSON line.
+Each says how long its start, every step and waiting for data took; one JSON line.
 """
 
 import dataclasses
@@ -23,7 +24,9 @@ from typing import TypedDict
 import torch
 from accelerate import Accelerator
 
+from attunet.benchmarks.speed.training.nnunet import nnunet
 from attunet.benchmarks.speed.training.others import Task, Training, monai, plain
+from attunet.benchmarks.speed.training.progress import Progress
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.loading.choose import make_loader
@@ -70,18 +73,25 @@ class ToDice(TypedDict):
 
 
 class Measured(TypedDict):
-    """One training: seconds of the timed steps and of waiting for data, both in all."""
+    """One training: seconds of the timed steps, which may be fewer than wanted, and of waiting for data, both in all;
+    of each part of the start.
+    """
 
+    steps: int
     seconds: float
     waiting_s: float
-    num_parameters: int
-    device: str
+    start_s: dict[str, float]
+    note: str
+    num_parameters: int | None
+    device: str | None
     peak_memory_mb: float | None
     to_dice: ToDice | None
 
 
 def run(task: Task) -> Measured:
     """Times a training, and trains on to a Dice where the task has one."""
+    progress = Progress(Path(task.slices))
+    progress.finish("imports")
     store = open_store(task.store)
     wanted = load_config(None, [*task.settings, f'model.name="{task.model}"'])
     config = dataclasses.replace(wanted, data=store.data_config).resolve(
@@ -89,19 +99,29 @@ def run(task: Task) -> Measured:
     )
     accelerator = make_accelerator(config.run)
     torch.manual_seed(0)
-    program = MAKERS[task.program](task, store, config, accelerator)
+    if task.program == "nnunet":
+        program = nnunet(task, Path(task.slices) / "nnunet", accelerator, progress)
+    else:
+        program = MAKERS[task.program](task, store, config, accelerator)
+        progress.finish("network, loader")
+    for number in range(task.warm_up_steps):
+        program.step()
+        if number in (0, task.warm_up_steps - 1):
+            program.wait()
+            progress.finish("warm-up" if number else "first step")
+    waited, began, steps = program.waited_s(), time.monotonic(), 0
+    while steps < task.steps and (task.limit_s is None or time.monotonic() - progress.began < task.limit_s):
+        program.step()
+        steps += 1
+    program.wait()
+    seconds = time.monotonic() - began
     on_gpu = accelerator.device.type == "cuda"
-    for _ in range(task.warm_up_steps):
-        program.step()
-    program.wait()
-    waited, began = program.waited_s(), time.perf_counter()
-    for _ in range(task.steps):
-        program.step()
-    program.wait()
-    seconds = time.perf_counter() - began
     return {
+        "steps": steps,
         "seconds": seconds,
         "waiting_s": program.waited_s() - waited,
+        "start_s": progress.parts_s,
+        "note": program.note,
         "num_parameters": sum(p.numel() for p in program.network.parameters()),
         "device": accelerator.device.type,
         "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_resident_mb(),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_users_cases_are_the_last_steps(tmp_path: Path) -> None:
     names = [step.name for step in steps_of(tmp_path, rehearse=False, source=tmp_path)]
     assert names[0] == "tests"
     assert names[-5:] == ["prepare", "crossvalidation", "export", "evaluation", "prediction"]
+
+
+def test_nnunet_is_a_step_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def training(*, rehearse: bool) -> Step:
+        return next(step for step in steps_of(tmp_path, rehearse=rehearse, source=None) if step.name == "training")
+
+    installed = find_spec("nnunetv2") is not None
+    assert ("nnunet" in training(rehearse=True).command) == installed
+    assert training(rehearse=False).limit_s == (190 if installed else 90)
+    monkeypatch.setitem(sys.modules, "nnunetv2", None)  # as where it is absent
+    assert "nnunet" not in training(rehearse=True).command
+    assert training(rehearse=False).limit_s == 90
 
 
 def test_what_is_printed_is_short() -> None:

@@ -1,11 +1,15 @@
 """Every program really trains, at a tiny size, and the rows say what was measured."""
 
+import dataclasses
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from attunet.benchmarks.speed.training import comparison
+from attunet.benchmarks.speed.training import comparison, comparison_rows
 from attunet.benchmarks.speed.training.others import Task
 from attunet.store import Store
 
@@ -26,19 +30,70 @@ TASK = Task(
 
 @pytest.mark.slow
 def test_programs(small_store: Store, tmp_path: Path) -> None:
-    results = comparison.compare(small_store, TASK, programs=comparison.PROGRAMS, rounds=1)
+    results = comparison.compare(small_store, TASK, programs=comparison.PROGRAMS[:4], rounds=1)
     ours, streamed, plain, monai = results["results"]
-    assert [row["name"] for row in results["results"]] == list(comparison.PROGRAMS)
+    assert [row["name"] for row in results["results"]] == list(comparison.PROGRAMS[:4])
     assert ours["num_parameters"] == streamed["num_parameters"] == plain["num_parameters"] != monai["num_parameters"]
     for row in results["results"]:
         assert row["slices_per_s"] == pytest.approx(2 * row["steps_per_s"])
         assert 0 < row["waiting_share"] < 1
         assert row["peak_memory_mb"] > 50
+        assert list(row["start_s"]) == ["imports", "network, loader", "first step"]
+        assert min(row["start_s"].values()) > 0
         assert row["to_dice"]["minutes"] is None
         assert 0 <= row["to_dice"]["best_dice"] < 0.999
     assert ours["times_plain"] == pytest.approx(ours["slices_per_s"] / plain["slices_per_s"])
     assert plain["times_plain"] == monai["times_monai"] == 1
     assert results["settings"]["shape"][:2] == [2, 1]
-    assert len(comparison.table(json.loads(json.dumps(results, allow_nan=False))).splitlines()) >= 4
-    comparison.draw(results, tmp_path / "bars.png")
+    assert len(comparison_rows.table(json.loads(json.dumps(results, allow_nan=False))).splitlines()) >= 4
+    comparison_rows.draw(results, tmp_path / "bars.png")
     assert (tmp_path / "bars.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("nnunetv2") is None, reason="nnunetv2 is not installed")
+def test_nnunets_trainer(small_store: Store, tmp_path: Path) -> None:
+    kept = tmp_path / "rows.json"
+    results = comparison.compare(small_store, TASK, programs=["attunet", "nnunet"], rounds=2, file=kept)
+    ours, theirs = results["results"]
+    assert theirs["slices_per_s"] == pytest.approx(2 * theirs["steps_per_s"])
+    assert 0 < theirs["waiting_share"] < 1
+    assert theirs["num_parameters"] > 1_000_000 > ours["num_parameters"]
+    assert 0 <= theirs["to_dice"]["best_dice"] < 0.999
+    assert ours["times_nnunet"] == pytest.approx(ours["slices_per_s"] / theirs["slices_per_s"])
+    assert theirs["times_nnunet"] == 1
+    parts = ["nnU-Net's imports", "fingerprint", "plan", "preprocessing", "network, loaders", "first step"]
+    assert list(theirs["start_s"]) == ["imports", *parts]
+    assert theirs["note"].startswith("not compiled, patches of ")
+    assert json.loads(kept.read_text())["results"] == results["results"]
+
+
+@pytest.mark.parametrize(("program", "package"), [("nnunet", "nnunetv2"), ("monai", "monai")])
+def test_what_is_not_installed_is_left_out(
+    program: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is absent
+    assert comparison.installed(["plain", program, "plain"]) == ["plain"]
+    line = f"{package} is not installed, so {program} is left out (pip install {package})\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_training_over_its_limit_is_ended(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "GRACE_S", 0)
+    task = dataclasses.replace(TASK, limit_s=0.2, dice=None)
+    row = comparison.compare(small_store, task, programs=["plain"], rounds=1)["results"][0]
+    assert row["note"] == "out of time (0.2 s) in its imports"
+    assert row["slices_per_s"] is None
+    assert "in its imports" in comparison_rows.table({"results": [row]})
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert not any("training.programs" in command for command in children)
+
+
+@pytest.mark.slow
+def test_no_timed_step_begins_after_the_limit(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "GRACE_S", 300)
+    task = dataclasses.replace(TASK, limit_s=0.2, dice=None)
+    row = comparison.compare(small_store, task, programs=["plain"], rounds=1)["results"][0]
+    assert row["note"] == "0 of 2 steps in 0.2 s"
+    assert row["num_parameters"] > 1000
+    assert "first step" in row["start_s"]

@@ -1,0 +1,150 @@
+"""The rows of a comparison of trainings, from what each program measured: as JSON values, as a table, as bars."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict, cast
+
+import numpy as np
+
+from attunet.benchmarks.speed.program import format_table, percentile_fields
+from attunet.benchmarks.speed.training.others import Task
+from attunet.benchmarks.speed.training.programs import Measured, ToDice
+from attunet.store import Store
+from attunet.system.environment import Environment, environment
+
+COLUMNS = {
+    "training": "{name}",
+    "slices/s": "{slices_per_s:.2f}",
+    "ms/step": "{step_ms_p50:.0f}",
+    "waiting": "{waiting_share:.2%}",
+    "memory MB": "{peak_memory_mb:.0f}",
+    "parameters": "{num_parameters:,}",
+    "times plain": "{times_plain:.2f}",
+    "times monai": "{times_monai:.2f}",
+    "times nnunet": "{times_nnunet:.2f}",
+    "to Dice": "{reached}",
+}
+
+
+class Row(TypedDict):
+    """One program, besides `step_ms_p20`, p50 and p80. `times_plain`, `times_monai`, `times_nnunet`: its rate over
+    theirs. None: not measured. `start_s`: seconds of each part of the start, in the round where it took longest.
+    """
+
+    name: str
+    device: str | None
+    num_parameters: int | None
+    slices_per_s: float | None
+    steps_per_s: float | None
+    waiting_share: float | None
+    peak_memory_mb: float | None
+    start_s: dict[str, float]
+    note: str
+    to_dice: ToDice | None
+    times_plain: float | None
+    times_monai: float | None
+    times_nnunet: float | None
+
+
+class Settings(TypedDict):
+    """The task without names of programs and folders. `shape`: of a batch."""
+
+    model: str
+    width: int
+    rounds: int
+    shape: list[int]
+
+
+class Results(TypedDict):
+    environment: Environment
+    settings: Settings
+    results: list[Row]
+
+
+def results_of(store: Store, task: Task, measured: Mapping[str, Sequence[Measured]], rounds: int) -> Results:
+    rates = {name: _rate(rows, task) for name, rows in measured.items()}
+    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
+    shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
+    return {
+        "environment": environment(),
+        "settings": cast(Settings, settings | {"rounds": rounds, "shape": shape}),
+        "results": [_row(name, rows, rates) for name, rows in measured.items() if rows],
+    }
+
+
+def _step_seconds(rows: Sequence[Measured]) -> list[float]:
+    return [row["seconds"] / row["steps"] for row in rows if row["steps"]]
+
+
+def _rate(rows: Sequence[Measured], task: Task) -> float | None:
+    steps = _step_seconds(rows)
+    return task.batch_size / float(np.median(steps)) if steps else None
+
+
+def _row(name: str, rows: Sequence[Measured], rates: Mapping[str, float | None]) -> Row:
+    timed = [row for row in rows if row["steps"]]
+    memory = [row["peak_memory_mb"] for row in timed if row["peak_memory_mb"] is not None]
+    steps, rate = _step_seconds(rows), rates[name]
+    seconds = sum(row["seconds"] for row in timed)
+    last: Measured = (timed or list(rows))[-1]
+
+    def times(other: str) -> float | None:
+        theirs = rates.get(other)
+        return rate / theirs if rate and theirs else None
+
+    row: Row = {
+        "name": name,
+        "device": last["device"],
+        "num_parameters": last["num_parameters"],
+        "slices_per_s": rate,
+        "steps_per_s": 1 / float(np.median(steps)) if steps else None,
+        "waiting_share": sum(row["waiting_s"] for row in timed) / seconds if timed else None,
+        "peak_memory_mb": max(memory, default=None),
+        "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
+        "note": rows[-1]["note"],
+        "to_dice": last["to_dice"],
+        "times_plain": times("plain"),
+        "times_monai": times("monai"),
+        "times_nnunet": times("nnunet"),
+    }
+    spread = percentile_fields([1000 * step for step in steps or [np.nan]], "step_ms_p{}")
+    return cast(Row, {**row, **(spread if steps else dict.fromkeys(spread))})
+
+
+def table(results: Results) -> str:
+    """The rows, and below them the start and the note of each."""
+    rows = results["results"]
+    text = format_table(({**row, "reached": _reached(row["to_dice"])} for row in rows), COLUMNS)
+    for row in rows:
+        parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in row["start_s"].items())
+        note = f"; {row['note']}" if row["note"] else ""
+        text += f"\n{row['name']}: start {sum(row['start_s'].values()):.1f} s ({parts}){note}"
+    return text
+
+
+def _reached(to_dice: ToDice | None) -> str:
+    if to_dice is None:
+        return "-"
+    if to_dice["minutes"] is None:
+        return f"best {to_dice['best_dice']:.3f} in {to_dice['trained_minutes']:.1f} min"
+    return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
+
+
+def draw(results: Results, path: Path) -> None:
+    """Slices per second as bars, with the share of waiting for data."""
+    from attunet.plots.figure import model_color, new_figure, save
+
+    rows = [(row, row["slices_per_s"]) for row in results["results"]]
+    measured = [(row, rate) for row, rate in rows if rate is not None]
+    figure = new_figure(8, 1.4 + 0.6 * len(measured))
+    axes = figure.subplots()
+    for index, (row, rate) in enumerate(measured):
+        axes.barh([row["name"]], [rate], color=model_color(index), height=0.6)
+        axes.text(rate, index, f" {rate:.3g} slices/s, waiting {row['waiting_share']:.1%}", va="center", fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.45 * max((rate for _, rate in measured), default=1.0))
+    batch, _, height, width = results["settings"]["shape"]
+    model, base = results["settings"]["model"], results["settings"]["width"]
+    axes.set_xlabel(f"training, slices per second ({model} {base} wide, {height} × {width}, batch {batch})")
+    save(figure, path)
