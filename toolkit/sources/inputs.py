@@ -140,9 +140,9 @@ def _in_folder(path: Path, num_channels: int, note: Callable[[str], object]) -> 
             return [(case.case, case.images) for case in source.cases], cases
         masks = {label for case in source.cases for label in case.labels}
     volumes = _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
-    for text in (links_left_out(path), series_in_parts(path, [files[0] for _, files in volumes if files[0].is_dir()])):
-        if text:
-            note(text)
+    series = [files[0] for _, files in volumes if files[0].is_dir()]
+    for clause in filter(None, (links_left_out(path), series_in_parts(path, series))):
+        note(clause)
     if not volumes:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     return volumes, cases

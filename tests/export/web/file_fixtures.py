@@ -72,6 +72,7 @@ def dicoms() -> list[dict[str, Any]]:
         "twelve bits": {"BitsStored": 12, "HighBit": 11},
         "shifted bits": {"BitsStored": 12, "HighBit": 13, "PixelRepresentation": 0},
         "white is low": white,
+        "white is low in twelve bits": {**white, "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0},
         "a CT is never inverted": {**white, "Modality": "CT"},
         "a CT with blanks": {**white, "Modality": " CT "},
     }.items():
