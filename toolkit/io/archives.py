@@ -17,6 +17,7 @@ from attunet.io.gzip_file import open_gzip
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
 from attunet.system.atomic_files import name_in_errors
+from attunet.system.deadline import check_end
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 1_000_000
@@ -65,6 +66,7 @@ def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
     with _opened(archive) as members:
         chosen = [(name, member) for name, member in members.items() if wanted(name)]
         for name, member in chosen:
+            check_end()
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
             source = member.open()

@@ -79,7 +79,9 @@ def dicoms() -> list[dict[str, Any]]:
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [12.0 + 4 * z], elements) for z in (1, 0)}
         rows.append({"name": name, **_series(files)})
     frames = _dicom([pixels[:, :, z] for z in (1, 0)], [16.0, 12.0], {})
-    return [*rows, {"name": "many frames", **_series({"1.dcm": frames})}]
+    rounded = {f"{z}.dcm": _dicom([pixels[:, :, z % 2]], [at], {}) for z, at in enumerate((12.0, 12.8, 13.5, 14.2))}
+    more = {"many frames": {"1.dcm": frames}, "rounded positions": rounded}
+    return rows + [{"name": name, **_series(files)} for name, files in more.items()]
 
 
 def _dicom(frames: list[np.ndarray], heights: list[float], elements: dict[str, Any]) -> bytes:
@@ -179,6 +181,7 @@ def wrong_series() -> list[dict[str, Any]]:
         {"PixelRepresentation": 2},
         {"PixelSpacing": [1.25, -0.75]},
         {"PixelSpacing": [0, 0.75]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]},
     ):
         heights = [12.0, 16.0, 20.0]
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [heights[z]], elements if z == 1 else {}) for z in range(3)}
@@ -190,5 +193,5 @@ def wrong_series() -> list[dict[str, Any]]:
             except InputError as error:
                 line = str(error).replace(f"{folder}/", "").replace(folder, "series")
                 rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
-    assert len(rows) == 12
+    assert len(rows) == 13
     return rows

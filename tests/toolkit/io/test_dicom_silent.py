@@ -180,3 +180,12 @@ def test_a_mosaic_of_slices_is_no_picture(tmp_path: Path, write_series, edit_dic
     first, *_ = write_series(tmp_path / "s", DATA, AXIAL)
     edit_dicom(first, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     refused(first, "is a mosaic, one picture of all slices of a volume, which is not read: convert it to NIfTI")
+
+
+def test_positions_may_be_rounded_to_a_tenth_of_a_millimetre(tmp_path: Path, write_series, edit_dicom, refused) -> None:
+    paths = write_series(tmp_path / "s", DATA, AXIAL)
+    for number, path in enumerate(paths):
+        edit_dicom(path, ImagePositionPatient=[0, 0, round(0.625 * number, 1)])
+    assert read_volume(tmp_path / "s").spacing == pytest.approx((1.5, 1.5, 0.62))
+    edit_dicom(paths[-1], ImagePositionPatient=[0, 0, 3.3])
+    refused(tmp_path / "s", "slices must be evenly spaced")

@@ -11,6 +11,7 @@ from attunet.io.dicom.slices import COMMON, Slice
 SAME_PLACE = "; leave one out, or put phases into folders of their own"
 SAME_FRAMES = ", as phases and echoes do: convert it to a NIfTI file for each, e.g. with dcm2niix"
 GAP_TOLERANCE = 0.1  # of the slice spacing
+ROUNDING_MM, MAX_ROUNDING = 0.101, 0.25  # positions rounded to 0.1 mm, where that is a small part of the spacing
 DIRECTION_TOLERANCE = 1e-3
 MAX_SHIFT = 0.5  # voxels from a slice's place in the volume, along each axis
 
@@ -59,7 +60,7 @@ def _check_gaps(path: Path, slices: Sequence[Slice], normal: np.ndarray) -> None
         if one == other:
             raise InputError(f"{path}: {one} has several frames in the same place{SAME_FRAMES}")
         raise InputError(f"{path}: two slices lie in the same place, {one} and {other}{SAME_PLACE}")
-    if np.abs(gaps - typical).max() > GAP_TOLERANCE * typical:
+    if np.abs(gaps - typical).max() > max(GAP_TOLERANCE * typical, min(ROUNDING_MM, MAX_ROUNDING * typical)):
         at = int(np.abs(gaps - typical).argmax())
         apart = f"{slices[at].name} and {slices[at + 1].name} are {gaps[at]:g} mm apart: is one missing?"
         raise InputError(f"{path}: slices must be evenly spaced, {typical:g} mm apart, but {apart}")

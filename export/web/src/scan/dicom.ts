@@ -6,6 +6,7 @@ import { general, thousands } from "./words";
 
 const MAX_SLICES = 16384;
 const GAP_TOLERANCE = 0.1; // of the slice spacing
+const [ROUNDING_MM, MAX_ROUNDING] = [0.101, 0.25]; // positions rounded to 0.1 mm, where that is a small part of the spacing
 const DIRECTION_TOLERANCE = 1e-3;
 const MAX_SHIFT = 0.5; // voxels from a slice's place in the volume, along each axis
 
@@ -103,12 +104,16 @@ function checkGaps(name: string, slices: Slice[], normal: Vector): void {
   const least = gaps.indexOf(sorted[0]!);
   if (sorted[0]! <= 1e-3) {
     const [one, other] = [slices[least]!.name, slices[least + 1]!.name];
+    if (one === other) {
+      const advice = "as phases and echoes do: convert it to a NIfTI file for each, e.g. with dcm2niix";
+      throw new InputError(`${name}: ${one} has several frames in the same place, ${advice}`);
+    }
     const advice = "leave one out, or put phases into folders of their own";
     throw new InputError(`${name}: two slices lie in the same place, ${one} and ${other}; ${advice}`);
   }
   const apart = gaps.map((gap) => Math.abs(gap - typical));
   const worst = apart.indexOf(Math.max(...apart));
-  if (apart[worst]! > GAP_TOLERANCE * typical) {
+  if (apart[worst]! > Math.max(GAP_TOLERANCE * typical, Math.min(ROUNDING_MM, MAX_ROUNDING * typical))) {
     const [a, b] = [slices[worst]!.name, slices[worst + 1]!.name];
     const mm = (value: number): string => general(value, 6);
     throw new InputError(
