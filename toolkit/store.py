@@ -1,5 +1,7 @@
 """A prepared data set on disk: its cases, its folds, and the user's own files that it was made of."""
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +122,13 @@ class Store:
         """Bool `(K,)`: True for the background and for the classes that were drawn in a case."""
         drawn = self.case(name).drawn
         return np.array([True, *(drawn is None or label in drawn for label in self.classes.foreground)])
+
+    def reading_sha256(self, name: str) -> str:
+        """SHA-256 of how a case's files are read; other labels or images may come of the same files."""
+        case = self.case(name)
+        labels = sorted(case.label_mapping.items()) if case.label_mapping else None
+        reading = [sorted(self.choices.items()), self.grey_levels, case.label_values, labels, case.drawn]
+        return hashlib.sha256(json.dumps(reading).encode()).hexdigest()
 
     def folder(self, name: str) -> Path:
         """The folder of a case's arrays."""

@@ -21,6 +21,7 @@ from attunet.metrics.results import CrossvalidationResults
 from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
+from attunet.system.outputs import require_own_folder
 from attunet.system.pseudonyms import pseudonyms
 from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
@@ -89,7 +90,7 @@ def crossvalidate(
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
         store = open_store(store_path, names)
-        _check_folder(out, store_path, train)
+        _check_folder(out, train)
         plan = grid.plan(store, out)
         if minutes is not None:
             scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1, source) / 60
@@ -105,11 +106,8 @@ def crossvalidate(
     return results
 
 
-def _check_folder(out: Path, store: Path, train: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: must be a folder, or nothing yet")
-    if out.exists() and out.samefile(store):
-        raise InputError(f"{out}: must be another folder than the store's")
+def _check_folder(out: Path, train: bool) -> None:
+    require_own_folder(out, "a cross-validation")
     if not train and not out.exists():
         raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 

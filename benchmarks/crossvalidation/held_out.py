@@ -17,8 +17,8 @@ from attunet.confidence.estimator import LearnedCase
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.fields import JsonObject, is_number, parse_json
-from attunet.metrics.aggregate import mean, nan_to_null
+from attunet.fields import JsonObject, parse_json
+from attunet.metrics.aggregate import is_score, mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
@@ -26,7 +26,7 @@ from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_model import run_model
 from attunet.runs.run_state import FREE_TO_CHANGE
 from attunet.store import Store
-from attunet.system.atomic_files import MANIFEST, sha256, write_text
+from attunet.system.atomic_files import MANIFEST, require_regular, sha256, write_text
 from attunet.volumes.model import Model
 from attunet.volumes.spec import Postprocessing
 
@@ -81,7 +81,9 @@ def score_run(
     run = load_run(path)
     check_belongs(run, store, fold, config)
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
+    readings = {name: store.reading_sha256(name) for name in cases}
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
+    facts |= {"readings": readings}
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
     origin = Origin.of(run, store.preprocessing.postprocessing)
@@ -110,6 +112,8 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
     if run.state.training_labels != {name: store.case(name).label_sha256 for name in training}:
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
+    if run.state.readings not in ({}, {name: store.reading_sha256(name) for name in training}):
+        raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
     for section in ("model", "augment", "optim", "run"):
@@ -174,9 +178,13 @@ def _saved_scores(file: Path, facts: JsonObject, classes: Sequence[str]) -> dict
     """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none.
 
     Raises:
-        InputError: the file is of this checkpoint, and does not have a figure or null for each case, metric and class.
+        InputError: the file is of this checkpoint, and does not have a possible figure or null for each case, metric
+            and class.
     """
+    if not file.exists():
+        return {}
     try:
+        require_regular(file)
         data = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
@@ -195,8 +203,8 @@ def _are_scores(value: object, cases: object, classes: Sequence[str]) -> bool:
     return _has_keys(value, cases) and all(
         _has_keys(metrics, METRICS)
         and all(
-            _has_keys(figures, classes) and all(figure is None or is_number(figure) for figure in figures.values())
-            for figures in metrics.values()
+            _has_keys(figures, classes) and all(is_score(metric, figure) for figure in figures.values())
+            for metric, figures in metrics.items()
         )
         for metrics in value.values()
     )

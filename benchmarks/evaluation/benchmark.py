@@ -12,9 +12,11 @@ from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, table
 from attunet.errors import InputError, RunError
+from attunet.export.artefact.artefact_file import read_artefact
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
+from attunet.system.outputs import require_own_folder
 from attunet.system.plain_text import printable_line, table_cell
 from attunet.system.pseudonyms import pseudonyms
 
@@ -96,8 +98,8 @@ def benchmark(
 
     Args:
         model: a run, a folder of runs, or an artefact, which is evaluated as it is.
-        out: folder for the artefacts (those that exist are not exported again), benchmark.json, benchmark.md, and the
-            files of `evaluate`.
+        out: folder for the artefacts (those of the run's checkpoint are not exported again), benchmark.json,
+            benchmark.md, and the files of `evaluate`.
         batch_sizes: besides 1 and 8.
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
@@ -111,6 +113,7 @@ def benchmark(
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
     """
     model, out, source = Path(model), Path(out), Path(source) if source is not None else None
+    require_own_folder(out, "an evaluation")
     not_loaded: dict[str, str] = {}
     loaded: list[EvaluatedModel] = []
     files, fold = [model], None
@@ -156,12 +159,12 @@ def _export(
     from attunet.runs.ensemble import load_runs
 
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
+    loaded, files = load_runs(run), []
     for precision in precisions:
         for whole in (False, True):
             path = folder / f"{precision}{'-whole' if whole else ''}.onnx"
             try:
-                if pseudonymise or not path.exists():
+                if pseudonymise or not _is_of(path, loaded.checkpoint_sha256):
                     export_run(
                         run,
                         path,
@@ -175,8 +178,15 @@ def _export(
             except RunError as error:
                 not_loaded[path.stem] = str(error)
                 logger.warning(str(error))
-    fold = load_runs(run).fold
-    return files, fold if isinstance(fold, int) else None
+    return files, loaded.fold if isinstance(loaded.fold, int) else None
+
+
+def _is_of(path: Path, checkpoints: tuple[str, ...]) -> bool:
+    """True for an artefact of these checkpoints; the folder may have those of another run, or of fewer steps."""
+    try:
+        return read_artefact(path).checkpoint_sha256 == checkpoints
+    except InputError:
+        return False
 
 
 def _load(paths: Sequence[Path], providers: Sequence[str], not_loaded: dict[str, str]) -> list[EvaluatedModel]:

@@ -39,6 +39,7 @@ from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.lock import writing
+from attunet.system.outputs import require_own_folder
 from attunet.system.pseudonyms import pseudonyms
 from attunet.volumes.model import Model
 
@@ -83,6 +84,9 @@ def evaluate(
     Example:
         >>> evaluate("store", ["run", "model.onnx"], "results", fold=0)["models"][0]["dice"]["mean"]  # doctest: +SKIP
     """
+    if isinstance(models, str | Path):
+        raise InputError(f"evaluate: models must be a list of paths, got {str(models)!r}")
+    require_own_folder(Path(out), "an evaluation")
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
     with pseudonyms(pseudonymise, [out]) as names, writing(Path(out), "evaluation"):
         return evaluate_loaded(
@@ -124,8 +128,7 @@ def evaluate_loaded(
     cases = _cases(opened, fold)
     for one in loaded:
         _check_fit(one.model, one.path, opened)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: must be a folder, or nothing yet")
+    require_own_folder(out, "an evaluation")
     with new_cases(out) as kept:
         by_model, predictions = _evaluate_cases(loaded, opened, cases, source, kept)
         _keep_worst(loaded, by_model, opened, source, kept)

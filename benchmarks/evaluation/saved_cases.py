@@ -6,6 +6,7 @@ room; of pictures X along a row and Y from the bottom up.
 """
 
 import logging
+import re
 import shutil
 import zipfile
 import zlib
@@ -66,10 +67,19 @@ class SavedCase:
     slice_axis: int
     oriented: bool
 
+    def comparable(self, labels: np.ndarray) -> np.ndarray:
+        """A prediction, with background for classes that were not drawn."""
+        return np.where(np.isin(labels, self.undrawn), 0, labels)
+
 
 @contextmanager
 def new_cases(out: Path) -> Iterator[Path]:
-    """A folder to save cases in, which replaces `out/cases` at the end; nothing is left of it after an error."""
+    """A folder to save cases in, which replaces `out/cases` at the end; nothing is left of it after an error.
+
+    Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans.
+    """
+    if foreign := next((file for file in (out / FOLDER).rglob("*") if not _is_saved(file)), None):
+        raise InputError(f"{foreign}: is of no evaluation, which would replace it; name another folder than {out}")
     partial = beside(out, ".", f".{FOLDER}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -80,6 +90,10 @@ def new_cases(out: Path) -> Iterator[Path]:
         partial.rename(out / FOLDER)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_saved(path: Path) -> bool:
+    return path.is_dir() or re.fullmatch(r"image\.npz|(prediction|attention)-\d+\.npz", path.name) is not None
 
 
 def worst_first(dice: Mapping[str, Sequence[npt.ArrayLike]]) -> list[str]:
@@ -167,7 +181,7 @@ def load_case(folder: Path) -> SavedCase | None:
             slice_axis=int(kept["slice_axis"].item()),
             oriented=bool(kept["oriented"].item()),
         )
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None
     if case.truth.ndim != 3 or case.image.shape[1:] != case.truth.shape or case.slice_axis not in range(3):
         raise InputError(f"{path}: is damaged: image {case.image.shape}, truth {case.truth.shape}; evaluate again")
@@ -189,11 +203,21 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if size > MAX_UNPACKED_MB * 1e6:
             raise InputError(f"{path}: has {size / 1e6:,.0f} MB, at most {MAX_UNPACKED_MB:,} are read; evaluate again")
         with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
+            return {name: _checked(name, kept[name]) for name in kept.files}
     except (OSError, ValueError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: is damaged: {type(error).__name__} {error}; evaluate again") from None
+
+
+def _checked(name: str, array: np.ndarray) -> np.ndarray:
+    gate = name.removeprefix("gate_")
+    axes = {"image": 4, "truth": 3, "prediction": 3}.get(name, 3 if gate != name else None)
+    if axes is not None and (array.dtype != np.uint8 or array.ndim != axes or not array.size):
+        raise ValueError(f"{name} must be uint8 with {axes} axes, got {array.dtype} {array.shape}")
+    if gate != name and not (gate.isdecimal() and len(gate) < 3):
+        raise ValueError(f"{name[:20]!r} is no map of a gate")
+    return array
 
 
 def _viewing_transform(volume: Volume, spec: PreprocessSpec) -> Transform:

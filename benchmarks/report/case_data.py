@@ -66,8 +66,7 @@ def case_data(contents: Contents, name: str, number: int) -> CaseData:
                     "evaluate again"
                 )
             volumes[f"v{number}-labels-{index}"] = pack(_bytes(labels))
-            known = np.where(np.isin(labels, saved.undrawn), 0, labels)
-            is_wrong = (known != saved.truth) & (saved.truth != IGNORE_LABEL)
+            is_wrong = (saved.comparable(labels) != saved.truth) & (saved.truth != IGNORE_LABEL)
             per_slice = _per_slice(is_wrong, saved.slice_axis)
             dice = dict(model.scores["dice"]["per_case"].get(name, {}))
             layers.append({"name": model.label, "index": index, "wrong": per_slice, "dice": dice})

@@ -110,7 +110,8 @@ def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> 
     for case, path in predictions.items():
         saved = load_case(folder / FOLDER / case)
         if saved is not None:
-            counts += confusion(load_arrays(path)["prediction"], saved.truth, len(classes))
+            prediction = saved.comparable(load_arrays(path)["prediction"])
+            counts += confusion(prediction, saved.truth, len(classes))
     return counts if counts.any() else None
 
 

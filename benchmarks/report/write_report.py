@@ -17,8 +17,10 @@ from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.errors import InputError
 from attunet.fields import is_file_name, read_json, shown
+from attunet.metrics.aggregate import is_score
 from attunet.metrics.results import CrossvalidationResults, EvaluationResults
 from attunet.system.atomic_files import write_error, write_text
+from attunet.system.outputs import require_ending
 from attunet.system.plain_text import printable
 from attunet.version import __version__
 
@@ -48,8 +50,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
     folder = Path(folder)
     contents = read_contents(folder)
     out = folder / "report.html" if out is None else Path(out)
-    if out.is_dir():
-        raise InputError(f"{out}: must be a file to write the report to, not a folder")
+    require_ending(out, ".html")
     chosen = choose_cases(contents, cases)
     with _damaged(folder / RESULTS):
         page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])
@@ -87,11 +88,21 @@ def read_contents(folder: Path) -> Contents:
             compared = cast(CrossvalidationResults, results)
             _require_file_names(file, chain(*compared["store"]["folds"].values()))
             _require_file_names(file, (name for row in compared["methods"] for name in (row["recipe"], row["model"])))
-            return of_crossvalidation.contents_of(folder, compared)
+            return _checked(file, of_crossvalidation.contents_of(folder, compared))
         evaluated = cast(EvaluationResults, results)
         _require_file_names(file, evaluated["store"]["cases"])
         _require_file_names(file, (name for row in evaluated["models"] for name in row["dice"]["per_case"]))
-        return of_evaluation.contents_of(folder, evaluated)
+        return _checked(file, of_evaluation.contents_of(folder, evaluated))
+
+
+def _checked(file: Path, contents: Contents) -> Contents:
+    """The contents. Raises InputError for a figure that its metric cannot have."""
+    for metric, score in (item for model in contents.models for item in model.scores.items()):
+        by_case = (value for row in score["per_case"].values() for value in row.values())
+        for value in (score["mean"], *score["per_class"].values(), *by_case):
+            if not is_score(metric, value):
+                raise InputError(f"{file}: is damaged: {metric} cannot be {shown(value)}; evaluate again")
+    return contents
 
 
 def _require_file_names(file: Path, names: Iterable[str]) -> None:
@@ -108,12 +119,12 @@ def _damaged(file: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
         raise InputError(f"{file}: is damaged: {type(error).__name__} {error}; evaluate again") from error
 
 
 def _render(contents: Contents, cases: list[CaseData]) -> str:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
         loader=FunctionLoader(_template),
@@ -152,7 +163,10 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
         "data": script_json(data),
         "version": __version__,
     }
-    return environment.get_template("report.html").render(values)
+    try:
+        return environment.get_template("report.html").render(values)
+    except UndefinedError as error:  # a value of the results is no object
+        raise ValueError(str(error)) from None
 
 
 def _template(name: str) -> str:

@@ -12,7 +12,7 @@ from attunet.errors import InputError
 from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole
-from attunet.volumes.spec import MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
+from attunet.volumes.spec import MAX_SIDE, MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
 
 SCHEMA = 2
@@ -129,7 +129,7 @@ class Artefact:
         side, training, golden = at.inner("input"), at.inner("training"), at.inner("golden")
         whole = side.choice("name", ("slices", "volume")) == "volume"
         hashes = "checkpoint_sha256"  # older artefacts lack it
-        length = Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, null=True)
+        length = Rule(int, MULTIPLE, MAX_SIDE, multiple_of=MULTIPLE, null=True)
         classes = Classes.from_json(at.rows("classes"))
 
         def has(fields: Fields, key: str) -> bool:

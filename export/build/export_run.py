@@ -28,7 +28,7 @@ from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
 from attunet.system.lock import writing
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
-from attunet.volumes.spec import LARGEST, MULTIPLE, UNTOUCHED, Preprocessing
+from attunet.volumes.spec import LARGEST, MAX_SIDE, MULTIPLE, UNTOUCHED, Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def export_run(
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
     out, source = Path(out), Path(source) if source is not None else None
-    _check_call(out, precision, size, outputs if whole else None, triton, confidence)
+    _check_call(out, precision, size, outputs if whole else None, triton, confidence, parity_cases)
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
         opened, numbers = _store_of(run, run_path, store, names)
@@ -167,6 +167,7 @@ def _check_call(
     whole_outputs: Sequence[str] | None,
     triton: str | None,
     confidence: str | Path | None,
+    parity_cases: int | Literal["all"] | None,
 ) -> None:
     if triton is not None:
         check_triton_call(out, triton)
@@ -174,8 +175,10 @@ def _check_call(
         raise InputError(f"{out}: must be a file name that ends in .onnx")
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if size is not None and any(side < MULTIPLE or side % MULTIPLE for side in size):
-        raise InputError(f"size: height and width must be multiples of {MULTIPLE}, got {size}")
+    if size is not None and not (len(size) == 2 and all(MULTIPLE <= s <= MAX_SIDE and s % MULTIPLE == 0 for s in size)):
+        raise InputError(f"size: height and width must be multiples of {MULTIPLE} up to {MAX_SIDE}, got {size}")
+    if isinstance(parity_cases, int) and parity_cases < 1:
+        raise InputError(f"parity_cases: must be a whole number from 1 or all, got {parity_cases}")
     if whole_outputs is None:
         return
     if size is not None:

@@ -16,17 +16,25 @@ def volume_of_array(data: np.ndarray, spacing: tuple[float, float, float], orien
         orientation: directions of the axes as nibabel's axis codes.
 
     Raises:
-        InputError: for another number of axes, a spacing that is not positive, and codes that name an axis twice.
+        InputError: for values that are no real numbers, a masked array, another number of axes, a spacing that is not
+            positive, and codes that name an axis twice.
     """
+    if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray) or data.dtype.kind not in "iuf":
+        got = f"{type(data).__name__}{f' of {data.dtype}' if hasattr(data, 'dtype') else ''}"
+        raise InputError(f"data: must be a NumPy array of integers or floats, without a mask, got {got}")
     channels = data[None] if data.ndim == 3 else data
     if channels.ndim != 4 or 0 in channels.shape:
         raise InputError(f"data: must be an array (X, Y, Z) or (C, X, Y, Z), got the shape {data.shape}")
-    directions = [AXES.get(code, (-1, 0)) for code in orientation]
+    directions = [AXES.get(code, (-1, 0)) for code in orientation] if isinstance(orientation, str) else []
     if sorted(axis for axis, _ in directions) != [0, 1, 2]:
         raise InputError(f"orientation: must be three axis codes such as RAS or LPS, got {orientation!r}")
-    if len(spacing) != 3 or not all(np.isfinite(v) and v > 0 for v in spacing):
-        raise InputError(f"spacing: must be three positive numbers in mm, got {tuple(spacing)}")
+    try:
+        sizes = [float(v) for v in spacing]
+    except (TypeError, ValueError):
+        sizes = []
+    if len(sizes) != 3 or not all(np.isfinite(v) and v > 0 for v in sizes):
+        raise InputError(f"spacing: must be three positive numbers in mm, got {str(spacing)[:80]}")
     affine = np.diag([0.0, 0, 0, 1])
-    for column, ((axis, sign), size) in enumerate(zip(directions, spacing, strict=True)):
+    for column, ((axis, sign), size) in enumerate(zip(directions, sizes, strict=True)):
         affine[axis, column] = sign * size
     return Volume(channels, affine)

@@ -27,7 +27,13 @@ def web(model: Path, out: Path) -> None:
 
 @click.command(short_help="Write a model card for the Hugging Face Hub.")
 @click.argument("model", type=PATH)
-@option("-o", "--out", type=PATH, help="File for the card, README.md in a repository; standard output by default.")
+@option(
+    "-o",
+    "--out",
+    type=PATH,
+    metavar="FILE.md",
+    help="File for the card, README.md in a repository; standard output by default.",
+)
 @debug_option
 def card(model: Path, out: Path | None) -> None:
     """Write a Hugging Face model card of the artefact MODEL: metadata, intended use, data, Dice with interval,
@@ -35,7 +41,10 @@ def card(model: Path, out: Path | None) -> None:
     """
     from attunet.export.artefact.hub_card import hub_card
     from attunet.system.atomic_files import write_text
+    from attunet.system.outputs import require_ending
 
+    if out is not None:
+        require_ending(out, ".md")
     text = hub_card(model)
     if out is None:
         click.echo(text, nl=False)

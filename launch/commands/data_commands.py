@@ -108,9 +108,12 @@ def inspect(
     settings: tuple[str, ...],
 ) -> None:
     """Say what is in PATH (a source, a store, a run, an artefact, a volume), and what looks wrong with it."""
-    from attunet.launch.commands.inspect import describe
+    from attunet.launch.commands.inspect import check_picture, describe
     from attunet.launch.commands.lineage import describe_lineage
 
+    for drawn in (picture, augmented):
+        if drawn is not None:
+            check_picture(drawn, path)
     errors = 0
     for line in describe_lineage(path) if lineage else describe(path, options, picture):
         click.echo(printable_line(line))

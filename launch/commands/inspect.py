@@ -25,8 +25,16 @@ from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.log_lines import forward_log
+from attunet.system.outputs import require_ending
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
+
+
+def check_picture(picture: Path, path: Path) -> None:
+    """Raises InputError for a file that is no PNG, or lies in the inspected folder, where it might be a scan."""
+    require_ending(picture, ".png")
+    if picture.resolve().is_relative_to(path.resolve()):
+        raise InputError(f"{picture}: must lie outside of {path}, whose files are inspected")
 
 
 def describe(path: Path, options: SourceOptions, picture: Path | None = None) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from attunet.fields import MAX_NUMBER, is_number
 from attunet.metrics.results import MetricTable, PerClass
 
 Json = TypeVar("Json")
@@ -59,6 +60,12 @@ def summarize(
         "per_class": _by_class(per_class, classes),
         "per_case": {case: _by_class(values, classes) for case, values in scores.items()},
     }
+
+
+def is_score(metric: str, value: object) -> bool:
+    """True for a value in JSON that a metric can have; None where it is not defined."""
+    high = {"dice": 1, "surface_dice": 1, "precision": 1, "recall": 1, "chaos_score": 100}.get(metric, MAX_NUMBER)
+    return value is None or is_number(value, 0, high * (1 + 1e-9))  # sums of shares round
 
 
 def nan_to_null(value: Json) -> Json:

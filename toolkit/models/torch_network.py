@@ -40,9 +40,13 @@ class TorchNetwork:
     ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError("--device: cuda needs a CUDA device, and PyTorch finds none")
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise InputError(f"device: must be cpu, cuda or one GPU such as cuda:1, got {device[:80]!r}") from None
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        self.device, self.dtype, self.compile_mode = torch.device(device), dtype, compile_mode
+        self.dtype, self.compile_mode = dtype, compile_mode
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network = network.to(self.device, dtype).eval()
         # Torch's stubs lack it

@@ -10,6 +10,7 @@ from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_error, write_text
 from attunet.system.lock import Lock
+from attunet.system.outputs import require_own_folder
 
 LOCK = "run.lock"
 SNAPSHOTS = "snapshots"
@@ -19,6 +20,8 @@ class RunFolder:
     """Locked by one training at a time while entered; only the main process enters it."""
 
     def __init__(self, path: Path) -> None:
+        """Raises InputError for a folder with another product, such as a store."""
+        require_own_folder(path, "a run")
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.snapshots = path / SNAPSHOTS

@@ -31,6 +31,7 @@ CONTENT = {
     "training_cases": "other training cases",
     "training_labels": "other masks of the training cases",
     "drawn": "other drawn classes of the training cases",
+    "readings": "files of the training cases that were read in another way",
 }
 
 
@@ -48,6 +49,7 @@ class RunState:
         training_labels: case name to SHA-256 of its labels.
         held_out: labelled cases that are not trained on.
         drawn: partially labelled training case to the names of its drawn classes, joined by commas.
+        readings: case name to SHA-256 of how the store reads its files.
         data_tier: where the slices were kept at the start; the order of the samples depends on it.
         step: training steps done.
         finished: True after the last step.
@@ -74,6 +76,7 @@ class RunState:
     scaler: dict[str, float] | None = None
     best: float | None = None
     drawn: dict[str, str] = field(default_factory=dict)
+    readings: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     channels: list[str] = field(default_factory=list)
     attunet: str = __version__
@@ -99,6 +102,7 @@ class RunState:
             training_cases={name: case.image_sha256 for name, case in cases.items()},
             training_labels={name: case.label_sha256 or "" for name, case in cases.items()},
             held_out=held_out,
+            readings={name: store.reading_sha256(name) for name in training},
             channels=list(store.channels),
             drawn={name: ",".join(case.drawn) for name, case in cases.items() if case.drawn is not None},
         )
@@ -133,6 +137,7 @@ class RunState:
             training_labels=at.texts("training_labels"),
             held_out=at.text_list("held_out"),
             drawn=at.texts("drawn"),
+            readings=at.texts("readings") if "readings" in at else {},  # older checkpoints lack them
             data_tier=at.choice("data_tier", ("resident", "streamed")),
             step=at.whole("step"),
             finished=at.flag("finished"),
@@ -159,7 +164,7 @@ class RunState:
                         f"{path}: {section}.{name} was {old!r} when this run began and is now {value!r}; keep the value"
                     )
         for name, words in CONTENT.items():
-            if getattr(self, name) != getattr(now, name):
+            if getattr(self, name) != getattr(now, name) and not (name == "readings" and not self.readings):
                 raise InputError(f"{path}: this run began with {words}; continue with the same store and fold")
 
 

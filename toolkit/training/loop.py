@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from accelerate import Accelerator
 
@@ -64,6 +64,8 @@ def train(
         >>> train("store", "runs/unet", config, fold=0)  # doctest: +SKIP
     """
     began = time.monotonic() if began is None else began
+    if resume not in get_args(Resume):
+        raise InputError(f"resume: must be one of {', '.join(get_args(Resume))}, got {resume!r}")
     with ExitStack() as stack:
         request = Request(
             store=open_store(store_path, stack.enter_context(pseudonyms(pseudonymise, [run_path]))),

@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.fields import Fields, Rule
 
 MULTIPLE = 16  # divisor of the heights and widths of slices: the deepest network halves them four times
+MAX_SIDE = 65536  # pixels of a fixed input
 Normalization = Literal["zscore", "ct", "none"]
 
 

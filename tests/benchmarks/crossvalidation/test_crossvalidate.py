@@ -16,10 +16,17 @@ import numpy as np
 import psutil
 import pytest
 
-from attunet.benchmarks.crossvalidation.held_out import FIXED_SECONDS, check_belongs, progress_of, scoring_seconds
+from attunet.benchmarks.crossvalidation.held_out import (
+    FIXED_SECONDS,
+    check_belongs,
+    progress_of,
+    score_run,
+    scoring_seconds,
+)
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 from attunet.benchmarks.crossvalidation.plan import minutes_per_run
 from attunet.benchmarks.evaluation.commands import repeated
+from attunet.benchmarks.evaluation.saved_cases import load_arrays
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.write_report import read_contents
@@ -28,7 +35,7 @@ from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.learned_cases import Origin, read_learned_cases
 from attunet.runs.load_run import load_run
 from attunet.runs.run_model import open_run
-from attunet.store import Store
+from attunet.store import Store, open_store
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
 SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=2", "run.mixed_precision=no")
@@ -150,6 +157,12 @@ def check_report(folder: Path, held_out: list[str]) -> None:
         ]
         assert len(maps) == num_maps  # depth 2
     assert sorted(contents.case_details) == sorted(held_out)
+    image = folder / "cases" / held_out[0] / "image.npz"
+    arrays = load_arrays(image)
+    np.savez(image, **{**arrays, "undrawn": np.array([1])})
+    known, own = read_contents(folder).models[0].confusion, load_arrays(contents.models[0].predictions[held_out[0]])
+    np.savez(image, **arrays)  # nothing is known of the predictions of a class that was not drawn
+    assert contents.models[0].confusion[:, 1].sum() - known[:, 1].sum() == (own["prediction"] == 1).sum()
     prepared, call = contents.commands
     assert prepared.startswith("attunet prepare SOURCE ")
     assert prepared.endswith("--folds 3 --seed 0")
@@ -234,7 +247,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
         "typo": "typo: no such folder",
         "file": "file: must be a folder, or nothing yet",
         "empty": "empty: none of 3 trainings is finished",
-        small_store.path: "must be another folder than the store's",
+        small_store.path: "holds a store; name another folder for a cross-validation",
+        begun: "holds a run; name another folder",
     }.items():
         done = compare("--no-train", out=tmp_path / out)
         assert done.code == 2
@@ -250,6 +264,37 @@ def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> 
     other = dataclasses.replace(run.state, training_labels=masks | {next(iter(masks)): "corrected"})
     with pytest.raises(InputError, match="was trained with other masks than"):
         check_belongs(dataclasses.replace(run, state=other), small_store, 0, run.config)
+
+
+def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
+    compare, small_store: Store, folder: Path, tmp_path: Path
+) -> None:
+    """The files and their hashes are the same, and their labels are not."""
+    held_out, *_ = small_store.split(0)[1]
+    training, *_ = small_store.split(0)[0]
+    assert compare("--no-train", "--folds", "0").code == 0
+
+    def store_with(change: Callable[[dict[str, Any]], object], case: str) -> Path:
+        path = shutil.copytree(small_store.path, tmp_path / f"other-{case}")
+        manifest = json.loads((path / "manifest.json").read_text())
+        change(next(row for row in manifest["cases"] if row["case"] == case))
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        return path
+
+    def exchange(row: dict[str, Any]) -> None:
+        first, second = list(row["label_mapping"])[1:3]
+        mapping = row["label_mapping"]
+        mapping[first], mapping[second] = mapping[second], mapping[first]
+
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    with pytest.raises(InputError, match="its training cases were read in another way than"):
+        check_belongs(run, open_store(store_with(exchange, training)), 0, run.config)
+    other = open_store(store_with(exchange, held_out))
+    check_belongs(run, other, 0, run.config)
+    before, after = (
+        score_run(run.path, store, 0, run.config, postprocessings=[UNTOUCHED]) for store in (small_store, other)
+    )
+    assert before.scores != after.scores
 
 
 def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:
@@ -326,6 +371,7 @@ def test_scores_that_were_changed_to_what_is_no_figure_are_refused(compare, fold
         lambda figures: figures.update(liver="\x1b[31mX"),
         lambda figures: figures.update(liver=True),
         lambda figures: figures.update(heart=0.5),
+        lambda figures: figures.update(liver=5),
     ):
         data = json.loads(whole)
         (scores,) = data["scores"].values()

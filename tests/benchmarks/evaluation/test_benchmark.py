@@ -16,6 +16,10 @@ from attunet.system.plain_text import table_cell
 
 @pytest.fixture(scope="module")
 def run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _train(small_store, tmp_path_factory.mktemp("benchmark") / "run", seed=0)
+
+
+def _train(store: Store, path: Path, seed: int) -> Path:
     from attunet.config import AugmentConfig, Config, ModelConfig, OptimConfig, RunConfig
     from attunet.training.loop import train
 
@@ -23,10 +27,9 @@ def run(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
         model=ModelConfig(name="unet", base_width=4, depth=2),
         augment=AugmentConfig(enabled=False),
         optim=OptimConfig(epochs=10.0, batch_size=4, lr=1e-2, ema_decay=0.9),
-        run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),
+        run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0, seed=seed),
     )
-    path = tmp_path_factory.mktemp("benchmark") / "run"
-    train(small_store.path, path, config, fold=0)
+    train(store.path, path, config, fold=0)
     return path
 
 
@@ -58,6 +61,10 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
     page = (out / "benchmark.md").read_text()
     assert all(table_cell(reason) in page for reason in results.reasons())
     assert (out / "results.json").is_file()  # what `attunet report` reads
+    other = _train(small_store, tmp_path / "other", seed=1)  # its results into the same folder
+    results = benchmark(other, small_store.path, out, providers=["cpu"], precisions=["fp32"], latency_seconds=0.05)
+    assert [row[3] for row in results.rows()[1:]] == ["+0.0000"] * 3
+    assert [row[0].split()[0] for row in results.rows()[1:]] == ["other"] * 3
     stamp = (out / "artefacts/fp32.onnx").stat().st_mtime_ns
     again = benchmark(
         out / "artefacts/fp32.onnx", small_store.path, tmp_path / "again", providers=["cpu"], latency_seconds=0.05

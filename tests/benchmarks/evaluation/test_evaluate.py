@@ -229,6 +229,27 @@ def test_what_does_not_fit_the_store_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_evaluation_replaces_nothing_but_an_evaluation(run_evaluate: Evaluate, store: Store, tmp_path: Path) -> None:
+    """Its folder `cases` would take the place of a store's arrays, or of a user's scans."""
+    out = tmp_path / "out"
+    for file, words in (
+        ("manifest.json", "holds a store; name another folder for an evaluation"),
+        ("checkpoints/step-1/state.json", "holds a run"),
+        ("results.json", "holds a results.json of something else"),
+        ("cases/01/scan.nii.gz", r"01/scan\.nii\.gz: is of no evaluation"),
+    ):
+        (out / file).parent.mkdir(parents=True)
+        (out / file).write_text("{}")
+        with pytest.raises(InputError, match=words):
+            run_evaluate({"m": perfect}, fold=0)
+        assert [path for path in out.rglob("*") if path.is_file()] == [out / file]
+        shutil.rmtree(out)
+    run_evaluate({"m": perfect}, fold=0)
+    assert run_evaluate({"m": perfect}, fold=0)["models"][0]["dice"]["mean"] > 0.9
+    with pytest.raises(InputError, match="models must be a list of paths, got 'run'"):
+        evaluate(store.path, "run", out)
+
+
 @pytest.mark.parametrize(
     ("models", "options", "words"),
     [

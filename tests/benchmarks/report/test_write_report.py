@@ -184,6 +184,10 @@ def test_a_prediction_of_a_class_that_was_not_drawn_is_not_wrong(evaluation: Pat
         (lambda results: results["store"].update(cases=["../../01-T2"]), "'../../01-T2' must be a plain file name"),
         (lambda results: results["models"][0]["dice"].update(per_class=3), "is damaged: "),
         (lambda results: results["models"][0]["dice"].update(mean=float("inf")), "is damaged: "),
+        (lambda results: results["models"][0]["dice"].update(mean=5), "is damaged: dice cannot be 5"),
+        (lambda results: results["models"][0]["surface_dice"]["per_class"].update(liver=-0.5), "cannot be -0.5"),
+        (lambda results: results.update(environment=3), "is damaged: "),
+        (lambda results: results["environment"].update(gpus=[3]), "is damaged: "),
     ],
 )
 def test_results_that_cannot_be_read_are_refused(edited: Callable[[Edit], Path], change: Edit, words: str) -> None:
@@ -213,6 +217,12 @@ def deep_header(path: Path) -> None:
     with_header(path, b"\x93NUMPY\x02\0" + len(header).to_bytes(4, "little") + header)
 
 
+def change_arrays(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    arrays = load_arrays(path)
+    changed = {name: change(arrays[name].astype(np.float64)) for name in arrays.keys() & {"truth", "prediction"}}
+    np.savez(path, **{**arrays, **changed})
+
+
 @pytest.mark.parametrize("file", ["image.npz", "prediction-0.npz"])
 @pytest.mark.parametrize(
     "damage",
@@ -222,8 +232,11 @@ def deep_header(path: Path) -> None:
         lambda path: np.savez(path, prediction=np.array([print], dtype=object), image=np.array([print], dtype=object)),
         lying_header,
         deep_header,
+        lambda path: change_arrays(path, lambda array: array + 256),
+        lambda path: change_arrays(path, lambda array: array + 0.5),
+        lambda path: change_arrays(path, lambda array: array[..., :0]),
     ],
-    ids=["cut short", "another shape", "objects", "lying header", "deep header"],
+    ids=["cut short", "another shape", "objects", "lying header", "deep header", "wide", "fractions", "nothing"],
 )
 def test_damaged_arrays_are_refused_by_name(
     evaluation: Path, tmp_path: Path, file: str, damage: Callable[[Path], object]
@@ -232,6 +245,24 @@ def test_damaged_arrays_are_refused_by_name(
     damage(folder / "cases/01-T2" / file)
     with pytest.raises(InputError, match=rf"01-T2/{file}: "):
         write_report(folder, cases="01-T2")
+
+
+@pytest.mark.parametrize("name", ["slice_axis", "undrawn"])
+def test_infinity_is_no_index(evaluation: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "damaged")
+    image = folder / "cases/01-T2/image.npz"
+    value = np.array([np.inf])[() if name == "undrawn" else 0]
+    np.savez(image, **{**load_arrays(image), name: value})
+    with pytest.raises(InputError, match="is damaged: OverflowError"):
+        write_report(folder, cases="01-T2")
+
+
+def test_a_report_takes_no_other_file_s_place(evaluation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "results")
+    before = (folder / "results.json").read_bytes()
+    with pytest.raises(InputError, match=r"must be a file name that ends in \.html"):
+        write_report(folder, folder / "results.json")
+    assert (folder / "results.json").read_bytes() == before
 
 
 def test_another_folder_is_refused(tmp_path: Path, evaluation: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,14 @@ def test_scores_of_training_cases_are_called_so(card_of: Callable[..., str]) -> 
 def test_a_stranger_s_names_cannot_break_out_of_the_page(card_of: Callable[..., str]) -> None:
     text = card_of(name="a\n---\n<script>", license="x\n---")
     assert text.count("\n---\n") == 1
+
+
+def test_a_card_takes_no_other_file_s_place(attunet: Callable[..., Any], artefact: Path, tmp_path: Path) -> None:
+    before = artefact.read_bytes()
+    done = attunet("card", artefact, "-o", artefact)
+    assert (done.code, done.err) == (2, f"error: {artefact}: must be a file name that ends in .md\n")
+    assert artefact.read_bytes() == before
+    assert attunet("card", artefact, "-o", tmp_path / "README.md").code == 0
 
 
 def test_a_snapshot_that_the_hub_s_tools_left_is_loaded_and_described(artefact: Path, tmp_path: Path) -> None:

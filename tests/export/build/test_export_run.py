@@ -175,6 +175,9 @@ def test_int8_is_not_calibrated_on_arrays_that_were_changed(run, small_store, tm
         ({"outputs": ("labels",)}, "must include logits"),
         ({"outputs": ("logits", "heat")}, "'heat'"),
         ({"size": (100, 64)}, "multiples of 16"),
+        ({"size": (2**20, 64)}, "up to 65536"),
+        ({"size": (64,)}, "multiples of 16"),
+        ({"parity_cases": -1}, "parity_cases: must be a whole number from 1"),
         ({"store": "nowhere"}, "is no store"),
     ],
 )

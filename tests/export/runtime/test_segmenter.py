@@ -92,11 +92,31 @@ def test_array_is_the_volume_of_that_orientation(segmenter):
         ((4, 4), (1, 1, 1), "RAS", "data"),
         ((4, 4, 4), (1, 0, 1), "RAS", "spacing"),
         ((4, 4, 4), (1, 1, 1), "RAP", "orientation"),
+        ((4, 4, 4), (1, 1, 1), None, "orientation"),
+        ((4, 4, 4), 1.0, "RAS", "spacing"),
+        ((4, 4, 4), ("a", 1, 1), "RAS", "spacing"),
     ],
 )
 def test_impossible_array_is_an_input_error(segmenter, shape, spacing, orientation, reason):
     with pytest.raises(InputError, match=f"^{reason}: "):
         segmenter.predict(np.zeros(shape, np.float32), spacing, orientation=orientation)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [[[1.0]]],
+        np.zeros((4, 4, 4), bool),
+        np.zeros((4, 4, 4), complex),
+        np.zeros((4, 4, 4), object),
+        np.full((4, 4, 4), "a"),
+        np.ma.masked_less(np.zeros((4, 4, 4)), 1),
+    ],
+    ids=["list", "bool", "complex", "object", "text", "masked"],
+)
+def test_data_that_are_no_numbers_are_an_input_error(segmenter, data):
+    with pytest.raises(InputError, match=r"^data: must be a NumPy array of integers or floats, without a mask, got "):
+        segmenter.predict(data, (1, 1, 1))
 
 
 def test_file_is_segmented_on_its_own_grid(segmenter, tmp_path):

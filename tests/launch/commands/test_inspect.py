@@ -29,6 +29,14 @@ def test_a_case_that_cannot_be_read_is_a_line_and_the_others_are_drawn(attunet, 
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_takes_no_other_file_s_place(attunet, source: Path, tmp_path: Path) -> None:
+    done = attunet("inspect", source, "--picture", tmp_path / "model.onnx")
+    assert (done.code, done.err) == (2, f"error: {tmp_path}/model.onnx: must be a file name that ends in .png\n")
+    done = attunet("inspect", source, "--augmented", source / "01.png")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"{source}/01.png: must lie outside of {source}" in done.err
+
+
 def test_what_fits_no_layout_gets_an_example_of_each(attunet, tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").touch()
     done = attunet("inspect", tmp_path)

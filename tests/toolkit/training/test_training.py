@@ -59,6 +59,10 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_refused_continued_or_left(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
+    with pytest.raises(InputError, match="holds a store; name another folder for a run"):
+        train(small_store.path, small_store.path, small_config(), fold=0)
+    with pytest.raises(InputError, match="resume: must be one of never, require, auto, got True"):
+        train(small_store.path, run, small_config(), fold=0, resume=True)
     with pytest.raises(InputError, match="there is none"):
         train(small_store.path, run, small_config(), fold=0, resume="require")
     train(small_store.path, run, small_config("optim.epochs=0.5"), fold=0)
