@@ -1,9 +1,11 @@
 """The patient of each case, from names, folders or DICOM headers; all cases of a patient are in one fold."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from attunet.sources.case_files import CaseFiles, Source
@@ -17,10 +19,11 @@ _ALONE = "left|right|l|r|lt|rt|od|os|baseline|bl|follow[_-]?up|fu|pre|post"
 _YEAR = r"(?:19|20)\d\d"
 _DATE = rf"{_YEAR}([_\-.])\d\d\1\d\d"
 _NUMBERED = rf"(?:{_WORDS})[_\-. ]?\d+|follow[_-]?up[_\-. ]?\d+|fu[_\-. ]?\d+"
-_PART = re.compile(rf"(?:[_\-. ](?:{_DATE}|{_NUMBERED}|{_ALONE})|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
+_PART = re.compile(rf"(?:[_\-. /](?:{_DATE}|{_NUMBERED}|{_ALONE})|(?<=\d)(?:L|R|OD|OS))$", re.IGNORECASE)
 # Folders of many patients
 _PORTION = re.compile(
-    r"(part|pt|batch|fold|split|set|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$"
+    r"(part|pt|batch|fold|split|set|group|class|grade|level|task|job|project"
+    r"|train\w*|test\w*|val\w*|images?|vol\w*)[_\-. ]?\d+$"
     r"|(?:^|[_\-. ])(?:site|cent(?:er|re)|hospital)[_\-. ]?\w{1,2}$"
     r"|(?:train|test|valid|data|challenge|images?)\D*$|(?:^|[_\-. ])val$",
     re.IGNORECASE,
@@ -30,15 +33,17 @@ _PORTION = re.compile(
 def with_patients_of_names(source: Source) -> Source:
     """Set the patients that names and folders show, and add the decision.
 
-    Names are tried first, then folders with several cases. Nothing changes if the layout knows the patients already, or
-    if all cases would be of one patient, because no folds could be made.
+    Folders of patients are tried first, which hold all of a patient's slices and visits, then names. Nothing changes if
+    the layout knows the patients already, or if all cases would be of one patient, because no folds could be made.
     """
     if any(case.patient != case.case for case in source.cases):
         return source
+    places = [source.root / _place(source.root, case) for case in source.cases]
+    shared = Path(os.path.commonpath(places)) if places else source.root
     for reading, patient_of in (
+        ("cases in one folder are", partial(_folder, shared)),
         ("names that differ in a slice, frame, visit or side alone are", _without_part),
         ("names that differ in the last number alone are", _without_number),
-        ("cases in one folder are", _folder),
         ("cases whose folders have one name are", _name_of_folder),
     ):
         patients = {case.case: patient_of(source.root, case) for case in source.cases}
@@ -76,11 +81,13 @@ def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
 
 def _without_part(root: Path, case: CaseFiles) -> str:
     """Remove the endings of a case's name, as long as something is left that is not the name of a set of patients."""
-    name, place = case.case, _place(root, case)
-    of_many = flat(place) if _PORTION.search(place.name) else ""
+    place = _place(root, case)
+    own = case.case.removeprefix(f"{flat(place)}_")
+    name = case.case if own == case.case else f"{place.as_posix()}/{own}"  # a word and a number are of one folder
+    of_many = place.as_posix() if _PORTION.search(place.name) else ""
     while (shorter := _PART.sub("", name)) not in (name, "", of_many):
         name = shorter
-    return name
+    return flat(Path(name))
 
 
 def _without_number(root: Path, case: CaseFiles) -> str:
@@ -93,11 +100,21 @@ def _without_number(root: Path, case: CaseFiles) -> str:
     return case.case.removesuffix(own) + stem if re.search(r"\d", stem) else case.case
 
 
-def _folder(root: Path, case: CaseFiles) -> str:
-    """Return the folder that a case lies in if its name has a number, as folders of patients have; else the case."""
-    place = _place(root, case).name
-    is_time = re.fullmatch(_YEAR, place) or _PART.fullmatch(f"_{place}")
-    return place if re.search(r"\d", place) and not _PORTION.search(place) and not is_time else case.case
+def _folder(shared: Path, root: Path, case: CaseFiles) -> str:
+    """Return the uppermost folder below that of all cases that is a patient's; else the case.
+
+    Folders of patients have a number, or hold folders of visits or sides; those of sets and visits are passed over.
+    """
+    parts = (root / _place(root, case)).relative_to(shared).parts
+    for name, below in zip(parts, (*parts, "")[1:], strict=True):
+        if not _PORTION.search(name) and not _is_time(name) and (re.search(r"\d", name) or _is_time(below)):
+            return name
+    return case.case
+
+
+def _is_time(folder: str) -> bool:
+    """True for a folder called `visit1`, `left`, `2019`, `20190304` or the like."""
+    return re.fullmatch(rf"{_YEAR}(\d{{4}})?", folder) is not None or _PART.fullmatch(f"_{folder}") is not None
 
 
 def _name_of_folder(root: Path, case: CaseFiles) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attunet.config import DataConfig
+from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.sources.find_cases import find_cases
 from attunet.store import Store
@@ -169,6 +170,7 @@ def test_each_part_of_a_data_set_has_its_own_list(made: SimpleNamespace, tmp_pat
         (["CT/pat1", "MR/pat1", "CT/pat2"], ["pat1", "pat1", "pat2"]),
         (["visit1/pat1", "visit2/pat1", "visit1/pat2"], ["pat1", "pat1", "pat2"]),
         (["2018/pat1", "2019/pat1", "2018/pat2"], ["pat1", "pat1", "pat2"]),
+        (["pat1/CT/scan_a", "pat1/MR/scan_a", "pat2/CT/scan_a"], ["pat1", "pat1", "pat2"]),
         (["siteA/1", "siteB/1", "siteA/2"], ["siteA_1", "siteB_1", "siteA_2"]),
         (["train/1", "test/1", "train/2"], ["train_1", "test_1", "train_2"]),
     ],
@@ -220,3 +222,39 @@ def test_folders_of_a_single_visit_with_a_date(made: SimpleNamespace, tmp_path: 
     source = find_cases(tmp_path)
     assert source.channels == ("t1", "t2")
     assert [case.case for case in source.cases] == ["20010101", "20010102", "20010103"]
+
+
+@pytest.mark.parametrize("visits", [("visit1", "visit2"), ("left", "right"), ("2019-03-04", "2020-11-30")])
+def test_images_beside_masks_in_folders_of_visits(
+    made: SimpleNamespace, tmp_path: Path, visits: tuple[str, str]
+) -> None:
+    for number in PATIENTS:
+        for at, visit in enumerate(visits):
+            image, labels = made.body(10 * number + at)
+            made.save_nifti(tmp_path / f"pat{number}/{visit}/{visit}.nii.gz", image)
+            made.save_nifti(tmp_path / f"pat{number}/{visit}/{visit}_seg.nii.gz", labels)
+    source = find_cases(tmp_path)
+    assert {case.images[0].parent.parent.name: case.patient for case in source.cases} == {
+        f"pat{number}": f"pat{number}" for number in PATIENTS
+    }
+    assert len(source.cases) == 6
+
+
+def test_a_mask_without_its_image_is_no_image(made: SimpleNamespace, tmp_path: Path) -> None:
+    for number in PATIENTS:
+        image, labels = made.body(number)
+        made.save_nifti(tmp_path / f"pat{number}/pat{number}.nii.gz", image)
+        made.save_nifti(tmp_path / f"pat{number}/pat{number}_label.nii.gz", labels)
+    (tmp_path / "pat2/pat2.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"pat2_label\.nii\.gz: this mask has no image of its name beside it"):
+        find_cases(tmp_path)
+
+
+def test_an_image_and_a_mask_in_folders_of_two_patients_are_no_case(made: SimpleNamespace, tmp_path: Path) -> None:
+    image, labels = made.body(1)
+    made.save_nifti(tmp_path / "siteA/sub1/image.nii.gz", image)  # the mask is missing
+    made.save_nifti(tmp_path / "siteA/sub3/seg.nii.gz", labels)  # the image is missing
+    made.save_nifti(tmp_path / "siteB/sub2/image.nii.gz", image)
+    made.save_nifti(tmp_path / "siteB/sub2/seg.nii.gz", labels)
+    with pytest.raises(InputError, match="fits no known layout"):
+        find_cases(tmp_path)

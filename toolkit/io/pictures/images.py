@@ -65,7 +65,8 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
 def _in_words(error: Exception) -> str:
     """Pillow's error as a clause; its own words may be a decoder's number."""
     if type(error).__name__ == "UnidentifiedImageError":
-        return f"its first bytes are those of none of {', '.join(IMAGE_FORMATS)}; is it damaged?"
+        kinds = ", ".join(IMAGE_FORMATS)
+        return f"it is none of {kinds}, or its samples are not of 8 to 32 bits: save it with 32; or is it damaged?"
     if type(error).__name__ == "DecompressionBombError":
         return one_line(error)
     return f"it is damaged or cut short ({one_line(error)}): {AGAIN}"

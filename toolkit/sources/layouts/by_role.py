@@ -129,6 +129,8 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     counts = Counter(role for roles in labelled for role in roles)
     channels, of_channels = _channels(labelled, counts, options.images)
     decisions += of_channels
+    if not channels or (len(labelled) > 1 and max(counts[role] for role in channels) < 2):
+        return None  # no image has the same role in two cases
     chosen = _mask_roles(counts, options.masks)
     cases, left = [], list[Path]()
     for case, (patient, roles) in groups.items():
@@ -175,16 +177,19 @@ def _is_picture(path: Path) -> bool:
 
 def _with_one_image(groups: Groups) -> tuple[Groups, list[Decision]]:
     """Give the images of cases the same role where every case has one, and each of them another name."""
-    names = {case: [role for role in roles if not is_mask_role(role)] for case, (_, roles) in groups.items()}
-    roles_of_images = [role for roles in names.values() for role in roles]
-    if len(groups) < 2 or set(map(len, names.values())) != {1} or len(set(roles_of_images)) < len(groups):
+    renamed: dict[str, tuple[str, Roles]] = {}
+    names = []
+    for case, (patient, roles) in groups.items():
+        image, *others = [role for role in roles if not is_mask_role(role)] or ["", ""]
+        folders = {(Path(image).parent, Path(role).parent) for role in roles}
+        if others or not all(one.is_relative_to(other) or other.is_relative_to(one) for one, other in folders):
+            return groups, []
+        renamed[case] = patient, {"image" if role == image else role: path for role, path in roles.items()}
+        names.append(image)
+    if len(names) < 2 or len(set(names)) < len(names):
         return groups, []
-    renamed = {
-        case: (patient, {"image" if role in names[case] else role: path for role, path in roles.items()})
-        for case, (patient, roles) in groups.items()
-    }
-    shown = ", ".join(roles_of_images[:5])
-    return renamed, [Decision("image-roles", f"the only image of each case is its image, whatever its name: {shown}")]
+    text = f"the only image of each case is its image, whatever its name: {', '.join(names[:5])}"
+    return renamed, [Decision("image-roles", text)]
 
 
 def _slice_masks(images: Sequence[Path], labels: Sequence[Path]) -> tuple[Path, ...]:

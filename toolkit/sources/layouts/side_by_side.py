@@ -50,6 +50,9 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
     labelled = sum(bool(case.labels) for case in cases)
     if not labelled:
         return None
+    called_masks = [case for case in cases if names_a_mask(stem_of(case.images[0]))]
+    if called_masks and not any(case.labels for case in called_masks):
+        raise InputError(f"{called_masks[0].images[0]}: this mask has no image of its name beside it")
     series = [case for case in cases if not case.labels and has_frames(case.images[0])]
     reason = f"{labelled} images have a file with _mask or the like beside them"
     source = Source(root, "suffix", reason, (), tuple(case for case in cases if case not in series))
@@ -72,12 +75,10 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
         matched = match_masks(set(readable) - masks, masks) or {}
     pictures = {stem: path for stem, path in readable.items() if stem not in masks}
     prefix = "" if folder == root else f"{flat(folder.relative_to(root))}_"
-    named_by_folder = all(stem.startswith(folder.name) for stem in pictures)
-    of_one_patient = folder != root and re.search(r"\d", folder.name) and named_by_folder
     return [
         CaseFiles(
             prefix + stem,
-            folder.name if of_one_patient else prefix + stem,
+            prefix + stem,
             (path,),
             tuple(readable[mask] for mask in matched.get(stem, [])),
         )
