@@ -86,9 +86,9 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_fi
         raise content.refusal or InputError(f"{path}: {reason}") from None
 
 
-def modality_of(path: Path) -> str:
+def modality_of(path: Path, num_files: int = 1) -> str:
     """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `with_dataset` does."""
-    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")).strip())
+    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")).strip(), num_files)
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:

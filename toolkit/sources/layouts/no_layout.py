@@ -72,9 +72,10 @@ def _dicom_masks(readable: Sequence[Path]) -> str | None:
     """The line for segmentations or contours in DICOM; of each folder the first file is looked into."""
     firsts = {path.parent: path for path in reversed(readable)}
     kinds = {"RTSTRUCT": "contours (RTSTRUCT)", "SEG": "a segmentation (SEG)"}
-    for path in list(firsts.values())[:MAX_LOOKED_INTO]:
+    looked_into = list(firsts.values())[:MAX_LOOKED_INTO]
+    for path in looked_into:
         try:
-            kind = kinds.get(modality_of(path)) if is_dicom(path) else None
+            kind = kinds.get(modality_of(path, len(looked_into))) if is_dicom(path) else None
         except InputError:
             continue
         if kind:
