@@ -67,11 +67,14 @@ class Input:
     def _read(self, num_channels: int) -> Volume:
         if len(self.files) == 1:
             return read_volume(self.files[0], channels=num_channels, choices=self.choices)
-        volume = read_image(self.files, choices=self.choices)
-        if len(volume.data) != num_channels:
+        got = len(self.files)  # of one channel each at least
+        if got <= num_channels:
+            volume = read_image(self.files, choices=self.choices)
+            got = len(volume.data)
+        if got != num_channels:
             raise InputError(
                 f"{self.files[0]}: must have {num_channels} channels with the {len(self.files) - 1} files beside "
-                f"it that are of one case, got {len(volume.data)}"
+                f"it that are of one case, got {got}"
             )
         return volume
 

@@ -6,7 +6,7 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.sources.case_files import regular_files
-from attunet.sources.inputs import find_inputs
+from attunet.sources.inputs import Input, find_inputs
 from attunet.sources.layouts.series import series_folders
 
 DATA = np.random.default_rng(0).integers(0, 900, (9, 8, 4)).astype(np.int16)
@@ -219,3 +219,9 @@ def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:
     with pytest.raises(InputError, match="has no volume"):
         find_inputs(tmp_path / "links", note=said.append)
     assert "1 links to folders or out of the folder are left out" in said[0]
+
+
+def test_more_files_than_channels_are_refused_unread(tmp_path: Path) -> None:
+    files = (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")  # nothing is there
+    with pytest.raises(InputError, match="must have 1 channels with the 1 files beside it that are of one case, got 2"):
+        Input("scan", files).read(1)
