@@ -51,7 +51,7 @@ def _per_case(contents: Contents) -> Figure | None:
                 x,
                 list(scores.values()),
                 **_case_marks(model, number, cases, 8, 0.85),
-                hovertemplate="%{customdata}: %{y:.3f}<extra></extra>",
+                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
                 showlegend=False,
             )
         )
@@ -73,7 +73,7 @@ def _case_marks(model: ModelRow, number: int, cases: Sequence[str], size: int, o
     symbol = symbol_of(number)
     symbols = [f"{symbol}-open" if case in model.seen else symbol for case in cases]
     marker = {"color": f"@{number}", "symbol": symbols, "size": size, "opacity": opacity}
-    return {"customdata": cases, "name": plain(model.label), "marker": marker}
+    return {"customdata": cases, "text": [plain(case) for case in cases], "name": plain(model.label), "marker": marker}
 
 
 def _seen_note(contents: Contents) -> str:
@@ -118,7 +118,7 @@ def _per_organ(contents: Contents) -> Figure | None:
                 [x for x, _, _ in points],
                 [y for _, y, _ in points],
                 **_case_marks(model, number, cases, 7, 0.7),
-                hovertemplate="%{customdata}: %{y:.3f}<extra>" + label + "</extra>",
+                hovertemplate="%{text}: %{y:.3f}<extra>%{fullData.name}</extra>",
             )
         )
         data.append(
@@ -155,6 +155,9 @@ def _confusion(model: ModelRow, names: Sequence[str]) -> Figure:
         "customdata": model.confusion.tolist(),
         "hovertemplate": "truth %{y}, predicted %{x}: %{customdata:,} voxels<extra></extra>",
     }
-    layout: Figure = {"yaxis": axis("truth", autorange="reversed"), "xaxis": axis("predicted", side="bottom")}
+    layout: Figure = {
+        "yaxis": axis("truth", type="category", autorange="reversed"),  # plotly would take names for numbers or dates
+        "xaxis": axis("predicted", type="category", side="bottom"),
+    }
     about = "Percent of the voxels of a class (row) that got each label (column)."
     return chart(f"Confusion of {model.label}", about, [heat], layout)

@@ -30,7 +30,7 @@ def pareto(contents: Contents) -> Figure | None:
         (latency, dice), name = points[model.label], plain(model.label)
         where = ", on the Pareto front" if model.label in front else ""
         marker = {"color": f"@{number}", "symbol": symbol_of(number), "size": 13}
-        hover = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>{name}</extra>"
+        hover = f"%{{x:.1f}} ms, Dice %{{y:.3f}}{where}<extra>%{{fullData.name}}</extra>"
         data.append(trace("markers", [latency], [dice], marker=marker, name=name, hovertemplate=hover))
     ticks = log_ticks([latency for latency, _ in points.values()])
     layout: Figure = {"xaxis": axis("ms a slice (p50, log)", type="log", **ticks), "yaxis": axis("mean Dice")}
@@ -105,7 +105,7 @@ def where_the_time_goes(contents: Contents) -> Figure | None:
     layout: Figure = {
         "barmode": "stack",
         "xaxis": axis("ms for a volume, file to file"),
-        "yaxis": {"autorange": "reversed", "automargin": True},
+        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
     }
     about = "Mean over the cases: reading, preparing, the network, finishing the label map, writing."
     return chart("Parts of the time", about, data, layout)

@@ -15,10 +15,11 @@ function colorOf(token) {
   return colors[Number(token.slice(1)) % colors.length];
 }
 
-function withColors(value) {
-  if (typeof value === "string" && /^@(\d+|text|grid)$/.test(value)) return colorOf(value);
-  if (Array.isArray(value)) return value.map(withColors);
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, withColors(one)]));
+// Under the key "color" alone: a name may look like a colour's.
+function withColors(value, key = "") {
+  if (key === "color" && typeof value === "string" && value.startsWith("@")) return colorOf(value);
+  if (Array.isArray(value)) return value.map((one) => withColors(one));
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, withColors(one, name)]));
   return value;
 }
 

@@ -229,6 +229,24 @@ def test_axe_finds_no_serious_fault(open_page: OpenPage, report: Path, scheme: s
     assert serious == []
 
 
+def test_names_in_charts_are_names(open_page: OpenPage, evaluation: Path, tmp_path: Path) -> None:
+    """Classes may be called as numbers, cases as the page's own colours, and models as plotly's fields."""
+    text = (evaluation / "results.json").read_text()
+    numbers = {"liver": "10", "right kidney": "3", "left kidney": "4", "spleen": "2"}
+    for name, other in (numbers | {"01-T2": "@text", "no liver": "%{y}"}).items():
+        text = text.replace(f'"{name}"', f'"{other}"')
+    (tmp_path / "results.json").write_text(text)
+    page = open_page(write_report(tmp_path))
+    page.evaluate("Promise.all(charts.map(drawChart))")
+    chart = "document.querySelector('[data-chart=\"{}\"]')"
+    confusion = chart.format("confusion-0")
+    assert page.evaluate(f"{confusion}._fullLayout.xaxis.type") == "category"
+    assert {"background", "10", "2"} <= set(page.evaluate(f"{confusion}._fullLayout.xaxis._categories"))
+    points = chart.format("per-organ") + "._fullData.filter((one) => one.customdata)"
+    assert "@text" in page.evaluate(f"{points}[0].text")
+    assert all("%{y}<" not in template for template in page.evaluate(f"{points}.map((one) => one.hovertemplate)"))
+
+
 def test_a_phone_shows_all_of_it(open_page: OpenPage, report: Path) -> None:
     page = open_page(report, "#case=02-T2", size=(390, 844))
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
