@@ -114,6 +114,17 @@ def test_white_at_the_lowest_value_is_inverted_unless_values_have_a_unit(tmp_pat
     np.testing.assert_array_equal(kept.data, 4095 - plain)
 
 
+def test_bits_may_differ_where_nothing_is_inverted_within_them(
+    tmp_path: Path, write_series, edit_dicom, refused
+) -> None:
+    paths = write_series(tmp_path / "s", (DATA + 400).astype(np.uint16), AXIAL)
+    edit_dicom(paths[0], BitsStored=12, HighBit=11)
+    assert read_volume(tmp_path / "s").shape[2] == len(paths)
+    for path in paths:
+        edit_dicom(path, PhotometricInterpretation="MONOCHROME1")
+    refused(tmp_path / "s", "must agree in BitsStored")
+
+
 def test_every_slice_has_its_own_scaling(tmp_path: Path, write_series, edit_dicom) -> None:
     paths = write_series(tmp_path / "s", DATA, AXIAL)
     stored = read_volume(tmp_path / "s").data

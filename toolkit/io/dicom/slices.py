@@ -31,7 +31,7 @@ GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
 # What the slices of a volume have in common. Not FrameOfReferenceUID: programs that anonymise draw one for each file
 COMMON = (
     *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("Modality", "PhotometricInterpretation"),
+    *("Modality", "PhotometricInterpretation", "BitsStored"),
 )
 
 
@@ -95,8 +95,11 @@ def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
 
 
 def common_of(dataset: "FileDataset") -> tuple[str, ...]:
-    """A file's values of `COMMON`, empty where they are missing."""
-    return tuple(str(dataset.get(name) or "").strip() for name in COMMON)
+    """A file's values of `COMMON`, empty where they are missing; BitsStored where values are inverted within them."""
+    values = {name: str(dataset.get(name) or "").strip() for name in COMMON}
+    if values["PhotometricInterpretation"] != "MONOCHROME1":
+        values["BitsStored"] = ""
+    return tuple(values.values())
 
 
 def patient_hash_of(dataset: "FileDataset") -> str | None:

@@ -39,6 +39,7 @@ export const COMMON = {
   IssuerOfPatientID: "x00100021",
   Modality: "x00080060",
   PhotometricInterpretation: "x00280004",
+  BitsStored: "x00280101",
 } as const;
 
 const PLACE = { ImagePositionPatient: "x00200032" } as const;
@@ -109,6 +110,12 @@ function transferSyntax(bytes: Uint8Array): string {
   return /^[0-9.]{1,64}$/.test(uid) ? uid : "";
 }
 
+/** A file's values of `COMMON`; BitsStored where values are inverted within them. */
+function commonOf(data: DataSet): Record<string, string> {
+  const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""]));
+  return values.PhotometricInterpretation === "MONOCHROME1" ? values : { ...values, BitsStored: "" };
+}
+
 function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
   if (!data.elements["x7fe00010"] || wholeOf(data, "x00280010") === undefined) {
     throw new InputError(`${name}: is no image of slices: the element PixelData is missing`);
@@ -146,7 +153,7 @@ function slicesOf(name: string, data: DataSet, little: boolean): Slice[] {
       directions: [directions.slice(0, 3) as Vector, directions.slice(3) as Vector],
       pixelMm,
       thickness: Math.abs(one(name, geometry.SpacingBetweenSlices) || one(name, geometry.SliceThickness) || 1),
-      common: Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""])),
+      common: commonOf(data),
     };
   });
 }
