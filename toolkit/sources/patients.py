@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from attunet.sources.case_files import CaseFiles, Source
-from attunet.sources.layouts.matching import flat
+
+Place = tuple[str, ...]  # names of folders
 
 # The end of a name that tells slices, frames, visits, sides and crops of one patient apart: `_slice_07`, `-month12`,
 # `_left`, `L`, a date.
@@ -38,15 +39,15 @@ def with_patients_of_names(source: Source) -> Source:
     """
     if any(case.patient != case.case for case in source.cases):
         return source
-    places = [source.root / _place(source.root, case) for case in source.cases]
-    shared = Path(os.path.commonpath(places)) if places else source.root
+    places = {case.case: _place(source.root, case) for case in source.cases}
+    shared = len(os.path.commonprefix(list(places.values())))  # noqa: RUF071 (parts of paths, not paths)
     for reading, patient_of in (
         ("cases in one folder are", partial(_folder, shared)),
         ("names that differ in a slice, frame, visit or side alone are", _without_part),
         ("names that differ in the last number alone are", _without_number),
         ("cases whose folders have one name are", _name_of_folder),
     ):
-        patients = {case.case: patient_of(source.root, case) for case in source.cases}
+        patients = {case.case: patient_of(places[case.case], case) for case in source.cases}
         numbers = Counter(patients.values())
         if len(numbers) > 1 and max(numbers.values()) > 1:
             example, count = numbers.most_common(1)[0]
@@ -79,33 +80,32 @@ def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:
     return replace(source, cases=cases, test_patients=test).with_decision("same-patient", text)
 
 
-def _without_part(root: Path, case: CaseFiles) -> str:
+def _without_part(place: Place, case: CaseFiles) -> str:
     """Remove the endings of a case's name, as long as something is left that is not the name of a set of patients."""
-    place = _place(root, case)
-    own = case.case.removeprefix(f"{flat(place)}_")
-    name = case.case if own == case.case else f"{place.as_posix()}/{own}"  # a word and a number are of one folder
-    of_many = place.as_posix() if _PORTION.search(place.name) else ""
+    own, folder = _own_name(place, case), "/".join(place)
+    name = case.case if own == case.case else f"{folder}/{own}"  # a word and its number are of one folder
+    of_many = folder if place and _PORTION.search(place[-1]) else ""
     while (shorter := _PART.sub("", name)) not in (name, "", of_many):
         name = shorter
-    return flat(Path(name))
+    return name.replace("/", "_")
 
 
-def _without_number(root: Path, case: CaseFiles) -> str:
+def _without_number(place: Place, case: CaseFiles) -> str:
     """Remove the number at the end of a case's name if another number is left that is not the folder's.
 
     The last number of `BraTS-GLI-00001-000` is a visit, that of `case_0001` the patient.
     """
-    own = case.case.removeprefix(f"{flat(_place(root, case))}_")
+    own = _own_name(place, case)
     stem = re.sub(r"[_\-. ]\d+$", "", own)
     return case.case.removesuffix(own) + stem if re.search(r"\d", stem) else case.case
 
 
-def _folder(shared: Path, root: Path, case: CaseFiles) -> str:
-    """Return the uppermost folder below that of all cases that is a patient's; else the case.
+def _folder(shared: int, place: Place, case: CaseFiles) -> str:
+    """Return the uppermost folder, below those that all cases share, that is a patient's; else the case.
 
     Folders of patients have a number, or hold folders of visits or sides; those of sets and visits are passed over.
     """
-    parts = (root / _place(root, case)).relative_to(shared).parts
+    parts = place[shared:]
     for name, below in zip(parts, (*parts, "")[1:], strict=True):
         if not _PORTION.search(name) and not _is_time(name) and (re.search(r"\d", name) or _is_time(below)):
             return name
@@ -117,25 +117,31 @@ def _is_time(folder: str) -> bool:
     return re.fullmatch(rf"{_YEAR}(\d{{4}})?", folder) is not None or _PART.fullmatch(f"_{folder}") is not None
 
 
-def _name_of_folder(root: Path, case: CaseFiles) -> str:
+def _name_of_folder(place: Place, case: CaseFiles) -> str:
     """Return the name of a case's own folder, as in `visit1/pat1` and `visit2/pat1`; else the case.
 
     Sets of patients, as `train` and `test`, count theirs anew.
     """
-    image = case.images[0].relative_to(root)
-    own = next((folder for folder in (image, *image.parents) if case.case == flat(folder)), None)
-    return case.case if own is None or _PORTION.search(own.parent.name) else own.name
+    own = _own_name(place, case)
+    is_folder = f"/{own}/" in f"{case.images[0].as_posix()}/"
+    return case.case if not is_folder or (place and _PORTION.search(place[-1])) else own
 
 
-def _place(root: Path, case: CaseFiles) -> Path:
-    """The folder, below the source, that a case lies in, and whose name may begin the case's name.
+def _own_name(place: Place, case: CaseFiles) -> str:
+    """A case's name without the folders that it lies in."""
+    return case.case.removeprefix(f"{'_'.join(place)}_")
 
-    Of a case that is a folder itself, it is the folder above.
+
+def _place(root: Path, case: CaseFiles) -> Place:
+    """The folders, below the source, that a case lies in, and whose names may begin the case's name.
+
+    Of a case that is a folder itself, they are those above it.
     """
-    image = case.images[0].relative_to(root)
-    for folder in (image, *image.parents):
-        if folder.name and case.case in (folder.name, flat(folder)):
-            return folder.parent
-        if folder.name and case.case.startswith(f"{flat(folder)}_"):
-            return folder
-    return image.parent
+    parts = case.images[0].relative_to(root).parts
+    for depth in range(len(parts), 0, -1):
+        path = "_".join(parts[:depth])
+        if case.case in (parts[depth - 1], path):
+            return parts[: depth - 1]
+        if case.case.startswith(f"{path}_"):
+            return parts[:depth]
+    return parts[:-1]
