@@ -45,6 +45,7 @@ ORDER = (
         "benchmarks/evaluation",
         "benchmarks/report",
         "benchmarks/crossvalidation",
+        "benchmarks/nnunet",
         "benchmarks/accuracy",
         "benchmarks/speed",
         "launch",

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from attunet.benchmarks.nnunet.trainer import PACKAGE
 from attunet.benchmarks.speed.inference import sweep as inference_sweep
 from attunet.benchmarks.speed.operations import gate, norm_relu
 from attunet.benchmarks.speed.training import comparison_rows
 from attunet.benchmarks.speed.training import sweep as training_sweep
-from attunet.benchmarks.speed.training.nnunet import PACKAGE
 
 TESTS = Path(__file__).resolve().parents[3] / "tests"
 PROGRAMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # step: module, formatter of its JSON

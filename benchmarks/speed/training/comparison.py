@@ -23,10 +23,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from attunet.benchmarks.nnunet.trainer import PACKAGE
 from attunet.benchmarks.speed.program import keep, last_line, program_parser, run_program
 from attunet.benchmarks.speed.training.comparison_rows import Results, draw, results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
-from attunet.benchmarks.speed.training.nnunet import PACKAGE, write_raw
+from attunet.benchmarks.speed.training.nnunet import write_slices
 from attunet.benchmarks.speed.training.others import Task
 from attunet.benchmarks.speed.training.programs import Measured
 from attunet.benchmarks.speed.training.progress import read_progress
@@ -51,7 +52,7 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
         if {"plain", "monai"} & set(programs):
             _write_slices(store, store.split(task.fold)[0], Path(folder))
         if "nnunet" in programs:
-            write_raw(store, task.fold, Path(folder) / "nnunet")
+            write_slices(store, task.fold, Path(folder) / "nnunet")
         for number in range(rounds):
             for name in programs:
                 dice = task.dice if number == rounds - 1 else None

@@ -1,68 +1,50 @@
-"""nnU-Net's own 2D trainer, where `nnunetv2` is installed: its plans, network, loss, augmentation, loader and step."""
+"""nnU-Net's own 2D trainer on a store's slices: its plans, network, loss, augmentation, loader and step."""
 
 import contextlib
-import json
-import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from attunet.benchmarks.nnunet.raw_data import RawCase, write_raw
+from attunet.benchmarks.nnunet.trainer import make_trainer, set_environment, set_workers
 from attunet.benchmarks.speed.training.others import Task, Training
 from attunet.benchmarks.speed.training.progress import Progress
-from attunet.classes import IGNORE_LABEL
 from attunet.store import Store
 
-PACKAGE = "nnunetv2"
-DATASET = "Dataset001_Slices"
-SLICE_SPACING = 4.0  # in sides of a pixel: the axis across slices is the coarse one, which nnU-Net puts first
+SPACING = np.diag([1.0, 1.0, 4.0, 1.0])  # the axis across slices is the coarse one, which nnU-Net puts first
 
 
-def write_raw(store: Store, fold: int, folder: Path) -> None:
-    """Writes the store's slices as nnU-Net's raw data, a volume for each case and channel, with the fold's split."""
-    raw = folder / "raw" / DATASET
-    for part in ("imagesTr", "labelsTr"):
-        (raw / part).mkdir(parents=True)
+def write_slices(store: Store, fold: int, folder: Path) -> None:
+    """Writes the store's slices, with their values, and the fold's split as raw data in `folder`."""
     split = store.split(fold)
     names = {case: f"case{number:05d}" for number, case in enumerate([*split[0], *split[1]])}
-    ignored, voxels = False, np.diag([1, 1, SLICE_SPACING, 1])
-    for case, name in names.items():
-        image, label = np.asarray(store.image(case), np.float32), np.array(store.label(case))
-        ignored |= bool((label == IGNORE_LABEL).any())
-        label[label == IGNORE_LABEL] = len(store.classes)
-        for channel in range(image.shape[1]):
-            path = raw / "imagesTr" / f"{name}_{channel:04d}.nii.gz"
-            nib.save(nib.Nifti1Image(image[:, channel].transpose(2, 1, 0), voxels), path)
-        nib.save(nib.Nifti1Image(label.transpose(2, 1, 0), voxels), raw / "labelsTr" / f"{name}.nii.gz")
-    labels = {"background": 0} | {f"class {number}": number for number in range(1, len(store.classes))}
-    about = {
-        "channel_names": {str(channel): "noNorm" for channel in range(store.spec.in_channels)},  # the store's values
-        "labels": labels | ({"ignore": len(store.classes)} if ignored else {}),
-        "numTraining": len(names),
-        "file_ending": ".nii.gz",
-    }
-    (raw / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+
+    def cases() -> Iterator[RawCase]:
+        for case, name in names.items():
+            image = np.asarray(store.image(case), np.float32).transpose(1, 3, 2, 0)
+            yield RawCase(name, image, np.array(store.label(case)).transpose(2, 1, 0), SPACING)
+
     train, held_out = ([names[case] for case in cases] for cases in split)
-    (raw / "splits_final.json").write_text(json.dumps([{"train": train, "val": held_out}]), encoding="utf-8")
+    channels = ["noNorm"] * store.spec.in_channels
+    write_raw(folder, cases(), (train, held_out), num_classes=len(store.classes), channels=channels)
 
 
 def nnunet(task: Task, folder: Path, accelerator: Accelerator, progress: Progress) -> Training:
     """Its trainer on the raw data in `folder`, ready for the first step."""
     set_environment(folder, processes=task.workers)
+    device, finish = accelerator.device, progress.finish
     with contextlib.redirect_stdout(sys.stderr):
-        trainer, planned = make_trainer(folder, accelerator.device, progress, batch_size=task.batch_size)
-        os.environ |= {
-            "nnUNet_n_proc_DA": str(task.workers)
-        }  # its planner fails with 0, which is no process of its own
+        trainer, planned = make_trainer(folder, device, batch_size=task.batch_size, finish=finish)
+        set_workers(task.workers)
         trainer.on_train_start()
         trainer.on_train_epoch_start()
-    progress.finish("network, loaders")
+    finish("network, loaders")
     waited = [0.0]
 
     def step() -> None:
@@ -75,42 +57,6 @@ def nnunet(task: Task, folder: Path, accelerator: Accelerator, progress: Progres
     compiled = "compiled" if trainer._do_i_compile() else "not compiled"
     note = f"{compiled}, patches of {' × '.join(map(str, patch))}, its plan's batch {planned}"
     return Training(step, lambda: None, lambda: waited[0], _Slices(trainer.network, patch), accelerator, note)
-
-
-def set_environment(folder: Path, *, processes: int) -> None:
-    """Sets nnU-Net's folders and numbers of worker processes for this process and its children."""
-    os.environ |= {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
-    os.environ |= dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc"), str(max(1, processes)))
-
-
-def make_trainer(folder: Path, device: torch.device, progress: Progress, *, batch_size: int | None) -> tuple[Any, int]:
-    """The 2D trainer, its data planned and preprocessed if no earlier call has done it, and the plan's batch size.
-
-    Args:
-        folder: with the raw data of `write_raw`; `set_environment` names it.
-        device: of the training.
-        progress: gets the parts.
-        batch_size: in place of the plan's; None leaves that.
-    """
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    progress.finish("nnU-Net's imports")
-    processes = planning.default_num_processes
-    if not (folder / "prepared").exists():
-        planning.extract_fingerprints([1], num_processes=processes, verbose=False, show_progress_bar=False)
-        progress.finish("fingerprint")
-        planning.plan_experiments([1])
-        progress.finish("plan")
-        planning.preprocess([1], configurations=("2d",), num_processes=[processes], show_progress_bar=False)
-        progress.finish("preprocessing")
-        (folder / "prepared").touch()
-    torch.backends.cudnn.benchmark = True  # as its own command does
-    trainer = get_trainer_from_args("1", "2d", 0, device=device)
-    settings = trainer.configuration_manager.configuration
-    planned = int(settings["batch_size"])
-    settings["batch_size"] = batch_size or planned
-    return trainer, planned
 
 
 class _Slices(nn.Module):

@@ -6,12 +6,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from attunet.benchmarks.speed.training.nnunet import DATASET, write_raw
+from attunet.benchmarks.nnunet.raw_data import DATASET
+from attunet.benchmarks.speed.training.nnunet import write_slices
 from attunet.store import Store
 
 
 def test_raw_data_are_the_stores_slices(small_store: Store, tmp_path: Path) -> None:
-    write_raw(small_store, 1, tmp_path)
+    write_slices(small_store, 1, tmp_path)
     raw = tmp_path / "raw" / DATASET
     training, held_out = small_store.split(1)
     split = json.loads((raw / "splits_final.json").read_text())

@@ -1,0 +1,175 @@
+"""attunet and nnU-Net's 2D configuration on one fold, with the same minutes of training on the same machine.
+
+`python -m attunet.benchmarks.accuracy.nnunet STORE OUT --fold 0 --minutes 10 --device cpu` trains attunet's recipe for
+so long, then nnU-Net's own trainer with its own plans, preprocessing, network and augmentation on the same source
+files. nnU-Net's schedule (1000 epochs of 250 steps) is shortened to the epochs that fit: of 250 steps where 50 of
+those fit, else at most 50 shorter ones; a first epoch of a few steps measures that. Preparation, planning and
+preprocessing are not counted, compilation is. Both are judged on the cases that the fold leaves out, by Dice on the
+native grid, as `attunet crossvalidate` does; attunet's label maps are finished as `prepare` decided, nnU-Net's are as
+it gives them. OUT/nnunet-foldN.json has every case, OUT/nnunet-foldN.log what nnU-Net prints. It needs `nnunetv2`,
+whose folders are temporary.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from attunet.benchmarks.accuracy.results import Row
+from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.nnunet.raw_data import RawCase, image_files, write_raw
+from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
+from attunet.benchmarks.nnunet.training import train_for
+from attunet.errors import InputError
+from attunet.evaluate_case import LabelledCase, evaluate_case, read_labelled_case
+from attunet.export.load_model import load_model
+from attunet.fields import JsonObject
+from attunet.metrics.aggregate import mean, nan_to_null
+from attunet.metrics.overlap import dice_from_confusion
+from attunet.presets import read_config
+from attunet.store import Store, open_store
+from attunet.system.atomic_files import write_text
+from attunet.system.environment import Environment, environment
+from attunet.system.log_lines import forward_log
+from attunet.system.workers import usable_cores
+from attunet.training.loop import train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One fold, for so many minutes of training each."""
+
+    store: Store
+    source: Path | None
+    fold: int
+    minutes: float
+    device: str
+    config: str
+    settings: tuple[str, ...]
+
+
+class Results(TypedDict):
+    environment: Environment
+    minutes: float
+    rows: list[Row]
+    nnunet: JsonObject  # facts of its training
+
+
+def compare(call: Call, out: Path) -> Results:
+    """Trains and judges both.
+
+    Raises:
+        InputError: if `nnunetv2` is not installed, or a case has classes that were not drawn.
+    """
+    if find_spec(PACKAGE) is None:
+        raise InputError(f"{PACKAGE} is not installed (pip install {PACKAGE})")
+    settings = (*call.settings, f"run.device={call.device}", f"run.minutes={call.minutes}")
+    run = out / f"attunet-fold{call.fold}"
+    train(call.store.path, run, read_config(call.config, settings), fold=call.fold, resume="auto")
+    model = load_model(run, device=call.device)
+    rows = _judge(call, "attunet", lambda case, _: evaluate_case(model, case).confusion)
+    log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="attunet-nnunet-") as folder, log, contextlib.redirect_stdout(log):
+        facts, confusion = _nnunet(call, Path(folder))
+        rows += _judge(call, "nnU-Net 2D", confusion)
+    return {"environment": environment(), "minutes": call.minutes, "rows": nan_to_null(rows), "nnunet": facts}
+
+
+def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase, str], np.ndarray]) -> list[Row]:
+    rows: list[Row] = []
+    for name in call.store.split(call.fold)[1]:
+        dice = dice_from_confusion(confusion(read_labelled_case(call.store, name, call.source), name))[1:]
+        rows.append(
+            {
+                "arm": arm,
+                "kind": "single",
+                "network": arm,
+                "seed": 0,
+                "fold": call.fold,
+                "case": name,
+                "patient": call.store.case(name).patient,
+                "mean": mean(dice),
+                "dice": dict(zip(call.store.classes.foreground, map(float, dice), strict=True)),
+            }
+        )
+    return rows
+
+
+def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase, str], np.ndarray]]:
+    """Trains nnU-Net; facts of the training, and the function that gives voxel counts of a case."""
+    split = call.store.split(call.fold)
+    names = {case: f"case{number:05d}" for number, case in enumerate([*split[0], *split[1]])}
+
+    def cases() -> Iterator[RawCase]:
+        for case, name in names.items():
+            labelled = read_labelled_case(call.store, case, call.source)
+            if not labelled.drawn.all():
+                raise InputError(f"{case}: not every class was drawn, which nnU-Net cannot be told")
+            yield RawCase(name, labelled.volume.data, labelled.truth, labelled.volume.affine)
+
+    channels = ["CT" if call.store.spec.normalization == "ct" else "MR"] * call.store.spec.in_channels
+    train_names, held_out = ([names[case] for case in cases] for cases in split)
+    write_raw(folder, cases(), (train_names, held_out), num_classes=len(call.store.classes), channels=channels)
+    set_environment(folder, processes=min(12, usable_cores()))
+    began = time.monotonic()
+    trainer, _ = make_trainer(folder, torch.device(call.device), batch_size=None, finish=logger.info)
+    preparation_s = time.monotonic() - began
+    facts = train_for(trainer, call.minutes) | {"preparation_s": preparation_s}
+    predictor = make_predictor(trainer)
+    reader = trainer.plans_manager.image_reader_writer_class()
+
+    def confusion(case: LabelledCase, name: str) -> np.ndarray:
+        image, properties = reader.read_images([str(file) for file in image_files(folder, names[name], len(channels))])
+        return case.confusion(predictor.predict_single_npy_array(image, properties).transpose(2, 1, 0))
+
+    return facts, confusion
+
+
+def table(results: Results) -> str:
+    rows = results["rows"]
+    cells = [["training", "case", "mean", *rows[0]["dice"]]]
+    for row in rows:
+        values = [row["mean"], *row["dice"].values()]
+        cells.append([row["arm"], row["case"], *("-" if value is None else f"{value:.3f}" for value in values)])
+    return aligned(cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--source", type=Path, help="the store's source files, if they moved")
+    parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--config", default="chaos-cpu", help="attunet's preset or configuration file")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    options = vars(parser.parse_args())
+    out = options.pop("out")
+    stdout = sys.stdout
+    with forward_log(lambda line: print(line, flush=True, file=stdout)):
+        try:
+            store = open_store(options.pop("store"))
+            results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)
+        except InputError as error:
+            parser.error(str(error))
+    file = out / f"nnunet-fold{options['fold']}.json"
+    write_text(file, json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
