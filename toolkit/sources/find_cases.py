@@ -104,6 +104,8 @@ def _by_layout(root: Path, files: list[Path], options: SourceOptions) -> Source:
     tried = FINDERS if options.layout == "auto" else {options.layout: FINDERS[options.layout]}
     first_error: InputError | None = None
     for name, (find, _) in tried.items():
+        if first_error and name == "case-folders":
+            continue  # a folder of images with a mask too many would be one case, and its images the channels
         try:
             source = find(root, files, options) or (find(inner, below, options) if inner != root else None)
         except InputError as error:

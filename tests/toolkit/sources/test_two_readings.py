@@ -260,3 +260,15 @@ def test_a_line_of_numbers_is_looked_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("0 0.5 0.5 0.25 1\n")
     with pytest.raises(InputError, match="YOLO's form"):
         find_cases(tmp_path)
+
+
+def test_images_of_a_part_whose_masks_are_too_many_are_no_channels(made: SimpleNamespace, tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "val")):
+        for slice_number in range(3):
+            image, labels = made.body(10 * number + slice_number)
+            made.save_nifti(tmp_path / f"{part}/img/IM{slice_number}.nii.gz", image)
+            made.save_nifti(tmp_path / f"{part}/gt/IM{slice_number}_gt.nii.gz", labels)
+    assert len(find_cases(tmp_path).cases) == 6
+    (tmp_path / "val/img/IM1.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"IM1_gt\.nii\.gz: this mask has no image of its name or number in img/"):
+        find_cases(tmp_path)
