@@ -172,6 +172,7 @@ def wrong_series() -> list[dict[str, Any]]:
         {"PatientID": "7"},
         {"StudyInstanceUID": "1.2.7"},
         {"Modality": "CT"},
+        {"EchoNumbers": 2},
         {"ImageOrientationPatient": [1.6, 1.2, 0, -1.2, 1.6, 0]},
         {"ImageOrientationPatient": [0.8, 0.6, 0, 0.8, 0.6, 0]},
         {"ImagePositionPatient": [3.5, -20, 16]},
@@ -193,5 +194,5 @@ def wrong_series() -> list[dict[str, Any]]:
             except InputError as error:
                 line = str(error).replace(f"{folder}/", "").replace(folder, "series")
                 rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
-    assert len(rows) == 13
+    assert len(rows) == 14
     return rows

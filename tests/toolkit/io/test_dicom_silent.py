@@ -25,6 +25,7 @@ AXIAL = np.diag([-1.5, -1.5, 5, 1.0])
         ("IssuerOfPatientID", "another"),
         ("StudyInstanceUID", "1.2.826.0.1.7"),
         ("Modality", "CT"),
+        ("EchoNumbers", 2),
         ("PhotometricInterpretation", "MONOCHROME1"),
     ],
 )

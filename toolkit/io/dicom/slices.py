@@ -31,7 +31,7 @@ GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
 # What the slices of a volume have in common. Not FrameOfReferenceUID: programs that anonymise draw one for each file
 COMMON = (
     *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("Modality", "PhotometricInterpretation", "BitsStored"),
+    *("Modality", "EchoNumbers", "PhotometricInterpretation", "BitsStored"),
 )
 
 

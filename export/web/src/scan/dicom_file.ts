@@ -38,6 +38,7 @@ export const COMMON = {
   PatientID: "x00100020",
   IssuerOfPatientID: "x00100021",
   Modality: "x00080060",
+  EchoNumbers: "x00180086",
   PhotometricInterpretation: "x00280004",
   BitsStored: "x00280101",
 } as const;
