@@ -78,7 +78,7 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case BrokenPipeError():  # `attunet inspect ... | head`
             _drop_output()
             return 128 + signal.SIGPIPE, ""
-        case MemoryError():
+        case MemoryError() | RuntimeError() if _is_of_memory(error):
             return FAILED, f"there is too little memory for this: {one_line(error)}"
         case OSError() if _is_of_output(error):
             _drop_output()
@@ -88,6 +88,11 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in EXTRA_OF:
             return WRONG, f"this needs {package}, which is not installed: pip install 'attunet[{EXTRA_OF[package]}]'"
     return None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """True for memory that is not there; torch has no error of its own for the CPU's."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _is_of_output(error: OSError) -> bool:

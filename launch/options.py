@@ -15,7 +15,7 @@ from click import option
 from attunet.config import MODELS
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
-from attunet.fields import MAX_WHOLE
+from attunet.fields import MAX_WHOLE, parse_whole
 from attunet.presets import preset_names
 
 Command = Callable[..., object]
@@ -49,9 +49,10 @@ class Fold(click.ParamType):
     def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
         if value == "all":
             return "all"
-        if not str(value).isdecimal():
-            self.fail(f"must be the number of a fold or all, got {value!r}", param, ctx)
-        return int(str(value))
+        number = parse_whole(str(value))
+        if number is None:
+            self.fail(f"must be the number of a fold or all, got {str(value)[:80]!r}", param, ctx)
+        return number
 
 
 class FoldList(click.ParamType):
@@ -60,10 +61,10 @@ class FoldList(click.ParamType):
     name = "K,..."
 
     def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() for part in parts):
-            self.fail(f"must be numbers of folds separated by commas, got {value!r}", param, ctx)
-        return [int(part) for part in parts]
+        folds = [number for part in str(value).split(",") if (number := parse_whole(part.strip())) is not None]
+        if len(folds) != str(value).count(",") + 1:
+            self.fail(f"must be numbers of folds separated by commas, got {str(value)[:80]!r}", param, ctx)
+        return folds
 
 
 def parse_parity_cases(text: str | None) -> int | Literal["all"] | None:
@@ -72,9 +73,9 @@ def parse_parity_cases(text: str | None) -> int | Literal["all"] | None:
         return None
     if text == "all":
         return "all"
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--parity-cases: must be a whole number from 1 or all, got {text!r}")
-    return int(text)
+    if not (number := parse_whole(text)):
+        raise InputError(f"--parity-cases: must be a whole number from 1 or all, got {text[:80]!r}")
+    return number
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

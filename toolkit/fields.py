@@ -238,6 +238,11 @@ def is_file_name(value: object) -> bool:
     return isinstance(value, str) and value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
 
 
+def parse_whole(text: str) -> int | None:
+    """The whole number that a text has in digits; None for any other text, and for more than 15 digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else None
+
+
 def is_whole(value: object) -> bool:
     """True for an integer of at least 0 that is exact in JSON."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WHOLE

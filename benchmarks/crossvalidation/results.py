@@ -15,7 +15,7 @@ from attunet.errors import InputError, RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import CrossvalidationResults, WorstOrgan
-from attunet.plots.figure import file_name
+from attunet.plots.figure import file_names
 from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.plots.organ_slices import draw_organ_slices
 from attunet.plots.view import view_of
@@ -94,10 +94,11 @@ def write_results(
     Example:
         >>> write_results(out, results, methods, store, device="cpu", source=None)  # doctest: +SKIP
     """
+    files = file_names(f"{method.recipe}={method.model}" for method in methods)
     for method, row in zip(methods, results["methods"], strict=True):
         worst = row["worst_organ"]
         if row["configured"] and worst:
-            place = f"plots/worst_{file_name(f'{method.recipe}={method.model}')}.png"
+            place = f"plots/worst_{files[f'{method.recipe}={method.model}']}.png"
             try:
                 is_drawn = _draw_worst_organ(out / place, method, worst, store, device, source)
             except (InputError, RunError) as error:  # the table does not need the source files

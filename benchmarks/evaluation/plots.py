@@ -16,7 +16,7 @@ from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
-from attunet.plots.figure import file_name
+from attunet.plots.figure import file_names
 from attunet.store import Store
 from attunet.volumes.slices import VolumeSlices
 
@@ -76,9 +76,9 @@ def draw_evaluation(
         return
     _draw_figures(folder, {model_label(row): row for row in results["models"]}, store)
     _draw_curves(folder, models)
-    for number, case in enumerate(_cases_to_show(results)):
+    for number, (case, name) in enumerate(file_names(_cases_to_show(results)).items()):
         labelled = read_labelled_case(store, case, source)
-        _draw_outlines(folder, labelled, models, predictions, store)
+        _draw_outlines(folder / f"outlines_{name}.png", labelled, models, predictions, store)
         if number == 0:
             _draw_attention(folder, labelled, models, predictions)
     logger.info(f"plots: {folder}")
@@ -92,10 +92,11 @@ def _draw_figures(folder: Path, rows: dict[str, EvaluatedRow], store: Store) -> 
         draw_dice_against_latency(folder / "dice_against_latency.png", rows)
     draw_latency_against_batch(folder / "latency_against_batch.png", rows)
     draw_volume_time(folder / "volume_time.png", rows)
+    files = file_names(rows)
     for label, row in rows.items():
         counts = np.array(row["confusion"])
         if counts.any():
-            draw_confusion(folder / f"confusion_{file_name(label)}.png", counts, store.classes, title=label)
+            draw_confusion(folder / f"confusion_{files[label]}.png", counts, store.classes, title=label)
 
 
 def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:
@@ -118,7 +119,7 @@ def _cases_to_show(results: EvaluationResults) -> list[str]:
 
 
 def _draw_outlines(
-    folder: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store
+    path: Path, case: LabelledCase, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store
 ) -> None:
     """Draws the label maps of one case; a model whose outlines would cover another's is left out."""
     from attunet.plots.outlines import draw_outlines
@@ -131,7 +132,6 @@ def _draw_outlines(
         counts = [confusion(indices, other, case.num_classes) for other in outlines.values()]
         if not any(mean(dice_from_confusion(c)[1:]) > SAME_OUTLINE for c in counts):
             outlines[one.name if one.name not in outlines else one.label] = indices
-    path = folder / f"outlines_{file_name(case.name)}.png"
     draw_outlines(path, case.volume, view, outlines, store.classes, truth=case.truth, title=case.name)
 
 
@@ -144,6 +144,7 @@ def _draw_attention(
     from attunet.plots.attention import draw_attention
     from attunet.plots.view import fullest_slice, view_of
 
+    files = file_names(one.label for one in models)
     for one in models:
         model, spec = one.model, one.model.spec
         if not model.num_gates:
@@ -155,7 +156,7 @@ def _draw_attention(
         # Prepared slices have the view's order, except sagittal and coronal ones, which have the feet at the top.
         up = slice(None, None, -1 if view.sides and spec.slice_axis != 2 else 1)
         draw_attention(
-            folder / f"attention_{file_name(one.label)}.png",
+            folder / f"attention_{files[one.label]}.png",
             prepared[index : index + 1][0, 0, up],
             [values[0, up] for values in model.attention(slices)],
             model.classes,

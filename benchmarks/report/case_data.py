@@ -11,6 +11,7 @@ from attunet.benchmarks.report.bundles import pack
 from attunet.benchmarks.report.contents import Contents
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError
+from attunet.fields import parse_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +36,9 @@ def choose_cases(contents: Contents, wanted: str) -> list[str]:
     if wanted == "all":
         return kept
     if kind == "worst" and number:
-        if not number.isdecimal():
-            raise InputError(f"--cases: worst: must be followed by a number, got {wanted!r}")
-        return kept[: int(number)]
+        if (count := parse_whole(number)) is None:
+            raise InputError(f"--cases: worst: must be followed by a number, got {wanted[:80]!r}")
+        return kept[:count]
     names = list(dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()))
     if not names:
         raise InputError(f"--cases: must be worst:N, all, or names of cases joined by commas, got {wanted!r}")

@@ -53,6 +53,10 @@ def test_help_needs_no_heavy_import() -> None:
         ("train STORE out", "Missing option '--fold'"),
         ("train STORE out --fold 9", "fold: must be 0 to 2 or all"),
         ("train STORE out --fold -1", "must be the number of a fold or all"),
+        (f"train STORE out --fold {'9' * 5000}", "must be the number of a fold or all"),
+        (f"crossvalidate STORE out --model unet --folds 0,{'9' * 5000}", "must be numbers of folds separated by"),
+        (f"export STORE out.onnx --parity-cases {'9' * 5000}", "--parity-cases: must be a whole number from 1"),
+        (f"prepare STORE out --classes a={'9' * 5000}", "classes: must be name=value"),
         ("train STORE out --fold 0 --resume --set run.mixed_precision=no", "--resume needs a checkpoint"),
         ("train STORE out --fold 0 --set data.size=96", "[data] is resolved when the store is made"),
         ("train STORE out --fold 0 --set optim.lr=fast", "optim.lr: must be a number"),
@@ -106,6 +110,8 @@ def test_exit_codes_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
         1,
         "error: there is too little memory for this: Unable to allocate 1 GiB\n",
     )
+    torch_s = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 34359738368 bytes.")
+    assert outcome(torch_s, capsys)[0] == 1
     assert outcome(KeyboardInterrupt(), capsys) == (130, "\nerror: interrupted\n")
 
 

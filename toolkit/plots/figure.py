@@ -5,6 +5,7 @@ Figures are made without pyplot: nothing global, no display, and Agg draws the P
 
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,13 @@ def show_grey(axes: Axes, image: np.ndarray, row_over_column: float) -> None:
     axes.set_yticks([])
 
 
-def file_name(label: str) -> str:
-    """Make a file name of a label."""
-    return re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.") or "model"
+def file_names(labels: Iterable[str]) -> dict[str, str]:
+    """Make a file name of each label; those of two labels differ, also where a file system ignores capitals."""
+    names: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        name = plain = re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.") or "model"
+        taken = {other.lower() for other in names.values()}
+        while name.lower() in taken:
+            name = f"{plain}_{len(names) + 1}" if name == plain else f"{name}_"
+        names[label] = name
+    return names
