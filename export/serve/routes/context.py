@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,21 +41,20 @@ async def receive_and_run(
     service, ticket = service_of(request), request.scope[TICKET]
     service.check_running()
     service.queue.check_room()  # before anything is sent in vain
-    folder, taken = service.folder.request_folder(), 0
-
-    def clean() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        service.space.give_back(taken)
-
+    folder = service.folder.request_folder()
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
     with ExitStack() as undo:  # also where the task is cancelled
-        undo.callback(clean)
+        undo.callback(remove)
         with ticket.stage("upload"):
             upload = await _receive(request, folder, service, ticket)
         undo.pop_all()
-    taken = upload.size
     try:
         result, size = await service.queue.run(
-            lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), finished=clean
+            lambda ticket: work(upload, folder, ticket),
+            ticket,
+            left=lambda: _left(request),
+            remove=remove,
+            finished=lambda: service.space.give_back(upload.size),
         )
     finally:
         for stage, seconds in ticket.seconds.items():

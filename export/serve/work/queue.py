@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -85,13 +86,16 @@ class WorkQueue:
         ticket: Ticket,
         *,
         left: Callable[[], Awaitable[None]],
+        remove: Callable[[], None],
         finished: Callable[[], None],
     ) -> Result:
         """The result of `work(ticket)`.
 
         Args:
             left: returns when the client hangs up.
-            finished: called once when the work is over, or will not begin; removes its files.
+            remove: called once when the work is over, or will not begin; removes its files. After work it is called in
+                the work's thread: thousands of files take seconds, in which others would wait.
+            finished: called once after that, in the event loop.
 
         Raises:
             Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
@@ -101,11 +105,12 @@ class WorkQueue:
         try:
             with ExitStack() as undo:  # also where the task is cancelled
                 undo.callback(finished)
+                undo.callback(remove)
                 self.check_room()
                 with ticket.stage("queue"):
                     await self._wait_for_slot(ticket, leaving)
                 undo.pop_all()
-            return await self._run(work, ticket, leaving, finished)
+            return await self._run(partial(_work_and_remove, work, ticket, remove), ticket, leaving, finished)
         finally:
             leaving.cancel()
 
@@ -125,14 +130,14 @@ class WorkQueue:
 
     async def _run(
         self,
-        work: Callable[[Ticket], Result],
+        work: Callable[[], Result],
         ticket: Ticket,
         leaving: "asyncio.Future[None]",
         finished: Callable[[], None],
     ) -> Result:
         self._count(running=1)
         start = time.monotonic()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work, ticket)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
 
         def over(done: "asyncio.Future[Result]") -> None:
             self._count(running=-1)
@@ -166,6 +171,13 @@ class WorkQueue:
         self._running += running
         self._metrics.waiting.set(self._waiting)
         self._metrics.running.set(self._running)
+
+
+def _work_and_remove(work: Callable[[Ticket], Result], ticket: Ticket, remove: Callable[[], None]) -> Result:
+    try:
+        return work(ticket)
+    finally:
+        remove()
 
 
 async def _first_of(work: "asyncio.Future[Result]", leaving: "asyncio.Future[None]", ticket: Ticket) -> None:
