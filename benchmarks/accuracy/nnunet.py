@@ -117,7 +117,7 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
         for case, name in names.items():
             labelled = read_labelled_case(call.store, case, call.source)
             if not labelled.drawn.all():
-                raise InputError(f"{case}: not every class was drawn, which nnU-Net cannot be told")
+                raise InputError(f"{case}: not every class was drawn, which nnU-Net has no labels for")
             yield RawCase(name, labelled.volume.data, labelled.truth, labelled.volume.affine)
 
     channels = ["CT" if call.store.spec.normalization == "ct" else "MR"] * call.store.spec.in_channels
