@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     options = vars(parser.parse_args())
     out = options.pop("out")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nnU-Net's processes and folders end with this one
     stdout = sys.stdout
     with forward_log(lambda line: print(line, flush=True, file=stdout)):
         try:

@@ -3,7 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -97,3 +100,17 @@ def test_no_timed_step_begins_after_the_limit(small_store: Store, monkeypatch: p
     assert row["note"] == "0 of 2 steps in 0.2 s"
     assert row["num_parameters"] > 1000
     assert "first step" in row["start_s"]
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
+    options = ["--only=plain", "--size=32", "--width=4", "--batch-size=2", "--steps=1000000", "--workers=0"]
+    command = [sys.executable, "-m", "attunet.benchmarks.speed.training.comparison", *options]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and not list(tmp_path.glob("attunet-slices-*/progress.json")):
+            time.sleep(0.2)
+        (training,) = psutil.Process(running.pid).children()
+        running.terminate()
+    assert psutil.wait_procs([training], timeout=10)[1] == []
+    assert not list(tmp_path.glob("attunet-*"))
