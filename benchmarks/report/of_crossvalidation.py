@@ -58,7 +58,8 @@ def _row(
     folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults
 ) -> ModelRow:
     own = folder / method["recipe"] / method["model"]
-    runs = sorted(path for path in own.glob("seed-*/fold-*") if path.is_dir())  # the lowest seed first
+    planned = [(seed, fold) for seed in results["seeds"] for fold in results["store"]["folds"]]  # lowest seed first
+    runs = [path for seed, fold in planned if (path := own / f"seed-{int(seed)}" / f"fold-{int(fold)}").is_dir()]
     predictions = _first_file(runs, cases, ".npz")
     scores: dict[Metric, Score] = {}
     for metric in SCORES:

@@ -297,6 +297,15 @@ def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
     assert before.scores != after.scores
 
 
+def test_a_report_shows_the_trainings_of_its_results_alone(compare, folder: Path) -> None:
+    assert compare("--no-train", "--folds", "0").code == 0
+    before, *_ = read_contents(folder).models
+    of_earlier_call = folder / "default/unet/seed--1/fold-0"
+    shutil.copytree(folder / "default/unet/seed-0/fold-0", of_earlier_call)
+    after, *_ = read_contents(folder).models
+    assert (after.predictions, after.details, after.curves) == (before.predictions, before.details, before.curves)
+
+
 def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:
     run = folder / "default/unet/seed-0/fold-0"
     step, finished = progress_of(run)
