@@ -258,3 +258,18 @@ def test_an_image_and_a_mask_in_folders_of_two_patients_are_no_case(made: Simple
     made.save_nifti(tmp_path / "siteB/sub2/seg.nii.gz", labels)
     with pytest.raises(InputError, match="fits no known layout"):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["data/img2", "data/img4", "data/img1_seg", "data/img3_seg"],
+        ["data/p1/scan1/ct", "data/p2/scan1/seg"],
+        ["20010102/P7/anat/ct", "20010102/P8/anat/ct", "20010102/P8/anat/mask", "20020102/P7/anat/mask"],
+    ],
+)
+def test_files_with_other_numbers_are_no_case(made: SimpleNamespace, tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        made.save_nifti(tmp_path / f"{name}.nii.gz", made.body(1)[1])
+    with pytest.raises(InputError, match=r"fits no known layout|no image of its name|none of the images"):
+        find_cases(tmp_path)

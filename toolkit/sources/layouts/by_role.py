@@ -17,6 +17,7 @@ from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.layouts.headers import shape_of
 from attunet.sources.layouts.matching import MASK_ROLE, case_names, names_one_of
+from attunet.sources.layouts.numbers import other_number
 from attunet.sources.layouts.series import series_folders
 from attunet.sources.layouts.two_folders import names_images_or_masks
 
@@ -114,17 +115,22 @@ def _paired(groups: Groups) -> list[str]:
     return [case for case, (_, roles) in groups.items() if len(set(map(is_mask_role, roles))) == 2]
 
 
-def _has_folder_of_images(roles: Roles) -> bool:
-    """True for images in a folder of that name: with one such group, nothing shows that they are one case's."""
-    folders = (Path(role).parts[:-1] for role in roles if not is_mask_role(role))
-    return any(names_images_or_masks(Path(part)) for parts in folders for part in parts)
+def _may_be_several(roles: Roles) -> bool:
+    """True for images in a folder of that name, or of other numbers than the masks.
+
+    With one such group, nothing shows that they are one case's.
+    """
+    images = [role for role in roles if not is_mask_role(role)]
+    masks = [role.replace("/", "_") for role in roles if is_mask_role(role)]
+    in_folder = any(names_images_or_masks(Path(part)) for role in images for part in Path(role).parts[:-1])
+    return in_folder or any(other_number(image.replace("/", "_"), masks) for image in images)
 
 
 def _source(root: Path, layout: str, reason: str, groups: Groups, options: SourceOptions) -> Source | None:
     """The source of groups; None where they have no masks and images by role."""
     groups, decisions = _with_one_image(_without_snapshots(groups))
     labelled = [groups[case][1] for case in _paired(groups)]
-    if len(labelled) * 2 < len(groups) or not labelled or (len(labelled) == 1 and _has_folder_of_images(labelled[0])):
+    if len(labelled) * 2 < len(groups) or not labelled or (len(labelled) == 1 and _may_be_several(labelled[0])):
         return None
     counts = Counter(role for roles in labelled for role in roles)
     channels, of_channels = _channels(labelled, counts, options.images)

@@ -28,6 +28,8 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
     if not image_rows or not mask_rows:
         return None
     whole = _by_all_numbers(image_rows, mask_rows)
+    if whole is None and not set(image_rows.values()).isdisjoint(mask_rows.values()):
+        return None  # some are equal in all numbers, so the other masks have no image
     readings = [whole] if whole is not None else list(_by_some_numbers(image_rows, mask_rows))
     for other in readings[1:]:
         if differing := sorted(mask for mask in other if other[mask] != readings[0][mask]):
