@@ -118,6 +118,8 @@ test("files are the channels of one scan by their names alone", async () => {
 });
 
 test("headers that the command line mends or refuses", async () => {
+  const mark = changed("mark.nii", (header) => header.writeUInt8(65, 347));
+  await expect(readScan([mark], null, 1)).rejects.toThrow("mark.nii: cannot be read as NIfTI: the header has no mark of the format");
   const axes = changed("axes.nii", (header) => header.writeInt16LE(8, 40));
   await expect(readScan([axes], null, 1)).rejects.toThrow("axes.nii: cannot be read as NIfTI: it must have 1 to 7 axes, got 8");
   const sizes = await readScan([changed("sizes.nii", (header) => header.writeFloatLE(0, 80))], null, 1);

@@ -7,6 +7,7 @@ import { AGAIN, type Channel, checkedAffine, InputError, MAX_VOXELS, type Triple
 import { general, thousands } from "./words";
 
 const HEADER_BYTES = 544;
+const MARKS = ["n+1\0", "n+2\0\r\n\x1a\n", "n+2\0\0\0\0\0"]; // version 2's shows where line ends were converted
 const MAX_VOXEL_OFFSET = 2 ** 24; // header extensions before the voxels
 const LARGEST_GZIP_RATIO = 1040; // deflate cannot shrink further than 1032 to 1
 
@@ -77,8 +78,10 @@ function parse(name: string, start: Uint8Array): Header {
   }
   const copy = new Uint8Array(HEADER_BYTES);
   copy.set(start.subarray(0, size)); // without the mark of extensions: they are passed over, not parsed
+  const mark = String.fromCharCode(...(is2 ? start.subarray(4, 12) : start.subarray(344, 348)));
   let header: Header;
   try {
+    if (!MARKS.includes(mark)) throw new Error(mark);
     header = readHeader(copy.buffer);
   } catch {
     throw new InputError(`${name}: cannot be read as NIfTI: the header has no mark of the format`);
