@@ -21,7 +21,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # step: module, forma
     "inference": ("inference.sweep", inference_sweep.table),
     "training": ("training.comparison", comparison_rows.table),
 }
-NNUNET_S = 100  # more for the comparison of trainings where nnU-Net, which begins slowly, is in it
+NNUNET_S = 120  # more for the comparison of trainings where nnU-Net, which begins slowly, is in it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _full_steps(out: Path) -> list[Step]:
     tests = f"-m pytest -q -m gpu -p no:cacheprovider {'-n 12' if find_spec('xdist') else ''}".split()
     on_gpu = [str(TESTS / "toolkit/ops"), str(TESTS / "toolkit/training/test_step_graph.py")]
     profiled = "--profile --model attention_unet --widths 64 --batch-sizes 16,64 --minutes 1.2 --seconds 2"
-    beside = "--batch-size 16 --steps 20 --warm-up-steps 6 --rounds 1 --limit 90"
+    beside = "--batch-size 16 --steps 20 --warm-up-steps 6 --rounds 1 --limit 120"
     return [
         Step("tests", 150, [*tests, *on_gpu]),
         _program(out, "gate", 80, "--seconds 0.3 --no-network"),
@@ -70,7 +70,7 @@ def _tiny_steps(out: Path) -> list[Step]:
     small = "--device cpu --width 4 --size 32 --batch-size 1 --seconds 0.01 --no-compile"
     few = "--device cpu --model unet --widths 4 --batch-sizes 2 --size 32 --seconds 0.1 --profile"
     forms = "--width 4 --size 32 --batch-sizes 1 --runs 3 --threads 1 --only"
-    beside = "--width 4 --size 32 --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0 --limit 100"
+    beside = "--width 4 --size 32 --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0 --limit 120"
     programs = "--only attunet --only plain" + " --only nnunet" * bool(_nnunet_s())
     return [
         Step("tests", 120, [*tests, str(TESTS / "toolkit/ops/test_norm_relu.py")]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attunet.benchmarks.speed.gpu.run import MAX_PRINTED_LINES, Outcome, page, printed_summary, run_step, run_steps
-from attunet.benchmarks.speed.gpu.steps import Step, steps_of
+from attunet.benchmarks.speed.gpu.steps import NNUNET_S, Step, steps_of
 from attunet.benchmarks.speed.training.kernels import kind_of
 from attunet.benchmarks.speed.training.sweep import rows_of
 
@@ -61,7 +61,7 @@ def test_nnunet_is_a_step_where_it_is_installed(tmp_path: Path, monkeypatch: pyt
 
     installed = find_spec("nnunetv2") is not None
     assert ("nnunet" in training(rehearse=True).command) == installed
-    assert training(rehearse=False).limit_s == (190 if installed else 90)
+    assert training(rehearse=False).limit_s == 90 + NNUNET_S * installed
     monkeypatch.setitem(sys.modules, "nnunetv2", None)  # as where it is absent
     assert "nnunet" not in training(rehearse=True).command
     assert training(rehearse=False).limit_s == 90
