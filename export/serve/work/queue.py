@@ -100,6 +100,9 @@ class WorkQueue:
         Raises:
             Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
             ClientDisconnect: the client hung up.
+
+        Example:
+            >>> await queue.run(work, ticket, left=left, remove=remove, finished=finished)  # doctest: +SKIP
         """
         leaving = asyncio.ensure_future(left())
         try:
