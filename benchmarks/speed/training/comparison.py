@@ -45,6 +45,9 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
     """Trains every program `rounds` times, in turns. `task` is what they have in common; `file` is written after each.
 
     Raises RunError when a training fails.
+
+    Example:
+        >>> compare(store, task, programs=["attunet", "plain"], rounds=3)  # doctest: +SKIP
     """
     measured: dict[str, list[Measured]] = {name: [] for name in programs}
     results = results_of(store, task, measured, rounds)
