@@ -21,6 +21,7 @@ from attunet.export.artefact import card as _card  # noqa: F401  # loaded before
 from attunet.launch.commands.inspect import describe
 from attunet.runs import ensemble as _ensemble  # noqa: F401
 from attunet.sources.case_files import DEFAULTS
+from attunet.system.peak_memory import peak_resident_mb
 
 SECONDS, GIGABYTE = 10, 2**30
 
@@ -55,7 +56,7 @@ def attacked(one: Hostile, folder: Path) -> dict[str, object]:
             kind, text = attack(path)
         except BaseException as error:  # anything but the project's own error is what is looked for
             kind, text = f"!{type(error).__name__}", str(error)[:300]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        peak = round(peak_resident_mb() or 0)
         os.write(writer, json.dumps({"kind": kind, "text": text[:2000], "peak_mb": peak}).encode()[:60000])
         os._exit(0)
     os.close(writer)

@@ -8,6 +8,7 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.io.readers import read_volume
+from attunet.system.peak_memory import peak_resident_mb
 
 
 @pytest.fixture
@@ -25,15 +26,21 @@ def refused() -> Callable[..., str]:
 
 
 @pytest.fixture
-def little_memory() -> Callable[[], AbstractContextManager[None]]:
-    """A context in which this process may take 100 MB."""
-    resource = pytest.importorskip("resource")
+def little_memory() -> Callable[..., AbstractContextManager[None]]:
+    """A context in which this process may take some MB beyond what it has: 100, or as many as are given."""
 
     @contextmanager
-    def bounded() -> Iterator[None]:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    def bounded(megabytes: float = 100) -> Iterator[None]:
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        except OSError:
+            pytest.skip("this system does not forget the peak of a process's memory")
+        before = peak_resident_mb()
+        assert before is not None
         yield
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+        peak = peak_resident_mb()
+        assert peak is not None
+        assert peak - before < megabytes
 
     return bounded
 

@@ -257,7 +257,7 @@ def test_text_that_is_no_number_of_the_type_is_refused(tmp_path: Path, words: st
 
 
 def test_one_long_number_takes_no_memory_for_each(
-    tmp_path: Path, little_memory: Callable[[], AbstractContextManager[None]]
+    tmp_path: Path, little_memory: Callable[..., AbstractContextManager[None]]
 ) -> None:
     head = "NDims = 3\nDimSize = 25000 1 1\nElementType = MET_DOUBLE\nBinaryData = False\nElementDataFile = LOCAL\n"
     (tmp_path / "a.mha").write_text(head + "0" * 30_000 + " 1" * 24_999)
