@@ -185,6 +185,7 @@ def test_formats_that_cannot_be_had_are_refused(strict_server, scan):
 def raw(server, request: bytes, *, all_of_it: bool = False) -> bytes:
     """The first bytes that the server answers, or all until it closes the connection."""
     with server.connect() as connection:
+        connection.settimeout(60)  # well beyond the 20 s that a head may take
         connection.sendall(request)
         answer = connection.recv(65536)
         while all_of_it and (more := connection.recv(65536)):
