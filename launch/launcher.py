@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from attunet.errors import InputError
-from attunet.system.launched import launcher_number
+from attunet.system.launcher_variables import launcher_number
 from attunet.system.workers import usable_cores
 
 # Number of a process, and of all. SLURM_NTASKS is set in a batch script too, which no `srun` has started several times

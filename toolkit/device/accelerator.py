@@ -16,7 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_lis
 
 from attunet.config import RunConfig
 from attunet.errors import InputError, RunError, one_line
-from attunet.system.launched import launcher_number
+from attunet.system.launcher_variables import launcher_number
 
 Value = TypeVar("Value")
 

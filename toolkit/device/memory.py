@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from attunet.system.launched import launcher_number
+from attunet.system.launcher_variables import launcher_number
 from attunet.system.peak_memory import peak_resident_mb
 
 HOST_MESSAGES = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")

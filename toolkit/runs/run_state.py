@@ -137,7 +137,7 @@ class RunState:
             training_labels=at.texts("training_labels"),
             held_out=at.text_list("held_out"),
             drawn=at.texts("drawn"),
-            readings=at.texts("readings") if "readings" in at else {},  # older checkpoints lack them
+            readings=at.texts("readings"),
             data_tier=at.choice("data_tier", ("resident", "streamed")),
             step=at.whole("step"),
             finished=at.flag("finished"),
@@ -164,7 +164,7 @@ class RunState:
                         f"{path}: {section}.{name} was {old!r} when this run began and is now {value!r}; keep the value"
                     )
         for name, words in CONTENT.items():
-            if getattr(self, name) != getattr(now, name) and not (name == "readings" and not self.readings):
+            if getattr(self, name) != getattr(now, name):
                 raise InputError(f"{path}: this run began with {words}; continue with the same store and fold")
 
 

@@ -54,13 +54,17 @@ def test_the_decoder_imports_nothing_from_the_working_directory(
 
 
 def _request(path: Path) -> Request:
+    return _request_of(str(pydicom.dcmread(path).file_meta.TransferSyntaxUID), bits_stored=12)
+
+
+def _request_of(syntax: str, bits_stored: int) -> Request:
     return Request(
-        syntax=str(pydicom.dcmread(path).file_meta.TransferSyntaxUID),
+        syntax=syntax,
         rows=40,
         columns=48,
         number_of_frames=1,
         bits_allocated=16,
-        bits_stored=12,
+        bits_stored=bits_stored,
         pixel_representation=0,
         photometric_interpretation="MONOCHROME2",
     )
@@ -142,16 +146,7 @@ def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_
     size = struct.pack(">HHIIIIIIIIH", 41, 0, 16384, 16384, 0, 0, 16384, 16384, 0, 0, 1) + bytes([15, 1, 1])
     coding = bytes.fromhex("ff52000c00000001000503030000ff5c0013") + bytes(17)
     tile = bytes.fromhex("ff90000a0000") + bytes(4) + b"\0\1\xff\x93" + b"\x80" * 64 + b"\xff\xd9"
-    request = Request(
-        syntax=SYNTAXES["JPEG 2000"],
-        rows=40,
-        columns=48,
-        number_of_frames=1,
-        bits_allocated=16,
-        bits_stored=16,
-        pixel_representation=0,
-        photometric_interpretation="MONOCHROME2",
-    )
+    request = _request_of(SYNTAXES["JPEG 2000"], bits_stored=16)
     with pytest.raises(DecodingError):
         DECODER.decode(request, encapsulate([b"\xff\x4f\xff\x51" + size + coding + tile]))
     assert DECODER._process is not None

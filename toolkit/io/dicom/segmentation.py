@@ -128,6 +128,11 @@ def _header(path: Path, apart_mm: float, num_files: int) -> "FileDataset":
     return with_dataset(path, completed, num_files)
 
 
+def _long_string(text: str) -> str:
+    """A text as DICOM's value representation LO takes it: 64 characters, no backslash and no control character."""
+    return re.sub(r"[\\\x00-\x1f]", " ", text)[:64].strip()
+
+
 def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "SegmentDescription":
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
@@ -136,14 +141,12 @@ def _describe(number: int, classes: Classes, own: Mapping[str, Code]) -> "Segmen
     from pydicom.sr.codedict import codes
 
     code = code_of(classes.names[number], classes.values[number], own)
-    name = re.sub(r"[\\\x00-\x1f]", " ", classes.names[number])[:64].strip() or f"class {number}"
+    name = _long_string(classes.names[number]) or f"class {number}"
     description = SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=CodedConcept(
-            code.value, code.scheme, re.sub(r"[\\\x00-\x1f]", " ", code.meaning)[:64].strip() or name
-        ),
+        segmented_property_type=CodedConcept(code.value, code.scheme, _long_string(code.meaning) or name),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             "attunet", codes.DCM.ArtificialIntelligence, __version__
