@@ -25,6 +25,11 @@ SPACING = (2.0, 2.0, 8.0)
 WriteCase = Callable[..., tuple[Path, Path]]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Binary values are named by their argument: what holds a time stamp differs between processes, which xdist refuses."""
+    return argname if isinstance(val, bytes) else None
+
+
 def small_case(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
     """An int16 image and its labels 0-4, axes LAS as in the real cases:
     the liver and the right kidney lie on the patient's right.
