@@ -26,7 +26,7 @@ WriteCase = Callable[..., tuple[Path, Path]]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Binary values are named by their argument: what holds a time stamp differs between processes, which xdist refuses."""
+    """Binary values are named by their argument: a time stamp in them would differ between xdist's workers."""
     return argname if isinstance(val, bytes) else None
 
 

@@ -53,7 +53,7 @@ def test_contents_are_those_of_pythons_own_module(content: bytes, tmp_path: Path
         (PACKED[:-6] + bytes([PACKED[-6] ^ 1]) + PACKED[-5:], zlib.error),
         (PACKED[:-1] + b"\x01", zlib.error),
     ],
-    ids=["cut", "no last byte", "half a header", "text behind", "half a mark behind", "plain", "other sum", "other size"],
+    ids=["cut", "no last byte", "half a header", "text behind", "half a mark", "plain", "other sum", "other size"],
 )
 def test_damage_raises_an_error(content: bytes, error: type[Exception], tmp_path: Path) -> None:
     (path := tmp_path / "a.gz").write_bytes(content)
