@@ -88,6 +88,7 @@ class Segmenter:
         self.postprocessing, self.ranges, self.estimator = about.postprocessing, about.ranges, about.confidence
         self.training_cases: Mapping[str, str] = about.training_cases
         self.num_gates = len(about.attention_outputs)
+        self.observed_outputs = ("logits", DISAGREEMENT) if DISAGREEMENT in about.outputs else ("logits",)
         try:
             self.backend: Backend = open_backend(
                 data, about, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
@@ -127,9 +128,7 @@ class Segmenter:
         Returns:
             float32 `(N, num_classes, H, W)`, with the disagreement as one more channel at the end.
         """
-        if DISAGREEMENT not in self.metadata.outputs:
-            return self.logits(slices)
-        return np.concatenate(self.run(("logits", DISAGREEMENT), slices), axis=1)
+        return np.concatenate(self.run(self.observed_outputs, slices), axis=1)
 
     def labels(self, slices: np.ndarray) -> np.ndarray:
         """Compute the labels of prepared slices.

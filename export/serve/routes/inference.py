@@ -204,8 +204,7 @@ def _run_slices(model: ServedModel, request: InferenceRequest, ticket: Ticket) -
     parts = []
     for start in range(0, len(slices), batch):
         ticket.check()
-        with model.turns:
-            parts.append(model.segmenter.run(names, slices[start : start + batch]))
+        parts.append(model.run(names, slices[start : start + batch]))
     results = {name: np.concatenate([part[index] for part in parts]) for index, name in enumerate(names)}
     if not all(np.isfinite(array).all() for array in results.values()):
         raise Refusal(422, "inputs: the network's answer is not finite for these slices")

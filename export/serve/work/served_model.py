@@ -35,12 +35,16 @@ class ServedModel:
     shared: SharedBatches | None
     audit: Audit | None = None
 
-    def observed(self, slices: np.ndarray) -> np.ndarray:
-        """As `Segmenter.observed`; on a GPU in one batch with the slices of other requests."""
+    def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
+        """As `Segmenter.run`; on a GPU in one batch with the slices of other requests."""
         if self.shared is not None:
-            return self.shared(slices)
+            return self.shared.run(outputs, slices)
         with self.turns:
-            return self.segmenter.observed(slices)
+            return self.segmenter.run(outputs, slices)
+
+    def observed(self, slices: np.ndarray) -> np.ndarray:
+        """As `Segmenter.observed`, by `run`."""
+        return np.concatenate(self.run(self.segmenter.observed_outputs, slices), axis=1)
 
     def describe(self) -> ModelDescription:
         """Name, hash, precision, provider and classes as JSON values."""
@@ -97,7 +101,7 @@ def load_models(
         if name in models:
             raise InputError(f"{path}: two models have the name {name!r}; give one as NAME=PATH")
         segmenter = Segmenter(path, provider=provider, num_threads=num_threads, public_key=public_key)
-        shared = SharedBatches(segmenter.observed) if provider in GPU_PROVIDERS else None
+        shared = SharedBatches(segmenter.run) if provider in GPU_PROVIDERS else None
         audit = Audit(audit_log, segmenter.sha256, segmenter.signature) if audit_log is not None else None
         models[name] = ServedModel(name, segmenter, turns, shared, audit)
     return models

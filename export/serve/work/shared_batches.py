@@ -2,12 +2,11 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from attunet.volumes.predict import Network
 
 MAX_SLICES = 32
 STEP = 8  # batches are filled up to a multiple, so that a device sees few shapes
@@ -15,30 +14,40 @@ STEP = 8  # batches are filled up to a multiple, so that a device sees few shape
 
 @dataclass(eq=False)
 class _Item:
+    names: tuple[str, ...]
     slices: np.ndarray
-    logits: "Future[np.ndarray]" = field(default_factory=Future)
+    outputs: "Future[list[np.ndarray]]" = field(default_factory=Future)
+
+    def fits(self, other: "_Item") -> bool:
+        return self.names == other.names and self.slices.shape[1:] == other.slices.shape[1:]
 
 
 class SharedBatches:
     """A network for many threads, which runs the slices that wait while the device is busy in one batch.
 
-    The thread that gets the device runs its own slices and those of others with the same height and width, up to
-    `max_slices`. No thread waits for a batch to fill.
+    The thread that gets the device runs its own slices and those of others with the same height, width and outputs, up
+    to `max_slices`. No thread waits for a batch to fill.
+
+    Args:
+        network: as `Segmenter.run`.
     """
 
-    def __init__(self, network: Network, *, max_slices: int = MAX_SLICES) -> None:
+    def __init__(
+        self, network: Callable[[tuple[str, ...], np.ndarray], list[np.ndarray]], *, max_slices: int = MAX_SLICES
+    ) -> None:
         self._network, self._max_slices = network, max_slices
         self._device, self._access = threading.Lock(), threading.Lock()
         self._waiting: deque[_Item] = deque()
 
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
-        item = _Item(slices)
+    def run(self, names: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
+        """As `Segmenter.run`, perhaps in one batch with the slices of other threads."""
+        item = _Item(names, slices)
         with self._access:
             self._waiting.append(item)
         with self._device:
-            if not item.logits.done():
+            if not item.outputs.done():
                 self._run(self._take(item))
-        return item.logits.result()
+        return item.outputs.result()
 
     def _take(self, own: _Item) -> list[_Item]:
         """The thread's own slices and others that fit beside them, the oldest first."""
@@ -46,7 +55,7 @@ class SharedBatches:
         with self._access:
             self._waiting.remove(own)
             for item in list(self._waiting):
-                if item.slices.shape[1:] == own.slices.shape[1:] and count + len(item.slices) <= self._max_slices:
+                if item.fits(own) and count + len(item.slices) <= self._max_slices:
                     self._waiting.remove(item)
                     taken.append(item)
                     count += len(item.slices)
@@ -56,12 +65,13 @@ class SharedBatches:
         count = sum(len(item.slices) for item in items)
         filling = [items[-1].slices[-1:]] * (-count % STEP)
         try:
-            logits = self._network(np.concatenate([*(item.slices for item in items), *filling]))
+            slices = np.concatenate([*(item.slices for item in items), *filling])
+            outputs = self._network(items[0].names, slices)
         except Exception as error:
             for item in items:
-                item.logits.set_exception(error)
+                item.outputs.set_exception(error)
             return
         start = 0
         for item in items:
-            item.logits.set_result(logits[start : start + len(item.slices)])
+            item.outputs.set_result([array[start : start + len(item.slices)] for array in outputs])
             start += len(item.slices)

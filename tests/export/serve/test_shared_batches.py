@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,29 +12,32 @@ from attunet.export.serve.work.shared_batches import SharedBatches
 
 
 class Device:
-    """A network that doubles its slices, waits until `go` is set, and remembers the batches it got."""
+    """A network that gives its slices once, twice or more often, as the outputs' names say; it waits until `go` is set,
+    and remembers the batches it got."""
 
     def __init__(self) -> None:
         self.go, self.batches = threading.Event(), []
 
-    def __call__(self, slices: np.ndarray) -> np.ndarray:
+    def __call__(self, names: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
         self.batches.append(slices.shape)
         assert self.go.wait(20)
         if (slices == 13).any():
             raise RuntimeError("thirteen")
-        return 2 * slices
+        return [int(name) * slices for name in names]
 
 
 def slices(value: float, count: int = 3, side: int = 16) -> np.ndarray:
     return np.full((count, 1, side, side), value, np.float32)
 
 
-def run_together(device: Device, shared: SharedBatches, parts: list[np.ndarray]) -> list["Future[np.ndarray]"]:
+def run_together(
+    device: Device, shared: SharedBatches, parts: list[np.ndarray], outputs: list[tuple[str, ...]] | None = None
+) -> list["Future[list[np.ndarray]]"]:
     """The first part is on the device until the others wait; the results when all are done."""
     futures = []
     with ThreadPoolExecutor(8) as threads:
         for number, part in enumerate(parts):
-            futures.append(threads.submit(shared, part))
+            futures.append(threads.submit(shared.run, outputs[number] if outputs else ("2",), part))
             while len(shared._waiting) != number or not shared._device.locked():
                 pass
         device.go.set()
@@ -53,7 +57,7 @@ def shared(device: Device) -> SharedBatches:
 def test_waiting_slices_share_a_batch_and_each_caller_gets_its_own(device: Device, shared: SharedBatches) -> None:
     parts = [slices(value, count=count) for value, count in enumerate((3, 3, 5, 2, 8), start=1)]
     for part, future in zip(parts, run_together(device, shared, parts), strict=True):
-        np.testing.assert_array_equal(future.result(), 2 * part)
+        np.testing.assert_array_equal(future.result(), [2 * part])
     # The first alone; then 3 + 5 + 2 slices, which leave no room for 8 more; every batch filled up to a multiple of 8.
     assert [shape[0] for shape in device.batches] == [8, 16, 8]
 
@@ -61,26 +65,34 @@ def test_waiting_slices_share_a_batch_and_each_caller_gets_its_own(device: Devic
 def test_other_shapes_have_batches_of_their_own(device: Device, shared: SharedBatches) -> None:
     parts = [slices(1), slices(2, side=32), slices(3, side=32)]
     for part, future in zip(parts, run_together(device, shared, parts), strict=True):
-        np.testing.assert_array_equal(future.result(), 2 * part)
+        np.testing.assert_array_equal(future.result(), [2 * part])
     assert sorted(device.batches) == [(8, 1, 16, 16), (8, 1, 32, 32)]
+
+
+def test_slices_with_the_same_outputs_share_a_batch(device: Device, shared: SharedBatches) -> None:
+    """As the Open Inference Protocol asks for them, by name."""
+    parts, outputs = [slices(1), slices(2), slices(3), slices(4)], [("1",), ("3", "1"), ("1", "3"), ("3", "1")]
+    for part, names, future in zip(parts, outputs, run_together(device, shared, parts, outputs), strict=True):
+        np.testing.assert_array_equal(future.result(), [int(name) * part for name in names])
+    assert [shape[0] for shape in device.batches] == [8, 8, 8]
 
 
 def test_an_error_reaches_all_of_its_batch_and_no_other(device: Device, shared: SharedBatches) -> None:
     first, *others = run_together(device, shared, [slices(1), slices(13), slices(2)])
-    np.testing.assert_array_equal(first.result(), slices(2))
+    np.testing.assert_array_equal(first.result(), [slices(2)])
     for future in others:
         with pytest.raises(RuntimeError, match="thirteen"):
             future.result()
-    np.testing.assert_array_equal(shared(slices(4)), slices(8))
+    np.testing.assert_array_equal(shared.run(("2",), slices(4)), [slices(8)])
 
 
 def test_the_labels_are_those_of_the_network_alone(artefact, scan):
     """Through the real network from several threads at once: the same logits for a slice whatever shares its batch."""
     segmenter = Segmenter(artefact, num_threads=1)
-    network = SharedBatches(segmenter.logits)
+    shared = SharedBatches(segmenter.run)
     noise = np.random.default_rng(0)
     parts = [noise.normal(size=(2 + number % 3, 1, 32, 32)).astype(np.float32) for number in range(12)]
     with ThreadPoolExecutor(6) as threads:
-        results = list(threads.map(network, parts))
-    for part, result in zip(parts, results, strict=True):
+        results = list(threads.map(partial(shared.run, ("logits",)), parts))
+    for part, (result,) in zip(parts, results, strict=True):
         np.testing.assert_allclose(result, segmenter.logits(part), rtol=1e-5, atol=1e-5)
