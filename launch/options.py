@@ -67,6 +67,29 @@ class FoldList(click.ParamType):
         return folds
 
 
+class Separated(click.ParamType):
+    """Values of another type, separated by commas."""
+
+    def __init__(self, each: click.ParamType) -> None:
+        self.each, self.name = each, each.name
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self.each.get_metavar(param, ctx)
+
+    def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> list[Value]:
+        return [self.each.convert(part.strip(), param, ctx) for part in str(value).split(",")]
+
+
+def several(*names: str, each: click.ParamType, help: str, **attributes: Value) -> Callable[[Command], Command]:
+    """An option that takes several values: repeated, or separated by commas."""
+
+    def flat(_: click.Context, __: click.Parameter, values: tuple[list[Value], ...]) -> tuple[Value, ...]:
+        return tuple(value for part in values for value in part)
+
+    help += "; may be repeated, or hold several separated by commas."
+    return option(*names, type=Separated(each), multiple=True, callback=flat, help=help, **attributes)
+
+
 def parse_parity_cases(text: str | None) -> int | Literal["all"] | None:
     """The number of `--parity-cases`, or "all"; None without the option. Raises InputError for anything else."""
     if text is None:

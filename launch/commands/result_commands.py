@@ -17,6 +17,7 @@ from attunet.launch.options import (
     Value,
     moved_source_option,
     pseudonymise_option,
+    several,
 )
 from attunet.system.lock import writing
 
@@ -25,9 +26,7 @@ from attunet.system.lock import writing
 @click.argument("store", type=PATH)
 @click.argument("models", type=PATH, nargs=-1, required=True, metavar="MODEL...")
 @option("--out", type=PATH, required=True, metavar="DIR")
-@option(
-    "--provider", "providers", type=PROVIDER, multiple=True, default=["cpu"], help="For artefacts; may be repeated."
-)
+@several("--provider", "--providers", "providers", each=PROVIDER, default=["cpu"], help="For artefacts")
 @option("--device", type=DEVICE, default="cpu", help="For runs, which PyTorch evaluates.")
 @option(
     "--fold", type=click.IntRange(0), help="Only the cases that this fold leaves out; every labelled case by default."
@@ -76,31 +75,25 @@ def report(folder: Path, out: Path | None, cases: str) -> None:
 @click.argument("model", type=PATH)
 @click.argument("store", type=PATH)
 @option("--out", type=PATH, required=True, metavar="DIR", help="Folder for the exported files and the results.")
-@option(
+@several(
     "--provider",
+    "--providers",
     "providers",
-    type=PROVIDER,
-    multiple=True,
+    each=PROVIDER,
     default=PROVIDERS,
     show_default=False,
-    help="May be repeated.  [default: all]",
+    help="All by default",
 )
-@option(
+@several(
     "--precision",
+    "--precisions",
     "precisions",
-    type=PRECISION,
-    multiple=True,
+    each=PRECISION,
     default=PRECISIONS,
     show_default=False,
-    help="May be repeated.  [default: all]",
+    help="All by default",
 )
-@option(
-    "--batch",
-    "batch_sizes",
-    type=click.IntRange(1),
-    multiple=True,
-    help="Batch sizes besides 1 and 8; may be repeated.",
-)
+@several("--batch", "batch_sizes", each=click.IntRange(1), help="Batch sizes besides 1 and 8")
 @moved_source_option
 @option("--latency-seconds", type=SECONDS, default=2.0, help="For each row.")
 @pseudonymise_option

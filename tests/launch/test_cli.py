@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from attunet.errors import RunError
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
+from attunet.launch.options import several
 from attunet.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,9 @@ def test_help_needs_no_heavy_import() -> None:
         ("export empty out.onnx --output heat", "'heat' is not one of"),
         ("evaluate STORE empty --out out", "empty: is not a run"),
         ("evaluate STORE nowhere.onnx --out out", "nowhere.onnx"),
+        ("benchmark empty STORE --out out --batch 1,0", "'--batch': 0 is not in the range x>=1"),
+        ("benchmark empty STORE --out out --precisions fp32,fp64", "'fp64' is not one of"),
+        ("benchmark empty STORE --out out --provider cpu,", "'' is not one of"),
         ("predict nowhere.onnx nowhere.nii.gz out.nii.gz", "nowhere.onnx: no such run or artefact"),
         ("predict --server http://a b c --codes f --tf32", "--tf32, --codes: must be left out with --server"),
         ("predict --server http://a b c --read oblique=a --user me", "--user, --read: must be left out with --server"),
@@ -87,6 +92,20 @@ def test_a_wrong_call_is_one_line_and_leaves_nothing(
     assert done.err.count("\n") == 1
     assert words in done.err
     assert {path for path in Path().rglob("*")} == before
+
+
+def test_values_of_an_option_are_repeated_or_separated_by_commas() -> None:
+    @click.command()
+    @several("--size", "--sizes", "sizes", each=click.IntRange(1), default=(1, 8), help="Sizes")
+    def command(sizes: tuple[int, ...]) -> None:
+        click.echo(sizes)
+
+    def sizes_of(*arguments: str) -> str:
+        return CliRunner().invoke(command, arguments, catch_exceptions=False).output.strip()
+
+    assert sizes_of() == "(1, 8)"
+    assert sizes_of("--size", "2,3", "--sizes", "5") == "(2, 3, 5)"
+    assert "Sizes; may be repeated" in sizes_of("--help")
 
 
 def outcome(raised: BaseException, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
