@@ -22,7 +22,7 @@ FOLDERS = {
 # folder's folders belong to its room, but for those of export and benchmarks.
 ORDER = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
-    *("config", "presets", "io", "sources", "splits"),
+    *("config", "presets", "io", "sources"),
     *(
         "phantom",
         "metrics",
@@ -61,7 +61,7 @@ FORBIDDEN = {  # arrows that the order would allow
 }
 TORCH_FREE_ROOMS = (
     *("version", "errors", "decisions", "fields", "classes", "system", "volumes", "confidence"),
-    *("config", "presets", "io", "sources", "splits"),
+    *("config", "presets", "io", "sources"),
     *(
         "phantom",
         "metrics",

@@ -18,7 +18,7 @@ from attunet.sources.case_files import content_hash
 from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
 from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
-from attunet.splits import Splits, read_splits
+from attunet.sources.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
 from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.geometry import orientation_transform, oriented_spacing

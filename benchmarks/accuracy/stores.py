@@ -12,7 +12,7 @@ from attunet.errors import InputError
 from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.phantom import generate_case
 from attunet.preparation.prepare import prepare
-from attunet.splits import Splits
+from attunet.sources.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 

@@ -25,7 +25,7 @@ from attunet.metrics.significance import compare_paired
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.runs.run_folder import read_metrics
-from attunet.splits import Splits
+from attunet.sources.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import Environment, environment

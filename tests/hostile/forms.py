@@ -30,7 +30,7 @@ from attunet.io.pictures.annotations import read_annotations
 from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labelled import read_labelled
-from attunet.splits import read_splits
+from attunet.sources.splits import read_splits
 from attunet.store import open_store
 from attunet.system.audit_log import AuditLog, verify_audit
 from attunet.system.pseudonyms import Pseudonyms

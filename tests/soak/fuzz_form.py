@@ -19,7 +19,7 @@ INSTRUMENTED = [  # what parses; dictionaries and models are left out, for each 
         "attunet.manifest",
         "attunet.runs",
         "attunet.store",
-        "attunet.splits",
+        "attunet.sources.splits",
         "attunet.fields",
         "attunet.export.artefact",
     ),

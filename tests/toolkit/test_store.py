@@ -12,7 +12,7 @@ from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 from attunet.io.readers import files_of
 from attunet.manifest import Case
-from attunet.splits import deal_folds
+from attunet.sources.splits import deal_folds
 from attunet.store import Store, content_hash, open_store
 from attunet.system.atomic_files import sha256
 

@@ -14,7 +14,7 @@ from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.resolve_classes import Mappings, ResolvedClasses
 from attunet.preparation.resolve_data import NEARLY_WHOLE
 from attunet.sources.read_case import SAME_GRID
-from attunet.splits import Splits
+from attunet.sources.splits import Splits
 from attunet.volumes.geometry import resampled_length
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of

@@ -21,8 +21,8 @@ from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
+from attunet.sources.splits import Splits, deal_folds
 from attunet.sources.unpack import is_archive, unpack
-from attunet.splits import Splits, deal_folds
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.atomic_files import sha256, write_error

@@ -10,7 +10,7 @@ from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labelled import read_labelled, with_labelled
 from attunet.sources.pseudonymise import find_named_cases, pseudonymised
-from attunet.splits import Splits, read_splits
+from attunet.sources.splits import Splits, read_splits
 from attunet.system.pseudonyms import Pseudonyms
 
 UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|validationdata|testdata")

@@ -13,7 +13,7 @@ from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
 from attunet.sources.labelled import check_drawn
 from attunet.sources.patients import with_patients_of_headers
-from attunet.splits import Splits
+from attunet.sources.splits import Splits
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardEntry, ShardTask, finished_shard, write_shard
-from attunet.splits import Splits
+from attunet.sources.splits import Splits
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
 from attunet.system.workers import over_cases
 

@@ -16,7 +16,7 @@ from attunet.sources.case_files import MAX_DEPTH, SourceOptions
 from attunet.sources.codings import parse_classes
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labelled import read_labelled
-from attunet.splits import read_splits
+from attunet.sources.splits import read_splits
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 OUTLINE = [2.0, 2.0, 9.0, 2.0, 9.0, 9.0]
