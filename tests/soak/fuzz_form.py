@@ -19,7 +19,6 @@ INSTRUMENTED = [  # what parses; dictionaries and models are left out, for each 
         "attunet.manifest",
         "attunet.runs",
         "attunet.store",
-        "attunet.sources.splits",
         "attunet.fields",
         "attunet.export.artefact",
     ),
