@@ -12,14 +12,14 @@ Conventions for empty masks, the same everywhere:
 Voxels whose truth is the ignore label (255) belong to no class in either map.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError
-from attunet.metrics.surface import SurfaceDistances, surface_distances
+from attunet.metrics.surface import surface_distances
 from attunet.metrics.surface_dice import surface_dice
 
 SURFACE_DICE_TOLERANCE_MM = 3.0  # the tolerance of the Medical Segmentation Decathlon for kidneys and spleen
@@ -77,8 +77,6 @@ class CaseMetrics:
 
     counts: np.ndarray
     dice: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
     ravd_percent: np.ndarray
     hd95_mm: np.ndarray
     assd_mm: np.ndarray
@@ -87,14 +85,7 @@ class CaseMetrics:
     chaos_score: np.ndarray
 
 
-def case_metrics(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    spacing: Sequence[float],
-    num_classes: int,
-    *,
-    tolerance_mm: float = SURFACE_DICE_TOLERANCE_MM,
-) -> CaseMetrics:
+def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], num_classes: int) -> CaseMetrics:
     """Every metric of one case on its native grid.
 
     Args:
@@ -102,7 +93,6 @@ def case_metrics(
         truth: class indices of the same shape.
         spacing: voxel size along the axes in mm.
         num_classes: K, with the background.
-        tolerance_mm: tolerance of surface Dice.
 
     Raises:
         InputError: shapes, indices or spacing do not fit.
@@ -117,23 +107,17 @@ def case_metrics(
     counted = truth != IGNORE_LABEL
     masks = [((prediction == k) & counted, truth == k) for k in range(1, num_classes)]
     distances = [surface_distances(*pair, spacing) for pair in masks]
-
-    def each(value: Callable[[SurfaceDistances], float]) -> np.ndarray:
-        return np.array([value(d) for d in distances], dtype=np.float64)
-
+    hd95_mm, assd_mm, mssd_mm = np.array([(d.hd95, d.assd, d.mssd) for d in distances]).T
     in_both = (counts.sum(0) > 0) & (counts.sum(1) > 0)
     dice, ravd_percent = dice_from_confusion(counts)[1:], ravd_from_confusion(counts)[1:]
-    assd_mm, mssd_mm = each(lambda d: d.assd), each(lambda d: d.mssd)
     return CaseMetrics(
         counts=counts,
         dice=dice,
-        precision=precision_from_confusion(counts)[1:],
-        recall=recall_from_confusion(counts)[1:],
         ravd_percent=ravd_percent,
-        hd95_mm=each(lambda d: d.hd95),
+        hd95_mm=hd95_mm,
         assd_mm=assd_mm,
         mssd_mm=mssd_mm,
-        surface_dice=np.array([surface_dice(*pair, spacing, tolerance_mm) for pair in masks]),
+        surface_dice=np.array([surface_dice(*pair, spacing, SURFACE_DICE_TOLERANCE_MM) for pair in masks]),
         chaos_score=chaos_score(dice, ravd_percent, assd_mm, mssd_mm, in_both=in_both[1:]),
     )
 

@@ -18,31 +18,27 @@ class SurfaceDistances:
     surface elsewhere. Only a mask that fills the image, and has no surface voxel then, is given the image's edge.
 
     Args:
-        prediction_to_truth: float64 `(n,)` in mm, empty if either mask is.
+        prediction_to_truth: float64 `(n,)` in mm; the image's diagonal alone if one mask is empty, NaN if both are.
         truth_to_prediction: the same in the other direction.
-        missing_mm: the diagonal of the image where one mask is empty, NaN where both are, otherwise None.
     """
 
     prediction_to_truth: np.ndarray
     truth_to_prediction: np.ndarray
-    missing_mm: float | None = None
 
     @property
     def hd95(self) -> float:
         """95th-percentile Hausdorff distance: the larger directed 95th percentile, interpolated linearly."""
-        if self.missing_mm is not None:
-            return self.missing_mm
         return float(max(np.percentile(self.prediction_to_truth, 95), np.percentile(self.truth_to_prediction, 95)))
 
     @property
     def assd(self) -> float:
         """Average symmetric surface distance: the mean over the voxels of both surfaces together."""
-        return float(self._both.mean()) if self.missing_mm is None else self.missing_mm
+        return float(self._both.mean())
 
     @property
     def mssd(self) -> float:
         """Maximum symmetric surface distance, which is the Hausdorff distance."""
-        return float(self._both.max()) if self.missing_mm is None else self.missing_mm
+        return float(self._both.max())
 
     @property
     def _both(self) -> np.ndarray:
@@ -57,11 +53,9 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     """
     prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):
-        diagonal = float(np.linalg.norm([n * s for n, s in zip(truth.shape, sampling, strict=True)]))
-        nothing = np.zeros(0)
-        return SurfaceDistances(nothing, nothing, diagonal if prediction.any() or truth.any() else float("nan"))
-    if truth.ndim == 0:  # an image of one voxel, set in both
-        return SurfaceDistances(np.zeros(1), np.zeros(1))
+        diagonal = np.linalg.norm([n * s for n, s in zip(truth.shape, sampling, strict=True)])
+        missing = np.array([diagonal if prediction.any() or truth.any() else np.nan])
+        return SurfaceDistances(missing, missing)
     box = _box_with_margin(prediction | truth)
     of_prediction, of_truth = _surface(prediction[box]), _surface(truth[box])
     return SurfaceDistances(
@@ -73,7 +67,7 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
 def check_masks(
     prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """The masks as booleans without axes of length 1, and the spacing of the other axes.
+    """The masks as booleans without axes of length 1 (but for one, where all are), and the spacing of the other axes.
 
     Raises InputError for two shapes, or a spacing that is not finite and above 0.
     """
@@ -84,8 +78,9 @@ def check_masks(
         )
     if not all(0 < s < np.inf for s in spacing):
         raise InputError(f"spacing: every voxel size must be finite and above 0 mm, got {tuple(map(float, spacing))}")
-    sampling = [float(s) for s, n in zip(spacing, truth.shape, strict=True) if n > 1]
-    return prediction.squeeze(), truth.squeeze(), sampling
+    kept = [axis for axis, length in enumerate(truth.shape) if length > 1] or [0]
+    others = tuple(axis for axis in range(truth.ndim) if axis not in kept)
+    return prediction.squeeze(others), truth.squeeze(others), [float(spacing[axis]) for axis in kept]
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:

@@ -48,8 +48,6 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):
         return 0.0 if prediction.any() or truth.any() else float("nan")
-    if truth.ndim == 0:  # an image of one voxel, set in both
-        return 1.0
     if truth.ndim == 1:  # a line has end points instead of a surface: measured as a contour one voxel wide
         prediction, truth, sampling = prediction[:, None], truth[:, None], [*sampling, 1.0]
     (box,) = ndimage.find_objects((prediction | truth).view(np.uint8))

@@ -163,7 +163,8 @@ def test_conventions_for_empty_masks() -> None:
 
     invented, missed = case_metrics(some * 1, nothing * 1, SPACING, 3), case_metrics(nothing * 1, some * 1, SPACING, 3)
     for case in (invented, missed):  # class 1 in one map, class 2 in neither
-        for values in (case.dice, case.precision, case.recall, case.surface_dice, case.chaos_score):
+        precision, recall = precision_from_confusion(case.counts)[1:], recall_from_confusion(case.counts)[1:]
+        for values in (case.dice, precision, recall, case.surface_dice, case.chaos_score):
             np.testing.assert_array_equal(values, [0, np.nan])
 
 

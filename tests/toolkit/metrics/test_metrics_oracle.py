@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, spatial
 
-from attunet.metrics.overlap import case_metrics, confusion, dice_from_confusion
+from attunet.metrics.overlap import (
+    SURFACE_DICE_TOLERANCE_MM,
+    case_metrics,
+    confusion,
+    dice_from_confusion,
+    precision_from_confusion,
+    recall_from_confusion,
+)
 from attunet.metrics.surface import surface_distances
 from attunet.metrics.surface_dice import surface_dice
 
@@ -19,8 +26,6 @@ monai_metrics = pytest.importorskip("monai.metrics", reason="MONAI, the oracle, 
 torch = pytest.importorskip("torch", reason="MONAI needs torch")
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:monai")
-
-TOLERANCE_MM = 2.0
 
 
 def blobs(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -35,23 +40,23 @@ def compare_with_monai(prediction: np.ndarray, truth: np.ndarray, spacing: tuple
 
     prediction, truth = np.pad(prediction, 1), np.pad(truth, 1)
     p, t = one_hot(prediction), one_hot(truth)
-    ours = case_metrics(prediction, truth, spacing, num_classes, tolerance_mm=TOLERANCE_MM)
+    ours = case_metrics(prediction, truth, spacing, num_classes)
     options = {"include_background": False, "spacing": list(spacing)}
     theirs = {
         "hd95_mm": monai_metrics.compute_hausdorff_distance(p, t, percentile=95, **options),
         "mssd_mm": monai_metrics.compute_hausdorff_distance(p, t, **options),
         "assd_mm": monai_metrics.compute_average_surface_distance(p, t, symmetric=True, **options),
         "surface_dice": monai_metrics.compute_surface_dice(
-            p, t, [TOLERANCE_MM] * (num_classes - 1), use_subvoxels=True, **options
+            p, t, [SURFACE_DICE_TOLERANCE_MM] * (num_classes - 1), use_subvoxels=True, **options
         ),
         "dice": monai_metrics.compute_dice(p, t, include_background=False),
     }
     for name, value in theirs.items():
         np.testing.assert_allclose(getattr(ours, name), value[0].numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
     c = monai_metrics.get_confusion_matrix(p, t, include_background=False)
-    for ours_name, theirs_name in (("precision", "precision"), ("recall", "sensitivity")):
+    for theirs_name, ours_of in (("precision", precision_from_confusion), ("sensitivity", recall_from_confusion)):
         value = monai_metrics.compute_confusion_matrix_metric(theirs_name, c)[0].numpy()
-        np.testing.assert_allclose(getattr(ours, ours_name), value, rtol=1e-5, err_msg=ours_name)
+        np.testing.assert_allclose(ours_of(ours.counts)[1:], value, rtol=1e-5, err_msg=theirs_name)
     whole = monai_metrics.compute_dice(p, t, include_background=True)[0].numpy()
     np.testing.assert_allclose(dice_from_confusion(confusion(prediction, truth, num_classes)), whole, rtol=1e-5)
 
