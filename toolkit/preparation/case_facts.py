@@ -1,7 +1,10 @@
 """Facts of a case, from which the preprocessing is resolved and on which the checks work."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
+
+from attunet.volumes.geometry import resampled_length
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 ORIENTATION = "LPS"
@@ -74,6 +77,15 @@ class CaseFacts:
     @property
     def num_channels(self) -> int:
         return len(self.intensity)
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Size of the volume along the oriented axes, in `unit`."""
+        return tuple(n * pixel for n, pixel in zip(self.oriented_shape, self.oriented_spacing, strict=True))
+
+    def resampled_lengths(self, axes: Iterable[int], spacing: float | None) -> list[int]:
+        """Pixels along oriented axes after resampling to a spacing; None keeps the native one."""
+        return [resampled_length(self.oriented_shape[axis], self.oriented_spacing[axis], spacing) for axis in axes]
 
     def channels(self, number: int) -> tuple[ChannelIntensity, ...]:
         """Return the intensities of `number` channels; those of a grey picture are repeated."""

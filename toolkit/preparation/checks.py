@@ -5,6 +5,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from operator import truediv
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from attunet.preparation.resolve_classes import Mappings, ResolvedClasses
 from attunet.preparation.resolve_data import NEARLY_WHOLE
 from attunet.sources.read_case import SAME_GRID
 from attunet.sources.splits import Splits
-from attunet.volumes.geometry import resampled_length
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.training_ranges import FAR_EXTENT, FAR_SPACING, TrainingRanges, range_of
 
@@ -31,13 +31,7 @@ DEVIATIONS = 5.0  # robust standard deviations that an outlier must also exceed
 
 
 def check_cases(facts: Sequence[CaseFacts], resolved: ResolvedClasses, splits: Splits | None) -> list[Finding]:
-    """Check a data set by all rules.
-
-    Args:
-        facts: facts of every case.
-        resolved: the cases with their patients, the classes, and the class indices of the label values.
-        splits: the user's own folds; None if folds are drawn.
-    """
+    """Check a data set by all rules. splits: the user's own folds; None if folds are drawn."""
     classes, mappings = resolved.classes, resolved.mappings
     patients = {case.case: case.patient for case in resolved.source.cases}
     voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
@@ -56,13 +50,8 @@ def check_cases(facts: Sequence[CaseFacts], resolved: ResolvedClasses, splits: S
 def check_window(facts: Sequence[CaseFacts], spec: PreprocessSpec) -> list[Finding]:
     """Check that the window of the training shows nearly whole slices, to which the network is applied."""
     columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
-    shares = {
-        fact.case: min(
-            side / resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spec.spacing_mm)
-            for axis, side in zip((rows, columns), spec.size, strict=True)
-        )
-        for fact in facts
-    }
+    slices = {fact.case: fact.resampled_lengths((rows, columns), spec.spacing_mm) for fact in facts}
+    shares = {case: min(map(truediv, spec.size, sides)) for case, sides in slices.items()}
     case, share = min(shares.items(), key=lambda item: item[1])
     if share >= NEARLY_WHOLE:
         return []
@@ -142,17 +131,17 @@ def _without_side(name: str, side: str) -> str | None:
 
 def _volumes(facts: Sequence[CaseFacts], voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
     size = {f.case: abs(float(np.linalg.det(np.array(f.affine)[:3, :3]))) for f in facts}
-    unit, per_unit = ("ml", 1000) if facts and facts[0].unit == "mm" else ("pixels", 1)
+    unit, per_unit = ("ml", 1000) if facts[0].unit == "mm" else ("pixels", 1)
     for index, name in enumerate(classes.foreground, 1):
         figures = {case: counts[index] * size[case] / per_unit for case, counts in voxels.items() if counts[index]}
         yield from _outliers("volume-outlier", figures, FAR_VOLUME, f"{name} has", f" {unit}")
 
 
 def _spacings(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    unit = f" {facts[0].unit}"
     for axis in range(3):
-        unit = f" {facts[0].unit}" if facts else ""
         spacing = {f.case: f.oriented_spacing[axis] for f in facts}
-        extent = {f.case: f.oriented_spacing[axis] * f.oriented_shape[axis] for f in facts}
+        extent = {f.case: f.extent[axis] for f in facts}
         yield from _outliers("spacing-outlier", spacing, FAR_SPACING, f"spacing along axis {axis} is", unit)
         yield from _outliers("size-outlier", extent, FAR_EXTENT, f"extent along axis {axis} is", unit)
 
@@ -162,7 +151,7 @@ def _intensities(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         if any(channel["min"] == channel["max"] for channel in fact.intensity):
             darkest = fact.intensity[0]["min"]
             yield Finding(fact.case, "constant-image", darkest, "warning", "every voxel has the same value")
-    for channel in range(min((f.num_channels for f in facts), default=0)):
+    for channel in range(min(f.num_channels for f in facts)):
         spread = {f.case: f.intensity[channel]["std"] for f in facts if f.intensity[channel]["std"] > 0}
         yield from _outliers("intensity-outlier", spread, FAR_INTENSITY, f"intensities of channel {channel} deviate by")
         yield from _shifts(facts, channel)
@@ -241,15 +230,12 @@ def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple
 
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:
     """Compute the ranges over all cases, for `attunet.volumes.training_ranges.check_input`."""
-    extents = [
-        [size * length for size, length in zip(f.oriented_spacing, f.oriented_shape, strict=True)] for f in facts
-    ]
     channels = max(f.num_channels for f in facts)
     intensities = list(zip(*(f.channels(channels) for f in facts), strict=True))
     return TrainingRanges(
         unit=facts[0].unit,
         spacing=tuple(range_of(axis) for axis in zip(*(f.oriented_spacing for f in facts), strict=True)),
-        extent=tuple(range_of(axis) for axis in zip(*extents, strict=True)),
+        extent=tuple(range_of(axis) for axis in zip(*(f.extent for f in facts), strict=True)),
         std=tuple(range_of([c["std"] for c in channel]) for channel in intensities),
         mean=tuple(range_of([c["mean"] for c in channel]) for channel in intensities),
     )

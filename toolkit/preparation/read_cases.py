@@ -21,7 +21,6 @@ class Cases:
     """Cases to prepare.
 
     Args:
-        source: the cases.
         splits: the user's own folds; None if folds are drawn.
         labelled: for cases of which only some classes were drawn, the names of these classes.
     """

@@ -31,8 +31,7 @@ class ResolvedClasses:
     """Classes and codings of a data set.
 
     Args:
-        source: the source, with its grey levels.
-        classes: in index order, background first.
+        source: with its grey levels.
         mappings: the class index of the label values of each labelled case.
         decisions: interpretations of the masks that may differ from the user's.
     """

@@ -14,7 +14,7 @@ from attunet.errors import InputError
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, CaseFacts
 from attunet.preparation.resolve_classes import Mappings, ResolvedClasses, resolve_classes
 from attunet.sources.case_files import Source
-from attunet.volumes.geometry import resampled_length, round_up
+from attunet.volumes.geometry import round_up
 from attunet.volumes.postprocess import ONE_PART
 from attunet.volumes.slices import COLOUR, GREY, MAX_SIDE
 from attunet.volumes.spec import Normalization, Postprocessing, Preprocessing, PreprocessSpec
@@ -195,12 +195,11 @@ def _size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | Non
     """
     needed = whole = 1
     for fact in facts:
-        for axis in plane:
-            native, pixel = fact.oriented_shape[axis], fact.oriented_spacing[axis]
-            length = resampled_length(native, pixel, spacing)
+        for axis, length in zip(plane, fact.resampled_lengths(plane, spacing), strict=True):
             whole = max(whole, length)
             if fact.half_extent is not None:
                 # One pixel more, for resampling and for the centre of an odd length.
+                native, pixel = fact.oriented_shape[axis], fact.oriented_spacing[axis]
                 reach = math.ceil(fact.half_extent[axis] / pixel * length / native) + 1
                 needed = max(needed, min(length, 2 * (reach + MARGIN_PIXELS)))
     if not any(fact.half_extent is not None for fact in facts):
@@ -213,11 +212,9 @@ def _size(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | Non
 def _check_bounds(facts: Sequence[CaseFacts], plane: Sequence[int], spacing: float | None, normalization: str) -> None:
     """Refuse sizes and values that the store cannot hold, before anything is written."""
     for fact in facts:
-        lengths = [resampled_length(fact.oriented_shape[axis], fact.oriented_spacing[axis], spacing) for axis in plane]
-        if max(lengths) > MAX_SIDE:
-            raise InputError(
-                f"{fact.case}: at most {MAX_SIDE} pixels a side after resampling are supported, got {max(lengths)}"
-            )
+        if (side := max(fact.resampled_lengths(plane, spacing))) > MAX_SIDE:
+            limit = f"at most {MAX_SIDE} pixels a side after resampling are supported"
+            raise InputError(f"{fact.case}: {limit}, got {side}")
         largest = max(max(abs(c["min"]), abs(c["max"])) for c in fact.intensity)
         if normalization == "none" and fact.dtype.startswith("float") and largest > LARGEST_HALF:
             raise InputError(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from attunet.decisions import Choices, choice
 from attunet.errors import InputError
@@ -23,7 +24,6 @@ from attunet.volumes.volume import Volume
 MANY_VALUES = 20  # a mask with more values may be an image
 SCATTERED = 0.3  # minimum fraction of neighbours with equal values in a mask; noise has less
 MAX_LABEL_VALUES = 1000  # a "mask" with more values is an image
-BLOCK_VOXELS = 2**20  # that are computed at once
 
 
 def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -115,14 +115,11 @@ def _is_scattered(labels: np.ndarray) -> bool:
 
 def _half_extent(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, float, float] | None:
     """Compute the distance of the foreground's outer edge from the image centre, for each axis."""
-    reach = []
-    for axis in range(3):
-        hits = np.flatnonzero(foreground.any(axis=tuple(a for a in range(3) if a != axis)))
-        if len(hits) == 0:
-            return None
-        centre = foreground.shape[axis] / 2
-        reach.append(float(max(centre - hits[0], hits[-1] + 1 - centre)) * spacing[axis])
-    return reach[0], reach[1], reach[2]
+    if not (boxes := ndimage.find_objects(foreground.view(np.uint8))):
+        return None
+    sides = zip(boxes[0], foreground.shape, spacing, strict=True)
+    x, y, z = (max(length / 2 - side.start, side.stop - length / 2) * pixel for side, length, pixel in sides)
+    return x, y, z
 
 
 def _centres(
@@ -130,21 +127,19 @@ def _centres(
 ) -> dict[int, tuple[float, float, float]]:
     """Compute the centre of mass of every value but 0, from the image centre.
 
-    The mask is read in blocks of rows, so that many values take no longer than few, and large planes little memory.
+    The mask is read in planes across its longest axis: many values take no longer than few, pictures little memory.
     """
     known = np.array(list(values))
     sums = np.zeros((3, len(known)))
-    shortest = int(np.argmin(labels.shape))
-    rows, columns = (axis for axis in range(3) if axis != shortest)
-    step = max(1, BLOCK_VOXELS // labels.shape[columns])
-    for number, plane in enumerate(np.moveaxis(labels, shortest, 0)):
-        for first in range(0, len(plane), step):
-            block = plane[first : first + step]
-            row, column = (c.ravel() for c in np.indices(block.shape))
-            index = np.searchsorted(known, block).ravel()
-            sums[shortest] += number * np.bincount(index, minlength=len(known))
-            sums[rows] += np.bincount(index, weights=first + row, minlength=len(known))
-            sums[columns] += np.bincount(index, weights=column, minlength=len(known))
+    longest = int(np.argmax(labels.shape))
+    planes = np.moveaxis(labels, longest, 0)
+    others = [axis for axis in range(3) if axis != longest]
+    places = [coordinates.ravel() for coordinates in np.indices(planes.shape[1:])]
+    for number, plane in enumerate(planes):
+        index = np.searchsorted(known, plane).ravel()
+        sums[longest] += number * np.bincount(index, minlength=len(known))
+        for axis, place in zip(others, places, strict=True):
+            sums[axis] += np.bincount(index, weights=place, minlength=len(known))
     middle = (np.array(labels.shape)[:, None] - 1) / 2
     centres = (sums / np.array(list(values.values())) - middle) * np.array(spacing)[:, None]
     return {value: (x, y, z) for value, (x, y, z) in zip(values, centres.T.tolist(), strict=True) if value != 0}

@@ -35,9 +35,7 @@ def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, spl
     """Scan the cases, resolve the preprocessing and check the data; raises InputError if the cases do not fit together.
 
     Args:
-        source: the cases.
         scanned: the facts of the cases, in their order; cases without facts are left out.
-        config: the `[data]` section; values of `auto` are resolved from the cases.
         splits: the user's own folds, which may separate cases that belong together; None if folds are drawn.
     """
     facts: list[CaseFacts] = []

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypedDict
 
 import numpy as np
 
 from attunet.decisions import Choices
-from attunet.fields import JsonObject, parse_json
+from attunet.errors import InputError
+from attunet.fields import Fields, JsonObject, read_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles, joined_hash
@@ -26,26 +26,6 @@ from attunet.volumes.volume import Volume
 
 WRITTEN_BY = 3  # version of the writer; increase it when the same files and settings would give other arrays
 CASE = "case.json"
-
-
-class ShardEntry(TypedDict):
-    """A case in the manifest, without the names of its files."""
-
-    case: str
-    spec_sha256: str
-    num_slices: int
-    native_shape: tuple[int, int, int]
-    affine: tuple[tuple[float, ...], ...]
-    unit: str
-    image_sha256: str
-    label_sha256: str | None
-    arrays_sha256: dict[str, str]
-    content_sha256: str
-    label_mapping: dict[str, int] | None
-    intensity: list[JsonObject]
-    voxels_per_class: list[int] | None
-    labelled_pixels: int
-    labelled_pixels_cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +66,17 @@ class ShardTask:
         return None if self.mapping is None else {str(value): index for value, index in self.mapping.items()}
 
 
-def finished_shard(task: ShardTask) -> ShardEntry | None:
+def finished_shard(task: ShardTask) -> Fields | None:
     """Return the manifest entry of a case that an earlier call finished with the same files and settings, else None."""
     try:
-        data = parse_json((task.folder / CASE).read_text(encoding="utf-8"))
-        complete = all((task.folder / name).stat().st_size == size for name, size in data["bytes"].items())
-    except (OSError, ValueError):
+        at = read_json(task.folder / CASE)
+        complete = all((task.folder / name).stat().st_size == size for name, size in at.inner("bytes").data.items())
+        return at.inner("entry") if complete and at.data.get("key") == task.key() else None
+    except (OSError, InputError):
         return None
-    entry: ShardEntry = data["entry"]
-    return entry if complete and data["key"] == task.key() else None
 
 
-def write_shard(task: ShardTask) -> ShardEntry:
+def write_shard(task: ShardTask) -> Fields:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     files = task.files
     with without_names(files.case, files.hidden):
@@ -115,7 +94,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
         cut = pixels - int(np.count_nonzero(window))
         _save(task.folder / LABEL, window)
     sizes = {path.name: path.stat().st_size for path in sorted(task.folder.iterdir())}
-    entry: ShardEntry = {
+    entry = {
         "case": files.case,
         "spec_sha256": task.spec.sha256,
         "num_slices": len(prepared),
@@ -137,7 +116,7 @@ def write_shard(task: ShardTask) -> ShardEntry:
     with name_in_errors(task.folder / CASE):
         partial.write_text(text, encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
-    return entry
+    return Fields(entry, files.case)
 
 
 def _read(task: ShardTask) -> tuple[Volume, np.ndarray | None]:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attunet.errors import Finding
+from attunet.fields import Fields
 from attunet.io.readers import stem_of
 from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
-from attunet.preparation.write_case import ShardEntry, ShardTask, finished_shard, write_shard
+from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
 from attunet.sources.splits import Splits
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
 from attunet.system.workers import over_cases
@@ -71,21 +72,22 @@ def _write_shards(tasks: Sequence[ShardTask], building: Path) -> list[Finding]:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in {p.name for p in folder.iterdir()} - {t.files.case for t in tasks}:
         shutil.rmtree(folder / stale)
-    crops = {task.files.case: _crop_finding(entry) for task in tasks if (entry := finished_shard(task))}
+    crops = {task.files.case: _crop_finding(task, entry) for task in tasks if (entry := finished_shard(task))}
     if crops:
         logger.info(f"{building}: {len(crops)} of {len(tasks)} cases are there already")
-    for entry in over_cases(write_shard, [t for t in tasks if t.files.case not in crops]):
-        crops[entry["case"]] = _crop_finding(entry)
+    unfinished = [task for task in tasks if task.files.case not in crops]
+    for task, entry in zip(unfinished, over_cases(write_shard, unfinished), strict=True):
+        crops[task.files.case] = _crop_finding(task, entry)
         progress("prepared", len(crops), len(tasks))
     return [finding for t in tasks if (finding := crops[t.files.case])]
 
 
-def _crop_finding(entry: ShardEntry) -> Finding | None:
-    cut, total = entry["labelled_pixels_cut"], entry["labelled_pixels"]
+def _crop_finding(task: ShardTask, entry: Fields) -> Finding | None:
+    cut, total = entry.whole("labelled_pixels_cut"), entry.whole("labelled_pixels")
     if not cut:
         return None
     text = f"the training window cuts off {cut} of {total} labelled pixels ({cut / total:.2%}); prediction never crops"
-    return Finding(entry["case"], "window-cuts-labels", cut / total, "warning", text)
+    return Finding(task.files.case, "window-cuts-labels", cut / total, "warning", text)
 
 
 def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
@@ -103,7 +105,7 @@ def _entry(task: ShardTask, root: Path | None) -> dict[str, object]:
     for label, value in zip(labels, files.label_values, strict=False):
         label["value"] = value
     return {
-        **entry,
+        **entry.data,
         "patient": files.patient,
         "labelled": bool(labels),
         "drawn": None if files.drawn is None else list(files.drawn),
