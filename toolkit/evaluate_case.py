@@ -47,33 +47,12 @@ class LabelledCase:
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """Data of a case for the estimator of Dice to learn from. calibration: None if not every class was drawn."""
-
-    features: CaseFeatures
-    calibration: CalibrationCounts | None
-
-
-@dataclass(frozen=True, eq=False)
 class CaseEvaluation:
-    """A model's prediction for one labelled case.
-
-    Args:
-        raw: class indices uint8 `(X, Y, Z)` before post-processing.
-        observation: None where none was made.
-    """
+    """A model's prediction for one labelled case. raw: class indices uint8 `(X, Y, Z)` before post-processing."""
 
     case: LabelledCase
     raw: np.ndarray
     postprocessing: Postprocessing
-    observation: Observation | None = None
-
-    def learned(self, patient: str, postprocessing: Postprocessing) -> LearnedCase:
-        """The observation with the Dice after a post-processing."""
-        assert self.observation is not None
-        dice = dice_from_confusion(self.case.confusion(self.finished(postprocessing)))[1:]
-        defined = tuple(None if np.isnan(value) else float(value) for value in dice)
-        return LearnedCase(patient, self.observation.features, defined, self.observation.calibration)
 
     def finished(self, postprocessing: Postprocessing | None = None) -> np.ndarray:
         """Class indices uint8 `(X, Y, Z)` after the model's post-processing, or after another one."""
@@ -84,6 +63,20 @@ class CaseEvaluation:
     def confusion(self) -> np.ndarray:
         """Voxel counts int64 `(K, K)` after the model's post-processing: rows the reference, columns the prediction."""
         return self.case.confusion(self.finished())
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedEvaluation(CaseEvaluation):
+    """With data for the estimator of Dice to learn from. calibration: None if not every class was drawn."""
+
+    features: CaseFeatures
+    calibration: CalibrationCounts | None
+
+    def learned(self, patient: str, postprocessing: Postprocessing) -> LearnedCase:
+        """The data with the Dice after a post-processing."""
+        dice = dice_from_confusion(self.case.confusion(self.finished(postprocessing)))[1:]
+        defined = tuple(None if np.isnan(value) else float(value) for value in dice)
+        return LearnedCase(patient, self.features, defined, self.calibration)
 
 
 def read_labelled_case(store: Store, name: str, source: Path | None = None) -> LabelledCase:
@@ -107,19 +100,17 @@ def evaluate_case(model: Model, case: LabelledCase, *, batch_size: int = 8) -> C
     return CaseEvaluation(case, raw, model.postprocessing)
 
 
-def observe_case(model: Model, case: LabelledCase) -> CaseEvaluation:
-    """As `evaluate_case`, with the observation, for a model that gives logits."""
+def observe_case(model: Model, case: LabelledCase) -> ObservedEvaluation:
+    """As `evaluate_case`, for a model that gives logits."""
     prepared = model.prepare(case.volume)
     assert isinstance(prepared, VolumeSlices)
     grid, num_classes = prepared.grid, case.num_classes
-    features = FeatureObserver(grid, num_classes)
-    calibration = (
-        CalibrationObserver(grid, num_classes, resample_labels(case.truth, grid, num_classes))
-        if case.drawn.all()
-        else None
-    )
-    observers: list[Observer] = [features] if calibration is None else [features, calibration]
+    features, calibration = FeatureObserver(grid, num_classes), None
+    observers: list[Observer] = [features]
+    if case.drawn.all():
+        calibration = CalibrationObserver(grid, num_classes, resample_labels(case.truth, grid, num_classes))
+        observers.append(calibration)
     raw = model.predict_prepared(prepared, postprocessing=UNTOUCHED, observers=observers)
     distance = training_distance(case.volume, model.ranges, model.spec.orientation)
-    observation = Observation(features.features(distance), calibration.counts if calibration is not None else None)
-    return CaseEvaluation(case, raw, model.postprocessing, observation)
+    counts = calibration.counts if calibration else None
+    return ObservedEvaluation(case, raw, model.postprocessing, features.features(distance), counts)

@@ -82,8 +82,7 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
     for name, case in cases.items():
         assert case.patient == store.case(name).patient
         assert list(case.dice) == pytest.approx([scores[name][organ] for organ in store.classes.foreground])
-        again = observe_case(open_run(run), read_labelled_case(store, name)).observation
-        assert again is not None
+        again = observe_case(open_run(run), read_labelled_case(store, name))
         assert [organ and organ.parts for organ in again.features.organs] == [
             organ and organ.parts for organ in case.features.organs
         ]
