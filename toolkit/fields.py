@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from attunet.errors import InputError
 
+Read = TypeVar("Read")
 JsonObject = dict[str, object]  # its values are numbers, texts, booleans, null, lists and objects
 
 MAX_WHOLE = 2**53  # integers above it are not exact in JSON
@@ -169,10 +170,19 @@ class Fields:
     def inner(self, key: str) -> "Fields":
         return Fields(self._value(key), self.where, f"{self.path}{key}.")
 
+    def optional(self, key: str, read: Callable[["Fields"], Read]) -> Read | None:
+        """The object of a field as `read` gives it; None where the field is missing or null."""
+        return None if self.data.get(key) is None else read(self.inner(key))
+
     def rows(self, key: str) -> Iterator["Fields"]:
         """The objects of a list."""
         for number, row in enumerate(self.values(key)):
             yield Fields(row, self.where, f"{self.path}{key}[{number}].")
+
+    def optional_rows(self, key: str, read: Callable[["Fields"], Read], length: int | None = None) -> list[Read | None]:
+        """The elements of a list of objects and nulls, the objects as `read` gives them."""
+        rows = Fields({f"{key}[{n}]": row for n, row in enumerate(self.values(key, length))}, self.where, self.path)
+        return [rows.optional(name, read) for name in rows.data]
 
     def spans(self, key: str, length: int | None = None) -> tuple[tuple[float, float], ...]:
         """A list of pairs of numbers, the first of each at most the second."""

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from attunet.classes import IGNORE_LABEL
 from attunet.confidence.features import softmax, without_padding
-from attunet.fields import Fields, JsonObject, is_number
+from attunet.fields import Fields, JsonObject, Rule
 from attunet.volumes.slices import Grid
 
 TEMPERATURES = tuple(float(2 ** (step / 12)) for step in range(-12, 25))  # 0.5 to 4; 1 is among them
@@ -90,16 +90,9 @@ class CalibrationCounts:
     @classmethod
     def from_json(cls, at: Fields) -> "CalibrationCounts":
         """Raises InputError for anything that `to_json` would not have written."""
-        rows = len(TEMPERATURES)
-
-        def are_counts(value: object, length: int) -> bool:
-            return isinstance(value, list) and len(value) == length and all(is_number(v, 0) for v in value)
-
-        def is_table(value: object) -> bool:
-            return isinstance(value, list) and len(value) == rows and all(are_counts(row, BINS) for row in value)
-
-        nll = at.require("nll", lambda v: are_counts(v, rows), f"{rows} numbers")
-        tables = [at.require(name, is_table, f"{rows} × {BINS} numbers") for name in COUNTS[1:]]
+        rows, row = len(TEMPERATURES), Rule(float, 0, length=BINS)
+        nll = at.get("nll", Rule(float, 0, length=rows))
+        tables = [[row.check(at.name(name), value) for value in at.values(name, rows)] for name in COUNTS[1:]]
         return cls(*(np.array(values, dtype=np.float64) for values in (nll, *tables)))
 
 
@@ -139,6 +132,13 @@ class Calibration:
     temperature: float
     error_before: float
     error_after: float
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "Calibration":
+        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
+        error = Rule(float, 0, 1)
+        temperature = at.get("temperature", Rule(float, 0.1, 10))
+        return cls(temperature, at.get("error_before", error), at.get("error_after", error))
 
 
 def calibrate(by_patient: Sequence[CalibrationCounts]) -> Calibration | None:

@@ -1,13 +1,10 @@
 """Estimates of a case's Dice with a range, and whether a person should look at it: the record beside predictions."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from attunet.errors import Finding
 from attunet.fields import JsonObject
 
 SCHEMA = 1
-OUTSIDE = "untrained-"  # begins the rules of findings about inputs that are unlike the training's
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,3 @@ class CaseConfidence:
         if self.reasons:
             words.append(("review: " if self.review else "") + "; ".join(self.reasons))
         return "; ".join(words)
-
-
-def outside_training(findings: Sequence[Finding]) -> list[str]:
-    """The texts of the findings that say that the input is unlike the training's, where estimates say little."""
-    return [finding.text for finding in findings if finding.rule.startswith(OUTSIDE)]

@@ -7,11 +7,12 @@ import numpy as np
 
 from attunet.confidence.calibration import Calibration, CalibrationCounts, calibrate
 from attunet.confidence.check import Check, check
-from attunet.confidence.estimate import CaseConfidence, OrganEstimate, outside_training
+from attunet.confidence.estimate import CaseConfidence, OrganEstimate
 from attunet.confidence.features import CaseFeatures
 from attunet.confidence.fit import LEVEL, LinearFit, Row, dice_of, fit, left_out_residuals, range_of_residuals
 from attunet.errors import Finding
 from attunet.fields import Fields, JsonObject, Rule
+from attunet.volumes.training_ranges import OUTSIDE
 
 MIN_PATIENTS = 10  # fewer residuals have no order statistics that hold 80 %
 MIN_OF_ORGAN = 5  # held-out predictions of an organ
@@ -44,9 +45,7 @@ class LearnedCase:
         share = Rule(float, 0, 1, null=True)
         features = CaseFeatures.from_json(at.inner("features"))
         dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
-        counted = at.data.get("calibration") is not None
-        counts = CalibrationCounts.from_json(at.inner("calibration")) if counted else None
-        return cls(at.text("patient"), features, dice, counts)
+        return cls(at.text("patient"), features, dice, at.optional("calibration", CalibrationCounts.from_json))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +88,10 @@ class Estimator:
     ) -> CaseConfidence:
         """The estimates of a case, by the features of its prediction and the names of the foreground classes.
 
-        Findings about the training's ranges mark the case. `threshold` replaces the learned one.
+        Findings about the training's ranges mark the case, since estimates say little outside of them. `threshold`
+        replaces the learned one.
         """
-        reasons = outside_training(findings)
+        reasons = [finding.text for finding in findings if finding.rule.startswith(OUTSIDE)]
         if self.fit is None:
             return CaseConfidence({}, bool(reasons), (*reasons, f"cannot tell: {self.cannot}"), LEVEL, None)
         limit = self.threshold if threshold is None else threshold
@@ -106,9 +106,9 @@ class Estimator:
             missing = self.expected[index]
             reason = "not in the label map, and every case learned from had it" if missing else ""
             return OrganEstimate(None, None, None, missing, reason)
-        if not self.fit.knows(index):
-            return OrganEstimate(None, None, None, False, "cannot tell: too few held-out cases had it")
         error = self.fit.log_error(features, index)
+        if error is None:
+            return OrganEstimate(None, None, None, False, "cannot tell: too few held-out cases had it")
         low, high = self.residuals
         dice = dice_of(error)
         is_poor = threshold is not None and dice < threshold
@@ -142,20 +142,17 @@ class Estimator:
     @classmethod
     def from_json(cls, at: Fields, num_organs: int) -> "Estimator":
         """Raises InputError for what `to_json` would not have written, or another number of foreground classes."""
-        has_fit = at.data.get("fit") is not None
-        linear = LinearFit.from_json(at.inner("fit")) if has_fit else None
+        linear = at.optional("fit", lambda inner: LinearFit.from_json(inner, num_organs))
         low, high = at.get("residuals", Rule(float, -100, 100, length=2, ordered=True))
-        expected = at.values("expected", num_organs if has_fit else None)
-        if linear is not None:
-            at.inner("fit").values("organs", num_organs)
+        expected = at.values("expected", num_organs if linear else None)
         return cls(
             num_patients=at.whole("num_patients"),
             num_cases=at.whole("num_cases"),
-            calibration=_calibration(at),
+            calibration=at.optional("calibration", Calibration.from_json),
             cannot=str(at.get("cannot", Rule(str))),
             fit=linear,
             residuals=(low, high),
-            check=Check.from_json(at.inner("check")) if has_fit else None,
+            check=Check.from_json(at.inner("check")) if linear else None,
             threshold=at.get("threshold", Rule(float, 0, 1, null=True)),
             expected=tuple(bool(Rule(bool).check(at.name("expected"), value)) for value in expected),
         )
@@ -199,11 +196,3 @@ def _counts_by_patient(cases: Sequence[LearnedCase]) -> list[CalibrationCounts]:
         if case.calibration is not None:
             by_patient[case.patient] = by_patient.get(case.patient, CalibrationCounts.none()) + case.calibration
     return [by_patient[patient] for patient in sorted(by_patient)]
-
-
-def _calibration(at: Fields) -> Calibration | None:
-    if at.data.get("calibration") is None:
-        return None
-    inner, error = at.inner("calibration"), Rule(float, 0, 1)
-    temperature = inner.get("temperature", Rule(float, 0.1, 10))
-    return Calibration(temperature, inner.get("error_before", error), inner.get("error_after", error))

@@ -11,9 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from attunet.fields import Fields, JsonObject, Rule
-from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.slices import Grid
-from attunet.volumes.training_ranges import Range, TrainingRanges
+from attunet.volumes.training_ranges import Range, TrainingRanges, spacing_and_extent
 from attunet.volumes.volume import Volume
 
 # Of the logarithm of a figure's range: training scans of one spacing do not make 1 % more a distance
@@ -74,11 +73,7 @@ class CaseFeatures:
     @classmethod
     def from_json(cls, at: Fields) -> "CaseFeatures":
         """Raises InputError for anything that `to_json` would not have written."""
-        organs = [
-            None if value is None else OrganFeatures.from_json(Fields(value, at.where, f"{at.path}organs[{index}]."))
-            for index, value in enumerate(at.values("organs"))
-        ]
-        return cls(tuple(organs), at.get("distance", Rule(float, 0)))
+        return cls(tuple(at.optional_rows("organs", OrganFeatures.from_json)), at.get("distance", Rule(float, 0)))
 
 
 class FeatureObserver:
@@ -145,9 +140,7 @@ def training_distance(volume: Volume, ranges: TrainingRanges | None, orientation
     """
     if ranges is None or volume.unit != ranges.unit:
         return 0.0
-    transform = orientation_transform(volume.affine, orientation)
-    spacing = oriented_spacing(volume.spacing, transform)
-    extent = [size * length for size, length in zip(spacing, oriented_spacing(volume.shape, transform), strict=True)]
+    spacing, extent = spacing_and_extent(volume, orientation)
     deviations = [float(channel.std(dtype=np.float64)) for channel in volume.data]
     pairs = [*zip(spacing, ranges.spacing, strict=True), *zip(extent, ranges.extent, strict=True)]
     pairs += zip(deviations, ranges.std, strict=False)

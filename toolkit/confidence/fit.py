@@ -7,7 +7,7 @@ shared by all organs.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -37,80 +37,78 @@ class Row:
         return one
 
 
+@dataclass(frozen=True)
+class OrganFit:
+    """One foreground class: the median logarithm of its size, means of its features and of log(1 - Dice + FLOOR)."""
+
+    log_size: float
+    origin: tuple[float, ...]
+    mean: float
+
+    @classmethod
+    def from_json(cls, at: Fields) -> "OrganFit":
+        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
+        return cls(
+            log_size=at.get("log_size", Rule(float, -100, 100)),
+            origin=at.get("origin", Rule(float, -1e6, 1e6, length=len(NAMES))),
+            mean=at.get("mean", Rule(float, -100, 100)),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class LinearFit:
     """Weights of the features, all of one unit: a feature is divided by its deviation in `scale` first.
 
     Args:
         weights, scale: `(F,)`, for `NAMES`.
-        sizes: for each foreground class the median logarithm of its size; NaN where it was not learned.
-        origins: `(K - 1, F)`, mean features of each class.
-        means: `(K - 1,)`, mean of log(1 - Dice + FLOOR) of each class; NaN where it was not learned.
+        organs: for each foreground class; None where it was not learned.
     """
 
     weights: np.ndarray
     scale: np.ndarray
-    sizes: np.ndarray
-    origins: np.ndarray
-    means: np.ndarray
+    organs: tuple[OrganFit | None, ...]
 
-    def knows(self, organ: int) -> bool:
-        return math.isfinite(float(self.means[organ]))
-
-    def log_error(self, case: CaseFeatures, organ: int) -> float:
-        """Estimated log(1 - Dice + FLOOR) of a predicted organ that the fit knows."""
-        values = (_values(case, organ, float(self.sizes[organ])) - self.origins[organ]) / self.scale
-        return float(self.means[organ] + values @ self.weights)
+    def log_error(self, case: CaseFeatures, organ: int) -> float | None:
+        """Estimated log(1 - Dice + FLOOR) of a predicted organ; None if it was not learned."""
+        if (learned := self.organs[organ]) is None:
+            return None
+        values = (_values(case, organ, learned.log_size) - learned.origin) / self.scale
+        return float(learned.mean + values @ self.weights)
 
     def to_json(self) -> JsonObject:
-        organs = [
-            {"log_size": float(self.sizes[i]), "origin": self.origins[i].tolist(), "mean": float(self.means[i])}
-            if self.knows(i)
-            else None
-            for i in range(len(self.means))
-        ]
         numbers = {"weights": self.weights.tolist(), "scale": self.scale.tolist()}
-        return {"features": list(NAMES), **numbers, "organs": organs}
+        return {"features": list(NAMES), **numbers, "organs": [organ and asdict(organ) for organ in self.organs]}
 
     @classmethod
-    def from_json(cls, at: Fields) -> "LinearFit":
-        """Raises InputError for anything that `to_json` would not have written."""
+    def from_json(cls, at: Fields, num_organs: int) -> "LinearFit":
+        """Raises InputError for what `to_json` would not have written, or another number of foreground classes."""
         at.require("features", lambda v: v == list(NAMES), f"the features {', '.join(NAMES)}")
         weights = at.get("weights", Rule(float, 0, 1e3, length=len(NAMES)))
         scale = at.get("scale", Rule(float, 1e-9, 1e9, length=len(NAMES)))
-        organs = at.values("organs")
-        sizes, means = np.full(len(organs), np.nan), np.full(len(organs), np.nan)
-        origins = np.zeros((len(organs), len(NAMES)))
-        for index, value in enumerate(organs):
-            if value is not None:
-                organ = Fields(value, at.where, f"{at.path}organs[{index}].")
-                sizes[index] = organ.get("log_size", Rule(float, -100, 100))
-                means[index] = organ.get("mean", Rule(float, -100, 100))
-                origins[index] = organ.get("origin", Rule(float, -1e6, 1e6, length=len(NAMES)))
-        return cls(np.array(weights), np.array(scale), sizes, origins, means)
+        organs = at.optional_rows("organs", OrganFit.from_json, num_organs)
+        return cls(np.array(weights), np.array(scale), tuple(organs))
 
 
 def fit(rows: Sequence[Row], num_organs: int) -> LinearFit:
     """The fit of some rows, all with the same weight."""
     from scipy.optimize import nnls  # is slow to import, and prediction does without
 
-    sizes, means = np.full(num_organs, np.nan), np.full(num_organs, np.nan)
-    origins = np.zeros((num_organs, len(NAMES)))
+    organs: list[OrganFit | None] = [None] * num_organs
     values, errors = np.zeros((len(rows), len(NAMES))), np.array([log_error_of(row.dice) for row in rows])
-    for organ in range(num_organs):
+    for organ in sorted({row.organ for row in rows}):
         chosen = [index for index, row in enumerate(rows) if row.organ == organ]
-        if chosen:
-            sizes[organ] = np.median([math.log(rows[index].features.size) for index in chosen])
-            values[chosen] = [_values(rows[index].case, organ, float(sizes[organ])) for index in chosen]
-            origins[organ], means[organ] = values[chosen].mean(axis=0), errors[chosen].mean()
-            values[chosen] -= origins[organ]
-            errors[chosen] -= means[organ]
+        log_size = float(np.median([math.log(rows[index].features.size) for index in chosen]))
+        values[chosen] = [_values(rows[index].case, organ, log_size) for index in chosen]
+        origin, mean = values[chosen].mean(axis=0), errors[chosen].mean()
+        values[chosen] -= origin
+        errors[chosen] -= mean
+        organs[organ] = OrganFit(log_size, tuple(origin.tolist()), float(mean))
     spread = np.sqrt(np.mean(np.square(values), axis=0)) if len(rows) else np.zeros(len(NAMES))
     scale = np.where(spread > 1e-6, spread, 1.0)
     ridge = math.sqrt(RIDGE * max(1, len(rows))) * np.eye(len(NAMES))
     weights, _ = nnls(np.vstack([values / scale, ridge]), np.concatenate([errors, np.zeros(len(NAMES))]))
     weights[spread <= 1e-6] = 0.0
-    return LinearFit(weights, scale, sizes, origins, means)
+    return LinearFit(weights, scale, tuple(organs))
 
 
 def log_error_of(dice: float) -> float:
@@ -139,8 +137,8 @@ def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -
     Rows of organs that the others lack are left out.
     """
     others = fit([row for row in rows if row.patient not in patients], num_organs)
-    known = (row for row in rows if row.patient in patients and others.knows(row.organ))
-    return [LeftOut(row, others.log_error(row.case, row.organ)) for row in known]
+    estimates = ((row, others.log_error(row.case, row.organ)) for row in rows if row.patient in patients)
+    return [LeftOut(row, estimate) for row, estimate in estimates if estimate is not None]
 
 
 def left_out_residuals(rows: Sequence[Row], num_organs: int) -> list[float]:

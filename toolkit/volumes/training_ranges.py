@@ -14,6 +14,7 @@ from attunet.volumes.volume import Volume
 FAR_SPACING = 1.5  # factor above the largest or below the smallest value of the training
 FAR_EXTENT = 1.75
 FAR_DEVIATION = 4.0
+OUTSIDE = "untrained-"  # begins the rules of these findings
 
 Range = tuple[float, float]
 
@@ -75,10 +76,15 @@ def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str 
     return [*findings, *_intensities(volume, ranges)]
 
 
-def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
+def spacing_and_extent(volume: Volume, orientation: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Voxel size and size of a volume along its oriented axes."""
     transform = orientation_transform(volume.affine, orientation)
     spacing, shape = oriented_spacing(volume.spacing, transform), oriented_spacing(volume.shape, transform)
-    extent = [size * length for size, length in zip(spacing, shape, strict=True)]
+    return spacing, tuple(size * length for size, length in zip(spacing, shape, strict=True))
+
+
+def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
+    spacing, extent = spacing_and_extent(volume, orientation)
     findings = []
     for rule, what, values, spans, factor in (
         ("spacing", "spacing", spacing, ranges.spacing, FAR_SPACING),
@@ -116,4 +122,4 @@ def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
 
 
 def _finding(rule: str, figure: float, text: str) -> Finding:
-    return Finding(None, f"untrained-{rule}", figure, "warning", text)
+    return Finding(None, f"{OUTSIDE}{rule}", figure, "warning", text)
