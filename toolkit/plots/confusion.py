@@ -27,8 +27,7 @@ def draw_confusion(path: Path, counts: np.ndarray, classes: Classes, *, title: s
     names = [printable(name) for name in classes.names]
     axes.set_xticks(ticks, labels=names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, labels=names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("truth")
+    axes.set(xlabel="predicted", ylabel="truth")
     figure.colorbar(drawn, ax=axes, label="% of the true voxels", shrink=0.8)
     if title:
         axes.set_title(title, fontsize=11)

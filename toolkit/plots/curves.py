@@ -28,8 +28,7 @@ def draw_curves(path: Path, runs: Mapping[str, Rows], *, title: str = "") -> Pat
         dice.plot(epochs, means, color=color, marker="o", markersize=3.5, label=last)
     panels = (losses, "loss", "upper right"), (dice, "mean Dice of the foreground, validation", "lower right")
     for axes, label, place in panels:
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
+        axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=9, loc=place)

@@ -41,8 +41,7 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
     axes.margins(0.15)
     _plain_log(axes, "x")
     _at_least(axes, MIN_DICE_RANGE)
-    axes.set_xlabel("latency of one slice, ms (p50, log)")
-    axes.set_ylabel("mean Dice")
+    axes.set(xlabel="latency of one slice, ms (p50, log)", ylabel="mean Dice")
     axes.grid(alpha=0.3)
     if points:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
@@ -65,8 +64,7 @@ def draw_latency_against_batch(path: Path, models: Rows) -> Path:
         rates = {int(size): rate for size, rate in row["throughput_slices_per_s"]["batch"].items()}
         throughput.plot(sorted(rates), [rates[size] for size in sorted(rates)], line, ms=6, color=color)
     for axes, label in ((latency, "latency of a batch, ms (p50, whiskers to p95)"), (throughput, "slices per second")):
-        axes.set_xlabel("batch size")
-        axes.set_ylabel(label)
+        axes.set(xlabel="batch size", ylabel=label)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted(sizes), labels=[str(size) for size in sorted(sizes)])
         axes.grid(alpha=0.3)
@@ -90,8 +88,7 @@ def draw_volume_time(path: Path, models: Rows) -> Path:
     for index, total in enumerate(left):
         axes.text(total, index, f" {total:.0f} ms", va="center", fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(left))
-    axes.set_xlabel("ms for a volume from file to file, mean over the cases")
+    axes.set(xlim=(0, 1.12 * max(left)), xlabel="ms for a volume from file to file, mean over the cases")
     axes.tick_params(axis="y", labelsize=9)
     figure.legend(loc="outside upper center", ncols=len(PART_COLORS), fontsize=9, frameon=False)
     return save(figure, path)

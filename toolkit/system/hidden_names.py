@@ -30,13 +30,7 @@ class HiddenNames:
                 self._words[word] = HIDDEN if word in self._common else number
 
     def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
-        """A file or folder below a source: its path and every part of it.
-
-        Args:
-            path: the file.
-            root: the source.
-            number: of its case; by default it belongs to none.
-        """
+        """A file or folder below the source `root`: its path and every part of it. number: its case's, if any."""
         relative = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
         stems = {path.name[: end.start()] for end in re.finditer(r"\.", path.name)} - {""}
         self._common.update(relative.parts[:-1])

@@ -161,14 +161,8 @@ def _marked(mark: Path) -> str:
 
 @contextmanager
 def pseudonyms(table: str | Path | None, outputs: Iterable[str | Path]) -> Iterator[Pseudonyms | None]:
-    """Context with a table of names, in which log and errors have numbers; None and names where no table is given.
-
-    Args:
-        table: as `path` of `Pseudonyms`.
-        outputs: as `Pseudonyms` takes them.
-
-    Raises:
-        InputError: as `Pseudonyms` raises it.
+    """Context with a table of names, as `Pseudonyms` makes it, in which log and errors have numbers; None and names
+    where no table is given.
     """
     if table is None:
         yield None

@@ -24,11 +24,7 @@ Result = TypeVar("Result")
 
 
 def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-    """Map a function over tasks; results do not depend on the number of processes.
-
-    Args:
-        function: importable by name.
-        tasks: its arguments.
+    """Map a function, importable by name, over tasks; results do not depend on the number of processes.
 
     Yields:
         The results in the order of the tasks. The first error, in that order, is raised and ends the work.
