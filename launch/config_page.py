@@ -41,9 +41,11 @@ def page() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for section in dataclasses.fields(Config):
+        values = getattr(Config(), section.name)
+        accepted = {name: rule.words for name, rule in values.rules().items()}
         rows = [
-            f"| `{section.name}.{f.name}` | {_value(f.default)} | {f.metadata['rule'].words} | {f.metadata['text']} |"
-            for f in dataclasses.fields(getattr(Config(), section.name))
+            f"| `{section.name}.{f.name}` | {_value(f.default)} | {accepted[f.name]} | {f.metadata['text']} |"
+            for f in dataclasses.fields(values)
         ]
         head = [f"## [{section.name}]", "", SECTIONS[section.name], "", *_head("field", "default", "accepts", "")]
         parts.append("\n".join([*head, *rows]))

@@ -15,43 +15,38 @@ class DataConfig(Section):
     NAME = "data"
 
     spacing_mm: float | Auto = setting(
-        "auto", "In-plane pixel size in mm after resampling; auto: the median.", float, 0.01, 100
+        "auto", "In-plane pixel size in mm after resampling; auto: the median.", 0.01, 100
     )
     size: int | tuple[int, int] | Auto = setting(
         "auto",
         "Side of the square training window, or its rows and columns; auto: a square that holds every label "
         "and nearly whole slices.",
-        int,
         32,
         4096,
         multiple_of=MULTIPLE,
-        length=2,
-        single=True,
     )
     normalization: Literal["zscore", "ct", "none", "auto"] = setting(
-        "auto", "Intensity scaling; auto: ct for Hounsfield units, else zscore.", str, choices=("zscore", "ct", "none")
+        "auto", "Intensity scaling; auto: ct for Hounsfield units, else zscore."
     )
     clip_percentiles: tuple[float, float] = setting(
-        (0.5, 99.5), "Percentiles that intensities are clipped at (zscore).", float, 0, 100, length=2, rising=True
+        (0.5, 99.5), "Percentiles that intensities are clipped at (zscore).", 0, 100, rising=True
     )
     window: tuple[float, float] = setting(
-        (-160.0, 240.0), "Lower and upper intensity of the window (ct), in HU.", float, -1e6, 1e6, length=2, rising=True
+        (-160.0, 240.0), "Lower and upper intensity of the window (ct), in HU.", -1e6, 1e6, rising=True
     )
-    context_slices: int = setting(1, "Neighbouring slices given as channels.", int, 1, 5, odd=True)
+    context_slices: int = setting(1, "Neighbouring slices given as channels.", 1, 5, odd=True)
     largest_component: bool | Auto = setting(
         "auto",
         "Label maps keep only the largest connected part of every class; auto: if all masks are of one part per class.",
-        bool,
     )
     component_erosion_mm: float | Auto = setting(
         "auto",
         "Parts joined to the largest one by a neck of less than twice this width are removed too, 0: none; auto: the "
         "widest that keeps the masks whole.",
-        float,
         0,
         100,
     )
-    slice_axis: int | Auto = setting("auto", "Slice axis after orientation; auto: the coarsest.", int, 0, 2)
+    slice_axis: int | Auto = setting("auto", "Slice axis after orientation; auto: the coarsest.", 0, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,10 @@
-"""The base of a configuration's sections, whose fields have a default, a rule and a documentation."""
+"""The base of a configuration's sections, whose fields have a type, a default, a documentation and bounds."""
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from attunet.fields import Rule
 
@@ -10,21 +12,13 @@ Auto = Literal["auto"]
 Value = TypeVar("Value")
 
 
-def setting(
-    default: Value,
-    text: str,
-    kind: type[int] | type[float] | type[bool] | type[str],
-    low: float | None = None,
-    high: float | None = None,
-    **rule: Any,
-) -> Value:
-    """A field with its documentation and the arguments of its `Rule`; "auto" is accepted where it is the default.
+def setting(default: Value, text: str, low: float | None = None, high: float | None = None, **rule: Any) -> Value:
+    """A field with its documentation and the arguments of its `Rule` that its annotation does not say.
 
     Example:
-        >>> epochs: float = setting(10.0, "Passes over the training slices.", float, low=0.1)  # doctest: +SKIP
+        >>> epochs: float | Auto = setting("auto", "Passes over the training slices.", low=0.1)  # doctest: +SKIP
     """
-    made = Rule(kind, low, high, auto=default == "auto", **rule)
-    return field(default=default, metadata={"rule": made, "text": text})
+    return field(default=default, metadata={"text": text, "rule": {"low": low, "high": high, **rule}})
 
 
 @dataclass(frozen=True)
@@ -34,5 +28,27 @@ class Section:
     NAME: ClassVar[str]
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, f.metadata["rule"].check(f"{self.NAME}.{f.name}", getattr(self, f.name)))
+        for name, rule in self.rules().items():
+            object.__setattr__(self, name, rule.check(f"{self.NAME}.{name}", getattr(self, name)))
+
+    @classmethod
+    @cache
+    def rules(cls) -> dict[str, Rule]:
+        """The rule of each field."""
+        return {f.name: _rule(f.type, f.metadata["rule"]) for f in dataclasses.fields(cls)}
+
+
+def _rule(annotation: object, limits: dict[str, Any]) -> Rule:
+    """The rule of a type: a union of a plain one, a tuple of it, and texts, of which "auto" is no choice."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    texts = [text for option in options if get_origin(option) is Literal for text in get_args(option)]
+    lists = [get_args(option) for option in options if get_origin(option) is tuple]
+    plain = [option for option in options if get_origin(option) is None]
+    derived = {
+        "kind": plain[0] if plain else lists[0][0] if lists else str,
+        "choices": tuple(text for text in texts if text != "auto"),
+        "auto": "auto" in texts,
+        "length": len(lists[0]) if lists else None,
+        "single": bool(lists and plain),
+    }
+    return Rule(**{**derived, **limits})
