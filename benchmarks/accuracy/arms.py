@@ -1,15 +1,19 @@
 """The planned arms: what each trains, with the reason, and which arms are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from attunet.benchmarks.evaluation.commands import repeated
+
+RECIPE = "chaos-cpu"
 UNET = ("unet",)
 NETWORKS = (*UNET, "attention_unet")
 SNAPSHOTS = 4
 PRETRAIN = "generated"
 BATCH = 8
+PRETRAINING_EPOCHS = 8.3  # about 4000 steps on 128 cases
+STEPS_OF_FEW = 1500  # of a training on few scans, the fewest that `auto` gives a training on a CPU
 # One validation at the end, checkpoints at the end, and few stops to read the losses.
 COMMON = ("run.validate_every_epochs=1e6", "run.checkpoint_every_minutes=1e6", "run.log_every=100")
 # Contrasts drawn widely, since generated grey values are not those of a scanner.
@@ -104,56 +108,36 @@ ARMS = (
 
 
 @dataclass(frozen=True)
-class Size:
-    """Amounts of work.
+class Training:
+    """A training of an arm.
 
     Args:
-        settings: for all trainings, after those of `COMMON`.
-        epochs: in place of every arm's own.
-        steps: of a training on few scans; 1500 are the fewest that `auto` gives a training on a CPU.
-        pretraining_steps: on the generated cases.
-        generated: number of generated cases.
-        reduce: divides their pixels in plane.
-    """
-
-    settings: tuple[str, ...] = ()
-    epochs: float | None = None
-    steps: int = 1500
-    pretraining_steps: int = 4000
-    generated: int = 128
-    reduce: int = 1
-
-
-FULL = Size()
-
-
-@dataclass(frozen=True)
-class Task:
-    """Work for one process; those with equal `run` are the same work.
-
-    Args:
-        kind: "pretrain" trains on generated cases, "train" trains and judges, "ensemble" judges the trainings in the
-            folder `run`.
-        arm: its name.
-        seed: of the training; -1 for an ensemble.
-        fold: number of the fold.
-        store: to train on and to judge with.
-        run: folder of the run, or of the ensemble's members.
-        settings: of the configuration.
-        needs: folders of the tasks that must be done before.
+        fold: its number; the store is the fold's own, see `stores`.
+        settings: `section.field=value`, over those of `chaos-cpu`.
         init: run to start from.
+        left_out: fold of the store that is left out, or "all" for none.
     """
 
-    kind: Literal["pretrain", "train", "ensemble"]
-    arm: str
+    arm: Arm
     network: str
     seed: int
     fold: int
     store: Path
     run: Path
-    settings: tuple[str, ...] = ()
-    needs: tuple[Path, ...] = ()
+    settings: tuple[str, ...]
     init: Path | None = None
+    left_out: str = "0"
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}, {self.network} {self.seed}, fold {self.fold}"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of `attunet train`."""
+        start = () if self.init is None else ("--init", str(self.init))
+        options = ("--model", self.network, "--fold", self.left_out, "--config", RECIPE)
+        return (str(self.store), str(self.run), *options, *repeated("--set", self.settings), *start, "--resume=auto")
 
 
 @dataclass(frozen=True)
@@ -166,51 +150,43 @@ class FoldStore:
 
 def plan(
     arms: Sequence[Arm],
-    folds: dict[int | None, list[FoldStore]],
-    generated: FoldStore,
-    out: Path,
+    folds: Mapping[int | None, Sequence[FoldStore]],
+    runs: Path,
     *,
     num_seeds: int,
-    size: Size,
-) -> list[Task]:
-    """List all tasks in the order of their worth: the plain arm, then one seed of every other arm, then the next seed.
+    settings: Sequence[str] = (),
+) -> list[Training]:
+    """All trainings in the order of their worth: the plain arm, then one seed of every other arm, then the next seed.
 
     Args:
-        arms: to train.
         folds: number of training scans (None: all but one) -> the folds.
-        generated: store of the generated cases; need not be there yet.
-        out: folder of the runs.
+        runs: folder of the runs.
         num_seeds: trainings of each network on each fold.
-        size: amounts of work.
+        settings: of all trainings, over those of the arms.
 
     Example:
-        >>> plan(ARMS, folds, generated, Path("out"), num_seeds=2, size=Size())[0].arm  # doctest: +SKIP
+        >>> plan(ARMS, folds, Path("out/runs"), num_seeds=2)[0].arm.name  # doctest: +SKIP
         'plain'
     """
-    settings, parent = (*COMMON, *size.settings), out / "runs" / PRETRAIN
-    tasks: list[Task] = []
     rounds = [(arm, seed) for arm in arms if not arm.against and arm.has_ensembles for seed in range(num_seeds)]
     rounds += [(arm, seed) for seed in range(num_seeds) for arm in arms if arm.against or not arm.has_ensembles]
+    trainings = []
     for arm, seed in rounds:
-        if arm.init and not any(task.kind == "pretrain" for task in tasks):
-            epochs = f"optim.epochs={epochs_of(size.pretraining_steps, generated.slices)}"
-            wide = (*settings, epochs, "run.seed=0", *WIDE_AUGMENTATION)
-            tasks.append(Task("pretrain", PRETRAIN, "unet", 0, 0, generated.path, parent, wide, (generated.path,)))
-        needs, init = ((parent,), parent) if arm.init else ((), None)
-        own = [*settings, *arm.settings]
-        own += [] if size.epochs is None else [f"optim.epochs={size.epochs}"]
-        own += [f"run.seed={seed}", f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}"]
+        own = (f"run.seed={seed}", f"run.snapshots={SNAPSHOTS if arm.has_ensembles else 0}")
         for fold, view in enumerate(folds[arm.scans]):
-            folder = out / "runs" / arm.folder / f"fold-{fold}"
-            few = [] if arm.scans is None else [f"optim.epochs={epochs_of(size.steps, view.slices)}"]
-            chosen = (*own, *few)
+            few = () if arm.scans is None else (f"optim.epochs={epochs_of(STEPS_OF_FEW, view.slices)}",)
+            chosen = (*COMMON, *arm.settings, *own, *few, *settings)
             for network in arm.networks:
-                run = folder / f"{network}-{seed}"
-                tasks.append(Task("train", arm.name, network, seed, fold, view.path, run, chosen, needs, init))
-            if seed == num_seeds - 1 and arm.has_ensembles:
-                members = tuple(folder / f"{network}-{s}" for network in arm.networks for s in range(num_seeds))
-                tasks.append(Task("ensemble", arm.name, "all", -1, fold, view.path, folder, (), members))
-    return tasks
+                run = runs / arm.folder / f"fold-{fold}" / f"{network}-{seed}"
+                init = runs / PRETRAIN if arm.init else None
+                trainings.append(Training(arm, network, seed, fold, view.path, run, chosen, init))
+    return trainings
+
+
+def pretraining(store: Path, runs: Path, settings: Sequence[str]) -> Training:
+    """The training on generated cases that arms with `init` start from."""
+    chosen = (*COMMON, f"optim.epochs={PRETRAINING_EPOCHS}", "run.seed=0", *WIDE_AUGMENTATION, *settings)
+    return Training(Arm(PRETRAIN, ""), "unet", 0, 0, store, runs / PRETRAIN, chosen, left_out="all")
 
 
 def epochs_of(steps: int, slices: int) -> float:

@@ -27,7 +27,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from attunet.benchmarks.accuracy.results import Row
+from attunet.benchmarks.accuracy.judge import About, Row, judge
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.nnunet.raw_data import RawCase, image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
@@ -36,8 +36,6 @@ from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase, evaluate_case, read_labelled_case
 from attunet.export.load_model import load_model
 from attunet.fields import JsonObject
-from attunet.metrics.aggregate import mean, nan_to_null
-from attunet.metrics.overlap import dice_from_confusion
 from attunet.presets import read_config
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
@@ -81,35 +79,20 @@ def compare(call: Call, out: Path) -> Results:
     run = out / f"attunet-fold{call.fold}"
     train(call.store.path, run, read_config(call.config, settings), fold=call.fold, resume="auto")
     model = load_model(run, device=call.device)
-    rows = _judge(call, "attunet", lambda case, _: evaluate_case(model, case).confusion)
+    rows = _judge(call, "attunet", lambda case: evaluate_case(model, case).confusion)
     log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="attunet-nnunet-") as folder, log, contextlib.redirect_stdout(log):
         facts, confusion = _nnunet(call, Path(folder))
         rows += _judge(call, "nnU-Net 2D", confusion)
-    return {"environment": environment(), "minutes": call.minutes, "rows": nan_to_null(rows), "nnunet": facts}
+    return {"environment": environment(), "minutes": call.minutes, "rows": rows, "nnunet": facts}
 
 
-def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase, str], np.ndarray]) -> list[Row]:
-    rows: list[Row] = []
-    for name in call.store.split(call.fold)[1]:
-        dice = dice_from_confusion(confusion(read_labelled_case(call.store, name, call.source), name))[1:]
-        rows.append(
-            {
-                "arm": arm,
-                "kind": "single",
-                "network": arm,
-                "seed": 0,
-                "fold": call.fold,
-                "case": name,
-                "patient": call.store.case(name).patient,
-                "mean": mean(dice),
-                "dice": dict(zip(call.store.classes.foreground, map(float, dice), strict=True)),
-            }
-        )
-    return rows
+def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Row]:
+    about: About = {"arm": arm, "kind": "single", "network": arm, "seed": 0, "fold": call.fold}
+    return judge(about, call.store, call.fold, call.source, confusion)
 
 
-def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase, str], np.ndarray]]:
+def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase], np.ndarray]]:
     """Trains nnU-Net; facts of the training, and the function that gives voxel counts of a case."""
     split = call.store.split(call.fold)
     names = {case: f"case{number:05d}" for number, case in enumerate([*split[0], *split[1]])}
@@ -132,8 +115,10 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
     predictor = make_predictor(trainer)
     reader = trainer.plans_manager.image_reader_writer_class()
 
-    def confusion(case: LabelledCase, name: str) -> np.ndarray:
-        image, properties = reader.read_images([str(file) for file in image_files(folder, names[name], len(channels))])
+    def confusion(case: LabelledCase) -> np.ndarray:
+        image, properties = reader.read_images(
+            [str(file) for file in image_files(folder, names[case.name], len(channels))]
+        )
         return case.confusion(predictor.predict_single_npy_array(image, properties).transpose(2, 1, 0))
 
     return facts, confusion

@@ -1,102 +1,36 @@
-"""The rows of the judged cases as one JSON and one table."""
+"""The judged cases as one JSON and one table: means of every arm, and the planned comparisons."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
 from attunet.benchmarks.accuracy.arms import Arm
+from attunet.benchmarks.accuracy.judge import Row
 from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.fields import JsonObject
 from attunet.metrics.aggregate import mean, nan_to_null
-from attunet.metrics.results import PerClass, TestedDifference
 from attunet.metrics.significance import compare_paired
-from attunet.system.environment import Environment
 
 Key = Literal["arm", "kind", "network", "seed", "fold", "case"]
 KEY: tuple[Key, ...] = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
 MAX_LINES = 60
 
+Json = dict[str, Any]
 Group = tuple[str, str, str]  # arm, kind, and network or "all"
-
-
-class Row(TypedDict):
-    """One judged case of one training or ensemble; `mean`: of `dice` over the classes."""
-
-    arm: str
-    kind: str
-    network: str
-    seed: int
-    fold: int
-    case: str
-    patient: str
-    mean: float | None
-    dice: PerClass
-
-
-class WorstCase(TypedDict):
-    case: str
-    mean: float | None
-
-
-class Means(TypedDict):
-    """Means of an arm's trainings of one kind; `worst_of_all`: of a single training."""
-
-    arm: str
-    kind: str
-    network: str
-    trainings: int
-    cases: int
-    mean: float | None
-    worst: WorstCase
-    worst_of_all: float | None
-    per_organ: PerClass
-    per_case: PerClass
-
-
-class Comparison(TestedDifference):
-    """`planned`: False for a difference that decides nothing, which the table leaves out."""
-
-    first: str
-    second: str
-    planned: bool
-    leaves_out_zero: bool
-
-
-class Summary(TypedDict):
-    arms: list[Means]
-    comparisons: list[Comparison]
-
-
-class Results(TypedDict):
-    """results.json. `left`: tasks that are not done; `reasons`: of each arm; `trainings`: time and errors."""
-
-    schema: int
-    environment: Environment
-    store: str
-    left: int
-    reasons: dict[str, str]
-    rows: list[Row]
-    trainings: list[JsonObject]
-    summary: Summary
 
 
 def merged(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The rows with new ones, which replace those of the same training and case."""
-    by_key = {tuple(row[name] for name in KEY): row for row in [*rows, *new]}
-    return list(by_key.values())
+    return list({tuple(row[name] for name in KEY): row for row in [*rows, *new]}.values())
 
 
-def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Summary:
-    """The means of every arm and the planned comparisons.
+def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Json:
+    """The means of every arm and the comparisons, of which those of one network decide nothing.
 
     Args:
         rows: of judged cases.
         arms: in the order of the table.
-
-    Returns:
-        The summary of results.json.
     """
     means = []
     pairs: list[tuple[Group, Group]] = []
@@ -111,8 +45,7 @@ def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Summary:
                 pairs += [((arm.against, "single", one), (arm.name, "single", one)) for one in arm.networks]
         pairs += [((arm.name, "single", "all"), (arm.name, kind, "all")) for kind in KINDS if kind != "single"]
     compared = (_compare(rows, first, second) for first, second in pairs)
-    result: Summary = {"arms": means, "comparisons": [one for one in compared if one is not None]}
-    return nan_to_null(result)
+    return nan_to_null({"arms": means, "comparisons": [one for one in compared if one is not None]})
 
 
 def _select(rows: Iterable[Row], group: Group) -> list[Row]:
@@ -129,7 +62,7 @@ def _by_case(rows: Iterable[Row], organ: str | None = None) -> dict[str, float]:
     return {case: mean(numbers) for case, numbers in sorted(values.items())}
 
 
-def _means(group: Group, rows: Sequence[Row]) -> Means:
+def _means(group: Group, rows: Sequence[Row]) -> Json:
     arm, kind, network = group
     cases = _by_case(rows)
     worst = min(cases, key=lambda case: cases[case])
@@ -147,7 +80,7 @@ def _means(group: Group, rows: Sequence[Row]) -> Means:
     }
 
 
-def _compare(rows: Sequence[Row], first: Group, second: Group) -> Comparison | None:
+def _compare(rows: Sequence[Row], first: Group, second: Group) -> Json | None:
     """`second` minus `first` on the trainings that both have; on the cases that both have where the kinds differ."""
     fields: tuple[Key, ...] = ("network", "seed", "fold", "case") if first[1] == second[1] else ("case",)
 
@@ -173,7 +106,7 @@ def _compare(rows: Sequence[Row], first: Group, second: Group) -> Comparison | N
     }
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     """The summary as aligned text of at most `MAX_LINES` lines."""
     rows = results["summary"]["arms"]
     organs = list(rows[0]["per_organ"]) if rows else []

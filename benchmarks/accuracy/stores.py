@@ -1,20 +1,19 @@
 """The stores of the folds, and the store of generated abdomens."""
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-
-import nibabel as nib
 
 from attunet.benchmarks.accuracy.arms import FoldStore
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.manifest import CASES, MANIFEST, SPLITS
-from attunet.phantom import generate_case
+from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
 from attunet.sources.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
+
+GENERATED_CASES = 128
 
 
 def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
@@ -47,31 +46,11 @@ def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
     return folds
 
 
-def make_generated_store(store: Path, config: DataConfig, *, cases: int, processes: int, reduce: int) -> None:
-    """Generate abdomens and prepare them as the real scans are.
-
-    Args:
-        store: the new store; its source lies beside it.
-        config: `[data]` of the real store.
-        cases: number of abdomens.
-        processes: that generate.
-        reduce: divides the pixels in plane, for quick tests.
-
-    Example:
-        >>> make_generated_store(Path("abdomens"), store.data_config, cases=64, processes=8, reduce=1)  # doctest: +SKIP
-    """
-    source = store.with_name(store.name + "-source")
-    source.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(_write_case, range(cases), [source] * cases, [reduce] * cases))
-    prepare(source, store, config)
-
-
-def _write_case(number: int, source: Path, reduce: int) -> None:
-    case = generate_case(0, number, reduce=reduce)
-    for array, kind in ((case.image, "src"), (case.labels, "mask")):
-        image = nib.Nifti1Image(array, case.affine)
-        image.header.set_xyzt_units("mm")
-        image.set_sform(case.affine, code=1)
-        image.set_qform(case.affine, code=1)
-        nib.save(image, source / f"{number:03d}-T2SPIR-{kind}.nii")
+def generated_store(path: Path, config: DataConfig) -> Path:
+    """Makes the store of generated abdomens, prepared as the real scans are, if no earlier call has made it."""
+    source = path.with_name(f"{path.name}-source")
+    if not source.exists():
+        write_phantom(source, cases=GENERATED_CASES)
+    if not path.exists():
+        prepare(source, path, config)
+    return path

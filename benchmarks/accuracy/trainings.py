@@ -1,27 +1,29 @@
-"""The trainings of the arms: planned, handed out, judged and written down as they end."""
+"""The trainings of the arms: planned, run side by side, judged and written down as they end."""
 
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from attunet.benchmarks.accuracy.arms import ARMS, FULL, Arm, FoldStore, Size, Task, plan
-from attunet.benchmarks.accuracy.results import Results, Row, merged, summary, table
-from attunet.benchmarks.accuracy.schedule import Context, Pool, run_tasks
-from attunet.benchmarks.accuracy.stores import fold_stores, make_generated_store
-from attunet.benchmarks.accuracy.work import Result, Setup
+from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
+from attunet.benchmarks.accuracy.judge import About, Row, judge
+from attunet.benchmarks.accuracy.results import Json, merged, summary, table
+from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
-from attunet.fields import JsonObject
-from attunet.store import Store
+from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
+from attunet.errors import InputError, RunError
+from attunet.evaluate_case import evaluate_case
+from attunet.export.load_model import load_model
+from attunet.runs.run_folder import SNAPSHOTS, read_metrics
+from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 
 logger = logging.getLogger(__name__)
 
-RESULTS, TABLE = "results.json", "results.txt"
-SLICES_OF_A_GENERATED_CASE = 30  # about
+Ended = tuple[Training, float, str]  # seconds, and the reason where it failed
 
 
 def better(
@@ -34,9 +36,9 @@ def better(
     processes: int = 8,
     device: str = "cuda",
     seeds: int = 2,
-    size: Size = FULL,
-) -> Results:
-    """Train and judge the arms, as far as the time goes, and return the content of results.json.
+    settings: Sequence[str] = (),
+) -> Json:
+    """Trains and judges the arms, as far as the time goes, and returns the content of results.json.
 
     Args:
         out: folder of the runs and results; results that are there are kept.
@@ -45,84 +47,117 @@ def better(
         minutes: for everything.
         processes: trainings at once.
         seeds: trainings of each network on each fold.
+        settings: `section.field=value` of all trainings, over those of the arms.
 
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
     """
-    deadline, file = time.monotonic() + 60 * minutes, out / RESULTS
+    deadline, file = time.monotonic() + 60 * minutes, out / "results.json"
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = list(json.loads(file.read_text(encoding="utf-8"))["rows"]) if file.exists() else []
-    generated = FoldStore(out / "generated", SLICES_OF_A_GENERATED_CASE * size.generated)
+    rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
-    tasks = plan(arms, folds, generated, out, num_seeds=seeds, size=size)
-    left = unfinished(tasks, rows)
-    logger.info(f"{len(tasks)} tasks, {len(tasks) - len(left)} of them done")
-    timings: list[JsonObject] = []
+    chosen = (*settings, f"run.device={device}")
+    trainings = plan(arms, folds, out / "runs", num_seeds=seeds, settings=chosen)
+    left = unfinished(trainings, rows)
+    logger.info(f"{len(trainings)} trainings, {len(trainings) - len(left)} of them done")
+    timings: list[Json] = []
 
-    def write() -> Results:
-        results = _results(store, rows, timings, arms, len(left) - len(timings))
+    def write() -> Json:
+        results = {
+            "schema": 1,
+            "environment": environment(),
+            "store": store.name,
+            "left": len(left) - len(timings),
+            "reasons": {arm.name: arm.reason for arm in arms},
+            "rows": rows,
+            "trainings": timings,
+            "summary": summary(rows, [arm for arm in ARMS if any(row["arm"] == arm.name for row in rows)]),
+        }
         write_text(file, json.dumps(results, indent=1, allow_nan=False) + "\n")
         return results
 
-    def report(result: Result) -> None:
-        nonlocal rows
-        rows, task = merged(rows, result.rows), result.task
-        name = f"{task.kind} {task.arm}, {task.network} {task.seed}, fold {task.fold}"
-        timings.append(
-            {"task": name, "seconds": result.seconds, "slices_per_s": result.slices_per_s, "error": result.error}
-        )
-        dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in result.rows)
-        logger.info(f"[{len(timings)}/{len(left)}] {result.seconds:5.1f} s  {name}: {result.error or dice}")
+    for training, seconds, failure in _ended(left, store, out, processes, device, deadline, chosen):
+        new, error = ([], failure) if failure else _judge(training, trainings, source or store.source_root, device)
+        rows = merged(rows, new)
+        speed = next((row["slices_per_s"] for row in read_metrics(training.run) if row["event"] == "speed"), None)
+        timings.append({"task": training.name, "seconds": seconds, "slices_per_s": speed, "error": error})
+        dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in new)
+        logger.info(f"[{len(timings)}/{len(left)}] {seconds:5.1f} s  {training.name}: {error or dice}")
         write()
-
-    with ExitStack() as stack:
-        making = _start_generation(stack, generated.path, left, store, processes, size)
-        pool = stack.enter_context(Pool(processes, Setup(source or store.source_root, device, out)))
-        done = {task.run for task in tasks if task.kind != "ensemble" and progress_of(task.run)[1]}
-        run_tasks(left, pool, deadline, done=done, report=report, making=making)
     results = write()
-    write_text(out / TABLE, table(results) + "\n")
+    write_text(out / "results.txt", table(results) + "\n")
     return results
 
 
-def unfinished(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
-    """The tasks that are left to do: those without rows, and trainings that are gone and that an ensemble still
-    needs.
-    """
+def unfinished(trainings: Sequence[Training], rows: Sequence[Row]) -> list[Training]:
+    """The trainings that are not judged, and the members of ensembles that are not."""
     judged = {(row["arm"], row["network"], row["seed"], row["fold"]) for row in rows}
 
-    def is_judged(task: Task) -> bool:
-        return (task.arm, task.network, task.seed, task.fold) in judged
+    def is_judged(one: Training) -> bool:
+        wanted = [(one.network, one.seed), *([("all", -1)] if one.arm.has_ensembles else [])]
+        return all((one.arm.name, network, seed, one.fold) in judged for network, seed in wanted)
 
-    needed = {need for task in tasks if task.kind != "pretrain" and not is_judged(task) for need in task.needs}
-    missing = {need for need in needed if not progress_of(need)[1]}
-    return [task for task in tasks if task.run in missing or (task.kind != "pretrain" and not is_judged(task))]
+    return [training for training in trainings if not is_judged(training)]
 
 
-def _start_generation(
-    stack: ExitStack, generated: Path, tasks: Sequence[Task], store: Store, processes: int, size: Size
-) -> Callable[[], bool]:
-    """Begin to make the generated store beside the trainings, where one needs it;
-    returns a function that says if it is being made.
+def _ended(
+    left: Sequence[Training],
+    store: Store,
+    out: Path,
+    processes: int,
+    device: str,
+    deadline: float,
+    settings: Sequence[str],
+) -> Iterator[Ended]:
+    """Runs the trainings, those that start from the network of generated cases last, after that one."""
+    run = partial(_run, processes=processes, gpus=visible_gpus() if device == "cuda" else [], deadline=deadline)
+    yield from run([training for training in left if training.init is None])
+    started = [training for training in left if training.init is not None]
+    if started and time.monotonic() < deadline:
+        first = pretraining(generated_store(out / "generated", store.data_config), out / "runs", settings)
+        for _, seconds, error in run([first]):
+            logger.info(f"{first.name}: {seconds:.1f} s {error}")
+        if progress_of(first.run)[1]:
+            yield from run(started)
+
+
+def _run(trainings: Sequence[Training], processes: int, gpus: Sequence[str], deadline: float) -> Iterator[Ended]:
+    """Runs `processes` trainings at once until the deadline, which ends those that still run with a checkpoint."""
+    finished = [training for training in trainings if progress_of(training.run)[1]]
+    yield from ((training, 0.0, "") for training in finished)
+    jobs = {Job(one.name, one.arguments, one.run.with_suffix(".log")): one for one in trainings if one not in finished}
+    began = dict.fromkeys(jobs, time.monotonic())
+    outcomes = run_jobs(
+        list(jobs),
+        processes,
+        gpus,
+        started=lambda job: began.update({job: time.monotonic()}),
+        stop=lambda: time.monotonic() > deadline,
+    )
+    for outcome in outcomes:
+        if outcome.code == 0 or time.monotonic() < deadline:
+            error = outcome.last_line if outcome.code else ""
+            yield jobs[outcome.job], time.monotonic() - began[outcome.job], error
+
+
+def _judge(training: Training, trainings: Sequence[Training], source: Path, device: str) -> tuple[list[Row], str]:
+    """Rows of a training, of its snapshots, and of the fold's ensemble if its last member is finished with it;
+    or the error.
     """
-    if not any(generated in task.needs for task in tasks) or (generated / "splits.json").exists():
-        return lambda: False
-    arguments = {"cases": size.generated, "processes": processes, "reduce": size.reduce}
-    process = Context.Process(target=make_generated_store, args=(generated, store.data_config), kwargs=arguments)
-    process.start()
-    stack.callback(process.join)
-    stack.callback(process.terminate)
-    return process.is_alive
-
-
-def _results(store: Store, rows: list[Row], timings: list[JsonObject], arms: Sequence[Arm], left: int) -> Results:
-    return {
-        "schema": 1,
-        "environment": environment(),
-        "store": store.name,
-        "left": left,
-        "reasons": {arm.name: arm.reason for arm in arms},
-        "rows": rows,
-        "trainings": timings,
-        "summary": summary(rows, [arm for arm in ARMS if any(row["arm"] == arm.name for row in rows)]),
-    }
+    arm, folder = training.arm, training.run.parent
+    paths = {(training.network, training.seed, "single"): training.run}
+    if (training.run / SNAPSHOTS).is_dir():
+        paths[training.network, training.seed, "snapshots"] = training.run / SNAPSHOTS
+    members = [one.run for one in trainings if one.run.parent == folder]
+    if arm.has_ensembles and all(progress_of(run)[1] for run in members):
+        paths["all", -1, "ensemble"] = folder
+    store, rows = open_store(training.store), []
+    try:
+        for (network, seed, kind), path in paths.items():
+            model = load_model(path, device=device)
+            assert not set(store.split(0)[1]) & set(model.training_cases), f"{path}: was trained on what is judged"
+            about: About = {"arm": arm.name, "kind": kind, "network": network, "seed": seed, "fold": training.fold}
+            rows += judge(about, store, 0, source, lambda case, model=model: evaluate_case(model, case).confusion)
+    except (InputError, RunError, RuntimeError) as error:
+        return [], f"{type(error).__name__}: {error}"
+    return rows, ""

@@ -1,26 +1,22 @@
 """The planned arms: their order, what is left after an interruption, the table, and one arm on generated cases."""
 
-import dataclasses
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from attunet.benchmarks.accuracy.arms import ARMS, FoldStore, Size, Task, epochs_of, plan
+from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Training, epochs_of, plan, pretraining
 from attunet.benchmarks.accuracy.results import merged, summary, table
-from attunet.benchmarks.accuracy.schedule import Pool, run_tasks
 from attunet.benchmarks.accuracy.stores import fold_stores
 from attunet.benchmarks.accuracy.trainings import better, unfinished
-from attunet.benchmarks.accuracy.work import Setup
 from attunet.store import Store, open_store
 
 
-def planned(out: Path) -> list[Task]:
+def planned(out: Path) -> list[Training]:
     folds = {scans: [FoldStore(out / f"fold-{fold}", 30 * (scans or 5)) for fold in range(6)] for scans in (None, 1, 2)}
-    return plan(ARMS, folds, FoldStore(out / "generated", 300), out, num_seeds=2, size=Size(pretraining_steps=100))
+    return plan(ARMS, folds, out, num_seeds=2)
 
 
 def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: float = 0.0) -> list[dict]:
@@ -30,16 +26,16 @@ def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: fl
 
 
 def test_each_arm_trains_each_network_and_seed_on_each_fold_and_plain_comes_first(tmp_path: Path) -> None:
-    tasks = planned(tmp_path)
-    assert [task.arm for task in tasks[:30]] == ["plain"] * 30  # 24 trainings and 6 ensembles
-    trainings = [task for task in tasks if task.kind == "train"]
-    assert len({task.run for task in trainings}) == len(trainings) == 4 * 24 + 5 * 12
-    ensembles = [task for task in tasks if task.kind == "ensemble"]
-    assert all(len(task.needs) == 4 and {need.parent for need in task.needs} == {task.run} for task in ensembles)
-    for task in trainings:
-        assert (task.init is not None) == task.arm.endswith("generated")
-    (pretraining,) = [task for task in tasks if task.kind == "pretrain"]
-    assert all(task.needs == (pretraining.run,) for task in trainings if task.init)
+    trainings = planned(tmp_path)
+    assert [training.arm.name for training in trainings[:24]] == ["plain"] * 24
+    assert len({training.run for training in trainings}) == len(trainings) == 4 * 24 + 5 * 12
+    folders = {training.run.parent for training in trainings if training.arm.has_ensembles}
+    assert len(folders) == 4 * 6
+    for folder in folders:  # of an ensemble
+        assert len([training for training in trainings if training.run.parent == folder]) == 4
+    first = pretraining(tmp_path / "generated", tmp_path, ())
+    for training in trainings:
+        assert training.init == (first.run if training.arm.name.endswith("generated") else None)
 
 
 def test_few_scans_get_a_fixed_number_of_steps() -> None:
@@ -48,16 +44,18 @@ def test_few_scans_get_a_fixed_number_of_steps() -> None:
 
 
 def test_only_what_is_missing_is_left(tmp_path: Path) -> None:
-    tasks = planned(tmp_path)
+    trainings = planned(tmp_path)
     rows = [
-        {"arm": task.arm, "network": task.network, "seed": task.seed, "fold": task.fold}
-        for task in tasks
-        if task.kind == "train" or (task.kind == "ensemble" and task.fold > 0)
+        {"arm": one.arm.name, "network": network, "seed": seed, "fold": one.fold}
+        for one in trainings
+        for network, seed in ((one.network, one.seed), ("all", -1))
+        if network != "all" or one.fold > 0
     ]
-    left = unfinished(tasks, rows)
-    assert {task.fold for task in left} == {0}
-    assert {task.kind for task in left} == {"train", "ensemble"}  # members are gone, and the ensembles need them
-    assert unfinished(tasks, [*rows, *({"arm": t.arm, "network": "all", "seed": -1, "fold": 0} for t in left)]) == []
+    left = unfinished(trainings, rows)
+    assert {training.fold for training in left} == {0}
+    assert all(training.arm.has_ensembles for training in left)  # the ensembles need their members
+    ensembles = [{"arm": one.arm.name, "network": "all", "seed": -1, "fold": 0} for one in left]
+    assert unfinished(trainings, [*rows, *ensembles]) == []
 
 
 def test_rows_of_the_same_training_are_replaced() -> None:
@@ -96,31 +94,20 @@ def test_a_fold_trains_on_as_many_scans_as_asked(small_store: Store, tmp_path: P
 
 
 @pytest.mark.slow
-def test_an_arm_is_trained_judged_and_kept(small_store: Store, tmp_path: Path) -> None:
-    arms = [dataclasses.replace(ARMS[0], networks=("unet", "attention_unet"))]
-    size = Size(("model.base_width=4", "model.depth=2"), epochs=1.0)
-    results = better(small_store, tmp_path, arms=arms, minutes=5, processes=2, device="cpu", seeds=1, size=size)
+def test_an_arm_is_trained_judged_and_kept_and_a_failure_costs_only_its_own(small_store: Store, tmp_path: Path) -> None:
+    plain, broken = ARMS[0], Arm("broken", "cannot be trained", settings=("model.blocks=none",), networks=("unet",))
+    settings = ("model.base_width=4", "model.depth=2", "optim.epochs=1.0")
+    short = {"minutes": 5, "device": "cpu", "seeds": 1, "settings": settings}
+    results = better(small_store, tmp_path, arms=[broken, plain], processes=2, **short)
     cases = sum(case.labelled for case in small_store.cases)
     assert [row["kind"] for row in results["rows"]].count("single") == 2 * cases
     assert [row["kind"] for row in results["rows"]].count("snapshots") == 2 * cases
     assert [row["kind"] for row in results["rows"]].count("ensemble") == cases
+    failed = [one["task"].partition(",")[0] for one in results["trainings"] if "model.blocks" in one["error"]]
+    assert failed == ["broken"] * cases
+    assert not any(one["error"] for one in results["trainings"] if not one["task"].startswith("broken"))
     assert results["left"] == 0
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == results["rows"]
-    again = better(small_store, tmp_path, arms=arms, minutes=5, processes=1, device="cpu", seeds=1, size=size)
+    again = better(small_store, tmp_path, arms=[plain], processes=1, **short)
     assert again["trainings"] == []
     assert again["summary"] == results["summary"]
-
-
-@pytest.mark.slow
-def test_a_failure_costs_only_what_needs_it(tmp_path: Path) -> None:
-    missing = tmp_path / "no-store"
-    tasks = [
-        Task("train", "a", "unet", 0, 0, missing, tmp_path / "one"),
-        Task("train", "a", "unet", 0, 1, missing, tmp_path / "two", needs=(tmp_path / "one",)),
-        Task("train", "a", "unet", 0, 2, missing, tmp_path / "three"),
-    ]
-    results = []
-    with Pool(1, Setup(tmp_path, "cpu", tmp_path)) as pool:
-        run_tasks(tasks, pool, time.monotonic() + 60, done=set(), report=results.append)
-    assert [result.task.fold for result in results] == [0, 2]
-    assert all("InputError" in result.error for result in results)
